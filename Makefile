@@ -1,0 +1,214 @@
+# Mini-KVM Labs: every command of the kit. The lines that begin with `#:` are what `make` lists.
+
+BUILD := build
+
+# What a command works on. Give them on the command line: make grade LAB=3 SOLUTION=1
+LAB      ?=
+SOLUTION ?=#   1: solutions/ instead of labs/
+FROM     ?=#   mine: the modules of earlier labs from labs/, too
+MODULE   ?=#   another file in place of this lab's module
+SANITIZE ?=#   address,undefined or thread
+BACKEND  ?=#   auto, kvm or vm: where the VMM runs
+GUESTS   ?=#   for run: names from guests/, or files
+ARGS     ?=#   for run: options of the VMM
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+
+# The module that a learner writes in each lab. The VMM of lab N has modules 1 to N.
+MODULE_1 := lab1-real-mode/vm.c
+MODULE_2 := lab2-hypercalls/hypercall.c
+MODULE_3 := lab3-multi-vcpu/vcpus.c
+MODULE_4 := lab4-interrupts/interrupts.c
+MODULE_5 := lab5-paging/paging.c
+MODULE_6 := lab6-1k-os/boot.c
+# Lab 6 has a second one, in the kernel.
+KERNEL_MODULE_6 := lab6-1k-os/sched.c
+
+LABS := 1 2 3 4 5 6
+
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(BUILD)/pycache
+
+SETUP := sh grader/setup.sh
+# Found at its first use: the interpreter that has pexpect, if there is one.
+PYTHON = $(eval PYTHON := $$(shell $(SETUP) --python))$(PYTHON)
+
+# How the chosen VMM is told to the Python tools.
+CHOICE = $(if $(LAB),--lab $(LAB)) $(if $(SOLUTION),--solution) $(if $(FROM),--from $(FROM)) \
+	$(if $(BACKEND),--backend $(BACKEND))
+
+# ------------------------------------------------------------------ the commands
+
+.PHONY: help
+help:
+	@sed -n 's/^#: \{0,1\}//p' Makefile
+
+#: Mini-KVM Labs
+#:
+#: For learners
+#:   make lab1 ... lab6     builds your module of that lab and boots its demonstration guests
+#:   make grade LAB=3       grades lab 3; without LAB= all labs. T=3.2: one test. SEED=N repeats a run
+#:   make run LAB=3 GUESTS="counter hello" ARGS="--stats"
+#:                          runs guests of your choice on your VMM
+#:   make diff LAB=3        your file beside the solution
+#:   make os                boots the 1K OS on the finished VMM; type to it
+#:   make demo              the whole kit at work: the reference guests, then the 1K OS
+#:   make doctor            what works on this machine, and how to mend what doesn't
+#:
+#: For instructors and developers
+#:   make skeletons         writes labs/ anew from solutions/; FORCE=1 overwrites a learner's work
+#:   make test              every test of the kit itself
+#:   make format            puts all C in the kit's style; check-format only looks
+#:   make clean             removes build/
+#:
+#: Choices, for lab, run and grade
+#:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs. BACKEND=kvm or vm
+#:   says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
+
+.PHONY: demo test $(LABS:%=lab%) run grade os diff skeletons doctor clean format check-format
+
+$(LABS:%=lab%):
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.play lab $(patsubst lab%,--lab %,$@) $(filter-out --lab $(LAB),$(CHOICE))
+
+run: need-lab
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.play run $(CHOICE) $(GUESTS:%=--guest %) -- $(ARGS)
+
+grade:
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader grade $(CHOICE) $(if $(T),--test $(T)) $(if $(SEED),--seed $(SEED))
+
+os:
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.play os $(CHOICE)
+
+demo:
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.play demo $(CHOICE)
+
+diff: need-lab
+	@git --no-pager diff --no-index \
+	    labs/$(MODULE_$(LAB)) solutions/$(MODULE_$(LAB)) || test $$? = 1
+
+skeletons:
+	@$(PYTHON) -m grader.skeletons $(if $(FORCE),--force)
+
+doctor:
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.doctor
+
+test:
+	@$(SETUP) build grade vm test
+	@$(PYTHON) -m grader.kit_tests
+
+C_FILES = $(wildcard common/*/*.[ch] solutions/*/*.[ch] grader/units/*.[ch] os-1k/*/*.[ch] \
+	os-1k/*/*/*.[ch])
+
+format:
+	@$(SETUP) test
+	clang-format -i $(C_FILES)
+
+check-format:
+	@$(SETUP) test
+	@clang-format --dry-run --Werror $(C_FILES)
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: need-lab
+need-lab:
+	@test -n "$(MODULE_$(LAB))" || { echo "Say which lab, 1 to 6: make $(MAKECMDGOALS) LAB=3" >&2; exit 2; }
+
+# ------------------------------------------------------------------ the VMM
+#
+# `make vmm LAB=3` builds build/vmm/<variant>/vmm and prints its path; OUT= names another folder.
+# Objects of modules are called lab1.o to lab6.o, whatever their source is called: a kit without
+# solutions can bring the earlier labs' modules as objects under these names.
+
+comma   := ,
+VARIANT := lab$(LAB)$(if $(SOLUTION),-solution)$(if $(FROM),-from-$(FROM))$(if \
+	$(MODULE),-$(subst /,_,$(basename $(MODULE))))$(if $(filter-out gcc,$(CC)),-$(notdir \
+	$(CC)))$(if $(SANITIZE),-$(subst $(comma),+,$(SANITIZE)))
+OUT     ?= $(BUILD)/vmm/$(VARIANT)
+
+WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wno-unused-parameter
+VMM_FLAGS := -std=gnu11 -O2 -g $(WARNINGS) -pthread -Icommon/vmm -DLAB=$(LAB) \
+	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+
+# The labs whose modules are part of this VMM, the last one being this lab.
+STAGES  := $(if $(LAB),$(filter-out 0,$(wordlist 1,$(LAB),$(LABS))))
+EARLIER := $(if $(SOLUTION),solutions,$(if $(filter mine,$(FROM)),labs,solutions))
+
+# module-of N: the source file of lab N's module in this VMM.
+module-of = $(if $(filter $(LAB),$(1)),$(or $(MODULE),$(if \
+	$(SOLUTION),solutions,labs)/$(MODULE_$(1))),$(EARLIER)/$(MODULE_$(1)))
+
+COMMON_OBJECTS := $(patsubst common/vmm/%.c,$(OUT)/%.o,$(wildcard common/vmm/*.c))
+MODULE_OBJECTS := $(STAGES:%=$(OUT)/lab%.o)
+OBJECTS        := $(COMMON_OBJECTS) $(MODULE_OBJECTS)
+
+.PHONY: vmm
+vmm: need-lab $(OUT)/vmm
+	@echo $(OUT)/vmm
+
+$(OUT)/vmm: $(OBJECTS)
+	@$(CC) $(VMM_FLAGS) $^ -o $@.new && mv $@.new $@
+
+$(OUT)/%.o: common/vmm/%.c $(OUT)/flags
+	@$(CC) $(VMM_FLAGS) -MMD -MP -c $< -o $@
+
+# What a TODO's answer will use is unused until then, and no fault.
+quiet-todo = $(if $(shell grep '\bTODO\b' $(1)),-Wno-unused)
+
+define module-rule
+$(OUT)/lab$(1).o: $(call module-of,$(1)) $(OUT)/flags
+	@$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@
+endef
+$(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))
+
+# Changes when the command line does, and then all objects are made anew.
+$(OUT)/flags: FORCE
+	@mkdir -p $(OUT)
+	@echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' | cmp -s - $@ || \
+	    echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' > $@
+
+.PHONY: FORCE
+FORCE:
+
+-include $(wildcard $(OUT)/*.d)
+
+# `make unit LAB=4 UNIT=file.c` links a Check program with the same objects, main.c's left out.
+UNIT_PROGRAM := $(OUT)/unit-$(basename $(notdir $(UNIT)))
+
+.PHONY: unit
+unit: need-lab $(UNIT_PROGRAM)
+	@echo $(UNIT_PROGRAM)
+
+ifdef UNIT
+$(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
+	@$(CC) $(VMM_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
+
+$(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(filter-out $(OUT)/main.o,$(OBJECTS))
+	@$(CC) $(VMM_FLAGS) $^ -o $@.new $$(pkg-config --libs check) && mv $@.new $@
+endif
+
+# ------------------------------------------------------------------ the guests
+
+GUEST_IMAGES := $(patsubst guests/%.asm,$(BUILD)/guests/%.bin,$(wildcard guests/*.asm))
+
+.PHONY: guests
+guests: $(GUEST_IMAGES)
+
+$(BUILD)/guests/%.bin: guests/%.asm $(BUILD)/abi.inc $(wildcard guests/*.inc)
+	@mkdir -p $(@D)
+	@nasm -f bin -I $(BUILD)/ -I guests/ $< -o $@
+
+# The constants of abi.h for nasm: each `#define NAME VALUE` as `%define NAME VALUE`.
+$(BUILD)/abi.inc: common/vmm/abi.h
+	@mkdir -p $(@D)
+	@sed -n 's/^#define \([A-Z0-9_]*\) *\([^ ]*\).*/%define \1 \2/p' $< > $@.new && mv $@.new $@
+
+-include os-1k/os.mk

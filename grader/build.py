@@ -1,0 +1,125 @@
+"""Builds VMMs, unit programs and the 1K OS through the Makefile, and tells whose fault a failure is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from grader.course import BUILD, ROOT
+
+# What a `make grade SOLUTION=1 ...` above us exports and what must not reach the make below us.
+# CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
+_NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "SOLUTION", "FROM",
+                  "MODULE", "OUT", "UNIT", "GUESTS", "ARGS", "BACKEND", "T", "SEED", "FORCE")
+
+
+class BuildError(Exception):
+    """A build failed. `learner`: in the learner's file, or only because of it; else in the kit."""
+
+    def __init__(self, text: str, learner: bool) -> None:
+        super().__init__(text)
+        self.text = text
+        self.learner = learner
+
+
+def build_vmm(lab: int, *, solution: bool = False, from_mine: bool = False, module: Path | None = None,
+              sanitize: str = "", cc: str = "", out: Path | None = None) -> Path:
+    """The VMM of `lab`, ready to run. `module` takes the place of the lab's own file; `sanitize` and
+    `cc` default to the environment's SANITIZE and CC, then to none and gcc."""
+    variables = _variables(lab, solution, from_mine, module, sanitize, cc, out)
+    return _make_file("vmm", variables, _learner_targets(lab, solution, from_mine, module, "vmm"))
+
+
+def build_unit(lab: int, unit: Path, *, solution: bool = False, from_mine: bool = False,
+               module: Path | None = None, sanitize: str = "", cc: str = "",
+               out: Path | None = None) -> Path:
+    """The Check program `unit`, linked with the VMM's objects of `lab`."""
+    variables = _variables(lab, solution, from_mine, module, sanitize, cc, out)
+    variables["UNIT"] = _relative(unit)
+    targets = _learner_targets(lab, solution, from_mine, module, f"unit-{unit.stem}")
+    return _make_file("unit", variables, targets)
+
+
+def build_guests() -> Path:
+    """The folder of the reference guests' images, assembled with their default values."""
+    _make("guests", {}, set())
+    return BUILD / "guests"
+
+
+def warnings(text: str) -> list[str]:
+    """The compiler's warnings in a build's text."""
+    return re.findall(r"^.*\bwarning: .*$", text, re.M)
+
+
+def make_text(target: str, variables: dict[str, str]) -> str:
+    """All that a build says, for those who look for warnings."""
+    return _make(target, variables, set())
+
+
+def _variables(lab: int, solution: bool, from_mine: bool, module: Path | None, sanitize: str, cc: str,
+               out: Path | None) -> dict[str, str]:
+    variables = {"LAB": str(lab)}
+    if solution:
+        variables["SOLUTION"] = "1"
+    if from_mine:
+        variables["FROM"] = "mine"
+    if module:
+        variables["MODULE"] = _relative(module)
+    if sanitize:
+        variables["SANITIZE"] = sanitize
+    if cc:
+        variables["CC"] = cc
+    if out:
+        variables["OUT"] = _relative(out)
+    return variables
+
+
+def _relative(path: Path) -> str:
+    """As make is to see it: short where it lies in the kit."""
+    path = path.absolute()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def _learner_targets(lab: int, solution: bool, from_mine: bool, module: Path | None,
+                     program: str) -> set[str]:
+    """The targets whose failure is the learner's: their objects, and the link with them."""
+    if solution and not module:
+        return set()
+    labs = range(1, lab + 1) if from_mine and not solution else [lab]
+    return {f"lab{number}.o" for number in labs} | {program}
+
+
+def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]) -> Path:
+    """Makes a target that prints its file's path last."""
+    return ROOT / _make(target, variables, learner_targets).splitlines()[-1]
+
+
+def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> str:
+    """Runs make; returns what it and the compiler said, standard error first."""
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    environment["LC_ALL"] = "C"
+    words = [f"{name}={value}" for name, value in variables.items()]
+    command = ["make", f"-j{os.cpu_count() or 1}", target, *words]
+    with _lock("-".join([target, *words])):
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    if done.returncode == 0:
+        return done.stderr + done.stdout
+    failed = re.findall(r"^make: \*\*\* \[\S+: (\S+)\] Error", done.stderr, re.M)
+    text = re.sub(r"^make: .*\n?", "", done.stderr, flags=re.M).strip() or done.stderr.strip()
+    raise BuildError(text, bool(failed) and all(Path(path).name in learner_targets for path in failed))
+
+
+@contextmanager
+def _lock(name: str) -> Iterator[None]:
+    """Two builds of the same thing at once would write the same files: one waits for the other."""
+    folder = BUILD / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / re.sub(r"[^\w.=+-]", "_", name)[-200:], "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,40 @@
+"""The labs: their folders and the files that a learner writes. The Makefile names them; this reads it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One lab. Its files lie in labs/<folder>/ and, finished, in solutions/<folder>/."""
+
+    number: int
+    folder: str
+    files: tuple[str, ...]
+
+    @property
+    def handout(self) -> Path:
+        return ROOT / "handouts" / f"{self.folder}.md"
+
+    def learner_files(self) -> list[Path]:
+        return [ROOT / "labs" / self.folder / name for name in self.files]
+
+    def solution_files(self) -> list[Path]:
+        return [ROOT / "solutions" / self.folder / name for name in self.files]
+
+
+def _read_labs() -> dict[int, Lab]:
+    text = (ROOT / "Makefile").read_text()
+    files: dict[int, tuple[str, list[str]]] = {}
+    for number, folder, name in re.findall(r"^(?:KERNEL_)?MODULE_(\d) := (\S+)/(\S+)$", text, re.M):
+        files.setdefault(int(number), (folder, []))[1].append(name)
+    return {number: Lab(number, folder, tuple(names)) for number, (folder, names) in files.items()}
+
+
+LABS = _read_labs()
