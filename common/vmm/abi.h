@@ -9,20 +9,25 @@
 #define HC_EXIT        0 /* BL = status, 0 to STATUS_GUEST_MAX */
 #define HC_PUTCHAR     1 /* BL = character */
 #define HC_GETCHAR     2 /* then read HYPERCALL_PORT: 0 to 255, or one of the two below */
+#define HC_WRITE       3 /* DS:ESI = string, ECX = bytes (16-bit code: SI, CX): one exit for all */
 
 #define GETCHAR_NOTHING -1 /* no character yet */
 #define GETCHAR_END     -2 /* end of input: there will never be one again */
 
-/* `rep outsb` to STRING_PORT writes a run of characters to the console. */
+/*
+ * `rep outsb` to STRING_PORT writes a run of characters with one instruction. How many of them come
+ * in one exit is KVM's choice (kvm_run.io.count); today's KVM makes an exit of each.
+ */
 #define STRING_PORT 0x501
 
 /* Exit statuses of the VMM. A guest's own status is 0 to STATUS_GUEST_MAX. */
 #define STATUS_GUEST_MAX  63
-#define STATUS_USAGE      64 /* wrong command line */
-#define STATUS_GUEST_FILE 65 /* a guest file that can't be loaded */
-#define STATUS_NO_KVM     69 /* no usable KVM, or the host lacks memory or threads for it */
-#define STATUS_DIED       70 /* the guest died; a post-mortem tells how */
-#define STATUS_TODO       77 /* an exercise that isn't written yet was reached */
+#define STATUS_USAGE      64  /* wrong command line */
+#define STATUS_GUEST_FILE 65  /* a guest file that can't be loaded */
+#define STATUS_NO_KVM     69  /* no usable KVM, or the host lacks memory or threads for it */
+#define STATUS_DIED       70  /* the guest died; a post-mortem tells how */
+#define STATUS_OUTPUT     74  /* standard output can't be written */
+#define STATUS_TODO       77  /* an exercise that isn't written yet was reached */
 #define STATUS_SIGNAL     128 /* plus the signal that ended the VMM */
 
 /* Interrupt vectors. The lower vector has the higher priority, like IRQ 0 and IRQ 1 on a PC. */

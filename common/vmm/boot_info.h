@@ -1,6 +1,6 @@
 /*
- * boot_info.h - what the VMM tells an ELF guest. It lies in guest RAM at BOOT_INFO_OFFSET; EBX holds
- * its physical address at the entry point. All addresses are physical, all sizes in bytes.
+ * boot_info.h - what the VMM tells an ELF guest. It lies in guest RAM at BOOT_INFO_OFFSET; EBX
+ * holds its physical address at the entry point. All addresses are physical, all sizes in bytes.
  */
 #pragma once
 

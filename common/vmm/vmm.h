@@ -67,6 +67,17 @@ enum step {
     STEP_UNHANDLED, /* only from exit_dispatch: no handler for this exit at this stage */
 };
 
+/* What is kept of an exit: after KVM_EXIT_SHUTDOWN AMD's registers are gone. */
+struct exit_record {
+    uint32_t reason;  /* EXIT_NONE: there was none */
+    bool out;         /* KVM_EXIT_IO, KVM_EXIT_MMIO: the guest writes */
+    uint32_t size;    /* of both: bytes an operand */
+    uint32_t count;   /* KVM_EXIT_IO: operands */
+    uint64_t address; /* port or guest-physical address */
+    uint64_t rip;     /* 0: not known, for KVM does not hand registers over with the exit */
+};
+
+#define EXIT_NONE        UINT32_MAX
 #define EXIT_REASONS_MAX 64
 #define CONSOLE_LINE_MAX 4096
 
@@ -75,8 +86,8 @@ struct vm;
 
 /* One virtual CPU and the guest that runs on it. */
 struct vcpu {
-    int id;              /* 0 to VCPUS_MAX - 1: the guest's place on the command line */
-    int index;           /* 0 to VCPUS_MAX - 1: its place in its VM */
+    int id;    /* 0 to VCPUS_MAX - 1: the guest's place on the command line */
+    int index; /* 0 to VCPUS_MAX - 1: its place in its VM */
     struct vm *vm;
     struct guest *guest;
 
@@ -87,20 +98,21 @@ struct vcpu {
 
     bool getchar_called; /* lab 2: HC_GETCHAR was written, its answer not yet read */
 
-    pthread_t thread; /* lab 3 */
+    pthread_t thread;     /* lab 3 */
+    pthread_mutex_t lock; /* lab 3: guards `running` and, from lab 4 on, `pending` */
+    bool running;         /* lab 3: its thread is there and may be kicked */
     char line[CONSOLE_LINE_MAX];
-    size_t line_bytes; /* of `line`, waiting for their newline */
+    size_t line_bytes; /* lab 3: of `line`, waiting for their newline */
 
-    pthread_mutex_t lock;        /* lab 4: guards `pending` */
-    pthread_cond_t wake;         /* lab 4: a halted vCPU sleeps on it; vcpu_kick signals it */
-    uint32_t pending;            /* lab 4: bit N: vector TIMER_VECTOR + N waits to be injected */
-    uint64_t interrupts;         /* lab 4: injected so far, for --stats */
+    pthread_cond_t wake; /* lab 4: a halted vCPU sleeps on it; vcpu_kick signals it */
+    uint32_t pending;    /* lab 4: bit N: vector TIMER_VECTOR + N waits to be injected */
+    uint64_t interrupts; /* lab 4: injected so far, for --stats */
 
     uint32_t slot; /* lab 5: start of a paging guest's own part of RAM */
     uint32_t slot_bytes;
 
     uint64_t exits[EXIT_REASONS_MAX + 1]; /* by reason, for --stats; the last: any other */
-    char last_exit[64];                   /* for the post-mortem */
+    struct exit_record exit, exit_before; /* the latest two, for --trace and the post-mortem */
 };
 
 /* One virtual machine: RAM and vCPUs. */
@@ -141,8 +153,9 @@ struct stage {
     int (*getchar)(struct vcpu *vcpu); /* 0 to 255, GETCHAR_NOTHING or GETCHAR_END; never waits */
     int (*devices_start)(struct vmm *vmm); /* before the first vCPU runs; NULL: none */
     void (*devices_stop)(void);            /* after the last has ended */
-    /* Explains a virtual address of a paging guest on `out`, for the post-mortem; NULL: not yet. */
-    bool (*translate)(struct vcpu *vcpu, uint32_t virt, uint64_t *phys, FILE *out);
+    /* vcpu_translate for a guest with paging on; NULL: not yet. */
+    bool (*translate)(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
+                      uint64_t *phys, FILE *out);
 };
 extern const struct stage stage;
 
@@ -186,6 +199,12 @@ void stdout_write(const char *bytes, size_t count);
 /* The next byte of standard input, GETCHAR_NOTHING or GETCHAR_END; never waits. */
 int stdin_getchar(struct vcpu *vcpu);
 
+/*
+ * Guest-physical address of a linear address, the way the vCPU's mode translates it now. On `out`,
+ * unless NULL, it tells how. false: not mapped. The answer holds up to the end of its page only.
+ */
+bool vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out);
+
 /* Calls the stage's before_entry hooks, until one does not answer STEP_RUN. */
 enum step stage_before_entry(struct vcpu *vcpu);
 
@@ -194,6 +213,10 @@ enum step exit_dispatch(struct vcpu *vcpu);
 
 /* "KVM_EXIT_HLT", or "exit reason 99". */
 const char *exit_name(uint32_t reason);
+
+/* The exit and what it carries, in a line of under EXIT_TEXT_MAX bytes. */
+#define EXIT_TEXT_MAX 128
+void exit_describe(const struct exit_record *exit, char *text, size_t size);
 
 /* Writes a line of --trace, for events beside exits. */
 void trace_event(struct vcpu *vcpu, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -239,7 +262,7 @@ void vm_destroy(struct vm *vm);
 
 /* A KVM_EXIT_IO in plain words (api.rst section 5, "struct kvm_run"). */
 struct io_access {
-    bool out;       /* the guest writes */
+    bool out; /* the guest writes */
     uint16_t port;
     uint8_t size;   /* bytes of one operand: 1, 2 or 4 */
     uint32_t count; /* operands, one after the other: more than 1 for `rep` */
@@ -315,6 +338,9 @@ void interrupt_raise(struct vcpu *vcpu, int vector);
 /* 4.2 before_entry: injects what is pending, or asks for the moment when it can be. */
 enum step interrupt_deliver(struct vcpu *vcpu);
 
+/* 4.2 The handler of KVM_EXIT_IRQ_WINDOW_OPEN. */
+enum step interrupt_window_open(struct vcpu *vcpu);
+
 /* 4.4 The handler of KVM_EXIT_HLT. */
 enum step interrupt_halt(struct vcpu *vcpu);
 
@@ -378,10 +404,10 @@ void paging_state(const struct address_space *space, uint32_t entry, uint32_t st
 /* What a page walk found: SDM vol. 3, 4.3. */
 struct page_walk {
     bool mapped;
-    uint64_t phys;       /* guest-physical, if mapped */
+    uint64_t phys;                         /* guest-physical, if mapped */
     uint32_t directory_entry, table_entry; /* as read; table_entry 0 for a 4 MB page */
-    bool writable, user; /* the rights of both levels together */
-    const char *reason;  /* if not mapped: why, in words */
+    bool writable, user;                   /* the rights of both levels together */
+    const char *reason;                    /* if not mapped: why, in words */
 };
 
 /* 5.5 Translates as the processor would, from CR3 and CR4 alone. */
@@ -398,8 +424,9 @@ int paging_enter(struct vcpu *vcpu, struct address_space *space, uint32_t entry,
 /* Loads a flat image at --load and enters it; given. */
 int paging_prepare(struct vcpu *vcpu);
 
-/* 5.5 The post-mortem's view of the walk. */
-bool paging_translate(struct vcpu *vcpu, uint32_t virt, uint64_t *phys, FILE *out);
+/* 5.5 vcpu_translate for a guest with paging on: the walk, told on `out` level by level. */
+bool paging_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
+                      uint64_t *phys, FILE *out);
 
 /* ------------------------------------------------------------------ lab 6: boot.c */
 

@@ -1,0 +1,148 @@
+/* exits.c - every exit passes here: it is counted, traced and handed to the stage's handler. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <time.h>
+
+#include "vmm.h"
+
+static const char *const names[EXIT_REASONS_MAX] = {
+    [KVM_EXIT_UNKNOWN] = "KVM_EXIT_UNKNOWN",
+    [KVM_EXIT_EXCEPTION] = "KVM_EXIT_EXCEPTION",
+    [KVM_EXIT_IO] = "KVM_EXIT_IO",
+    [KVM_EXIT_HYPERCALL] = "KVM_EXIT_HYPERCALL",
+    [KVM_EXIT_DEBUG] = "KVM_EXIT_DEBUG",
+    [KVM_EXIT_HLT] = "KVM_EXIT_HLT",
+    [KVM_EXIT_MMIO] = "KVM_EXIT_MMIO",
+    [KVM_EXIT_IRQ_WINDOW_OPEN] = "KVM_EXIT_IRQ_WINDOW_OPEN",
+    [KVM_EXIT_SHUTDOWN] = "KVM_EXIT_SHUTDOWN",
+    [KVM_EXIT_FAIL_ENTRY] = "KVM_EXIT_FAIL_ENTRY",
+    [KVM_EXIT_INTR] = "KVM_EXIT_INTR",
+    [KVM_EXIT_SET_TPR] = "KVM_EXIT_SET_TPR",
+    [KVM_EXIT_NMI] = "KVM_EXIT_NMI",
+    [KVM_EXIT_INTERNAL_ERROR] = "KVM_EXIT_INTERNAL_ERROR",
+    [KVM_EXIT_SYSTEM_EVENT] = "KVM_EXIT_SYSTEM_EVENT",
+};
+
+const char *exit_name(uint32_t reason)
+{
+    static _Thread_local char other[24];
+
+    if (reason < EXIT_REASONS_MAX && names[reason])
+        return names[reason];
+    snprintf(other, sizeof other, "exit reason %" PRIu32, reason);
+    return other;
+}
+
+static struct exit_record exit_record(const struct kvm_run *run)
+{
+    struct exit_record record = {.reason = run->exit_reason};
+
+    if (run->exit_reason == KVM_EXIT_IO) {
+        record.out = run->io.direction == KVM_EXIT_IO_OUT;
+        record.size = run->io.size;
+        record.count = run->io.count;
+        record.address = run->io.port;
+    } else if (run->exit_reason == KVM_EXIT_MMIO) {
+        record.out = run->mmio.is_write;
+        record.size = run->mmio.len;
+        record.address = run->mmio.phys_addr;
+    }
+    if (run->kvm_valid_regs & KVM_SYNC_X86_REGS)
+        record.rip = run->s.regs.regs.rip;
+    return record;
+}
+
+void exit_describe(const struct exit_record *exit, char *text, size_t size)
+{
+    int used = snprintf(text, size, "%s", exit_name(exit->reason));
+
+    if (exit->reason == KVM_EXIT_IO)
+        used += snprintf(text + used, size - (size_t)used,
+                         " %s port=0x%" PRIx64 " size=%" PRIu32 " count=%" PRIu32,
+                         exit->out ? "out" : "in", exit->address, exit->size, exit->count);
+    else if (exit->reason == KVM_EXIT_MMIO)
+        used +=
+            snprintf(text + used, size - (size_t)used, " %s address=0x%" PRIx64 " size=%" PRIu32,
+                     exit->out ? "write" : "read", exit->address, exit->size);
+    if (exit->rip)
+        snprintf(text + used, size - (size_t)used, " rip=0x%" PRIx64, exit->rip);
+}
+
+void trace_event(struct vcpu *vcpu, const char *format, ...)
+{
+    FILE *out = vcpu->vm->vmm->options.trace;
+    struct timespec now;
+    va_list arguments;
+
+    if (!out)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    va_start(arguments, format);
+    flockfile(out);
+    fprintf(out, "%lld.%06ld vcpu%d ", (long long)now.tv_sec, now.tv_nsec / 1000, vcpu->id);
+    vfprintf(out, format, arguments);
+    fputc('\n', out);
+    funlockfile(out);
+    va_end(arguments);
+}
+
+enum step stage_before_entry(struct vcpu *vcpu)
+{
+    for (size_t i = 0; i < sizeof stage.before_entry / sizeof stage.before_entry[0]; i++) {
+        enum step step = stage.before_entry[i] ? stage.before_entry[i](vcpu) : STEP_RUN;
+        if (step != STEP_RUN)
+            return step;
+    }
+    return STEP_RUN;
+}
+
+enum step exit_dispatch(struct vcpu *vcpu)
+{
+    uint32_t reason = vcpu->run->exit_reason;
+
+    vcpu->exits[reason < EXIT_REASONS_MAX ? reason : EXIT_REASONS_MAX]++;
+    vcpu->exit_before = vcpu->exit;
+    vcpu->exit = exit_record(vcpu->run);
+    if (vcpu->vm->vmm->options.trace) {
+        char text[EXIT_TEXT_MAX];
+        exit_describe(&vcpu->exit, text, sizeof text);
+        trace_event(vcpu, "%s", text);
+    }
+    if (reason >= EXIT_REASONS_MAX || !stage.on_exit[reason])
+        return STEP_UNHANDLED;
+    return stage.on_exit[reason](vcpu);
+}
+
+static void stats_print_one(const struct vcpu *vcpu, bool json)
+{
+    uint64_t total = 0;
+
+    for (uint32_t reason = 0; reason <= EXIT_REASONS_MAX; reason++)
+        total += vcpu->exits[reason];
+    fprintf(stderr,
+            json ? "{\"vcpu\":%d,\"status\":%d,\"exits\":%" PRIu64 ",\"interrupts\":%" PRIu64
+                 : "vcpu%d: status %d, %" PRIu64 " exits, %" PRIu64 " interrupts",
+            vcpu->id, vcpu->status, total, vcpu->interrupts);
+    for (uint32_t reason = 0; reason <= EXIT_REASONS_MAX; reason++)
+        if (vcpu->exits[reason])
+            fprintf(stderr, json ? ",\"%s\":%" PRIu64 : "; %s %" PRIu64, exit_name(reason),
+                    vcpu->exits[reason]);
+    fputs(json ? "}" : "\n", stderr);
+}
+
+void stats_print(const struct vmm *vmm)
+{
+    bool json = vmm->options.stats == STATS_JSON;
+
+    if (vmm->options.stats == STATS_NONE)
+        return;
+    if (json)
+        fputs("{\"vcpus\":[", stderr);
+    for (int i = 0; i < vmm->guest_count; i++) {
+        if (json && i > 0)
+            fputc(',', stderr);
+        stats_print_one(&vmm->vcpus[i], json);
+    }
+    if (json)
+        fputs("]}\n", stderr);
+}

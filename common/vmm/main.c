@@ -1,0 +1,34 @@
+/* main.c - the program: reads the command line and the guests, and has the stage run them. */
+#include <stdlib.h>
+
+#include "vmm.h"
+
+/* Guests that share a VM share its RAM: an ELF kernel takes all of it, and layouts don't mix. */
+static int check_company(const struct vmm *vmm)
+{
+    for (int i = 1; i < vmm->guest_count && !vmm->options.isolate; i++) {
+        if (vmm->guests[i].kind == GUEST_ELF || vmm->guests[i].kind != vmm->guests[0].kind)
+            return fail(STATUS_USAGE,
+                        "%s and %s can't share one VM's memory: give each its own with --isolate",
+                        vmm->guests[0].path, vmm->guests[i].path);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static struct vmm vmm;
+    int status = options_parse(&vmm, argc, argv);
+
+    for (int i = 0; status == 0 && i < vmm.guest_count; i++)
+        status = guest_read(&vmm.guests[i], vmm.options.flat, vmm.options.ram_bytes);
+    if (status == 0)
+        status = check_company(&vmm);
+    if (status == 0) {
+        status = stage.run(&vmm);
+        stats_print(&vmm);
+    }
+    for (int i = 0; i < vmm.guest_count; i++)
+        free(vmm.guests[i].image);
+    return status;
+}
