@@ -1,0 +1,11 @@
+"""Where runs happen: the host's /dev/kvm or the lab VM, behind one interface.
+
+    backend = pick_backend(os.environ.get("BACKEND", "auto"), needs=("real", "interrupts"))
+    print(backend.why)
+    results = backend.run(runs, jobs=2)
+"""
+
+from grader.backends.base import Backend
+from grader.backends.pick import KINDS, pick_backend
+
+__all__ = ["Backend", "KINDS", "pick_backend"]

@@ -1,0 +1,16 @@
+/* Namespaces and rights: what the program can reach. */
+#ifndef ISOLATION_H
+#define ISOLATION_H
+
+#include "keeper.h"
+
+/* As fork, but the child is process 1 of new namespaces unless the isolation is plain, and can't be traced. */
+pid_t isolation_fork(enum isolation isolation);
+
+/* In that child: make the file system read-only but for an own tmpfs on `scratch`, of `bytes`. */
+bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes, uid_t owner);
+
+/* In the program, before exec: give up every right that a guest-booting program does not need. */
+bool isolation_drop_rights(uid_t user);
+
+#endif

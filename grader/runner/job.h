@@ -1,0 +1,49 @@
+/* A run as the host described it: what to execute, what to feed it, what to forbid it. */
+#ifndef JOB_H
+#define JOB_H
+
+#include "channel.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct list { /* of strings, NULL-terminated as execve wants it */
+    char **items;
+    size_t count;
+};
+
+enum action { ACTION_SEND, ACTION_CLOSE, ACTION_SIGNAL, ACTION_RESIZE };
+
+/* Once `after` has appeared on stream 1 or 2, do the action; data is its bytes, number or "ROWS COLUMNS". */
+struct step {
+    int stream;
+    struct record after;
+    enum action action;
+    struct record data;
+};
+
+struct limits {
+    double wall, quiet; /* seconds; 0 is none */
+    size_t output, memory, processes, file;
+};
+
+struct job {
+    char *program;
+    struct list arguments, environment, outputs;
+    char *directory; /* NULL: the scratch folder */
+    char *input;
+    size_t input_length;
+    bool hold_input;
+    bool live; /* a person drives it: input comes by records while it runs */
+    struct step *steps;
+    size_t step_count;
+    bool terminal[3]; /* which of stdin, stdout, stderr are on a terminal */
+    unsigned short rows, columns;
+    struct limits limits;
+};
+
+/* Add one record to the job. False if the record means nothing here. */
+bool job_add(struct job *job, struct record *record);
+void job_free(struct job *job);
+
+#endif

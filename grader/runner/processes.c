@@ -1,0 +1,199 @@
+#define _GNU_SOURCE
+#include "processes.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct process {
+    pid_t pid, parent;
+    char name[20];
+    char state; /* as proc(5): R running, S sleeping, D in the kernel, T stopped, Z ended */
+    double cpu; /* seconds */
+    size_t memory;
+    bool below; /* a descendant of the process in question */
+};
+
+struct table {
+    struct process *rows;
+    size_t count;
+};
+
+/* Read a "stat" file (proc(5)); the name may hold spaces and brackets, so it ends at the last bracket. */
+static bool stat_read(const char *path, struct process *process)
+{
+    char line[1024];
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    char *text = fgets(line, sizeof line, file);
+    fclose(file);
+    char *open = text ? strchr(line, '(') : NULL;
+    char *close = text ? strrchr(line, ')') : NULL;
+    if (!open || !close)
+        return false;
+    *close = '\0';
+    snprintf(process->name, sizeof process->name, "%.16s", open + 1);
+    process->pid = (pid_t)atol(line);
+    long parent, pages;
+    unsigned long user, system;
+    if (sscanf(close + 2, "%c %ld %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld",
+               &process->state, &parent, &user, &system, &pages) != 5)
+        return false;
+    process->parent = (pid_t)parent;
+    process->cpu = (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+    process->memory = (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+    return true;
+}
+
+static int compare_pids(const void *a, const void *b)
+{
+    pid_t left = ((const struct process *)a)->pid, right = ((const struct process *)b)->pid;
+    return (left > right) - (left < right);
+}
+
+/* A child may have a lower pid than its parent (pids wrap, orphans change parents): pass until nothing is new. */
+static void mark_descendants(struct table *table, pid_t root)
+{
+    qsort(table->rows, table->count, sizeof *table->rows, compare_pids);
+    for (bool found = true; found;) {
+        found = false;
+        for (size_t i = 0; i < table->count; i++) {
+            struct process *child = &table->rows[i], key = {.pid = child->parent};
+            if (child->below)
+                continue;
+            struct process *parent = bsearch(&key, table->rows, table->count, sizeof key, compare_pids);
+            if (child->parent == root || (parent && parent->below))
+                found = child->below = true;
+        }
+    }
+}
+
+/* All processes of the machine, the descendants of root marked. Free rows after use. */
+static struct table table_read(pid_t root)
+{
+    struct table table = {0};
+    size_t room = 0;
+    DIR *proc = opendir("/proc");
+    if (!proc)
+        return table;
+    for (struct dirent *entry; (entry = readdir(proc));) {
+        char path[sizeof entry->d_name + 16];
+        struct process process = {0};
+        if (!isdigit((unsigned char)entry->d_name[0]))
+            continue;
+        snprintf(path, sizeof path, "/proc/%s/stat", entry->d_name);
+        if (!stat_read(path, &process))
+            continue;
+        if (table.count == room) {
+            room = room ? room * 2 : 128;
+            struct process *rows = realloc(table.rows, room * sizeof *rows);
+            if (!rows)
+                break;
+            table.rows = rows;
+        }
+        table.rows[table.count++] = process;
+    }
+    closedir(proc);
+    if (table.rows)
+        mark_descendants(&table, root);
+    return table;
+}
+
+struct usage processes_measure(pid_t root)
+{
+    struct usage usage = {0};
+    struct table table = table_read(root);
+    for (size_t i = 0; i < table.count; i++) {
+        const struct process *process = &table.rows[i];
+        if (!process->below)
+            continue;
+        usage.count += process->state != 'Z' && process->state != 'X';
+        usage.memory += process->memory;
+        usage.cpu += process->cpu;
+    }
+    free(table.rows);
+    return usage;
+}
+
+size_t processes_kill(pid_t root)
+{
+    size_t killed = 0;
+    struct table table = table_read(root);
+    for (size_t i = 0; i < table.count; i++)
+        if (table.rows[i].below && kill(table.rows[i].pid, SIGKILL) == 0)
+            killed++;
+    free(table.rows);
+    return killed;
+}
+
+static const char *state_word(char state)
+{
+    switch (state) {
+    case 'R':
+        return "running";
+    case 'S':
+        return "waiting";
+    case 'D':
+        return "in the kernel";
+    case 'T':
+    case 't':
+        return "stopped";
+    case 'Z':
+        return "ended, not waited for";
+    default:
+        return "unknown";
+    }
+}
+
+static size_t append_threads(pid_t pid, char *text, size_t size)
+{
+    char path[320];
+    size_t used = 0;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *tasks = opendir(path);
+    if (!tasks)
+        return 0;
+    for (struct dirent *entry; (entry = readdir(tasks)) && used + 1 < size;) {
+        struct process thread = {0};
+        char call[24] = "";
+        snprintf(path, sizeof path, "/proc/%d/task/%.20s/stat", (int)pid, entry->d_name);
+        if (!isdigit((unsigned char)entry->d_name[0]) || !stat_read(path, &thread))
+            continue;
+        snprintf(path, sizeof path, "/proc/%d/task/%.20s/syscall", (int)pid, entry->d_name);
+        FILE *file = fopen(path, "re");
+        if (file && fscanf(file, "%23s", call) != 1)
+            call[0] = '\0';
+        if (file)
+            fclose(file);
+        int put = snprintf(text + used, size - used, "  thread %s: %s, %.2f s of CPU%s%s\n", thread.name,
+                           state_word(thread.state), thread.cpu, isdigit((unsigned char)call[0]) ? ", system call " : "",
+                           isdigit((unsigned char)call[0]) ? call : "");
+        used += put > 0 ? (size_t)put : 0;
+    }
+    closedir(tasks);
+    return used < size ? used : size - 1;
+}
+
+void processes_describe(pid_t root, char *text, size_t size)
+{
+    struct table table = table_read(root);
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < table.count && used + 1 < size; i++) {
+        const struct process *process = &table.rows[i];
+        if (!process->below)
+            continue;
+        int put = snprintf(text + used, size - used, "process %s: %s, %.2f s of CPU, %zu kB\n", process->name,
+                           state_word(process->state), process->cpu, process->memory / 1024);
+        used += put > 0 ? (size_t)put : 0;
+        if (used < size)
+            used += append_threads(process->pid, text + used, size - used);
+    }
+    free(table.rows);
+}

@@ -1,0 +1,23 @@
+/* The processes below one process, as /proc shows them. */
+#ifndef PROCESSES_H
+#define PROCESSES_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+struct usage {
+    size_t count;  /* processes that still run; a zombie does not */
+    size_t memory; /* resident bytes of all */
+    double cpu;    /* seconds of all */
+};
+
+/* What the descendants of `root` use, without root itself. */
+struct usage processes_measure(pid_t root);
+
+/* SIGKILL to every descendant of `root`; the number of those found. */
+size_t processes_kill(pid_t root);
+
+/* Text for a person: each descendant with its threads, their state, CPU time and system call. */
+void processes_describe(pid_t root, char *text, size_t size);
+
+#endif
