@@ -1,0 +1,115 @@
+/*
+ * vm.c - lab 1: a virtual machine with one virtual CPU in real mode, and the loop that runs it.
+ *
+ * Every exercise's function, its meaning and its errors stand in common/vmm/vmm.h; what they need
+ * to know of KVM is in Documentation/virt/kvm/api.rst (api.rst below).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vmm.h"
+
+/*
+ * Intel's VMX can't run real mode with paging off on older processors: KVM then needs three pages
+ * for a task state segment and one for an identity page table, outside of guest RAM, below 4 GB,
+ * and told before the first vCPU (api.rst 4.40, KVM_SET_TSS_ADDR; 4.41).
+ */
+#define IDENTITY_MAP_ADDRESS 0xfffbc000u
+#define TSS_ADDRESS          0xfffbd000u
+
+#define CPUID_ENTRIES_MAX 256
+
+/* Bit 1 of RFLAGS reads as 1 at all times: SDM vol. 1, 3.4.3. */
+#define RFLAGS_ALWAYS_ONE 0x2u
+
+/* Initial SP: the last 16 bytes of the 64 KB that a real-mode segment reaches stay free. */
+#define STACK_TOP 0xfff0u
+
+/*
+ * A guest that has not loaded its vector table yet shall die of its first interrupt or exception,
+ * not run what lies at 0: the limit forbids every vector, and for a KVM that does not look at the
+ * limit there is no memory at the base.
+ */
+#define NO_IDT_BASE 0xfffff000u
+
+/* Exercise 1.1: api.rst 4.1 KVM_GET_API_VERSION, 4.4 KVM_CHECK_EXTENSION. */
+int kvm_open(struct vm *vm)
+{
+    static const struct {
+        int number;
+        const char *name;
+    } needed[] = {
+        {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+        {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+        {KVM_CAP_SET_IDENTITY_MAP_ADDR, "KVM_CAP_SET_IDENTITY_MAP_ADDR"},
+        {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+        {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+    };
+
+    TODO("1.1");
+}
+
+/* Exercise 1.2: api.rst 4.2 KVM_CREATE_VM, 4.35 KVM_SET_USER_MEMORY_REGION. */
+int vm_create(struct vm *vm, size_t ram_bytes)
+{
+    TODO("1.2");
+}
+
+/* Exercise 1.3: api.rst 4.46 KVM_GET_SUPPORTED_CPUID, 4.20 KVM_SET_CPUID2. */
+static int vcpu_set_cpuid(struct vcpu *vcpu)
+{
+    TODO("1.3");
+}
+
+/* Exercise 1.3: api.rst 4.7 KVM_CREATE_VCPU, 4.5 KVM_GET_VCPU_MMAP_SIZE; 6.74 KVM_CAP_SYNC_REGS. */
+int vcpu_create(struct vcpu *vcpu)
+{
+    TODO("1.3");
+}
+
+/* Exercise 1.4: SDM vol. 3, 21.1.1 "Address Translation in Real-Address Mode". */
+void real_mode_state(uint32_t base, struct kvm_sregs *sregs, struct kvm_regs *regs)
+{
+    TODO("1.4");
+}
+
+/* Exercise 1.4: api.rst 4.13 KVM_GET_SREGS, 4.14 KVM_SET_SREGS, 4.12 KVM_SET_REGS. */
+int vcpu_set_real_mode(struct vcpu *vcpu, uint32_t base)
+{
+    TODO("1.4");
+}
+
+/* The exits that no later lab has a handler for: api.rst section 5, "The kvm_run structure". */
+static enum step vcpu_exit(struct vcpu *vcpu)
+{
+    const struct kvm_run *run = vcpu->run;
+    enum step step = exit_dispatch(vcpu);
+
+    if (step != STEP_UNHANDLED)
+        return step;
+    TODO("1.5");
+}
+
+/* Exercise 1.5: api.rst 4.10 KVM_RUN. */
+int vcpu_run(struct vcpu *vcpu)
+{
+    TODO("1.5");
+}
+
+/* Exercise 1.6 */
+void vcpu_destroy(struct vcpu *vcpu)
+{
+    TODO("1.6");
+}
+
+/* Exercise 1.6 */
+void vm_destroy(struct vm *vm)
+{
+    TODO("1.6");
+}

@@ -1,0 +1,99 @@
+/*
+ * hypercall.c - lab 2: the guest asks the VMM for a service by writing to an I/O port.
+ *
+ * The calls are listed in common/vmm/abi.h.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "vmm.h"
+
+/* Exercise 2.1: api.rst section 5, KVM_EXIT_IO. The data lies data_offset bytes into kvm_run. */
+struct io_access io_decode(struct kvm_run *run)
+{
+    TODO("2.1");
+}
+
+/* Exercise 2.1: memcpy, for an operand may lie at any address. */
+uint32_t io_operand(const struct io_access *io, uint32_t index)
+{
+    TODO("2.1");
+}
+
+/* Exercise 2.1: the low bytes of the value, as many as the guest's operand has. */
+void io_answer(const struct io_access *io, uint32_t index, uint32_t value)
+{
+    TODO("2.1");
+}
+
+/* Exercise 2.2: api.rst 6.74 KVM_CAP_SYNC_REGS (set up in vcpu_create), 4.11 KVM_GET_REGS. */
+int vcpu_registers(struct vcpu *vcpu, struct kvm_regs *regs)
+{
+    TODO("2.2");
+}
+
+/* Exercise 2.2: HC_EXIT. A status that the VMM keeps for itself is cut to the highest allowed. */
+static enum step hypercall_exit(struct vcpu *vcpu, uint8_t status)
+{
+    TODO("2.2");
+}
+
+/* Exercise 2.2: HC_PUTCHAR. */
+static enum step hypercall_putchar(struct vcpu *vcpu, uint8_t character)
+{
+    TODO("2.2");
+}
+
+/*
+ * Exercise 2.3: HC_GETCHAR takes two steps, for an OUT has no answer. The OUT is only noted; the IN
+ * that follows takes the character and hands it over.
+ */
+static enum step hypercall_getchar(struct vcpu *vcpu)
+{
+    TODO("2.3");
+}
+
+static enum step hypercall_answer(struct vcpu *vcpu, const struct io_access *io, uint32_t index)
+{
+    TODO("2.3");
+}
+
+/*
+ * Exercise 2.4: HC_WRITE, a whole string in one exit. The string starts at DS:ESI and has ECX
+ * bytes; 16-bit code means SI and CX. It may reach over several pages, and with paging these need
+ * not lie side by side in RAM: vcpu_translate each one.
+ */
+static enum step hypercall_write(struct vcpu *vcpu, const struct kvm_regs *regs)
+{
+    TODO("2.4");
+}
+
+/* Exercises 2.2 to 2.5: one call, `number` as written to HYPERCALL_PORT. */
+static enum step hypercall_call(struct vcpu *vcpu, uint32_t number)
+{
+    TODO("2.2");
+    TODO("2.5");
+}
+
+/*
+ * Exercises 2.2 to 2.5: the exit may stand for several operands (`rep`), and each counts. What
+ * goes to STRING_PORT are characters, one after the other in io.data (2.4).
+ */
+enum step hypercall_io(struct vcpu *vcpu)
+{
+    struct io_access io = io_decode(vcpu->run);
+    enum step step = STEP_RUN;
+
+    if (io.port == HYPERCALL_PORT) {
+        for (uint32_t i = 0; i < io.count && step == STEP_RUN; i++)
+            step =
+                io.out ? hypercall_call(vcpu, io_operand(&io, i)) : hypercall_answer(vcpu, &io, i);
+        return step;
+    }
+    if (io.port == STRING_PORT && io.out && io.size == 1) {
+        TODO("2.4");
+    }
+    TODO("2.5");
+}

@@ -1,0 +1,201 @@
+/*
+ * vcpus.c - lab 3: up to four vCPUs, each on a thread of its own, and how all of them stop.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "vmm.h"
+
+/* The signal that takes a vCPU's thread out of KVM_RUN. */
+#define KICK_SIGNAL SIGUSR1
+
+/* Counts the vCPUs that have ended; the main thread waits on it. */
+static int ended_fd = -1;
+
+/* Exercise 3.1 */
+uint32_t window_base(int id)
+{
+    TODO("3.1");
+}
+
+/* Exercise 3.1: the windows are next to each other, so an image must not be larger than its own. */
+int window_prepare(struct vcpu *vcpu)
+{
+    TODO("3.1");
+}
+
+/* Puts out `bytes` as a line: with several guests under the vCPU's name, in its colour. */
+static void console_line(const struct vcpu *vcpu, const char *bytes, size_t count)
+{
+    static const int colors[VCPUS_MAX] = {36, 33, 32, 35}; /* cyan, yellow, green, magenta */
+    char line[CONSOLE_LINE_MAX + 32];
+    int used;
+
+    if (vcpu->vm->vmm->options.color)
+        used = snprintf(line, sizeof line, "\033[%dmvcpu%d:\033[0m ", colors[vcpu->id], vcpu->id);
+    else
+        used = snprintf(line, sizeof line, "vcpu%d: ", vcpu->id);
+    memcpy(line + used, bytes, count);
+    line[(size_t)used + count] = '\n';
+    stdout_write(line, (size_t)used + count + 1);
+}
+
+/*
+ * Exercise 3.3: one guest's bytes go out as they come; of several guests each line is collected in
+ * vcpu->line and goes out whole, while no other line does. A line that fills vcpu->line goes out
+ * in pieces.
+ */
+void console_write_lines(struct vcpu *vcpu, const char *bytes, size_t count)
+{
+    TODO("3.3");
+}
+
+/* Exercise 3.3 */
+void console_finish(struct vcpu *vcpu)
+{
+    TODO("3.3");
+}
+
+/* The signal has done its work when it interrupts KVM_RUN; there is nothing to do here. */
+static void kick_handler(int signal)
+{
+}
+
+/*
+ * Exercise 3.4: a signal takes the thread out of KVM_RUN, but it is lost on a thread that is just
+ * before the ioctl. immediate_exit closes that gap: KVM_RUN looks at it and returns at once with
+ * EINTR (api.rst section 5, "immediate_exit"). From lab 4 on a halted vCPU sleeps on vcpu->wake.
+ * A thread that has ended must not be signalled: vcpu->running tells, and vcpu->lock keeps it so.
+ */
+void vcpu_kick(struct vcpu *vcpu)
+{
+    TODO("3.4");
+}
+
+/*
+ * Exercise 3.4: the order matters. A kick that comes before the store is seen in the flag that was
+ * set before it; one that comes after makes KVM_RUN return.
+ */
+enum step vcpu_check_stop(struct vcpu *vcpu)
+{
+    TODO("3.4");
+}
+
+static void vcpu_set_running(struct vcpu *vcpu, bool running)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->thread = pthread_self();
+    vcpu->running = running;
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
+/* Exercise 3.2: a vCPU's thread. It tells ended_fd when there is nothing more to come from it. */
+static void *vcpu_thread(void *argument)
+{
+    struct vcpu *vcpu = argument;
+
+    TODO("3.2");
+}
+
+/* Exercise 3.5: which VM a guest runs in, and as which of its vCPUs: one VM for all, or each its
+ * own. */
+static void assign_vms(struct vmm *vmm)
+{
+    TODO("3.5");
+}
+
+static int create_all(struct vmm *vmm)
+{
+    int status = 0;
+
+    for (int i = 0; status == 0 && i < vmm->vm_count; i++) {
+        status = kvm_open(&vmm->vms[i]);
+        if (status == 0)
+            status = vm_create(&vmm->vms[i], vmm->options.ram_bytes);
+    }
+    for (int i = 0; status == 0 && i < vmm->guest_count; i++) {
+        status = vcpu_create(&vmm->vcpus[i]);
+        if (status == 0)
+            status = vcpu_prepare(&vmm->vcpus[i]);
+    }
+    return status;
+}
+
+/*
+ * Blocks the signals that stop the VMM in this thread and all that it will create, and returns a
+ * descriptor on which the main thread reads them (man 2 signalfd).
+ */
+static int signals_open(void)
+{
+    struct sigaction kick = {.sa_handler = kick_handler}; /* without SA_RESTART: see man 7 signal */
+    sigset_t stop;
+
+    sigaction(KICK_SIGNAL, &kick, NULL);
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGINT);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGHUP);
+    sigaddset(&stop, SIGQUIT);
+    pthread_sigmask(SIG_BLOCK, &stop, NULL);
+    return signalfd(-1, &stop, SFD_CLOEXEC);
+}
+
+/* Exercise 3.4: all vCPUs shall end because of `signal`. */
+static void stop_all(struct vmm *vmm, int signal)
+{
+    TODO("3.4");
+}
+
+/* Waits until `running` vCPUs have ended; a signal on the way stops them. */
+static void wait_for_all(struct vmm *vmm, int signal_fd, int running)
+{
+    struct pollfd events[] = {{.fd = signal_fd, .events = POLLIN},
+                              {.fd = ended_fd, .events = POLLIN}};
+
+    while (running > 0) {
+        struct signalfd_siginfo info;
+        uint64_t ended;
+
+        if (poll(events, 2, -1) < 0)
+            continue; /* EINTR */
+        if (events[0].revents & POLLIN && read(signal_fd, &info, sizeof info) == sizeof info)
+            stop_all(vmm, (int)info.ssi_signo);
+        if (events[1].revents & POLLIN && read(ended_fd, &ended, sizeof ended) == sizeof ended)
+            running -= (int)ended;
+    }
+}
+
+/* Exercise 3.2: a thread a vCPU, wait for all of them, the highest status. */
+static int run_all(struct vmm *vmm, int signal_fd)
+{
+    TODO("3.2");
+}
+
+int vcpus_run(struct vmm *vmm)
+{
+    int signal_fd = signals_open();
+
+    ended_fd = eventfd(0, EFD_CLOEXEC);
+    assign_vms(vmm);
+    int status = create_all(vmm);
+    if (status == 0 && stage.devices_start)
+        status = stage.devices_start(vmm);
+    if (status == 0) {
+        status = run_all(vmm, signal_fd);
+        if (stage.devices_stop)
+            stage.devices_stop();
+    }
+    for (int i = 0; i < vmm->guest_count; i++)
+        vcpu_destroy(&vmm->vcpus[i]);
+    for (int i = 0; i < vmm->vm_count; i++)
+        vm_destroy(&vmm->vms[i]);
+    close(ended_fd);
+    close(signal_fd);
+    return status;
+}
