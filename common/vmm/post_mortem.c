@@ -181,16 +181,17 @@ enum step vcpu_die(struct vcpu *vcpu, const char *format, ...)
     return vcpu_end(vcpu, STATUS_DIED);
 }
 
-void vcpu_report(struct vcpu *vcpu)
+void vcpu_ended(struct vcpu *vcpu)
 {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
 
-    if (!vcpu->vm->vmm->options.final_registers || vcpu->status == STATUS_DIED)
-        return;
-    if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
-        return;
-    flockfile(stderr);
-    print_registers(vcpu->id, &regs, &sregs);
-    funlockfile(stderr);
+    if (vcpu->vm->vmm->options.final_registers && vcpu->status != STATUS_DIED &&
+        ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0) {
+        flockfile(stderr);
+        print_registers(vcpu->id, &regs, &sregs);
+        funlockfile(stderr);
+    }
+    if (stage.on_end)
+        stage.on_end(vcpu);
 }

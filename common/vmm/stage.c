@@ -32,7 +32,7 @@ static int run_one(struct vmm *vmm)
         status = vcpu_prepare(vcpu);
     if (status == 0) {
         status = vcpu_run(vcpu);
-        vcpu_report(vcpu);
+        vcpu_ended(vcpu);
     }
     vcpu_destroy(vcpu);
     vm_destroy(vm);
@@ -92,6 +92,7 @@ const struct stage stage = {
     .getchar = keyboard_getchar,
     .devices_start = devices_start,
     .devices_stop = devices_stop,
+    .on_end = keyboard_pass_on,
 #elif LAB >= 2
     .getchar = stdin_getchar,
 #endif

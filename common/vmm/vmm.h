@@ -67,6 +67,9 @@ enum step {
     STEP_UNHANDLED, /* only from exit_dispatch: no handler for this exit at this stage */
 };
 
+/* Where a vCPU's thread is. */
+enum vcpu_life { VCPU_CREATED, VCPU_RUNNING, VCPU_ENDED };
+
 /* What is kept of an exit: after KVM_EXIT_SHUTDOWN AMD's registers are gone. */
 struct exit_record {
     uint32_t reason;  /* EXIT_NONE: there was none */
@@ -99,8 +102,8 @@ struct vcpu {
     bool getchar_called; /* lab 2: HC_GETCHAR was written, its answer not yet read */
 
     pthread_t thread;     /* lab 3 */
-    pthread_mutex_t lock; /* lab 3: guards `running` and, from lab 4 on, `pending` */
-    bool running;         /* lab 3: its thread is there and may be kicked */
+    pthread_mutex_t lock; /* lab 3: guards `life` and, from lab 4 on, `pending` */
+    enum vcpu_life life;  /* lab 3: of its thread */
     char line[CONSOLE_LINE_MAX];
     size_t line_bytes; /* lab 3: of `line`, waiting for their newline */
 
@@ -153,6 +156,7 @@ struct stage {
     int (*getchar)(struct vcpu *vcpu); /* 0 to 255, GETCHAR_NOTHING or GETCHAR_END; never waits */
     int (*devices_start)(struct vmm *vmm); /* before the first vCPU runs; NULL: none */
     void (*devices_stop)(void);            /* after the last has ended */
+    void (*on_end)(struct vcpu *vcpu);     /* a vCPU has ended; NULL: nobody wants to know */
     /* vcpu_translate for a guest with paging on; NULL: not yet. */
     bool (*translate)(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
                       uint64_t *phys, FILE *out);
@@ -190,8 +194,8 @@ void vcpu_init(struct vcpu *vcpu, int id, int index, struct vm *vm, struct guest
 /* Loads the guest and sets its start state, by its kind. */
 int vcpu_prepare(struct vcpu *vcpu);
 
-/* Says what is to be said when a vCPU has ended (--regs). Its thread calls it after vcpu_run. */
-void vcpu_report(struct vcpu *vcpu);
+/* The vCPU has ended: prints --regs, tells the stage's devices. Its thread calls it at its end. */
+void vcpu_ended(struct vcpu *vcpu);
 
 /* Writes all bytes to standard output. */
 void stdout_write(const char *bytes, size_t count);
@@ -346,6 +350,9 @@ enum step interrupt_halt(struct vcpu *vcpu);
 
 /* 4.5 HC_GETCHAR's source from lab 4 on. */
 int keyboard_getchar(struct vcpu *vcpu);
+
+/* Lets the next VM have the keyboard, when a VM with it has ended; given. */
+void keyboard_pass_on(struct vcpu *vcpu);
 
 /* 4.1, 4.5, 4.6 Start and end timer and keyboard. 0 or a status. */
 int devices_start(struct vmm *vmm);

@@ -103,13 +103,13 @@ static void kick_handler(int signal)
  * Exercise 3.4: a signal takes the thread out of KVM_RUN, but it is lost on a thread that is just
  * before the ioctl. immediate_exit closes that gap: KVM_RUN looks at it and returns at once with
  * EINTR (api.rst section 5, "immediate_exit"). From lab 4 on a halted vCPU sleeps on vcpu->wake.
- * A thread that has ended must not be signalled: vcpu->running tells, and vcpu->lock keeps it so.
+ * A thread that has ended must not be signalled: vcpu->life tells, and vcpu->lock keeps it so.
  */
 void vcpu_kick(struct vcpu *vcpu)
 {
     /* answer 3.4 */
     pthread_mutex_lock(&vcpu->lock);
-    if (vcpu->running) {
+    if (vcpu->life == VCPU_RUNNING) {
         __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
         pthread_kill(vcpu->thread, KICK_SIGNAL);
         pthread_cond_signal(&vcpu->wake);
@@ -131,11 +131,12 @@ enum step vcpu_check_stop(struct vcpu *vcpu)
     /* end 3.4 */
 }
 
-static void vcpu_set_running(struct vcpu *vcpu, bool running)
+/* Tells other threads from where to where in its life the vCPU may be kicked. */
+static void vcpu_set_life(struct vcpu *vcpu, enum vcpu_life life)
 {
     pthread_mutex_lock(&vcpu->lock);
     vcpu->thread = pthread_self();
-    vcpu->running = running;
+    vcpu->life = life;
     pthread_mutex_unlock(&vcpu->lock);
 }
 
@@ -147,11 +148,11 @@ static void *vcpu_thread(void *argument)
     /* answer 3.2 */
     const uint64_t one = 1;
 
-    vcpu_set_running(vcpu, true);
+    vcpu_set_life(vcpu, VCPU_RUNNING);
     vcpu_run(vcpu);
-    vcpu_set_running(vcpu, false);
+    vcpu_set_life(vcpu, VCPU_ENDED);
     console_finish(vcpu);
-    vcpu_report(vcpu);
+    vcpu_ended(vcpu);
     if (write(ended_fd, &one, sizeof one) != sizeof one)
         fail(0, "vcpu%d can't tell that it ended: %s", vcpu->id, strerror(errno));
     return NULL;
