@@ -111,9 +111,6 @@ struct vcpu {
     uint32_t pending;    /* lab 4: bit N: vector TIMER_VECTOR + N waits to be injected */
     uint64_t interrupts; /* lab 4: injected so far, for --stats */
 
-    uint32_t slot; /* lab 5: start of a paging guest's own part of RAM */
-    uint32_t slot_bytes;
-
     uint64_t exits[EXIT_REASONS_MAX + 1]; /* by reason, for --stats; the last: any other */
     struct exit_record exit, exit_before; /* the latest two, for --trace and the post-mortem */
 };
