@@ -1,0 +1,46 @@
+; echo - reads characters until the end of input and prints each one, changed by KEY. WIDTH is the
+; width of its GETCHAR and of the read behind it: 8, 16 or 32 bits.
+;
+; An 8-bit read has no room for GETCHAR_NOTHING and GETCHAR_END beside 256 characters: it gets
+; their low bytes, 0xff and 0xfe.
+%include "abi.inc"
+bits 16
+org 0
+
+%ifndef WIDTH
+%define WIDTH 32
+%endif
+%ifndef KEY
+%define KEY 0               ; exclusive or: 0 changes nothing
+%endif
+
+%if WIDTH == 8
+    %define answer al
+    %define ANSWER_MASK 0xff
+%elif WIDTH == 16
+    %define answer ax
+    %define ANSWER_MASK 0xffff
+%else
+    %define answer eax
+    %define ANSWER_MASK 0xffffffff
+%endif
+
+next:
+    mov dx, HYPERCALL_PORT
+    mov eax, HC_GETCHAR
+    out dx, answer          ; first step: the call
+    in answer, dx           ; second step: its answer
+    cmp answer, GETCHAR_NOTHING & ANSWER_MASK
+    je next
+    cmp answer, GETCHAR_END & ANSWER_MASK
+    je end
+
+    mov bl, al
+    xor bl, KEY
+    call print_char
+    jmp next
+end:
+    mov bl, 0
+    jmp exit
+
+%include "console.inc"

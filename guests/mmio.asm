@@ -1,0 +1,15 @@
+; mmio - writes VALUE behind the end of a RAM of 1 MB (--mem=1M): nothing is there to take it.
+bits 16
+org 0
+
+%ifndef OFFSET
+%define OFFSET 0x100        ; bytes behind 1 MB
+%endif
+%ifndef VALUE
+%define VALUE 0x1234
+%endif
+
+    mov ax, 0xffff          ; segment 0xffff starts at 1 MB - 16
+    mov es, ax
+    mov word [es:OFFSET + 16], VALUE
+    hlt

@@ -1,0 +1,39 @@
+; shared-counter - each of VCPUS vCPUs adds STEP to one number in shared memory, TURNS times. The
+; last one to finish prints the sum. No addition may be lost: `lock` makes each one atomic.
+%include "abi.inc"
+bits 16
+org 0
+
+%ifndef STEP
+%define STEP 1
+%endif
+%ifndef TURNS
+%define TURNS 500
+%endif
+%ifndef VCPUS
+%define VCPUS 4
+%endif
+
+SHARED equ 0x3f00           ; segment at the end of window 0, out of everyone's way
+
+    mov ax, SHARED
+    mov es, ax
+    mov cx, TURNS
+add:
+    mov eax, STEP
+    lock xadd [es:0], eax
+    loop add
+
+    mov ax, 1
+    lock xadd [es:4], ax    ; AX = how many have finished before
+    cmp ax, VCPUS - 1
+    jne done
+
+    mov eax, [es:0]
+    call print_number
+    call print_newline
+done:
+    mov bl, 0
+    jmp exit
+
+%include "console.inc"

@@ -1,0 +1,51 @@
+; unknown - prints a line, then makes an access that means nothing: NUMBER to PORT with WIDTH bits,
+; or with READ a read of it. The access is at ADDRESS, the one that a post-mortem must name.
+%include "abi.inc"
+bits 16
+org 0
+
+%ifndef NUMBER
+%define NUMBER 99
+%endif
+%ifndef PORT
+%define PORT HYPERCALL_PORT
+%endif
+%ifndef WIDTH
+%define WIDTH 8
+%endif
+%ifndef ADDRESS
+%define ADDRESS 0x200
+%endif
+%ifndef TEXT
+%define TEXT "before"
+%endif
+
+%if WIDTH == 8
+    %define operand al
+%elif WIDTH == 16
+    %define operand ax
+%else
+    %define operand eax
+%endif
+
+    mov si, text
+    call print_string
+    mov dx, PORT
+    mov eax, NUMBER
+    jmp near access
+
+%include "console.inc"
+text: db TEXT, 10, 0
+after: db "The access was ignored.", 10, 0
+
+times ADDRESS - ($ - $$) db 0
+access:
+%ifdef READ
+    in operand, dx
+%else
+    out dx, operand
+%endif
+    mov si, after
+    call print_string
+    mov bl, 0
+    jmp exit
