@@ -1,0 +1,164 @@
+"""Grades one lab: builds, lets the tests declare their runs, hands these to the back end, judges."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional, Union
+
+from grader.backends import Backend
+from grader.build import BuildError, build_unit, build_vmm
+from grader.course import BUILD, ROOT
+from grader.framework import Lab, Test
+from grader.guests import write_constants
+from grader.judge import Kind, Verdict, judge
+from grader.expectations import Mismatch
+from grader.plan import Plan, Planned
+from grader.runs import CannotGrade, Result
+
+JOBS_MAX = 4
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is graded: whose code, built how, with which values, and which of its tests."""
+
+    seed: int
+    wanted: str = ""                 # an exercise or a test's id; empty: all
+    solution: bool = False
+    from_mine: bool = False
+    module: Optional[Path] = None
+    sanitize: str = ""
+    cc: str = ""
+    backend: str = ""
+    folder: Optional[Path] = None    # for results; else build/grade/labN
+
+    def command(self, lab: int, wanted: str) -> str:
+        """The command that repeats this grading of one test or exercise."""
+        words = ["make grade", f"LAB={lab}", f"T={wanted}", f"SEED={self.seed}"]
+        words += ["SOLUTION=1"] if self.solution else []
+        words += ["FROM=mine"] if self.from_mine else []
+        for name, value in (("MODULE", self.module), ("SANITIZE", self.sanitize), ("CC", self.cc),
+                            ("BACKEND", self.backend)):
+            words += [f"{name}={value}"] if value else []
+        return " ".join(words)
+
+
+@dataclass
+class Graded:
+    """A test with its runs, what came of them, and the verdict."""
+
+    verdict: Verdict
+    planned: Sequence[Planned] = ()
+    results: Sequence[Result] = ()
+
+
+@dataclass
+class Report:
+    """All that is known when a lab has been graded."""
+
+    lab: Lab
+    choice: Choice
+    folder: Path
+    graded: list[Graded] = field(default_factory=list)
+    build_error: str = ""            # the compiler's words, if the learner's module did not build
+    seconds: float = 0.0
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        return [graded.verdict for graded in self.graded]
+
+    @property
+    def filtered(self) -> bool:
+        return self.choice.wanted != ""
+
+    @property
+    def score(self) -> int:
+        return sum(verdict.points for verdict in self.verdicts)
+
+    @property
+    def possible(self) -> int:
+        return sum(verdict.test.points for verdict in self.verdicts)
+
+    @property
+    def cannot(self) -> bool:
+        return any(verdict.kind is Kind.CANNOT for verdict in self.verdicts)
+
+
+class BuiltPrograms:
+    """The learner's programs, built when first asked for."""
+
+    def __init__(self, lab: int, choice: Choice, folder: Path) -> None:
+        self.folder = folder
+        self._lab = lab
+        self._choice = choice
+        self._built: dict[str, Path] = {}
+
+    def vmm(self) -> Path:
+        return self._build("", build_vmm)
+
+    def unit(self, source: str) -> Path:
+        path = ROOT / "grader" / "units" / f"{source}.c"
+        return self._build(source, lambda lab, **how: build_unit(lab, path, **how))
+
+    def _build(self, key: str, build: Callable[..., Path]) -> Path:
+        if key not in self._built:
+            choice = self._choice
+            self._built[key] = build(self._lab, solution=choice.solution, from_mine=choice.from_mine,
+                                     module=choice.module, sanitize=choice.sanitize, cc=choice.cc)
+        return self._built[key]
+
+
+def results_folder(lab: Lab, choice: Choice) -> Path:
+    return choice.folder or BUILD / "grade" / f"lab{lab.number}"
+
+
+def grade(lab: Lab, choice: Choice, pick: Callable[[Sequence[str]], Backend]) -> Report:
+    """Grades the chosen tests. `pick` finds the back end for what they need. Raises CannotGrade."""
+    start = time.monotonic()
+    tests = lab.select(choice.wanted)
+    report = Report(lab, choice, results_folder(lab, choice))
+    if not choice.wanted:
+        shutil.rmtree(report.folder, ignore_errors=True)
+    plans = _plan(tests, report)
+    if not report.build_error:
+        backend = pick(sorted({*lab.needs, *(need for test in tests for need in test.needs)}))
+        runs = [planned.run for plan in plans for planned in plan.planned]
+        results = backend.run(runs, jobs=min(JOBS_MAX, os.cpu_count() or 1))
+        for plan in plans:
+            mine, results = results[:len(plan.planned)], results[len(plan.planned):]
+            report.graded.append(Graded(judge(plan.test, plan.planned, mine), plan.planned, mine))
+    report.seconds = time.monotonic() - start
+    return report
+
+
+def _plan(tests: Sequence[Test], report: Report) -> list[Plan]:
+    """All tests' plans. Where the learner's module does not build, each test has failed by that."""
+    choice = report.choice
+    programs = BuiltPrograms(report.lab.number, choice, report.folder)
+    write_constants()
+    plans: list[Plan] = []
+    try:
+        for test in tests:
+            plan = Plan(test, choice.seed, programs)
+            test.body(plan)
+            plans.append(plan)
+    except BuildError as error:
+        if not error.learner:
+            raise CannotGrade(f"the kit's own part of lab {report.lab.number} does not build:\n{error.text}",
+                              "compare common/, solutions/ and grader/ with a fresh clone; see make doctor"
+                              ) from error
+        report.build_error = error.text
+        report.graded = [Graded(Verdict(test, Kind.FAILED, mismatch=Mismatch("your module does not compile")))
+                         for test in tests]
+    return plans
+
+
+def path_text(path: Union[Path, str]) -> str:
+    """A path as a person in the kit's folder would write it."""
+    text = str(path)
+    return text[len(str(ROOT)) + 1:] if text.startswith(f"{ROOT}/") else text

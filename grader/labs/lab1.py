@@ -1,0 +1,224 @@
+"""Lab 1, real-mode boot: the module's functions one by one, then guests on the whole VMM.
+
+Lab 1 has no hypercalls: what a guest did is read from the final registers, which the kit prints.
+"""
+
+from __future__ import annotations
+
+from grader.framework import Lab
+from grader.outcome import STATUS_DIED, Outcome
+from grader.plan import Plan, Planned
+
+lab = Lab(1, "real-mode boot", needs=("real",))
+
+
+# ---------------------------------------------------------------- 1.1 open /dev/kvm
+
+@lab.test("1.1", "opens /dev/kvm", points=5,
+          hint="open(\"/dev/kvm\", O_RDWR | O_CLOEXEC) goes into vm->kvm_fd; 0 is returned when all is well.")
+def opens(plan: Plan) -> None:
+    plan.unit("vm", "opens")
+
+
+@lab.test("1.1", "refuses another API version", points=4,
+          hint="KVM_GET_API_VERSION must answer KVM_API_VERSION (12). With any other answer the VMM must "
+               "end: return fail(STATUS_NO_KVM, ...).")
+def version(plan: Plan) -> None:
+    plan.unit("vm", "version")
+
+
+@lab.test("1.1", "refuses a KVM without what it needs", points=3,
+          hint="KVM_CHECK_EXTENSION answers 0 for what this KVM lacks: ask it for each capability that the "
+               "VMM needs, and fail with STATUS_NO_KVM.")
+def capabilities(plan: Plan) -> None:
+    plan.unit("vm", "capabilities")
+
+
+@lab.test("1.1", "tells why /dev/kvm can't be opened", points=3,
+          hint="open returns -1 and errno says why: fail(STATUS_NO_KVM, \"...: %s\", strerror(errno)).")
+def no_device(plan: Plan) -> None:
+    plan.unit("vm", "no_device")
+
+
+# ---------------------------------------------------------------- 1.2 the VM and its RAM
+
+@lab.test("1.2", "gives the VM the RAM it asks for", points=8,
+          hint="mmap anonymous memory of ram_bytes (it is page-aligned; malloc's is not), and tell KVM by "
+               "KVM_SET_USER_MEMORY_REGION: slot 0, guest_phys_addr 0, memory_size, userspace_addr.")
+def ram(plan: Plan) -> None:
+    unit = plan.unit("vm", "maps_ram")
+    unit.symptom(lambda o: o.said("USER_MEMORY_REGION.*Invalid argument"),
+                 "KVM refused the memory region with EINVAL. Its userspace_addr, guest_phys_addr and "
+                 "memory_size must be multiples of the page size (4096): memory from malloc or calloc is "
+                 "not page-aligned, memory from mmap is.")
+
+
+@lab.test("1.2", "gives Intel's KVM the pages it needs", points=3,
+          hint="KVM_SET_TSS_ADDR takes the address itself as argument, not a pointer: three pages outside of "
+               "guest RAM and below 4 GB, like 0xfffbd000.")
+def addresses(plan: Plan) -> None:
+    plan.unit("vm", "addresses")
+
+
+@lab.test("1.2", "tells when the VM can't be created", points=4,
+          hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, fail with STATUS_NO_KVM.")
+def vm_failures(plan: Plan) -> None:
+    plan.unit("vm", "vm_failures")
+
+
+# ---------------------------------------------------------------- 1.3 the vCPU
+
+@lab.test("1.3", "creates the vCPU and maps its kvm_run", points=7,
+          hint="KVM_CREATE_VCPU on vm->fd with the number vcpu->index; then mmap KVM_GET_VCPU_MMAP_SIZE "
+               "bytes (asked of vm->kvm_fd) of vcpu->fd, MAP_SHARED.")
+def vcpu(plan: Plan) -> None:
+    plan.unit("vm", "creates_vcpu")
+
+
+@lab.test("1.3", "gives the vCPU its CPUID", points=4,
+          hint="KVM_GET_SUPPORTED_CPUID (on vm->kvm_fd) fills a struct kvm_cpuid2 with room for nent "
+               "entries; KVM_SET_CPUID2 hands it to the vCPU.")
+def cpuid(plan: Plan) -> None:
+    plan.unit("vm", "cpuid")
+
+
+@lab.test("1.3", "tells when the vCPU can't be created", points=4,
+          hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, fail with STATUS_NO_KVM.")
+def vcpu_failures(plan: Plan) -> None:
+    plan.unit("vm", "vcpu_failures")
+
+
+# ---------------------------------------------------------------- 1.4 the real-mode state
+
+@lab.test("1.4", "works out the real-mode state", points=9,
+          hint="All six segment registers: base as given, selector base >> 4, the rest as after reset. RIP "
+               "0, RFLAGS 2 (bit 1 is always 1), RSP near the end of 64 KB.")
+def state(plan: Plan) -> None:
+    plan.unit("vm", "state")
+
+
+@lab.test("1.4", "puts the vCPU into that state", points=6,
+          hint="KVM_GET_SREGS, real_mode_state, KVM_SET_SREGS and KVM_SET_REGS, each of them checked.")
+def state_set(plan: Plan) -> None:
+    plan.unit("vm", "state_set")
+
+
+@lab.test("1.4", "boots a guest that reads through all segments", points=5,
+          hint="Each segment register needs base and selector of the window: base = selector << 4. What the "
+               "guest found through CS, DS, ES, FS, GS, SS is in rax, rbx, rcx, rdx, rsi, rdi.")
+def segments(plan: Plan) -> None:
+    mark = plan.values.number()
+    guest = plan.guest("segments", MARK=mark, PADDING=plan.values.randint(50, 4000))
+    run = plan.boot(guest, args=["--regs"])
+    run.exits(0)
+    run.registers(rax=mark, rbx=mark, rcx=mark, rdx=mark, rsi=mark, rdi=mark)
+    _start_state_symptoms(run)
+
+
+# ---------------------------------------------------------------- 1.5 the run loop
+
+@lab.test("1.5", "runs a guest to its HLT", points=5,
+          hint="KVM_EXIT_HLT ends the vCPU with status 0: vcpu_end(vcpu, 0). What the guest worked out is in "
+               "its final registers.")
+def hlt(plan: Plan) -> None:
+    plan.unit("vm", "hlt")
+    numbers = [plan.values.number() for _ in range(plan.values.randint(5, 40))]
+    sums = {"rax": sum(numbers) & 0xffffffff, "rbx": 0, "rcx": len(numbers), "rdx": numbers[-1]}
+    for number in numbers:
+        sums["rbx"] ^= number
+    run = plan.boot(plan.guest("sum", NUMBERS=numbers), args=["--regs"])
+    run.exits(0)
+    run.registers(hint="The guest did not add up what it should: is all of RAM where it belongs, and the "
+                  "stack at the end of the segment?", **sums)
+    _start_state_symptoms(run)
+
+
+@lab.test("1.5", "goes on after a signal", points=4,
+          hint="KVM_RUN fails with EINTR when a signal came. That is no error and no exit: *run still holds "
+               "the exit before, so go to KVM_RUN again without looking at it.")
+def interrupted(plan: Plan) -> None:
+    plan.unit("vm", "interrupted")
+    plan.unit("vm", "run_error").symptom(
+        lambda o: o.result.status == 0,
+        "EINTR is the one error of KVM_RUN to go on after. Any other must be told: vcpu_die with "
+        "strerror(errno).")
+
+
+@lab.test("1.5", "tells why the entry failed", points=3,
+          hint="KVM_EXIT_FAIL_ENTRY: vcpu_die with run->fail_entry.hardware_entry_failure_reason.")
+def fail_entry(plan: Plan) -> None:
+    plan.unit("vm", "fail_entry")
+
+
+@lab.test("1.5", "tells KVM's internal error", points=3,
+          hint="KVM_EXIT_INTERNAL_ERROR: vcpu_die with run->internal.suberror and the first ndata words of "
+               "run->internal.data.")
+def internal_error(plan: Plan) -> None:
+    plan.unit("vm", "internal_error")
+
+
+@lab.test("1.5", "ignores no other exit", points=3,
+          hint="The default of the switch over exit_reason is vcpu_die with exit_name(run->exit_reason): an "
+               "exit that is ignored makes a guest that hangs or goes wrong in silence.")
+def other_reasons(plan: Plan) -> None:
+    plan.unit("vm", "other_reasons")
+
+
+@lab.test("1.5", "runs a guest through all its memory", points=4,
+          hint="RAM must be one piece from address 0 on, of the size that --mem says.")
+def memory(plan: Plan) -> None:
+    first, step, pages = plan.values.number(31), plan.values.number(16), plan.values.randint(200, 240)
+    guest = plan.guest("memory", FIRST=first, STEP=step, PAGES=pages, OFFSET=plan.values.randrange(0, 4092))
+    run = plan.boot(guest, args=["--regs", f"--mem={plan.values.randint(1, 8)}M"])
+    run.exits(0)
+    run.registers(rax=sum(first + step * page for page in range(pages)) & 0xffffffff, rcx=pages)
+    _start_state_symptoms(run)
+
+
+@lab.test("1.5", "lets a guest die that goes wrong", points=4,
+          hint="Shutdown, a port and an address where nothing is: each is the end of this guest by "
+               "vcpu_die, with the port or address in the message.")
+def deaths(plan: Plan) -> None:
+    offset = plan.values.randrange(0, 0xf000, 2)
+    mmio = plan.boot(plan.guest("mmio", OFFSET=offset), args=["--mem=1M"])
+    mmio.exits(STATUS_DIED, hint="An access outside of RAM (KVM_EXIT_MMIO) must end the guest by vcpu_die: "
+                                 "nothing is there to answer it.")
+    mmio.says(rf"0x0*{0x100000 + offset:x}\b")
+    port = plan.values.randrange(0x600, 0xf000)
+    out = plan.boot(plan.guest("port", PORT=port))
+    out.exits(STATUS_DIED, hint="An access to a port (KVM_EXIT_IO) must end the guest by vcpu_die: lab 1 "
+                                "has nothing at any port.")
+    out.says(rf"0x0*{port:x}\b")
+    fault = plan.boot(plan.guest("triple-fault"))
+    fault.exits(STATUS_DIED, hint="KVM_EXIT_SHUTDOWN is the end of the guest: vcpu_die. (A vCPU that is run "
+                                  "again after it starts from reset.)")
+
+
+# ---------------------------------------------------------------- 1.6 tear down
+
+@lab.test("1.6", "gives everything back", points=6,
+          hint="vcpu_destroy: munmap kvm_run, close the vCPU. vm_destroy: munmap the RAM, close VM and "
+               "/dev/kvm.")
+def given_back(plan: Plan) -> None:
+    plan.unit("vm", "given_back")
+
+
+@lab.test("1.6", "gives back what a failed creation left", points=3,
+          hint="A creation can fail half-way: fd -1 and a NULL pointer mean that this part is not there. "
+               "Check before each close and munmap.")
+def half_way(plan: Plan) -> None:
+    plan.unit("vm", "half_way")
+
+
+def _start_state_symptoms(run: Planned) -> None:
+    """What a start state that is not all set looks like."""
+    def left_at_reset(outcome: Outcome) -> bool:
+        found = outcome.registers.get(0)
+        return found is not None and found.segments.get("cs", {}).get("base") == 0xffff0000
+
+    run.symptom(left_at_reset,
+                "CS still has its base of after reset, 0xffff0000, where no RAM is. KVM_GET_SREGS, set base "
+                "and selector of CS (and of the others) to the window's, KVM_SET_SREGS.")
+    run.symptom(lambda o: o.said("FAIL_ENTRY"),
+                "The processor refused the start state. RFLAGS must have bit 1 set, base must be selector "
+                "<< 4.")

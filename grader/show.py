@@ -1,0 +1,71 @@
+"""Texts made readable: invisible characters visible, expected beside got, at most a screen."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Union
+
+LINES_MAX = 16
+COLUMN_MAX = 56
+
+_NAMES = {"\n": "⏎", "\t": "→", " ": "·", "\r": "␍", "\x1b": "␛", "\0": "␀"}
+
+
+def visible(text: Union[str, bytes]) -> str:
+    """Every character as something that can be seen; blanks inside a line stay as they are."""
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    body = text.rstrip(" \n")
+    tail = text[len(body):]
+    return "".join(_one(c) if c != " " else c for c in body) + "".join(_one(c) for c in tail)
+
+
+def _one(character: str) -> str:
+    if character in _NAMES:
+        return _NAMES[character]
+    return character if " " <= character <= "~" else f"\\x{ord(character):02x}"
+
+
+def beside(expected: str, got: str) -> list[str]:
+    """Expected beside got, line by line, from the first difference on; `!` marks lines that differ."""
+    left, right = expected.splitlines(keepends=True), got.splitlines(keepends=True)
+    rows = list(zip_longest(left, right, fillvalue=""))
+    first = next((i for i, (a, b) in enumerate(rows) if a != b), 0)
+    start = max(0, first - 2)
+    shown = rows[start:start + LINES_MAX]
+    cells = [(_cell(a, b), _cell(b, a), a != b) for a, b in shown]
+    width = max([len("expected")] + [len(a) for a, _, _ in cells])
+    lines = [f"  {'expected':{width}} | got"]
+    if start:
+        lines.append(f"  ({start} lines that agree)")
+    lines += [f"{'!' if differs else ' '} {a:{width}} | {b}" for a, b, differs in cells]
+    hidden = len(rows) - start - len(shown)
+    if hidden:
+        lines.append(f"  ({hidden} more lines)")
+    return lines
+
+
+def _cell(text: str, other: str) -> str:
+    """A line made visible; a long one is cut to the surroundings of where it differs from `other`."""
+    if not text:
+        return "(nothing)"
+    if len(text) <= COLUMN_MAX:
+        return visible(text)
+    differs = next((i for i, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other)))
+    start = max(0, min(differs - COLUMN_MAX // 2, len(text) - COLUMN_MAX))
+    piece = visible(text[start:start + COLUMN_MAX])
+    return ("…" if start else "") + piece + ("…" if start + COLUMN_MAX < len(text) else "")
+
+
+def last_lines(text: str, count: int = LINES_MAX) -> list[str]:
+    """The end of a text, a screen at most, each line visible and not too long."""
+    lines = text.splitlines()
+    cut = [f"({len(lines) - count} lines before)"] if len(lines) > count else []
+    return cut + [visible(line)[:160] for line in lines[-count:]]
+
+
+def first_lines(text: str, count: int = LINES_MAX) -> list[str]:
+    """The beginning of a text, a screen at most."""
+    lines = text.splitlines()
+    cut = [f"({len(lines) - count} more lines)"] if len(lines) > count else []
+    return [visible(line)[:160] for line in lines[:count]] + cut

@@ -1,0 +1,288 @@
+/*
+ * unit.h - what the grader's unit programs have in common: a Check program for each lab, linked
+ * with the learner's module. Each test case (TCase) is one graded test; its name is what the grader
+ * asks for, its assertions' messages are what the learner reads.
+ *
+ * The functions below stand between the module and the kernel: they record what the module asks of
+ * KVM, and let a test have a call fail or answer what a healthy KVM never answers. All else goes to
+ * the real KVM. They take the place of the C library's functions because the linker finds them
+ * first.
+ */
+#pragma once
+
+#include <check.h>
+#undef fail /* the kit has a function of this name */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vmm.h"
+
+#define CALLS_MAX 256
+
+/* A call that the module made. */
+struct call {
+    unsigned long request;
+    unsigned long argument;
+    long result;
+    struct kvm_userspace_memory_region region; /* of KVM_SET_USER_MEMORY_REGION */
+    uint64_t address;                          /* of KVM_SET_IDENTITY_MAP_ADDR */
+    uint32_t entries;                          /* of KVM_SET_CPUID2 */
+};
+
+/* What the next calls shall meet. Zero: the real kernel. */
+struct falsified {
+    unsigned long request;  /* this ioctl ... */
+    unsigned long argument; /* ... with this argument, if not 0 ... */
+    bool answered;          /* ... is answered `answer`, if true */
+    int answer;
+    int error;      /* ... fails with this errno, if not 0 */
+    int open_error; /* open of /dev/kvm fails with this errno */
+    int mmap_error; /* mmap fails with this errno */
+    /* Takes the place of KVM_RUN: fills *run and returns 0, or an errno. */
+    int (*run)(struct kvm_run *run, unsigned turn);
+    struct kvm_run *kvm_run;
+};
+
+static struct falsified falsified;
+static struct call calls[CALLS_MAX];
+static size_t call_count;
+static unsigned run_turns;   /* KVM_RUN so far */
+static unsigned bad_closes;  /* close and munmap of what was not there */
+static bool opened_writable; /* /dev/kvm, by its latest open */
+
+/* The latest call of this request, or NULL. */
+static inline const struct call *call_find(unsigned long request)
+{
+    for (size_t i = call_count; i > 0; i--)
+        if (calls[i - 1].request == request)
+            return &calls[i - 1];
+    return NULL;
+}
+
+static void call_record(unsigned long request, void *argument, long result)
+{
+    if (call_count == CALLS_MAX)
+        return;
+    struct call *call = &calls[call_count++];
+    *call = (struct call){request, (unsigned long)argument, result, {0}, 0, 0};
+    if (request == KVM_SET_USER_MEMORY_REGION)
+        memcpy(&call->region, argument, sizeof call->region);
+    else if (request == KVM_SET_IDENTITY_MAP_ADDR)
+        memcpy(&call->address, argument, sizeof call->address);
+    else if (request == KVM_SET_CPUID2)
+        call->entries = ((const struct kvm_cpuid2 *)argument)->nent;
+}
+
+static long failed(int error)
+{
+    errno = error;
+    return -1;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    long result;
+
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    bool meant = request == falsified.request &&
+                 (!falsified.argument || falsified.argument == (unsigned long)argument);
+    if (request == KVM_RUN && falsified.run) {
+        int error = falsified.run(falsified.kvm_run, run_turns++);
+        result = error ? failed(error) : 0;
+    } else if (meant && falsified.error) {
+        result = failed(falsified.error);
+    } else if (meant && falsified.answered) {
+        result = falsified.answer;
+    } else {
+        result = syscall(SYS_ioctl, fd, request, argument);
+    }
+    int error = errno;
+    call_record(request, argument, result);
+    errno = error;
+    return (int)result;
+}
+
+static int kvm_or_file_open(const char *path, int flags, mode_t mode)
+{
+    if (strcmp(path, "/dev/kvm") == 0) {
+        opened_writable = (flags & O_ACCMODE) == O_RDWR;
+        if (falsified.open_error)
+            return (int)failed(falsified.open_error);
+    }
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+#define OPEN_LIKE(name)                                                                            \
+    int name(const char *path, int flags, ...)                                                     \
+    {                                                                                              \
+        va_list arguments;                                                                         \
+        va_start(arguments, flags);                                                                \
+        mode_t mode = flags & O_CREAT ? (mode_t)va_arg(arguments, int) : 0;                        \
+        va_end(arguments);                                                                         \
+        return kvm_or_file_open(path, flags, mode);                                                \
+    }
+
+OPEN_LIKE(open)
+OPEN_LIKE(open64)
+
+static void *memory_map(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+{
+    if (falsified.mmap_error) {
+        errno = falsified.mmap_error;
+        return MAP_FAILED;
+    }
+    return (void *)syscall(SYS_mmap, address, bytes, rights, flags, fd, offset);
+}
+
+void *mmap(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+{
+    return memory_map(address, bytes, rights, flags, fd, offset);
+}
+
+void *mmap64(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+{
+    return memory_map(address, bytes, rights, flags, fd, offset);
+}
+
+int munmap(void *address, size_t bytes)
+{
+    int result = (int)syscall(SYS_munmap, address, bytes);
+
+    bad_closes += result < 0 || address == NULL;
+    return result;
+}
+
+int close(int fd)
+{
+    int result = (int)syscall(SYS_close, fd);
+
+    bad_closes += result < 0;
+    return result;
+}
+
+/* ------------------------------------------------------------------ what tests start from */
+
+static struct vmm vmm;
+static struct guest guest = {.path = "guest", .kind = GUEST_REAL};
+
+/* Random numbers of this grading: the grader gives the seed. */
+static inline uint32_t unit_random(void)
+{
+    static uint64_t state;
+
+    if (state == 0)
+        state = strtoull(getenv("UNIT_SEED") ? getenv("UNIT_SEED") : "1", NULL, 10) * 2 + 1;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 16);
+}
+
+/* A VM and its vCPU with nothing created yet. */
+static inline void start_empty(struct vm *vm, struct vcpu *vcpu)
+{
+    vmm.guest_count = 1;
+    vmm.vm_count = 1;
+    vmm.options.ram_bytes = 1 << 20;
+    vm_init(vm, &vmm);
+    vcpu_init(vcpu, 0, 0, vm, &guest);
+}
+
+/* The real calls that tests make for themselves: not recorded, never falsified. */
+static inline long kernel(int fd, unsigned long request, void *argument)
+{
+    return syscall(SYS_ioctl, fd, request, argument);
+}
+
+/* A VM with 1 MB of RAM and one vCPU, made without the module, for what comes after 1.3. */
+static inline void start_created(struct vm *vm, struct vcpu *vcpu)
+{
+    start_empty(vm, vcpu);
+    vm->kvm_fd = (int)syscall(SYS_openat, AT_FDCWD, "/dev/kvm", O_RDWR | O_CLOEXEC);
+    vm->fd = (int)kernel(vm->kvm_fd, KVM_CREATE_VM, NULL);
+    kernel(vm->fd, KVM_SET_TSS_ADDR, (void *)0xfffbd000ul);
+    vm->ram_bytes = 1 << 20;
+    vm->ram = (uint8_t *)syscall(SYS_mmap, NULL, vm->ram_bytes, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct kvm_userspace_memory_region region = {.memory_size = vm->ram_bytes,
+                                                 .userspace_addr = (uintptr_t)vm->ram};
+    kernel(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+    vcpu->fd = (int)kernel(vm->fd, KVM_CREATE_VCPU, NULL);
+    vcpu->run_bytes = (size_t)kernel(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
+    vcpu->run = (struct kvm_run *)syscall(SYS_mmap, NULL, vcpu->run_bytes, PROT_READ | PROT_WRITE,
+                                          MAP_SHARED, vcpu->fd, 0);
+    ck_assert_msg(vcpu->fd >= 0 && vcpu->run != MAP_FAILED,
+                  "the grader's own VM could not be created: see make doctor");
+    falsified.kvm_run = vcpu->run;
+}
+
+/* ------------------------------------------------------------------ what the module says */
+
+static char said[16384]; /* what was written to standard error between the two below */
+static int listen_fd = -1, real_stderr = -1;
+
+static inline void listen_start(void)
+{
+    dup2(listen_fd, STDERR_FILENO);
+}
+
+/* Also passes it on to the real standard error, for the report. */
+static inline void listen_end(void)
+{
+    fflush(stderr);
+    dup2(real_stderr, STDERR_FILENO);
+    ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
+    said[count > 0 ? count : 0] = '\0';
+    if (write(STDERR_FILENO, said, strlen(said)) < 0 || ftruncate(listen_fd, 0) < 0)
+        ck_abort_msg("the unit program can't write to its standard error");
+    lseek(listen_fd, 0, SEEK_SET);
+}
+
+/* The number was named, hexadecimal or decimal. */
+static inline bool said_number(uint64_t number)
+{
+    char hexadecimal[24], capital[24], decimal[24];
+
+    snprintf(hexadecimal, sizeof hexadecimal, "%llx", (unsigned long long)number);
+    snprintf(capital, sizeof capital, "%llX", (unsigned long long)number);
+    snprintf(decimal, sizeof decimal, "%llu", (unsigned long long)number);
+    return strstr(said, hexadecimal) || strstr(said, capital) || strstr(said, decimal);
+}
+
+/* ------------------------------------------------------------------ the program */
+
+/* One graded test: a test case with one function. */
+static inline void unit_add(Suite *suite, const char *name, const TTest *test)
+{
+    TCase *tcase = tcase_create(name);
+
+    tcase_set_timeout(tcase, 20);
+    tcase_add_test(tcase, test);
+    suite_add_tcase(suite, tcase);
+}
+
+/*
+ * The exit status tells nothing: the grader reads the TAP. The tests run in processes of their own;
+ * what one said that ended between listen_start and listen_end is passed on here.
+ */
+static inline int unit_main(Suite *suite)
+{
+    SRunner *runner = srunner_create(suite);
+
+    listen_fd = (int)syscall(SYS_memfd_create, "stderr", 0);
+    real_stderr = dup(STDERR_FILENO);
+    srunner_run_all(runner, CK_ENV);
+    srunner_free(runner);
+    listen_end();
+    return 0;
+}

@@ -1,0 +1,596 @@
+/* vm.c - lab 1's module function by function: what it asks of KVM and what it makes of the answers.
+ */
+#include "unit.h"
+
+/* ------------------------------------------------------------------ 1.1 kvm_open */
+
+START_TEST(opens)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_empty(&vm, &vcpu);
+    ck_assert_msg(kvm_open(&vm) == 0, "kvm_open does not return 0 with a healthy /dev/kvm");
+    ck_assert_msg(vm.kvm_fd >= 0, "kvm_open leaves vm->kvm_fd without a descriptor");
+    ck_assert_msg(kernel(vm.kvm_fd, KVM_GET_API_VERSION, NULL) == KVM_API_VERSION,
+                  "vm->kvm_fd is no descriptor of /dev/kvm");
+    ck_assert_msg(opened_writable, "/dev/kvm must be opened with O_RDWR");
+    ck_assert_msg(call_find(KVM_GET_API_VERSION), "KVM_GET_API_VERSION was not asked");
+}
+END_TEST
+
+START_TEST(version)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    const int versions[] = {11, 13, 0, -1, (int)(unit_random() % 1000) + 14};
+
+    for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
+        start_empty(&vm, &vcpu);
+        falsified = (struct falsified){
+            .request = KVM_GET_API_VERSION, .answered = true, .answer = versions[i]};
+        int status = kvm_open(&vm);
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "KVM_GET_API_VERSION answered %d, and kvm_open returned %d instead of "
+                      "STATUS_NO_KVM (%d)",
+                      versions[i], status, STATUS_NO_KVM);
+    }
+}
+END_TEST
+
+START_TEST(capabilities)
+{
+    static const struct {
+        unsigned long number;
+        const char *name;
+    } needed[] = {
+        {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+        {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+        {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+        {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+    };
+    struct vm vm;
+    struct vcpu vcpu;
+
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
+        start_empty(&vm, &vcpu);
+        falsified = (struct falsified){
+            .request = KVM_CHECK_EXTENSION, .argument = needed[i].number, .answered = true};
+        int status = kvm_open(&vm);
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "KVM_CHECK_EXTENSION answered 0 for %s, and kvm_open returned %d instead of "
+                      "STATUS_NO_KVM (%d)",
+                      needed[i].name, status, STATUS_NO_KVM);
+    }
+}
+END_TEST
+
+START_TEST(no_device)
+{
+    static const int errors[] = {ENOENT, EACCES, ENODEV};
+    struct vm vm;
+    struct vcpu vcpu;
+
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        start_empty(&vm, &vcpu);
+        falsified = (struct falsified){.open_error = errors[i]};
+        listen_start();
+        int status = kvm_open(&vm);
+        listen_end();
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "open of /dev/kvm failed (%s), and kvm_open returned %d instead of "
+                      "STATUS_NO_KVM (%d)",
+                      strerror(errors[i]), status, STATUS_NO_KVM);
+        ck_assert_msg(strstr(said, strerror(errors[i])),
+                      "open of /dev/kvm failed, and the message does not tell why (%s)",
+                      strerror(errors[i]));
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 1.2 vm_create */
+
+/* An open /dev/kvm, without the module. */
+static void start_open(struct vm *vm, struct vcpu *vcpu)
+{
+    start_empty(vm, vcpu);
+    vm->kvm_fd = (int)syscall(SYS_openat, AT_FDCWD, "/dev/kvm", O_RDWR | O_CLOEXEC);
+}
+
+START_TEST(maps_ram)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    const size_t bytes = (256 + unit_random() % 1024) * (size_t)PAGE_BYTES;
+
+    start_open(&vm, &vcpu);
+    ck_assert_msg(vm_create(&vm, bytes) == 0, "vm_create does not return 0 for %zu bytes of RAM",
+                  bytes);
+    ck_assert_msg(vm.fd >= 0, "vm_create leaves vm->fd without a descriptor");
+    ck_assert_msg(vm.ram != NULL, "vm_create leaves vm->ram NULL");
+    ck_assert_msg(vm.ram_bytes == bytes, "vm->ram_bytes is %zu, and %zu were asked for",
+                  vm.ram_bytes, bytes);
+    const struct call *call = call_find(KVM_SET_USER_MEMORY_REGION);
+    ck_assert_msg(call != NULL, "KVM_SET_USER_MEMORY_REGION was not called");
+    ck_assert_msg(call->region.guest_phys_addr == 0,
+                  "RAM is at guest-physical address 0x%llx instead of 0",
+                  call->region.guest_phys_addr);
+    ck_assert_msg(call->region.memory_size == bytes,
+                  "the memory region has %llu bytes instead of %zu", call->region.memory_size,
+                  bytes);
+    ck_assert_msg(call->region.userspace_addr == (uintptr_t)vm.ram,
+                  "the memory region is not the memory at vm->ram");
+    ck_assert_msg(vm.ram[0] == 0 && vm.ram[bytes - 1] == 0, "fresh RAM is not all zero");
+    vm.ram[0] = vm.ram[bytes - 1] = 1;
+}
+END_TEST
+
+START_TEST(addresses)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_open(&vm, &vcpu);
+    ck_assert_msg(vm_create(&vm, 1 << 20) == 0, "vm_create does not return 0");
+    const struct call *tss = call_find(KVM_SET_TSS_ADDR);
+    const struct call *identity = call_find(KVM_SET_IDENTITY_MAP_ADDR);
+    ck_assert_msg(tss != NULL,
+                  "KVM_SET_TSS_ADDR was not called: Intel needs it before the first vCPU");
+    ck_assert_msg(tss->result == 0, "KVM_SET_TSS_ADDR failed");
+    ck_assert_msg(tss->argument % PAGE_BYTES == 0 && tss->argument >= HIGHER_HALF &&
+                      tss->argument + 3 * PAGE_BYTES <= 1ul << 32,
+                  "the TSS's three pages at 0x%lx are not behind all RAM (2 GB) and below 4 GB",
+                  tss->argument);
+    if (identity)
+        ck_assert_msg(identity->address + PAGE_BYTES <= tss->argument ||
+                          identity->address >= tss->argument + 3 * PAGE_BYTES,
+                      "the identity map's page lies inside the TSS's three pages");
+}
+END_TEST
+
+START_TEST(vm_failures)
+{
+    static const struct {
+        struct falsified what;
+        const char *name;
+    } failures[] = {
+        {{.request = KVM_CREATE_VM, .error = ENOMEM}, "KVM_CREATE_VM"},
+        {{.request = KVM_SET_TSS_ADDR, .error = EINVAL}, "KVM_SET_TSS_ADDR"},
+        {{.request = KVM_SET_USER_MEMORY_REGION, .error = EINVAL}, "KVM_SET_USER_MEMORY_REGION"},
+        {{.mmap_error = ENOMEM}, "mmap of the guest's RAM"},
+    };
+    struct vm vm;
+    struct vcpu vcpu;
+
+    for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
+        start_open(&vm, &vcpu);
+        falsified = failures[i].what;
+        int status = vm_create(&vm, 1 << 20);
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "%s failed, and vm_create returned %d instead of STATUS_NO_KVM (%d)",
+                      failures[i].name, status, STATUS_NO_KVM);
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 1.3 vcpu_create */
+
+/* A VM with RAM and no vCPU, without the module. */
+static void start_vm(struct vm *vm, struct vcpu *vcpu)
+{
+    start_created(vm, vcpu);
+    syscall(SYS_munmap, vcpu->run, vcpu->run_bytes);
+    syscall(SYS_close, vcpu->fd);
+    vcpu_init(vcpu, 0, 1 + (int)(unit_random() % 3), vm, &guest);
+    falsified = (struct falsified){0};
+}
+
+START_TEST(creates_vcpu)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_vm(&vm, &vcpu);
+    ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0");
+    ck_assert_msg(vcpu.fd >= 0, "vcpu_create leaves vcpu->fd without a descriptor");
+    const struct call *call = call_find(KVM_CREATE_VCPU);
+    ck_assert_msg(call && call->argument == (unsigned long)vcpu.index,
+                  "the vCPU was not created with the number vcpu->index");
+    size_t bytes = (size_t)kernel(vm.kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
+    ck_assert_msg(vcpu.run != NULL, "vcpu_create leaves vcpu->run NULL: kvm_run is not mapped");
+    ck_assert_msg(vcpu.run_bytes == bytes,
+                  "vcpu->run_bytes is %zu, and KVM_GET_VCPU_MMAP_SIZE answers %zu", vcpu.run_bytes,
+                  bytes);
+    vcpu.run->immediate_exit = 1;
+    ck_assert_msg(kernel(vcpu.fd, KVM_RUN, NULL) < 0 && errno == EINTR,
+                  "vcpu->run is not what KVM reads: the mapping must be MAP_SHARED, of vcpu->fd, "
+                  "at offset 0");
+}
+END_TEST
+
+START_TEST(cpuid)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_vm(&vm, &vcpu);
+    ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0");
+    const struct call *call = call_find(KVM_SET_CPUID2);
+    ck_assert_msg(call != NULL, "KVM_SET_CPUID2 was not called: the guest's CPUID answers zeros");
+    ck_assert_msg(call->result == 0, "KVM_SET_CPUID2 failed");
+    ck_assert_msg(call->entries > 0, "KVM_SET_CPUID2 was called with no entries");
+}
+END_TEST
+
+START_TEST(vcpu_failures)
+{
+    static const struct {
+        struct falsified what;
+        const char *name;
+    } failures[] = {
+        {{.request = KVM_CREATE_VCPU, .error = EEXIST}, "KVM_CREATE_VCPU"},
+        {{.request = KVM_GET_VCPU_MMAP_SIZE, .error = EINVAL}, "KVM_GET_VCPU_MMAP_SIZE"},
+        {{.mmap_error = ENOMEM}, "mmap of kvm_run"},
+        {{.request = KVM_SET_CPUID2, .error = EINVAL}, "KVM_SET_CPUID2"},
+    };
+    struct vm vm;
+    struct vcpu vcpu;
+
+    for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
+        start_vm(&vm, &vcpu);
+        falsified = failures[i].what;
+        int status = vcpu_create(&vcpu);
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "%s failed, and vcpu_create returned %d instead of STATUS_NO_KVM (%d)",
+                      failures[i].name, status, STATUS_NO_KVM);
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 1.4 real-mode state */
+
+static void check_state(uint32_t base, const struct kvm_sregs *sregs, const struct kvm_regs *regs)
+{
+    const struct {
+        const struct kvm_segment *segment;
+        const char *name;
+    } segments[] = {{&sregs->cs, "CS"}, {&sregs->ds, "DS"}, {&sregs->es, "ES"},
+                    {&sregs->fs, "FS"}, {&sregs->gs, "GS"}, {&sregs->ss, "SS"}};
+
+    for (size_t i = 0; i < sizeof segments / sizeof segments[0]; i++) {
+        const struct kvm_segment *segment = segments[i].segment;
+        ck_assert_msg(segment->base == base, "%s has base 0x%llx instead of 0x%x", segments[i].name,
+                      segment->base, base);
+        ck_assert_msg(segment->selector == base >> 4,
+                      "%s has selector 0x%x instead of 0x%x: base is selector << 4 in real mode",
+                      segments[i].name, segment->selector, base >> 4);
+        ck_assert_msg(segment->limit == 0xffff && segment->present && segment->s && !segment->g,
+                      "%s is no segment of 64 KB any more: limit 0x%x, present %u, s %u, g %u",
+                      segments[i].name, segment->limit, segment->present, segment->s, segment->g);
+    }
+    ck_assert_msg(!(sregs->cr0 & 1), "CR0.PE is set: that is protected mode");
+    ck_assert_msg(regs->rip == 0, "RIP is 0x%llx instead of 0", regs->rip);
+    ck_assert_msg(regs->rflags & 2, "RFLAGS is 0x%llx: bit 1 is always 1", regs->rflags);
+    ck_assert_msg(!(regs->rflags & 0x200), "RFLAGS.IF is set: the guest has no handlers yet");
+    ck_assert_msg(!(regs->rflags & ~0x202ull), "RFLAGS is 0x%llx: flags are left set",
+                  regs->rflags);
+    ck_assert_msg(regs->rsp <= 0x10000 && ((regs->rsp - 2) & 0xffff) >= 0xff00,
+                  "RSP is 0x%llx: the stack must start at the end of the segment's 64 KB",
+                  regs->rsp);
+}
+
+/* What KVM_GET_SREGS gives after reset: SDM vol. 3, table 10-1. */
+static struct kvm_sregs reset_state(void)
+{
+    const struct kvm_segment data = {.limit = 0xffff, .type = 3, .present = 1, .s = 1};
+    struct kvm_sregs sregs = {
+        .cs = data, .ds = data, .es = data, .fs = data, .gs = data, .ss = data, .cr0 = 0x60000010};
+
+    sregs.cs.base = 0xffff0000;
+    sregs.cs.selector = 0xf000;
+    sregs.cs.type = 11;
+    sregs.idt.limit = sregs.gdt.limit = 0xffff;
+    return sregs;
+}
+
+START_TEST(state)
+{
+    for (int i = 0; i < 8; i++) {
+        uint32_t base = i ? unit_random() & 0xffff0 : 0;
+        struct kvm_sregs sregs = reset_state();
+        struct kvm_regs regs = {.rip = 0xfff0, .rflags = 2, .rdx = 0x600};
+        real_mode_state(base, &sregs, &regs);
+        check_state(base, &sregs, &regs);
+    }
+}
+END_TEST
+
+START_TEST(state_set)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    struct kvm_sregs sregs;
+    struct kvm_regs regs;
+    const uint32_t base = unit_random() & 0xf0000;
+
+    start_created(&vm, &vcpu);
+    ck_assert_msg(vcpu_set_real_mode(&vcpu, base) == 0, "vcpu_set_real_mode does not return 0");
+    kernel(vcpu.fd, KVM_GET_SREGS, &sregs);
+    kernel(vcpu.fd, KVM_GET_REGS, &regs);
+    check_state(base, &sregs, &regs);
+
+    falsified.request = KVM_SET_SREGS;
+    falsified.error = EINVAL;
+    int status = vcpu_set_real_mode(&vcpu, base);
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "KVM_SET_SREGS failed, and vcpu_set_real_mode returned %d instead of "
+                  "STATUS_NO_KVM (%d)",
+                  status, STATUS_NO_KVM);
+    falsified.request = KVM_SET_REGS;
+    status = vcpu_set_real_mode(&vcpu, base);
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "KVM_SET_REGS failed, and vcpu_set_real_mode returned %d instead of "
+                  "STATUS_NO_KVM (%d)",
+                  status, STATUS_NO_KVM);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 1.5 vcpu_run */
+
+#define TURNS_MAX 20
+
+/* The exit that the scripted KVM_RUN makes on its first turn; HLT comes after it. */
+static struct kvm_run first_exit;
+
+static int run_first_exit(struct kvm_run *run, unsigned turn)
+{
+    if (turn == 0) {
+        run->exit_reason = first_exit.exit_reason;
+        memcpy(run->padding, first_exit.padding, sizeof run->padding);
+    } else {
+        run->exit_reason = KVM_EXIT_HLT;
+    }
+    return 0;
+}
+
+/* vcpu_run on a KVM_RUN that follows the script; what was said is in `said`. */
+static int run_scripted(struct vcpu *vcpu, int (*script)(struct kvm_run *run, unsigned turn))
+{
+    falsified.run = script;
+    listen_start();
+    int status = vcpu_run(vcpu);
+    listen_end();
+    return status;
+}
+
+/* The first exit must end the vCPU as died. */
+static void check_died(const char *name)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    run_turns = 0;
+    int status = run_scripted(&vcpu, run_first_exit);
+    ck_assert_msg(run_turns == 1, "%s was ignored: the vCPU was run again", name);
+    ck_assert_msg(status == STATUS_DIED,
+                  "after %s vcpu_run returned %d instead of STATUS_DIED (%d)", name, status,
+                  STATUS_DIED);
+    ck_assert_msg(vcpu.status == STATUS_DIED, "after %s vcpu->status is %d instead of %d", name,
+                  vcpu.status, STATUS_DIED);
+    uint32_t reason = first_exit.exit_reason;
+    ck_assert_msg(vcpu.exits[reason < EXIT_REASONS_MAX ? reason : EXIT_REASONS_MAX] == 1,
+                  "%s was not handed to exit_dispatch first", name);
+}
+
+static int run_hlt(struct kvm_run *run, unsigned turn)
+{
+    run->exit_reason = turn < TURNS_MAX ? KVM_EXIT_HLT : KVM_EXIT_SHUTDOWN;
+    return 0;
+}
+
+START_TEST(hlt)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    int status = run_scripted(&vcpu, run_hlt);
+    ck_assert_msg(run_turns == 1, "after HLT the vCPU was run again");
+    ck_assert_msg(status == 0, "after HLT vcpu_run returned %d instead of 0", status);
+    ck_assert_msg(vcpu.exits[KVM_EXIT_HLT] == 1,
+                  "KVM_EXIT_HLT was not handed to exit_dispatch first");
+}
+END_TEST
+
+/* Signals come before the first exit and again later; *run holds what it held before. */
+static int run_interrupted(struct kvm_run *run, unsigned turn)
+{
+    if (turn == 0)
+        run->exit_reason = KVM_EXIT_SHUTDOWN; /* left from before */
+    if (turn < 3)
+        return EINTR;
+    run->exit_reason = KVM_EXIT_HLT;
+    return 0;
+}
+
+START_TEST(interrupted)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    int status = run_scripted(&vcpu, run_interrupted);
+    ck_assert_msg(vcpu.exits[KVM_EXIT_SHUTDOWN] == 0,
+                  "KVM_RUN failed with EINTR, and the exit reason left from before was acted on");
+    ck_assert_msg(status == 0 && run_turns == 4,
+                  "KVM_RUN failed with EINTR (a signal came), and vcpu_run ended with %d instead "
+                  "of running the vCPU again",
+                  status);
+}
+END_TEST
+
+static int run_fault(struct kvm_run *run, unsigned turn)
+{
+    if (turn > 0)
+        run->exit_reason = KVM_EXIT_HLT;
+    return turn == 0 ? EFAULT : 0;
+}
+
+START_TEST(run_error)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    int status = run_scripted(&vcpu, run_fault);
+    ck_assert_msg(status != 0, "KVM_RUN failed with EFAULT, and vcpu_run returned 0");
+    ck_assert_msg(run_turns == 1, "KVM_RUN failed with EFAULT, and the vCPU was run again");
+    ck_assert_msg(strstr(said, strerror(EFAULT)),
+                  "KVM_RUN failed, and the message does not tell why (%s)", strerror(EFAULT));
+}
+END_TEST
+
+START_TEST(fail_entry)
+{
+    const uint64_t reason = 0x80000000u | unit_random();
+
+    first_exit = (struct kvm_run){.exit_reason = KVM_EXIT_FAIL_ENTRY};
+    first_exit.fail_entry.hardware_entry_failure_reason = reason;
+    check_died("KVM_EXIT_FAIL_ENTRY");
+    ck_assert_msg(said_number(reason),
+                  "KVM_EXIT_FAIL_ENTRY: the message lacks the hardware's reason, 0x%llx",
+                  (unsigned long long)reason);
+}
+END_TEST
+
+START_TEST(internal_error)
+{
+    const uint32_t suberror = 10000 + unit_random() % 10000;
+
+    first_exit = (struct kvm_run){.exit_reason = KVM_EXIT_INTERNAL_ERROR};
+    first_exit.internal.suberror = suberror;
+    first_exit.internal.ndata = 3;
+    for (int i = 0; i < 16; i++)
+        first_exit.internal.data[i] = (0x10000000ull | unit_random()) << 8 | 0xab;
+    check_died("KVM_EXIT_INTERNAL_ERROR");
+    ck_assert_msg(said_number(suberror),
+                  "KVM_EXIT_INTERNAL_ERROR: the message lacks the suberror, %u", suberror);
+    for (int i = 0; i < 3; i++)
+        ck_assert_msg(said_number(first_exit.internal.data[i]),
+                      "KVM_EXIT_INTERNAL_ERROR: the message lacks data[%d], 0x%llx", i,
+                      first_exit.internal.data[i]);
+    ck_assert_msg(!said_number(first_exit.internal.data[3]),
+                  "KVM_EXIT_INTERNAL_ERROR: the message has more data than ndata (3) tells of");
+}
+END_TEST
+
+START_TEST(other_reasons)
+{
+    const uint32_t reasons[] = {KVM_EXIT_SHUTDOWN, KVM_EXIT_UNKNOWN, KVM_EXIT_DEBUG,
+                                EXIT_REASONS_MAX + unit_random() % 1000};
+
+    for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++) {
+        first_exit = (struct kvm_run){.exit_reason = reasons[i]};
+        check_died(exit_name(reasons[i]));
+    }
+    ck_assert_msg(said_number(reasons[3]),
+                  "an exit reason without a name must be told by its number");
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 1.6 tear down */
+
+/* A descriptor that is still open answers F_GETFD. */
+static bool is_open(int fd)
+{
+    return syscall(SYS_fcntl, fd, F_GETFD) >= 0;
+}
+
+static bool is_mapped(void *address)
+{
+    return syscall(SYS_msync, address, PAGE_BYTES, MS_ASYNC) == 0;
+}
+
+START_TEST(given_back)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    const struct vm vm_before = vm;
+    void *run = vcpu.run, *ram = vm.ram;
+    const int vcpu_fd = vcpu.fd;
+    vcpu_destroy(&vcpu);
+    ck_assert_msg(!is_mapped(run), "vcpu_destroy leaves kvm_run mapped");
+    ck_assert_msg(!is_open(vcpu_fd), "vcpu_destroy leaves the vCPU's descriptor open");
+    vm_destroy(&vm);
+    ck_assert_msg(!is_mapped(ram) && !is_mapped((uint8_t *)ram + vm_before.ram_bytes - PAGE_BYTES),
+                  "vm_destroy leaves the guest's RAM mapped");
+    ck_assert_msg(!is_open(vm_before.fd), "vm_destroy leaves the VM's descriptor open");
+    ck_assert_msg(!is_open(vm_before.kvm_fd), "vm_destroy leaves /dev/kvm open");
+    ck_assert_msg(bad_closes == 0, "something was closed or unmapped that was not there");
+}
+END_TEST
+
+/* How far a creation came that failed half-way. */
+START_TEST(half_way)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_empty(&vm, &vcpu);
+    vcpu_destroy(&vcpu);
+    vm_destroy(&vm);
+    ck_assert_msg(is_open(0) && is_open(1) && is_open(2),
+                  "with nothing created, destroying closed descriptor 0, 1 or 2: what is not there "
+                  "is -1");
+    ck_assert_msg(bad_closes == 0,
+                  "with nothing created, something was closed (fd -1) or unmapped (NULL)");
+
+    start_open(&vm, &vcpu);
+    int kvm_fd = vm.kvm_fd;
+    vcpu_destroy(&vcpu);
+    vm_destroy(&vm);
+    ck_assert_msg(!is_open(kvm_fd), "with nothing but /dev/kvm open, vm_destroy leaves it open");
+    ck_assert_msg(
+        bad_closes == 0,
+        "with nothing but /dev/kvm open, something was closed (fd -1) or unmapped (NULL)");
+
+    start_created(&vm, &vcpu);
+    syscall(SYS_munmap, vcpu.run, vcpu.run_bytes);
+    vcpu.run = NULL;
+    int vcpu_fd = vcpu.fd;
+    vcpu_destroy(&vcpu);
+    vm_destroy(&vm);
+    ck_assert_msg(!is_open(vcpu_fd), "with kvm_run not mapped, the vCPU's descriptor stays open");
+    ck_assert_msg(bad_closes == 0, "with kvm_run not mapped, NULL was unmapped");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("vm");
+
+    unit_add(suite, "opens", opens);
+    unit_add(suite, "version", version);
+    unit_add(suite, "capabilities", capabilities);
+    unit_add(suite, "no_device", no_device);
+    unit_add(suite, "maps_ram", maps_ram);
+    unit_add(suite, "addresses", addresses);
+    unit_add(suite, "vm_failures", vm_failures);
+    unit_add(suite, "creates_vcpu", creates_vcpu);
+    unit_add(suite, "cpuid", cpuid);
+    unit_add(suite, "vcpu_failures", vcpu_failures);
+    unit_add(suite, "state", state);
+    unit_add(suite, "state_set", state_set);
+    unit_add(suite, "hlt", hlt);
+    unit_add(suite, "interrupted", interrupted);
+    unit_add(suite, "run_error", run_error);
+    unit_add(suite, "fail_entry", fail_entry);
+    unit_add(suite, "internal_error", internal_error);
+    unit_add(suite, "other_reasons", other_reasons);
+    unit_add(suite, "given_back", given_back);
+    unit_add(suite, "half_way", half_way);
+    return unit_main(suite);
+}

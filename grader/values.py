@@ -1,0 +1,32 @@
+"""Random values of one test: the same for the same seed, whatever else is graded beside it."""
+
+from __future__ import annotations
+
+import random
+import secrets
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def new_seed() -> int:
+    """A seed that is short enough to be typed again."""
+    return secrets.randbelow(900_000) + 100_000
+
+
+class Values(random.Random):
+    """The random numbers of a test, and the kinds of value that guests are given."""
+
+    def __init__(self, seed: int, test: str) -> None:
+        super().__init__(f"{seed} {test}")
+
+    def word(self, letters: int = 6) -> str:
+        """Small letters."""
+        return "".join(self.choices(_LETTERS, k=letters))
+
+    def text(self, words: int = 4) -> str:
+        """Words of different lengths with one blank between two."""
+        return " ".join(self.word(self.randint(3, 8)) for _ in range(words))
+
+    def number(self, bits: int = 32) -> int:
+        """A number whose highest bit is set, so that a lost half shows."""
+        return self.getrandbits(bits - 1) | 1 << bits - 1
