@@ -104,8 +104,7 @@ test:
 	@$(SETUP) build grade vm test
 	@$(PYTHON) -m grader.kit_tests
 
-C_FILES = $(wildcard common/*/*.[ch] solutions/*/*.[ch] grader/units/*.[ch] os-1k/*/*.[ch] \
-	os-1k/*/*/*.[ch])
+C_FILES = $(wildcard common/*/*.[ch] solutions/*/*.[ch] grader/*.[ch] grader/*/*.[ch] os-1k/*/*.[ch])
 
 format:
 	@$(SETUP) test

@@ -51,9 +51,20 @@ def build_guests() -> Path:
     return BUILD / "guests"
 
 
-def warnings(text: str) -> list[str]:
-    """The compiler's warnings in a build's text."""
-    return re.findall(r"^.*\bwarning: .*$", text, re.M)
+def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Path, Path]:
+    """The 1K OS, its kernel and its archive; `sched` takes the place of the solution's scheduler."""
+    variables = {}
+    if sched:
+        variables["SCHED"] = _relative(sched)
+    if out:
+        variables["OS_OUT"] = _relative(out)
+    return (_make_file("kernel", variables, {"sched.o"} if sched else set()),
+            _make_file("archive", variables, set()))
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what a make above us has put there for its own commands."""
+    return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
 
 
 def make_text(target: str, variables: dict[str, str]) -> str:
@@ -101,8 +112,7 @@ def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]
 
 def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> str:
     """Runs make; returns what it and the compiler said, standard error first."""
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-    environment["LC_ALL"] = "C"
+    environment = {**clean_environment(), "LC_ALL": "C"}
     words = [f"{name}={value}" for name, value in variables.items()]
     command = ["make", f"-j{os.cpu_count() or 1}", target, *words]
     with _lock("-".join([target, *words])):

@@ -1,0 +1,217 @@
+"""Boots guests for a person to look at: `make lab3`, `make run`, `make demo` and `make os`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from grader import labs
+from grader.backends import Backend, pick_backend
+from grader.build import BuildError, build_guests, build_os, build_vmm
+from grader.course import LABS, ROOT
+from grader.runs import CannotGrade
+from grader.skeletons import first_todo, handout_exercises, handout_title, todos
+
+STATUS_TODO = 77  # as in common/vmm/abi.h
+CANNOT_RUN = 3    # as of `make grade`: this machine, not the learner
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Guests that are worth a look in a lab."""
+
+    title: str
+    guests: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    stdin: bytes = b""
+
+
+CLASSICS = ("hello", "counter", "fibonacci", "multiplication")
+
+DEMONSTRATIONS: dict[int, list[Demonstration]] = {
+    1: [
+        Demonstration("The smallest guest: one HLT", ("minimal",), ("--regs",)),
+        Demonstration("1 + 2 + ... + 10, the sum in EAX", ("sum",), ("--regs",)),
+    ],
+    2: [
+        *(Demonstration(f"One guest: {name}", (name,)) for name in CLASSICS),
+        Demonstration("Every hypercall, with the input abc", ("hctest",), stdin=b"abc"),
+    ],
+    3: [
+        Demonstration("Four guests, a vCPU each", CLASSICS),
+        Demonstration("Four vCPUs that print at the same time", ("lines",) * 4),
+        Demonstration("Four vCPUs add to one number in shared memory", ("shared-counter",) * 4),
+        Demonstration("Each guest in a VM of its own", CLASSICS, ("--isolate",)),
+    ],
+}
+
+
+class Stop(Exception):
+    """The command ends here; what there is to say has been said."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
+def say(text: str) -> None:
+    """A line of this program's own, in order with what the guests print."""
+    print(text, flush=True)
+
+
+def choose_backend(name: str, lab: int) -> Backend:
+    """The back end for this lab's guests, told in a line."""
+    needs = labs.load(lab).needs if lab in labs.NUMBERS else ()
+    backend = pick_backend(name or "auto", needs=needs)
+    say(backend.why)
+    return backend
+
+
+def build(lab: int, arguments: argparse.Namespace, solution: bool) -> Path:
+    """The VMM as chosen on the command line."""
+    try:
+        return build_vmm(lab, solution=solution, from_mine=arguments.source == "mine")
+    except BuildError as error:
+        say(error.text)
+        say("Your module does not compile yet: mend the first error above." if error.learner
+            else "The kit itself does not build: compare its files with a fresh clone.")
+        raise Stop(1) from error
+
+
+def guest_file(name: str, folder: Path) -> str:
+    """The image of a guest: one of guests/ by its name, or any file."""
+    image = folder / f"{name}.bin"
+    if (ROOT / "guests" / f"{name}.asm").exists():
+        return os.path.relpath(image)
+    if os.path.exists(name):
+        return name
+    known = " ".join(sorted(path.stem for path in (ROOT / "guests").glob("*.asm")))
+    say(f"There is no guest and no file called {name}. Guests: {known}")
+    raise Stop(2)
+
+
+def boot(backend: Backend, vmm: Path, demonstration: Demonstration, folder: Path) -> int:
+    """Boots a demonstration under its title and the command line that repeats it; its exit status."""
+    argv = [os.path.relpath(vmm), *demonstration.options,
+            *(guest_file(name, folder) for name in demonstration.guests)]
+    say(f"\n{demonstration.title}\n$ {shlex.join(argv)}")
+    return subprocess.run(backend.command(argv), input=demonstration.stdin).returncode
+
+
+def boot_interactive(command: list[str]) -> NoReturn:
+    """Becomes the VMM: terminal, signals and exit status are its own."""
+    sys.stdout.flush()
+    os.execvp(command[0], command)
+
+
+def tell_next(lab: int) -> bool:
+    """Says which exercise comes next. False: there is nothing to boot yet, as not one is written."""
+    todo = first_todo(LABS[lab])
+    if todo is None:
+        say(f"All exercises of lab {lab} are written.")
+        return True
+    title = handout_title(LABS[lab], todo.exercise)
+    say(f"Next: exercise {todo.exercise}{', ' + title if title else ''}")
+    say(f"  where   {todo.path.relative_to(ROOT)}, line {todo.line}")
+    say(f"  read    {LABS[lab].handout.relative_to(ROOT)}, section {todo.exercise}")
+    say(f"  grade   make grade LAB={lab} T={todo.exercise}")
+    left = {todo.exercise for path in LABS[lab].learner_files() for todo in todos(path)}
+    return not left.issuperset(handout_exercises(LABS[lab]))
+
+
+def play_lab(arguments: argparse.Namespace) -> int:
+    """Builds the lab's VMM and boots its demonstrations. An exercise not yet written is no failure."""
+    lab: int = arguments.lab
+    vmm = build(lab, arguments, arguments.solution)
+    say(f"built {os.path.relpath(vmm)}")
+    if not arguments.solution and not tell_next(lab):
+        return 0
+    backend, folder = choose_backend(arguments.backend, lab), build_guests()
+    for demonstration in DEMONSTRATIONS.get(lab, []):
+        status = boot(backend, vmm, demonstration, folder)
+        if status == STATUS_TODO:
+            return 0
+        if status != 0:
+            say(f"The VMM ended with status {status}; 0 was to be expected.")
+            return 1
+    say(f"\nAll of it ran. To know whether it is right: make grade LAB={lab}")
+    return 0
+
+
+def play_run(arguments: argparse.Namespace) -> int:
+    """Boots guests of the user's choice, on their terminal."""
+    folder = build_guests()
+    if not arguments.guests:
+        say('Say which: make run LAB=3 GUESTS="counter hello"')
+        raise Stop(2)
+    files = [guest_file(name, folder) for name in arguments.guests]
+    vmm = build(arguments.lab, arguments, arguments.solution)
+    backend = choose_backend(arguments.backend, arguments.lab)
+    boot_interactive(backend.command([str(vmm), *arguments.options, *files]))
+
+
+def finished_lab() -> int:
+    """The last lab that the finished VMM has reached."""
+    return max(lab.number for lab in LABS.values() if all(path.exists() for path in lab.solution_files()))
+
+
+def play_demo(arguments: argparse.Namespace) -> int:
+    """The whole kit at work, on the finished VMM."""
+    began = time.monotonic()
+    lab = finished_lab()
+    vmm, folder = build(lab, arguments, True), build_guests()
+    say(f"The finished VMM of lab {lab}: {os.path.relpath(vmm)}")
+    backend = choose_backend(arguments.backend, 3)
+    shown = [Demonstration("The smallest guest: one HLT", ("minimal",), ("--regs",)),
+             *DEMONSTRATIONS[2], *DEMONSTRATIONS[3]]
+    for demonstration in shown:
+        status = boot(backend, vmm, demonstration, folder)
+        if status != 0:
+            say(f"The VMM ended with status {status}; 0 was to be expected.")
+            return 1
+    say(f"\nThat took {time.monotonic() - began:.0f} seconds. Begin with handouts/lab1-real-mode.md"
+        " and `make lab1`.")
+    return 0
+
+
+def play_os(arguments: argparse.Namespace) -> int:
+    """The finished VMM with the 1K OS, on the user's terminal."""
+    vmm = build(6, arguments, True)
+    kernel, archive = build_os()
+    backend = choose_backend(arguments.backend, 6)
+    boot_interactive(backend.command([str(vmm), f"--initrd={archive}", str(kernel)]))
+
+
+COMMANDS = {"lab": play_lab, "run": play_run, "demo": play_demo, "os": play_os}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="play", description=__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--lab", type=int, choices=LABS, default=1)
+    parser.add_argument("--solution", action="store_true")
+    parser.add_argument("--from", dest="source", choices=["mine"])
+    parser.add_argument("--backend", default="")
+    parser.add_argument("--guest", dest="guests", action="append", default=[])
+    parser.add_argument("options", nargs="*", help="options of the VMM, after --")
+    arguments = parser.parse_args()
+    try:
+        return COMMANDS[arguments.command](arguments)
+    except Stop as stop:
+        return stop.status
+    except CannotGrade as error:
+        say(f"This machine can't run it: {error}")
+        return CANNOT_RUN
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
