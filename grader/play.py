@@ -131,10 +131,10 @@ def play_lab(arguments: argparse.Namespace) -> int:
     lab: int = arguments.lab
     vmm = build(lab, arguments, arguments.solution)
     say(f"built {os.path.relpath(vmm)}")
-    if not arguments.solution and not tell_next(lab):
+    if not arguments.solution and not tell_next(lab) or lab not in DEMONSTRATIONS:
         return 0
     backend, folder = choose_backend(arguments.backend, lab), build_guests()
-    for demonstration in DEMONSTRATIONS.get(lab, []):
+    for demonstration in DEMONSTRATIONS[lab]:
         status = boot(backend, vmm, demonstration, folder)
         if status == STATUS_TODO:
             return 0

@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from grader import labs
 from grader.course import BUILD, LABS, ROOT, Lab
 
 _MARK = re.compile(r"\s*/\* (answer|end) (\d\.\d) \*/\s*")
@@ -159,10 +160,19 @@ def drifts() -> list[str]:
                 found.append(f"{name} is missing; `make skeletons` writes it")
             elif target.read_text() != text:
                 found.append(f"{name} is not what `make skeletons` writes")
-        if numbers:
-            found += _unequal(f"solutions/{lab.folder}", sorted(set(numbers)),
-                              str(lab.handout.relative_to(ROOT)), handout_exercises(lab))
+        found += _without_twin(lab, sorted(set(numbers)))
     return found
+
+
+def _without_twin(lab: Lab, numbers: list[str]) -> list[str]:
+    """Exercises that solution, handout and grader don't share. A lab that has neither handout nor graded
+    tests is still in the making."""
+    solution, handout = f"solutions/{lab.folder}", str(lab.handout.relative_to(ROOT))
+    graded = labs.load(lab.number).exercises() if lab.number in labs.NUMBERS else []
+    if not graded and not lab.handout.exists():
+        return []
+    return (_unequal(solution, numbers, handout, handout_exercises(lab))
+            + _unequal(solution, numbers, f"grader/labs/lab{lab.number}.py", graded))
 
 
 def _unequal(name: str, numbers: list[str], other_name: str, others: list[str]) -> list[str]:
@@ -187,7 +197,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     found = drifts()
-    print("\n".join(found) or "labs/, solutions/ and handouts/ agree")
+    print("\n".join(found) or "labs/, solutions/, handouts/ and the graded tests agree")
     return 1 if found else 0
 
 

@@ -82,7 +82,7 @@ class Kit(unittest.TestCase):
         self.root = Path(folder.name)
         self.lab = Lab(7, "lab7-test", ("a.c",))
         for name, value in (("ROOT", self.root), ("LABS", {7: self.lab}),
-                            ("_WRITTEN", self.root / "build/skeletons")):
+                            ("_WRITTEN", self.root / "build/skeletons"), ("labs", self.graded("7.1", "7.2"))):
             self.start_patch(mock.patch.object(skeletons, name, value))
         self.start_patch(mock.patch("grader.course.ROOT", self.root))
         self.solution = self.write("solutions/lab7-test/a.c", SOLUTION)
@@ -91,6 +91,10 @@ class Kit(unittest.TestCase):
     def start_patch(self, patch: "mock._patch[object]") -> None:
         patch.start()
         self.addCleanup(patch.stop)
+
+    def graded(self, *numbers: str) -> mock.Mock:
+        """Graded tests of these exercises."""
+        return mock.Mock(NUMBERS=[7], load=lambda number: mock.Mock(exercises=lambda: list(numbers)))
 
     def write(self, name: str, text: str) -> Path:
         path = self.root / name
@@ -156,6 +160,8 @@ class Drifts(Kit):
             "handouts/lab7-test.md has exercise 7.3, solutions/lab7-test has not",
             "handouts/lab7-test.md has an exercise twice",
         ])
+        self.start_patch(mock.patch.object(skeletons, "labs", self.graded("7.1")))
+        self.assertIn("solutions/lab7-test has exercise 7.2, grader/labs/lab7.py has not", skeletons.drifts())
         self.solution.write_text("    /* answer 7.1 */\n")
         self.assertIn("solutions/lab7-test/a.c:1: answer 7.1 has no end", skeletons.drifts())
 

@@ -71,7 +71,7 @@ static void kick_handler(int signal)
  * Exercise 3.4: a signal takes the thread out of KVM_RUN, but it is lost on a thread that is just
  * before the ioctl. immediate_exit closes that gap: KVM_RUN looks at it and returns at once with
  * EINTR (api.rst section 5, "immediate_exit"). From lab 4 on a halted vCPU sleeps on vcpu->wake.
- * A thread that has ended must not be signalled: vcpu->running tells, and vcpu->lock keeps it so.
+ * A thread that has ended must not be signalled: vcpu->life tells, and vcpu->lock keeps it so.
  */
 void vcpu_kick(struct vcpu *vcpu)
 {
@@ -87,11 +87,12 @@ enum step vcpu_check_stop(struct vcpu *vcpu)
     TODO("3.4");
 }
 
-static void vcpu_set_running(struct vcpu *vcpu, bool running)
+/* Tells other threads from where to where in its life the vCPU may be kicked. */
+static void vcpu_set_life(struct vcpu *vcpu, enum vcpu_life life)
 {
     pthread_mutex_lock(&vcpu->lock);
     vcpu->thread = pthread_self();
-    vcpu->running = running;
+    vcpu->life = life;
     pthread_mutex_unlock(&vcpu->lock);
 }
 

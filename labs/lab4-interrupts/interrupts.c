@@ -1,0 +1,261 @@
+/*
+ * interrupts.c - lab 4: a timer and a keyboard, and how their interrupts reach the guest.
+ *
+ * One thread, the devices' thread, waits for both devices and makes their vectors pending on the
+ * vCPUs. Only the vCPU's own thread injects: KVM_INTERRUPT on a vCPU that is inside KVM_RUN would
+ * wait until it comes out.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "vmm.h"
+
+/* With an ELF guest Ctrl-C is the guest's own key; Ctrl-] ends the VMM instead. */
+#define STOP_KEY 0x1d
+
+static struct {
+    struct vmm *vmm;
+    pthread_t thread;
+    atomic_bool stopping;
+    int timer_fd;
+    int wake_fd; /* eventfd: the devices' thread shall look again at `stopping` and the ring */
+
+    pthread_mutex_t lock; /* guards what follows; taken before a vCPU's lock */
+    struct ring ring;
+    bool input_ended;
+
+    struct termios saved;
+    volatile sig_atomic_t raw; /* the terminal's settings are to be restored from `saved` */
+} devices = {.lock = PTHREAD_MUTEX_INITIALIZER, .timer_fd = -1, .wake_fd = -1};
+
+/* ------------------------------------------------------------------ the interrupts */
+
+/* Exercise 4.2: the lowest vector has the highest priority. */
+int pending_first(uint32_t pending)
+{
+    TODO("4.2");
+}
+
+/*
+ * Exercise 4.2: KVM takes one interrupt an entry, and only when the guest could take it now: IF is
+ * set, no STI or MOV SS is just before, no other interrupt waits inside KVM. After an exit kvm_run
+ * tells so in if_flag and ready_for_interrupt_injection. Otherwise, and for what is still pending
+ * after it, KVM is asked to come out with KVM_EXIT_IRQ_WINDOW_OPEN as soon as it can be
+ * (api.rst 4.16 KVM_INTERRUPT; section 5).
+ */
+enum step interrupt_deliver(struct vcpu *vcpu)
+{
+    TODO("4.2");
+}
+
+/* Exercise 4.2: the window is open; interrupt_deliver, which comes next, does the rest. */
+enum step interrupt_window_open(struct vcpu *vcpu)
+{
+    TODO("4.2");
+}
+
+/*
+ * Exercise 4.3: the pending set is changed first, then the vCPU is kicked: wherever it is, it comes
+ * through interrupt_deliver before it enters the guest again. A vector that is still pending needs
+ * no second kick; the two interrupts merge, as they do on a PIC.
+ */
+void interrupt_raise(struct vcpu *vcpu, int vector)
+{
+    TODO("4.3");
+}
+
+/*
+ * Exercise 4.4: with interrupts enabled a halted processor waits for one. With interrupts disabled
+ * none can come any more: the guest has finished.
+ */
+enum step interrupt_halt(struct vcpu *vcpu)
+{
+    TODO("4.4");
+}
+
+/* ------------------------------------------------------------------ the timer */
+
+/* Exercise 4.1: man 2 timerfd_create. */
+static int timer_start(unsigned tick_ms)
+{
+    TODO("4.1");
+}
+
+/* Exercise 4.1: one read takes all expirations since the last; more than one merge into one tick.
+ */
+static void timer_expired(void)
+{
+    TODO("4.1");
+}
+
+/* ------------------------------------------------------------------ the keyboard */
+
+/* Exercise 4.5 */
+unsigned ring_room(const struct ring *ring)
+{
+    TODO("4.5");
+}
+
+/* Exercise 4.5 */
+bool ring_put(struct ring *ring, uint8_t byte)
+{
+    TODO("4.5");
+}
+
+/* Exercise 4.5 */
+int ring_get(struct ring *ring)
+{
+    TODO("4.5");
+}
+
+/* The keyboard belongs to the first VM in which a guest still runs; NULL: none does. */
+static struct vm *keyboard_owner(void)
+{
+    for (int i = 0; i < devices.vmm->guest_count; i++) {
+        struct vcpu *vcpu = &devices.vmm->vcpus[i];
+        pthread_mutex_lock(&vcpu->lock);
+        bool ended = vcpu->life == VCPU_ENDED;
+        pthread_mutex_unlock(&vcpu->lock);
+        if (!ended)
+            return vcpu->vm;
+    }
+    return NULL;
+}
+
+/*
+ * Has vCPU 0 of the keyboard's owner look at the keyboard, or once the input has ended and all of
+ * it is taken, vCPU 0 of each VM: for all of them it has ended. devices.lock is held.
+ */
+static void keyboard_interrupt(void)
+{
+    bool all = devices.input_ended && devices.ring.count == 0;
+    struct vm *owner = keyboard_owner();
+
+    for (int i = 0; i < devices.vmm->guest_count; i++) {
+        struct vcpu *vcpu = &devices.vmm->vcpus[i];
+        if (vcpu->index == 0 && (all || vcpu->vm == owner))
+            interrupt_raise(vcpu, KEYBOARD_VECTOR);
+    }
+}
+
+/*
+ * Exercise 4.5: standard input has bytes, or has ended. No more is read than the ring takes: what
+ * does not fit stays in the input.
+ */
+static void keyboard_fill(void)
+{
+    uint8_t bytes[RING_BYTES];
+
+    TODO("4.5");
+}
+
+/*
+ * Exercise 4.5: after a byte was taken the next one, or the end, is told by an interrupt of its
+ * own, so that a handler may take one byte a time. The devices' thread does not look at the input
+ * while the ring is full: it must be told when there is room again.
+ */
+int keyboard_getchar(struct vcpu *vcpu)
+{
+    TODO("4.5");
+}
+
+void keyboard_pass_on(struct vcpu *vcpu)
+{
+    pthread_mutex_lock(&devices.lock);
+    if (devices.ring.count > 0 && devices.vmm->vm_count > 1)
+        keyboard_interrupt();
+    pthread_mutex_unlock(&devices.lock);
+}
+
+/* ------------------------------------------------------------------ the terminal */
+
+/* Exercise 4.6: callable from a signal handler (man 7 signal-safety). */
+static void terminal_restore(void)
+{
+    TODO("4.6");
+}
+
+static void crash_handler(int signal)
+{
+    terminal_restore();
+    raise(signal); /* SA_RESETHAND: this time it ends the program */
+}
+
+/*
+ * Exercise 4.6: keys shall arrive one by one and unechoed, but Enter still as '\n' and Ctrl-C still
+ * as a signal (with an ELF guest Ctrl-]). However the program ends, the settings are restored: at
+ * devices_stop, at exit(), and by the signals that end a program at once.
+ */
+static void terminal_raw(void)
+{
+    TODO("4.6");
+}
+
+/* ------------------------------------------------------------------ the devices' thread */
+
+static bool keyboard_wants_input(void)
+{
+    pthread_mutex_lock(&devices.lock);
+    bool wants = !devices.input_ended && ring_room(&devices.ring) > 0;
+    pthread_mutex_unlock(&devices.lock);
+    return wants;
+}
+
+static void *devices_thread(void *argument)
+{
+    struct pollfd timer = {.fd = devices.timer_fd, .events = POLLIN};
+    struct pollfd wake = {.fd = devices.wake_fd, .events = POLLIN};
+
+    while (!atomic_load(&devices.stopping)) {
+        struct pollfd input = {.fd = keyboard_wants_input() ? STDIN_FILENO : -1, .events = POLLIN};
+        struct pollfd events[] = {timer, wake, input};
+        uint64_t count;
+
+        if (poll(events, 3, -1) < 0)
+            continue; /* EINTR */
+        if (events[0].revents)
+            timer_expired();
+        if (events[1].revents && read(devices.wake_fd, &count, sizeof count) < 0)
+            fail(0, "the devices' thread can't read its eventfd: %s", strerror(errno));
+        if (events[2].revents)
+            keyboard_fill();
+    }
+    return NULL;
+}
+
+int devices_start(struct vmm *vmm)
+{
+    devices.vmm = vmm;
+    devices.wake_fd = eventfd(0, EFD_CLOEXEC);
+    if (devices.wake_fd < 0)
+        return fail(STATUS_NO_KVM, "no eventfd: %s", strerror(errno));
+    int status = timer_start(vmm->options.tick_ms);
+    if (status != 0)
+        return status;
+    terminal_raw();
+    int error = pthread_create(&devices.thread, NULL, devices_thread, NULL);
+    if (error != 0)
+        return fail(STATUS_NO_KVM, "no thread for the devices: %s", strerror(error));
+    return 0;
+}
+
+void devices_stop(void)
+{
+    const uint64_t one = 1;
+
+    atomic_store(&devices.stopping, true);
+    if (write(devices.wake_fd, &one, sizeof one) < 0)
+        fail(0, "the devices' thread can't be woken: %s", strerror(errno));
+    pthread_join(devices.thread, NULL);
+    terminal_restore();
+    close(devices.timer_fd);
+    close(devices.wake_fd);
+}
