@@ -103,6 +103,10 @@ enum step exit_dispatch(struct vcpu *vcpu)
     vcpu->exits[reason < EXIT_REASONS_MAX ? reason : EXIT_REASONS_MAX]++;
     vcpu->exit_before = vcpu->exit;
     vcpu->exit = exit_record(vcpu->run);
+    if (reason != KVM_EXIT_SHUTDOWN && vcpu->run->kvm_valid_regs & KVM_SYNC_X86_REGS)
+        vcpu->known_regs = vcpu->run->s.regs.regs;
+    if (reason != KVM_EXIT_SHUTDOWN && vcpu->run->kvm_valid_regs & KVM_SYNC_X86_SREGS)
+        vcpu->known_sregs = vcpu->run->s.regs.sregs;
     if (vcpu->vm->vmm->options.trace) {
         char text[EXIT_TEXT_MAX];
         exit_describe(&vcpu->exit, text, sizeof text);

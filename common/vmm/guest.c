@@ -1,6 +1,8 @@
 /* guest.c - guests: their files, their kind, their way into RAM. */
 #include <elf.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "vmm.h"
 
@@ -46,7 +48,12 @@ void vcpu_init(struct vcpu *vcpu, int id, int index, struct vm *vm, struct guest
 
 int vcpu_prepare(struct vcpu *vcpu)
 {
-    return stage.prepare[vcpu->guest->kind](vcpu);
+    int status = stage.prepare[vcpu->guest->kind](vcpu);
+
+    if (status == 0 && (ioctl(vcpu->fd, KVM_GET_REGS, &vcpu->known_regs) < 0 ||
+                        ioctl(vcpu->fd, KVM_GET_SREGS, &vcpu->known_sregs) < 0))
+        return fail(STATUS_NO_KVM, "can't read the start state back: %s", strerror(errno));
+    return status;
 }
 
 enum step vcpu_end(struct vcpu *vcpu, int status)

@@ -106,31 +106,36 @@ static void print_registers(int id, const struct kvm_regs *regs, const struct kv
             sregs->gdt.limit, sregs->idt.base, sregs->idt.limit);
 }
 
-bool vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out)
+static bool translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
+                      uint64_t *phys, FILE *out)
 {
-    struct kvm_sregs sregs;
-
     *phys = linear;
-    if (ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
-        return false;
-    switch (mode_of(&sregs)) {
+    switch (mode_of(sregs)) {
     case MODE_REAL:
     case MODE_PROTECTED:
         return true;
     case MODE_PAGING:
-        return stage.translate && stage.translate(vcpu, &sregs, linear, phys, out);
+        return stage.translate && stage.translate(vcpu, sregs, linear, phys, out);
     default:
         return false; /* no lab brings a guest there */
     }
 }
 
+bool vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out)
+{
+    struct kvm_sregs sregs;
+
+    return ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0 &&
+           translate(vcpu, &sregs, linear, phys, out);
+}
+
 /* The bytes at the instruction pointer, and with paging the page walk that leads to them. */
-static void print_code(struct vcpu *vcpu, uint32_t linear)
+static void print_code(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear)
 {
     const struct vm *vm = vcpu->vm;
     uint64_t phys;
 
-    if (!vcpu_translate(vcpu, linear, &phys, stderr))
+    if (!translate(vcpu, sregs, linear, &phys, stderr))
         return;
     fprintf(stderr, "  code at 0x%" PRIx32 ":", linear);
     if (phys >= vm->ram_bytes)
@@ -165,15 +170,18 @@ enum step vcpu_die(struct vcpu *vcpu, const char *format, ...)
     print_exit("exit", &vcpu->exit);
     print_exit("the exit before", &vcpu->exit_before);
     if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0) {
+        if (vcpu->exit.reason == KVM_EXIT_SHUTDOWN && regs.rip == RESET_RIP &&
+            sregs.cs.base == RESET_CS_BASE) {
+            fprintf(stderr,
+                    "  The processor has reset itself on shutdown, as AMD's do. What follows is "
+                    "from %s.\n",
+                    vcpu->exit_before.rip ? "the exit before" : "the start");
+            regs = vcpu->known_regs;
+            sregs = vcpu->known_sregs;
+        }
         enum mode mode = mode_of(&sregs);
         fprintf(stderr, "  mode: %s\n", mode_names[mode]);
-        if (vcpu->exit.reason == KVM_EXIT_SHUTDOWN && regs.rip == RESET_RIP &&
-            sregs.cs.base == RESET_CS_BASE)
-            fputs("  The processor has reset itself on shutdown, as AMD's do: mode and registers "
-                  "are those after reset.\n",
-                  stderr);
-        else
-            print_code(vcpu, (uint32_t)(sregs.cs.base + regs.rip));
+        print_code(vcpu, &sregs, (uint32_t)(sregs.cs.base + regs.rip));
         print_causes(vcpu, mode);
         print_registers(vcpu->id, &regs, &sregs);
     }

@@ -70,7 +70,7 @@ enum step {
 /* Where a vCPU's thread is. */
 enum vcpu_life { VCPU_CREATED, VCPU_RUNNING, VCPU_ENDED };
 
-/* What is kept of an exit: after KVM_EXIT_SHUTDOWN AMD's registers are gone. */
+/* What is kept of an exit. */
 struct exit_record {
     uint32_t reason;  /* EXIT_NONE: there was none */
     bool out;         /* KVM_EXIT_IO, KVM_EXIT_MMIO: the guest writes */
@@ -113,6 +113,10 @@ struct vcpu {
 
     uint64_t exits[EXIT_REASONS_MAX + 1]; /* by reason, for --stats; the last: any other */
     struct exit_record exit, exit_before; /* the latest two, for --trace and the post-mortem */
+
+    /* The registers of the start or, where KVM hands them over, of the latest exit but shutdown. */
+    struct kvm_regs known_regs;
+    struct kvm_sregs known_sregs;
 };
 
 /* One virtual machine: RAM and vCPUs. */

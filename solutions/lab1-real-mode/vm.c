@@ -28,6 +28,13 @@
 /* Bit 1 of RFLAGS reads as 1 at all times: SDM vol. 1, 3.4.3. */
 #define RFLAGS_ALWAYS_ONE 0x2u
 
+/* A segment reaches 64 KB. Types of segments: SDM vol. 3, 3.4.5.1 and 3.5. */
+#define REAL_MODE_LIMIT 0xffffu
+#define TYPE_CODE       0xb /* execute, read, accessed */
+#define TYPE_DATA       0x3 /* read, write, accessed */
+#define TYPE_TSS_BUSY   0xb /* system descriptor (S = 0) */
+#define TYPE_LDT        0x2 /* system descriptor (S = 0) */
+
 /* Initial SP: the last 16 bytes of the 64 KB that a real-mode segment reaches stay free. */
 #define STACK_TOP 0xfff0u
 
@@ -140,25 +147,37 @@ int vcpu_create(struct vcpu *vcpu)
     vcpu->run = run;
     vcpu->run_bytes = (size_t)size;
 
-    /* Where KVM can hand the general registers over with each exit, it shall. */
+    /* Where KVM can hand the registers over with each exit, it shall. */
     int synced = ioctl(vcpu->vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
-    if (synced > 0 && (unsigned)synced & KVM_SYNC_X86_REGS)
-        vcpu->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
+    if (synced > 0)
+        vcpu->run->kvm_valid_regs = (unsigned)synced & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
     return vcpu_set_cpuid(vcpu);
     /* end 1.3 */
 }
 
-/* Exercise 1.4: SDM vol. 3, 21.1.1 "Address Translation in Real-Address Mode". */
+/*
+ * Exercise 1.4: base = selector << 4 in each segment register, as real mode has it. Types as
+ * Intel's VMX wants them at entry, accessed and busy: what KVM_GET_SREGS gives differs between
+ * processors. SDM vol. 3, 21.1.1 "Address Translation in Real-Address Mode", 27.3.1.2 "Checks on
+ * Guest Segment Registers".
+ */
 void real_mode_state(uint32_t base, struct kvm_sregs *sregs, struct kvm_regs *regs)
 {
     /* answer 1.4 */
-    struct kvm_segment *const segments[] = {&sregs->cs, &sregs->ds, &sregs->es,
-                                            &sregs->fs, &sregs->gs, &sregs->ss};
+    const struct kvm_segment data = {
+        .base = base,
+        .selector = (uint16_t)(base >> 4),
+        .limit = REAL_MODE_LIMIT,
+        .type = TYPE_DATA,
+        .s = 1,
+        .present = 1,
+    };
 
-    for (size_t i = 0; i < sizeof segments / sizeof segments[0]; i++) {
-        segments[i]->base = base;
-        segments[i]->selector = (uint16_t)(base >> 4);
-    }
+    sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss = data;
+    sregs->cs = data;
+    sregs->cs.type = TYPE_CODE;
+    sregs->tr = (struct kvm_segment){.limit = REAL_MODE_LIMIT, .type = TYPE_TSS_BUSY, .present = 1};
+    sregs->ldt = (struct kvm_segment){.limit = REAL_MODE_LIMIT, .type = TYPE_LDT, .present = 1};
     sregs->idt.base = NO_IDT_BASE;
     sregs->idt.limit = 0;
     *regs = (struct kvm_regs){.rip = 0, .rsp = STACK_TOP, .rflags = RFLAGS_ALWAYS_ONE};
