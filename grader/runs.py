@@ -63,8 +63,8 @@ class Limits:
 class Step:
     """One action of the person at the keyboard, taken when the program has printed `after`.
 
-    Steps are taken in order. `after` is looked for behind the place where the step before found its own;
-    empty means: at once. Exactly one action is given.
+    Steps are taken in order. `after` is looked for behind the place where the step before found
+    its own; empty means: at once. Exactly one action is given.
     """
 
     after: bytes = b""
@@ -97,7 +97,7 @@ def plain_environment() -> Dict[str, str]:
 
 @dataclass(frozen=True)
 class Run:
-    """One program to run. Relative paths in argv are meant from `cwd`, or where that is empty from ours.
+    """One program to run. A relative path in argv is meant from `cwd`; where that is empty, from our folder.
 
     The program sees the file system read-only, but for its scratch folder, which is fresh for each run;
     it is the working folder unless `cwd` names another. Where the machine forbids namespaces (the back end's
@@ -167,17 +167,22 @@ def program_path(run: Run) -> str:
     return shutil.which(name, path=run.env.get("PATH", "")) or name
 
 
-def absolute_argument(run: Run, argument: str) -> str:
-    """An argument (or the part behind its '=') made absolute if it names a file from where we stand.
-
-    A run without `cwd` works in its scratch folder, where a relative path would miss the file it means.
-    """
-    if run.cwd:
-        return argument
-    option, equals, value = argument.rpartition("=")
-    if value and not value.startswith("-") and "/" in value and os.path.exists(value):
-        return option + equals + os.path.abspath(value)
+def file_part(argument: str) -> str:
+    """The part of an argument that can name a file: what stands behind an option's '='."""
+    if argument.startswith("-"):
+        return argument.partition("=")[2]
     return argument
+
+
+def absolute_argument(run: Run, argument: str) -> str:
+    """An argument made absolute if it is a relative path, with a '/', to something that exists.
+
+    A run without `cwd` works in its scratch folder, where a relative path would miss the file that is meant.
+    """
+    part = file_part(argument)
+    if run.cwd or "/" not in part or not os.path.exists(part):
+        return argument
+    return argument[:len(argument) - len(part)] + os.path.abspath(part)
 
 
 def encode(run: Run) -> List[Record]:

@@ -46,7 +46,11 @@ class Worker(Protocol):
         """End the runner and all that belongs to it. May come twice, and from another thread."""
 
 
-def run_all(start_worker: Callable[[], Worker], runs: Sequence[Run], jobs: int,
+# Starts a worker; True says that the last one died, whatever it was started from.
+StartWorker = Callable[[bool], Worker]
+
+
+def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int,
             on_result: Optional[OnResult]) -> List[Result]:
     """Hand the runs to `jobs` workers and collect their results in order."""
     pool = _Pool(start_worker, runs, on_result)
@@ -68,7 +72,7 @@ def run_all(start_worker: Callable[[], Worker], runs: Sequence[Run], jobs: int,
 class _Pool:
     """Runs waiting, workers at work, results so far; shared by the threads of one run_all."""
 
-    def __init__(self, start_worker: Callable[[], Worker], runs: Sequence[Run],
+    def __init__(self, start_worker: StartWorker, runs: Sequence[Run],
                  on_result: Optional[OnResult]) -> None:
         self._start_worker = start_worker
         self._runs = runs
@@ -106,8 +110,8 @@ class _Pool:
         with self._lock:
             return None if self.failure else next(self._waiting, None)
 
-    def _start(self) -> Worker:
-        worker = self._start_worker()
+    def _start(self, after_death: bool) -> Worker:
+        worker = self._start_worker(after_death)
         with self._lock:
             self._workers.append(worker)
             if self.failure:
@@ -118,11 +122,11 @@ class _Pool:
         """One run, on this worker or a new one; a second death in a row is the run's own result."""
         deaths: List[str] = []
         while len(deaths) < 2 and not self.failure:
-            worker = worker or self._start()
+            worker = worker or self._start(bool(deaths))
             try:
                 return worker, worker.execute(run)
             except WorkerDied as death:
                 deaths.append(str(death))
                 worker.close()
                 worker = None
-        return self._start(), Result(Ending.MACHINE, diagnosis="\n".join(deaths))
+        return self._start(False), Result(Ending.MACHINE, diagnosis="\n".join(deaths))

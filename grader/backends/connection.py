@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import List, Optional
+from typing import Iterator, List, Optional
 
 from grader.backends.base import WorkerDied
 from grader.runs import Record, Result, Run, decode, encode
@@ -35,6 +35,15 @@ class Connection:
             if record:
                 return record
             self._fill(deadline)
+
+    def arrived(self) -> Iterator[Record]:
+        """The records that are there without waiting, once the socket is readable."""
+        self._fill(None)
+        while True:
+            record = self._parse()
+            if not record:
+                return
+            yield record
 
     def _parse(self) -> Optional[Record]:
         end = self._buffer.find(b"\n")

@@ -55,7 +55,7 @@ class KvmBackend:
 
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: Optional[OnResult] = None) -> List[Result]:
         """As Backend.run."""
-        def start() -> Worker:
+        def start(_after_death: bool) -> Worker:
             return HostWorker()
         return run_all(start, runs, jobs, on_result)
 

@@ -6,11 +6,28 @@ from typing import Sequence
 
 from grader.backends.base import Backend
 from grader.backends.kvm import KvmBackend
-
-# The kinds of guest that a lab may need; grader/probe.c boots one of each.
-KINDS = ("real", "interrupts", "protected", "paging32", "longmode")
+from grader.backends.vm import VmBackend
+from grader.kvm_probe import KINDS, probe_kvm
+from grader.runs import CannotGrade
 
 
 def pick_backend(name: str, needs: Sequence[str] = ()) -> Backend:
-    """The back end for `name` ("auto", "kvm" or "vm") and guests of the kinds `needs`."""
-    return KvmBackend("kvm: the only back end yet")
+    """The back end for `name` ("auto", "kvm" or "vm") and guests of the kinds `needs` (of KINDS).
+
+    auto takes the host's /dev/kvm where it was seen to run all that is needed, else the lab VM.
+    """
+    unknown = set(needs) - set(KINDS)
+    if unknown:
+        raise ValueError(f"no such kinds of guest: {', '.join(sorted(unknown))}")
+    if name == "vm":
+        return VmBackend("vm: as asked")
+    if name not in ("auto", "kvm", ""):
+        raise CannotGrade(f"there is no back end {name!r}", "BACKEND=auto, BACKEND=kvm or BACKEND=vm")
+    probe = probe_kvm()
+    against = probe.reason_against(needs)
+    if not against:
+        seen = ", ".join(KINDS[kind] for kind in needs)
+        return KvmBackend(f"kvm: {seen} seen to run on /dev/kvm" if seen else "kvm: /dev/kvm is usable")
+    if name == "kvm":
+        raise CannotGrade(against, "BACKEND=vm" + (f"; or: {probe.mend()}" if probe.mend() else ""))
+    return VmBackend(f"vm: {against}")

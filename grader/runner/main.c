@@ -68,6 +68,8 @@ static bool serve(int channel, const struct keeper_options *options)
             job_free(&job);
         } else if (record_is(&record, "unpack")) {
             understood = file_unpack(&record, options->user);
+        } else if (record_is(&record, "hello")) {
+            alive = record_write(channel, "hello", "", 0);
         } else if (record_is(&record, "clock")) {
             understood = clock_set(record.data);
         } else {
