@@ -28,6 +28,13 @@
 /* Bit 1 of RFLAGS reads as 1 at all times: SDM vol. 1, 3.4.3. */
 #define RFLAGS_ALWAYS_ONE 0x2u
 
+/* A segment reaches 64 KB. Types of segments: SDM vol. 3, 3.4.5.1 and 3.5. */
+#define REAL_MODE_LIMIT 0xffffu
+#define TYPE_CODE       0xb /* execute, read, accessed */
+#define TYPE_DATA       0x3 /* read, write, accessed */
+#define TYPE_TSS_BUSY   0xb /* system descriptor (S = 0) */
+#define TYPE_LDT        0x2 /* system descriptor (S = 0) */
+
 /* Initial SP: the last 16 bytes of the 64 KB that a real-mode segment reaches stay free. */
 #define STACK_TOP 0xfff0u
 
@@ -73,7 +80,12 @@ int vcpu_create(struct vcpu *vcpu)
     TODO("1.3");
 }
 
-/* Exercise 1.4: SDM vol. 3, 21.1.1 "Address Translation in Real-Address Mode". */
+/*
+ * Exercise 1.4: base = selector << 4 in each segment register, as real mode has it. Types as
+ * Intel's VMX wants them at entry, accessed and busy: what KVM_GET_SREGS gives differs between
+ * processors. SDM vol. 3, 21.1.1 "Address Translation in Real-Address Mode", 27.3.1.2 "Checks on
+ * Guest Segment Registers".
+ */
 void real_mode_state(uint32_t base, struct kvm_sregs *sregs, struct kvm_regs *regs)
 {
     TODO("1.4");

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -153,7 +154,7 @@ static void stop_all(struct vmm *vmm, int signal)
     TODO("3.4");
 }
 
-/* Waits until `running` vCPUs have ended; a signal on the way stops them. */
+/* Waits until `running` vCPUs have ended. A signal on the way stops them, a second one at once. */
 static void wait_for_all(struct vmm *vmm, int signal_fd, int running)
 {
     struct pollfd events[] = {{.fd = signal_fd, .events = POLLIN},
@@ -165,8 +166,11 @@ static void wait_for_all(struct vmm *vmm, int signal_fd, int running)
 
         if (poll(events, 2, -1) < 0)
             continue; /* EINTR */
-        if (events[0].revents & POLLIN && read(signal_fd, &info, sizeof info) == sizeof info)
+        if (events[0].revents & POLLIN && read(signal_fd, &info, sizeof info) == sizeof info) {
+            if (atomic_load(&vmm->stop_signal)) /* a second one: a vCPU can't write its output */
+                exit(STATUS_SIGNAL + (int)info.ssi_signo);
             stop_all(vmm, (int)info.ssi_signo);
+        }
         if (events[1].revents & POLLIN && read(ended_fd, &ended, sizeof ended) == sizeof ended)
             running -= (int)ended;
     }
