@@ -1,0 +1,54 @@
+/* processes.c - the table of processes. */
+#include "kernel.h"
+
+struct process processes[PROCESSES_MAX] = {
+    {.pid = IDLE_PID, .state = PROCESS_READY, .name = "idle", .directory = kernel_directory},
+};
+struct process *current = &processes[0];
+uint32_t ticks;
+
+static int last_pid = IDLE_PID;
+
+struct process *process_find(int pid)
+{
+    for (int i = 0; i < PROCESSES_MAX; i++)
+        if (processes[i].state != PROCESS_UNUSED && processes[i].pid == pid)
+            return &processes[i];
+    return NULL;
+}
+
+int process_create(const char *name, const char *argument, int parent)
+{
+    const struct file *file = file_find(name);
+    if (file == NULL)
+        return ERROR_NOT_FOUND;
+    struct process *process = processes;
+    while (process->state != PROCESS_UNUSED)
+        if (++process == processes + PROCESSES_MAX)
+            return ERROR_PROCESSES;
+
+    *process = (struct process){.pid = last_pid + 1,
+                                .parent = parent,
+                                .directory = directory_create(),
+                                .kernel_stack = page_allocate()};
+    text_copy(process->name, name, sizeof(process->name));
+    uint32_t entry, stack;
+    int result = ERROR_MEMORY;
+    if (process->directory != NULL && process->kernel_stack != NULL)
+        result = program_load(process->directory, file, argument, &entry, &stack);
+    if (result < 0) {
+        process_release(process);
+        return result;
+    }
+    process_frame(process, entry, stack);
+    process->state = PROCESS_READY;
+    return last_pid = process->pid;
+}
+
+struct process *process_foreground(void)
+{
+    struct process *process = process_find(SHELL_PID);
+    while (process->state == PROCESS_BLOCKED && process->waits_for_pid > 0)
+        process = process_find(process->waits_for_pid);
+    return process;
+}

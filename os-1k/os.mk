@@ -1,0 +1,90 @@
+# The 1K OS: `make kernel` and `make archive` build its two files and print their paths. SCHED= names
+# another sched.c than the solution's, OS_OUT= another folder than build/os-1k.
+
+SCHED  ?= solutions/$(KERNEL_MODULE_6)
+OS_OUT ?= $(BUILD)/os-1k
+
+# Code for a processor that nobody has prepared: no SSE, no floating point, no position independence.
+OS_FLAGS := -std=gnu11 -O2 -m32 -march=i686 -mno-sse -mno-mmx -mno-80387 -ffreestanding -nostdlib \
+	-fno-pic -fno-pie -fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables \
+	-fcf-protection=none $(WARNINGS) -Icommon/vmm -Ios-1k/lib -Ios-1k/kernel
+OS_LINK := ld -m elf_i386 -z noexecstack --fatal-warnings
+
+# ------------------------------------------------------------------ the kernel
+
+KERNEL_NAMES := $(basename $(notdir $(wildcard os-1k/kernel/*.c os-1k/kernel/*.asm)))
+LIB_NAMES    := $(basename $(notdir $(wildcard os-1k/lib/*.c)))
+KERNEL_PARTS := $(addprefix $(OS_OUT)/kernel/,$(addsuffix .o,$(KERNEL_NAMES) sched)) \
+	$(LIB_NAMES:%=$(OS_OUT)/lib/%.o)
+
+.PHONY: kernel
+kernel: $(OS_OUT)/kernel.elf
+	@echo $<
+
+# Linked twice: the first time only to learn the addresses of its functions. The table that the second
+# link adds lies behind them.
+$(OS_OUT)/kernel.elf: $(KERNEL_PARTS) $(OS_OUT)/kernel/symbols.o os-1k/kernel/kernel.ld
+	@$(OS_LINK) -T os-1k/kernel/kernel.ld $(filter %.o,$^) -o $@.new && mv $@.new $@
+
+$(OS_OUT)/kernel/nameless.elf: $(KERNEL_PARTS) $(OS_OUT)/kernel/no-symbols.o os-1k/kernel/kernel.ld
+	@$(OS_LINK) -T os-1k/kernel/kernel.ld $(filter %.o,$^) -o $@
+
+$(OS_OUT)/kernel/symbols.c: $(OS_OUT)/kernel/nameless.elf os-1k/kernel/symbols.awk
+	@nm -n $< | awk -f os-1k/kernel/symbols.awk > $@
+
+$(OS_OUT)/kernel/no-symbols.c: os-1k/kernel/symbols.awk $(OS_OUT)/flags
+	@awk -f $< /dev/null > $@
+
+$(OS_OUT)/kernel/%.o: os-1k/kernel/%.c $(OS_OUT)/flags
+	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
+
+$(OS_OUT)/kernel/%.o: $(OS_OUT)/kernel/%.c
+	@$(CC) $(OS_FLAGS) -c $< -o $@
+
+$(OS_OUT)/kernel/%.o: os-1k/kernel/%.asm $(BUILD)/abi.inc $(OS_OUT)/flags
+	@nasm -f elf32 -I $(BUILD)/ $< -o $@
+
+$(OS_OUT)/kernel/sched.o: $(SCHED) $(OS_OUT)/flags
+	@$(CC) $(OS_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@
+
+$(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags
+	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
+
+# Changes when the command line does, and then all is made anew.
+$(OS_OUT)/flags: FORCE
+	@mkdir -p $(OS_OUT)/kernel $(OS_OUT)/lib $(OS_OUT)/user
+	@echo '$(CC) $(OS_FLAGS) $(SCHED)' | cmp -s - $@ || echo '$(CC) $(OS_FLAGS) $(SCHED)' > $@
+
+# ------------------------------------------------------------------ the programs and their archive
+#
+# USER= names another folder of programs, FILES= other text files: the tests bring their own.
+
+USER  ?= os-1k/user
+FILES ?= $(wildcard os-1k/files/*)
+
+# Every C file is a program but libc.c, which is part of each.
+PROGRAMS   := $(patsubst $(USER)/%.c,$(OS_OUT)/user/%,$(filter-out %/libc.c,$(wildcard $(USER)/*.c)))
+USER_PARTS := $(OS_OUT)/user/start.o $(OS_OUT)/user/libc.o $(LIB_NAMES:%=$(OS_OUT)/lib/%.o)
+
+.PHONY: archive
+archive: $(OS_OUT)/archive.tar
+	@echo $<
+
+$(OS_OUT)/archive.tar: $(PROGRAMS) $(FILES)
+	@tar --create --format=ustar --owner=0 --group=0 --mtime=@0 --mode=0644 --file $@ \
+	    --transform 's,.*/,,' $^
+
+$(PROGRAMS): $(OS_OUT)/user/%: $(OS_OUT)/user/%.o $(USER_PARTS) os-1k/user/program.ld
+	@$(OS_LINK) -s -T os-1k/user/program.ld $(filter %.o,$^) -o $@
+
+$(OS_OUT)/user/start.o: os-1k/user/start.asm $(OS_OUT)/flags
+	@nasm -f elf32 $< -o $@
+
+$(OS_OUT)/user/libc.o: os-1k/user/libc.c $(OS_OUT)/flags
+	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
+
+$(OS_OUT)/user/%.o: $(USER)/%.c $(OS_OUT)/flags
+	@$(CC) $(OS_FLAGS) -Ios-1k/user -MMD -MP -c $< -o $@
+
+.SECONDARY:
+-include $(wildcard $(OS_OUT)/*/*.d)

@@ -1,0 +1,49 @@
+/* libc.h - what a program of the 1K OS is written with. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "os.h"
+#include "text.h"
+
+/* A program: the text after its name on the shell's line, and its exit status. */
+int main(const char *argument);
+
+/* The system calls; os.h says what each one does. */
+_Noreturn void exit(int status);
+int write(const char *text, size_t count);
+int read(char *buffer, size_t count);
+void yield(void);
+void sleep(uint32_t milliseconds);
+uint32_t ticks(void);
+int getpid(void);
+int spawn(const char *name, const char *argument);
+int wait(int pid, uint32_t flags, int *status);
+int readfile(const char *name, uint32_t offset, void *buffer, size_t count);
+int listdir(uint32_t index, struct file_info *info);
+int processes(uint32_t index, struct process_info *info);
+int pages(void);
+
+/* Any call by its number. */
+int32_t system_call(uint32_t number, uint32_t a, uint32_t b, uint32_t c, uint32_t d);
+
+/* An error of os.h in words. */
+const char *error_text(int error);
+
+void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#define LINE_MAX 128 /* bytes of a line that is typed, with the final 0 */
+
+#define LINE_END         -1 /* there is no more input, or ^D on an empty line */
+#define LINE_INTERRUPTED -2 /* ^C */
+
+/*
+ * Prompts, and reads a line as it is typed, with backspace and ^U; what does not fit is not taken.
+ * Its length without the newline, or one of the two above.
+ */
+int getline(const char *prompt, char line[LINE_MAX]);
+
+/* Reads a decimal number with nothing but spaces around it; false: it is none of 32 bits. */
+bool number_parse(const char *text, uint32_t *number);
