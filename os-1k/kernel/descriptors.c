@@ -28,7 +28,7 @@ static uint64_t gdt[] = {
 
 static uint64_t idt[256];
 
-extern const uint32_t trap_entries[256]; /* trap_entries.asm */
+extern const uint8_t trap_entries[256][16]; /* trap_entries.asm */
 
 struct table_register {
     uint16_t limit;
@@ -40,8 +40,8 @@ void descriptors_load(void)
     uint64_t base = (uint32_t)&task_state;
     gdt[SELECTOR_TSS / 8] |= (base & 0xffffff) << 16 | (base >> 24) << 56;
     for (int vector = 0; vector < 256; vector++)
-        idt[vector] = GATE(trap_entries[vector], GATE_KERNEL);
-    idt[SYSTEM_CALL_VECTOR] = GATE(trap_entries[SYSTEM_CALL_VECTOR], GATE_USER);
+        idt[vector] = GATE((uint32_t)trap_entries[vector], GATE_KERNEL);
+    idt[SYSTEM_CALL_VECTOR] = GATE((uint32_t)trap_entries[SYSTEM_CALL_VECTOR], GATE_USER);
 
     struct table_register gdt_register = {sizeof(gdt) - 1, (uint32_t)gdt};
     struct table_register idt_register = {sizeof(idt) - 1, (uint32_t)idt};

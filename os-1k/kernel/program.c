@@ -63,7 +63,7 @@ int program_load(uint32_t *directory, const struct file *file, const char *argum
 
     segments = (const struct elf_segment *)(file->data + header->segments_offset);
     for (uint32_t i = 0; i < header->segment_count; i++) {
-        if (segments[i].type != ELF_LOAD)
+        if (segments[i].type != ELF_LOAD || segments[i].memory_bytes == 0)
             continue;
         int result = segment_load(directory, file, &segments[i]);
         if (result < 0)

@@ -5,7 +5,7 @@ BEGIN {
     print "    {0, \"nowhere\"},"
     count = 1
 }
-$2 ~ /^[Tt]$/ && $3 !~ /^entry_/ {
+$2 ~ /^[Tt]$/ {
     print "    {0x" $1 ", \"" ($3 == "kernel_text_end" ? "nowhere" : $3) "\"},"
     count++
 }

@@ -101,25 +101,18 @@ static int32_t call_listdir(const struct trap_frame *call)
     return 0;
 }
 
-/* The index counts only the places of the table that are in use. */
 static int32_t call_processes(const struct trap_frame *call)
 {
-    uint32_t index = call->ebx;
     struct process_info *info = (struct process_info *)call->ecx;
     if (!user_range(call->ecx, sizeof(*info), PAGE_WRITABLE))
         return ERROR_ADDRESS;
-    for (int i = 0; i < PROCESSES_MAX; i++) {
-        const struct process *process = &processes[i];
-        if (process->state == PROCESS_UNUSED || index-- > 0)
-            continue;
-        info->pid = process->pid;
-        info->parent = process->parent;
-        info->state = process->state;
-        info->ticks = process->ticks;
-        text_copy(info->name, process->name, sizeof(info->name));
-        return 0;
-    }
-    return ERROR_NOT_FOUND;
+    if (call->ebx >= PROCESSES_MAX)
+        return ERROR_NOT_FOUND;
+    const struct process *process = &processes[call->ebx];
+    *info =
+        (struct process_info){process->pid, process->parent, process->state, process->ticks, ""};
+    text_copy(info->name, process->name, sizeof(info->name));
+    return 0;
 }
 
 static int32_t call_pages(const struct trap_frame *call)

@@ -5,16 +5,18 @@
 
     section .text
 
-; One entry a vector. For some exceptions the processor pushes an error code (SDM vol. 3, 6.13);
-; for the others a 0 takes its place, so that all leave the same trap_frame.
+; One entry a vector, 16 bytes each. For some exceptions the processor pushes an error code (SDM
+; vol. 3, 6.13); for the others a 0 takes its place, so that all leave the same trap_frame.
+    align 16
+trap_entries:
 %assign vector 0
 %rep 256
-entry_%+vector:
 %if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21)
     push 0
 %endif
     push vector
-    jmp trap_enter
+    jmp near trap_enter
+    align 16
 %assign vector vector + 1
 %endrep
 
@@ -40,11 +42,3 @@ trap_return:
     popa
     add esp, 8                  ; vector and error code
     iret
-
-    section .rodata
-trap_entries:
-%assign vector 0
-%rep 256
-    dd entry_%+vector
-%assign vector vector + 1
-%endrep

@@ -26,10 +26,15 @@ static const char *page_fault_reason(uint32_t address, uint32_t error_code)
 }
 
 /* Ends the program that caused an exception; the system goes on. */
-static void program_kill(const struct trap_frame *frame, const char *exception)
+static void exception_handle(const struct trap_frame *frame)
 {
+    const char *name = exceptions[frame->vector];
+    if (name == NULL)
+        name = "unexpected exception";
+    if ((frame->cs & 3) == 0) /* in the kernel's own ring */
+        panic(frame, "%s (vector %u, error code %x)", name, frame->vector, frame->error_code);
     console_print("\n%s (pid %d) was killed: %s, instruction 0x%08x", current->name, current->pid,
-                  exception, frame->eip);
+                  name, frame->eip);
     if (frame->vector == PAGE_FAULT) {
         uint32_t address;
         asm volatile("mov %%cr2, %0" : "=r"(address));
@@ -42,27 +47,16 @@ static void program_kill(const struct trap_frame *frame, const char *exception)
 
 void trap_handle(struct trap_frame *frame)
 {
-    const char *exception = exceptions[frame->vector];
-    switch (frame->vector) {
-    case TIMER_VECTOR:
-        scheduler_tick();
-        schedule();
-        break;
-    case KEYBOARD_VECTOR:
-        keyboard_interrupt();
-        schedule();
-        break;
-    case SYSTEM_CALL_VECTOR:
+    if (frame->vector == SYSTEM_CALL_VECTOR)
         frame->eax = (uint32_t)system_call(frame);
-        break;
-    default:
-        if (exception == NULL)
-            exception = "unexpected exception";
-        if ((frame->cs & 3) == 0) /* in the kernel's own ring */
-            panic(frame, "%s (vector %u, error code %x)", exception, frame->vector,
-                  frame->error_code);
-        program_kill(frame, exception);
-    }
-    if (current->state == PROCESS_ENDED)
-        schedule(); /* and never comes back */
+    else if (frame->vector == TIMER_VECTOR)
+        scheduler_tick();
+    else if (frame->vector == KEYBOARD_VECTOR)
+        keyboard_interrupt();
+    else
+        exception_handle(frame);
+    /* An interrupt is the end of a turn; and a process that has ended never comes back from here.
+     */
+    if (frame->vector != SYSTEM_CALL_VECTOR || current->state == PROCESS_ENDED)
+        schedule();
 }

@@ -21,7 +21,7 @@ enum system_call {
     CALL_WAIT,      /* (pid or WAIT_ANY, &status, WAIT_... flags) for a child's end; its pid */
     CALL_READFILE,  /* (name, offset, buffer, bytes) bytes read; 0: at the file's end */
     CALL_LISTDIR,   /* (index, struct file_info *) 0, or ERROR_NOT_FOUND after the last */
-    CALL_PROCESSES, /* (index, struct process_info *) 0, or ERROR_NOT_FOUND after the last */
+    CALL_PROCESSES, /* (place in the table, struct process_info *) 0 or ERROR_NOT_FOUND */
     CALL_PAGES,     /* () free pages of memory */
     SYSTEM_CALLS
 };

@@ -11,19 +11,49 @@ int32_t system_call(uint32_t number, uint32_t a, uint32_t b, uint32_t c, uint32_
     return result;
 }
 
+/* What printf has put together since the last newline: so lines of two programs don't mix. */
+static char line_out[256];
+static size_t line_out_bytes;
+
+static void flush(void)
+{
+    system_call(CALL_WRITE, (uint32_t)line_out, line_out_bytes, 0, 0);
+    line_out_bytes = 0;
+}
+
+static void line_out_add(const char *text, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        line_out[line_out_bytes++] = text[i];
+        if (text[i] == '\n' || line_out_bytes == sizeof(line_out))
+            flush();
+    }
+}
+
+void printf(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    text_format(line_out_add, format, arguments);
+    va_end(arguments);
+}
+
 _Noreturn void exit(int status)
 {
+    flush();
     for (;;)
         system_call(CALL_EXIT, (uint32_t)status, 0, 0, 0);
 }
 
 int write(const char *text, size_t count)
 {
+    flush();
     return system_call(CALL_WRITE, (uint32_t)text, count, 0, 0);
 }
 
 int read(char *buffer, size_t count)
 {
+    flush();
     return system_call(CALL_READ, (uint32_t)buffer, count, 0, 0);
 }
 
@@ -101,19 +131,6 @@ const char *error_text(int error)
     }
 }
 
-static void console_write(const char *text, size_t count)
-{
-    write(text, count);
-}
-
-void printf(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    text_format(console_write, format, arguments);
-    va_end(arguments);
-}
-
 #define KEY_CTRL_C    INTERRUPT_KEY
 #define KEY_CTRL_D    4 /* the input's end, or at least the line's */
 #define KEY_BACKSPACE 8
@@ -158,7 +175,7 @@ int getline(const char *prompt, char line[LINE_MAX])
             printf("\b \b");
         if (key >= ' ' && key < KEY_DELETE && length < LINE_MAX - 1) {
             line[length++] = key;
-            write(&key, 1);
+            printf("%c", key);
         }
     }
 }

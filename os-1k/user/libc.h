@@ -32,6 +32,7 @@ int32_t system_call(uint32_t number, uint32_t a, uint32_t b, uint32_t c, uint32_
 /* An error of os.h in words. */
 const char *error_text(int error);
 
+/* Goes out with the line's end, at the next read or write, or at the program's end. */
 void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #define LINE_MAX 128 /* bytes of a line that is typed, with the final 0 */

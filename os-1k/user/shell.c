@@ -67,8 +67,9 @@ static void ps(const char *argument)
     struct process_info process;
     printf("  PID PARENT STATE      TICKS NAME\n");
     for (uint32_t i = 0; processes(i, &process) == 0; i++)
-        printf("%5d %6d %-8s %7u %s\n", process.pid, process.parent, states[process.state],
-               process.ticks, process.name);
+        if (process.state != PROCESS_UNUSED)
+            printf("%5d %6d %-8s %7u %s\n", process.pid, process.parent, states[process.state],
+                   process.ticks, process.name);
     printf("%d pages free\n", pages());
 }
 
