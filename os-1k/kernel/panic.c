@@ -45,8 +45,8 @@ _Noreturn void panic_end(const struct trap_frame *frame)
 
 _Noreturn void todo_reached(const char *exercise, const char *file, int line)
 {
-    console_print("1K OS: exercise %s is not written yet: %s:%d; "
-                  "see handouts/lab6-1k-os.md, section %s\n",
+    console_print("1K OS: exercise %s is not written yet: %s, line %d.\n"
+                  "       Section %s of handouts/lab6-1k-os.md tells about it.\n",
                   exercise, file, line, exercise);
     machine_exit(STATUS_UNDONE);
 }
