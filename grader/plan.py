@@ -68,9 +68,9 @@ class Planned:
         """Whole lines of several vCPUs, each vCPU's in order."""
         self.must(expect.prints_lines(lines), hint)
 
-    def says(self, *patterns: str, hint: str = "") -> None:
-        """Standard error matches these regular expressions."""
-        self.must(expect.says(*patterns), hint)
+    def says(self, pattern: str, *, what: str, hint: str = "") -> None:
+        """Standard error matches this regular expression: it tells `what`."""
+        self.must(expect.says(pattern, what), hint)
 
     def registers(self, vcpu: int = 0, *, hint: str = "", **values: int) -> None:
         """Final registers (boot with --regs): rax=..., or a segment's field: ds_base=..."""

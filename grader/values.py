@@ -30,3 +30,12 @@ class Values(random.Random):
     def number(self, bits: int = 32) -> int:
         """A number whose highest bit is set, so that a lost half shows."""
         return self.getrandbits(bits - 1) | 1 << bits - 1
+
+
+def letters(seed: int, count: int) -> str:
+    """The letters that the guests `strings` and `write` compute."""
+    text = ""
+    for _ in range(count):
+        text += chr(ord("a") + (seed >> 8) % 26)
+        seed = (seed * 25173 + 13849) & 0xffff
+    return text

@@ -183,12 +183,12 @@ def deaths(plan: Plan) -> None:
     mmio = plan.boot(plan.guest("mmio", OFFSET=offset), args=["--mem=1M"])
     mmio.exits(STATUS_DIED, hint="An access outside of RAM (KVM_EXIT_MMIO) must end the guest by vcpu_die: "
                                  "nothing is there to answer it.")
-    mmio.says(rf"0x0*{0x100000 + offset:x}\b")
+    mmio.says(rf"0x0*{0x100000 + offset:x}\b", what=f"the address, 0x{0x100000 + offset:x}")
     port = plan.values.randrange(0x600, 0xf000)
     out = plan.boot(plan.guest("port", PORT=port))
     out.exits(STATUS_DIED, hint="An access to a port (KVM_EXIT_IO) must end the guest by vcpu_die: lab 1 "
                                 "has nothing at any port.")
-    out.says(rf"0x0*{port:x}\b")
+    out.says(rf"0x0*{port:x}\b", what=f"the port, 0x{port:x}")
     fault = plan.boot(plan.guest("triple-fault"))
     fault.exits(STATUS_DIED, hint="KVM_EXIT_SHUTDOWN is the end of the guest: vcpu_die. (A vCPU that is run "
                                   "again after it starts from reset.)")

@@ -266,7 +266,7 @@ static inline void unit_add(Suite *suite, const char *name, const TTest *test)
 {
     TCase *tcase = tcase_create(name);
 
-    tcase_set_timeout(tcase, 20);
+    tcase_set_timeout(tcase, 12);
     tcase_add_test(tcase, test);
     suite_add_tcase(suite, tcase);
 }

@@ -1,0 +1,270 @@
+"""Lab 2, hypercalls: port 0x500 with its calls, and strings."""
+
+from __future__ import annotations
+
+from grader.framework import Lab
+from grader.outcome import STATUS_DIED, Outcome
+from grader.plan import Plan, Planned
+from grader.runs import Step
+from grader.values import letters
+
+lab = Lab(2, "hypercalls", needs=("real",))
+
+HYPERCALL_PORT, STRING_PORT = 0x500, 0x501
+
+
+# ---------------------------------------------------------------- 2.1 what the exit tells
+
+@lab.test("2.1", "decodes port, direction, size and count", points=6,
+          hint="All of it is in run->io; the data is io.data_offset bytes behind the start of kvm_run "
+               "itself.")
+def decode(plan: Plan) -> None:
+    plan.unit("hypercall", "decode")
+
+
+@lab.test("2.1", "reads operands of every size", points=5,
+          hint="Operand number `index` is at data + index * size, and has `size` bytes, the lowest first; "
+               "what is above them is zero.")
+def operands(plan: Plan) -> None:
+    plan.unit("hypercall", "operands")
+
+
+@lab.test("2.1", "answers in every size", points=4,
+          hint="The answer goes to data + index * size, and has `size` bytes: no byte more may change.")
+def answers(plan: Plan) -> None:
+    plan.unit("hypercall", "answers")
+
+
+# ---------------------------------------------------------------- 2.2 EXIT and PUTCHAR
+
+@lab.test("2.2", "ends with the guest's status", points=5,
+          hint="EXIT: vcpu_end(vcpu, BL). BL is the low byte of RBX.")
+def exit_status(plan: Plan) -> None:
+    for status in (0, plan.values.randint(1, 30), plan.values.randint(31, 63)):
+        run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
+        run.exits(status)
+        _common_symptoms(run)
+
+
+@lab.test("2.2", "prints a line", points=6,
+          hint="PUTCHAR: stage.console_write with the character in BL, the low byte of RBX.")
+def putchar(plan: Plan) -> None:
+    text = plan.values.text(8)
+    run = plan.boot(plan.guest("hello", TEXT=text))
+    run.prints(text + "\n")
+    run.exits(0)
+    run.symptom(lambda o: o.stdout != "" and len(set(o.stdout)) == 1,
+                "It is always the same character. The one to print is in BL (RBX), not in AL: AL has the "
+                "number of the call.")
+    _common_symptoms(run)
+
+
+@lab.test("2.2", "takes 8, 16 and 32 bits, whatever else the registers hold", points=6,
+          hint="The call's number is the operand, as wide as io.size says, and not all of RAX; the "
+               "character is BL alone, not all of RBX.")
+def widths(plan: Plan) -> None:
+    text, status = plan.values.word(3), plan.values.randint(1, 63)
+    garbage = plan.values.number(32) & 0xffffff00
+    run = plan.boot(plan.guest("widths", TEXT=text, STATUS=status, GARBAGE=garbage))
+    run.prints(text + "\n")
+    run.exits(status)
+    _common_symptoms(run)
+
+
+@lab.test("2.2", "runs counter, fibonacci and multiplication", points=6,
+          hint="Every PUTCHAR must come out, in order, once.")
+def classics(plan: Plan) -> None:
+    first = plan.values.randint(1, 900)
+    counter = plan.boot(plan.guest("counter", FIRST=first, LAST=first + 9, DELAY=50))
+    counter.prints("".join(f"{n}\n" for n in range(first, first + 10)))
+    a, b = plan.values.randint(1, 9), plan.values.randint(10, 99)
+    numbers = [a, b]
+    while numbers[-1] + numbers[-2] <= 5000:
+        numbers.append(numbers[-1] + numbers[-2])
+    fibonacci = plan.boot(plan.guest("fibonacci", A=a, B=b, LIMIT=5000))
+    fibonacci.prints(" ".join(map(str, numbers)) + "\n")
+    start = plan.values.randint(2, 90)
+    factors = range(start, start + 4)
+    table = plan.boot(plan.guest("multiplication", FROM=start, TO=start + 3))
+    table.prints("".join(" ".join(f"{x}x{y}={x * y}" for y in factors) + "\n" for x in factors))
+    for run in (counter, fibonacci, table):
+        run.exits(0)
+        _common_symptoms(run)
+
+
+@lab.test("2.2", "gets the registers without KVM_CAP_SYNC_REGS", points=3,
+          hint="kvm_valid_regs says whether KVM hands the registers over in run->s.regs; where it does not, "
+               "KVM_GET_REGS does.")
+def registers(plan: Plan) -> None:
+    plan.unit("hypercall", "registers")
+
+
+# ---------------------------------------------------------------- 2.3 GETCHAR
+
+@lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=12,
+          hint="GETCHAR has two steps: the OUT only notes that it was called, the IN that follows takes the "
+               "character and hands it over with io_answer.")
+def getchar(plan: Plan) -> None:
+    for width in (8, 16, 32):
+        text = plan.values.text(5) + "\n"
+        key = plan.values.randint(1, 15)
+        run = plan.boot(plan.guest("echo", WIDTH=width, KEY=key), stdin=text.encode())
+        run.prints("".join(chr(ord(c) ^ key) for c in text))
+        run.exits(0)
+        _getchar_symptoms(run)
+
+
+@lab.test("2.3", "tells 'nothing yet' and 'end of input' apart", points=8,
+          hint="stage.getchar answers GETCHAR_NOTHING (-1) while there is no input and GETCHAR_END (-2) "
+               "after the last: both go to the guest as they are, in the operand's width.")
+def waits(plan: Plan) -> None:
+    for width in (16, 32):
+        first, second = plan.values.word(4), plan.values.word(5)
+        key = plan.values.randint(1, 15)
+        changed = ["".join(chr(ord(c) ^ key) for c in word) for word in (first, second)]
+        steps = (Step(send=first.encode()), Step(after=changed[0].encode(), send=second.encode()),
+                 Step(after=changed[1].encode(), close=True))
+        run = plan.boot(plan.guest("echo", WIDTH=width, KEY=key), hold_stdin=True, steps=steps)
+        run.prints("".join(changed))
+        run.exits(0)
+        run.symptom(lambda o: o.result.steps_done == 1,
+                    "The guest took a moment without input for the end of input: GETCHAR_NOTHING is -1, all "
+                    "bits of the operand set, and GETCHAR_END is -2.")
+        _getchar_symptoms(run)
+
+
+@lab.test("2.3", "passes every byte", points=5,
+          hint="A character is 0 to 255: as a char it would be negative from 128 on, and look like "
+               "GETCHAR_NOTHING or GETCHAR_END.")
+def all_bytes(plan: Plan) -> None:
+    text = bytes(plan.values.sample(range(256), 256))
+    run = plan.boot(plan.guest("echo", WIDTH=32), stdin=text)
+    run.prints(text.decode("latin-1"))
+    run.exits(0)
+    _getchar_symptoms(run)
+
+
+# ---------------------------------------------------------------- 2.4 strings
+
+@lab.test("2.4", "prints what rep outsb sends, longer than a page, too", points=5,
+          hint="Each character sent to STRING_PORT is printed, in order.")
+def string_port(plan: Plan) -> None:
+    text, typed, status = plan.values.text(), plan.values.text(), plan.values.randint(0, 63)
+    calls = plan.boot(plan.guest("hctest", TEXT=text, STATUS=status), stdin=typed.encode())
+    calls.prints(f"PUTCHAR: 8wd\nstring:  {text}\n"
+                 f"GETCHAR: characters {len(typed)}, sum {sum(typed.encode())}\n")
+    calls.exits(status)
+    _common_symptoms(calls)
+    for length in (plan.values.randint(20, 60), plan.values.randint(4200, 4600)):
+        seed = plan.values.getrandbits(16)
+        run = plan.boot(plan.guest("strings", SEED=seed, LENGTH=length))
+        run.prints(letters(seed, length) + "\n")
+        run.exits(0)
+        _common_symptoms(run)
+
+
+@lab.test("2.4", "prints backwards, when the direction flag says so", points=3,
+          hint="With DF set the processor sends the last character first: print them in the order in which "
+               "they come.")
+def backwards(plan: Plan) -> None:
+    seed, length = plan.values.getrandbits(16), plan.values.randint(30, 90)
+    run = plan.boot(plan.guest("strings", SEED=seed, LENGTH=length, BACKWARDS=None))
+    run.prints(letters(seed, length)[::-1] + "\n")
+    run.exits(0)
+    _common_symptoms(run)
+
+
+@lab.test("2.4", "prints all of an exit with a count", points=4,
+          hint="io.count says how many characters one exit has: they lie one after the other in the data.")
+def string_count(plan: Plan) -> None:
+    plan.unit("hypercall", "string_count")
+
+
+@lab.test("2.4", "prints a WRITE in one exit, across pages", points=6,
+          hint="WRITE: CX bytes at DS:SI (16-bit code). Its linear address is DS's base + SI; go on from "
+               "page to page, asking vcpu_translate for each.")
+def write(plan: Plan) -> None:
+    short, long = plan.values.randint(20, 60), plan.values.randint(8300, 9000)
+    for length, offset in ((short, 0x800), (long, 0xfe0)):
+        seed, garbage = plan.values.getrandbits(16), plan.values.number(15)
+        run = plan.boot(plan.guest("write", SEED=seed, LENGTH=length, TEXT_OFFSET=offset, GARBAGE=garbage))
+        run.prints(letters(seed, length) + "\n")
+        run.exits(0)
+        run.symptom(lambda o: o.said("not in RAM"),
+                    "16-bit code means SI and CX: what the upper halves of ESI and ECX hold does not count.")
+        _common_symptoms(run)
+
+
+# ---------------------------------------------------------------- 2.5 what is unknown
+
+@lab.test("2.5", "refuses an unknown call", points=6,
+          hint="The default of the switch over the call's number is vcpu_die, with the number and the "
+               "guest's RIP in its message.")
+def unknown_call(plan: Plan) -> None:
+    for width, number in ((8, plan.values.randint(50, 255)), (16, plan.values.randint(1000, 65535)),
+                          (32, plan.values.number())):
+        _dies(plan, str(number), f"0x0*{number:x}", WIDTH=width, NUMBER=number)
+
+
+@lab.test("2.5", "refuses an unknown port", points=5,
+          hint="Whatever is neither HYPERCALL_PORT nor STRING_PORT ends the guest: vcpu_die, with the port "
+               "and the guest's RIP in its message.")
+def unknown_port(plan: Plan) -> None:
+    for width in (8, 32):
+        port = plan.values.randint(0x510, 0xfff0)
+        _dies(plan, f"0x0*{port:x}", WIDTH=width, PORT=port, NUMBER=1)
+
+
+@lab.test("2.5", "refuses a read where there is nothing to read", points=3,
+          hint="An `in` from another port than HYPERCALL_PORT has no answer: the guest dies of it.")
+def unknown_read(plan: Plan) -> None:
+    port = plan.values.randint(0x510, 0xfff0)
+    _dies(plan, f"0x0*{port:x}", WIDTH=16, PORT=port, READ=None)
+
+
+@lab.test("2.5", "refuses a wide access to the string port", points=2,
+          hint="Characters are bytes: an access of 2 or 4 bytes to STRING_PORT is none of the calls.")
+def unknown_size(plan: Plan) -> None:
+    _dies(plan, f"0x0*{STRING_PORT:x}", WIDTH=32, PORT=STRING_PORT)
+
+
+def _dies(plan: Plan, *named: str, **defines: object) -> None:
+    """A guest that makes an unknown access at a random address dies there, and the message names it."""
+    address, text = plan.values.randrange(0x100, 0x8000), plan.values.text(3)
+    run = plan.boot(plan.guest("unknown", ADDRESS=address, TEXT=text, **defines))  # type: ignore[arg-type]
+    run.symptom(lambda o: "ignored" in o.stdout,
+                "The guest went on after the access: an unknown one must not be ignored, or a typing error "
+                "in a guest becomes a riddle.")
+    run.prints(text + "\n")
+    run.exits(STATUS_DIED)
+    # KVM tells RIP at the access, or behind its 1 to 2 bytes.
+    places = "|".join(f"{address + skipped:x}" for skipped in (0, 1, 2))
+    died = "died: .*"
+    run.says(died + rf"\b0x0*(?:{places})\b",
+             what=f"the guest's address, 0x{address:x}",
+             hint="The message of vcpu_die must name the guest's address: RIP, from vcpu_registers.")
+    run.says(died + rf"\b(?:{'|'.join(named)})\b",
+             what="what was refused",
+             hint="The message of vcpu_die must name what was refused: the number, or the port.")
+
+
+def _common_symptoms(run: Planned) -> None:
+    run.symptom(lambda o: o.said("nothing is there") or o.said("unknown I/O"),
+                "The access was taken for one to a port where nothing is. Which port and size does io_decode "
+                "tell? See also --trace.")
+    run.symptom(lambda o: o.said("unknown hypercall"),
+                "A call was taken for an unknown one: its number is the operand, `size` bytes of the data.")
+
+
+def _getchar_symptoms(run: Planned) -> None:
+    def ate_half(outcome: Outcome) -> bool:
+        expected = len(run.run.stdin)
+        return bool(expected) and outcome.stdout != "" and len(outcome.stdout) <= expected // 2 + 1
+
+    run.symptom(lambda o: o.hung and o.stdout == "",
+                "The guest never gets a character. Is the answer written into the data of the IN? At the OUT "
+                "there is nothing to answer: the guest reads it with the IN that follows.")
+    run.symptom(ate_half,
+                "About half of the characters got lost: one is taken at the OUT, and another at the IN. "
+                "Only the IN may take one.")
+    _common_symptoms(run)

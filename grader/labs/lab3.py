@@ -1,0 +1,381 @@
+"""Lab 3, several vCPUs: windows, threads, a console of whole lines, the stop, isolation."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import replace
+from typing import Optional
+
+from grader.expectations import Condition, Mismatch, prints_lines
+from grader.framework import Lab
+from grader.outcome import STATUS_DIED, Outcome
+from grader.plan import Plan, Planned
+from grader.runs import Ending, Step, Terminal
+from grader.values import letters
+
+lab = Lab(3, "several vCPUs", needs=("real",))
+
+VCPUS = 4
+WINDOW_BYTES = 0x40000
+STATUS_GUEST_FILE = 65
+STATUS_SIGNAL = 128
+
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+
+
+# ---------------------------------------------------------------- 3.1 windows
+
+@lab.test("3.1", "knows the four windows", points=4,
+          hint="Window N starts at N * WINDOW_BYTES.")
+def bases(plan: Plan) -> None:
+    plan.unit("vcpus", "bases")
+
+
+@lab.test("3.1", "loads each guest into its window", points=5,
+          hint="ram_write at window_base(vcpu->id), and vcpu_set_real_mode with the same base.")
+def prepare(plan: Plan) -> None:
+    plan.unit("vcpus", "prepare")
+
+
+@lab.test("3.1", "starts each vCPU with all segments in its window", points=6,
+          hint="All six segment registers start at the window: base, and selector = base >> 4. The guest "
+               "prints CS DS ES FS GS SS and a number that it reads through DS.")
+def windows(plan: Plan) -> None:
+    marks = [plan.values.number() for _ in range(VCPUS)]
+    run = plan.boot(*(plan.guest("windows", MARK=mark) for mark in marks))
+    segments = [" ".join([str(vcpu * WINDOW_BYTES >> 4)] * 6) for vcpu in range(VCPUS)]
+    run.prints_lines([f"vcpu{vcpu}: {segments[vcpu]} {mark}" for vcpu, mark in enumerate(marks)])
+    run.exits(0)
+    run.symptom(lambda o: re.search(r"vcpu([123]): \d+ 0 ", o.stdout) is not None,
+                "DS is still 0 on a vCPU other than 0, and so it reads vcpu0's data: set all segment "
+                "registers to the window, not CS alone.")
+    _common_symptoms(run)
+
+
+@lab.test("3.1", "refuses a guest that is larger than its window", points=5,
+          hint="An image of over WINDOW_BYTES would overwrite its neighbour: fail(STATUS_GUEST_FILE, ...).")
+def too_large(plan: Plan) -> None:
+    halt = b"\xf4"
+    fits = plan.file("fits.bin", halt * WINDOW_BYTES)
+    large = plan.file("large.bin", halt * (WINDOW_BYTES + 1))
+    plan.boot(fits, fits).exits(0, hint="An image of exactly WINDOW_BYTES still fits.")
+    for guests in ((large,), (fits, large)):
+        run = plan.boot(*guests)
+        run.exits(STATUS_GUEST_FILE)
+        run.says("large", what="the name of the file that is too large")
+
+
+# ---------------------------------------------------------------- 3.2 threads
+
+@lab.test("3.2", "runs vCPUs at the same time", points=7,
+          hint="Each vCPU has a thread of its own, and all are started before the first is waited for.")
+def ping_pong(plan: Plan) -> None:
+    factors = [(plan.values.randint(3, 30), plan.values.number(20)) for _ in range(2)]
+    rounds, number, last = 5, 0, [0, 0]
+    for _ in range(rounds):
+        for me, (factor, addend) in enumerate(factors):
+            number = last[me] = (number * factor + addend) & 0xffffffff
+    guests = [plan.guest("ping-pong", ME=me, FACTOR=factor, ADDEND=addend, ROUNDS=rounds)
+              for me, (factor, addend) in enumerate(factors)]
+    run = plan.boot(*guests)
+    run.prints_lines([f"vcpu{me}: {last[me]}" for me in range(2)])
+    run.exits(0)
+    run.symptom(lambda o: o.hung,
+                "Two guests that wait for each other never came to their end: does the second vCPU run only "
+                "after the first has ended? Start all threads, and only then join them.")
+    _common_symptoms(run)
+
+
+@lab.test("3.2", "shares memory between vCPUs", points=5,
+          hint="All vCPUs of one VM have the same RAM: one vm_create, and vcpu_create for each guest.")
+def shared_counter(plan: Plan) -> None:
+    steps, turns = [plan.values.number(20) for _ in range(VCPUS)], 200
+    run = plan.boot(*(plan.guest("shared-counter", STEP=step, TURNS=turns, VCPUS=VCPUS) for step in steps))
+    total = sum(steps) * turns & 0xffffffff
+    run.must(_one_line(str(total)))
+    run.exits(0)
+    _common_symptoms(run)
+
+
+@lab.test("3.2", "ends with the worst status", points=6,
+          hint="The VMM's status is the highest of all vCPUs' statuses.")
+def worst_status(plan: Plan) -> None:
+    for place in plan.values.sample(range(VCPUS), 3):
+        statuses = [plan.values.randint(1, 30) for _ in range(VCPUS)]
+        statuses[place] = worst = plan.values.randint(31, 63)
+        run = plan.boot(*(plan.guest("hello", TEXT="", STATUS=status) for status in statuses))
+        run.exits(worst)
+        for which, status in (("the first", statuses[0]), ("the last", statuses[-1]), ("no", 0)):
+            run.symptom(lambda o, status=status: o.status == status,  # type: ignore[misc]
+                        f"The status is that of {which} vCPU. It must be the highest of all, whichever vCPU "
+                        "ended with it.")
+        _common_symptoms(run)
+
+
+@lab.test("3.2", "lets the others run on when one guest dies", points=6,
+          hint="A guest that dies ends its own vCPU alone. The others run to their end, and the worst "
+               "status, 70, tells of the death.")
+def one_dies(plan: Plan) -> None:
+    text, key = plan.values.text(3), plan.values.randint(1, 15)
+    changed = "".join(chr(ord(c) ^ key) for c in text)
+    dying, living = plan.guest("unknown", TEXT="dies"), plan.guest("echo", KEY=key)
+    run = plan.boot(dying, living, hold_stdin=True,
+                    steps=(Step(after=b"died", stream="stderr", send=text.encode()),
+                           Step(close=True)))
+    run.prints_lines(["vcpu0: dies", f"vcpu1: {changed}"])
+    run.exits(STATUS_DIED)
+    _common_symptoms(run)
+
+
+# ---------------------------------------------------------------- 3.3 the console
+
+@lab.test("3.3", "names the vCPU in each line, and leaves a lone guest's output alone", points=3,
+          hint="Of several guests each line starts with \"vcpuN: \". A single guest's bytes go out as they "
+               "come.")
+def names(plan: Plan) -> None:
+    texts = [plan.values.text() for _ in range(3)]
+    several = plan.boot(*(plan.guest("hello", TEXT=text) for text in texts))
+    several.prints_lines([f"vcpu{vcpu}: {text}" for vcpu, text in enumerate(texts)])
+    several.exits(0)
+    word, key = plan.values.word(5), plan.values.randint(1, 15)
+    changed = "".join(chr(ord(c) ^ key) for c in word)
+    single = plan.boot(plan.guest("echo", KEY=key), hold_stdin=True,
+                       steps=(Step(send=word.encode()), Step(after=changed.encode(), close=True)))
+    single.prints(changed)
+    single.exits(0)
+    single.symptom(lambda o: o.result.steps_done == 1,
+                   "A single guest's characters must not wait for the end of the line: a person who types "
+                   "sees nothing otherwise.")
+    for run in (several, single):
+        _common_symptoms(run)
+
+
+@lab.test("3.3", "never mixes the lines of two vCPUs", points=6,
+          hint="Collect a line in vcpu->line, and put it out whole: name, text and newline under one lock "
+               "that all vCPUs share.")
+def lines(plan: Plan) -> None:
+    plan.unit("vcpus", "lines")
+    texts, count = [plan.values.text(5) for _ in range(VCPUS)], 25
+    run = plan.boot(*(plan.guest("lines", TEXT=text, LINES=count) for text in texts))
+    run.prints_lines([f"vcpu{vcpu}: {n} {text}" for vcpu, text in enumerate(texts) for n in range(count)])
+    run.exits(0)
+    _common_symptoms(run)
+
+
+@lab.test("3.3", "keeps the last line when it has no end", points=4,
+          hint="When a vCPU has ended, what is left in vcpu->line must still go out: console_finish.")
+def unfinished(plan: Plan) -> None:
+    firsts, texts = ([plan.values.text(2) for _ in range(3)] for _ in range(2))
+    run = plan.boot(*(plan.guest("unfinished", FIRST=a, TEXT=b) for a, b in zip(firsts, texts)))
+    run.prints_lines([f"vcpu{vcpu}: {text}" for vcpu in range(3) for text in (firsts[vcpu], texts[vcpu])])
+    run.exits(0)
+    _common_symptoms(run)
+
+
+@lab.test("3.3", "loses nothing of a line longer than its buffer", points=3,
+          hint="vcpu->line has CONSOLE_LINE_MAX bytes. Put out what is there when it is full, then go on.")
+def long_line(plan: Plan) -> None:
+    seeds, length = [plan.values.getrandbits(16) for _ in range(2)], 4500
+    run = plan.boot(*(plan.guest("write", SEED=seed, LENGTH=length, TEXT_OFFSET=0x1000) for seed in seeds))
+    run.must(_texts_of_vcpus([letters(seed, length) for seed in seeds]))
+    run.exits(0)
+    _common_symptoms(run)
+
+
+@lab.test("3.3", "colours the names on a terminal, and only there", points=3,
+          hint="options.color says whether to: then the name goes between \"\\033[36m\" and \"\\033[0m\", "
+               "in a colour of each vCPU's own.")
+def colour(plan: Plan) -> None:
+    for where in ("terminal", "always", "never"):
+        texts = [plan.values.text() for _ in range(3)]
+        guests = [plan.guest("hello", TEXT=text) for text in texts]
+        expected = [f"vcpu{vcpu}: {text}" for vcpu, text in enumerate(texts)]
+        if where == "terminal":
+            run = plan.boot(*guests, terminal=Terminal())
+        else:
+            run = plan.boot(*guests, args=[f"--color={where}"])
+        run.must(_coloured(expected, where != "never"))
+        run.exits(0)
+        _common_symptoms(run)
+
+
+# ---------------------------------------------------------------- 3.4 the stop
+
+@lab.test("3.4", "stops an endless loop on SIGINT and SIGTERM", points=7,
+          hint="The main thread waits for the signal, sets stop_signal and kicks every vCPU; "
+               "vcpu_check_stop ends it with STATUS_SIGNAL + the signal.")
+def stop(plan: Plan) -> None:
+    for number, guests in ((signal.SIGINT, 1), (signal.SIGTERM, VCPUS)):
+        text = plan.values.text()
+        images = [plan.guest("endless", TEXT=text) for _ in range(guests)]
+        run = plan.boot(*images, steps=(Step(after=text.encode(), signal=number),), hold_stdin=True)
+        run.exits(STATUS_SIGNAL + number)
+        _stop_symptoms(run)
+
+
+@lab.test("3.4", "loses no kick", points=5,
+          hint="A signal that comes just before KVM_RUN interrupts nothing. Set immediate_exit in kvm_run "
+               "before the signal: KVM_RUN looks at it when it starts.")
+def kick(plan: Plan) -> None:
+    unit = plan.unit("vcpus", "kick")
+    unit.symptom(lambda o: "timeout" in o.stdout.lower(),
+                 "The kick was lost: the vCPU looked for a stop, then the stop and the signal came, then it "
+                 "entered KVM_RUN, and it is there for ever. vcpu_kick must set run->immediate_exit before "
+                 "it sends the signal; vcpu_check_stop must clear it before it looks at stop_signal, not "
+                 "after.")
+
+
+@lab.test("3.4", "stops when only some guests are left", points=3,
+          hint="vCPUs that have ended are not kicked any more; those that are left are.")
+def stop_rest(plan: Plan) -> None:
+    text = plan.values.text()
+    guests = [plan.guest("hello", TEXT="done", STATUS=3), plan.guest("endless", TEXT=text)]
+    run = plan.boot(*guests, steps=(Step(after=text.encode(), signal=signal.SIGTERM),), hold_stdin=True)
+    run.prints_lines(["vcpu0: done", f"vcpu1: {text}"])
+    run.exits(STATUS_SIGNAL + signal.SIGTERM)
+    _stop_symptoms(run)
+
+
+@lab.test("3.4", "keeps the unfinished line when it is stopped", points=2,
+          hint="Also a vCPU that is stopped ends by its thread's last lines: console_finish comes after "
+               "vcpu_run, however that came to its end.")
+def stop_unfinished(plan: Plan) -> None:
+    first, text = plan.values.text(2), plan.values.text(2)
+    addend = plan.values.number(31)
+    unfinished_guest = plan.guest("unfinished", FIRST=first, TEXT=text, LOOP=None)
+    then = plan.guest("ping-pong", ME=1, FACTOR=1, ADDEND=addend, ROUNDS=1)   # waits for the other
+    run = plan.boot(unfinished_guest, then, hold_stdin=True,
+                    steps=(Step(after=f"vcpu1: {addend}\n".encode(), signal=signal.SIGTERM),))
+    run.prints_lines([f"vcpu0: {first}", f"vcpu0: {text}", f"vcpu1: {addend}"])
+    run.exits(STATUS_SIGNAL + signal.SIGTERM)
+    _stop_symptoms(run)
+
+
+@lab.test("3.4", "ends on Ctrl-C and leaves the terminal as it was", points=3,
+          hint="Ctrl-C is a SIGINT. Whatever was changed in the terminal must be as before when the VMM "
+               "ends.")
+def control_c(plan: Plan) -> None:
+    text = plan.values.text()
+    run = plan.boot(plan.guest("endless", TEXT=text), terminal=Terminal(),
+                    steps=(Step(after=text.encode(), send=b"\x03"),))
+    run.exits(STATUS_SIGNAL + signal.SIGINT)
+    run.must(_terminal_restored)
+    _stop_symptoms(run)
+
+
+# ---------------------------------------------------------------- 3.5 isolation
+
+@lab.test("3.5", "lets a guest reach its neighbour's window in one VM", points=4,
+          hint="Without --isolate there is one VM, and its RAM is everyone's.")
+def intruder(plan: Plan) -> None:
+    _intrusion(plan, isolate=False)
+
+
+@lab.test("3.5", "keeps guests apart with --isolate", points=8,
+          hint="With --isolate each guest has a struct vm of its own: kvm_open, vm_create, and a vCPU with "
+               "index 0 in it. Its window stays where it is.")
+def isolated(plan: Plan) -> None:
+    _intrusion(plan, isolate=True)
+
+
+@lab.test("3.5", "gives each isolated guest its own memory", points=5,
+          hint="Four VMs, four RAMs: what one guest counts, no other one sees.")
+def isolated_counters(plan: Plan) -> None:
+    steps, turns = [plan.values.number(20) for _ in range(VCPUS)], 50
+    run = plan.boot(*(plan.guest("shared-counter", STEP=step, TURNS=turns, VCPUS=1) for step in steps),
+                    args=["--isolate"])
+    run.prints_lines([f"vcpu{vcpu}: {step * turns & 0xffffffff}" for vcpu, step in enumerate(steps)])
+    run.exits(0)
+    _common_symptoms(run)
+
+
+def _intrusion(plan: Plan, isolate: bool) -> None:
+    """The intruder writes into the victim's window; then the victim is woken and tells what it has."""
+    value, mark = plan.values.number(), plan.values.number()
+    offset = plan.values.randrange(0x1000, 0xf000, 4)
+    for victim, intruders in ((0, 1), (1, 0)):
+        guests = {victim: plan.guest("victim", VALUE=value, OFFSET=offset),
+                  intruders: plan.guest("intruder", VICTIM=victim, OFFSET=offset, MARK=mark)}
+        run = plan.boot(guests[0], guests[1], args=["--isolate"] if isolate else [], hold_stdin=True,
+                        steps=(Step(after=f"vcpu{intruders}: {mark}\n".encode(), send=b"x"),))
+        found = value if isolate else mark
+        run.prints_lines(sorted([f"vcpu{victim}: {found}", f"vcpu{intruders}: {mark}"]))
+        run.exits(0)
+        if isolate:
+            run.symptom(lambda o: f"vcpu{victim}: {mark}\n" in o.stdout,
+                        "The intruder's number is in its neighbour's memory: both guests run in the same "
+                        "VM, or on the same RAM.")
+        _common_symptoms(run)
+
+
+# ---------------------------------------------------------------- conditions of this lab
+
+def _one_line(text: str) -> Condition:
+    """One vCPU, no matter which, prints this line, and nothing else is printed."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        if re.fullmatch(rf"vcpu\d: {re.escape(text)}\n", outcome.stdout):
+            return None
+        return Mismatch("the vCPU that ends last prints the sum of all", f"vcpu3: {text}\n", outcome.stdout)
+    return condition
+
+
+def _texts_of_vcpus(texts: list[str]) -> Condition:
+    """What each vCPU printed, its lines' names and ends taken away, is its text; in whatever pieces."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        for vcpu, text in enumerate(texts):
+            pieces = re.findall(rf"^vcpu{vcpu}: (.*)$", outcome.stdout, re.M)
+            if "".join(pieces) != text:
+                return Mismatch(f"of {len(text)} characters of vcpu{vcpu} not all came out, or not in order",
+                                text, "".join(pieces))
+        return None
+    return condition
+
+
+def _coloured(lines: list[str], coloured: bool) -> Condition:
+    """These lines; and colours, of each vCPU its own, or none."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        printed = outcome.stdout.replace("\r\n", "\n")  # a terminal makes these of newlines
+        mismatch = prints_lines(lines)(Outcome(replace(outcome.result,
+                                                       stdout=_COLOUR.sub("", printed).encode("latin-1"))))
+        if mismatch:
+            return mismatch
+        used = {tuple(_COLOUR.findall(line)) for line in printed.splitlines()}
+        if not coloured and used != {()}:
+            return Mismatch("no colour was asked for, and there are escape sequences in the output")
+        if coloured and (() in used or len(used) != len(lines)):
+            return Mismatch("not every vCPU's name has a colour of its own")
+        texts = tuple(line.partition(": ")[2] for line in lines)
+        if coloured and not all(line.endswith(texts) for line in printed.splitlines()):
+            return Mismatch("the colour does not end with the name: the guest's text is coloured, too")
+        return None
+    return condition
+
+
+def _terminal_restored(outcome: Outcome) -> Optional[Mismatch]:
+    if outcome.result.terminal_restored:
+        return None
+    return Mismatch("the terminal's settings are not what they were before")
+
+
+def _stop_symptoms(run: Planned) -> None:
+    run.symptom(lambda o: o.hung and o.result.steps_done > 0,
+                "The signal came and the VMM goes on. A guest in an endless loop makes no exit: only a "
+                "signal to its thread takes it out of KVM_RUN (pthread_kill), with a handler installed "
+                "without SA_RESTART.")
+    run.symptom(lambda o: o.result.ending is Ending.SIGNAL,
+                "The signal killed the VMM at once. It must be caught or blocked, so that the vCPUs end in "
+                "order.")
+    run.symptom(lambda o: o.said("Interrupted system call"),
+                "KVM_RUN failed with EINTR because of the kick. That is no error: go back to "
+                "vcpu_check_stop, which ends the vCPU.")
+    _common_symptoms(run)
+
+
+def _common_symptoms(run: Planned) -> None:
+    run.symptom(lambda o: re.search(r"vcpu\d: \S*vcpu\d: ", o.stdout) is not None,
+                "Two vCPUs' lines got into each other: the name, the text and the newline must go out under "
+                "one lock.")
+    run.symptom(lambda o: o.said("KVM_CREATE_VCPU .*File exists"),
+                "KVM_CREATE_VCPU with a number that the VM already has: vcpu->index is the vCPU's place in "
+                "its VM, 0 for the first.")
