@@ -200,8 +200,9 @@ def main() -> int:
     parser.add_argument("--from", dest="source", choices=["mine"])
     parser.add_argument("--backend", default="")
     parser.add_argument("--guest", dest="guests", action="append", default=[])
-    parser.add_argument("options", nargs="*", help="options of the VMM, after --")
-    arguments = parser.parse_args()
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments = parser.parse_args(sys.argv[1:end])
+    arguments.options = sys.argv[end + 1:]  # those of the VMM
     try:
         return COMMANDS[arguments.command](arguments)
     except Stop as stop:

@@ -10,6 +10,7 @@ import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,9 @@ class Todo:
     line: int
 
 
-def skeleton(text: str, name: str) -> str:
-    """The learner's version of a solution's text; `name` is for messages."""
+def skeleton(text: str, name: str, answered: Collection[str] = ()) -> str:
+    """The learner's version of a solution's text; `name` is for messages. Exercises that are `answered`
+    keep their answers: the file of a learner who has come so far."""
     lines: list[str] = []
     opened, opened_at = "", 0
     for number, line in enumerate(text.splitlines(), 1):
@@ -46,7 +48,7 @@ def skeleton(text: str, name: str) -> str:
         if mark is None:
             if _NEAR_MARK.search(line):
                 raise MarkError(f"{name}:{number}: not quite a mark: {line.strip()}")
-            if not opened:
+            if not opened or opened in answered:
                 lines.append(line)
         elif mark[1] == "answer":
             if opened:
@@ -55,7 +57,8 @@ def skeleton(text: str, name: str) -> str:
             indent = line[: len(line) - len(line.lstrip())]
             if not indent:
                 raise MarkError(f"{name}:{number}: answer {mark[2]} stands outside a function")
-            lines.append(f'{indent}TODO("{mark[2]}");')
+            if opened not in answered:
+                lines.append(f'{indent}TODO("{opened}");')
         else:
             if opened != mark[2]:
                 raise MarkError(f"{name}:{number}: end {mark[2]} without its answer {mark[2]}")
