@@ -59,6 +59,7 @@ help:
 #:
 #: For instructors and developers
 #:   make skeletons         writes labs/ anew from solutions/; FORCE=1 overwrites a learner's work
+#:   make bench             what things cost, as ratios of two ways measured side by side
 #:   make test              every test of the kit itself
 #:   make format            puts all C in the kit's style; check-format only looks
 #:   make clean             removes build/
@@ -67,7 +68,7 @@ help:
 #:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs. BACKEND=kvm or vm
 #:   says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
 
-.PHONY: demo test $(LABS:%=lab%) run grade os diff skeletons doctor clean format check-format
+.PHONY: demo test $(LABS:%=lab%) run grade os diff skeletons doctor bench clean format check-format
 
 $(LABS:%=lab%):
 	@$(SETUP) build grade
@@ -99,6 +100,10 @@ skeletons:
 doctor:
 	@$(SETUP) build grade
 	@$(PYTHON) -m grader.doctor
+
+bench:
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.bench $(if $(BACKEND),--backend $(BACKEND))
 
 test:
 	@$(SETUP) build grade vm test
