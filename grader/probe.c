@@ -1,6 +1,7 @@
-/* What does this machine's /dev/kvm really do? A /dev/kvm may exist and still not run every kind of guest, so one
- * tiny guest of each kind is run. Prints a line each: "NAME ok" or "NAME REASON"; the first is about the device itself.
- * Each guest runs in a child with a time limit: a KVM that hangs or crashes it is just another answer. */
+/* What does this machine's /dev/kvm really do? A /dev/kvm may exist and still not run every kind of
+ * guest, so one tiny guest of each kind is run. Prints a line each: "NAME ok" or "NAME REASON"; the
+ * first is about the device itself. Each guest runs in a child with a time limit: a KVM that hangs
+ * or crashes it is just another answer. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { RAM_SIZE = 1 << 20, CODE = 0x1000, HANDLER = 0x2000, TABLE = 0x3000, TIME_LIMIT = 10, EXITS_MAX = 8 };
+enum {
+    RAM_SIZE = 1 << 20,
+    CODE = 0x1000,
+    HANDLER = 0x2000,
+    TABLE = 0x3000,
+    TIME_LIMIT = 10,
+    EXITS_MAX = 8
+};
 
 static uint8_t *ram;
 static struct kvm_run *run;
@@ -55,7 +63,8 @@ static void machine_create(struct kvm_sregs *sregs)
     if (vm < 0)
         fail("no VM can be created");
     ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    struct kvm_userspace_memory_region region = {.memory_size = RAM_SIZE, .userspace_addr = (uintptr_t)ram};
+    struct kvm_userspace_memory_region region = {.memory_size = RAM_SIZE,
+                                                 .userspace_addr = (uintptr_t)ram};
     ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000UL); /* Intel wants it; others may not know it */
     if (ram == MAP_FAILED || ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) < 0)
         fail("no guest RAM");
@@ -167,10 +176,10 @@ static void protected_mode(struct kvm_sregs *sregs)
 static void probe_protected(void)
 {
     static const uint8_t code[] = {
-        0xcd, 0x30,                /* int 0x30 */
-        0xa0, 0x00, 0x50, 0, 0,    /* mov al, [0x5000] */
-        0xe6, 0x10,                /* out 0x10, al */
-        0xf4,                      /* hlt */
+        0xcd, 0x30,             /* int 0x30 */
+        0xa0, 0x00, 0x50, 0, 0, /* mov al, [0x5000] */
+        0xe6, 0x10,             /* out 0x10, al */
+        0xf4,                   /* hlt */
     };
     static const uint8_t handler[] = {
         0xc6, 0x05, 0x00, 0x50, 0, 0, 9, /* mov byte [0x5000], 9 */
@@ -180,38 +189,40 @@ static void probe_protected(void)
     machine_create(&sregs);
     protected_mode(&sregs);
     load(HANDLER, handler, sizeof handler);
-    load64(0x4000 + 0x30 * 8, 0x00008e0000080000 | HANDLER); /* a 32-bit interrupt gate in segment 8 */
+    load64(0x4000 + 0x30 * 8,
+           0x00008e0000080000 | HANDLER); /* a 32-bit interrupt gate in segment 8 */
     sregs.idt = (struct kvm_dtable){.base = 0x4000, .limit = 0x31 * 8 - 1};
     machine_start(&sregs, code, sizeof code);
     expect(0x10, 9);
     expect(0, -1);
 }
 
-/* The guest switches 32-bit paging on, and reads one byte through a 4 MB page and one through a 4 KB page. */
+/* The guest switches 32-bit paging on, and reads one byte through a 4 MB page and one through a 4
+ * KB page. */
 static void probe_paging32(void)
 {
     static const uint8_t code[] = {
-        0xb8, 0x00, 0x60, 0, 0,    /* mov eax, 0x6000 */
-        0x0f, 0x22, 0xd8,          /* mov cr3, eax */
-        0x0f, 0x20, 0xe0,          /* mov eax, cr4 */
-        0x0c, 0x10,                /* or al, 0x10: PSE */
-        0x0f, 0x22, 0xe0,          /* mov cr4, eax */
-        0x0f, 0x20, 0xc0,          /* mov eax, cr0 */
-        0x0d, 0, 0, 0, 0x80,       /* or eax, 0x80000000: PG */
-        0x0f, 0x22, 0xc0,          /* mov cr0, eax */
-        0xa0, 0x00, 0x50, 0, 0x80, /* mov al, [0x80005000] */
-        0xe6, 0x10,                /* out 0x10, al */
-        0xa0, 0x00, 0x50, 0x40, 0, /* mov al, [0x00405000] */
-        0xe6, 0x10,                /* out 0x10, al */
-        0xf4,                      /* hlt */
+        0xb8, 0x00, 0x60, 0,    0,    /* mov eax, 0x6000 */
+        0x0f, 0x22, 0xd8,             /* mov cr3, eax */
+        0x0f, 0x20, 0xe0,             /* mov eax, cr4 */
+        0x0c, 0x10,                   /* or al, 0x10: PSE */
+        0x0f, 0x22, 0xe0,             /* mov cr4, eax */
+        0x0f, 0x20, 0xc0,             /* mov eax, cr0 */
+        0x0d, 0,    0,    0,    0x80, /* or eax, 0x80000000: PG */
+        0x0f, 0x22, 0xc0,             /* mov cr0, eax */
+        0xa0, 0x00, 0x50, 0,    0x80, /* mov al, [0x80005000] */
+        0xe6, 0x10,                   /* out 0x10, al */
+        0xa0, 0x00, 0x50, 0x40, 0,    /* mov al, [0x00405000] */
+        0xe6, 0x10,                   /* out 0x10, al */
+        0xf4,                         /* hlt */
     };
     struct kvm_sregs sregs;
     machine_create(&sregs);
     protected_mode(&sregs);
-    load32(0x6000, 0x83);                   /* 0..4 MB: a 4 MB page, present, writable */
-    load32(0x6000 + 0x200 * 4, 0x83);       /* 0x80000000: the same */
-    load32(0x6000 + 4, 0x7003);             /* 4..8 MB: a page table ... */
-    load32(0x7000 + 5 * 4, 0x9000 | 3);     /* ... with one page */
+    load32(0x6000, 0x83);               /* 0..4 MB: a 4 MB page, present, writable */
+    load32(0x6000 + 0x200 * 4, 0x83);   /* 0x80000000: the same */
+    load32(0x6000 + 4, 0x7003);         /* 4..8 MB: a page table ... */
+    load32(0x7000 + 5 * 4, 0x9000 | 3); /* ... with one page */
     load(0x5000, "\x21", 1);
     load(0x9000, "\x22", 1);
     machine_start(&sregs, code, sizeof code);
@@ -223,11 +234,11 @@ static void probe_paging32(void)
 static void probe_longmode(void)
 {
     static const uint8_t code[] = {
-        0x48, 0xb8, 1, 0, 0, 0, 1, 0, 0, 0, /* mov rax, 0x100000001 */
-        0x48, 0xc1, 0xe8, 32,               /* shr rax, 32 */
-        0x04, 10,                           /* add al, 10 */
-        0xe6, 0x10,                         /* out 0x10, al */
-        0xf4,                               /* hlt */
+        0x48, 0xb8, 1,    0,  0, 0, 1, 0, 0, 0, /* mov rax, 0x100000001 */
+        0x48, 0xc1, 0xe8, 32,                   /* shr rax, 32 */
+        0x04, 10,                               /* add al, 10 */
+        0xe6, 0x10,                             /* out 0x10, al */
+        0xf4,                                   /* hlt */
     };
     struct kvm_sregs sregs;
     machine_create(&sregs);

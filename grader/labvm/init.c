@@ -1,7 +1,9 @@
-/* Process 1 of the lab VM: makes /dev/kvm and the channel to the host, then hands over to the runner.
+/* Process 1 of the lab VM: makes /dev/kvm and the channel to the host, then hands over to the
+ * runner.
  *
- * The runner is /runner, the modules are /modules/NN-name.ko in the order of their names. What goes wrong is told
- * on the console, which the host keeps for its error message. When the runner ends the VM ends (QEMU: -no-reboot). */
+ * The runner is /runner, the modules are /modules/NN-name.ko in the order of their names. What goes
+ * wrong is told on the console, which the host keeps for its error message. When the runner ends
+ * the VM ends (QEMU: -no-reboot). */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -18,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The first port of the first virtio-serial device; its node appears some time after the module is loaded. */
+/* The first port of the first virtio-serial device; its node appears some time after the module is
+ * loaded. */
 static const char channel_path[] = "/dev/vport0p1";
 
 enum { CHANNEL_WAIT_MS = 10000, CHANNEL_STEP_MS = 10 };
@@ -63,15 +66,25 @@ static void modules_load(void)
     }
 }
 
-/* A learner's program finds here what it finds on a host with more memory than it asks for. */
+static void setting_write(const char *path, const char *value)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, value, strlen(value)) != (ssize_t)strlen(value))
+        end(path);
+    close(fd);
+}
+
 static void settings_write(void)
 {
-    int fd = open("/proc/sys/vm/overcommit_memory", O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, "1", 1) != 1)
-        end("overcommit_memory");
-    close(fd);
+    /* A learner's program finds here what it finds on a host with more memory than it asks for. */
+    setting_write("/proc/sys/vm/overcommit_memory", "1");
+    /* QEMU translates code for the address where it lies: with all programs at the same one it does
+     * so once. */
+    setting_write("/proc/sys/kernel/randomize_va_space", "0");
     if (chmod("/dev/kvm", 0666) != 0)
         end("/dev/kvm");
+    chmod("/root",
+          0755); /* the kernel makes it closed; files of a host's root are unpacked there */
 }
 
 static int channel_open(void)
@@ -97,6 +110,7 @@ int main(void)
     console_open();
     modules_load();
     settings_write();
+    setting_write("/proc/self/oom_score_adj", "-1000"); /* the runner's too: a program goes first */
     pid_t runner = fork();
     if (runner == 0) {
         int channel = channel_open();

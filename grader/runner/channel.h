@@ -7,7 +7,8 @@
 
 enum { RECORD_KEY_MAX = 15 };
 
-/* A line "KEY LENGTH\n" and LENGTH bytes; a zero byte is kept behind them so that text is a C string. */
+/* A line "KEY LENGTH\n" and LENGTH bytes; a zero byte is kept behind them so that text is a C
+ * string. */
 struct record {
     char key[RECORD_KEY_MAX + 1];
     size_t length;
@@ -21,6 +22,7 @@ bool record_is(const struct record *record, const char *key);
 
 /* Write one record, blocking. False when the other side is gone. */
 bool record_write(int fd, const char *key, const void *data, size_t length);
-bool record_printf(int fd, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool record_printf(int fd, const char *key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -7,11 +7,12 @@
 #include <termios.h>
 
 struct ends {
-    int program[3];         /* the program's descriptors, closed once it runs */
-    int input;              /* -1 when closed */
-    int output[2];          /* stdout and stderr; -1 when closed or when a terminal carries both */
-    int terminal;           /* the terminal's master, -1 without one; also input and output where those are on it */
-    int slave;              /* kept open so that the settings outlive the program */
+    int program[3]; /* the program's descriptors, closed once it runs */
+    int input;      /* -1 when closed */
+    int output[2];  /* stdout and stderr; -1 when closed or when a terminal carries both */
+    int terminal; /* the terminal's master, -1 without one; also input and output where those are on
+                     it */
+    int slave;    /* kept open so that the settings outlive the program */
     struct termios initial; /* the terminal's settings before the program started */
 };
 

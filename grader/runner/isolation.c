@@ -31,7 +31,8 @@ static bool write_text(const char *path, const char *text)
     return done;
 }
 
-/* The same user inside as outside (user_namespaces(7)): files keep their owners, /dev/kvm its group. */
+/* The same user inside as outside (user_namespaces(7)): files keep their owners, /dev/kvm its
+ * group. */
 static bool map_user(uid_t user, gid_t group)
 {
     char map[64];
@@ -55,10 +56,12 @@ pid_t isolation_fork(enum isolation isolation)
     if (child != 0)
         return child;
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* or /proc/self would be root's and the map not ours to write */
+    prctl(PR_SET_DUMPABLE, 1, 0, 0,
+          0); /* or /proc/self would be root's and the map not ours to write */
     if (isolation == ISOLATION_USER_NAMESPACES && !map_user(user, group))
         _exit(1);
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* nothing of the same user may trace us or open our descriptors */
+    prctl(PR_SET_DUMPABLE, 0, 0, 0,
+          0); /* nothing of the same user may trace us or open our descriptors */
     return 0;
 }
 
@@ -75,7 +78,8 @@ bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes
     if (isolation == ISOLATION_PLAIN)
         return true;
     return mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-           syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &readonly, sizeof readonly) == 0 &&
+           syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &readonly, sizeof readonly) ==
+               0 &&
            mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0 &&
            (access("/dev/shm", F_OK) != 0 || mount_tmpfs("/dev/shm", bytes, owner, "1777")) &&
            mount_tmpfs(scratch, bytes, owner, "0700");
@@ -85,11 +89,13 @@ bool isolation_drop_rights(uid_t user)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2] = {0};
-    /* CAP_DAC_OVERRIDE stays for root: in a container the learner's files often belong to another user. */
+    /* CAP_DAC_OVERRIDE stays for root: in a container the learner's files often belong to another
+     * user. */
     for (int cap = 0; cap < 64; cap++)
         if (cap != CAP_DAC_OVERRIDE)
             prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-    if (user && (setgroups(0, NULL) != 0 || setresgid(user, user, user) != 0 || setresuid(user, user, user) != 0))
+    if (user && (setgroups(0, NULL) != 0 || setresgid(user, user, user) != 0 ||
+                 setresuid(user, user, user) != 0))
         return false;
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     if (geteuid() == 0)

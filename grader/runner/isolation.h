@@ -4,7 +4,8 @@
 
 #include "keeper.h"
 
-/* As fork, but the child is process 1 of new namespaces unless the isolation is plain, and can't be traced. */
+/* As fork, but the child is process 1 of new namespaces unless the isolation is plain, and can't be
+ * traced. */
 pid_t isolation_fork(enum isolation isolation);
 
 /* In that child: make the file system read-only but for an own tmpfs on `scratch`, of `bytes`. */

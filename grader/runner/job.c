@@ -37,7 +37,8 @@ static struct step *step_new(struct job *job)
     return step;
 }
 
-/* "after1" and "after2" begin a step; its action follows. An action by itself is a step without a wait. */
+/* "after1" and "after2" begin a step; its action follows. An action by itself is a step without a
+ * wait. */
 static bool add_after(struct job *job, struct record *record)
 {
     struct step *step = step_new(job);
@@ -97,8 +98,8 @@ bool job_add(struct job *job, struct record *record)
     }
     struct limits *limits = &job->limits;
     return record_is(record, "limits") &&
-           sscanf(record->data, "%lf %lf %zu %zu %zu %zu", &limits->wall, &limits->quiet, &limits->output,
-                  &limits->memory, &limits->processes, &limits->file) == 6;
+           sscanf(record->data, "%lf %lf %zu %zu %zu %zu", &limits->wall, &limits->quiet,
+                  &limits->output, &limits->memory, &limits->processes, &limits->file) == 6;
 }
 
 static void list_free(struct list *list)

@@ -14,7 +14,8 @@ struct list { /* of strings, NULL-terminated as execve wants it */
 
 enum action { ACTION_SEND, ACTION_CLOSE, ACTION_SIGNAL, ACTION_RESIZE };
 
-/* Once `after` has appeared on stream 1 or 2, do the action; data is its bytes, number or "ROWS COLUMNS". */
+/* Once `after` has appeared on stream 1 or 2, do the action; data is its bytes, number or "ROWS
+ * COLUMNS". */
 struct step {
     int stream;
     struct record after;

@@ -22,7 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Grace for helpers that are ending when the program has ended, before they count as left behind. */
+/* Grace for helpers that are ending when the program has ended, before they count as left behind.
+ */
 enum { GRACE_MS = 100, GRACE_STEP_MS = 5 };
 
 /* More than the runner ever has open. */
@@ -44,8 +45,8 @@ static void prefer_for_oom_killer(void)
 }
 
 /* Become the program. Returns only on failure, errno says why. */
-static void program_become(const struct job *job, const struct keeper_options *options, const int stdio[3],
-                           const char *scratch)
+static void program_become(const struct job *job, const struct keeper_options *options,
+                           const int stdio[3], const char *scratch)
 {
     sigset_t none;
     sigemptyset(&none);
@@ -57,9 +58,14 @@ static void program_become(const struct job *job, const struct keeper_options *o
     limit(RLIMIT_CORE, 0);
     if (job->limits.file)
         limit(RLIMIT_FSIZE, job->limits.file);
-    if (options->user && job->limits.processes) /* elsewhere the user has other processes, and the runner counts */
-        limit(RLIMIT_NPROC, 8 * job->limits.processes);
-    if (!isolation_drop_rights(options->user) || chdir(job->directory ? job->directory : scratch) != 0)
+    if (options->user) {
+        setpriority(PRIO_PROCESS, 0, 0);
+        if (job->limits.processes) /* of a user whose processes are all ours; elsewhere the runner
+                                      counts */
+            limit(RLIMIT_NPROC, 8 * job->limits.processes);
+    }
+    if (!isolation_drop_rights(options->user) ||
+        chdir(job->directory ? job->directory : scratch) != 0)
         return;
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     for (int fd = 0; fd < 3; fd++)
@@ -68,7 +74,8 @@ static void program_become(const struct job *job, const struct keeper_options *o
     for (int number = 1; number < NSIG; number++)
         signal(number, SIG_DFL);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    execve(job->program, job->arguments.items, job->environment.items ? job->environment.items : (char *[]){NULL});
+    execve(job->program, job->arguments.items,
+           job->environment.items ? job->environment.items : (char *[]){NULL});
 }
 
 /* Wait until the program ends, reaping orphans and passing signals on. */
@@ -77,7 +84,8 @@ static int program_wait(pid_t program, int command, struct rusage *usage)
     sigset_t child;
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
-    struct pollfd polled[] = {{signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK), POLLIN, 0}, {command, POLLIN, 0}};
+    struct pollfd polled[] = {{signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK), POLLIN, 0},
+                              {command, POLLIN, 0}};
     for (;;) {
         int status;
         struct signalfd_siginfo ignored;
@@ -114,7 +122,8 @@ static size_t left_behind(void)
     return left;
 }
 
-/* Hand back a file of the scratch folder. Only a regular file: a link could lead to what the program may not read. */
+/* Hand back a file of the scratch folder. Only a regular file: a link could lead to what the
+ * program may not read. */
 static void file_report(int report, const char *scratch, const char *name, size_t limit_bytes)
 {
     char path[4096];
@@ -124,7 +133,8 @@ static void file_report(int report, const char *scratch, const char *name, size_
     if (fd < 0)
         return;
     size_t header = strlen(name) + 1;
-    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && (size_t)status.st_size <= limit_bytes) {
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
+        (size_t)status.st_size <= limit_bytes) {
         size_t size = (size_t)status.st_size;
         char *text = malloc(header + size);
         if (text) {
@@ -142,8 +152,8 @@ static double seconds(struct timeval time)
     return (double)time.tv_sec + (double)time.tv_usec / 1e6;
 }
 
-static void keeper_main(const struct job *job, const struct keeper_options *options, const int stdio[3],
-                        const char *scratch, int report, int command)
+static void keeper_main(const struct job *job, const struct keeper_options *options,
+                        const int stdio[3], const char *scratch, int report, int command)
 {
     sigset_t child;
     struct rusage usage;
@@ -152,7 +162,8 @@ static void keeper_main(const struct job *job, const struct keeper_options *opti
     sigprocmask(SIG_BLOCK, &child, NULL);
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     uid_t owner = options->user ? options->user : geteuid();
-    if (!isolation_mount(options->isolation, scratch, job->limits.file ? job->limits.file : 64 << 20, owner)) {
+    if (!isolation_mount(options->isolation, scratch,
+                         job->limits.file ? job->limits.file : 64 << 20, owner)) {
         record_printf(report, "failed", "%d", errno);
         _exit(1);
     }
@@ -170,12 +181,13 @@ static void keeper_main(const struct job *job, const struct keeper_options *opti
     size_t left = left_behind();
     for (size_t i = 0; i < job->outputs.count; i++)
         file_report(report, scratch, job->outputs.items[i], job->limits.file);
-    record_printf(report, "ended", "%d %.6f %zu", status, seconds(usage.ru_utime) + seconds(usage.ru_stime), left);
+    record_printf(report, "ended", "%d %.6f %zu", status,
+                  seconds(usage.ru_utime) + seconds(usage.ru_stime), left);
     _exit(0);
 }
 
-bool keeper_start(struct keeper *keeper, const struct job *job, const struct keeper_options *options,
-                  const int stdio[3], const char *scratch)
+bool keeper_start(struct keeper *keeper, const struct job *job,
+                  const struct keeper_options *options, const int stdio[3], const char *scratch)
 {
     int report[2], command[2];
     if (pipe2(report, O_CLOEXEC) != 0)

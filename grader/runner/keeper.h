@@ -1,8 +1,9 @@
 /* The keeper: the process between the runner and the program.
  *
- * Where the machine allows namespaces it is process 1 of a PID namespace of its own: killing it kills all that the
- * program ever started, and from inside nothing can kill it, trace it or see past it. Elsewhere it is the
- * "subreaper" to which the program's orphans fall, so that they can be found.
+ * Where the machine allows namespaces it is process 1 of a PID namespace of its own: killing it
+ * kills all that the program ever started, and from inside nothing can kill it, trace it or see
+ * past it. Elsewhere it is the "subreaper" to which the program's orphans fall, so that they can be
+ * found.
  */
 #ifndef KEEPER_H
 #define KEEPER_H
@@ -20,15 +21,17 @@ struct keeper_options {
 
 struct keeper {
     pid_t pid;
-    int report;  /* records from it: "failed ERRNO", "ended STATUS CPU LEFT", "file"; then end of file */
+    int report;  /* records from it: "failed ERRNO", "ended STATUS CPU LEFT", "file"; then end of
+                    file */
     int command; /* records to it: "signal NUMBER" */
 };
 
 /* The strictest isolation that this machine allows, found by trying. */
 enum isolation isolation_detect(void);
 
-/* Start the program of `job` under a new keeper, with these three descriptors as its own. False: errno says why. */
-bool keeper_start(struct keeper *keeper, const struct job *job, const struct keeper_options *options,
-                  const int stdio[3], const char *scratch);
+/* Start the program of `job` under a new keeper, with these three descriptors as its own. False:
+ * errno says why. */
+bool keeper_start(struct keeper *keeper, const struct job *job,
+                  const struct keeper_options *options, const int stdio[3], const char *scratch);
 
 #endif

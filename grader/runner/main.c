@@ -1,7 +1,9 @@
-/* The runner: executes runs that come as records on descriptor 0 and answers there (see grader/runs.py).
+/* The runner: executes runs that come as records on descriptor 0 and answers there (see
+ * grader/runs.py).
  *
- * The same program works on the host, as a child of the grader, and in the lab VM, as the child of its init.
- * Usage: runner [USER]: runs become user number USER (the lab VM's runner is root, its runs must not be). */
+ * The same program works on the host, as a child of the grader, and in the lab VM, as the child of
+ * its init. Usage: runner [USER]: runs become user number USER (the lab VM's runner is root, its
+ * runs must not be). */
 #define _GNU_SOURCE
 #include "run.h"
 
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -42,7 +45,8 @@ static bool file_unpack(const struct record *record, uid_t owner)
     if (fd < 0)
         return false;
     ssize_t size = (ssize_t)(record->length - header);
-    bool done = write(fd, record->data + header, (size_t)size) == size && fchown(fd, owner, owner) == 0 &&
+    bool done = write(fd, record->data + header, (size_t)size) == size &&
+                fchown(fd, owner, owner) == 0 &&
                 fchmod(fd, (mode_t)strtoul(record->data, NULL, 8)) == 0;
     close(fd);
     return done;
@@ -100,6 +104,9 @@ int main(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (options.user &&
+        setpriority(PRIO_PROCESS, 0, -20) != 0) /* one processor, and a run may fork without end */
+        perror("runner: priority");
     options.isolation = isolation_detect();
     if (!record_printf(channel, "ready", "%s", names[options.isolation]))
         return 1;

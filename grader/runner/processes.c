@@ -24,7 +24,8 @@ struct table {
     size_t count;
 };
 
-/* Read a "stat" file (proc(5)); the name may hold spaces and brackets, so it ends at the last bracket. */
+/* Read a "stat" file (proc(5)); the name may hold spaces and brackets, so it ends at the last
+ * bracket. */
 static bool stat_read(const char *path, struct process *process)
 {
     char line[1024];
@@ -42,7 +43,9 @@ static bool stat_read(const char *path, struct process *process)
     process->pid = (pid_t)atol(line);
     long parent, pages;
     unsigned long user, system;
-    if (sscanf(close + 2, "%c %ld %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld",
+    if (sscanf(close + 2,
+               "%c %ld %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u "
+               "%ld",
                &process->state, &parent, &user, &system, &pages) != 5)
         return false;
     process->parent = (pid_t)parent;
@@ -57,7 +60,8 @@ static int compare_pids(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* A child may have a lower pid than its parent (pids wrap, orphans change parents): pass until nothing is new. */
+/* A child may have a lower pid than its parent (pids wrap, orphans change parents): pass until
+ * nothing is new. */
 static void mark_descendants(struct table *table, pid_t root)
 {
     qsort(table->rows, table->count, sizeof *table->rows, compare_pids);
@@ -67,7 +71,8 @@ static void mark_descendants(struct table *table, pid_t root)
             struct process *child = &table->rows[i], key = {.pid = child->parent};
             if (child->below)
                 continue;
-            struct process *parent = bsearch(&key, table->rows, table->count, sizeof key, compare_pids);
+            struct process *parent =
+                bsearch(&key, table->rows, table->count, sizeof key, compare_pids);
             if (child->parent == root || (parent && parent->below))
                 found = child->below = true;
         }
@@ -171,8 +176,9 @@ static size_t append_threads(pid_t pid, char *text, size_t size)
             call[0] = '\0';
         if (file)
             fclose(file);
-        int put = snprintf(text + used, size - used, "  thread %s: %s, %.2f s of CPU%s%s\n", thread.name,
-                           state_word(thread.state), thread.cpu, isdigit((unsigned char)call[0]) ? ", system call " : "",
+        int put = snprintf(text + used, size - used, "  thread %s: %s, %.2f s of CPU%s%s\n",
+                           thread.name, state_word(thread.state), thread.cpu,
+                           isdigit((unsigned char)call[0]) ? ", system call " : "",
                            isdigit((unsigned char)call[0]) ? call : "");
         used += put > 0 ? (size_t)put : 0;
     }
@@ -189,8 +195,9 @@ void processes_describe(pid_t root, char *text, size_t size)
         const struct process *process = &table.rows[i];
         if (!process->below)
             continue;
-        int put = snprintf(text + used, size - used, "process %s: %s, %.2f s of CPU, %zu kB\n", process->name,
-                           state_word(process->state), process->cpu, process->memory / 1024);
+        int put = snprintf(text + used, size - used, "process %s: %s, %.2f s of CPU, %zu kB\n",
+                           process->name, state_word(process->state), process->cpu,
+                           process->memory / 1024);
         used += put > 0 ? (size_t)put : 0;
         if (used < size)
             used += append_threads(process->pid, text + used, size - used);

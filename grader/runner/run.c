@@ -10,13 +10,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-    CHUNK = 64 * 1024,     /* bytes read at a time, and the most that the host sends in one `input` */
-    MEASURE_MS = 50,       /* between two looks at memory and processes */
+    CHUNK = 64 * 1024, /* bytes read at a time, and the most that the host sends in one `input` */
+    MEASURE_MS = 50,   /* between two looks at memory and processes */
+    GLANCE_MS = 10, /* between two looks at the machine's number of processes, which cost nothing */
     DRAIN_SECONDS = 5,     /* for output still in the pipes when all processes are dead */
     DESCRIPTION_MAX = 4096 /* bytes of diagnosis */
 };
@@ -37,7 +39,8 @@ struct run {
     size_t input_length;
     bool input_ending; /* close stdin once all is taken */
     size_t steps_done, output_bytes;
-    double started, progress; /* CLOCK_MONOTONIC seconds */
+    double started, progress, measured; /* CLOCK_MONOTONIC seconds */
+    size_t machine_processes;           /* all processes of the machine when the run started */
     bool host_gone;
     /* the result */
     const char *ending; /* NULL while running */
@@ -59,13 +62,16 @@ static void tell(struct run *run, const char *key, const void *data, size_t leng
         run->host_gone = true;
 }
 
-/* A limit was hit: say what the processes were doing, while they are there. They are killed by the caller. */
+/* A limit was hit: say what the processes were doing, while they are there. They are killed by the
+ * caller. A fork bomb is not looked at: it grows all the while, and its processes are all alike. */
 static void stop(struct run *run, const char *ending)
 {
     char text[DESCRIPTION_MAX];
     if (run->ending)
         return;
     run->ending = ending;
+    if (strcmp(ending, "processes") == 0)
+        return;
     run->cpu = processes_measure(run->keeper.pid).cpu;
     processes_describe(run->keeper.pid, text, sizeof text);
     tell(run, "diagnosis", text, strlen(text));
@@ -95,7 +101,8 @@ static void input_flush(struct run *run)
 {
     if (run->input_length > 0) {
         ssize_t put = write(run->ends.input, run->input, run->input_length);
-        if (put < 0 && errno != EAGAIN && errno != EINTR) { /* the program closed its stdin: not our affair */
+        if (put < 0 && errno != EAGAIN &&
+            errno != EINTR) { /* the program closed its stdin: not our affair */
             ends_close_input(&run->ends);
             put = (ssize_t)run->input_length;
         }
@@ -137,7 +144,8 @@ static bool marker_found(struct heard *heard, const struct record *marker)
     if (!marker->data)
         return true;
     char *start = heard->data ? heard->data + heard->searched : NULL;
-    char *place = start ? memmem(start, heard->length - heard->searched, marker->data, marker->length) : NULL;
+    char *place =
+        start ? memmem(start, heard->length - heard->searched, marker->data, marker->length) : NULL;
     if (place)
         heard->searched = (size_t)(place - heard->data) + marker->length;
     return place;
@@ -173,7 +181,8 @@ static void host_obey(struct run *run)
         act(run, ACTION_SIGNAL, &record);
     else if (record_is(&record, "resize"))
         act(run, ACTION_RESIZE, &record);
-    else if (record_is(&record, "shut")) /* nobody reads this stream any more: the program gets SIGPIPE */
+    else if (record_is(&record,
+                       "shut")) /* nobody reads this stream any more: the program gets SIGPIPE */
         ends_close_output(&run->ends, atoi(record.data) - 1);
     record_free(&record);
 }
@@ -243,9 +252,21 @@ static void report_take(struct run *run)
     record_free(&record);
 }
 
+static size_t machine_processes(void)
+{
+    struct sysinfo info;
+    return sysinfo(&info) == 0 ? info.procs : 0;
+}
+
+/* Look at memory and processes now and then, and at once when many processes have come up. */
 static void limits_check(struct run *run)
 {
     const struct limits *limits = &run->job->limits;
+    bool crowd =
+        limits->processes && machine_processes() > run->machine_processes + limits->processes;
+    if (now() - run->measured < MEASURE_MS / 1e3 && !crowd)
+        return;
+    run->measured = now();
     struct usage usage = processes_measure(run->keeper.pid);
     if (limits->memory && usage.memory > limits->memory)
         stop(run, "memory");
@@ -257,7 +278,8 @@ static void limits_check(struct run *run)
         stop(run, "quiet");
 }
 
-/* Kill what is left. In a PID namespace the keeper's death is everybody's; without one the orphans fall to us. */
+/* Kill what is left. In a PID namespace the keeper's death is everybody's; without one the orphans
+ * fall to us. */
 static void kill_all(struct run *run)
 {
     kill(run->keeper.pid, SIGKILL);
@@ -268,7 +290,7 @@ static void kill_all(struct run *run)
             continue;
 }
 
-/* Wait for what happens next, at most MEASURE_MS. */
+/* Wait for what happens next, at most GLANCE_MS. */
 static void wait_and_serve(struct run *run)
 {
     struct pollfd polled[] = {
@@ -278,7 +300,7 @@ static void wait_and_serve(struct run *run)
         {run->input_length > 0 || run->input_ending ? run->ends.input : -1, POLLOUT, 0},
         {run->channel, POLLIN, 0},
     };
-    if (poll(polled, sizeof polled / sizeof *polled, MEASURE_MS) < 0)
+    if (poll(polled, sizeof polled / sizeof *polled, GLANCE_MS) < 0)
         return;
     for (int which = 0; which < 2; which++)
         if (polled[1 + which].revents)
@@ -300,7 +322,8 @@ static void drain(struct run *run)
     run->ends.slave = -1;
     double deadline = now() + DRAIN_SECONDS;
     while ((run->ends.output[0] >= 0 || run->ends.output[1] >= 0) && now() < deadline) {
-        struct pollfd polled[] = {{run->ends.output[0], POLLIN, 0}, {run->ends.output[1], POLLIN, 0}};
+        struct pollfd polled[] = {{run->ends.output[0], POLLIN, 0},
+                                  {run->ends.output[1], POLLIN, 0}};
         if (poll(polled, 2, MEASURE_MS) <= 0)
             continue;
         for (int which = 0; which < 2; which++)
@@ -321,7 +344,8 @@ static bool run_start(struct run *run, const struct keeper_options *options, con
     }
     ends_started(&run->ends);
     input_append(run, run->job->input ? run->job->input : "", run->job->input_length);
-    run->started = run->progress = now();
+    run->started = run->progress = run->measured = now();
+    run->machine_processes = machine_processes();
     return true;
 }
 
@@ -344,13 +368,9 @@ bool run_execute(int channel, struct job *job, const struct keeper_options *opti
         return false;
     }
     if (run_start(&run, options, scratch)) {
-        double measured = now();
         while (!run.ending && !run.host_gone) {
             wait_and_serve(&run);
-            if (now() - measured < MEASURE_MS / 1e3)
-                continue;
             limits_check(&run);
-            measured = now();
         }
         kill_all(&run);
         restored = ends_restored(&run.ends);
@@ -363,8 +383,9 @@ bool run_execute(int channel, struct job *job, const struct keeper_options *opti
     if (rmdir(scratch) != 0)
         scratch_remove(scratch);
     char result[128];
-    snprintf(result, sizeof result, "%s %d %.6f %.6f %zu %zu %c", run.ending ? run.ending : "escaped", run.code, wall,
-             run.cpu, run.left, run.steps_done, restored);
+    snprintf(result, sizeof result, "%s %d %.6f %.6f %zu %zu %c",
+             run.ending ? run.ending : "escaped", run.code, wall, run.cpu, run.left, run.steps_done,
+             restored);
     tell(&run, "result", result, strlen(result));
     for (int which = 0; which < 2; which++)
         free(run.heard[which].data);

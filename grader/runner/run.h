@@ -5,7 +5,8 @@
 #include "job.h"
 #include "keeper.h"
 
-/* Records go to and come from `channel`. False when the host is gone: nothing is left to be done then. */
+/* Records go to and come from `channel`. False when the host is gone: nothing is left to be done
+ * then. */
 bool run_execute(int channel, struct job *job, const struct keeper_options *options);
 
 #endif

@@ -1,0 +1,187 @@
+/* A program that does what the runner's tests ask of it, well or badly: program ACTION [ARGUMENT].
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static void forever(void)
+{
+    for (;;)
+        pause();
+}
+
+static void copy(void)
+{
+    static char buffer[65536];
+    ssize_t got;
+    while ((got = read(0, buffer, sizeof buffer)) > 0)
+        if (write(1, buffer, (size_t)got) != got)
+            exit(1);
+}
+
+static void say(const char *text)
+{
+    if (write(1, text, strlen(text)) < 0)
+        exit(1);
+}
+
+static void handler(int number)
+{
+    char text[32];
+    if (number == SIGWINCH) {
+        struct winsize size;
+        ioctl(0, TIOCGWINSZ, &size);
+        snprintf(text, sizeof text, "size %u %u\n", size.ws_row, size.ws_col);
+        say(text);
+        return;
+    }
+    snprintf(text, sizeof text, "signal %d\n", number);
+    say(text);
+    _exit(40 + number);
+}
+
+static void lines_answer(void)
+{
+    char line[256];
+    say("ready\n");
+    while (fgets(line, sizeof line, stdin)) {
+        printf("got %s", line);
+        fflush(stdout);
+    }
+    say("end of input\n");
+}
+
+static void disk_fill(void)
+{
+    static char block[1 << 20];
+    int files = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    for (; files < 100; files++) {
+        char name[16];
+        snprintf(name, sizeof name, "f%d", files);
+        int fd = open(name, O_WRONLY | O_CREAT, 0600);
+        if (fd < 0)
+            break;
+        while (write(fd, block, sizeof block) > 0)
+            continue;
+        close(fd);
+    }
+}
+
+static void memory_fill(void)
+{
+    for (;;) {
+        size_t size = 8 << 20;
+        char *block = malloc(size);
+        if (!block)
+            forever();
+        memset(block, 1, size);
+        nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    }
+}
+
+/* Children that escape the process group and hold stdout and stderr open. */
+static void leave_daemons(void)
+{
+    for (int i = 0; i < 3; i++)
+        if (fork() == 0) {
+            setsid();
+            if (fork() == 0)
+                forever();
+            _exit(0);
+        }
+    nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+}
+
+static void attack_parent(void)
+{
+    pid_t parent = getppid();
+    kill(parent, SIGKILL);
+    kill(parent, SIGSTOP);
+    long traced = ptrace(PTRACE_ATTACH, parent, 0, 0);
+    int descriptor = open("/dev/vport0p1", O_RDWR);
+    printf("traced %d, channel %d, still here\n", traced == 0, descriptor >= 0);
+}
+
+int main(int argc, char **argv)
+{
+    const char *action = argc > 1 ? argv[1] : "";
+    const char *argument = argc > 2 ? argv[2] : "";
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (!strcmp(action, "exit"))
+        return atoi(argument);
+    if (!strcmp(action, "signal")) {
+        signal(atoi(argument), SIG_DFL);
+        raise(atoi(argument));
+    } else if (!strcmp(action, "show")) {
+        for (int i = 2; i < argc; i++)
+            printf("[%s]", argv[i]);
+        for (char **variable = environ; *variable; variable++)
+            printf("{%s}", *variable);
+    } else if (!strcmp(action, "both")) {
+        say("out");
+        fputs("err", stderr);
+    } else if (!strcmp(action, "copy")) {
+        copy();
+    } else if (!strcmp(action, "lines")) {
+        lines_answer();
+    } else if (!strcmp(action, "signals")) {
+        for (int number = 1; number < 32; number++)
+            signal(number, handler);
+        say("ready\n");
+        forever();
+    } else if (!strcmp(action, "stubborn")) {
+        for (int number = 1; number < 32; number++)
+            signal(number, SIG_IGN);
+        forever();
+    } else if (!strcmp(action, "print")) {
+        for (;;)
+            say("0123456789abcdefghijklmnopqrstuvwxyz\n");
+    } else if (!strcmp(action, "spin")) {
+        for (volatile int i = 0;; i++)
+            continue;
+    } else if (!strcmp(action, "fork")) {
+        for (;;)
+            fork();
+    } else if (!strcmp(action, "memory")) {
+        memory_fill();
+    } else if (!strcmp(action, "disk")) {
+        disk_fill();
+    } else if (!strcmp(action, "daemons")) {
+        leave_daemons();
+    } else if (!strcmp(action, "kill-all")) {
+        kill(-1, SIGKILL);
+        say("alive\n");
+    } else if (!strcmp(action, "attack")) {
+        attack_parent();
+    } else if (!strcmp(action, "write")) {
+        FILE *file = fopen(argument, "w");
+        if (!file || fputs("written", file) < 0 || fclose(file) != 0)
+            printf("%s\n", strerror(errno));
+    } else if (!strcmp(action, "link")) {
+        return symlink(argument, "link") != 0;
+    } else if (!strcmp(action, "read")) {
+        int fd = open(argument, O_RDONLY);
+        return fd < 0 ? errno : (dup2(fd, 0), copy(), 0);
+    } else if (!strcmp(action, "terminal")) {
+        struct termios settings;
+        printf("%d%d%d\n", isatty(0), isatty(1), isatty(2));
+        handler(SIGWINCH);
+        tcgetattr(0, &settings);
+        cfmakeraw(&settings);
+        tcsetattr(0, TCSANOW, &settings);
+    }
+    return 0;
+}
