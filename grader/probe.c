@@ -88,6 +88,21 @@ static void machine_start(const struct kvm_sregs *sregs, const void *code, size_
         fail("the registers are refused");
 }
 
+/* The reasons that a KVM gives for what it does not know. */
+static const char *reason_name(uint32_t reason)
+{
+    switch (reason) {
+    case KVM_EXIT_SHUTDOWN:
+        return " (shutdown)";
+    case KVM_EXIT_FAIL_ENTRY:
+        return " (entry failed)";
+    case KVM_EXIT_INTERNAL_ERROR:
+        return " (internal error)";
+    default:
+        return "";
+    }
+}
+
 /* Run to the next exit; it must be an OUT of `value` to `port`, or HLT where value is -1. */
 static void expect(int port, int value)
 {
@@ -102,7 +117,8 @@ static void expect(int port, int value)
     if (out)
         printf("the guest says %d on port %d, not %d on %d\n", said, run->io.port, value, port);
     else
-        printf("KVM_RUN ends with exit reason %u\n", run->exit_reason);
+        printf("KVM_RUN ends with exit reason %u%s\n", run->exit_reason,
+               reason_name(run->exit_reason));
     exit(1);
 }
 
