@@ -17,6 +17,11 @@ LIB_NAMES    := $(basename $(notdir $(wildcard os-1k/lib/*.c)))
 KERNEL_PARTS := $(addprefix $(OS_OUT)/kernel/,$(addsuffix .o,$(KERNEL_NAMES) sched)) \
 	$(LIB_NAMES:%=$(OS_OUT)/lib/%.o)
 
+# How sched.c is compiled, for those who compile it elsewhere.
+.PHONY: os-flags
+os-flags:
+	@echo '$(CC) $(OS_FLAGS) $(call quiet-todo,$(SCHED))'
+
 .PHONY: kernel
 kernel: $(OS_OUT)/kernel.elf
 	@echo $<
@@ -44,8 +49,8 @@ $(OS_OUT)/kernel/%.o: $(OS_OUT)/kernel/%.c
 $(OS_OUT)/kernel/%.o: os-1k/kernel/%.asm $(BUILD)/abi.inc $(OS_OUT)/flags
 	@nasm -f elf32 -I $(BUILD)/ $< -o $@
 
-$(OS_OUT)/kernel/sched.o: $(SCHED) $(OS_OUT)/flags
-	@$(CC) $(OS_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@
+$(OS_OUT)/kernel/sched.o: $(call solved,$(SCHED)) $(OS_OUT)/flags
+	@$(if $(filter %.o,$<),cp $< $@,$(CC) $(OS_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@)
 
 $(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags
 	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
