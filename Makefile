@@ -64,6 +64,15 @@ help:
 #:   make format            puts all C in the kit's style; check-format only looks
 #:   make clean             removes build/
 #:
+#: For instructors
+#:   make release           a tarball for learners: skeletons, no solutions; it checks itself
+#:   make handin LAB=3      (for learners, too) packs the lab's files with the kit's version and the grade
+#:   make grade-class LAB=3 SUBMISSIONS=folder
+#:                          grades every hand-in of a folder in the lab VM; goes on where it was
+#:                          interrupted; JOBS=n at a time; ends with a page, a CSV and the reports
+#:   make adapters LAB=3    bundles for Gradescope, Autolab and GitHub Classroom
+#:   make cheats            hostile modules against the grader: none may gain a point
+#:
 #: Choices, for lab, run and grade
 #:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs. BACKEND=kvm or vm
 #:   says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
@@ -91,6 +100,7 @@ demo:
 	@$(PYTHON) -m grader.play demo $(CHOICE)
 
 diff: need-lab
+	@test -e solutions/$(MODULE_$(LAB)) || { echo "The solutions are not part of a release." >&2; exit 2; }
 	@git --no-pager diff --no-index \
 	    labs/$(MODULE_$(LAB)) solutions/$(MODULE_$(LAB)) || test $$? = 1
 
@@ -106,6 +116,7 @@ bench:
 	@$(PYTHON) -m grader.bench $(if $(BACKEND),--backend $(BACKEND))
 
 test:
+	@test -e grader/kit_tests.py || { echo "A release has no tests of its own: make grade" >&2; exit 2; }
 	@$(SETUP) build grade vm test
 	@$(PYTHON) -m grader.kit_tests
 
@@ -121,6 +132,32 @@ check-format:
 
 clean:
 	rm -rf $(BUILD)
+
+# ------------------------------------------------------------------ for instructors
+
+.PHONY: release handin grade-class adapters cheats
+
+release:
+	@$(SETUP) build grade vm
+	@$(PYTHON) -m grader.classroom.release $(if $(BACKEND),--backend $(BACKEND))
+
+handin: need-lab
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.classroom.handin --lab $(LAB) $(if $(NAME),--name "$(NAME)") \
+	    $(if $(BACKEND),--backend $(BACKEND))
+
+grade-class: need-lab
+	@$(SETUP) build grade vm
+	@$(PYTHON) -m grader.classroom.grade_class --lab $(LAB) --submissions "$(SUBMISSIONS)" \
+	    $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))
+
+adapters: need-lab
+	@$(SETUP) build grade vm
+	@$(PYTHON) -m grader.adapters --lab $(LAB)
+
+cheats:
+	@$(SETUP) build grade vm
+	@$(PYTHON) -m grader.cheats $(if $(LAB),--lab $(LAB)) $(if $(BACKEND),--backend $(BACKEND))
 
 .PHONY: need-lab
 need-lab:

@@ -1,0 +1,142 @@
+"""`make release`: the kit as learners get it, a tarball that has passed its own check.
+
+In the place of solutions/*.c stand their objects, so that a learner who is stuck in lab 2 can go on with
+lab 3: `make` uses an object where there is no source. labs/ holds fresh skeletons, whatever lies there now.
+Left out are mutants, cheats, the kit's own tests, the instructor's tools and text, and all history.
+
+    build/release/mini-kvm-labs-VERSION.tar.gz
+
+Exit status: 0 the tarball is good; 1 it failed its check and is not there; 2 it can't be made here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from grader.build import build_os, make_text
+from grader.classroom.release_check import check
+from grader.classroom.version import kit_version, tracked_files
+from grader.course import BUILD, LABS, ROOT
+from grader.skeletons import skeleton
+
+# What a release is made of, by the beginning of a file's path; and what of that is not for learners.
+FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitignore",
+                "common/", "guests/", "os-1k/", "grader/", "handouts/")
+NOT_FOR_LEARNERS = (
+    "common/tests/", "os-1k/tests/",
+    "grader/tests/", "grader/kit_tests.py",
+    "grader/mutants", "grader/cheats", "grader/alternatives", "grader/other_ways",
+    "grader/adapters/", "grader/classroom/",
+    "handouts/instructors.md", "handouts/instructors.html",
+)
+# Of the instructor's tools a learner needs these: `make handin`.
+ALSO = ("grader/classroom/__init__.py", "grader/classroom/version.py", "grader/classroom/handin.py")
+
+
+def released_files() -> list[str]:
+    """The tracked files that a release has as they are."""
+    return [name for name in tracked_files()
+            if name in ALSO or name.startswith(FOR_LEARNERS) and not name.startswith(NOT_FOR_LEARNERS)]
+
+
+def stage(folder: Path, version: str) -> None:
+    """Lays out the release in `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in released_files():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    (folder / "grader" / "VERSION").write_text(f"{version}\n")
+    for lab in LABS.values():
+        for solution, target in zip(lab.solution_files(), lab.learner_files()):
+            learner = folder / target.relative_to(ROOT)
+            learner.parent.mkdir(parents=True, exist_ok=True)
+            learner.write_text(skeleton(solution.read_text(), solution.name))
+        write_objects(lab.number, folder)
+
+
+def write_objects(lab: int, folder: Path) -> None:
+    """The objects of a lab's solution, without names or lines for a debugger."""
+    module, *kernel_modules = LABS[lab].solution_files()
+    target = (folder / module.relative_to(ROOT)).with_suffix(".o")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    words = make_text("vmm-flags", {"LAB": str(lab), "SOLUTION": "1"}).split()
+    words.remove("-g")
+    _execute([*words, "-c", str(module.relative_to(ROOT)), "-o", str(target)])
+    objects = [target]
+    if kernel_modules:
+        out = BUILD / "release" / "os-1k"
+        build_os(out=out)
+        objects.append(target.with_name(kernel_modules[0].name).with_suffix(".o"))
+        shutil.copy(out / "kernel" / objects[-1].name, objects[-1])
+    for path in objects:
+        _execute(["strip", "--strip-unneeded", "--remove-section=.comment", str(path)])
+
+
+def _execute(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        raise SystemExit(f"{shlex.join(command)} failed:\n{done.stdout}")
+
+
+def pack(folder: Path, tarball: Path) -> None:
+    """A tarball of `folder` that depends on nothing but the files' names, content and rights."""
+    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = ""
+        entry.mtime = 0
+        entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+        return entry
+
+    unpacked = io.BytesIO()
+    with tarfile.open(fileobj=unpacked, mode="w") as archive:
+        archive.add(folder, folder.name, filter=plain)
+    tarball.write_bytes(gzip.compress(unpacked.getvalue(), mtime=0))
+
+
+def make_release(labs: list[int], backend: str) -> Path:
+    """The tarball, good or gone. Raises SystemExit where it is not good."""
+    version = kit_version()
+    name = f"mini-kvm-labs-{version}"
+    folder = BUILD / "release" / name
+    tarball = folder.with_name(f"{name}.tar.gz")
+    unchecked = folder.with_name(f"{name}.unchecked")
+    tarball.unlink(missing_ok=True)
+    stage(folder, version)
+    pack(folder, unchecked)
+    shutil.rmtree(folder)
+    print(f"made {name}; now its check", flush=True)
+    found = check(unchecked, labs, backend)
+    if found:
+        unchecked.unlink()
+        raise SystemExit("The release is not good:\n" + "\n".join(f"  {fault}" for fault in found))
+    unchecked.rename(tarball)
+    return tarball
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make release", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labs", type=int, nargs="*", choices=LABS, default=list(LABS), metavar="N",
+                        help="grade only these labs in the check")
+    parser.add_argument("--backend", default="", help="where the check grades: auto, kvm or vm")
+    arguments = parser.parse_args()
+    if not tracked_files():
+        print("A release is made from a clone with its history: git tells which files belong to the kit.",
+              file=sys.stderr)
+        return 2
+    tarball = make_release(arguments.labs, arguments.backend)
+    print(f"{tarball.relative_to(ROOT)}: {tarball.stat().st_size / 1024:.0f} KB, checked")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

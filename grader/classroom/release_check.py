@@ -1,0 +1,85 @@
+"""Whether a release is fit to be handed out: unpacked in an empty folder, it is used as a learner would.
+
+No answer is inside; every lab builds; each skeleton grades 0, and with the solution in its place 100.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from grader import labs as graded_labs
+from grader.build import clean_environment
+from grader.classroom.answers import leaks
+from grader.course import LABS, ROOT, Lab
+
+TIMEOUT = 3600.0  # seconds for one command; a machine may be slow
+MAY_HAVE = {"Makefile", "README.md", "LICENSE", ".clang-format", ".gitignore", "labs", "solutions", "common",
+            "guests", "os-1k", "grader", "handouts"}
+
+
+def check(tarball: Path, labs: list[int], backend: str) -> list[str]:
+    """What is wrong with the release, a sentence each; grades only `labs`."""
+    with tempfile.TemporaryDirectory(prefix="mini-kvm-release-") as name:
+        with tarfile.open(tarball) as archive:
+            archive.extractall(name)  # our own archive, made a moment ago
+        folders = list(Path(name).iterdir())
+        if len(folders) != 1:
+            return ["the tarball has more than one folder at its top"]
+        return [*_content(folders[0]), *_work(folders[0], labs, backend)]
+
+
+def _content(folder: Path) -> Iterator[str]:
+    """What is in it that must not be, or the other way round."""
+    for path in sorted(folder.iterdir()):
+        if path.name not in MAY_HAVE:
+            yield f"{path.name} is no part of a release"
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_symlink():
+            yield f"{name} is a link"
+        if name.parts[0] == "solutions" and path.is_file() and path.suffix != ".o":
+            yield f"{name} is a solution's source"
+        if path.name in (".git", "mutants", "cheats", "instructors.md"):
+            yield f"{name} is not for learners"
+    yield from leaks(folder)
+
+
+def _work(folder: Path, labs: list[int], backend: str) -> Iterator[str]:
+    """What does not work for a learner."""
+    for lab in LABS.values():
+        done = _execute(folder, ["make", "vmm", f"LAB={lab.number}"])
+        if done.returncode != 0 or done.stderr:
+            yield f"make vmm LAB={lab.number}: {done.stderr.strip() or done.stdout.strip()}"
+    for number in [number for number in labs if number in graded_labs.NUMBERS]:
+        yield from _expect_score(folder, LABS[number], backend, "the skeleton", 0)
+        for solution, target in zip(LABS[number].solution_files(), LABS[number].learner_files()):
+            shutil.copy(solution, folder / target.relative_to(ROOT))
+        yield from _expect_score(folder, LABS[number], backend, "the solution", 100)
+
+
+def _expect_score(folder: Path, lab: Lab, backend: str, what: str, score: int) -> Iterator[str]:
+    command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab.number)]
+    done = _execute(folder, command + (["--backend", backend] if backend else []))
+    results = folder / "build" / "grade" / f"lab{lab.number}" / "results.json"
+    try:
+        got = json.loads(results.read_text())["score"]
+    except (OSError, ValueError, KeyError):
+        yield (f"lab {lab.number}: {what} could not be graded:\n"
+               + "\n".join((done.stdout + done.stderr).splitlines()[-20:]))
+        return
+    print(f"  lab {lab.number}: {what} scores {got}", flush=True)
+    if got != score:
+        yield f"lab {lab.number}: {what} scores {got}, not {score}"
+
+
+def _execute(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, env=clean_environment(), text=True, errors="replace",
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=TIMEOUT)
