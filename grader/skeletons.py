@@ -168,14 +168,15 @@ def drifts() -> list[str]:
 
 
 def _without_twin(lab: Lab, numbers: list[str]) -> list[str]:
-    """Exercises that solution, handout and grader don't share. A lab that has neither handout nor graded
-    tests is still in the making."""
-    solution, handout = f"solutions/{lab.folder}", str(lab.handout.relative_to(ROOT))
-    graded = labs.load(lab.number).exercises() if lab.number in labs.NUMBERS else []
-    if not graded and not lab.handout.exists():
-        return []
-    return (_unequal(solution, numbers, handout, handout_exercises(lab))
-            + _unequal(solution, numbers, f"grader/labs/lab{lab.number}.py", graded))
+    """Exercises that solution, handout and graded tests don't share. A lab in the making may have no handout
+    or no graded tests at all."""
+    solution, found = f"solutions/{lab.folder}", []
+    if lab.handout.exists():
+        found += _unequal(solution, numbers, str(lab.handout.relative_to(ROOT)), handout_exercises(lab))
+    if lab.number in labs.NUMBERS:
+        found += _unequal(solution, numbers, f"grader/labs/lab{lab.number}.py",
+                          labs.load(lab.number).exercises())
+    return found
 
 
 def _unequal(name: str, numbers: list[str], other_name: str, others: list[str]) -> list[str]:

@@ -1,0 +1,68 @@
+"""The score can be trusted at its two ends: every solution has all points, however it was built, and every
+skeleton has none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+from grader import labs
+from grader.course import BUILD, LABS, ROOT
+from grader.skeletons import skeleton
+
+FULL_SCORE, LESS, CANNOT_GRADE = 0, 1, 3  # exit statuses of `grader grade`
+
+
+class Grades(unittest.TestCase):
+    def grade(self, lab: int, name: str, *options: str) -> tuple[int, float, str]:
+        """Grades a lab: exit status, score, and what was printed."""
+        results = BUILD / "tests" / "grades" / f"lab{lab}-{name}"
+        command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab), "--results", str(results),
+                   *options]
+        done = subprocess.run(command, cwd=ROOT, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        if done.returncode == CANNOT_GRADE:
+            self.skipTest(f"lab {lab} can't be graded here: {done.stdout.strip().splitlines()[-1]}")
+        return done.returncode, json.loads((results / "results.json").read_text())["score"], done.stdout
+
+    def full_score(self, name: str, *options: str, first: int = 1) -> None:
+        """The solutions of all labs from `first` on have all points."""
+        for lab in labs.NUMBERS:
+            if lab >= first:
+                with self.subTest(lab=lab):
+                    status, score, said = self.grade(lab, name, "--solution", *options)
+                    self.assertEqual((status, score), (FULL_SCORE, 100), said)
+
+    def test_solutions_with_gcc(self) -> None:
+        self.full_score("gcc", "--cc", "gcc")
+
+    def test_solutions_with_clang(self) -> None:
+        self.full_score("clang", "--cc", "clang")
+
+    def test_solutions_with_address_and_undefined_behaviour_sanitizers(self) -> None:
+        self.full_score("address", "--sanitize", "address,undefined")
+
+    def test_solutions_with_thread_sanitizer(self) -> None:
+        self.full_score("thread", "--sanitize", "thread", first=3)
+
+    def fresh_skeleton(self, lab: int) -> Path:
+        """The skeleton of a lab's module, whatever stands in labs/."""
+        solution = LABS[lab].solution_files()[0]
+        module = BUILD / "tests" / "skeletons" / solution.name
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text(skeleton(solution.read_text(), solution.name))
+        return module
+
+    def test_skeletons_have_no_points_and_name_their_first_exercise(self) -> None:
+        for lab in labs.NUMBERS:
+            with self.subTest(lab=lab):
+                status, score, said = self.grade(lab, "skeleton", "--module", str(self.fresh_skeleton(lab)))
+                self.assertEqual((status, score), (LESS, 0), said)
+                self.assertIn(f"Next: exercise {lab}.1 ", said)
+
+
+if __name__ == "__main__":
+    unittest.main()
