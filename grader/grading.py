@@ -22,6 +22,8 @@ from grader.runs import CannotGrade, Result
 
 JOBS_MAX = 4
 
+Pick = Callable[[Sequence[str]], Backend]      # finds the back end for kinds of guest
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -34,7 +36,7 @@ class Choice:
     module: Optional[Path] = None
     sanitize: str = ""
     cc: str = ""
-    backend: str = ""
+    backend: str = "auto"
     folder: Optional[Path] = None    # for results; else build/grade/labN
 
     def command(self, lab: int, wanted: str) -> str:
@@ -44,7 +46,7 @@ class Choice:
         words += ["FROM=mine"] if self.from_mine else []
         for name, value in (("MODULE", self.module), ("SANITIZE", self.sanitize), ("CC", self.cc),
                             ("BACKEND", self.backend)):
-            words += [f"{name}={value}"] if value else []
+            words += [f"{name}={path_text(value)}"] if value and value != "auto" else []
         return " ".join(words)
 
 
@@ -117,7 +119,7 @@ def results_folder(lab: Lab, choice: Choice) -> Path:
     return choice.folder or BUILD / "grade" / f"lab{lab.number}"
 
 
-def grade(lab: Lab, choice: Choice, pick: Callable[[Sequence[str]], Backend]) -> Report:
+def grade(lab: Lab, choice: Choice, pick: Pick) -> Report:
     """Grades the chosen tests. `pick` finds the back end for what they need. Raises CannotGrade."""
     start = time.monotonic()
     tests = lab.select(choice.wanted)

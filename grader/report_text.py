@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from grader.course import LABS
 from grader.grading import Graded, Report, path_text
@@ -109,6 +109,12 @@ def _score(report: Report) -> str:
     if report.cannot:
         return "No score: not all tests could be run here."
     return f"Score: {report.score} of {report.possible}"
+
+
+def total_line(reports: Sequence[Report]) -> str:
+    """All labs in a line."""
+    points = ", ".join(f"lab {r.lab.number}: {'cannot' if r.cannot else r.score}" for r in reports)
+    return f"All labs: {points}"
 
 
 def save(report: Report) -> None:

@@ -50,6 +50,11 @@ struct falsified {
     struct kvm_run *kvm_run;
 };
 
+/*
+ * ThreadSanitizer's own threads call these functions too, and must not be watched there.
+ */
+#define UNWATCHED __attribute__((no_sanitize("thread")))
+
 static struct falsified falsified;
 static struct call calls[CALLS_MAX];
 static size_t call_count;
@@ -66,7 +71,7 @@ static inline const struct call *call_find(unsigned long request)
     return NULL;
 }
 
-static void call_record(unsigned long request, void *argument, long result)
+UNWATCHED static void call_record(unsigned long request, void *argument, long result)
 {
     if (call_count == CALLS_MAX)
         return;
@@ -80,13 +85,13 @@ static void call_record(unsigned long request, void *argument, long result)
         call->entries = ((const struct kvm_cpuid2 *)argument)->nent;
 }
 
-static long failed(int error)
+UNWATCHED static long failed(int error)
 {
     errno = error;
     return -1;
 }
 
-int ioctl(int fd, unsigned long request, ...)
+UNWATCHED int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
     long result;
@@ -112,7 +117,7 @@ int ioctl(int fd, unsigned long request, ...)
     return (int)result;
 }
 
-static int kvm_or_file_open(const char *path, int flags, mode_t mode)
+UNWATCHED static int kvm_or_file_open(const char *path, int flags, mode_t mode)
 {
     if (strcmp(path, "/dev/kvm") == 0) {
         opened_writable = (flags & O_ACCMODE) == O_RDWR;
@@ -123,7 +128,7 @@ static int kvm_or_file_open(const char *path, int flags, mode_t mode)
 }
 
 #define OPEN_LIKE(name)                                                                            \
-    int name(const char *path, int flags, ...)                                                     \
+    UNWATCHED int name(const char *path, int flags, ...)                                           \
     {                                                                                              \
         va_list arguments;                                                                         \
         va_start(arguments, flags);                                                                \
@@ -135,7 +140,8 @@ static int kvm_or_file_open(const char *path, int flags, mode_t mode)
 OPEN_LIKE(open)
 OPEN_LIKE(open64)
 
-static void *memory_map(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+UNWATCHED static void *memory_map(void *address, size_t bytes, int rights, int flags, int fd,
+                                  off_t offset)
 {
     if (falsified.mmap_error) {
         errno = falsified.mmap_error;
@@ -144,17 +150,17 @@ static void *memory_map(void *address, size_t bytes, int rights, int flags, int 
     return (void *)syscall(SYS_mmap, address, bytes, rights, flags, fd, offset);
 }
 
-void *mmap(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+UNWATCHED void *mmap(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
 {
     return memory_map(address, bytes, rights, flags, fd, offset);
 }
 
-void *mmap64(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+UNWATCHED void *mmap64(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
 {
     return memory_map(address, bytes, rights, flags, fd, offset);
 }
 
-int munmap(void *address, size_t bytes)
+UNWATCHED int munmap(void *address, size_t bytes)
 {
     int result = (int)syscall(SYS_munmap, address, bytes);
 
@@ -162,7 +168,7 @@ int munmap(void *address, size_t bytes)
     return result;
 }
 
-int close(int fd)
+UNWATCHED int close(int fd)
 {
     int result = (int)syscall(SYS_close, fd);
 
