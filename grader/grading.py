@@ -17,7 +17,7 @@ from grader.framework import Lab, Test
 from grader.guests import write_constants
 from grader.judge import Kind, Verdict, judge
 from grader.expectations import Mismatch
-from grader.plan import Plan, Planned
+from grader.plan import Plan, Planned, Programs
 from grader.runs import CannotGrade, Result
 
 JOBS_MAX = 4
@@ -119,14 +119,15 @@ def results_folder(lab: Lab, choice: Choice) -> Path:
     return choice.folder or BUILD / "grade" / f"lab{lab.number}"
 
 
-def grade(lab: Lab, choice: Choice, pick: Pick) -> Report:
-    """Grades the chosen tests. `pick` finds the back end for what they need. Raises CannotGrade."""
+def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = None) -> Report:
+    """Grades the chosen tests. `pick` finds the back end for what they need; `programs`, if given, takes the
+    place of what would be built. Raises CannotGrade."""
     start = time.monotonic()
     tests = lab.select(choice.wanted)
     report = Report(lab, choice, results_folder(lab, choice))
     if not choice.wanted:
         shutil.rmtree(report.folder, ignore_errors=True)
-    plans = _plan(tests, report)
+    plans = _plan(tests, report, programs or BuiltPrograms(lab.number, choice, report.folder))
     if not report.build_error:
         backend = pick(sorted({*lab.needs, *(need for test in tests for need in test.needs)}))
         runs = [planned.run for plan in plans for planned in plan.planned]
@@ -138,10 +139,9 @@ def grade(lab: Lab, choice: Choice, pick: Pick) -> Report:
     return report
 
 
-def _plan(tests: Sequence[Test], report: Report) -> list[Plan]:
+def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Plan]:
     """All tests' plans. Where the learner's module does not build, each test has failed by that."""
     choice = report.choice
-    programs = BuiltPrograms(report.lab.number, choice, report.folder)
     write_constants()
     plans: list[Plan] = []
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grader.framework import Lab
 from grader.outcome import STATUS_DIED, Outcome
 from grader.plan import Plan, Planned
-from grader.runs import Step
+from grader.runs import Ending, Step
 from grader.values import letters
 
 lab = Lab(2, "hypercalls", needs=("real",))
@@ -264,6 +264,9 @@ def _getchar_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.hung and o.stdout == "",
                 "The guest never gets a character. Is the answer written into the data of the IN? At the OUT "
                 "there is nothing to answer: the guest reads it with the IN that follows.")
+    run.symptom(lambda o: o.result.ending in (Ending.WALL, Ending.OUTPUT),
+                "The guest gets characters that nobody typed. At the OUT there is nothing to answer: the "
+                "guest reads with the IN that follows, and that exit's data must hold the character.")
     run.symptom(ate_half,
                 "About half of the characters got lost: one is taken at the OUT, and another at the IN. "
                 "Only the IN may take one.")

@@ -210,8 +210,8 @@ static inline long kernel(int fd, unsigned long request, void *argument)
     return syscall(SYS_ioctl, fd, request, argument);
 }
 
-/* A VM with 1 MB of RAM and one vCPU, made without the module, for what comes after 1.3. */
-static inline void start_created(struct vm *vm, struct vcpu *vcpu)
+/* A VM with 1 MB of RAM and no vCPU, made without the module. */
+static inline void start_vm(struct vm *vm, struct vcpu *vcpu)
 {
     start_empty(vm, vcpu);
     vm->kvm_fd = (int)syscall(SYS_openat, AT_FDCWD, "/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -222,13 +222,20 @@ static inline void start_created(struct vm *vm, struct vcpu *vcpu)
                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     struct kvm_userspace_memory_region region = {.memory_size = vm->ram_bytes,
                                                  .userspace_addr = (uintptr_t)vm->ram};
-    kernel(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+    ck_assert_msg(kernel(vm->fd, KVM_SET_USER_MEMORY_REGION, &region) == 0,
+                  "the grader's own VM could not be created: see make doctor");
+}
+
+/* The same with its vCPU, for what comes after 1.3. */
+static inline void start_created(struct vm *vm, struct vcpu *vcpu)
+{
+    start_vm(vm, vcpu);
     vcpu->fd = (int)kernel(vm->fd, KVM_CREATE_VCPU, NULL);
     vcpu->run_bytes = (size_t)kernel(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
     vcpu->run = (struct kvm_run *)syscall(SYS_mmap, NULL, vcpu->run_bytes, PROT_READ | PROT_WRITE,
                                           MAP_SHARED, vcpu->fd, 0);
     ck_assert_msg(vcpu->fd >= 0 && vcpu->run != MAP_FAILED,
-                  "the grader's own VM could not be created: see make doctor");
+                  "the grader's own vCPU could not be created: see make doctor");
     falsified.kvm_run = vcpu->run;
 }
 

@@ -175,22 +175,13 @@ END_TEST
 
 /* ------------------------------------------------------------------ 1.3 vcpu_create */
 
-/* A VM with RAM and no vCPU, without the module. */
-static void start_vm(struct vm *vm, struct vcpu *vcpu)
-{
-    start_created(vm, vcpu);
-    syscall(SYS_munmap, vcpu->run, vcpu->run_bytes);
-    syscall(SYS_close, vcpu->fd);
-    vcpu_init(vcpu, 0, 1 + (int)(unit_random() % 3), vm, &guest);
-    falsified = (struct falsified){0};
-}
-
 START_TEST(creates_vcpu)
 {
     struct vm vm;
     struct vcpu vcpu;
 
     start_vm(&vm, &vcpu);
+    vcpu.index = 1 + (int)(unit_random() % 3);
     ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0");
     ck_assert_msg(vcpu.fd >= 0, "vcpu_create leaves vcpu->fd without a descriptor");
     const struct call *call = call_find(KVM_CREATE_VCPU);
@@ -264,6 +255,9 @@ static void check_state(uint32_t base, const struct kvm_sregs *sregs, const stru
         ck_assert_msg(segment->selector == base >> 4,
                       "%s has selector 0x%x instead of 0x%x: base is selector << 4 in real mode",
                       segments[i].name, segment->selector, base >> 4);
+        ck_assert_msg(segment->type == (i == 0 ? 11 : 3),
+                      "%s has type %u instead of %u: Intel's processors refuse the entry",
+                      segments[i].name, segment->type, i == 0 ? 11 : 3);
         ck_assert_msg(segment->limit == 0xffff && segment->present && segment->s && !segment->g,
                       "%s is no segment of 64 KB any more: limit 0x%x, present %u, s %u, g %u",
                       segments[i].name, segment->limit, segment->present, segment->s, segment->g);
