@@ -93,3 +93,30 @@ $(OS_OUT)/user/%.o: $(USER)/%.c $(OS_OUT)/flags
 
 .SECONDARY:
 -include $(wildcard $(OS_OUT)/*/*.d)
+
+# ------------------------------------------------------------------ tests on the host
+#
+# The parts of the kernel that need no processor of their own, under sanitizers. Their mem- and
+# str- functions are renamed, or they would take the place of the host's.
+
+OS_TESTS   := $(BUILD)/os-1k-tests
+PURE_PARTS := os-1k/kernel/archive.c os-1k/kernel/pages.c os-1k/kernel/queue.c $(wildcard os-1k/lib/*.c)
+HOST_FLAGS := -std=gnu11 -O1 -g $(WARNINGS) -Wno-pointer-to-int-cast -Wno-int-to-pointer-cast \
+	-fno-builtin -fno-sanitize-recover=all -Icommon/vmm -Ios-1k/lib -Ios-1k/kernel
+RENAMES    := $(foreach name,memcpy memset memcmp strlen strcmp,-D$(name)=os_$(name))
+FUZZ_CC    ?= $(or $(shell command -v clang),$(shell command -v clang-14),clang)
+
+$(OS_TESTS)/parts: os-1k/tests/parts.c $(PURE_PARTS) $(wildcard os-1k/*/*.h)
+	@mkdir -p $(@D)/objects
+	@for part in $(PURE_PARTS); do $(CC) $(HOST_FLAGS) -fsanitize=address,undefined $(RENAMES) \
+	    -c $$part -o $(@D)/objects/$$(basename $$part .c).o || exit 1; done
+	@$(CC) $(HOST_FLAGS) -fsanitize=address,undefined $< $(@D)/objects/*.o -o $@ \
+	    $$(pkg-config --cflags --libs check)
+
+$(OS_TESTS)/fuzz-archive: os-1k/tests/fuzz_archive.c os-1k/kernel/archive.c os-1k/lib/string.c
+	@mkdir -p $(@D)
+	@$(FUZZ_CC) $(HOST_FLAGS) $(RENAMES) -fsanitize=fuzzer,address,undefined $^ -o $@
+
+$(OS_TESTS)/fuzz-elf: os-1k/tests/fuzz_elf.c solutions/lab6-1k-os/boot.c
+	@mkdir -p $(@D)
+	@$(FUZZ_CC) $(HOST_FLAGS) -fsanitize=fuzzer,address,undefined $^ -o $@

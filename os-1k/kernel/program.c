@@ -1,5 +1,5 @@
 /* program.c - loads a program from its ELF file into an address space. */
-#include "elf.h"
+#include "elf32.h"
 #include "kernel.h"
 
 /* Loads one segment page by page. Pages of two segments never meet: their rights would mix. */

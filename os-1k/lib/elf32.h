@@ -1,4 +1,4 @@
-/* elf.h - the parts of an ELF32 file that a loader needs (System V ABI, "Object Files"). */
+/* elf32.h - the parts of an ELF32 file that a loader needs (System V ABI, "Object Files"). */
 #pragma once
 
 #include <stdint.h>
