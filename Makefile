@@ -101,8 +101,9 @@ demo:
 
 diff: need-lab
 	@test -e solutions/$(MODULE_$(LAB)) || { echo "The solutions are not part of a release." >&2; exit 2; }
-	@git --no-pager diff --no-index \
-	    labs/$(MODULE_$(LAB)) solutions/$(MODULE_$(LAB)) || test $$? = 1
+	@for file in $(MODULE_$(LAB)) $(KERNEL_MODULE_$(LAB)); do \
+	    diff -u --color=auto labs/$$file solutions/$$file || test $$? = 1 || exit 2; \
+	done
 
 skeletons:
 	@$(PYTHON) -m grader.skeletons $(if $(FORCE),--force)
