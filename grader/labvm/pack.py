@@ -95,7 +95,7 @@ def _closure(path: str, _changed: Tuple[int, int]) -> Tuple[str, ...]:
         try:
             elf = _Elf(file)
             needed, own = elf.dynamic()
-        except (ValueError, struct.error, IndexError, OSError):
+        except (ValueError, struct.error, IndexError, OverflowError, OSError):
             return  # not an ELF file, or a broken one: the lab VM's kernel will say so
         interpreter = elf.interpreter()
         if interpreter:

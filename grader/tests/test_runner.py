@@ -97,12 +97,12 @@ class RunnerTests:
 
     def test_limits(self) -> None:
         self.check_all(
-            (do("print", limits=replace(SHORT, output=100_000)), Ending.OUTPUT, 0),
+            (do("print", limits=Limits(output=100_000)), Ending.OUTPUT, 0),
             (do("stubborn", limits=SHORT), Ending.QUIET, 0),
             (do("spin", limits=SHORT), Ending.QUIET, 0),
             (do("print", limits=Limits(wall=0.5, output=10 ** 10)), Ending.WALL, 0),
             (do("memory", limits=Limits(memory=100 * MIB)), Ending.MEMORY, 0),
-            (do("fork", limits=SHORT), Ending.PROCESSES, 0))
+            (do("fork"), Ending.PROCESSES, 0))
 
     def test_output_is_cut_at_its_limit(self) -> None:
         result = self.run_one(do("print", limits=Limits(output=12345)))
@@ -114,7 +114,7 @@ class RunnerTests:
         self.check(result.cpu > 0.5, result)
 
     def test_disk_is_bounded(self) -> None:
-        result = self.run_one(do("disk", limits=replace(SHORT, file=2 * MIB)))
+        result = self.run_one(do("disk", limits=Limits(file=2 * MIB)))
         self.check(result.ending is Ending.EXIT, result)
 
     def test_nothing_is_left_behind(self) -> None:
@@ -150,7 +150,7 @@ class RunnerTests:
             raise AssertionError(results)
 
     def test_attacks_fail(self) -> None:
-        kill_all, attack = self.backend.run([do("kill-all", limits=SHORT), do("attack", limits=SHORT)])
+        kill_all, attack = self.backend.run([do("kill-all"), do("attack")])
         self.check(kill_all.stdout == b"alive\n", kill_all)
         self.check(attack.stdout == b"traced 0, channel 0, still here\n", attack)
 
