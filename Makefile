@@ -60,6 +60,9 @@ help:
 #: For instructors and developers
 #:   make skeletons         writes labs/ anew from solutions/; FORCE=1 overwrites a learner's work
 #:   make bench             what things cost, as ratios of two ways measured side by side
+#:   make mutants           grades modules with a learner's mistake each: the grader must see through all;
+#:                          LAB=3 those of a lab, ONLY=name one of them
+#:   make alternatives      grades right modules of other styles: each must have the full score
 #:   make test              every test of the kit itself
 #:   make format            puts all C in the kit's style; check-format only looks
 #:   make clean             removes build/
@@ -77,7 +80,8 @@ help:
 #:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs. BACKEND=kvm or vm
 #:   says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
 
-.PHONY: demo test $(LABS:%=lab%) run grade os diff skeletons doctor bench clean format check-format
+.PHONY: demo test $(LABS:%=lab%) run grade os diff skeletons doctor bench clean format \
+	check-format mutants alternatives
 
 $(LABS:%=lab%):
 	@$(SETUP) build grade
@@ -115,6 +119,11 @@ doctor:
 bench:
 	@$(SETUP) build grade
 	@$(PYTHON) -m grader.bench $(if $(BACKEND),--backend $(BACKEND))
+
+mutants alternatives:
+	@$(SETUP) build grade vm test
+	@$(PYTHON) -m grader.variants $@ $(if $(LAB),--lab $(LAB)) $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(BACKEND),--backend $(BACKEND))
 
 test:
 	@test -e grader/kit_tests.py || { echo "A release has no tests of its own: make grade" >&2; exit 2; }

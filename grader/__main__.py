@@ -1,4 +1,4 @@
-"""`python3 -m grader grade`: grades a lab or all of them. `... mutants`: grades wrong modules on purpose.
+"""`python3 -m grader grade`: grades a lab or all of them.
 
 Exit status: 0 full score; 1 less; 2 wrong usage; 3 cannot grade here (what is missing, and its mend, is
 printed): that is never a score of 0.
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from grader import labs, mutants
-from grader.backends import Backend, pick_backend
+from grader import labs
+from grader.backends import Picker
 from grader.framework import Lab
 from grader.grading import Choice, Report, grade
 from grader.report_files import autolab, write_files
@@ -44,9 +44,6 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     command.add_argument("--results", type=Path, help="folder of the results; build/grade/labN without it")
     command.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")
 
-    command = commands.add_parser("mutants", parents=[common], help="grade wrong modules: see grader/mutants/")
-    command.add_argument("--only", default="", metavar="NAME", help="one of them")
-
     parsed = parser.parse_args(arguments)
     if parsed.seed is None:
         parsed.seed = new_seed()
@@ -57,30 +54,12 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parsed
 
 
-class Picker:
-    """Finds back ends, and tells each time for the first time why it is this one."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.told: list[str] = []
-
-    def __call__(self, needs: Sequence[str]) -> Backend:
-        backend = pick_backend(self.name, needs=tuple(needs))
-        if backend.why not in self.told:
-            self.told.append(backend.why)
-            print(backend.why, flush=True)
-        return backend
-
-
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Does what the command line says; the exit status."""
     parsed = parse(arguments)
     pick = Picker(parsed.backend)
     numbers = [parsed.lab] if parsed.lab else labs.NUMBERS
     try:
-        if parsed.command == "mutants":
-            seen = mutants.run(numbers, parsed.only, parsed.seed, parsed.backend, pick)
-            return FULL_SCORE if seen else LESS
         return grade_labs([labs.load(number) for number in numbers], parsed, pick)
     except CannotGrade as error:
         print(f"cannot grade: {error}", file=sys.stderr)
@@ -95,7 +74,8 @@ def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) 
     for lab in chosen:
         if not lab.select(choice.wanted):
             names = " ".join(test.id for test in lab.tests)
-            print(f"no test of lab {lab.number} is called {choice.wanted}; there are: {names}", file=sys.stderr)
+            print(f"no test of lab {lab.number} is called {choice.wanted}; there are: {names}",
+                  file=sys.stderr)
             return USAGE
         report = grade(lab, choice, pick)
         reports.append(report)

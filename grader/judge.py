@@ -38,6 +38,11 @@ class Verdict:
     def points(self) -> int:
         return self.test.points if self.kind is Kind.OK else 0
 
+    @property
+    def text(self) -> str:
+        """The hint, and what was wrong."""
+        return self.hint + (f" [{self.mismatch.text}]" if self.mismatch else "")
+
 
 # What no test expects, with what is said and hinted where no symptom of the test says more.
 _LIMITS = {

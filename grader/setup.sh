@@ -51,6 +51,7 @@ for part in "$@"; do
         need flake8 have flake8
         need git have git
         need mypy have mypy
+        need patch have patch
         need shellcheck have shellcheck
         ;;
     *)

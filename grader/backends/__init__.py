@@ -6,7 +6,7 @@
 """
 
 from grader.backends.base import Backend
-from grader.backends.pick import pick_backend
+from grader.backends.pick import Picker, pick_backend
 from grader.kvm_probe import KINDS
 
-__all__ = ["Backend", "KINDS", "pick_backend"]
+__all__ = ["Backend", "KINDS", "Picker", "pick_backend"]

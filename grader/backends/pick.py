@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+import threading
+from typing import List, Sequence
 
 from grader.backends.base import Backend
 from grader.backends.kvm import KvmBackend
@@ -31,3 +32,20 @@ def pick_backend(name: str, needs: Sequence[str] = ()) -> Backend:
     if name == "kvm":
         raise CannotGrade(against, "BACKEND=vm" + (f"; or: {probe.mend()}" if probe.mend() else ""))
     return VmBackend(f"vm: {against}")
+
+
+class Picker:
+    """Finds back ends by the same name again and again, and tells once why it is this one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.told: List[str] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, needs: Sequence[str]) -> Backend:
+        with self._lock:
+            backend = pick_backend(self.name, needs=tuple(needs))
+            if backend.why not in self.told:
+                self.told.append(backend.why)
+                print(backend.why, flush=True)
+        return backend

@@ -1,4 +1,4 @@
-"""The labs' declarations, the guests and the mutants: what holds without booting anything."""
+"""The labs' declarations and the guests: what holds without booting anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from grader import labs
 from grader.course import BUILD, ROOT
 from grader.framework import POINTS_OF_A_LAB, Test
 from grader.guests import assemble, write_constants
-from grader.mutants import make_module, read_mutants
 from grader.plan import Plan
 from grader.values import Values
 
@@ -89,19 +88,6 @@ class Guests(unittest.TestCase):
     def test_minimal_is_one_byte(self) -> None:
         with TemporaryDirectory(dir=BUILD) as folder:
             self.assertEqual(assemble("minimal", Path(folder) / "guest.bin").read_bytes(), b"\xf4")
-
-
-class Mutants(unittest.TestCase):
-    """The mutants' files; `python3 -m grader mutants` grades them."""
-
-    def test_each_fits_todays_solution_and_names_tests_that_exist(self) -> None:
-        for number in labs.NUMBERS:
-            lab = labs.load(number)
-            known = {test.id for test in lab.tests} | set(lab.exercises())
-            for mutant in read_mutants(number):
-                make_module(mutant)
-                self.assertLessEqual(set(mutant.fails), known, mutant.name)
-                self.assertTrue(mutant.fails and mutant.hint and mutant.what, mutant.name)
 
 
 if __name__ == "__main__":
