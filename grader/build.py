@@ -62,6 +62,12 @@ def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Pat
             _make_file("archive", variables, set()))
 
 
+def build_path(path: str) -> Path:
+    """A file that the Makefile has a rule for."""
+    _make(path, {}, set())
+    return ROOT / path
+
+
 def clean_environment() -> dict[str, str]:
     """The environment without what a make above us has put there for its own commands."""
     return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}

@@ -1,9 +1,9 @@
 """Every test of the kit: `make test`.
 
 A test program is a Check program in common/tests/, named after the lab whose VMM it is linked with
-(lab3_console.c), or a unittest file in grader/tests/ or os-1k/tests/. As many run at a time as there are
-processors. A program that crashes, hangs or runs no test counts as a failed test.
-The last line is `N passed, N failed`, with `, N skipped` if there are any.
+(lab3_console.c), a unittest file in grader/tests/ or os-1k/tests/, or one of the 1K OS's own that
+os-1k/os.mk builds. As many run at a time as there are processors. A program that crashes, hangs or runs no
+test counts as a failed test. The last line is `N passed, N failed`, with `, N skipped` if there are any.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import unittest
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from grader.build import BuildError, build_unit, clean_environment
+from grader.build import BuildError, build_path, build_unit, clean_environment
 from grader.course import BUILD, ROOT
 
 TIMEOUT = 900.0  # seconds for a test program; generous, machines are loaded
+FUZZ_SECONDS = 15
 SHOWN_MAX = 80   # lines of a failed program's output; all of it is in build/tests/
 
 
@@ -67,13 +69,13 @@ def execute(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
             pass
 
 
-def run_check(source: Path, lab: int, sanitize: str) -> Outcome:
+def run_check(name: str, build: Callable[[], Path]) -> Outcome:
     """A Check program. Its log in TAP says what became of each test."""
-    log = BUILD / "tests" / f"{source.stem}{'-' + sanitize if sanitize else ''}.tap"
+    log = BUILD / "tests" / f"{file_name(name)}.tap"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     try:
-        program = build_unit(lab, source, solution=True, sanitize=sanitize)
+        program = build()
     except BuildError as error:
         return Outcome(failed=1, output=error.text)
     status, output = execute([str(program)], {"CK_TAP_LOG_FILE_NAME": str(log)})
@@ -83,6 +85,20 @@ def run_check(source: Path, lab: int, sanitize: str) -> Outcome:
     if (status == 0) != (failed == 0) or passed + failed == 0:
         return Outcome(passed, failed + 1, output=f"{output}the program ended with status {status}\n")
     return Outcome(passed, failed, output=output)
+
+
+def run_fuzzer(name: str) -> Outcome:
+    """A fuzzer of os-1k/tests/: one test. It goes on from the kept corpus and must find nothing new."""
+    found = BUILD / "tests" / name
+    found.mkdir(parents=True, exist_ok=True)
+    try:
+        program = build_path(f"build/os-1k-tests/{name}")
+    except BuildError as error:
+        return Outcome(failed=1, output=error.text)
+    corpus = ROOT / "os-1k/tests/corpus" / name.split("-")[1]
+    status, output = execute([str(program), f"-max_total_time={FUZZ_SECONDS}", f"-artifact_prefix={found}/",
+                              str(found), str(corpus)], {})
+    return Outcome(passed=1) if status == 0 else Outcome(failed=1, output=output)
 
 
 def run_unittests(module: str) -> Outcome:
@@ -114,10 +130,25 @@ def run_module(module: str, report: Path) -> int:
     return 0 if result.wasSuccessful() else 1
 
 
-def check_program(source: Path, lab: int, sanitize: str) -> Program:
-    """A Check program, plain or sanitized."""
-    name = str(source.relative_to(ROOT))
-    return Program(f"{name} ({sanitize})" if sanitize else name, lambda: run_check(source, lab, sanitize))
+def file_name(name: str) -> str:
+    """A program's name, fit for a file."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def check_program(source: Path, sanitize: str) -> Program:
+    """A Check program of common/tests/, plain or sanitized."""
+    name = str(source.relative_to(ROOT)) + (f" ({sanitize})" if sanitize else "")
+    lab = int(source.stem[3])
+    return Program(name, lambda: run_check(
+        name, lambda: build_unit(lab, source, solution=True, sanitize=sanitize)))
+
+
+def os_programs() -> list[Program]:
+    """The tests of the 1K OS's parts; os-1k/os.mk builds them."""
+    parts = Program("os-1k/tests/parts.c", lambda: run_check(
+        "os-1k/tests/parts.c", lambda: build_path("build/os-1k-tests/parts")))
+    return [parts, *(Program(f"os-1k/tests/{name.replace('-', '_')}.c", partial(run_fuzzer, name))
+                     for name in ("fuzz-archive", "fuzz-elf"))]
 
 
 def unittest_program(path: Path) -> Program:
@@ -131,9 +162,8 @@ def programs() -> list[Program]:
     found = [unittest_program(path) for folder in ("grader/tests", "os-1k/tests")
              for path in sorted((ROOT / folder).glob("test_*.py"))]
     for source in sorted((ROOT / "common/tests").glob("lab?_*.c")):
-        lab = int(source.stem[3])
-        found += [check_program(source, lab, sanitize) for sanitize in ("", "address,undefined", "thread")]
-    return found
+        found += [check_program(source, sanitize) for sanitize in ("", "address,undefined", "thread")]
+    return found + os_programs()
 
 
 def show(program: Program, outcome: Outcome, seconds: float) -> None:
@@ -145,7 +175,7 @@ def show(program: Program, outcome: Outcome, seconds: float) -> None:
     for note in outcome.notes:
         print(f"       skipped: {note}")
     if outcome.failed:
-        log = BUILD / "tests" / (re.sub(r"[^\w.-]+", "-", program.name) + ".log")
+        log = BUILD / "tests" / f"{file_name(program.name)}.log"
         log.write_text(outcome.output)
         lines = outcome.output.rstrip().splitlines()
         if len(lines) > SHOWN_MAX:

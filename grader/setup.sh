@@ -28,6 +28,12 @@ have() {
     command -v "$1"
 }
 
+# clang's runtime libraries are a package of their own in Debian 12, and part of clang elsewhere.
+# shellcheck disable=SC2317 # called by need
+have_fuzzer() {
+    find "$(clang -print-resource-dir)/lib" -name 'libclang_rt.fuzzer*' | grep -q .
+}
+
 for part in "$@"; do
     case $part in
     build)
@@ -47,6 +53,7 @@ for part in "$@"; do
     test)
         need gcc have gcc
         need clang have clang
+        need libclang-rt-dev have_fuzzer
         need clang-format have clang-format
         need flake8 have flake8
         need git have git
