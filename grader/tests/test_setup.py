@@ -40,7 +40,8 @@ class Setup(unittest.TestCase):
     def setup(self, *parts: str) -> tuple[int, str, list[str]]:
         """Runs setup.sh: its status, its words, and the calls of apt-get."""
         done = subprocess.run([self.folder / "sh", ROOT / "grader/setup.sh", *parts], text=True,
-                              env={"PATH": str(self.folder)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                              env={"PATH": str(self.folder)}, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
         calls = self.log.read_text().splitlines() if self.log.exists() else []
         return done.returncode, done.stdout, calls
 

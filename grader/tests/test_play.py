@@ -1,0 +1,78 @@
+"""make lab, run and diff: what a person sees."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import unittest
+
+from grader.build import clean_environment
+from grader.course import LABS, ROOT
+from grader.skeletons import skeleton
+
+
+def make(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """A command of the kit, as typed."""
+    return subprocess.run(["make", *words], cwd=ROOT, env=clean_environment(), text=True, input=stdin,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+class Lab(unittest.TestCase):
+    def test_a_bare_skeleton_names_its_first_exercise(self) -> None:
+        for lab in (1, 2, 3):
+            solution, target = LABS[lab].solution_files()[0], LABS[lab].learner_files()[0]
+            text = skeleton(solution.read_text(), solution.name)
+            if target.read_text() != text:
+                self.skipTest(f"{target.name} is no skeleton any more")
+            done = make(f"lab{lab}")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            line = text[:text.index(f'TODO("{lab}.1")')].count("\n") + 1
+            self.assertRegex(done.stdout, rf"Next: exercise {lab}\.1, \w")
+            self.assertIn(f"where   {target.relative_to(ROOT)}, line {line}\n", done.stdout)
+            self.assertIn(f"read    handouts/{LABS[lab].folder}.md, section {lab}.1\n", done.stdout)
+
+    def test_the_solution_runs_through(self) -> None:
+        done = make("lab3", "SOLUTION=1")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("All of it ran.", done.stdout)
+        self.assertRegex(done.stdout, r"(?m)^vcpu\d: 2000$")
+
+
+class Run(unittest.TestCase):
+    def test_options_reach_the_vmm_and_its_output_us(self) -> None:
+        done = make("-s", "run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "ARGS=--stats --regs")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(done.stdout.endswith("\nHello from the guest!\n"))
+        self.assertRegex(done.stderr, r"vcpu0: status 0, \d+ exits")
+        self.assertIn("rip=", done.stderr)
+
+    def test_input_reaches_the_guest(self) -> None:
+        done = make("-s", "run", "LAB=2", "SOLUTION=1", "GUESTS=echo", stdin="typed\n")
+        self.assertIn("typed\n", done.stdout)
+
+    def test_the_status_is_told(self) -> None:
+        done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=unknown")
+        self.assertIn("Error 70", done.stderr)
+
+    def test_an_unknown_guest_is_answered_with_the_known(self) -> None:
+        done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=nobody")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, r"no file called nobody\. Guests: .*\bcounter\b.*\bhello\b")
+
+    def test_what_is_missing_is_asked_for(self) -> None:
+        for words, answer in ((("run", "GUESTS=hello"), "LAB=3"), (("run", "LAB=2"), "GUESTS="),
+                              (("diff",), "LAB=3"), (("run", "LAB=9", "GUESTS=hello"), "1 to 6")):
+            done = make(*words)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(answer, done.stdout + done.stderr)
+
+
+class Diff(unittest.TestCase):
+    def test_a_skeleton_differs_by_its_answers(self) -> None:
+        done = make("diff", "LAB=1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(re.search(r"^\+\s+vm->kvm_fd = open", done.stdout, re.M) or done.stdout == "")
+
+
+if __name__ == "__main__":
+    unittest.main()
