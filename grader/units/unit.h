@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -274,13 +275,42 @@ static inline bool said_number(uint64_t number)
 
 /* ------------------------------------------------------------------ the program */
 
+/*
+ * What a test's process exits with at its end, and only there: a module that calls exit(0) half-way
+ * has not passed. Taken from the seed, which is then gone from where a module could read it.
+ */
+static int end_status;
+
+static inline void end_status_choose(void)
+{
+    char *seed = getenv("UNIT_SEED");
+
+    end_status = (int)(unit_random() % 200) + 20;
+    if (seed)
+        memset(seed, '0', strlen(seed));
+}
+
+static inline void test_end(void)
+{
+    exit(end_status);
+}
+
+/* A test's process may be looked at, for its /proc/self; the one that counts may not. */
+static inline void test_begin(void)
+{
+    prctl(PR_SET_DUMPABLE, 1);
+}
+
 /* One graded test: a test case with one function. */
 static inline void unit_add(Suite *suite, const char *name, const TTest *test)
 {
     TCase *tcase = tcase_create(name);
 
+    if (end_status == 0)
+        end_status_choose();
     tcase_set_timeout(tcase, 12);
-    tcase_add_test(tcase, test);
+    tcase_add_checked_fixture(tcase, test_begin, test_end);
+    tcase_add_exit_test(tcase, test, end_status);
     suite_add_tcase(suite, tcase);
 }
 
@@ -292,6 +322,8 @@ static inline int unit_main(Suite *suite)
 {
     SRunner *runner = srunner_create(suite);
 
+    prctl(PR_SET_DUMPABLE, 0);
+    srunner_set_fork_status(runner, CK_FORK);
     listen_fd = (int)syscall(SYS_memfd_create, "stderr", 0);
     real_stderr = dup(STDERR_FILENO);
     srunner_run_all(runner, CK_ENV);
