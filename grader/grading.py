@@ -15,6 +15,7 @@ from grader.build import BuildError, build_unit, build_vmm
 from grader.course import BUILD, ROOT
 from grader.framework import Lab, Test
 from grader.guests import write_constants
+from grader.inspection import faults
 from grader.judge import Kind, Verdict, judge
 from grader.expectations import Mismatch
 from grader.plan import Plan, Planned, Programs
@@ -110,9 +111,18 @@ class BuiltPrograms:
     def _build(self, key: str, build: Callable[..., Path]) -> Path:
         if key not in self._built:
             choice = self._choice
-            self._built[key] = build(self._lab, solution=choice.solution, from_mine=choice.from_mine,
-                                     module=choice.module, sanitize=choice.sanitize, cc=choice.cc)
+            program = build(self._lab, solution=choice.solution, from_mine=choice.from_mine,
+                            module=choice.module, sanitize=choice.sanitize, cc=choice.cc)
+            self._inspect(program.with_name(f"lab{self._lab}.o"))
+            self._built[key] = program
         return self._built[key]
+
+    def _inspect(self, module: Path) -> None:
+        """Refuses a module that could act by itself. (Sanitizers add such code to every object.)"""
+        sanitized = self._choice.sanitize or os.environ.get("SANITIZE")
+        found = [] if sanitized else faults(module)
+        if found:
+            raise BuildError("\n".join(["The module compiles, but can't be graded:", *found]), learner=True)
 
 
 def results_folder(lab: Lab, choice: Choice) -> Path:

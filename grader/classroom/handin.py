@@ -84,7 +84,8 @@ def main() -> int:
     description = about(lab, name, graded)
     pack(lab, target, description)
     left = sorted({todo.exercise for path in lab.learner_files() for todo in todos(path)})
-    print(f"\n{target.relative_to(ROOT)} holds {' and '.join(lab.files)}")
+    held = " and ".join(lab.files)
+    print(f"\n{target.relative_to(ROOT)} holds {held}")
     print(f"  kit {description['kit']}, " + (f"score {description['score']}" if graded else "not graded here"))
     if left:
         print(f"  not yet written: exercise {', '.join(left)}")
