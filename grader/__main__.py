@@ -41,7 +41,8 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     command.add_argument("--module", type=Path, help="another file in place of the lab's module")
     command.add_argument("--sanitize", default="", help="address,undefined or thread")
     command.add_argument("--cc", default="", help="the compiler")
-    command.add_argument("--results", type=Path, help="folder of the results; build/grade/labN without it")
+    command.add_argument("--results", type=Path, help="folder of results; build/grade/labN without it")
+    command.add_argument("--sealed", action="store_true", help="guests whose files tell nothing")
     command.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")
 
     parsed = parser.parse_args(arguments)
@@ -69,7 +70,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) -> int:
     """Grades and reports one lab after the other; the exit status."""
     choice = Choice(parsed.seed, parsed.test, parsed.solution, parsed.source == "mine", parsed.module,
-                    parsed.sanitize, parsed.cc, parsed.backend, parsed.results)
+                    parsed.sanitize, parsed.cc, parsed.backend, parsed.results,
+                    parsed.sealed)
     reports: list[Report] = []
     for lab in chosen:
         if not lab.select(choice.wanted):

@@ -39,7 +39,7 @@ class Way:
     def run(self, vmm: str) -> Run:
         """The VMM on this way's guests."""
         defines: dict[str, Define] = {"METHOD": self.method}
-        guest = assemble("bench", BUILD / "bench" / f"{self.method}.bin", **defines)
+        guest = assemble("bench", BUILD / "bench" / f"{self.method}.bin", None, **defines)
         return Run((vmm, *self.options, *[str(guest)] * self.guests), limits=LIMITS)
 
 

@@ -39,6 +39,7 @@ class Choice:
     cc: str = ""
     backend: str = "auto"
     folder: Optional[Path] = None    # for results; else build/grade/labN
+    sealed: bool = False             # guests' files tell nothing: see grader.seal
 
     def command(self, lab: int, wanted: str) -> str:
         """The command that repeats this grading of one test or exercise."""
@@ -156,7 +157,7 @@ def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Pla
     plans: list[Plan] = []
     try:
         for test in tests:
-            plan = Plan(test, choice.seed, programs)
+            plan = Plan(test, choice.seed, programs, choice.sealed)
             test.body(plan)
             plans.append(plan)
     except BuildError as error:

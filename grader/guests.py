@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import List, Union
+from random import Random
+from typing import List, Optional, Union
 
 from grader.course import BUILD, ROOT
 from grader.runs import CannotGrade
+from grader.seal import sealable, seal
 
 Define = Union[int, str, List[int], None]
 
@@ -17,15 +19,18 @@ def write_constants() -> None:
     _execute(["make", "-s", "build/abi.inc"])
 
 
-def assemble(name: str, image: Path, **defines: Define) -> Path:
+def assemble(name: str, image: Path, sealer: Optional[Random] = None, **defines: Define) -> Path:
     """guests/NAME.asm as `image`, with `defines` in the place of its default values.
 
     A number becomes a number, a list of them `1,2,3`, a text a quoted string; None defines a name alone.
+    With `sealer`'s random numbers the image is sealed, where that can be done: see grader.seal.
     """
     image.parent.mkdir(parents=True, exist_ok=True)
     options = [f"-D{key}{_value(value)}" for key, value in defines.items()]
     _execute(["nasm", "-f", "bin", "-Werror", f"-I{BUILD}/", "-Iguests/", *options,
               f"guests/{name}.asm", "-o", str(image)])
+    if sealer and sealable((ROOT / "guests" / f"{name}.asm").read_text(), image.read_bytes()):
+        seal(image, sealer)
     return image
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any, Protocol, Union
 
 from grader import expectations as expect
@@ -84,18 +85,19 @@ class Planned:
 class Plan:
     """Handed to a test's function."""
 
-    def __init__(self, test: Test, seed: int, programs: Programs) -> None:
+    def __init__(self, test: Test, seed: int, programs: Programs, sealed: bool = False) -> None:
         self.test = test
         self.values = Values(seed, test.id)
         self.planned: list[Planned] = []
         self._programs = programs
         self._guests = 0
+        self._sealer = Random(f"{seed} {test.id} seal") if sealed else None
 
     def guest(self, name: str, **defines: Define) -> Path:
         """guests/NAME.asm, assembled with these values (nasm -D) for this test alone."""
         self._guests += 1
         folder = self._programs.folder / self.test.id / f"guest{self._guests}"
-        return assemble(name, folder / f"{name}.bin", **defines)
+        return assemble(name, folder / f"{name}.bin", self._sealer, **defines)
 
     def file(self, name: str, content: bytes) -> Path:
         """A file made for this test, to be handed to the VMM."""

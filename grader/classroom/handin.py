@@ -86,7 +86,8 @@ def main() -> int:
     left = sorted({todo.exercise for path in lab.learner_files() for todo in todos(path)})
     held = " and ".join(lab.files)
     print(f"\n{target.relative_to(ROOT)} holds {held}")
-    print(f"  kit {description['kit']}, " + (f"score {description['score']}" if graded else "not graded here"))
+    score = f"score {description['score']}" if graded else "not graded here"
+    print(f"  kit {description['kit']}, {score}")
     if left:
         print(f"  not yet written: exercise {', '.join(left)}")
     return 0
