@@ -180,6 +180,8 @@ void keyboard_pass_on(struct vcpu *vcpu)
 /* Exercise 4.6: callable from a signal handler (man 7 signal-safety). */
 static void terminal_restore(void)
 {
+    if (!devices.raw)
+        return;
     TODO("4.6");
 }
 
@@ -196,6 +198,10 @@ static void crash_handler(int signal)
  */
 static void terminal_raw(void)
 {
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGPIPE};
+
+    if (tcgetattr(STDIN_FILENO, &devices.saved) < 0)
+        return; /* not a terminal: nothing to switch and nothing to restore */
     TODO("4.6");
 }
 
@@ -204,7 +210,7 @@ static void terminal_raw(void)
 static bool keyboard_wants_input(void)
 {
     pthread_mutex_lock(&devices.lock);
-    bool wants = !devices.input_ended && ring_room(&devices.ring) > 0;
+    bool wants = !devices.input_ended && devices.ring.count < RING_BYTES;
     pthread_mutex_unlock(&devices.lock);
     return wants;
 }

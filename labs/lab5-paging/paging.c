@@ -177,8 +177,18 @@ int space_open(struct vcpu *vcpu, struct address_space *space)
 {
     const struct vmm *vmm = vcpu->vm->vmm;
     bool alone = vmm->vm_count == vmm->guest_count;
+    uint32_t base = 0, bytes = (uint32_t)vcpu->vm->ram_bytes;
 
-    TODO("5.6");
+    if (!alone) {
+        TODO("5.6");
+    }
+    *space = (struct address_space){
+        .memory = vcpu->vm->ram + base,
+        .base = base,
+        .bytes = bytes,
+        .next_table = TABLES_OFFSET,
+    };
+    return 0;
 }
 
 int paging_prepare(struct vcpu *vcpu)

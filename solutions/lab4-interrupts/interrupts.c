@@ -276,9 +276,10 @@ void keyboard_pass_on(struct vcpu *vcpu)
 /* Exercise 4.6: callable from a signal handler (man 7 signal-safety). */
 static void terminal_restore(void)
 {
+    if (!devices.raw)
+        return;
     /* answer 4.6 */
-    if (devices.raw)
-        tcsetattr(STDIN_FILENO, TCSANOW, &devices.saved);
+    tcsetattr(STDIN_FILENO, TCSANOW, &devices.saved);
     devices.raw = 0;
     /* end 4.6 */
 }
@@ -296,14 +297,14 @@ static void crash_handler(int signal)
  */
 static void terminal_raw(void)
 {
-    /* answer 4.6 */
     static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGPIPE};
-    struct sigaction restore = {.sa_handler = crash_handler, .sa_flags = (int)SA_RESETHAND};
-    struct termios raw;
 
     if (tcgetattr(STDIN_FILENO, &devices.saved) < 0)
-        return; /* not a terminal */
-    raw = devices.saved;
+        return; /* not a terminal: nothing to switch and nothing to restore */
+    /* answer 4.6 */
+    struct sigaction restore = {.sa_handler = crash_handler, .sa_flags = (int)SA_RESETHAND};
+    struct termios raw = devices.saved;
+
     raw.c_iflag &= ~(tcflag_t)(IXON | ISTRIP | INLCR | IGNCR);
     raw.c_iflag |= ICRNL;
     raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO | IEXTEN);
@@ -327,7 +328,7 @@ static void terminal_raw(void)
 static bool keyboard_wants_input(void)
 {
     pthread_mutex_lock(&devices.lock);
-    bool wants = !devices.input_ended && ring_room(&devices.ring) > 0;
+    bool wants = !devices.input_ended && devices.ring.count < RING_BYTES;
     pthread_mutex_unlock(&devices.lock);
     return wants;
 }

@@ -322,14 +322,17 @@ int space_open(struct vcpu *vcpu, struct address_space *space)
 {
     const struct vmm *vmm = vcpu->vm->vmm;
     bool alone = vmm->vm_count == vmm->guest_count;
+    uint32_t base = 0, bytes = (uint32_t)vcpu->vm->ram_bytes;
 
-    /* answer 5.6 */
-    uint32_t base = alone ? 0 : (uint32_t)vcpu->index * SLOT_BYTES;
-    uint32_t bytes = alone ? (uint32_t)vcpu->vm->ram_bytes : SLOT_BYTES;
-
-    if (base + (uint64_t)bytes > vcpu->vm->ram_bytes)
-        return fail(STATUS_USAGE, "%s: %d guests with paging need --mem=%dM", vcpu->guest->path,
-                    vmm->guest_count, vmm->guest_count * (SLOT_BYTES >> 20));
+    if (!alone) {
+        /* answer 5.6 */
+        base = (uint32_t)vcpu->index * SLOT_BYTES;
+        bytes = SLOT_BYTES;
+        if (base + (uint64_t)bytes > vcpu->vm->ram_bytes)
+            return fail(STATUS_USAGE, "%s: %d guests with paging need --mem=%dM", vcpu->guest->path,
+                        vmm->guest_count, vmm->guest_count * (SLOT_BYTES >> 20));
+        /* end 5.6 */
+    }
     *space = (struct address_space){
         .memory = vcpu->vm->ram + base,
         .base = base,
@@ -337,7 +340,6 @@ int space_open(struct vcpu *vcpu, struct address_space *space)
         .next_table = TABLES_OFFSET,
     };
     return 0;
-    /* end 5.6 */
 }
 
 int paging_prepare(struct vcpu *vcpu)
