@@ -53,6 +53,12 @@ DEMONSTRATIONS: dict[int, list[Demonstration]] = {
         Demonstration("Four vCPUs add to one number in shared memory", ("shared-counter",) * 4),
         Demonstration("Each guest in a VM of its own", CLASSICS, ("--isolate",)),
     ],
+    4: [
+        Demonstration("Five ticks, with sleep in between", ("ticks",), ("--stats",)),
+        Demonstration("Four vCPUs that are ticked", ("ticks",) * 4),
+        Demonstration("A guest that goes to sleep a thousand times", ("sti-hlt",), ("--tick-ms=1",)),
+        Demonstration("A handler that echoes what is typed", ("typing",), stdin=b"hello q"),
+    ],
 }
 
 

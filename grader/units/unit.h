@@ -35,6 +35,7 @@ struct call {
     struct kvm_userspace_memory_region region; /* of KVM_SET_USER_MEMORY_REGION */
     uint64_t address;                          /* of KVM_SET_IDENTITY_MAP_ADDR */
     uint32_t entries;                          /* of KVM_SET_CPUID2 */
+    uint32_t irq;                              /* of KVM_INTERRUPT */
 };
 
 /* What the next calls shall meet. Zero: the real kernel. */
@@ -77,13 +78,15 @@ UNWATCHED static void call_record(unsigned long request, void *argument, long re
     if (call_count == CALLS_MAX)
         return;
     struct call *call = &calls[call_count++];
-    *call = (struct call){request, (unsigned long)argument, result, {0}, 0, 0};
+    *call = (struct call){request, (unsigned long)argument, result, {0}, 0, 0, 0};
     if (request == KVM_SET_USER_MEMORY_REGION)
         memcpy(&call->region, argument, sizeof call->region);
     else if (request == KVM_SET_IDENTITY_MAP_ADDR)
         memcpy(&call->address, argument, sizeof call->address);
     else if (request == KVM_SET_CPUID2)
         call->entries = ((const struct kvm_cpuid2 *)argument)->nent;
+    else if (request == KVM_INTERRUPT)
+        call->irq = ((const struct kvm_interrupt *)argument)->irq;
 }
 
 UNWATCHED static long failed(int error)

@@ -1,0 +1,424 @@
+"""Lab 4, interrupts: the timer, injection, the kick, HLT, the keyboard, the terminal.
+
+No test depends on the machine's speed: guests count and compare, they don't measure. Where time is looked
+at, it is a lower bound, or processor time in proportion to a long sleep.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Optional
+
+from grader.expectations import Condition, Mismatch
+from grader.framework import Lab
+from grader.outcome import STATUS_DIED, Outcome
+from grader.plan import Plan, Planned
+from grader.runs import Limits, Step, Terminal
+
+lab = Lab(4, "interrupts", needs=("real", "interrupts"))
+
+VCPUS = 4
+STATUS_STRAY = 62               # of guests/vectors.inc
+STATUS_SIGNAL = 128
+TICK = "--tick-ms=1"
+LONG_TICK = "--tick-ms=1000"
+PATIENT = Limits(wall=150, quiet=40)    # for guests that need thousands of exits, on a loaded machine
+
+
+# ---------------------------------------------------------------- 4.1 the timer
+
+@lab.test("4.1", "arms the timer with the period of --tick-ms", points=4,
+          hint="timerfd_settime takes it_value, the time to the first tick, and it_interval, the time "
+               "between two: both tick_ms, split into seconds and nanoseconds.")
+def period(plan: Plan) -> None:
+    plan.unit("interrupts", "period")
+
+
+@lab.test("4.1", "tells when there is no timer", points=2,
+          hint="timerfd_create and timerfd_settime answer -1 on failure: fail(STATUS_NO_KVM, ...).")
+def timer_failure(plan: Plan) -> None:
+    plan.unit("interrupts", "timer_failure")
+
+
+# ---------------------------------------------------------------- 4.2 injection
+
+@lab.test("4.2", "chooses the lowest vector", points=3,
+          hint="Bit N of the set is vector TIMER_VECTOR + N: the number of the lowest bit set.")
+def first(plan: Plan) -> None:
+    plan.unit("interrupts", "first")
+
+
+@lab.test("4.2", "injects what is pending when the guest can take it", points=4,
+          hint="With if_flag and ready_for_interrupt_injection set: KVM_INTERRUPT, then its bit leaves the "
+               "set.")
+def injects(plan: Plan) -> None:
+    plan.unit("interrupts", "injects")
+
+
+@lab.test("4.2", "asks for the window when the guest can't", points=5,
+          hint="Without if_flag or without ready_for_interrupt_injection: keep the vector pending, and set "
+               "run->request_interrupt_window = 1.")
+def waits(plan: Plan) -> None:
+    plan.unit("interrupts", "waits")
+
+
+@lab.test("4.2", "injects one vector an entry, and closes the window behind the last", points=4,
+          hint="request_interrupt_window says whether something is still pending: set it at each entry, to 1 "
+               "or to 0.")
+def several(plan: Plan) -> None:
+    plan.unit("interrupts", "several")
+
+
+@lab.test("4.2", "tells when KVM refuses an interrupt", points=2,
+          hint="KVM_INTERRUPT can fail: return vcpu_die(vcpu, ...) with strerror(errno).")
+def injection_failure(plan: Plan) -> None:
+    plan.unit("interrupts", "injection_failure")
+
+
+# ---------------------------------------------------------------- 4.3 the kick
+
+@lab.test("4.3", "makes a vector pending, then kicks", points=3,
+          hint="Under vcpu->lock: pending |= the vector's bit. Then vcpu_kick, outside of the lock, for it "
+               "takes the lock itself.")
+def raise_kicks(plan: Plan) -> None:
+    unit = plan.unit("interrupts", "raise_kicks")
+    unit.symptom(lambda o: "timeout" in o.stdout.lower(),
+                 "interrupt_raise never returned. vcpu_kick takes vcpu->lock: call it after you have given "
+                 "the lock back.")
+
+
+@lab.test("4.3", "loses no interrupt that comes just before KVM_RUN", points=3,
+          hint="Set pending first, then vcpu_kick: its immediate_exit makes the KVM_RUN that comes next "
+               "return, and interrupt_deliver sees the vector.")
+def raised_late(plan: Plan) -> None:
+    plan.unit("interrupts", "raised_late")
+
+
+@lab.test("4.3", "merges what could not be delivered", points=3,
+          hint="A set has each vector once: ticks that find theirs pending change nothing.")
+def merges(plan: Plan) -> None:
+    plan.unit("interrupts", "merges")
+
+
+@lab.test("4.3", "ticks a guest in a loop without exits", points=4,
+          hint="Only a kick brings a vCPU out of a loop that makes no exit. See with --trace whether "
+               "interrupts are injected.")
+def busy(plan: Plan) -> None:
+    ticks, step = plan.values.randint(5, 20), plan.values.randint(2, 999)
+    run = plan.boot(plan.guest("ticks", TICKS=ticks, STEP=step, BUSY=None), hold_stdin=True)
+    run.prints("".join(f"{step * tick}\n" for tick in range(1, ticks + 1)))
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("4.3", "delivers in a moment with interrupts enabled", points=4,
+          hint="The guest enables interrupts for short moments only. KVM tells of that moment only if "
+               "request_interrupt_window was set.")
+def window(plan: Plan) -> None:
+    text = plan.values.text()
+    run = plan.boot(plan.guest("window", TEXT=text, TICKS=plan.values.randint(10, 30)), args=[TICK],
+                    hold_stdin=True)
+    run.symptom(lambda o: "with IF = 0" in o.stdout,
+                "A handler ran while the guest had its interrupts disabled. KVM_INTERRUPT does not look at "
+                "IF: some processors deliver it all the same, Intel's refuse the entry. Inject only with "
+                "run->if_flag.")
+    run.symptom(lambda o: o.hung,
+                "The guest keeps its interrupts disabled but for short moments, and no tick reaches it. Set "
+                "run->request_interrupt_window while something is pending: then KVM comes out with "
+                "KVM_EXIT_IRQ_WINDOW_OPEN in such a moment.")
+    run.prints(text + "\n")
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("4.3", "changes no register and no flag of the guest", points=4,
+          hint="KVM_INTERRUPT needs no help with registers: leave RIP, RFLAGS and the stack alone.")
+def preserve(plan: Plan) -> None:
+    text = plan.values.text()
+    guest = plan.guest("preserve", TEXT=text, VALUE=plan.values.number(31), TICKS=plan.values.randint(20, 40))
+    run = plan.boot(guest, args=[TICK], hold_stdin=True)
+    run.prints(text + "\n")
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("4.3", "lets a guest without handlers die", points=3,
+          hint="The first interrupt ends a guest that has no vector table: KVM_EXIT_SHUTDOWN, which lab 1's "
+               "run loop answers. Count what you inject in vcpu->interrupts: the post-mortem looks at it.")
+def no_handler(plan: Plan) -> None:
+    run = plan.boot(plan.guest("no-handler"), hold_stdin=True)
+    run.exits(STATUS_DIED)
+    run.says("no handler", what="that the guest has no handler for the interrupt")
+    _symptoms(run)
+
+
+# ---------------------------------------------------------------- 4.4 HLT
+
+@lab.test("4.4", "ends a guest that halts with interrupts disabled", points=2,
+          hint="run->if_flag is 0 and the guest halts: nothing can wake it, vcpu_end(vcpu, 0).")
+def halt_ends(plan: Plan) -> None:
+    plan.unit("interrupts", "halt_ends")
+    value = plan.values.number()
+    run = plan.boot(plan.guest("sum", NUMBERS=[value]), args=["--regs"], hold_stdin=True)
+    run.exits(0)
+    run.registers(rax=value)
+
+
+@lab.test("4.4", "sleeps until an interrupt comes", points=3,
+          hint="while (nothing pending and no stop) pthread_cond_wait(&vcpu->wake, &vcpu->lock); then "
+               "STEP_RUN.")
+def halt_wakes(plan: Plan) -> None:
+    plan.unit("interrupts", "halt_pending").symptom(
+        lambda o: "timeout" in o.stdout.lower(),
+        "An interrupt was pending before HLT, and the vCPU went to sleep: look before the first wait.")
+    plan.unit("interrupts", "halt_wakes")
+
+
+@lab.test("4.4", "stops while it sleeps", points=3,
+          hint="The wait ends, too, when vmm->stop_signal is set; vcpu_check_stop does the rest.")
+def halt_stops(plan: Plan) -> None:
+    plan.unit("interrupts", "halt_stops")
+
+
+@lab.test("4.4", "never falls asleep with an interrupt pending", points=3,
+          hint="Look at `pending` and wait while you hold vcpu->lock all the time: pthread_cond_wait gives "
+               "it back only when it sleeps.")
+def halt_never_missed(plan: Plan) -> None:
+    plan.unit("interrupts", "halt_never_missed")
+
+
+@lab.test("4.4", "ticks one guest, and four", points=3,
+          hint="timer_expired raises the timer's vector on every vCPU: vmm->vcpus[0] to [guest_count - 1].")
+def ticks(plan: Plan) -> None:
+    for count in (1, VCPUS):
+        steps, last = [plan.values.randint(2, 999) for _ in range(count)], plan.values.randint(3, 9)
+        run = plan.boot(*(plan.guest("ticks", TICKS=last, STEP=step) for step in steps), hold_stdin=True)
+        lines = [(vcpu, str(step * tick)) for vcpu, step in enumerate(steps) for tick in range(1, last + 1)]
+        if count == 1:
+            run.prints("".join(f"{text}\n" for _, text in lines))
+        else:
+            run.prints_lines([f"vcpu{vcpu}: {text}" for vcpu, text in lines])
+        run.exits(0)
+        _symptoms(run)
+
+
+@lab.test("4.4", "wakes a guest a thousand times", points=4,
+          hint="After `sti` and `hlt` the guest goes on when an interrupt has come, and only then.")
+def sti_hlt(plan: Plan) -> None:
+    first_number = plan.values.number(20)
+    run = plan.boot(plan.guest("sti-hlt", ROUNDS=1000, FIRST=first_number), args=[TICK], hold_stdin=True,
+                    limits=PATIENT)
+    run.symptom(lambda o: o.status == 0 and not o.stdout.endswith(f".{first_number}\n"),
+                "The guest came out of HLT although no interrupt had come: HLT must wait until one is "
+                "pending, not just go on.")
+    run.prints("." * 10 + f"{first_number}\n")
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("4.4", "gives a guest one tick for all that it missed", points=3,
+          hint="While interrupts are disabled ticks merge into one. A count or a queue of them makes the "
+               "handler run many times afterwards.")
+def missed_ticks(plan: Plan) -> None:
+    text = plan.values.text()
+    guest = plan.guest("merge", TEXT=text, MASKED=plan.values.randint(250, 350))
+    run = plan.boot(guest, guest, args=[TICK], hold_stdin=True, limits=PATIENT)
+    run.prints_lines([f"vcpu0: {text}"])
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("4.4", "uses no processor time while the guest sleeps", points=3,
+          hint="A halted vCPU's thread must sleep in pthread_cond_wait, and the devices' thread in poll: "
+               "timer_expired must read the timer, or poll returns at once, again and again.")
+def idle(plan: Plan) -> None:
+    _idle(plan, hold_stdin=True, keys=0)
+
+
+@lab.test("4.4", "stops four vCPUs in whatever state they are", points=3,
+          hint="Running, waiting for the window, halted or in an exit: vcpu_check_stop comes before each "
+               "entry, and the kick brings each vCPU there.")
+def stop(plan: Plan) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        text = plan.values.text()
+        guest = plan.guest("states", TEXT=text)
+        run = plan.boot(*[guest] * VCPUS, args=[LONG_TICK], hold_stdin=True,
+                        steps=(Step(after=f"{text}\n".encode(), signal=number),))
+        run.exits(STATUS_SIGNAL + number)
+        _symptoms(run)
+
+
+# ---------------------------------------------------------------- 4.5 the keyboard
+
+@lab.test("4.5", "keeps 256 bytes in order", points=3,
+          hint="A ring: put at (head + count) % RING_BYTES, take at head, and head moves on round the end.")
+def ring(plan: Plan) -> None:
+    plan.unit("interrupts", "ring")
+
+
+@lab.test("4.5", "tells each byte by an interrupt", points=2,
+          hint="keyboard_fill puts what it reads into the ring and calls keyboard_interrupt; "
+               "keyboard_getchar calls it again while there is more.")
+def keyboard(plan: Plan) -> None:
+    plan.unit("interrupts", "keyboard")
+
+
+@lab.test("4.5", "leaves in the input what the ring can't hold", points=3,
+          hint="Read at most ring_room(...) bytes. When a full ring has room again, wake the devices' "
+               "thread: write to wake_fd.")
+def full_ring(plan: Plan) -> None:
+    plan.unit("interrupts", "full_ring")
+
+
+@lab.test("4.5", "tells the end of input once", points=2,
+          hint="read answers 0 at the end: note it in input_ended, raise 0x21 once; GETCHAR_END comes when "
+               "the ring is empty.")
+def end_of_input(plan: Plan) -> None:
+    plan.unit("interrupts", "end_of_input")
+    _idle(plan, hold_stdin=False, keys=1)
+
+
+@lab.test("4.5", "has the guest's handler echo what is typed", points=2,
+          hint="One interrupt and one GETCHAR for each byte, and the last byte can't wait for more.")
+def typing(plan: Plan) -> None:
+    key, status = plan.values.randint(1, 15), plan.values.randint(1, 63)
+    words = [plan.values.word(plan.values.randint(1, 9)) for _ in range(3)]
+    changed = ["".join(chr(ord(c) ^ key) for c in word) for word in words]
+    guest = plan.guest("typing", PROMPT="> ", KEY=key, LAST="Q", STATUS=status)
+    waits_for = ["> ", *changed]
+    run = plan.boot(guest, hold_stdin=True,
+                    steps=tuple(Step(after=a.encode(), send=s.encode())
+                                for a, s in zip(waits_for, [*words, "Q"])))
+    run.prints("> " + "".join(changed) + "\n")
+    run.exits(status)
+    _symptoms(run)
+
+
+@lab.test("4.5", "loses and doubles nothing of a long input", points=3,
+          hint="Every byte once and in order: what does not fit into the ring stays in the input.")
+def bulk(plan: Plan) -> None:
+    variants: list[tuple[int, dict[str, None]]] = [(1200, {}), (4096, {"DRAIN": None})]
+    for least, drain in variants:
+        key, data = plan.values.getrandbits(8), plan.values.randbytes(plan.values.randint(least, least + 300))
+        guest = plan.guest("bulk", KEY=key, BLOCK=plan.values.randint(200, 2000), **drain)
+        run = plan.boot(guest, stdin=data, args=[LONG_TICK], limits=PATIENT)
+        expected = bytes(byte ^ key for byte in data).decode("latin-1")
+        run.symptom(lambda o, e=expected: len(o.stdout) < len(e) and o.status == 0,     # type: ignore[misc]
+                    "Bytes were lost. When the ring is full, reading must stop until there is room: the "
+                    "input keeps what is not read.")
+        run.symptom(lambda o, e=expected: len(o.stdout) > len(e),                       # type: ignore[misc]
+                    "There is more output than input: bytes came twice.")
+        run.prints(expected)
+        run.exits(0)
+        _symptoms(run)
+
+
+@lab.test("4.5", "delivers the timer before the keyboard", points=2,
+          hint="With both pending the lower vector comes first: the other one keeps waiting for its turn.")
+def both(plan: Plan) -> None:
+    timer, key = plan.values.sample("abcdefghijklmnopqrstuvwxyz", 2)
+    text = plan.values.word(plan.values.randint(3, 6))
+    guest = plan.guest("both", TIMER_LETTER=timer, KEY_LETTER=key)
+    run = plan.boot(guest, guest, stdin=text.encode(), args=["--tick-ms=5"])
+    run.prints_lines(["vcpu0: " + (timer + key) * len(text)])
+    run.exits(0)
+    run.symptom(lambda o: key + timer + key in o.stdout,
+                "The keyboard's handler ran before the timer's. pending_first gives the lowest bit.")
+    _symptoms(run)
+
+
+# ---------------------------------------------------------------- 4.6 the terminal
+
+@lab.test("4.6", "restores the terminal however it ends", points=3,
+          hint="Save the settings before you change them; restore in devices_stop, by atexit, and in a "
+               "handler for the signals that end a program at once.")
+def restored(plan: Plan) -> None:
+    plan.unit("interrupts", "restored")
+
+
+@lab.test("4.6", "hands keys over one by one, unechoed", points=2,
+          hint="Without ICANON and ECHO, with VMIN 1 and VTIME 0; ISIG, ICRNL and OPOST stay.")
+def raw(plan: Plan) -> None:
+    plan.unit("interrupts", "raw")
+
+
+@lab.test("4.6", "lets a person type, and leaves the terminal as it was", points=3,
+          hint="Each key reaches the guest at once, nothing but the guest echoes it; at the end all settings "
+               "are as before.")
+def session(plan: Plan) -> None:
+    key, word = plan.values.randint(1, 15), plan.values.word(4)
+    changed = "".join(chr(ord(c) ^ key) for c in word)
+    guest = plan.guest("typing", PROMPT="> ", KEY=key, LAST="Q", STATUS=7)
+    for end, status in ((b"Q", 7), (b"\x03", STATUS_SIGNAL + signal.SIGINT)):
+        run = plan.boot(guest, terminal=Terminal(),
+                        steps=(Step(after=b"> ", send=word.encode()), Step(after=changed.encode(), send=end)))
+        run.exits(status)
+        run.must(_shows("> " + changed))
+        run.must(_terminal_restored)
+        _symptoms(run)
+    dies = plan.boot(plan.guest("no-handler"), terminal=Terminal())
+    dies.exits(STATUS_DIED)
+    dies.must(_terminal_restored)
+
+
+# ---------------------------------------------------------------- conditions of this lab
+
+def _idle(plan: Plan, hold_stdin: bool, keys: int) -> None:
+    """Three long ticks: the guest sleeps for three seconds, and so must the VMM."""
+    number, ticks_waited = plan.values.number(20), 3
+    run = plan.boot(plan.guest("idle", TICKS=ticks_waited, FIRST=number), args=[LONG_TICK],
+                    hold_stdin=hold_stdin)
+    run.exits(0)
+    run.prints(f"{number + keys}\n",
+               hint=f"The input {'has not ended' if hold_stdin else 'ends at once'}: the guest counts its "
+                    f"keyboard interrupts, and {keys} would be right.")
+
+    def sleeps(outcome: Outcome) -> Optional[Mismatch]:
+        if outcome.result.wall < ticks_waited - 0.5:
+            return Mismatch(f"{ticks_waited} ticks of a second each came within {outcome.result.wall:.1f} s: "
+                            "was the timer read?")
+        if outcome.result.cpu > ticks_waited / 3:
+            return Mismatch(f"the guest slept for {ticks_waited} s, and the VMM used "
+                            f"{outcome.result.cpu:.1f} s of processor time")
+        return None
+    run.must(sleeps, hint="" if hold_stdin else
+             "Once the input has ended, poll tells of it again and again: do not ask any more "
+             "(input_ended), and let the devices' thread sleep.")
+    _symptoms(run)
+
+
+def _shows(text: str) -> Condition:
+    """On the terminal's screen is this, and no second echo."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        shown = outcome.stdout.replace("\r\n", "\n").replace("^C", "").rstrip("\n")
+        if shown == text:
+            return None
+        return Mismatch("the terminal shows something else", text, shown)
+    return condition
+
+
+def _terminal_restored(outcome: Outcome) -> Optional[Mismatch]:
+    if outcome.result.terminal_restored:
+        return None
+    return Mismatch("the terminal's settings are not what they were before")
+
+
+def _symptoms(run: Planned) -> None:
+    """What every test of this lab may meet."""
+    run.symptom(lambda o: o.said("KVM_INTERRUPT.*(File exists|Invalid argument|Device or resource busy)"),
+                "KVM refused the interrupt: one is already waiting inside KVM, or this is not the vCPU's own "
+                "thread. Inject in interrupt_deliver only, when ready_for_interrupt_injection says so.")
+    run.symptom(lambda o: o.said("FAIL_ENTRY"),
+                "The processor refused the entry. On Intel that is what an injection with IF = 0 ends in: "
+                "look at run->if_flag first.")
+    run.symptom(lambda o: o.status == STATUS_STRAY,
+                "The guest got an interrupt that no device raises. Vector and bit: bit N of `pending` is "
+                "vector TIMER_VECTOR + N.")
+    run.symptom(lambda o: o.hung and o.result.cpu > o.result.wall / 2,
+                "It hung and was busy: either the guest waits in a loop for an interrupt that never comes "
+                "(was it made pending, was the vCPU kicked, was the window asked for?), or the VMM goes "
+                "round by itself: request_interrupt_window left at 1 makes every KVM_RUN return at once. "
+                "--trace tells them apart.")
+    run.symptom(lambda o: o.hung,
+                "It hung asleep: an interrupt was pending and nobody woke the vCPU. Set pending under "
+                "vcpu->lock, then vcpu_kick; and once a vector is pending, the sleep in HLT must see it.")

@@ -1,0 +1,780 @@
+/* interrupts.c - lab 4's module function by function. No guest runs here, and no KVM is needed. */
+#define _GNU_SOURCE /* posix_openpt */
+#include "unit.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+#define TIMER    0x1u /* bits of vcpu->pending */
+#define KEYBOARD 0x2u
+#define PATIENCE 8000 /* ms until something that should happen at once counts as lost */
+
+static struct vm vm;
+
+/* `count` vCPUs without KVM: kvm_run is plain memory, KVM_INTERRUPT is answered with 0. */
+static void start(int count)
+{
+    vmm.guest_count = count;
+    vmm.vm_count = 1;
+    vmm.options.tick_ms = 1000;
+    vm_init(&vm, &vmm);
+    for (int i = 0; i < count; i++) {
+        vmm.guests[i] = (struct guest){.path = "guest", .kind = GUEST_REAL};
+        vcpu_init(&vmm.vcpus[i], i, i, &vm, &vmm.guests[i]);
+        vmm.vcpus[i].run = calloc(1, PAGE_BYTES);
+        ck_assert_ptr_nonnull(vmm.vcpus[i].run);
+    }
+    falsified.request = KVM_INTERRUPT;
+    falsified.answered = true;
+    falsified.kvm_run = vmm.vcpus[0].run;
+}
+
+static void sleep_ms(int ms)
+{
+    poll(NULL, 0, ms);
+}
+
+static uint32_t pending_of(struct vcpu *vcpu)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    uint32_t pending = vcpu->pending;
+    pthread_mutex_unlock(&vcpu->lock);
+    return pending;
+}
+
+/* Waits until a vector is pending; false: it never was. */
+static bool comes(struct vcpu *vcpu, uint32_t bit)
+{
+    for (int ms = 0; ms < PATIENCE; ms++) {
+        if (pending_of(vcpu) & bit)
+            return true;
+        sleep_ms(1);
+    }
+    return false;
+}
+
+static void take(struct vcpu *vcpu, uint32_t bits)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->pending &= ~bits;
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
+static unsigned interrupts_injected(void)
+{
+    unsigned count = 0;
+
+    for (size_t i = 0; i < call_count; i++)
+        count += calls[i].request == KVM_INTERRUPT;
+    return count;
+}
+
+/* ------------------------------------------------------------------ 4.1 the timer */
+
+static struct itimerspec armed;
+static int timer_clock = -1, timer_flags, timer_error;
+
+int timerfd_create(int clock, int flags)
+{
+    timer_clock = clock;
+    if (timer_error)
+        return (int)failed(timer_error);
+    return (int)syscall(SYS_timerfd_create, clock, flags);
+}
+
+/* Looked at and, unless a test wants ticks, not armed: ticks need what 4.3 asks for. */
+static bool timer_real;
+
+int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itimerspec *old)
+{
+    armed = *new;
+    timer_flags = flags;
+    if (timer_real || new->it_value.tv_nsec > 999999999 || new->it_interval.tv_nsec > 999999999)
+        return (int)syscall(SYS_timerfd_settime, fd, flags, new, old);
+    return 0;
+}
+
+/* Standard input from which nothing comes; returns its other end. */
+static int input_open(void)
+{
+    int ends[2];
+
+    ck_assert_int_eq(pipe(ends), 0);
+    dup2(ends[0], STDIN_FILENO);
+    syscall(SYS_close, ends[0]);
+    return ends[1];
+}
+
+static double milliseconds(const struct timespec *time)
+{
+    return (double)time->tv_sec * 1e3 + (double)time->tv_nsec / 1e6;
+}
+
+START_TEST(period)
+{
+    const unsigned periods[] = {10, 1, 999, 1000, 2 + unit_random() % 900};
+
+    input_open();
+    start(1);
+    for (size_t i = 0; i < sizeof periods / sizeof periods[0]; i++) {
+        double expected = periods[i];
+        vmm.options.tick_ms = periods[i];
+        armed = (struct itimerspec){0};
+        listen_start();
+        int status = devices_start(&vmm);
+        listen_end();
+        ck_assert_msg(status == 0,
+                      "with --tick-ms=%u devices_start returns %d; tv_nsec must stay under 1000 "
+                      "million, whole seconds go to tv_sec",
+                      periods[i], status);
+        ck_assert_msg(
+            milliseconds(&armed.it_value) == expected,
+            "with --tick-ms=%u the first tick comes after %g ms (it_value; 0 means never)",
+            periods[i], milliseconds(&armed.it_value));
+        ck_assert_msg(
+            milliseconds(&armed.it_interval) == expected,
+            "with --tick-ms=%u ticks repeat every %g ms (it_interval; 0 means not at all)",
+            periods[i], milliseconds(&armed.it_interval));
+        ck_assert_msg(timer_flags == 0, "it_value is a time from now, not TFD_TIMER_ABSTIME");
+        ck_assert_msg(timer_clock == CLOCK_MONOTONIC || timer_clock == CLOCK_BOOTTIME,
+                      "the timer must run on CLOCK_MONOTONIC: other clocks can be set back");
+        devices_stop();
+    }
+}
+END_TEST
+
+START_TEST(timer_failure)
+{
+    input_open();
+    start(1);
+    timer_error = EMFILE;
+    listen_start();
+    int status = devices_start(&vmm);
+    listen_end();
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "timerfd_create failed, and devices_start returns %d instead of STATUS_NO_KVM",
+                  status);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 4.2 injection */
+
+START_TEST(first)
+{
+    ck_assert_msg(pending_first(0) == -1, "pending_first of the empty set is %d instead of -1",
+                  pending_first(0));
+    for (int low = 0; low < 32; low++) {
+        uint32_t pending = (unit_random() | 1) << low;
+        ck_assert_msg(pending_first(pending) == TIMER_VECTOR + low,
+                      "pending_first(0x%x) is 0x%x instead of 0x%x: bit N stands for TIMER_VECTOR "
+                      "+ N, and the lowest vector comes first",
+                      pending, (unsigned)pending_first(pending), (unsigned)(TIMER_VECTOR + low));
+    }
+}
+END_TEST
+
+/* interrupt_deliver with this state: the answer, and how many interrupts it injected. */
+static unsigned deliver(uint32_t pending, bool ready, bool enabled, bool requested)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    call_count = 0;
+    vcpu->pending = pending;
+    vcpu->run->ready_for_interrupt_injection = ready;
+    vcpu->run->if_flag = enabled;
+    vcpu->run->request_interrupt_window = requested;
+    enum step step = interrupt_deliver(vcpu);
+    ck_assert_msg(step == STEP_RUN, "interrupt_deliver must answer STEP_RUN");
+    return interrupts_injected();
+}
+
+START_TEST(injects)
+{
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    for (int requested = 0; requested < 2; requested++) {
+        unsigned count = deliver(KEYBOARD, true, true, requested);
+        ck_assert_msg(count == 1,
+                      "a vector is pending and the guest can take it: KVM_INTERRUPT was called %u "
+                      "times instead of once",
+                      count);
+        ck_assert_msg(call_find(KVM_INTERRUPT)->irq == KEYBOARD_VECTOR,
+                      "bit 1 is pending, and KVM_INTERRUPT got vector 0x%x instead of 0x%x",
+                      call_find(KVM_INTERRUPT)->irq, KEYBOARD_VECTOR);
+        ck_assert_msg(vcpu->pending == 0,
+                      "the vector was injected and is still pending: it would come twice");
+        ck_assert_msg(
+            vcpu->run->request_interrupt_window == 0,
+            "nothing is pending any more, and request_interrupt_window is still set: each "
+            "KVM_RUN would come out at once with KVM_EXIT_IRQ_WINDOW_OPEN");
+    }
+    ck_assert_msg(vcpu->interrupts == 2, "2 interrupts were injected, and vcpu->interrupts is %llu",
+                  (unsigned long long)vcpu->interrupts);
+}
+END_TEST
+
+START_TEST(waits)
+{
+    static const struct {
+        bool ready, enabled;
+        const char *why;
+    } states[] = {
+        {true, false, "IF is 0 (if_flag): Intel's processors would refuse the entry"},
+        {false, true, "KVM is not ready (ready_for_interrupt_injection)"},
+        {false, false, "IF is 0 and KVM is not ready"},
+    };
+
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
+        unsigned count = deliver(TIMER, states[i].ready, states[i].enabled, false);
+        ck_assert_msg(count == 0, "KVM_INTERRUPT was called although %s", states[i].why);
+        ck_assert_msg(vcpu->pending == TIMER, "%s, and the pending vector was lost", states[i].why);
+        ck_assert_msg(vcpu->run->request_interrupt_window == 1,
+                      "%s, and request_interrupt_window was not set: without it nobody tells when "
+                      "the guest can take the interrupt",
+                      states[i].why);
+    }
+}
+END_TEST
+
+START_TEST(several)
+{
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    unsigned count = deliver(TIMER | KEYBOARD, true, true, false);
+    ck_assert_msg(
+        count == 1,
+        "two vectors are pending: KVM_INTERRUPT was called %u times before one entry, and "
+        "KVM takes one",
+        count);
+    ck_assert_msg(call_find(KVM_INTERRUPT)->irq == TIMER_VECTOR,
+                  "0x20 and 0x21 are pending, and 0x%x came first", call_find(KVM_INTERRUPT)->irq);
+    ck_assert_msg(vcpu->pending == KEYBOARD, "0x20 was injected; pending is 0x%x instead of 0x2",
+                  vcpu->pending);
+    ck_assert_msg(vcpu->run->request_interrupt_window == 1,
+                  "0x21 is still pending, and request_interrupt_window was not set");
+    count = deliver(0, true, true, true);
+    ck_assert_msg(count == 0, "nothing is pending, and KVM_INTERRUPT was called");
+    ck_assert_msg(vcpu->run->request_interrupt_window == 0,
+                  "nothing is pending, and request_interrupt_window was not cleared");
+    ck_assert_msg(interrupt_window_open(vcpu) == STEP_RUN,
+                  "after KVM_EXIT_IRQ_WINDOW_OPEN the guest is entered again: STEP_RUN");
+}
+END_TEST
+
+START_TEST(injection_failure)
+{
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    falsified = (struct falsified){.request = KVM_INTERRUPT, .error = ENXIO};
+    vcpu->pending = TIMER;
+    vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 1;
+    listen_start();
+    enum step step = interrupt_deliver(vcpu);
+    listen_end();
+    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_DIED,
+                  "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_die");
+    ck_assert_msg(strstr(said, strerror(ENXIO)) || strstr(said, "ENXIO"),
+                  "KVM_INTERRUPT failed, and the message does not tell why (%s)", strerror(ENXIO));
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 4.3 the kick */
+
+static unsigned kicks, early_kicks;
+
+/* Kicks don't interrupt anything here; a kick before the vector is pending is noted. */
+int pthread_kill(pthread_t thread, int signal)
+{
+    kicks++;
+    early_kicks += vmm.vcpus[0].pending == 0;
+    return 0;
+}
+
+START_TEST(raise_kicks)
+{
+    start(2);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    vcpu->life = VCPU_RUNNING;
+    vcpu->thread = pthread_self();
+    interrupt_raise(vcpu, KEYBOARD_VECTOR);
+    ck_assert_msg(interrupts_injected() == 0,
+                  "interrupt_raise calls KVM_INTERRUPT. That is a vCPU ioctl: while the vCPU is in "
+                  "KVM_RUN it waits until that returns. Only the vCPU's own thread may inject, in "
+                  "interrupt_deliver");
+    ck_assert_msg(vcpu->pending == KEYBOARD,
+                  "interrupt_raise of 0x21: pending is 0x%x instead of 0x2", vcpu->pending);
+    ck_assert_msg(
+        kicks > 0 && vcpu->run->immediate_exit == 1,
+        "interrupt_raise did not kick the vCPU: in a loop without exits it would never see "
+        "what is pending");
+    ck_assert_msg(early_kicks == 0,
+                  "the vCPU was kicked before the vector was pending: it looks, finds nothing, and "
+                  "goes on; set pending first");
+    ck_assert_msg(vmm.vcpus[1].pending == 0, "interrupt_raise changed another vCPU");
+    interrupt_raise(vcpu, TIMER_VECTOR);
+    ck_assert_msg(vcpu->pending == (TIMER | KEYBOARD),
+                  "0x21, then 0x20 were raised: pending is 0x%x instead of 0x3", vcpu->pending);
+}
+END_TEST
+
+/* Turn 0: the interrupt comes just before KVM_RUN, after all checks. */
+static int run_raised_late(struct kvm_run *run, unsigned turn)
+{
+    run->ready_for_interrupt_injection = run->if_flag = 1;
+    if (turn == 0)
+        interrupt_raise(&vmm.vcpus[0], TIMER_VECTOR);
+    if (run->immediate_exit)
+        return EINTR;
+    run->exit_reason = KVM_EXIT_SHUTDOWN;
+    return 0;
+}
+
+START_TEST(raised_late)
+{
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    vcpu->life = VCPU_RUNNING;
+    vcpu->thread = pthread_self();
+    falsified.run = run_raised_late;
+    listen_start();
+    vcpu_run(vcpu);
+    listen_end();
+    ck_assert_msg(run_turns == 2,
+                  "an interrupt that is raised after the last check and before KVM_RUN must make "
+                  "KVM_RUN return at once (immediate_exit): vcpu_kick sees to that");
+    ck_assert_msg(
+        interrupts_injected() == 1,
+        "an interrupt that was raised just before KVM_RUN was injected %u times, not once",
+        interrupts_injected());
+}
+END_TEST
+
+START_TEST(merges)
+{
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    unsigned times = 2 + unit_random() % 50;
+    vcpu->life = VCPU_RUNNING;
+    vcpu->thread = pthread_self();
+    for (unsigned i = 0; i < times; i++)
+        interrupt_raise(vcpu, TIMER_VECTOR);
+    vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 1;
+    for (unsigned i = 0; i < times; i++)
+        interrupt_deliver(vcpu);
+    ck_assert_msg(interrupts_injected() == 1,
+                  "%u ticks that could not be delivered became %u interrupts: they must merge into "
+                  "one",
+                  times, interrupts_injected());
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 4.4 HLT */
+
+static atomic_bool halt_returned;
+static enum step halt_step;
+
+static void *halt_thread(void *argument)
+{
+    struct vcpu *vcpu = argument;
+
+    halt_step = interrupt_halt(vcpu);
+    atomic_store(&halt_returned, true);
+    return NULL;
+}
+
+/* A thread in interrupt_halt, with interrupts enabled and nothing pending. */
+static void start_halted(void)
+{
+    pthread_t thread;
+
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    vcpu->run->if_flag = 1;
+    vcpu->life = VCPU_RUNNING;
+    pthread_create(&thread, NULL, halt_thread, vcpu);
+    vcpu->thread = thread;
+    sleep_ms(100);
+    ck_assert_msg(!atomic_load(&halt_returned),
+                  "interrupt_halt returned although no interrupt was pending: a halted vCPU must "
+                  "sleep until one is");
+}
+
+static bool halt_returns(void)
+{
+    for (int ms = 0; ms < PATIENCE && !atomic_load(&halt_returned); ms++)
+        sleep_ms(1);
+    return atomic_load(&halt_returned);
+}
+
+START_TEST(halt_ends)
+{
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    vcpu->run->if_flag = 0;
+    vcpu->status = 1;
+    vcpu->pending = TIMER;
+    ck_assert_msg(interrupt_halt(vcpu) == STEP_END && vcpu->status == 0,
+                  "HLT with interrupts disabled ends the vCPU with status 0: no interrupt can wake "
+                  "it any more");
+}
+END_TEST
+
+START_TEST(halt_pending)
+{
+    start(1);
+    vmm.vcpus[0].run->if_flag = 1;
+    vmm.vcpus[0].pending = KEYBOARD;
+    halt_thread(&vmm.vcpus[0]); /* one that sleeps now is ended by Check */
+    ck_assert_msg(halt_step == STEP_RUN, "HLT with an interrupt pending must answer STEP_RUN");
+}
+END_TEST
+
+START_TEST(halt_wakes)
+{
+    start_halted();
+    vcpu_kick(&vmm.vcpus[0]);
+    sleep_ms(50);
+    ck_assert_msg(!atomic_load(&halt_returned),
+                  "interrupt_halt returned at a kick without an interrupt: pthread_cond_wait may "
+                  "wake at any time, look again in a loop");
+    interrupt_raise(&vmm.vcpus[0], KEYBOARD_VECTOR);
+    ck_assert_msg(halt_returns(), "an interrupt was raised, and the halted vCPU sleeps on");
+    ck_assert_msg(halt_step == STEP_RUN, "after its sleep a halted vCPU runs: STEP_RUN");
+}
+END_TEST
+
+START_TEST(halt_stops)
+{
+    start_halted();
+    atomic_store(&vmm.stop_signal, SIGTERM);
+    vcpu_kick(&vmm.vcpus[0]);
+    ck_assert_msg(halt_returns(),
+                  "the VMM stops, and a halted vCPU sleeps on until its next interrupt: its wait "
+                  "must look at vmm->stop_signal, too");
+}
+END_TEST
+
+#define ROUNDS_MS 1500 /* how long sleeper and waker race */
+
+static atomic_int rounds;
+static atomic_bool rounds_over;
+
+static void *halt_rounds(void *argument)
+{
+    struct vcpu *vcpu = argument;
+
+    while (!atomic_load(&rounds_over)) {
+        interrupt_halt(vcpu);
+        take(vcpu, TIMER);
+        atomic_fetch_add(&rounds, 1);
+    }
+    return NULL;
+}
+
+START_TEST(halt_never_missed)
+{
+    pthread_t thread;
+    struct timespec begin, now;
+    int idle = 0, before = -1;
+
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    vcpu->run->if_flag = 1;
+    vcpu->life = VCPU_RUNNING;
+    pthread_create(&thread, NULL, halt_rounds, vcpu);
+    vcpu->thread = thread;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    do {
+        interrupt_raise(vcpu, TIMER_VECTOR);
+        for (int spin = 0; spin < 1000 && pending_of(vcpu); spin++)
+            ;
+        if (pending_of(vcpu))
+            sleep_ms(1);
+        idle = atomic_load(&rounds) == before ? idle + 1 : 0;
+        before = atomic_load(&rounds);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (idle > 0 ? idle < PATIENCE / 2
+                      : milliseconds(&now) - milliseconds(&begin) < ROUNDS_MS);
+    ck_assert_msg(idle == 0,
+                  "an interrupt came just as the vCPU was about to sleep, and it sleeps with the "
+                  "interrupt pending: look at `pending` and wait under one lock, vcpu->lock");
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 4.5 the keyboard */
+
+START_TEST(ring_of_bytes)
+{
+    static struct ring ring;
+    static uint8_t model[RING_BYTES];
+    unsigned count = 0;
+
+    ck_assert_msg(ring_get(&ring) == -1, "ring_get of an empty ring is not -1");
+    for (int turn = 0; turn < 4000; turn++) {
+        bool put = turn / 400 % 2 == 0 ? unit_random() % 8 != 0 : unit_random() % 8 == 0;
+        if (put) {
+            uint8_t byte = (uint8_t)unit_random();
+            bool taken = ring_put(&ring, byte);
+            if (taken != (count < RING_BYTES))
+                ck_abort_msg("ring_put with %u bytes in the ring answers %s; it holds %d", count,
+                             taken ? "true" : "false", RING_BYTES);
+            if (taken)
+                model[count++] = byte;
+        } else {
+            int byte = ring_get(&ring), expected = count ? model[0] : -1;
+            if (byte != expected)
+                ck_abort_msg("ring_get gives %d instead of %d (the oldest of %u bytes; -1: empty)",
+                             byte, expected, count);
+            if (count)
+                memmove(model, model + 1, --count);
+        }
+        if (ring_room(&ring) != RING_BYTES - count)
+            ck_abort_msg("ring_room with %u bytes in the ring is %u instead of %u", count,
+                         ring_room(&ring), RING_BYTES - count);
+    }
+}
+END_TEST
+
+static int input;
+
+/* The devices' thread at work on an input that the test writes. */
+static void start_devices(void)
+{
+    input = input_open();
+    start(1);
+    listen_start();
+    int status = devices_start(&vmm);
+    listen_end();
+    ck_assert_msg(status == 0, "devices_start returns %d", status);
+}
+
+static void type(const void *bytes, size_t count)
+{
+    ck_assert_int_eq(write(input, bytes, count), (int)count);
+}
+
+static int input_left(void)
+{
+    int left = 0;
+
+    kernel(STDIN_FILENO, FIONREAD, &left);
+    return left;
+}
+
+/* Waits until the input holds `left` bytes. */
+static bool input_shrinks_to(int left)
+{
+    for (int ms = 0; ms < PATIENCE && input_left() != left; ms++)
+        sleep_ms(1);
+    return input_left() == left;
+}
+
+START_TEST(keyboard)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    start_devices();
+    ck_assert_msg(keyboard_getchar(vcpu) == GETCHAR_NOTHING,
+                  "nothing was typed, and keyboard_getchar does not answer GETCHAR_NOTHING");
+    type("a\xff", 2);
+    ck_assert_msg(comes(vcpu, KEYBOARD), "something was typed, and vector 0x21 is not pending");
+    take(vcpu, KEYBOARD);
+    ck_assert_msg(keyboard_getchar(vcpu) == 'a', "the first byte typed was 'a'");
+    ck_assert_msg(
+        pending_of(vcpu) & KEYBOARD,
+        "one of two bytes was taken, and 0x21 is not pending for the other: a handler that "
+        "takes one byte an interrupt would never see it");
+    take(vcpu, KEYBOARD);
+    int byte = keyboard_getchar(vcpu);
+    ck_assert_msg(byte == 0xff, "the byte 0xff was typed, and keyboard_getchar gives %d", byte);
+    ck_assert_msg(keyboard_getchar(vcpu) == GETCHAR_NOTHING,
+                  "all was taken, and keyboard_getchar does not answer GETCHAR_NOTHING");
+}
+END_TEST
+
+START_TEST(full_ring)
+{
+    const int count = 700 + (int)(unit_random() % 300);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    uint8_t typed[1000];
+
+    start_devices();
+    for (int i = 0; i < count; i++)
+        typed[i] = (uint8_t)unit_random();
+    type(typed, (size_t)count);
+    ck_assert_msg(input_shrinks_to(count - RING_BYTES),
+                  "%d bytes were typed and none taken: %d are left in the input instead of %d. No "
+                  "more may be read than the ring has room for",
+                  count, input_left(), count - RING_BYTES);
+    for (int i = 0; i < count; i++) {
+        int byte = GETCHAR_NOTHING;
+        for (int ms = 0; ms < PATIENCE && byte == GETCHAR_NOTHING; ms++) {
+            byte = keyboard_getchar(vcpu);
+            if (byte == GETCHAR_NOTHING)
+                sleep_ms(1);
+        }
+        ck_assert_msg(
+            byte != GETCHAR_NOTHING || input_left() == 0,
+            "the ring was full, the guest has emptied it, and what is left in the input "
+            "stays there: the devices' thread must be woken (wake_fd) when there is room");
+        ck_assert_msg(byte == typed[i], "byte number %d is %d instead of %d", i, byte, typed[i]);
+    }
+}
+END_TEST
+
+START_TEST(end_of_input)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    start_devices();
+    type("z", 1);
+    ck_assert_msg(comes(vcpu, KEYBOARD), "something was typed, and vector 0x21 is not pending");
+    take(vcpu, KEYBOARD);
+    syscall(SYS_close, input);
+    ck_assert_msg(
+        comes(vcpu, KEYBOARD),
+        "the input has ended, and 0x21 is not raised: a guest that sleeps would never know");
+    take(vcpu, KEYBOARD);
+    int byte = keyboard_getchar(vcpu);
+    ck_assert_msg(
+        byte == 'z',
+        "the input ended behind 'z', and keyboard_getchar gives %d: what was typed before "
+        "comes first",
+        byte);
+    ck_assert_msg(pending_of(vcpu) & KEYBOARD,
+                  "the last byte was taken, and no 0x21 tells that the input has ended");
+    for (int i = 0; i < 3; i++) {
+        take(vcpu, KEYBOARD);
+        ck_assert_msg(keyboard_getchar(vcpu) == GETCHAR_END,
+                      "the input has ended, and keyboard_getchar does not answer GETCHAR_END");
+        ck_assert_msg(
+            !(pending_of(vcpu) & KEYBOARD),
+            "each GETCHAR at the end of input raises 0x21 again: an interrupt without end");
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 4.6 the terminal */
+
+enum way_out { STOP, EXIT, CRASH, ABORT, WAYS_OUT };
+
+static int terminal_fd; /* the terminal's own side: what the VMM has as standard input */
+
+static void terminal_open(struct termios *before)
+{
+    int person = posix_openpt(O_RDWR | O_NOCTTY);
+
+    ck_assert_msg(person >= 0 && grantpt(person) == 0 && unlockpt(person) == 0,
+                  "the grader has no terminal to test with");
+    terminal_fd = (int)syscall(SYS_openat, AT_FDCWD, ptsname(person), O_RDWR | O_NOCTTY);
+    ck_assert_int_ge(terminal_fd, 0);
+    tcgetattr(terminal_fd, before);
+    before->c_cc[VMIN] = 3; /* something that a careless restoring gets wrong */
+    tcsetattr(terminal_fd, TCSANOW, before);
+    tcgetattr(terminal_fd, before);
+}
+
+/* A process with the devices on the terminal that ends in this way; its wait status. */
+static int leave(enum way_out way)
+{
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) {
+        dup2(terminal_fd, STDIN_FILENO);
+        start(1);
+        if (devices_start(&vmm) != 0)
+            _exit(1);
+        if (way == STOP)
+            devices_stop();
+        else if (way == EXIT)
+            exit(0);
+        else if (way == CRASH)
+            raise(SIGSEGV);
+        else
+            abort();
+        _exit(0);
+    }
+    waitpid(child, &status, 0);
+    return status;
+}
+
+START_TEST(restored)
+{
+    static const char *const ways[WAYS_OUT] = {"devices_stop", "exit()", "SIGSEGV", "abort()"};
+    struct termios before = {0}, after = {0}; /* zeroed: memcmp sees the padding, too */
+
+    for (enum way_out way = STOP; way < WAYS_OUT; way++) {
+        terminal_open(&before);
+        int status = leave(way);
+        tcgetattr(terminal_fd, &after);
+        ck_assert_msg(!WIFEXITED(status) || WEXITSTATUS(status) != STATUS_TODO, "not written yet");
+        ck_assert_msg(memcmp(&before, &after, sizeof before) == 0,
+                      "the terminal is not as it was after the VMM ended by %s", ways[way]);
+        ck_assert_msg(way < CRASH ? WIFEXITED(status) : WIFSIGNALED(status),
+                      "after %s the VMM must %s", ways[way],
+                      way < CRASH ? "exit"
+                                  : "still die by this signal, so that one sees the crash");
+    }
+}
+END_TEST
+
+START_TEST(raw)
+{
+    struct termios now;
+
+    for (int elf = 0; elf < 2; elf++) {
+        terminal_open(&now);
+        dup2(terminal_fd, STDIN_FILENO);
+        start(1);
+        vmm.guests[0].kind = elf ? GUEST_ELF : GUEST_REAL;
+        ck_assert_int_eq(devices_start(&vmm), 0);
+        tcgetattr(terminal_fd, &now);
+        ck_assert_msg(!(now.c_lflag & ICANON) && now.c_cc[VMIN] <= 1,
+                      "keys shall arrive one by one: without ICANON, with VMIN 1");
+        ck_assert_msg(!(now.c_lflag & ECHO), "the guest echoes what is typed: ECHO must be off");
+        ck_assert_msg(now.c_lflag & ISIG && now.c_cc[VINTR] == (elf ? 0x1d : 0x03),
+                      elf ? "with an ELF guest Ctrl-C is the guest's, and Ctrl-] ends the VMM: "
+                            "VINTR is STOP_KEY"
+                          : "Ctrl-C must still be a signal: ISIG on, VINTR as it was");
+        ck_assert_msg(now.c_iflag & ICRNL, "Enter shall arrive as a newline: ICRNL on");
+        ck_assert_msg(now.c_oflag & OPOST,
+                      "output is not to change: leave c_oflag alone, or newlines step down");
+        devices_stop();
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("interrupts");
+
+    unit_add(suite, "period", period);
+    unit_add(suite, "timer_failure", timer_failure);
+    unit_add(suite, "first", first);
+    unit_add(suite, "injects", injects);
+    unit_add(suite, "waits", waits);
+    unit_add(suite, "several", several);
+    unit_add(suite, "injection_failure", injection_failure);
+    unit_add(suite, "raise_kicks", raise_kicks);
+    unit_add(suite, "raised_late", raised_late);
+    unit_add(suite, "merges", merges);
+    unit_add(suite, "halt_ends", halt_ends);
+    unit_add(suite, "halt_pending", halt_pending);
+    unit_add(suite, "halt_wakes", halt_wakes);
+    unit_add(suite, "halt_stops", halt_stops);
+    unit_add(suite, "halt_never_missed", halt_never_missed);
+    unit_add(suite, "ring", ring_of_bytes);
+    unit_add(suite, "keyboard", keyboard);
+    unit_add(suite, "full_ring", full_ring);
+    unit_add(suite, "end_of_input", end_of_input);
+    unit_add(suite, "restored", restored);
+    unit_add(suite, "raw", raw);
+    return unit_main(suite);
+}

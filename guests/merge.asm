@@ -1,0 +1,64 @@
+; merge - two vCPUs. The first keeps its interrupts disabled while the clock (vCPU 1) counts MASKED
+; ticks, then enables them until the clock has counted OPEN more. What it missed comes as one tick,
+; so it has about OPEN ticks then, never near MASKED. It prints TEXT, or its count.
+%include "abi.inc"
+bits 16
+org 0
+
+%ifndef MASKED
+%define MASKED 300
+%endif
+%ifndef OPEN
+%define OPEN 10
+%endif
+%ifndef TEXT
+%define TEXT "merged"
+%endif
+
+    mov ax, SHARED
+    mov es, ax
+    mov ax, cs
+    test ax, ax
+    jnz run_clock
+
+    mov ax, on_tick
+    mov bx, ignore
+    call install_vectors
+    mov ecx, MASKED
+    call wait_ticks
+    cmp word [ticks], 0     ; IF = 0: nothing may have come
+    jne tell_count
+    sti
+    mov ecx, OPEN
+    call wait_ticks
+    cli
+    mov byte [es:CLOCK_STOP], 1
+    cmp word [ticks], 0
+    je tell_count
+    cmp word [ticks], MASKED / 2
+    ja tell_count
+    mov si, text
+    call print_string
+    jmp end
+tell_count:
+    mov byte [es:CLOCK_STOP], 1
+    movzx eax, word [ticks]
+    call print_number
+    mov si, count_text
+    call print_string
+end:
+    call print_newline
+    mov bl, 0
+    jmp exit
+
+on_tick:
+    inc word [ticks]
+    iret
+
+%include "console.inc"
+%include "vectors.inc"
+%include "clock.inc"
+
+ticks: dw 0
+text: db TEXT, 0
+count_text: db " ticks", 0
