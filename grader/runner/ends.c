@@ -103,6 +103,13 @@ char ends_restored(const struct ends *ends)
                : '0';
 }
 
+void ends_close_slave(struct ends *ends)
+{
+    if (ends->slave >= 0)
+        close(ends->slave);
+    ends->slave = -1;
+}
+
 void ends_close(struct ends *ends)
 {
     for (int fd = 0; fd < 3; fd++)
@@ -111,8 +118,7 @@ void ends_close(struct ends *ends)
     ends_close_input(ends);
     ends_close_output(ends, 0);
     ends_close_output(ends, 1);
-    if (ends->slave >= 0)
-        close(ends->slave);
+    ends_close_slave(ends);
     if (ends->terminal >= 0)
         close(ends->terminal);
 }

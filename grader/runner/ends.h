@@ -24,6 +24,9 @@ void ends_resize(const struct ends *ends, unsigned short rows, unsigned short co
 
 /* '1' or '0': the terminal's settings are as they were or not; '-' without a terminal. */
 char ends_restored(const struct ends *ends);
+
+/* Without our own hold on it, reading the terminal ends when the last program has closed it. */
+void ends_close_slave(struct ends *ends);
 void ends_close(struct ends *ends);
 
 #endif

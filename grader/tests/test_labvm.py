@@ -153,7 +153,8 @@ class Cache(unittest.TestCase):
 
     def command(self, *words: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen([sys.executable, "-m", "grader.labvm", "run", "--", PROGRAM, *words],
-                                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
 
     def check_works(self) -> None:
         result = VmBackend().run([Run((PROGRAM, "exit", "3"))])[0]

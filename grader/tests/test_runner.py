@@ -67,7 +67,7 @@ class RunnerTests:
 
     def test_input_ends(self) -> None:
         self.check(self.run_one(do("copy")).status == 0, self.run_one(do("copy")))
-        held = self.run_one(do("copy", stdin=b"x", hold_stdin=True, limits=SHORT))
+        held = self.run_one(do("copy", stdin=b"x", hold_stdin=True, limits=Limits(quiet=6)))
         self.check(held.ending is Ending.QUIET and held.stdout == b"x", held)
 
     def test_steps(self) -> None:
@@ -111,7 +111,7 @@ class RunnerTests:
     def test_a_hang_is_described(self) -> None:
         result = self.run_one(do("spin", limits=SHORT))
         self.check("running" in result.diagnosis and "test-program" in result.diagnosis, result)
-        self.check(result.cpu > 0.5, result)
+        self.check(result.cpu > 0.1, result)
 
     def test_disk_is_bounded(self) -> None:
         result = self.run_one(do("disk", limits=Limits(file=2 * MIB)))
