@@ -50,6 +50,8 @@ help:
 #: For learners
 #:   make lab1 ... lab6     builds your module of that lab and boots its demonstration guests
 #:   make grade LAB=3       grades lab 3; without LAB= all labs. T=3.2: one test. SEED=N repeats a run
+#:   make watch LAB=3       grades again at each save and shows the next thing to do; Ctrl-C ends it
+#:   make status            how far each lab is, by the latest gradings
 #:   make run LAB=3 GUESTS="counter hello" ARGS="--stats"
 #:                          runs guests of your choice on your VMM
 #:   make diff LAB=3        your file beside the solution
@@ -80,7 +82,7 @@ help:
 #:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs. BACKEND=kvm or vm
 #:   says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
 
-.PHONY: demo test $(LABS:%=lab%) run grade os diff skeletons doctor bench clean format \
+.PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor bench clean format \
 	check-format mutants alternatives
 
 $(LABS:%=lab%):
@@ -94,6 +96,13 @@ run: need-lab
 grade:
 	@$(SETUP) build grade
 	@$(PYTHON) -m grader grade $(CHOICE) $(if $(T),--test $(T)) $(if $(SEED),--seed $(SEED))
+
+watch: need-lab
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.watch $(filter-out --solution,$(CHOICE))
+
+status:
+	@$(PYTHON) -m grader.status
 
 os:
 	@$(SETUP) build grade

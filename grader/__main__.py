@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from grader import labs
+from grader import labs, progress
 from grader.backends import Picker
 from grader.framework import Lab
 from grader.grading import Choice, Report, grade
@@ -82,6 +82,7 @@ def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) 
         report = grade(lab, choice, pick)
         reports.append(report)
         save(report)
+        progress.record(report)
         if not report.filtered and not report.cannot:
             write_files(report)
         print_report(report)

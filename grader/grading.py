@@ -127,7 +127,9 @@ class BuiltPrograms:
 
 
 def results_folder(lab: Lab, choice: Choice) -> Path:
-    return choice.folder or BUILD / "grade" / f"lab{lab.number}"
+    """A learner's own results stay when something else is graded."""
+    other = "-solution" if choice.solution else "-module" if choice.module else ""
+    return choice.folder or BUILD / "grade" / f"lab{lab.number}{other}"
 
 
 def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = None) -> Report:

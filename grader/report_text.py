@@ -33,8 +33,8 @@ def report_lines(report: Report, colour: bool = False) -> list[str]:
         cannot = [graded for graded in report.graded if graded.verdict.kind is Kind.CANNOT]
         failed = [graded for graded in report.graded if graded.verdict.kind is Kind.FAILED]
         for number, graded in enumerate(cannot[:1] + failed):
-            lines += [*failure_lines(report, graded, in_full=number == 0), ""]
-    lines += _next(report)
+            lines += [*failure_lines(report, graded, number == 0, colour), ""]
+    lines += next_lines(report)
     lines.append(_score(report))
     return lines
 
@@ -53,7 +53,7 @@ def _table(report: Report, colour: bool) -> Iterable[str]:
         yield f"  {exercise:4} {verdict.test.title:{width}}  {points} {word}"
 
 
-def failure_lines(report: Report, graded: Graded, in_full: bool) -> list[str]:
+def failure_lines(report: Report, graded: Graded, in_full: bool, colour: bool = False) -> list[str]:
     """What to know about a test that failed: the hint first."""
     verdict = graded.verdict
     lines = [f"{verdict.test.id}: {verdict.test.title}: {verdict.kind.value}"]
@@ -62,19 +62,19 @@ def failure_lines(report: Report, graded: Graded, in_full: bool) -> list[str]:
     if verdict.mismatch:
         lines += ["  " + line for line in verdict.mismatch.text.splitlines()]
     if in_full:
-        lines += ["    " + line for line in evidence(graded)]
+        lines += ["    " + line for line in evidence(graded, colour)]
         if graded.planned:
             lines.append(f"  in full: {path_text(report.folder / verdict.test.id)}/")
         lines.append(f"  again:   {report.choice.command(report.lab.number, verdict.test.id)}")
     return lines
 
 
-def evidence(graded: Graded) -> list[str]:
+def evidence(graded: Graded, colour: bool = False) -> list[str]:
     """Expected beside got, the program's own words, and what its processes did when it was stopped."""
     verdict = graded.verdict
     lines: list[str] = []
     if verdict.mismatch and verdict.mismatch.expected is not None:
-        lines += beside(verdict.mismatch.expected, verdict.mismatch.got or "")
+        lines += beside(verdict.mismatch.expected, verdict.mismatch.got or "", colour)
     if verdict.failed is None:
         return lines
     result = graded.results[verdict.failed]
@@ -86,7 +86,7 @@ def evidence(graded: Graded) -> list[str]:
     return lines
 
 
-def _next(report: Report) -> Iterable[str]:
+def next_lines(report: Report) -> Iterable[str]:
     """The first exercise that is not finished, and where it is told about."""
     verdict = next((v for v in report.verdicts if v.kind is not Kind.OK), None)
     if not verdict or report.build_error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from itertools import zip_longest
 from typing import Union
 
@@ -26,8 +27,9 @@ def _one(character: str) -> str:
     return character if " " <= character <= "~" else f"\\x{ord(character):02x}"
 
 
-def beside(expected: str, got: str) -> list[str]:
-    """Expected beside got, line by line, from the first difference on; `!` marks lines that differ."""
+def beside(expected: str, got: str, colour: bool = False) -> list[str]:
+    """Expected beside got, line by line, from the first difference on; `!` marks lines that differ. In
+    colour these are green and red, and where they begin to differ is marked."""
     left, right = expected.splitlines(keepends=True), got.splitlines(keepends=True)
     rows = list(zip_longest(left, right, fillvalue=""))
     first = next((i for i, (a, b) in enumerate(rows) if a != b), 0)
@@ -38,11 +40,21 @@ def beside(expected: str, got: str) -> list[str]:
     lines = [f"  {'expected':{width}} | got"]
     if start:
         lines.append(f"  ({start} lines that agree)")
-    lines += [f"{'!' if differs else ' '} {a:{width}} | {b}" for a, b, differs in cells]
+    for a, b, differs in cells:
+        padding = " " * (width - len(a))
+        if differs and colour:
+            a, b = _painted(a, b, "32"), _painted(b, a, "31")
+        lines.append(f"{'!' if differs else ' '} {a}{padding} | {b}")
     hidden = len(rows) - start - len(shown)
     if hidden:
         lines.append(f"  ({hidden} more lines)")
     return lines
+
+
+def _painted(cell: str, other: str, colour: str) -> str:
+    """The cell in colour, its first character that is not the other's inverted."""
+    same = len(os.path.commonprefix([cell, other]))
+    return (f"\033[{colour}m{cell[:same]}\033[7m{cell[same:same + 1]}\033[27m{cell[same + 1:]}\033[0m")
 
 
 def _cell(text: str, other: str) -> str:

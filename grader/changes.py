@@ -1,0 +1,57 @@
+"""Waits until one of some files changes: by inotifywait where it is installed, and by looking now and then,
+for not every file system tells (network folders, some containers' mounts).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+LOOK_SECONDS = 1.0                   # between two looks; with inotify they are only for the rest
+SETTLE_SECONDS = 0.1                 # an editor may write in several steps
+
+Signature = tuple[Optional[tuple[int, int, int]], ...]
+
+
+def signature(files: Sequence[Path]) -> Signature:
+    """Differs when a file was written, replaced, made or removed."""
+    found: list[Optional[tuple[int, int, int]]] = []
+    for path in files:
+        try:
+            status = path.stat()
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        except OSError:
+            found.append(None)
+    return tuple(found)
+
+
+def wait_for_change(files: Sequence[Path], before: Signature) -> Signature:
+    """Returns the new signature as soon as it is not `before` any more and stays the same for a moment."""
+    while signature(files) == before:
+        _sleep_until_event({path.parent for path in files})
+    while True:
+        found = signature(files)
+        time.sleep(SETTLE_SECONDS)
+        if signature(files) == found:
+            return found
+
+
+def _sleep_until_event(folders: set[Path]) -> None:
+    """Until something happens in one of the folders (editors replace files), but not for long."""
+    there = [str(folder) for folder in folders if folder.is_dir()]
+    command = shutil.which("inotifywait")
+    if not command or not there:
+        time.sleep(LOOK_SECONDS)
+        return
+    with subprocess.Popen([command, "-qq", "-t", "2", "-e", "close_write,moved_to,create,delete", *there],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as waiting:
+        try:
+            if waiting.wait() == 1:              # it could not watch: too many watches, say
+                time.sleep(LOOK_SECONDS)
+        finally:
+            waiting.kill()
