@@ -26,6 +26,10 @@
  */
 enum { GRACE_MS = 100, GRACE_STEP_MS = 5 };
 
+/* The kernel's own limit on processes counts threads, and all that the user has; root has none. It
+ * is only a net: the runner counts this run's processes. */
+enum { THREADS_EACH = 16 };
+
 /* More than the runner ever has open. */
 enum { DESCRIPTORS_MAX = 64 };
 
@@ -58,12 +62,9 @@ static void program_become(const struct job *job, const struct keeper_options *o
     limit(RLIMIT_CORE, 0);
     if (job->limits.file)
         limit(RLIMIT_FSIZE, job->limits.file);
-    if (options->user) {
-        setpriority(PRIO_PROCESS, 0, 0);
-        if (job->limits.processes) /* of a user whose processes are all ours; elsewhere the runner
-                                      counts */
-            limit(RLIMIT_NPROC, 8 * job->limits.processes);
-    }
+    if (job->limits.processes)
+        limit(RLIMIT_NPROC, processes_on_machine() + THREADS_EACH * job->limits.processes);
+    setpriority(PRIO_PROCESS, 0, options->priority);
     if (!isolation_drop_rights(options->user) ||
         chdir(job->directory ? job->directory : scratch) != 0)
         return;

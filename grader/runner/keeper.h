@@ -16,7 +16,8 @@ enum isolation { ISOLATION_PLAIN, ISOLATION_NAMESPACES, ISOLATION_USER_NAMESPACE
 
 struct keeper_options {
     enum isolation isolation;
-    uid_t user; /* become this user; 0 stays who we are */
+    uid_t user;   /* become this user; 0 stays who we are */
+    int priority; /* the program's nice value; the runner's own is better where that is allowed */
 };
 
 struct keeper {

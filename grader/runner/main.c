@@ -104,9 +104,9 @@ int main(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    if (options.user &&
-        setpriority(PRIO_PROCESS, 0, -20) != 0) /* one processor, and a run may fork without end */
-        perror("runner: priority");
+    /* To get its turn among the processes of a fork bomb; only root may. */
+    options.priority = getpriority(PRIO_PROCESS, 0);
+    setpriority(PRIO_PROCESS, 0, -20);
     options.isolation = isolation_detect();
     if (!record_printf(channel, "ready", "%s", names[options.isolation]))
         return 1;

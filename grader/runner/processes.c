@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 struct process {
@@ -108,6 +109,12 @@ static struct table table_read(pid_t root)
     if (table.rows)
         mark_descendants(&table, root);
     return table;
+}
+
+size_t processes_on_machine(void)
+{
+    struct sysinfo info;
+    return sysinfo(&info) == 0 ? info.procs : 0;
 }
 
 struct usage processes_measure(pid_t root)

@@ -11,6 +11,9 @@ struct usage {
     double cpu;    /* seconds of all */
 };
 
+/* All processes and threads of the machine. Costs next to nothing. */
+size_t processes_on_machine(void);
+
 /* What the descendants of `root` use, without root itself. */
 struct usage processes_measure(pid_t root);
 

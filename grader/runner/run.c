@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,18 +75,12 @@ static void report_take(struct run *run)
     record_free(&record);
 }
 
-static size_t machine_processes(void)
-{
-    struct sysinfo info;
-    return sysinfo(&info) == 0 ? info.procs : 0;
-}
-
 /* Look at memory and processes now and then, and at once when many processes have come up. */
 static void limits_check(struct run *run)
 {
     const struct limits *limits = &run->talk.job->limits;
     bool crowd =
-        limits->processes && machine_processes() > run->machine_processes + limits->processes;
+        limits->processes && processes_on_machine() > run->machine_processes + limits->processes;
     if (clock_now() - run->measured < MEASURE_MS / 1e3 && !crowd)
         return;
     run->measured = clock_now();
@@ -161,7 +154,7 @@ static bool run_start(struct run *run, const struct keeper_options *options, con
 {
     struct ends *ends = &run->talk.ends;
     run->started = run->measured = clock_now();
-    run->machine_processes = machine_processes();
+    run->machine_processes = processes_on_machine();
     if (!ends_open(ends, run->talk.job) ||
         !keeper_start(&run->keeper, run->talk.job, options, ends->program, scratch)) {
         run->ending = "not-started";
