@@ -50,23 +50,42 @@ class Program:
     run: Callable[[], Outcome]
 
 
+# The process groups of programs that run now, for an end before theirs.
+_groups: set[int] = set()
+
+
 def execute(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """Runs a command to its end or the time limit, and ends all that it leaves behind."""
     process = subprocess.Popen(command, cwd=ROOT, env={**clean_environment(), **environment}, text=True,
                                errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, start_new_session=True)
+    _groups.add(process.pid)
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
         return process.returncode, output
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process.pid)
         output, _ = process.communicate()
         return -signal.SIGKILL, f"{output}\nno end after {TIMEOUT:.0f} seconds\n"
     finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        kill_group(process.pid)
+        _groups.discard(process.pid)
+
+
+def kill_group(group: int) -> None:
+    """Ends what is left of a process group."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def stop(number: int, frame: object) -> None:
+    """Ctrl-C or SIGTERM: programs have sessions of their own and would go on."""
+    for group in list(_groups):
+        kill_group(group)
+    print(f"\nstopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 def run_check(name: str, build: Callable[[], Path]) -> Outcome:
@@ -214,6 +233,8 @@ def main() -> int:
         return run_module(arguments.module, arguments.report)
     chosen = [program for program in programs()
               if not arguments.words or any(word in program.name for word in arguments.words)]
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     return run_all(chosen)
 
 
