@@ -109,8 +109,12 @@ def getchar(plan: Plan) -> None:
         text = plan.values.text(5) + "\n"
         key = plan.values.randint(1, 15)
         run = plan.boot(plan.guest("echo", WIDTH=width, KEY=key), stdin=text.encode())
-        run.prints("".join(chr(ord(c) ^ key) for c in text))
+        changed = "".join(chr(ord(c) ^ key) for c in text)
+        run.prints(changed)
         run.exits(0)
+        run.symptom(lambda o, changed=changed: o.hung and o.stdout == changed,  # type: ignore[misc]
+                    "All characters came, but the end of input did not: after the last one GETCHAR_END (-2) "
+                    "goes to the guest, not GETCHAR_NOTHING (-1).")
         _getchar_symptoms(run)
 
 
@@ -127,7 +131,7 @@ def waits(plan: Plan) -> None:
         run = plan.boot(plan.guest("echo", WIDTH=width, KEY=key), hold_stdin=True, steps=steps)
         run.prints("".join(changed))
         run.exits(0)
-        run.symptom(lambda o: o.result.steps_done == 1,
+        run.symptom(lambda o: o.status == 0 and o.result.steps_done == 1,
                     "The guest took a moment without input for the end of input: GETCHAR_NOTHING is -1, all "
                     "bits of the operand set, and GETCHAR_END is -2.")
         _getchar_symptoms(run)
@@ -141,7 +145,6 @@ def all_bytes(plan: Plan) -> None:
     run = plan.boot(plan.guest("echo", WIDTH=32), stdin=text)
     run.prints(text.decode("latin-1"))
     run.exits(0)
-    _getchar_symptoms(run)
 
 
 # ---------------------------------------------------------------- 2.4 strings

@@ -52,11 +52,6 @@ struct falsified {
     struct kvm_run *kvm_run;
 };
 
-/*
- * ThreadSanitizer's own threads call these functions too, and must not be watched there.
- */
-#define UNWATCHED __attribute__((no_sanitize("thread")))
-
 static struct falsified falsified;
 static struct call calls[CALLS_MAX];
 static size_t call_count;
@@ -73,7 +68,7 @@ static inline const struct call *call_find(unsigned long request)
     return NULL;
 }
 
-UNWATCHED static void call_record(unsigned long request, void *argument, long result)
+static void call_record(unsigned long request, void *argument, long result)
 {
     if (call_count == CALLS_MAX)
         return;
@@ -89,13 +84,13 @@ UNWATCHED static void call_record(unsigned long request, void *argument, long re
         call->irq = ((const struct kvm_interrupt *)argument)->irq;
 }
 
-UNWATCHED static long failed(int error)
+static long failed(int error)
 {
     errno = error;
     return -1;
 }
 
-UNWATCHED int ioctl(int fd, unsigned long request, ...)
+int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
     long result;
@@ -121,7 +116,7 @@ UNWATCHED int ioctl(int fd, unsigned long request, ...)
     return (int)result;
 }
 
-UNWATCHED static int kvm_or_file_open(const char *path, int flags, mode_t mode)
+static int kvm_or_file_open(const char *path, int flags, mode_t mode)
 {
     if (strcmp(path, "/dev/kvm") == 0) {
         opened_writable = (flags & O_ACCMODE) == O_RDWR;
@@ -132,7 +127,7 @@ UNWATCHED static int kvm_or_file_open(const char *path, int flags, mode_t mode)
 }
 
 #define OPEN_LIKE(name)                                                                            \
-    UNWATCHED int name(const char *path, int flags, ...)                                           \
+    int name(const char *path, int flags, ...)                                                     \
     {                                                                                              \
         va_list arguments;                                                                         \
         va_start(arguments, flags);                                                                \
@@ -144,8 +139,7 @@ UNWATCHED static int kvm_or_file_open(const char *path, int flags, mode_t mode)
 OPEN_LIKE(open)
 OPEN_LIKE(open64)
 
-UNWATCHED static void *memory_map(void *address, size_t bytes, int rights, int flags, int fd,
-                                  off_t offset)
+static void *memory_map(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
 {
     if (falsified.mmap_error) {
         errno = falsified.mmap_error;
@@ -154,17 +148,17 @@ UNWATCHED static void *memory_map(void *address, size_t bytes, int rights, int f
     return (void *)syscall(SYS_mmap, address, bytes, rights, flags, fd, offset);
 }
 
-UNWATCHED void *mmap(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+void *mmap(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
 {
     return memory_map(address, bytes, rights, flags, fd, offset);
 }
 
-UNWATCHED void *mmap64(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+void *mmap64(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
 {
     return memory_map(address, bytes, rights, flags, fd, offset);
 }
 
-UNWATCHED int munmap(void *address, size_t bytes)
+int munmap(void *address, size_t bytes)
 {
     int result = (int)syscall(SYS_munmap, address, bytes);
 
@@ -172,7 +166,7 @@ UNWATCHED int munmap(void *address, size_t bytes)
     return result;
 }
 
-UNWATCHED int close(int fd)
+int close(int fd)
 {
     int result = (int)syscall(SYS_close, fd);
 
