@@ -7,6 +7,7 @@ printed): that is never a score of 0.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,8 @@ FULL_SCORE, LESS, USAGE, CANNOT_GRADE = 0, 1, 2, 3
 
 
 def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """The command line."""
+    """The command line. What make was told (CC=clang) and does not hand over comes from the environment."""
+    told = os.environ.get
     parser = argparse.ArgumentParser(prog="grader", description=str(__doc__).splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -38,9 +40,10 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     command.add_argument("--solution", action="store_true", help="grade solutions/ instead of labs/")
     command.add_argument("--from", dest="source", choices=["mine"],
                          help="earlier labs' modules from labs/, too")
-    command.add_argument("--module", type=Path, help="another file in place of the lab's module")
-    command.add_argument("--sanitize", default="", help="address,undefined or thread")
-    command.add_argument("--cc", default="", help="the compiler")
+    command.add_argument("--module", type=Path, default=told("MODULE"),
+                         help="another file in place of the lab's module")
+    command.add_argument("--sanitize", default=told("SANITIZE", ""), help="address,undefined or thread")
+    command.add_argument("--cc", default=told("CC", ""), help="the compiler")
     command.add_argument("--results", type=Path, help="folder of results; build/grade/labN without it")
     command.add_argument("--sealed", action="store_true", help="guests whose files tell nothing")
     command.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")

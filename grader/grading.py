@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional, Union
 
@@ -19,9 +19,14 @@ from grader.inspection import faults
 from grader.judge import Kind, Verdict, judge
 from grader.expectations import Mismatch
 from grader.plan import Plan, Planned, Programs
-from grader.runs import CannotGrade, Result
+from grader.runs import CannotGrade, Ending, Result, Run
 
 JOBS_MAX = 4
+
+LOADED = 1.5          # programs that want to run, a processor: from here on the machine is loaded
+PATIENCE = 2          # times the time for a second try
+IN_VAIN_MAX = 2
+_HUNG = (Ending.WALL, Ending.QUIET)
 
 Pick = Callable[[Sequence[str]], Backend]      # finds the back end for kinds of guest
 
@@ -144,7 +149,7 @@ def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = N
     if not report.build_error:
         backend = pick(sorted({*lab.needs, *(need for test in tests for need in test.needs)}))
         runs = [planned.run for plan in plans for planned in plan.planned]
-        results = backend.run(runs, jobs=min(JOBS_MAX, os.cpu_count() or 1))
+        results = run_patiently(backend, runs)
         for plan in plans:
             mine, results = results[:len(plan.planned)], results[len(plan.planned):]
             report.graded.append(Graded(judge(plan.test, plan.planned, mine), plan.planned, mine))
@@ -171,6 +176,26 @@ def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Pla
         report.graded = [Graded(Verdict(test, Kind.FAILED, mismatch=Mismatch("your module does not compile")))
                          for test in tests]
     return plans
+
+
+def run_patiently(backend: Backend, runs: Sequence[Run]) -> list[Result]:
+    """Runs them all. What hung on a loaded machine is run again, by itself and with more time: it may only
+    have been starved. Where that helps no one twice, the rest is taken to hang, too."""
+    processors = os.cpu_count() or 1
+    results = list(backend.run(runs, jobs=min(JOBS_MAX, processors)))
+    hung = [place for place, result in enumerate(results) if result.ending in _HUNG]
+    in_vain = 0
+    for place in hung:
+        if in_vain == IN_VAIN_MAX or os.getloadavg()[0] < LOADED * processors:
+            break
+        [results[place]] = backend.run([_with_more_time(runs[place])])
+        in_vain += results[place].ending in _HUNG
+    return results
+
+
+def _with_more_time(run: Run) -> Run:
+    limits = run.limits
+    return replace(run, limits=replace(limits, wall=limits.wall * PATIENCE, quiet=limits.quiet * PATIENCE))
 
 
 def path_text(path: Union[Path, str]) -> str:

@@ -11,7 +11,7 @@ from grader.course import LABS
 from grader.grading import Graded, Report, path_text
 from grader.judge import Kind, Verdict
 from grader.outcome import Outcome
-from grader.show import beside, first_lines, last_lines
+from grader.show import beside, both_ends, first_lines
 
 WIDTH = 96
 _COLOURS = {Kind.OK: "32", Kind.FAILED: "31", Kind.TODO: "33", Kind.CANNOT: "35"}
@@ -80,9 +80,9 @@ def evidence(graded: Graded, colour: bool = False) -> list[str]:
     result = graded.results[verdict.failed]
     words = Outcome(result).stderr
     if words.strip():
-        lines += ["standard error:", *("  " + line for line in last_lines(words))]
+        lines += ["standard error:", *("  " + line for line in both_ends(words))]
     if result.diagnosis.strip():
-        lines += ["when it was stopped:", *("  " + line for line in last_lines(result.diagnosis))]
+        lines += ["when it was stopped:", *("  " + line for line in both_ends(result.diagnosis))]
     return lines
 
 

@@ -69,11 +69,13 @@ def _cell(text: str, other: str) -> str:
     return ("…" if start else "") + piece + ("…" if start + COLUMN_MAX < len(text) else "")
 
 
-def last_lines(text: str, count: int = LINES_MAX) -> list[str]:
-    """The end of a text, a screen at most, each line visible and not too long."""
+def both_ends(text: str, first: int = 10, last: int = 6) -> list[str]:
+    """The beginning and the end of a text, a screen at most, each line visible and not too long."""
     lines = text.splitlines()
-    cut = [f"({len(lines) - count} lines before)"] if len(lines) > count else []
-    return cut + [visible(line)[:160] for line in lines[-count:]]
+    hidden = len(lines) - first - last
+    if hidden > 1:
+        lines[first:-last] = [f"({hidden} lines)"]
+    return [visible(line)[:160] for line in lines]
 
 
 def first_lines(text: str, count: int = LINES_MAX) -> list[str]:

@@ -229,9 +229,10 @@ def kick(plan: Plan) -> None:
 @lab.test("3.4", "stops when only some guests are left", points=3,
           hint="vCPUs that have ended are not kicked any more; those that are left are.")
 def stop_rest(plan: Plan) -> None:
-    text = plan.values.text()
-    guests = [plan.guest("hello", TEXT=text, STATUS=3), plan.guest("endless")]
-    run = plan.boot(*guests, steps=(Step(after=f"vcpu0: {text}\n".encode(), signal=signal.SIGTERM),),
+    addend = plan.values.number(31)
+    guests = [plan.guest("ping-pong", ME=1, FACTOR=1, ADDEND=addend, ROUNDS=1),   # waits for the other,
+              plan.guest("unfinished", TEXT="", LOOP=None)]                       # which then loops
+    run = plan.boot(*guests, steps=(Step(after=f"vcpu0: {addend}\n".encode(), signal=signal.SIGTERM),),
                     hold_stdin=True)
     run.exits(STATUS_SIGNAL + signal.SIGTERM)
     _stop_symptoms(run)
