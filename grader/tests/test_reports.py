@@ -116,7 +116,7 @@ class Status(FakeCase):
         return status, text.getvalue()
 
     def test_no_kvm_is_no_score(self) -> None:
-        with mock.patch("grader.__main__.pick_backend", side_effect=CannotGrade("no /dev/kvm", "modprobe kvm")):
+        with mock.patch("grader.backends.pick.pick_backend", side_effect=CannotGrade("no /dev/kvm", "modprobe kvm")):
             status, text = self.main("--solution")
         self.assertEqual(status, command.CANNOT_GRADE)
         self.assertIn("modprobe kvm", text)
