@@ -116,7 +116,8 @@ class Status(FakeCase):
         return status, text.getvalue()
 
     def test_no_kvm_is_no_score(self) -> None:
-        with mock.patch("grader.backends.pick.pick_backend", side_effect=CannotGrade("no /dev/kvm", "modprobe kvm")):
+        error = CannotGrade("no /dev/kvm", "modprobe kvm")
+        with mock.patch("grader.backends.pick.pick_backend", side_effect=error):
             status, text = self.main("--solution")
         self.assertEqual(status, command.CANNOT_GRADE)
         self.assertIn("modprobe kvm", text)
