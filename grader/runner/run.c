@@ -14,8 +14,9 @@
 #include <unistd.h>
 
 enum {
-    MEASURE_MS = 50, /* between two looks at memory and processes */
-    GLANCE_MS = 10, /* between two looks at the machine's number of processes, which cost nothing */
+    LOOK_MS = 50,     /* between two looks at memory and processes, at least */
+    REST_FACTOR = 20, /* between two looks, in times of what the last one took */
+    GLANCE_MS = 20, /* between two looks at the machine's number of processes, which cost nothing */
     DRAIN_SECONDS = 5,     /* for output still in the pipes when all processes are dead */
     DESCRIPTION_MAX = 4096 /* bytes of diagnosis */
 };
@@ -23,7 +24,8 @@ enum {
 struct run {
     struct talk talk;
     struct keeper keeper;
-    double started, measured; /* when it started, and when its processes were last looked at */
+    double started;
+    double looked, look_took; /* the last look at its processes: when, and how long it took */
     size_t machine_processes; /* all processes of the machine when the run started */
     /* the result */
     const char *ending; /* NULL while running */
@@ -75,23 +77,32 @@ static void report_take(struct run *run)
     record_free(&record);
 }
 
-/* Look at memory and processes now and then, and at once when many processes have come up. */
-static void limits_check(struct run *run)
+/* Look at memory and processes now and then, and sooner when many processes have come up. A look
+ * takes long on a loaded machine: the program must have its turn between two, many times over. */
+static void usage_check(struct run *run)
 {
     const struct limits *limits = &run->talk.job->limits;
     bool crowd =
         limits->processes && processes_on_machine() > run->machine_processes + limits->processes;
-    if (clock_now() - run->measured < MEASURE_MS / 1e3 && !crowd)
+    double now = clock_now(), since = now - run->looked;
+    if (since < REST_FACTOR * run->look_took || (since < LOOK_MS / 1e3 && !crowd))
         return;
-    run->measured = clock_now();
     struct usage usage = processes_measure(run->keeper.pid);
     if (limits->memory && usage.memory > limits->memory)
         stop(run, "memory");
     else if (limits->processes && usage.count > limits->processes)
         stop(run, "processes");
-    else if (limits->wall > 0 && clock_now() - run->started > limits->wall)
+    run->looked = clock_now();
+    run->look_took = run->looked - now;
+}
+
+static void time_check(struct run *run)
+{
+    const struct limits *limits = &run->talk.job->limits;
+    double now = clock_now();
+    if (limits->wall > 0 && now - run->started > limits->wall)
         stop(run, "wall");
-    else if (limits->quiet > 0 && clock_now() - run->talk.progress > limits->quiet)
+    else if (limits->quiet > 0 && now - run->talk.progress > limits->quiet)
         stop(run, "quiet");
 }
 
@@ -142,7 +153,7 @@ static void drain(struct talk *talk)
     while (!talk->flooded && (ends->output[0] >= 0 || ends->output[1] >= 0) &&
            clock_now() < deadline) {
         struct pollfd polled[] = {{ends->output[0], POLLIN, 0}, {ends->output[1], POLLIN, 0}};
-        if (poll(polled, 2, MEASURE_MS) <= 0)
+        if (poll(polled, 2, LOOK_MS) <= 0)
             continue;
         for (int which = 0; which < 2; which++)
             if (polled[which].revents)
@@ -153,7 +164,7 @@ static void drain(struct talk *talk)
 static bool run_start(struct run *run, const struct keeper_options *options, const char *scratch)
 {
     struct ends *ends = &run->talk.ends;
-    run->started = run->measured = clock_now();
+    run->started = run->looked = clock_now();
     run->machine_processes = processes_on_machine();
     if (!ends_open(ends, run->talk.job) ||
         !keeper_start(&run->keeper, run->talk.job, options, ends->program, scratch)) {
@@ -187,7 +198,8 @@ bool run_execute(int channel, struct job *job, const struct keeper_options *opti
     if (run_start(&run, options, scratch)) {
         while (!run.ending && !run.talk.host_gone) {
             wait_and_serve(&run);
-            limits_check(&run);
+            usage_check(&run);
+            time_check(&run);
         }
         kill_all(&run);
         restored = ends_restored(&run.talk.ends);
