@@ -26,7 +26,7 @@ from pathlib import Path
 from grader.build import BuildError, build_path, build_unit, clean_environment
 from grader.course import BUILD, ROOT
 
-TIMEOUT = 900.0  # seconds for a test program; generous, machines are loaded
+TIMEOUT = 1800.0  # seconds for a test program; generous, machines are loaded
 FUZZ_SECONDS = 15
 SHOWN_MAX = 80   # lines of a failed program's output; all of it is in build/tests/
 
