@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from grader import labs, progress
+from grader import labs
 from grader.backends import Picker
 from grader.framework import Lab
-from grader.grading import Choice, Report, grade
-from grader.report_files import autolab, write_files
-from grader.report_text import print_report, save, total_line
+from grader.grading import Choice, Report
+from grader.kept import grade_and_keep
+from grader.report_files import autolab
+from grader.report_text import print_report, total_line
 from grader.runs import CannotGrade
 from grader.values import new_seed
 
@@ -82,12 +83,8 @@ def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) 
             print(f"no test of lab {lab.number} is called {choice.wanted}; there are: {names}",
                   file=sys.stderr)
             return USAGE
-        report = grade(lab, choice, pick)
+        report = grade_and_keep(lab, choice, pick)
         reports.append(report)
-        save(report)
-        progress.record(report)
-        if not report.filtered and not report.cannot:
-            write_files(report)
         print_report(report)
     if len(reports) > 1:
         print(total_line(reports))

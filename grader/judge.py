@@ -44,6 +44,8 @@ class Verdict:
         return self.hint + (f" [{self.mismatch.text}]" if self.mismatch else "")
 
 
+VCPUS_MAX = 4
+
 # What no test expects, with what is said and hinted where no symptom of the test says more.
 _LIMITS = {
     Ending.WALL: ("it was still running when its time was over",
@@ -91,7 +93,8 @@ def _universal(outcome: Outcome, plan: Planned) -> Optional[tuple[str, Mismatch]
     result = outcome.result
     if result.ending in _LIMITS:
         text, hint = _LIMITS[result.ending]
-        return hint, Mismatch(text, *_unlike(outcome, plan))
+        where = "".join(f"\n{line}" for line in outcome.where[:VCPUS_MAX])
+        return hint, Mismatch(text + where, *_unlike(outcome, plan))
     if outcome.sanitizer:
         return _SANITIZER_HINT, Mismatch(outcome.sanitizer)
     if result.ending is Ending.SIGNAL:

@@ -14,6 +14,7 @@ STATUS_TODO = 77
 
 _TODO = re.compile(r"^vmm: exercise (\d\.\d+) is not written yet: (.+), line (\d+)\.$", re.M)
 _REGISTER_LINE = re.compile(r"^vcpu(\d): (\w+=[0-9a-f]+ .*)$", re.M)
+_WHERE = re.compile(r"^vmm: (vcpu\d is at .*)$", re.M)
 _SANITIZER = re.compile(r"(?:ERROR|WARNING): (?:Address|Leak|Thread|Memory)Sanitizer:?.*|.*runtime error: .*")
 
 
@@ -57,6 +58,16 @@ class Outcome:
     def todo(self) -> Optional[Todo]:
         found = _TODO.search(self.stderr)
         return Todo(found[1], found[2], int(found[3])) if found else None
+
+    @property
+    def where(self) -> list[str]:
+        """Of a VMM that was stopped: where each vCPU was, in the kit's words."""
+        return _WHERE.findall(self.stderr)
+
+    @property
+    def words(self) -> str:
+        """Standard error without that."""
+        return "".join(line for line in self.stderr.splitlines(keepends=True) if not _WHERE.match(line))
 
     @property
     def sanitizer(self) -> Optional[str]:

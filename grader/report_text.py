@@ -78,7 +78,7 @@ def evidence(graded: Graded, colour: bool = False) -> list[str]:
     if verdict.failed is None:
         return lines
     result = graded.results[verdict.failed]
-    words = Outcome(result).stderr
+    words = Outcome(result).words
     if words.strip():
         lines += ["standard error:", *("  " + line for line in both_ends(words))]
     if result.diagnosis.strip():

@@ -26,7 +26,8 @@ from typing import Optional
 from grader import alternatives, labs, mutants
 from grader.backends import Picker
 from grader.course import BUILD, ROOT
-from grader.grading import Choice, Pick, Report, grade
+from grader.grading import Choice, Pick, Report
+from grader.kept import grade_and_keep
 from grader.runs import CannotGrade
 from grader.values import new_seed
 
@@ -89,7 +90,7 @@ def make_module(variant: Variant) -> Path:
 def grade_variant(variant: Variant, seed: int, backend: str, pick: Pick) -> Report:
     """The lab's grading with this module in place of the solution's."""
     choice = Choice(seed, module=make_module(variant), backend=backend, folder=variant.folder / "results")
-    return grade(labs.load(variant.lab), choice, pick)
+    return grade_and_keep(labs.load(variant.lab), choice, pick)
 
 
 def check_all(variants: Sequence[Variant], seed: int, backend: str, pick: Pick) -> bool:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Optional
 
-from grader import labs, progress
+from grader import labs
 from grader.backends import Picker
 from grader.changes import signature, wait_for_change
 from grader.course import LABS
-from grader.grading import Choice, Report, grade
+from grader.grading import Choice, Report
 from grader.judge import Kind
-from grader.report_text import failure_lines, next_lines, save
+from grader.kept import grade_and_keep
+from grader.report_text import failure_lines, next_lines
 from grader.runs import CannotGrade
 from grader.show import first_lines
 from grader.values import new_seed
@@ -59,9 +60,7 @@ def watch(number: int, from_mine: bool, backend: str) -> None:
         before = signature(files)
         show([f"Lab {number}: grading ..."])
         try:
-            report = grade(labs.load(number), choice, pick)
-            save(report)
-            progress.record(report)
+            report = grade_and_keep(labs.load(number), choice, pick)
             lines = next_thing(report, sys.stdout.isatty())
         except CannotGrade as error:
             lines = [f"cannot grade: {error}"]

@@ -88,6 +88,7 @@ void trace_event(struct vcpu *vcpu, const char *format, ...)
 
 enum step stage_before_entry(struct vcpu *vcpu)
 {
+    where_set(vcpu, true);
     for (size_t i = 0; i < sizeof stage.before_entry / sizeof stage.before_entry[0]; i++) {
         enum step step = stage.before_entry[i] ? stage.before_entry[i](vcpu) : STEP_RUN;
         if (step != STEP_RUN)

@@ -20,6 +20,7 @@ int main(int argc, char **argv)
     static struct vmm vmm;
     int status = options_parse(&vmm, argc, argv);
 
+    where_start();
     for (int i = 0; status == 0 && i < vmm.guest_count; i++)
         status = guest_read(&vmm.guests[i], vmm.options.flat, vmm.options.ram_bytes);
     if (status == 0)

@@ -38,6 +38,11 @@ static enum mode mode_of(const struct kvm_sregs *sregs)
     return sregs->cr4 & CR4_PAE ? MODE_PAE : MODE_PAGING;
 }
 
+const char *vcpu_mode(const struct kvm_sregs *sregs)
+{
+    return mode_names[mode_of(sregs)];
+}
+
 /* The usual causes of a death, most special first; the first line that fits is printed. */
 static const struct {
     uint32_t reason;
@@ -194,6 +199,7 @@ void vcpu_ended(struct vcpu *vcpu)
     struct kvm_regs regs;
     struct kvm_sregs sregs;
 
+    where_set(vcpu, false);
     if (vcpu->vm->vmm->options.final_registers && vcpu->status != STATUS_DIED &&
         ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0) {
         flockfile(stderr);

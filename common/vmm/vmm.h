@@ -216,6 +216,13 @@ enum step stage_before_entry(struct vcpu *vcpu);
 /* Records the exit in vcpu->run (--stats, --trace) and hands it to the stage's handler for it. */
 enum step exit_dispatch(struct vcpu *vcpu);
 
+/* From now on SIGUSR2 makes each vCPU's thread say where its guest is; and which vCPU it runs. */
+void where_start(void);
+void where_set(struct vcpu *vcpu, bool runs);
+
+/* "real mode" and so on, from CR0, CR4 and EFER. */
+const char *vcpu_mode(const struct kvm_sregs *sregs);
+
 /* "KVM_EXIT_HLT", or "exit reason 99". */
 const char *exit_name(uint32_t reason);
 

@@ -11,12 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     LOOK_MS = 50,     /* between two looks at memory and processes, at least */
     REST_FACTOR = 20, /* between two looks, in times of what the last one took */
     GLANCE_MS = 20, /* between two looks at the machine's number of processes, which cost nothing */
+    LAST_WORDS_MS = 250,   /* for a program that hangs to say where */
     DRAIN_SECONDS = 5,     /* for output still in the pipes when all processes are dead */
     DESCRIPTION_MAX = 4096 /* bytes of diagnosis */
 };
@@ -34,6 +36,17 @@ struct run {
     size_t left;
 };
 
+/* A program that hangs may want to say where: a VMM does on SIGUSR2. What it says is read when all
+ * are dead. */
+static void last_words(struct run *run)
+{
+    char number[16];
+    const struct timespec moment = {.tv_nsec = LAST_WORDS_MS * 1000000};
+    snprintf(number, sizeof number, "%d", SIGUSR2);
+    record_write(run->keeper.command, "signal", number, strlen(number));
+    nanosleep(&moment, NULL);
+}
+
 /* A limit was hit: say what the processes were doing, while they are there. They are killed by the
  * caller. A fork bomb is not looked at: it grows all the while, and its processes are all alike. */
 static void stop(struct run *run, const char *ending)
@@ -47,6 +60,8 @@ static void stop(struct run *run, const char *ending)
     run->cpu = processes_measure(run->keeper.pid).cpu;
     processes_describe(run->keeper.pid, text, sizeof text);
     talk_tell(&run->talk, "diagnosis", text, strlen(text));
+    if (strcmp(ending, "wall") == 0 || strcmp(ending, "quiet") == 0)
+        last_words(run);
 }
 
 static void ended(struct run *run, const char *text)

@@ -52,6 +52,10 @@ class UniversalChecks(FakeCase):
     def test_prints_the_right_text_and_hangs_ignoring_signals(self) -> None:
         self.failed("trap '' TERM INT HUP; echo hello; while :; do sleep 1; done", "hung")
 
+    def test_a_vmm_that_hangs_is_asked_where_it_is(self) -> None:
+        self.failed("trap 'echo vmm: vcpu1 is at 0000:0006 in real mode >&2' USR2\n"
+                    "while :; do sleep 0.05; done", "vcpu1 is at 0000:0006")
+
     def test_leaves_a_child_that_holds_the_pipe(self) -> None:
         self.failed("echo hello; sleep 1000 & exit 0", "left 1 process")
 

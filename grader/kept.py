@@ -1,0 +1,26 @@
+"""Grading with everything kept: the results' folder, the files for machines, the learner's progress.
+
+Two gradings of the same lab at once, one by `make watch` and one by hand, say, would take each other's guests
+away: one waits for the other.
+"""
+
+from __future__ import annotations
+
+from grader import progress
+from grader.framework import Lab
+from grader.grading import Choice, Pick, Report, grade, results_folder
+from grader.helpers import locked
+from grader.report_files import write_files
+from grader.report_text import save
+
+
+def grade_and_keep(lab: Lab, choice: Choice, pick: Pick) -> Report:
+    """Grades the chosen tests. Raises CannotGrade."""
+    folder = results_folder(lab, choice)
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        report = grade(lab, choice, pick)
+        save(report)
+        progress.record(report)
+        if not report.filtered and not report.cannot:
+            write_files(report)
+    return report
