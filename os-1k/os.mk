@@ -62,20 +62,22 @@ $(OS_OUT)/flags: FORCE
 
 # ------------------------------------------------------------------ the programs and their archive
 #
-# USER= names another folder of programs, FILES= other text files: the tests bring their own.
+# PROGRAM_DIR= names another folder of programs: the grader has some of its own.
 
-USER  ?= os-1k/user
-FILES ?= $(wildcard os-1k/files/*)
+PROGRAM_DIR ?= os-1k/user
 
 # Every C file is a program but libc.c, which is part of each.
-PROGRAMS   := $(patsubst $(USER)/%.c,$(OS_OUT)/user/%,$(filter-out %/libc.c,$(wildcard $(USER)/*.c)))
+PROGRAMS   := $(patsubst $(PROGRAM_DIR)/%.c,$(OS_OUT)/user/%,$(filter-out %/libc.c,$(wildcard $(PROGRAM_DIR)/*.c)))
 USER_PARTS := $(OS_OUT)/user/start.o $(OS_OUT)/user/libc.o $(LIB_NAMES:%=$(OS_OUT)/lib/%.o)
 
-.PHONY: archive
+.PHONY: archive programs
 archive: $(OS_OUT)/archive.tar
 	@echo $<
 
-$(OS_OUT)/archive.tar: $(PROGRAMS) $(FILES)
+programs: $(PROGRAMS)
+	@echo $(OS_OUT)/user
+
+$(OS_OUT)/archive.tar: $(PROGRAMS) $(wildcard os-1k/files/*)
 	@tar --create --format=ustar --owner=0 --group=0 --mtime=@0 --mode=0644 --file $@ \
 	    --transform 's,.*/,,' $^
 
@@ -88,7 +90,7 @@ $(OS_OUT)/user/start.o: os-1k/user/start.asm $(OS_OUT)/flags
 $(OS_OUT)/user/libc.o: os-1k/user/libc.c $(OS_OUT)/flags
 	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
 
-$(OS_OUT)/user/%.o: $(USER)/%.c $(OS_OUT)/flags
+$(OS_OUT)/user/%.o: $(PROGRAM_DIR)/%.c $(OS_OUT)/flags
 	@$(CC) $(OS_FLAGS) -Ios-1k/user -MMD -MP -c $< -o $@
 
 .SECONDARY:

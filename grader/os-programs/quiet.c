@@ -1,0 +1,26 @@
+/* quiet.c - sleeps, and tells who used the processor meanwhile: none but idle. */
+#include "libc.h"
+
+static uint32_t used_by(int pid)
+{
+    struct process_info process;
+    for (uint32_t place = 0; processes(place, &process) == 0; place++)
+        if (process.state != PROCESS_UNUSED && process.pid == pid)
+            return process.ticks;
+    return 0;
+}
+
+int main(const char *argument)
+{
+    int status, naps = spawn("nap", "400");
+    uint32_t start = ticks(), idle = used_by(0), own = used_by(getpid());
+    sleep(300);
+    uint32_t passed = ticks() - start;
+    idle = used_by(0) - idle;
+    own = used_by(getpid()) - own;
+    printf("%s\n", passed >= 30 ? "slept long enough" : "woke too early");
+    printf("%s\n", own <= passed / 4 ? "cost nothing" : "was counted while it slept");
+    printf("%s\n", idle >= passed / 2 ? "idle ran" : "idle did not run");
+    wait(naps, 0, &status);
+    return 0;
+}
