@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Optional, Union
 
 from grader.backends import Backend
-from grader.build import BuildError, build_unit, build_vmm
-from grader.course import BUILD, ROOT
+from grader.build import BuildError, build_os, build_unit, build_vmm
+from grader.course import BUILD, LABS, ROOT
 from grader.framework import Lab, Test
 from grader.guests import write_constants
 from grader.inspection import faults
@@ -114,11 +114,33 @@ class BuiltPrograms:
         path = ROOT / "grader" / "units" / f"{source}.c"
         return self._build(source, lambda lab, **how: build_unit(lab, path, **how))
 
+    def kernel(self) -> Path:
+        if "kernel" not in self._built:
+            choice, [_, sched] = self._choice, LABS[self._lab].learner_files()
+            if self._module_is_kernels():
+                sched = choice.module
+            elif choice.solution or choice.module:
+                [_, sched] = LABS[self._lab].solution_files()
+            folder = BUILD / "os-1k-grader" / "kernels" / str(sched.absolute()).strip("/").replace("/", "_")
+            self._built["kernel"], _ = build_os(sched, out=folder)
+        return self._built["kernel"]
+
+    def finished_vmm(self) -> Path:
+        if "finished" not in self._built:
+            self._built["finished"] = build_vmm(self._lab, solution=True, sanitize=self._choice.sanitize,
+                                                cc=self._choice.cc)
+        return self._built["finished"]
+
+    def _module_is_kernels(self) -> bool:
+        """MODULE= is the second half of a lab, the kernel's; then the VMM's half is the solution's."""
+        return self._choice.module is not None and self._choice.module.stem == "sched"
+
     def _build(self, key: str, build: Callable[..., Path]) -> Path:
         if key not in self._built:
             choice = self._choice
-            program = build(self._lab, solution=choice.solution, from_mine=choice.from_mine,
-                            module=choice.module, sanitize=choice.sanitize, cc=choice.cc)
+            kernels = self._module_is_kernels()
+            program = build(self._lab, solution=choice.solution or kernels, from_mine=choice.from_mine,
+                            module=None if kernels else choice.module, sanitize=choice.sanitize, cc=choice.cc)
             self._inspect(program.with_name(f"lab{self._lab}.o"))
             self._built[key] = program
         return self._built[key]

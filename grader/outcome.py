@@ -12,7 +12,9 @@ from grader.runs import Ending, Result
 STATUS_DIED = 70
 STATUS_TODO = 77
 
-_TODO = re.compile(r"^vmm: exercise (\d\.\d+) is not written yet: (.+), line (\d+)\.$", re.M)
+# The VMM says it on standard error; lab 6's kernel on its console, and ends with a status of its own.
+STATUS_KERNEL_TODO = 63
+_TODO = re.compile(r"^(?:vmm|1K OS): exercise (\d\.\d+) is not written yet: (.+), line (\d+)\.$", re.M)
 _REGISTER_LINE = re.compile(r"^vcpu(\d): (\w+=[0-9a-f]+ .*)$", re.M)
 _WHERE = re.compile(r"^vmm: (vcpu\d is at .*)$", re.M)
 _SANITIZER = re.compile(r"(?:ERROR|WARNING): (?:Address|Leak|Thread|Memory)Sanitizer:?.*|.*runtime error: .*")
@@ -56,7 +58,7 @@ class Outcome:
 
     @property
     def todo(self) -> Optional[Todo]:
-        found = _TODO.search(self.stderr)
+        found = _TODO.search(self.stdout if self.status == STATUS_KERNEL_TODO else self.stderr)
         return Todo(found[1], found[2], int(found[3])) if found else None
 
     @property

@@ -35,6 +35,10 @@ class Programs(Protocol):
 
     def unit(self, source: str) -> Path: ...
 
+    def kernel(self) -> Path: ...            # lab 6: with the learner's scheduler
+
+    def finished_vmm(self) -> Path: ...      # lab 6: what that kernel is tried on
+
 
 @dataclass(frozen=True)
 class Symptom:
@@ -109,6 +113,10 @@ class Plan:
     def boot(self, *guests: Guest, args: Sequence[str] = (), **keywords: Any) -> Planned:
         """The VMM with these guests. `keywords` are fields of grader.runs.Run: stdin, steps, terminal ..."""
         return self._add((str(self._programs.vmm()), *args, *map(str, guests)), **keywords)
+
+    def boot_kernel(self, *, args: Sequence[str] = (), **keywords: Any) -> Planned:
+        """Lab 6's kernel with the learner's scheduler, on the finished VMM."""
+        return self._add((str(self._programs.finished_vmm()), *args, str(self._programs.kernel())), **keywords)
 
     def unit(self, source: str, case: str, **keywords: Any) -> Planned:
         """One test case of grader/units/SOURCE.c, linked with the learner's module."""

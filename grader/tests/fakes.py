@@ -34,6 +34,12 @@ class FakePrograms:
     def unit(self, source: str) -> Path:
         return self.script
 
+    def kernel(self) -> Path:
+        return self.script
+
+    def finished_vmm(self) -> Path:
+        return self.script
+
 
 def host(needs: Sequence[str]) -> Backend:
     """Programs that boot no guest need no KVM."""

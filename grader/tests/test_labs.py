@@ -23,6 +23,12 @@ class NoPrograms:
     def vmm(self) -> Path:
         return Path("/vmm")
 
+    def kernel(self) -> Path:
+        return Path("/kernel.elf")
+
+    def finished_vmm(self) -> Path:
+        return Path("/vmm")
+
     def unit(self, source: str) -> Path:
         path = ROOT / "grader" / "units" / f"{source}.c"
         assert path.exists(), path
