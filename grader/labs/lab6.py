@@ -1,0 +1,361 @@
+"""Lab 6, the 1K OS: its loader with the finished kernel, its scheduler on the finished VMM.
+
+The kernel runs programs of the grader's own from an archive of the grader's own. Its console is what is
+judged; input is a script of shell lines, each of which the shell echoes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Optional
+
+from grader.expectations import Condition, Mismatch
+from grader.framework import Lab
+from grader.os_image import archive_with, finished_os
+from grader.outcome import STATUS_DIED, Outcome
+from grader.plan import Plan, Planned
+from grader.runs import Limits
+
+lab = Lab(6, "the 1K OS", needs=("paging32",))
+
+STATUS_REFUSED, STATUS_PANIC = 61, 62
+STATUS_GUEST_FILE = 65
+PROMPT = "1k> "
+
+# An exit to user space costs much in the lab VM, and a boot prints a thousand characters.
+SESSION = Limits(wall=120.0, quiet=60.0)
+# Where time is not the matter, few ticks: a slow machine is busy with them alone.
+SLOW_TICK = "--tick-ms=50"
+
+
+def _script(*lines: str) -> bytes:
+    return "".join(line + "\n" for line in (*lines, "0")).encode()
+
+
+def _boot_vmm(plan: Plan, *lines: str, args: Sequence[str] = (), files: Optional[dict[str, bytes]] = None,
+              ) -> Planned:
+    """The learner's VMM with the finished kernel."""
+    kernel, _ = finished_os()
+    archive = plan.file("archive.tar", archive_with(files))
+    run = plan.boot(kernel, args=[f"--initrd={archive}", *args], stdin=_script(*lines), limits=SESSION)
+    _vmm_symptoms(run)
+    return run
+
+
+def _boot_kernel(plan: Plan, *lines: str, args: Sequence[str] = (SLOW_TICK,)) -> Planned:
+    """The finished VMM with the learner's kernel; the session must come to its end."""
+    archive = plan.file("archive.tar", archive_with())
+    run = plan.boot_kernel(args=[f"--initrd={archive}", *args], stdin=_script(*lines), limits=SESSION)
+    _kernel_symptoms(run)
+    return run
+
+
+def _answers(*parts: str) -> Condition:
+    """After the first prompt the console shows these texts in this order; between them may be more."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        at = outcome.stdout.find(PROMPT)
+        if at < 0:
+            return Mismatch("the shell's prompt never came", PROMPT, outcome.stdout)
+        for part in parts:
+            found = outcome.stdout.find(part, at)
+            if found < 0:
+                return Mismatch("the system's answer is not the right one", part, outcome.stdout[at:])
+            at = found + len(part)
+        return None
+    return condition
+
+
+def _shows_all(*parts: str) -> Condition:
+    """Each of these texts is somewhere on the console."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        for part in parts:
+            if part not in outcome.stdout:
+                return Mismatch("the console does not show what it should", part, outcome.stdout)
+        return None
+    return condition
+
+
+# ---------------------------------------------------------------- 6.1 load an ELF file
+
+@lab.test("6.1", "loads each segment to its physical address", points=4,
+          hint="For each PT_LOAD: p_filesz bytes from p_offset of the file to memory + p_paddr.")
+def loads(plan: Plan) -> None:
+    plan.unit("boot", "loads")
+
+
+@lab.test("6.1", "clears what the file does not have", points=3,
+          hint="From p_filesz to p_memsz the segment is zero: memset. *end is the highest p_paddr + p_memsz.")
+def zeros(plan: Plan) -> None:
+    plan.unit("boot", "zeros")
+
+
+@lab.test("6.1", "refuses files of another kind", points=3,
+          hint="Check e_ident, e_type, e_machine, e_phnum and e_phentsize before anything else is used.")
+def wrong_files(plan: Plan) -> None:
+    plan.unit("boot", "wrong_files")
+
+
+@lab.test("6.1", "refuses truncated files", points=3,
+          hint="Offset plus size may not be over file_bytes; in 32 bits that sum can wrap around.")
+def cut_files(plan: Plan) -> None:
+    plan.unit("boot", "cut_files")
+
+
+@lab.test("6.1", "refuses segments outside of the memory", points=3,
+          hint="p_paddr from LOAD_MIN on, p_paddr + p_memsz at most memory_bytes, added in 64 bits.")
+def wrong_places(plan: Plan) -> None:
+    plan.unit("boot", "wrong_places")
+
+
+@lab.test("6.1", "refuses segments that overlap", points=2,
+          hint="Two ranges overlap if each begins before the other one's end.")
+def overlap(plan: Plan) -> None:
+    plan.unit("boot", "overlap")
+
+
+@lab.test("6.1", "refuses an entry point outside of the code", points=2,
+          hint="e_entry must lie in a PT_LOAD segment with PF_X, from p_vaddr on, p_memsz long.")
+def wrong_entry(plan: Plan) -> None:
+    plan.unit("boot", "wrong_entry")
+
+
+# ---------------------------------------------------------------- 6.2 archive and boot information
+
+@lab.test("6.2", "hands the archive to the kernel", points=6,
+          hint="The archive goes to the first page boundary at or after the kernel's end in memory; its "
+               "address and length go into the boot information.")
+def archive(plan: Plan) -> None:
+    text = plan.values.text(plan.values.randint(20, 200)) + "\n"
+    run = _boot_vmm(plan, "cat secret.txt", args=[SLOW_TICK], files={"secret.txt": text.encode()})
+    run.must(_answers("cat secret.txt\n" + text + PROMPT))
+    run.exits(0)
+
+
+@lab.test("6.2", "tells the size of memory and the tick", points=5,
+          hint="memory_bytes is the space's size, tick_ms is options->tick_ms.")
+def boot_information(plan: Plan) -> None:
+    megabytes, tick = plan.values.randint(5, 60), plan.values.randint(20, 90)
+    run = _boot_vmm(plan, args=[f"--mem={megabytes}M", f"--tick-ms={tick}"])
+    run.must(_shows_all(f"1K OS: {megabytes * 1024} KB of memory", f"a tick every {tick} ms"))
+    run.exits(0)
+
+
+@lab.test("6.2", "tells the kernel that there is no archive", points=2,
+          hint="Without --initrd both archive_start and archive_bytes are 0.")
+def no_archive(plan: Plan) -> None:
+    kernel, _ = finished_os()
+    run = plan.boot(kernel, args=[SLOW_TICK], limits=SESSION)
+    run.exits(STATUS_REFUSED)
+    run.must(_shows_all("1K OS can't start: there is no archive"))
+    _vmm_symptoms(run)
+
+
+@lab.test("6.2", "refuses an archive that does not fit", points=2,
+          hint="file_read takes the room that is left as its limit, and refuses what is larger by itself.")
+def large_archive(plan: Plan) -> None:
+    kernel, _ = finished_os()
+    large = plan.file("large.tar", bytes(2 << 20))
+    for size in ("2M", "3M"):
+        run = plan.boot(kernel, args=[f"--initrd={large}", f"--mem={size}"], limits=SESSION)
+        run.exits(STATUS_GUEST_FILE)
+        run.must(_mentions("large.tar"))
+    missing = plan.boot(kernel, args=["--initrd=nowhere/missing.tar"], limits=SESSION)
+    missing.exits(STATUS_GUEST_FILE)
+    missing.must(_mentions("missing.tar"))
+
+
+def _mentions(name: str) -> Condition:
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        return None if name in outcome.stderr else Mismatch(f"standard error does not name {name}")
+    return condition
+
+
+# ---------------------------------------------------------------- 6.3 the start state
+
+@lab.test("6.3", "boots to the shell", points=6,
+          hint="paging_enter with the ELF's entry point, a stack in the higher half, BOOT_INFO_OFFSET in EBX.")
+def shell(plan: Plan) -> None:
+    word, a, b = plan.values.word(), plan.values.randint(2, 99), plan.values.randint(2, 99)
+    run = _boot_vmm(plan, f"echo {word}", "9", str(a * 36), str(b * 36), args=[SLOW_TICK])
+    run.must(_answers(f"echo {word}\n{word}\n{PROMPT}", f"GCD({a * 36}, {b * 36}) = {_gcd(a, b) * 36}\n"))
+    run.exits(0)
+
+
+@lab.test("6.3", "boots four systems at once, each in its own VM", points=4,
+          hint="Nothing in boot.c may be static or shared: each vCPU has its own space, kernel and archive.")
+def four(plan: Plan) -> None:
+    kernel, user_archive = finished_os()
+    run = plan.boot(*[kernel] * 4, args=["--isolate", f"--initrd={user_archive}", "--tick-ms=200"],
+                    limits=SESSION)
+    run.must(_shows_all(*(f"vcpu{vcpu}: {text}" for vcpu in range(4)
+                          for text in ("1K OS: 16384 KB of memory", "Goodbye."))))
+    run.exits(0)
+
+
+def _gcd(a: int, b: int) -> int:
+    return a if b == 0 else _gcd(b, a % b)
+
+
+# ---------------------------------------------------------------- 6.4 the context switch
+
+@lab.test("6.4", "enters a new process in ring 3", points=7,
+          hint="The frame's cs, ss and ds are those of ring 3, eip and esp as given; below it is the address of "
+               "trap_return, where the first switch goes on.")
+def ring3(plan: Plan) -> None:
+    word = plan.values.word()
+    run = _boot_kernel(plan, f"echo {word}", "attack port-out", "attack halt", f"echo {word}{word}")
+    run.must(_answers(f"echo {word}\n{word}\n{PROMPT}",
+                      "attack (pid 3) was killed: general protection fault",
+                      "attack (pid 4) was killed: general protection fault",
+                      f"\n{word}{word}\n{PROMPT}"))
+    run.exits(0)
+
+
+@lab.test("6.4", "switches back and forth", points=7,
+          hint="What the switch saves must be what it brings back: EBP and the address to go on at, on the "
+               "stack of the process that it leaves.")
+def turns(plan: Plan) -> None:
+    run = _boot_kernel(plan, "turns")
+    run.must(_round_robin)
+    run.must(_answers("turns are over\n" + PROMPT))
+    run.exits(0)
+
+
+def _round_robin(outcome: Outcome) -> Optional[Mismatch]:
+    """turns.c prints abcabc...; a timer interrupt now and then may change whose turn it is."""
+    found = re.search(r"turns\n([abc]+)\n", outcome.stdout)
+    letters = found[1] if found else ""
+    breaks = sum(b != {"a": "b", "b": "c", "c": "a"}[a] for a, b in zip(letters, letters[1:]))
+    if len(letters) == 120 and min(letters.count(letter) for letter in "abc") == 40 and breaks <= 40:
+        return None
+    return Mismatch("three processes that yield after each letter do not take turns",
+                    "abc" * 40, letters or outcome.stdout)
+
+
+@lab.test("6.4", "gives each process its own memory and kernel stack", points=6,
+          hint="context_switch loads next->directory into CR3 and sets TSS.esp0 to the end of next's kernel "
+               "stack; also when next is idle or has just been made.")
+def own_memory(plan: Plan) -> None:
+    words = [plan.values.word() for _ in range(3)]
+    run = _boot_kernel(plan, "nap 400 &", "nap 200 &", f"echo {words[0]}", "attack write-text", f"echo {words[1]}",
+                       "attack read-null", "family 5", f"echo {words[2]}")
+    run.must(_answers(*(f"\n{word}\n" for word in words)))
+    run.must(_shows_all("write to 0x00400000: read-only memory", "read of 0x00000000: no memory is there",
+                        "slept 400", "slept 200"))
+    run.exits(0)
+
+
+# ---------------------------------------------------------------- 6.5 the scheduler
+
+@lab.test("6.5", "lets no process keep the processor", points=6,
+          hint="Each timer interrupt calls schedule: the next ready process after current has its turn, around "
+               "the end of the table. Interrupts are on in a program only if its first EFLAGS say so.")
+def preemption(plan: Plan) -> None:
+    word = plan.values.word()
+    run = _boot_kernel(plan, "race", f"echo {word}", args=())
+    run.must(_answers(*[f"{number} gets on\n" for _ in range(2) for number in range(3)],
+                      "the race is over\n", f"\n{word}\n{PROMPT}"))
+    run.exits(0)
+
+
+@lab.test("6.5", "wakes sleepers when their time has come", points=5,
+          hint="scheduler_tick counts, then makes ready who sleeps until now or earlier: "
+               "(int32_t)(ticks - wake_tick) >= 0.")
+def sleepers(plan: Plan) -> None:
+    times = plan.values.sample([1000, 2000, 3000], 3)
+    run = _boot_kernel(plan, *(f"nap {time} &" for time in times), "nap 4000")
+    run.must(_answers("slept 1000\n", "slept 2000\n", "slept 3000\n", "slept 4000\n"))
+    run.exits(0)
+
+
+@lab.test("6.5", "spends nothing on those who wait", points=5,
+          hint="A process that is blocked or asleep is not ready and is never chosen; idle is chosen when no "
+               "other is ready, and the tick is counted for current.")
+def waiting(plan: Plan) -> None:
+    run = _boot_kernel(plan, "quiet", args=())
+    run.must(_answers("slept long enough\n", "cost nothing\n", "idle ran\n"))
+    run.exits(0)
+
+
+@lab.test("6.5", "wakes who waits for the keyboard, and no other", points=4,
+          hint="process_wake makes ready exactly those that are blocked for the same reason.")
+def keyboard(plan: Plan) -> None:
+    words = [plan.values.word() for _ in range(4)]
+    run = _boot_kernel(plan, "nap 500 &", "3", *words, "q", "7")
+    run.must(_answers(*(f"> {word}\n{word}\n" for word in words), "> q\n" + PROMPT, "int 0x80"))
+    run.exits(0)
+
+
+# ---------------------------------------------------------------- 6.6 the end of a process
+
+@lab.test("6.6", "waits for the right child", points=5,
+          hint="A child that has ended is released and its pid returned; with children but none ended, block "
+               "(or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND.")
+def family(plan: Plan) -> None:
+    number = plan.values.randint(1, 1000)
+    run = _boot_kernel(plan, f"family {number}")
+    run.must(_answers(f"second: right, status {number + 1}\n", f"first: right, status {number}\n",
+                      "once more: -3\n", "a stranger: -3, myself: -3\n", "too early: 0\n",
+                      "any: right, status 0\n", "none: -3\n", "killed: right, status -1\n"))
+    run.exits(0)
+
+
+@lab.test("6.6", "takes all pages back", points=6,
+          hint="process_release gives back the user's pages, their page tables, the directory and the kernel "
+               "stack; not the kernel's part of the directory.")
+def pages(plan: Plan) -> None:
+    count = plan.values.randint(300, 500)
+    run = _boot_kernel(plan, f"stress {count}", "crowd", "stress 20")
+    run.must(_answers(f"{count} programs, 0 pages lost\n", "13 programs more, then: too many processes\n",
+                      "0 left, 0 pages lost\n", "20 programs, 0 pages lost\n"))
+    run.exits(0)
+
+
+@lab.test("6.6", "gives orphans to the shell", points=4,
+          hint="process_end makes the shell the parent of all children, and wakes it if one has ended already; "
+               "the shell waits for them before it prompts.")
+def orphans(plan: Plan) -> None:
+    run = _boot_kernel(plan, "family 1", "nap 1500", "", "ps")
+    run.must(_answers("slept 1500\n", "has ended with status 0\n", "PID PARENT"))
+    run.must(_table_of(("idle", "shell")))
+    run.exits(0)
+
+
+def _table_of(names: Sequence[str]) -> Condition:
+    """ps shows these processes and no other."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        table = outcome.stdout.rpartition("TICKS NAME\n")[2].partition("pages free")[0]
+        got = [line.split()[-1] for line in table.splitlines()[:-1]]
+        if got == list(names):
+            return None
+        return Mismatch("the table has other processes than it should", "\n".join(names), "\n".join(got))
+    return condition
+
+
+# ---------------------------------------------------------------- what mistakes look like
+
+def _vmm_symptoms(run: Planned) -> None:
+    run.symptom(lambda o: "EBX is" in o.stdout,
+                "The kernel found no boot information where EBX points: paging_enter's last argument is "
+                "BOOT_INFO_OFFSET.")
+    run.symptom(lambda o: "the boot information at" in o.stdout,
+                "The kernel read something else where the boot information should be: magic, size, and "
+                "BOOT_INFO_OFFSET as its place.")
+    run.symptom(lambda o: "the archive is damaged" in o.stdout,
+                "The archive lies over the kernel's .bss (its end in memory is p_paddr + p_memsz), or its "
+                "length is wrong.")
+    run.symptom(lambda o: o.status == STATUS_DIED and not o.stdout,
+                "The guest died before the kernel's first word: are the segments at p_paddr, is the entry "
+                "point the one of the file, and does the stack lie in memory?")
+
+
+def _kernel_symptoms(run: Planned) -> None:
+    run.symptom(lambda o: o.status == STATUS_DIED,
+                "The processor found no way on: usually a wrong stack, CR3 or TSS.esp0 after a switch. The "
+                "post-mortem shows ESP and CR3.")
+    run.symptom(lambda o: o.status == STATUS_PANIC,
+                "The kernel panicked: its console names the fault and the functions on the stack.")
+    run.symptom(lambda o: o.hung and PROMPT not in o.stdout,
+                "No prompt came: the first process never ran, never came back from its first wait, or was not "
+                "woken.")
