@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -116,12 +117,12 @@ class BuiltPrograms:
 
     def kernel(self) -> Path:
         if "kernel" not in self._built:
-            choice, [_, sched] = self._choice, LABS[self._lab].learner_files()
+            sched: Optional[Path] = LABS[self._lab].learner_files()[1]
             if self._module_is_kernels():
-                sched = choice.module
-            elif choice.solution or choice.module:
-                [_, sched] = LABS[self._lab].solution_files()
-            folder = BUILD / "os-1k-grader" / "kernels" / str(sched.absolute()).strip("/").replace("/", "_")
+                sched = self._choice.module
+            elif self._choice.solution or self._choice.module:
+                sched = None
+            folder = BUILD / "os-1k-grader" / re.sub(r"[^\w.-]+", "_", str(sched or "solution"))
             self._built["kernel"], _ = build_os(sched, out=folder)
         return self._built["kernel"]
 

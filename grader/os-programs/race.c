@@ -20,7 +20,7 @@ int main(const char *argument)
                     before[i] = process.ticks;
                 }
             if (look == 0)
-                sleep(200);
+                sleep(1000);
         }
     }
     printf("the race is over\n");
