@@ -154,10 +154,10 @@ static void bad_numbers(void)
     memset(longest, 'x', sizeof(longest) - 1);
     printf("calls %d %d %d\n", system_call(SYSTEM_CALLS, 0, 0, 0, 0),
            system_call(0x7fffffff, 0, 0, 0, 0), system_call(0xffffffff, 0, 0, 0, 0));
-    printf("names %d %d %d\n", spawn("no such program", ""), spawn(longest, ""),
-           spawn("nothing", longest));
+    printf("names %d %d %d\n", spawn("no such program", "", 0), spawn(longest, "", 0),
+           spawn("nothing", longest, 0));
     printf("files %d %d %d\n", readfile("no such file", 0, good, 1),
-           readfile("about.txt", 0xffffffff, good, 1), spawn("about.txt", ""));
+           readfile("about.txt", 0xffffffff, good, 1), spawn("about.txt", "", 0));
     printf("places %d %d\n", system_call(CALL_LISTDIR, 0xffffffff, (uint32_t)good, 0, 0),
            system_call(CALL_PROCESSES, 0x80000000, (uint32_t)good, 0, 0));
     printf("waits %d %d %d\n", wait(0, 0, &status), wait(-5, 0, &status),

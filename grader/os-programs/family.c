@@ -8,7 +8,7 @@ static int child(const char *name, uint32_t number)
     do
         *--digit = (char)('0' + number % 10);
     while ((number /= 10) > 0);
-    return spawn(name, digit);
+    return spawn(name, digit, 0);
 }
 
 int main(const char *argument)
@@ -34,7 +34,7 @@ int main(const char *argument)
     printf("none: %d\n", wait(WAIT_ANY, 0, &status));
 
     /* A child that is killed, and one that is left to the shell. */
-    int faulty = spawn("attack", "divide");
+    int faulty = spawn("attack", "divide", 0);
     ended = wait(faulty, 0, &status);
     printf("killed: %s, status %d\n", ended == faulty ? "right" : "wrong", status);
     child("nap", 100);

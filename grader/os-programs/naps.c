@@ -12,7 +12,7 @@ int main(const char *argument)
         number[length] = '\0';
         while (*argument == ' ')
             argument++;
-        spawn("nap", number);
+        spawn("nap", number, 0);
     }
     while (wait(WAIT_ANY, 0, &status) > 0)
         continue;

@@ -14,7 +14,7 @@ static uint32_t used_by(int pid)
 
 int main(const char *argument)
 {
-    int status, naps = spawn("nap", "2000");
+    int status, naps = spawn("nap", "2000", 0);
     uint32_t start = ticks(), idle = used_by(0), own = used_by(getpid());
     sleep(1500);
     uint32_t passed = ticks() - start;

@@ -6,7 +6,7 @@ int main(const char *argument)
     int pids[3];
     struct process_info process;
     for (int i = 0; i < 3; i++)
-        pids[i] = spawn("spin", "");
+        pids[i] = spawn("spin", "", 0);
     for (int rest = 0; rest < 2; rest++) {
         uint32_t before[3] = {0};
         for (int look = 0; look < 2; look++) {

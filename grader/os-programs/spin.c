@@ -1,8 +1,9 @@
-/* spin.c - computes and never calls the kernel; only the timer can stop it. */
+/* spin.c - computes and does not call the kernel any more; only the timer can stop it. */
 #include "libc.h"
 
 int main(const char *argument)
 {
+    printf("spinning\n");
     for (volatile uint32_t turns = 0;; turns++)
         continue;
 }

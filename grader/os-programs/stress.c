@@ -7,7 +7,7 @@ int main(const char *argument)
     int before = pages(), status;
     number_parse(argument, &count);
     for (; done < count; done++) {
-        int pid = spawn("nothing", "0");
+        int pid = spawn("nothing", "0", 0);
         if (pid < 0 || wait(pid, 0, &status) != pid || status != 0)
             break;
     }

@@ -19,7 +19,7 @@ int main(const char *argument)
         return 0;
     }
     for (int i = 0; i < 3; i++)
-        spawn("turns", letters[i]);
+        spawn("turns", letters[i], 0);
     while (wait(WAIT_ANY, 0, &status) > 0)
         continue;
     printf("\nturns are over\n");

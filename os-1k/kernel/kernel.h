@@ -189,7 +189,7 @@ struct process {
     uint8_t *kernel_stack; /* a page: the stack of its traps */
     uint32_t stack;        /* ESP on that stack, while another process runs */
     const void *waits_for; /* blocked: what process_wake must name */
-    int waits_for_pid;     /* blocked in wait for this child; 0: not */
+    int foreground_pid;    /* the child that has the keyboard in its place; 0: none */
     uint32_t wake_tick;    /* sleeping: until when */
     uint32_t ticks;        /* timer interrupts that found it running */
     int status;            /* ended: how */
@@ -205,7 +205,7 @@ struct process *process_find(int pid);
 /* Starts a program of the archive; its pid or an error. */
 int process_create(const char *name, const char *argument, int parent);
 
-/* The process that the keyboard belongs to: the shell, or the one that it waits for. */
+/* The process that has the keyboard: the shell, or whom it has given it to. */
 struct process *process_foreground(void);
 
 /* ------------------------------------------------------------------ lab 6: sched.c */

@@ -17,10 +17,8 @@ void keyboard_interrupt(void)
     struct process *reader = process_foreground();
     if (character == INTERRUPT_KEY && reader->pid != SHELL_PID) {
         queue = (struct queue){0};
-        if (reader->state != PROCESS_ENDED) {
-            console_print("^C\n");
-            process_end(reader, STATUS_INTERRUPTED);
-        }
+        console_print("^C\n");
+        process_end(reader, STATUS_INTERRUPTED);
         return;
     }
     if (character == GETCHAR_END)

@@ -47,8 +47,10 @@ int process_create(const char *name, const char *argument, int parent)
 
 struct process *process_foreground(void)
 {
-    struct process *process = process_find(SHELL_PID);
-    while (process->state == PROCESS_BLOCKED && process->waits_for_pid > 0)
-        process = process_find(process->waits_for_pid);
+    struct process *process, *next = process_find(SHELL_PID);
+    do {
+        process = next;
+        next = process_find(process->foreground_pid);
+    } while (next != NULL && next->state != PROCESS_ENDED && next->pid != IDLE_PID);
     return process;
 }

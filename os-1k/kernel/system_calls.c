@@ -59,7 +59,11 @@ static int32_t call_spawn(const struct trap_frame *call)
     int result = user_string(name, call->ebx, sizeof(name));
     if (result == 0)
         result = user_string(argument, call->ecx, sizeof(argument));
-    return result < 0 ? result : process_create(name, argument, current->pid);
+    if (result == 0)
+        result = process_create(name, argument, current->pid);
+    if (result > 0 && call->edx & SPAWN_FOREGROUND)
+        current->foreground_pid = result;
+    return result;
 }
 
 static int32_t call_wait(const struct trap_frame *call)

@@ -17,7 +17,7 @@ enum system_call {
     CALL_SLEEP,     /* (milliseconds) */
     CALL_TICKS,     /* () timer interrupts since the start */
     CALL_GETPID,    /* () */
-    CALL_SPAWN,     /* (name, argument) starts a program of the archive; its pid */
+    CALL_SPAWN,     /* (name, argument, SPAWN_... flags) starts a program of the archive; its pid */
     CALL_WAIT,      /* (pid or WAIT_ANY, &status, WAIT_... flags) for a child's end; its pid */
     CALL_READFILE,  /* (name, offset, buffer, bytes) bytes read; 0: at the file's end */
     CALL_LISTDIR,   /* (index, struct file_info *) 0, or ERROR_NOT_FOUND after the last */
@@ -25,6 +25,8 @@ enum system_call {
     CALL_PAGES,     /* () free pages of memory */
     SYSTEM_CALLS
 };
+
+#define SPAWN_FOREGROUND 1 /* flag: the keyboard is the child's until it ends */
 
 #define WAIT_ANY     -1
 #define WAIT_NO_HANG 1 /* flag: 0 at once if no such child has ended yet */

@@ -77,9 +77,9 @@ int getpid(void)
     return system_call(CALL_GETPID, 0, 0, 0, 0);
 }
 
-int spawn(const char *name, const char *argument)
+int spawn(const char *name, const char *argument, uint32_t flags)
 {
-    return system_call(CALL_SPAWN, (uint32_t)name, (uint32_t)argument, 0, 0);
+    return system_call(CALL_SPAWN, (uint32_t)name, (uint32_t)argument, flags, 0);
 }
 
 int wait(int pid, uint32_t flags, int *status)

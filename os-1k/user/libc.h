@@ -19,7 +19,7 @@ void yield(void);
 void sleep(uint32_t milliseconds);
 uint32_t ticks(void);
 int getpid(void);
-int spawn(const char *name, const char *argument);
+int spawn(const char *name, const char *argument, uint32_t flags);
 int wait(int pid, uint32_t flags, int *status);
 int readfile(const char *name, uint32_t offset, void *buffer, size_t count);
 int listdir(uint32_t index, struct file_info *info);

@@ -103,7 +103,7 @@ static void program_run(const char *name, const char *argument, bool background)
 {
     if (name[0] >= '1' && name[0] <= '9' && name[1] == '\0')
         name = programs[name[0] - '1'].name;
-    int pid = spawn(name, argument);
+    int pid = spawn(name, argument, background ? 0 : SPAWN_FOREGROUND);
     if (pid == ERROR_NOT_FOUND || pid == ERROR_TOO_LONG)
         printf("There is no program or command '%s'; help shows the menu.\n", name);
     else if (pid < 0)

@@ -142,9 +142,7 @@ int process_wait(int pid, uint32_t flags, int *status)
             return ERROR_NOT_FOUND;
         if (flags & WAIT_NO_HANG)
             return 0;
-        current->waits_for_pid = pid;
         process_block(current);
-        current->waits_for_pid = 0;
     }
     /* end 6.6 */
 }
