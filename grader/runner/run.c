@@ -17,6 +17,7 @@
 enum {
     LOOK_MS = 50,     /* between two looks at memory and processes, at least */
     REST_FACTOR = 20, /* between two looks, in times of what the last one took */
+    GATHER_MS = 3,    /* for more output to come, before the next is read */
     GLANCE_MS = 20, /* between two looks at the machine's number of processes, which cost nothing */
     LAST_WORDS_MS = 250,   /* for a program that hangs to say where */
     DRAIN_SECONDS = 5,     /* for output still in the pipes when all processes are dead */
@@ -137,7 +138,7 @@ static void kill_all(struct run *run)
 static void wait_and_serve(struct run *run)
 {
     struct talk *talk = &run->talk;
-    bool input_wanted = talk->input_length > 0 || talk->input_ending;
+    bool input_wanted = talk_input_waits(talk) || talk->input_ending;
     struct pollfd polled[] = {
         {run->keeper.report, POLLIN, 0},   {talk->ends.output[0], POLLIN, 0},
         {talk->ends.output[1], POLLIN, 0}, {input_wanted ? talk->ends.input : -1, POLLOUT, 0},
@@ -148,6 +149,9 @@ static void wait_and_serve(struct run *run)
     for (int which = 0; which < 2; which++)
         if (polled[1 + which].revents)
             talk_output_take(talk, which);
+    /* A program that writes byte by byte shall not be a wake-up, a read and a record a byte. */
+    if (polled[1].revents || polled[2].revents)
+        nanosleep(&(struct timespec){.tv_nsec = GATHER_MS * 1000000}, NULL);
     if (talk->flooded)
         stop(run, "output");
     talk_steps_take(talk);

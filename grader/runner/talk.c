@@ -41,23 +41,30 @@ static void input_end(struct talk *talk)
         talk->input_ending = true;
 }
 
+bool talk_input_waits(const struct talk *talk)
+{
+    return talk->input_taken < talk->input_length;
+}
+
 void talk_input_flush(struct talk *talk)
 {
-    if (talk->input_length > 0) {
-        ssize_t put = write(talk->ends.input, talk->input, talk->input_length);
-        if (put < 0 && errno != EAGAIN &&
-            errno != EINTR) { /* the program closed its stdin: not our affair */
-            ends_close_input(&talk->ends);
-            put = (ssize_t)talk->input_length;
-        }
+    if (talk_input_waits(talk)) {
+        ssize_t put = write(talk->ends.input, talk->input + talk->input_taken,
+                            talk->input_length - talk->input_taken);
         if (put > 0) {
-            talk->input_length -= (size_t)put;
-            memmove(talk->input, talk->input + put, talk->input_length);
+            talk->input_taken += (size_t)put;
+        } else if (errno != EAGAIN &&
+                   errno != EINTR) { /* the program closed its stdin: its affair */
+            ends_close_input(&talk->ends);
+            talk->input_taken = talk->input_length;
         }
-        if (talk->input_length == 0 && talk->job->live)
+        if (talk_input_waits(talk))
+            return;
+        talk->input_taken = talk->input_length = 0;
+        if (talk->job->live)
             talk_tell(talk, "taken", "", 0);
     }
-    if (talk->input_length == 0 && talk->input_ending)
+    if (talk->input_ending)
         ends_close_input(&talk->ends);
 }
 

@@ -17,8 +17,8 @@ struct talk {
     const struct job *job;
     struct ends ends;
     struct heard heard[2];
-    char *input; /* not yet taken by the program */
-    size_t input_length;
+    char *input; /* for the program's stdin */
+    size_t input_length, input_taken;
     bool input_ending; /* close stdin once all is taken */
     size_t steps_done, output_bytes;
     double progress; /* the time of the last output or step */
@@ -39,6 +39,9 @@ void talk_output_take(struct talk *talk, int which);
 
 /* Take all steps whose time has come. */
 void talk_steps_take(struct talk *talk);
+
+/* Whether there is input that the program has not taken. */
+bool talk_input_waits(const struct talk *talk);
 
 /* Write to the program's stdin, which has room. */
 void talk_input_flush(struct talk *talk);
