@@ -1,0 +1,204 @@
+/*
+ * entry_state.h - what Intel's processors ask of a guest's state at each VM entry, as a function
+ * over KVM's registers: SDM vol. 3, 27.3.1 "Checks on the Guest State Area". AMD's ask far less, so
+ * a state may run there for ever and be refused on the next machine.
+ *
+ * It covers what 32-bit guests can have, with the older processors' rules (no "unrestricted
+ * guest") where those say more: real mode then runs as virtual-8086 mode, and must look like it.
+ */
+#pragma once
+
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm.h"
+
+#define ENTRY_CR0_PE   0x00000001u
+#define ENTRY_CR0_PG   0x80000000u
+#define ENTRY_CR0_NW   0x20000000u
+#define ENTRY_CR0_CD   0x40000000u
+#define ENTRY_EFER_LME 0x00000100u
+#define ENTRY_EFER_LMA 0x00000400u
+#define ENTRY_CR4_PAE  0x00000020u
+/* VME to PCIDE and SMEP, SMAP, PKE that a processor of today may have; VMXE and SMXE are not. */
+#define ENTRY_CR4_KNOWN 0x007f1fffu
+#define ENTRY_RFLAGS_VM 0x00020000u
+#define ENTRY_RFLAGS_0  0xffffffffffc08028ull /* reserved bits that are 0 */
+
+/* A vCPU as after reset: SDM vol. 3, table 10-1. */
+static inline struct kvm_sregs entry_reset_state(void)
+{
+    const struct kvm_segment data = {.limit = 0xffff, .type = 3, .present = 1, .s = 1};
+    struct kvm_sregs sregs;
+
+    memset(&sregs, 0, sizeof sregs);
+    sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+    sregs.cs = data;
+    sregs.cs.base = 0xffff0000;
+    sregs.cs.selector = 0xf000;
+    sregs.cs.type = 11;
+    sregs.tr = (struct kvm_segment){.limit = 0xffff, .type = 11, .present = 1};
+    sregs.ldt = (struct kvm_segment){.limit = 0xffff, .type = 2, .present = 1};
+    sregs.gdt.limit = sregs.idt.limit = 0xffff;
+    sregs.cr0 = 0x60000010;
+    return sregs;
+}
+
+static char entry_text[160];
+
+#define ENTRY_REFUSE(...)                                                                          \
+    return snprintf(entry_text, sizeof entry_text, __VA_ARGS__), (const char *)entry_text
+
+/* What every usable segment must hold: 27.3.1.2 "Checks on Guest Segment Registers". */
+static inline const char *entry_segment_fault(const char *name, const struct kvm_segment *segment,
+                                              bool code_data)
+{
+    if (segment->s != code_data)
+        ENTRY_REFUSE("%s: S is %u", name, segment->s);
+    if (!segment->present)
+        ENTRY_REFUSE("%s: P is 0, not present", name);
+    if (segment->g && (segment->limit & 0xfff) != 0xfff)
+        ENTRY_REFUSE("%s: G is 1 and limit 0x%x does not end in fff", name, segment->limit);
+    if (!segment->g && segment->limit >> 20 != 0)
+        ENTRY_REFUSE("%s: G is 0 and limit 0x%x is over 1 MB", name, segment->limit);
+    if (segment->base >> 32 != 0)
+        ENTRY_REFUSE("%s: base 0x%llx has more than 32 bits", name, segment->base);
+    return NULL;
+}
+
+static inline const char *entry_data_fault(const char *name, const struct kvm_segment *segment)
+{
+    if (segment->unusable)
+        return NULL;
+    if (!(segment->type & 1))
+        ENTRY_REFUSE("%s: type %u is not accessed (bit 0)", name, segment->type);
+    if ((segment->type & 8) && !(segment->type & 2))
+        ENTRY_REFUSE("%s: type %u is code that can't be read", name, segment->type);
+    if (segment->type < 12 && segment->dpl < (segment->selector & 3))
+        ENTRY_REFUSE("%s: DPL %u is below the selector's RPL", name, segment->dpl);
+    return entry_segment_fault(name, segment, true);
+}
+
+/* Real mode on a processor without "unrestricted guest": KVM runs it as virtual-8086 mode. */
+static inline const char *entry_real_mode_fault(const char *name, const struct kvm_segment *segment)
+{
+    if (segment->base != (uint64_t)segment->selector << 4)
+        ENTRY_REFUSE("%s: base 0x%llx is not selector 0x%x << 4", name, segment->base,
+                     segment->selector);
+    if (segment->limit != 0xffff)
+        ENTRY_REFUSE("%s: limit 0x%x is not 0xffff", name, segment->limit);
+    return NULL;
+}
+
+static inline const char *entry_segments_fault(const struct kvm_sregs *sregs)
+{
+    const struct kvm_segment *const data[] = {&sregs->ds, &sregs->es, &sregs->fs, &sregs->gs};
+    static const char *const names[] = {"DS", "ES", "FS", "GS"};
+    const struct kvm_segment *cs = &sregs->cs, *ss = &sregs->ss;
+    const char *fault = NULL;
+
+    if (!(sregs->cr0 & ENTRY_CR0_PE)) {
+        fault = entry_real_mode_fault("CS", cs);
+        fault = fault ? fault : entry_real_mode_fault("SS", ss);
+        for (int i = 0; i < 4 && !fault; i++)
+            fault = entry_real_mode_fault(names[i], data[i]);
+        return fault;
+    }
+    if (cs->unusable || !(cs->type & 8) || !(cs->type & 1))
+        ENTRY_REFUSE("CS: type %u is not accessed code (9, 11, 13 or 15)", cs->type);
+    if (cs->type < 12 ? cs->dpl != ss->dpl : cs->dpl > ss->dpl)
+        ENTRY_REFUSE("CS: DPL %u does not go with DPL %u of SS", cs->dpl, ss->dpl);
+    if (cs->l)
+        ENTRY_REFUSE("CS: L is 1 outside of long mode");
+    fault = entry_segment_fault("CS", cs, true);
+    if (fault)
+        return fault;
+    if ((ss->selector & 3) != (cs->selector & 3))
+        ENTRY_REFUSE("SS: RPL is not that of CS");
+    if (!ss->unusable) {
+        if (ss->type != 3 && ss->type != 7)
+            ENTRY_REFUSE("SS: type %u is not writable, accessed data (3 or 7)", ss->type);
+        if (ss->dpl != (ss->selector & 3))
+            ENTRY_REFUSE("SS: DPL %u is not the selector's RPL", ss->dpl);
+        fault = entry_segment_fault("SS", ss, true);
+    }
+    for (int i = 0; i < 4 && !fault; i++)
+        fault = entry_data_fault(names[i], data[i]);
+    return fault;
+}
+
+/* 27.3.1.2, of TR and LDTR; 27.3.1.3 "Checks on Guest Descriptor-Table Registers". */
+static inline const char *entry_tables_fault(const struct kvm_sregs *sregs)
+{
+    const struct kvm_segment *tr = &sregs->tr, *ldt = &sregs->ldt;
+    const char *fault;
+
+    if (tr->unusable)
+        ENTRY_REFUSE("TR: it is marked unusable, and must always be usable");
+    if (tr->selector & 4)
+        ENTRY_REFUSE("TR: selector 0x%x is one of the LDT", tr->selector);
+    if (tr->type != 3 && tr->type != 11)
+        ENTRY_REFUSE("TR: type %u is not a busy TSS (11)", tr->type);
+    fault = entry_segment_fault("TR", tr, false);
+    if (fault)
+        return fault;
+    if (!ldt->unusable) {
+        if (ldt->selector & 4)
+            ENTRY_REFUSE("LDTR: selector 0x%x is one of the LDT", ldt->selector);
+        if (ldt->type != 2)
+            ENTRY_REFUSE("LDTR: type %u is not an LDT (2); or mark it unusable", ldt->type);
+        fault = entry_segment_fault("LDTR", ldt, false);
+        if (fault)
+            return fault;
+    }
+    if (sregs->gdt.base >> 32 != 0)
+        ENTRY_REFUSE("GDTR: base 0x%llx has more than 32 bits", sregs->gdt.base);
+    if (sregs->idt.base >> 32 != 0)
+        ENTRY_REFUSE("IDTR: base 0x%llx has more than 32 bits", sregs->idt.base);
+    return NULL; /* limits have 16 bits in struct kvm_dtable */
+}
+
+/* 27.3.1.1 "Checks on Guest Control Registers, Debug Registers, and MSRs". */
+static inline const char *entry_control_fault(const struct kvm_sregs *sregs)
+{
+    if (sregs->cr0 >> 32 != 0)
+        ENTRY_REFUSE("CR0 0x%llx has more than 32 bits", sregs->cr0);
+    if ((sregs->cr0 & ENTRY_CR0_PG) && !(sregs->cr0 & ENTRY_CR0_PE))
+        ENTRY_REFUSE("CR0.PG is 1 without CR0.PE");
+    if ((sregs->cr0 & ENTRY_CR0_NW) && !(sregs->cr0 & ENTRY_CR0_CD))
+        ENTRY_REFUSE("CR0.NW is 1 without CR0.CD");
+    if (sregs->cr4 & ~(uint64_t)ENTRY_CR4_KNOWN)
+        ENTRY_REFUSE("CR4 0x%llx has reserved bits", sregs->cr4);
+    if (sregs->cr3 >> 32 != 0)
+        ENTRY_REFUSE("CR3 0x%llx is beyond 4 GB", sregs->cr3);
+    if (!!(sregs->efer & ENTRY_EFER_LMA) !=
+        ((sregs->efer & ENTRY_EFER_LME) && (sregs->cr0 & ENTRY_CR0_PG)))
+        ENTRY_REFUSE("EFER.LMA does not go with EFER.LME and CR0.PG");
+    if ((sregs->efer & ENTRY_EFER_LMA) && !(sregs->cr4 & ENTRY_CR4_PAE))
+        ENTRY_REFUSE("EFER.LMA is 1 without CR4.PAE");
+    return NULL;
+}
+
+/* What a VM entry would refuse in this state, in words; NULL: nothing. */
+static inline const char *entry_state_fault(const struct kvm_sregs *sregs,
+                                            const struct kvm_regs *regs)
+{
+    const char *fault = entry_control_fault(sregs);
+
+    if (!fault)
+        fault = entry_segments_fault(sregs);
+    if (!fault)
+        fault = entry_tables_fault(sregs);
+    if (fault)
+        return fault;
+    /* 27.3.1.4 "Checks on Guest RIP, RFLAGS, and SSP". */
+    if (regs->rip >> 32 != 0)
+        ENTRY_REFUSE("RIP 0x%llx has more than 32 bits", regs->rip);
+    if (!(regs->rflags & 2))
+        ENTRY_REFUSE("RFLAGS 0x%llx: bit 1 is always 1", regs->rflags);
+    if (regs->rflags & ENTRY_RFLAGS_0)
+        ENTRY_REFUSE("RFLAGS 0x%llx has reserved bits", regs->rflags);
+    if ((regs->rflags & ENTRY_RFLAGS_VM) && !(sregs->cr0 & ENTRY_CR0_PE))
+        ENTRY_REFUSE("RFLAGS.VM is 1 in real mode");
+    return NULL;
+}
