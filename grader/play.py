@@ -59,6 +59,13 @@ DEMONSTRATIONS: dict[int, list[Demonstration]] = {
         Demonstration("A guest that goes to sleep a thousand times", ("sti-hlt",), ("--tick-ms=1",)),
         Demonstration("A handler that echoes what is typed", ("typing",), stdin=b"hello q"),
     ],
+    5: [
+        Demonstration("A guest in the higher half", ("high",), ("--mode=paging",)),
+        Demonstration("What it was started with", ("start-state",), ("--mode=paging",)),
+        Demonstration("Ring 3 and back, by two page faults", ("ring3",),
+                      ("--mode=paging", "--map=0x40000000:0x101000:u", "--map=0x40001000:0x200000:wu")),
+        Demonstration("Two guests, each in its own memory", ("apart",) * 2, ("--mode=paging",)),
+    ],
 }
 
 

@@ -1,0 +1,359 @@
+"""Lab 5, paging: descriptors, page tables, the jump into protected mode, the walk, address spaces.
+
+Guests with paging are flat images: --mode=paging. Which pages are mapped where is told by --map and --unmap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from grader.framework import Lab
+from grader.outcome import STATUS_DIED, Outcome
+from grader.plan import Plan, Planned
+from grader.values import Values
+
+lab = Lab(5, "paging", needs=("real", "paging32", "protected"))
+
+PAGE, LARGE_PAGE = 0x1000, 0x400000
+HIGHER_HALF, LOAD_DEFAULT = 0x80000000, 0x100000
+RAM = 16 << 20                  # the VMM's default
+FREE = 0x200000                 # from here to the end of RAM no guest of this lab has code or stack
+STATUS_USAGE = 64
+STATUS_STRAY = 62               # of guests/protected.inc
+PAGING = "--mode=paging"
+
+
+def _hex(*numbers: int) -> str:
+    """As guests print them."""
+    return " ".join(f"{number & 0xffffffff:08x}" for number in numbers)
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "".join(line + "\n" for line in lines)
+
+
+def _pages(values: Values, start: int, end: int, count: int) -> list[int]:
+    """Different pages in random order."""
+    return [page * PAGE for page in values.sample(range(start // PAGE, end // PAGE), count)]
+
+
+# ---------------------------------------------------------------- 5.1 descriptors
+
+@lab.test("5.1", "encodes a descriptor", points=5,
+          hint="SDM vol. 3, 3.4.5, figure 3-8. Base and limit lie in pieces; a limit of over 1 MB is stored "
+               "in pages, and G says so.")
+def encode(plan: Plan) -> None:
+    plan.unit("paging", "encode")
+
+
+@lab.test("5.1", "loads a segment register as the processor does", points=5,
+          hint="gdt[selector >> 3]. In the register the limit counts bytes: with G it is limit * 4096 + "
+               "4095.")
+def load(plan: Plan) -> None:
+    plan.unit("paging", "load")
+
+
+@lab.test("5.1", "writes the GDT", points=4,
+          hint="Six descriptors at GDT_OFFSET, each at the place that its selector in abi.h names: null, "
+               "kernel code and data, user code and data (DPL 3), TSS. The TSS itself is 104 zero bytes.")
+def gdt(plan: Plan) -> None:
+    plan.unit("paging", "gdt")
+
+
+# ---------------------------------------------------------------- 5.2 the directory
+
+@lab.test("5.2", "maps all of the guest's memory in both halves", points=8,
+          hint="Entry i of the directory maps the 4 MB at i * 4 MB: base + i * LARGE_PAGE_BYTES, PAGE_LARGE, "
+               "writable, present; the same again from HIGHER_HALF / LARGE_PAGE_BYTES on; all others 0.")
+def directory(plan: Plan) -> None:
+    plan.unit("paging", "directory")
+
+
+# ---------------------------------------------------------------- 5.3 single pages
+
+@lab.test("5.3", "maps and unmaps pages of 4 KB", points=6,
+          hint="The directory entry leads to a page table and grants every right; the table's entry has the "
+               "page and the rights that were asked for.")
+def map_pages(plan: Plan) -> None:
+    plan.unit("paging", "map")
+
+
+@lab.test("5.3", "splits a 4 MB page and keeps its other pages", points=5,
+          hint="The new table's 1024 entries map the same 4 MB with the same rights; then the one is "
+               "changed.")
+def split(plan: Plan) -> None:
+    plan.unit("paging", "split")
+
+
+@lab.test("5.3", "refuses what is not a page of the guest's", points=3,
+          hint="virt and phys must be multiples of PAGE_BYTES, phys below space->bytes: else EINVAL, before "
+               "anything is changed.")
+def refused(plan: Plan) -> None:
+    plan.unit("paging", "refused")
+
+
+@lab.test("5.3", "tells when no page table is left", points=4,
+          hint="Tables are taken from space->next_table on; one that would end behind TABLES_END is not "
+               "there: ENOMEM.")
+def exhausted(plan: Plan) -> None:
+    plan.unit("paging", "exhausted")
+
+
+# ---------------------------------------------------------------- 5.4 the jump
+
+@lab.test("5.4", "works out the start state", points=4,
+          hint="CR0: PG, WP, NE, ET, PE. CR4: PSE. CR3: base + DIRECTORY_OFFSET. EFER 0. RIP and RSP as "
+               "given, RFLAGS 2, all else 0.")
+def state(plan: Plan) -> None:
+    plan.unit("paging", "state")
+
+
+@lab.test("5.4", "loads the segment registers, TR and GDTR", points=3,
+          hint="segment_load for each, from the GDT in memory: kernel code for CS, kernel data for the other "
+               "five, the TSS for TR. GDTR's base is linear, its limit the last valid byte.")
+def descriptors_loaded(plan: Plan) -> None:
+    plan.unit("paging", "descriptors_loaded")
+
+
+@lab.test("5.4", "passes the checks that Intel's processors make at entry", points=6,
+          hint="SDM vol. 3, 27.3.1. What a processor has loaded is accessed (type bit 0), a TSS in use is "
+               "busy (type 11), and limits agree with G. An LDTR that is not used is `unusable`.")
+def entry_checks(plan: Plan) -> None:
+    plan.unit("paging", "entry_checks")
+
+
+@lab.test("5.4", "tells when the start state can't be set", points=2,
+          hint="KVM_GET_SREGS, KVM_SET_SREGS and KVM_SET_REGS can fail: fail(STATUS_NO_KVM, ...).")
+def enter_failure(plan: Plan) -> None:
+    plan.unit("paging", "enter_failure")
+
+
+@lab.test("5.4", "starts a guest in the higher half", points=4,
+          hint="CR0.PE and CR0.PG with the tables in place, CR3 to the directory, CR4.PSE for 4 MB pages, "
+               "RIP in the higher half.")
+def high(plan: Plan) -> None:
+    values = plan.values
+    for address in (LOAD_DEFAULT, values.randrange(FREE, RAM - 0x10000, PAGE)):
+        text, offset = values.text(), values.randrange(0, 256)
+        guest = plan.guest("high", LOAD=address, ENTRY=offset, TEXT=text)
+        run = plan.boot(guest, args=[PAGING, f"--load={address:#x}",
+                                     f"--entry={HIGHER_HALF + address + offset:#x}"])
+        run.prints(f"{_hex(HIGHER_HALF + address)} {text}\n")
+        run.exits(0)
+        _symptoms(run)
+
+
+@lab.test("5.4", "gives the guest the state that it reads back", points=3,
+          hint="The guest prints its selectors, control registers, GDTR and flags; then it loads all segment "
+               "registers anew from the GDT.")
+def start_state(plan: Plan) -> None:
+    text = plan.values.text()
+    run = plan.boot(plan.guest("start-state", TEXT=text), args=[PAGING])
+    state_lines = [("cs", 8), *((name, 0x10) for name in ("ss", "ds", "es", "fs", "gs")), ("tr", 0x28),
+                   ("cr0", 0x80010031), ("cr3", 0x2000), ("cr4", 0x10), ("gdt limit", 0x2f),
+                   ("gdt base", 0x80001000), ("eflags", 2)]
+    expected = [f"{name} {_hex(value)}" for name, value in state_lines]
+    stack = _hex(HIGHER_HALF + LOAD_DEFAULT)
+    run.prints(_lines([*expected, stack, text]),
+               _lines([line.replace("80001000", "00001000") for line in expected] + [stack, text]))
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("5.4", "shows the same memory in both halves", points=3,
+          hint="Address 0 + x and HIGHER_HALF + x lead to the same byte, up to the end of RAM.")
+def halves(plan: Plan) -> None:
+    values = plan.values
+    ram = values.choice([8, 16, 32]) << 20
+    addresses = [FREE, ram - 4, *(values.randrange(FREE, ram - 4, 4) for _ in range(6))]
+    marks = [values.number() for _ in addresses]
+    run = plan.boot(plan.guest("halves", ADDRESSES=addresses, VALUES=marks), args=[PAGING, f"--mem={ram}"])
+    run.prints(_lines([_hex(mark, ~mark) for mark in marks]))
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("5.4", "maps a random permutation of pages", points=4,
+          hint="The guest numbers physical pages and reads them where --map has put them. What --unmap takes "
+               "away is split off its 4 MB page; its neighbours stay.")
+def permutation(plan: Plan) -> None:
+    values = plan.values
+    region = values.randrange(0x40000000, 0x70000000, LARGE_PAGE)
+    inside = values.randrange(FREE + 16 * PAGE, LARGE_PAGE, PAGE)      # in a 4 MB page of the kernel's own
+    physical = _pages(values, LARGE_PAGE, RAM, 26)
+    virtual = [*_pages(values, region, region + 3 * LARGE_PAGE, 25), HIGHER_HALF + inside]
+    mark, addend, offset = values.number(), values.number(20), values.randrange(0, PAGE, 4)
+    order = list(range(len(virtual)))
+    values.shuffle(order)
+    guest = plan.guest("pages", PAGES=physical, VIRTUAL=[virtual[i] for i in order], MARK=mark,
+                       ADDEND=addend, OFFSET=offset)
+    maps = [f"--map={v:#x}:{p:#x}:w" for v, p in zip(virtual, physical)]
+    run = plan.boot(guest, args=[PAGING, *maps])
+    run.prints(_lines([_hex(mark + i) for i in order]
+                      + [_hex(mark + addend + i) for i in range(len(physical))]))
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("5.4", "faults as the rights say", points=4,
+          hint="The guest's handler prints CR2 and the error code: bit 0 the page was there, bit 1 it was a "
+               "write. A write to a read-only page faults in the kernel only with CR0.WP.")
+def faults(plan: Plan) -> None:
+    values = plan.values
+    nowhere, readable, writable = _pages(values, 0x40000000, 0x70000000, 3)
+    hole = HIGHER_HALF + values.randrange(LARGE_PAGE, RAM, PAGE)
+    nowhere, hole = (page + values.randrange(0, PAGE, 4) for page in (nowhere, hole))
+    first, second = _pages(values, FREE, LARGE_PAGE, 2)
+    guest = plan.guest("faults", READS=[nowhere, readable, hole], WRITES=[writable, readable, hole, nowhere])
+    run = plan.boot(guest, args=[PAGING, f"--map={readable:#x}:{first:#x}",
+                                 f"--map={writable:#x}:{second:#x}:w", f"--unmap={hole & -PAGE:#x}"])
+    run.symptom(lambda o: f"wrote {_hex(readable)}" in o.stdout,
+                "The kernel wrote to a read-only page and nothing happened: CR0.WP (bit 16) must be set, or "
+                "the kernel may write everywhere.")
+    run.prints(_lines([_hex(nowhere, 0), f"read {_hex(readable)}", _hex(hole, 0), f"wrote {_hex(writable)}",
+                       _hex(readable, 3), _hex(hole, 2), _hex(nowhere, 2), "divide error"]))
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("5.4", "lets a guest enter ring 3 and come back", points=4,
+          hint="The way back goes through the TSS of the GDT. A user's access needs PAGE_USER in both "
+               "levels; error code bit 2 says that it was a user's.")
+def ring3(plan: Plan) -> None:
+    values = plan.values
+    code, stack, readable, nowhere, kernel = _pages(values, 0x40000000, 0x70000000, 5)
+    stack_page, data_page, kernel_page = _pages(values, FREE, LARGE_PAGE, 3)
+    guest = plan.guest("ring3", USER_CODE=code, USER_STACK=stack,
+                       READS=[readable, HIGHER_HALF + FREE, nowhere],
+                       WRITES=[stack, readable, kernel, nowhere])
+    maps = [(code, LOAD_DEFAULT + PAGE, "u"), (stack, stack_page, "wu"), (readable, data_page, "u"),
+            (kernel, kernel_page, "w")]
+    run = plan.boot(guest, args=[PAGING, *(f"--map={v:#x}:{p:#x}:{flags}" for v, p, flags in maps)])
+    run.prints(_lines([f"went well {_hex(readable, 3)}", f"fault {_hex(HIGHER_HALF + FREE, 5, 3)}",
+                       f"fault {_hex(nowhere, 4, 3)}", f"went well {_hex(stack, 3)}",
+                       f"fault {_hex(readable, 7, 3)}", f"fault {_hex(kernel, 7, 3)}",
+                       f"fault {_hex(nowhere, 6, 3)}"]))
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("5.4", "takes interrupts in protected mode", points=3,
+          hint="Lab 4's module needs no change. The guest's IDT names SELECTOR_KERNEL_CODE: it must be in "
+               "the GDT, with the right DPL.")
+def devices(plan: Plan) -> None:
+    values = plan.values
+    ticks, step, key = values.randint(3, 6), values.randint(2, 999), values.randint(1, 15)
+    text = values.text()
+    changed = "".join(chr(ord(c) ^ key) for c in text)
+    run = plan.boot(plan.guest("devices", TICKS=ticks, STEP=step, KEY=key), args=[PAGING],
+                    stdin=text.encode())
+    run.prints(_lines([*(_hex(step * tick) for tick in range(1, ticks + 1)), changed]))
+    run.exits(0)
+    _symptoms(run)
+
+
+# ---------------------------------------------------------------- 5.5 the walk
+
+@lab.test("5.5", "walks through both levels", points=4,
+          hint="Directory entry: CR3's frame + bits 22-31 of the address * 4. Table entry: its frame + bits "
+               "12-21 * 4. A right is there when both levels have it.")
+def walks(plan: Plan) -> None:
+    plan.unit("paging", "walks")
+
+
+@lab.test("5.5", "knows 4 MB pages, and CR4.PSE", points=3,
+          hint="PAGE_LARGE counts only with CR4.PSE. Then the frame is bits 22-31 of the entry, the offset "
+               "bits 0-21 of the address.")
+def walks_large(plan: Plan) -> None:
+    plan.unit("paging", "walks_large")
+
+
+@lab.test("5.5", "says why there is no page", points=3,
+          hint="An entry that is not present, of the directory or of the table; a directory or a table "
+               "outside of RAM. The VMM must not read outside of `ram`, whatever CR3 says.")
+def walks_nowhere(plan: Plan) -> None:
+    plan.unit("paging", "walks_nowhere")
+
+
+@lab.test("5.5", "finds a string whose pages lie apart", points=3,
+          hint="HC_WRITE asks vcpu_translate for each page of the string, and that asks your page_walk.")
+def string_pages(plan: Plan) -> None:
+    values = plan.values
+    length, step, offset = values.randint(5000, 9000), values.choice([3, 5, 7, 11]), values.randrange(1, PAGE)
+    virtual = values.randrange(0x40000000, 0x70000000, PAGE)
+    pages = _pages(values, FREE, RAM, (offset + length - 1) // PAGE + 1)
+    maps = [f"--map={virtual + i * PAGE:#x}:{page:#x}:w" for i, page in enumerate(pages)]
+    run = plan.boot(plan.guest("string-pages", VIRTUAL=virtual, OFFSET=offset, LENGTH=length, STEP=step),
+                    args=[PAGING, *maps])
+    run.prints("".join(chr(ord("a") + i * step % 26) for i in range(length)) + "\n")
+    run.exits(0)
+    _symptoms(run)
+
+
+@lab.test("5.5", "tells in the post-mortem what is not mapped", points=2,
+          hint="page_walk's reason and the entries it read go into the post-mortem: set them also when there "
+               "is no page.")
+def post_mortem(plan: Plan) -> None:
+    values = plan.values
+    entry = HIGHER_HALF + LOAD_DEFAULT
+    run = plan.boot(plan.guest("high"), args=[PAGING, f"--unmap={entry:#x}"])
+    run.exits(STATUS_DIED)
+    run.says(rf"page walk of 0x{entry:08x}: .*\[512\] = 0*3...: not mapped: .*(not )?present",
+             what="the page walk of the guest's first instruction, and that its page is not present")
+    virtual, page = values.randrange(0x40000000, 0x70000000, PAGE), values.randrange(FREE, RAM, PAGE)
+    string = plan.boot(plan.guest("string-pages", VIRTUAL=virtual, OFFSET=PAGE - 4, LENGTH=8, BLIND=None),
+                       args=[PAGING, f"--map={virtual:#x}:{page:#x}:w"])
+    string.exits(STATUS_DIED)
+    string.says(f"0x{virtual + PAGE:x}", what="the address of the page that is not there")
+
+
+# ---------------------------------------------------------------- 5.6 a memory of one's own
+
+@lab.test("5.6", "gives each guest its part of RAM", points=2,
+          hint="Alone in its VM: all of RAM. Of several: SLOT_BYTES from vcpu->index * SLOT_BYTES on, if RAM "
+               "reaches that far.")
+def spaces(plan: Plan) -> None:
+    plan.unit("paging", "spaces")
+
+
+@lab.test("5.6", "keeps guests of one VM apart", points=3,
+          hint="Each guest has a page directory of its own, in its own 4 MB, and a CR3 that leads to it. It "
+               "maps those 4 MB and nothing else.")
+def apart(plan: Plan) -> None:
+    values = plan.values
+    for count in (4, 2):
+        offset, beyond = values.randrange(FREE, 0x2e0000, 4), values.randrange(LARGE_PAGE, RAM, 4)
+        marks = [values.number(31) for _ in range(count)]
+        guests = [plan.guest("apart", MARK=mark, OFFSET=offset, BEYOND=beyond) for mark in marks]
+        run = plan.boot(*guests, args=[PAGING, f"--mem={count * 4}M"])
+        run.symptom(lambda o: any(f"vcpu{vcpu}: {_hex(marks[0] + 8)}" in o.stdout
+                                  for vcpu in range(1, 4)),
+                    "Another guest prints what vcpu0 should: they share one page directory. CR3 is "
+                    "space->base + DIRECTORY_OFFSET, and each entry has space->base in it.")
+        run.prints_lines([f"vcpu{vcpu}: {line}" for vcpu, mark in enumerate(marks)
+                          for line in [*(_hex(mark + i) for i in range(8, 0, -1)), _hex(beyond, 0),
+                                       _hex(HIGHER_HALF + beyond, 2)]])
+        run.exits(0)
+        _symptoms(run)
+    small = plan.boot(*[plan.guest("high")] * 3, args=[PAGING, "--mem=8M"])
+    small.exits(STATUS_USAGE, hint="Three guests need 12 MB: fail(STATUS_USAGE, ...) when RAM has less.")
+
+
+# ---------------------------------------------------------------- symptoms of this lab
+
+def _symptoms(run: Planned) -> None:
+    def died_at_once(outcome: Outcome) -> bool:
+        return outcome.said("KVM_EXIT_SHUTDOWN") and outcome.said("What follows is from the start")
+
+    run.symptom(lambda o: o.said("FAIL_ENTRY"),
+                "The processor refused the start state: look at each segment's type, S, P, DPL, G and limit, "
+                "and at CR0. Test 5.4-entry-checks names the field.")
+    run.symptom(lambda o: died_at_once(o) and o.said("not mapped"),
+                "The guest died before its first exit: its first instruction is not mapped. The page walk in "
+                "the post-mortem says at which level.")
+    run.symptom(died_at_once,
+                "The guest died before its first exit. Its code is mapped; so look at CR4.PSE (the page walk "
+                "knows it), at CS (base, limit, D/B), and at the stack.")
+    run.symptom(lambda o: o.status == STATUS_STRAY,
+                "The guest got an exception that it did not expect: a segment that it loads, a gate that it "
+                "goes through, or the TSS is wrong. See exercise 5.1.")

@@ -1,0 +1,661 @@
+/*
+ * paging.c - lab 5's module function by function. No guest runs here, and no KVM is needed: what
+ * the module writes into memory is read as a processor would read it.
+ */
+#include "unit.h"
+
+#include "../../common/tests/entry_state.h"
+
+#define SPACE_BYTES 0x1000000u /* of most address spaces here: 16 MB */
+#define BASE        0x400000u  /* and where they start in their VM's RAM */
+#define CR4_PSE     0x10u
+#define RIGHTS      (PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER)
+
+static uint8_t ram[BASE + SPACE_BYTES + PAGE_BYTES];
+
+static struct address_space space_at(uint32_t base, uint32_t bytes)
+{
+    memset(ram, 0xcc, sizeof ram); /* memory is not always zero */
+    return (struct address_space){
+        .memory = ram + base, .base = base, .bytes = bytes, .next_table = TABLES_OFFSET};
+}
+
+/* ------------------------------------------------------------------ 5.1 descriptors */
+
+/* A descriptor's fields as SDM vol. 3, figure 3-8 has them. */
+static uint32_t raw_base(uint64_t raw)
+{
+    return (uint32_t)((raw >> 16 & 0xffffff) | (raw >> 56) << 24);
+}
+
+static uint32_t raw_limit(uint64_t raw)
+{
+    uint32_t limit = (uint32_t)((raw & 0xffff) | (raw >> 48 & 0xf) << 16);
+
+    return raw >> 55 & 1 ? limit << 12 | 0xfff : limit;
+}
+
+START_TEST(encode)
+{
+    static const struct {
+        struct descriptor descriptor;
+        uint64_t raw;
+    } known[] = {
+        {{0, 0xffffffff, 0xb, true, 0, true, true}, 0x00cf9b000000ffff},
+        {{0, 0xffffffff, 0x3, true, 3, true, true}, 0x00cff3000000ffff},
+        {{0x80001800, 103, 0xb, false, 0, true, false}, 0x80008b0018000067},
+        {{0x12345678, 0xfffff, 0x2, true, 1, true, true}, 0x124fb2345678ffff},
+        {{0, 0x100fff, 0x3, true, 0, false, true}, 0x00c0130000000100},
+    };
+
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        const struct descriptor *d = &known[i].descriptor;
+        uint64_t raw = descriptor_encode(d);
+        ck_assert_msg(raw == known[i].raw,
+                      "descriptor_encode of base=0x%x limit=0x%x type=0x%x S=%d DPL=%d P=%d D/B=%d "
+                      "gives 0x%016llx instead of 0x%016llx; they differ in 0x%016llx (limit 0-15 "
+                      "and 48-51, base 16-39 and 56-63, type 40, S 44, DPL 45, P 47, D/B 54, G 55)",
+                      d->base, d->limit, d->type, d->code_data, d->dpl, d->present, d->big,
+                      (unsigned long long)raw, (unsigned long long)known[i].raw,
+                      (unsigned long long)(raw ^ known[i].raw));
+    }
+    for (int i = 0; i < 50; i++) {
+        struct descriptor d = {.base = unit_random(), .present = true};
+        d.limit = i % 2 ? unit_random() & 0xfffff : unit_random() | 0x100fff;
+        uint64_t raw = descriptor_encode(&d);
+        ck_assert_msg(raw_base(raw) == d.base, "base 0x%x is encoded as 0x%x", d.base,
+                      raw_base(raw));
+        ck_assert_msg(raw_limit(raw) == d.limit,
+                      "limit 0x%x is encoded as 0x%x: over 1 MB it is stored in pages, with G set",
+                      d.limit, raw_limit(raw));
+    }
+}
+END_TEST
+
+START_TEST(load)
+{
+    uint64_t gdt[8];
+
+    for (int i = 0; i < 50; i++) {
+        uint16_t index = (uint16_t)(1 + unit_random() % 7), selector = (uint16_t)(index * 8);
+        bool pages = i % 2;
+        for (size_t slot = 0; slot < 8; slot++) {
+            uint64_t random = (uint64_t)unit_random() << 32 | unit_random();
+            gdt[slot] = (random | 1ull << 40) & ~(1ull << 55);
+        }
+        gdt[index] |= (uint64_t)pages << 55;
+        uint64_t raw = gdt[index];
+        selector |= (uint16_t)(raw >> 45 & 3);
+        struct kvm_segment segment = segment_load(gdt, selector);
+        ck_assert_msg(segment.selector == selector, "segment_load of 0x%x sets selector 0x%x",
+                      selector, segment.selector);
+        ck_assert_msg(segment.base == raw_base(raw),
+                      "segment_load of selector 0x%x: base 0x%llx instead of 0x%x (selector >> 3 "
+                      "is the place in the table, its low bits are RPL and TI)",
+                      selector, segment.base, raw_base(raw));
+        ck_assert_msg(segment.limit == raw_limit(raw),
+                      "the descriptor has G=%d and limit 0x%x, the segment register gets limit "
+                      "0x%x: in the register it is in bytes, and G only says how it was stored",
+                      pages, raw_limit(raw), segment.limit);
+        ck_assert_msg(segment.g == pages, "G is %d in the descriptor and %d in the register", pages,
+                      segment.g);
+        ck_assert_msg(segment.type == (raw >> 40 & 15) && segment.s == (raw >> 44 & 1) &&
+                          segment.dpl == (raw >> 45 & 3) && segment.present == (raw >> 47 & 1) &&
+                          segment.db == (raw >> 54 & 1),
+                      "descriptor 0x%016llx gives type=%u S=%u DPL=%u P=%u D/B=%u",
+                      (unsigned long long)raw, segment.type, segment.s, segment.dpl,
+                      segment.present, segment.db);
+        ck_assert_msg(!segment.unusable, "a segment that was loaded is not `unusable`");
+    }
+}
+END_TEST
+
+START_TEST(gdt)
+{
+    static const struct {
+        uint16_t selector;
+        bool code;
+        uint8_t dpl;
+    } flat[] = {{SELECTOR_KERNEL_CODE, true, 0},
+                {SELECTOR_KERNEL_DATA, false, 0},
+                {SELECTOR_USER_CODE, true, 3},
+                {SELECTOR_USER_DATA, false, 3}};
+    struct address_space space = space_at(BASE, SPACE_BYTES);
+    uint64_t table[6];
+
+    gdt_build(&space);
+    memcpy(table, space.memory + GDT_OFFSET, sizeof table);
+    ck_assert_msg(table[0] == 0, "entry 0 of the GDT must be all zero: the null descriptor");
+    for (size_t i = 0; i < sizeof flat / sizeof flat[0]; i++) {
+        uint64_t raw = table[flat[i].selector >> 3];
+        uint64_t type = raw >> 40 & 15;
+        ck_assert_msg(raw_base(raw) == 0 && raw_limit(raw) == UINT32_MAX,
+                      "selector 0x%x: base 0x%x and limit 0x%x; a flat segment has 0 and 4 GB - 1",
+                      flat[i].selector, raw_base(raw), raw_limit(raw));
+        ck_assert_msg((raw >> 45 & 3) == flat[i].dpl, "selector 0x%x: DPL is %d instead of %d",
+                      flat[i].selector, (int)(raw >> 45 & 3), flat[i].dpl);
+        ck_assert_msg((raw >> 44 & 1) && (raw >> 47 & 1) && (raw >> 54 & 1),
+                      "selector 0x%x: S, P and D/B must be 1", flat[i].selector);
+        ck_assert_msg(flat[i].code ? (type & 8) != 0 : (type & 0xe) == 2,
+                      "selector 0x%x: type %d is not %s", flat[i].selector, (int)type,
+                      flat[i].code ? "code" : "writable data");
+    }
+    uint64_t tss = table[SELECTOR_TSS >> 3];
+    ck_assert_msg(raw_base(tss) == HIGHER_HALF + TSS_OFFSET,
+                  "the TSS is at 0x%x instead of HIGHER_HALF + TSS_OFFSET", raw_base(tss));
+    ck_assert_msg(raw_limit(tss) >= 103, "the TSS's limit is 0x%x: it has 104 bytes",
+                  raw_limit(tss));
+    ck_assert_msg((tss >> 40 & 0x1d) == 9 && (tss >> 47 & 1),
+                  "the TSS's descriptor has S=%d, type %d: a 32-bit TSS is S=0, 9, or 11 when busy",
+                  (int)(tss >> 44 & 1), (int)(tss >> 40 & 15));
+    for (uint32_t i = 0; i < 104; i++)
+        ck_assert_msg(space.memory[TSS_OFFSET + i] == 0, "byte %u of the TSS is not zero", i);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ reading page tables */
+
+/* Where the processor finds `virt`, from what lies in memory. */
+struct found {
+    bool mapped;
+    uint32_t phys, rights;
+};
+
+static uint32_t entry_at(const struct address_space *space, uint32_t phys)
+{
+    uint32_t entry;
+
+    ck_assert_msg(phys >= space->base && phys - space->base <= space->bytes - 4,
+                  "a directory entry leads to a page table at 0x%x, outside of the guest's memory",
+                  phys);
+    memcpy(&entry, ram + phys, sizeof entry);
+    return entry;
+}
+
+static struct found translate(const struct address_space *space, uint32_t virt)
+{
+    uint32_t entry = entry_at(space, space->base + DIRECTORY_OFFSET + virt / LARGE_PAGE_BYTES * 4);
+
+    if (!(entry & PAGE_PRESENT))
+        return (struct found){0};
+    uint32_t rights = entry & RIGHTS;
+    if (entry & PAGE_LARGE)
+        return (struct found){true, (entry & 0xffc00000) | virt % LARGE_PAGE_BYTES, rights};
+    entry = entry_at(space, (entry & 0xfffff000) + virt / PAGE_BYTES % 1024 * 4);
+    if (!(entry & PAGE_PRESENT))
+        return (struct found){0};
+    return (struct found){true, (entry & 0xfffff000) | virt % PAGE_BYTES, rights & entry};
+}
+
+/* `virt` must lead to offset `phys` of the space with these rights; flags 0: nowhere. */
+static void check_page(const struct address_space *space, uint32_t virt, uint32_t phys,
+                       uint32_t flags, const char *when)
+{
+    struct found found = translate(space, virt);
+
+    if (found.mapped != (flags != 0))
+        ck_abort_msg("%s: address 0x%x is %smapped", when, virt, found.mapped ? "" : "not ");
+    if (!found.mapped)
+        return;
+    if (found.phys != space->base + phys)
+        ck_abort_msg("%s: address 0x%x leads to 0x%x instead of 0x%x (the guest's memory starts at "
+                     "0x%x)",
+                     when, virt, found.phys, space->base + phys, space->base);
+    if (found.rights != flags)
+        ck_abort_msg("%s: address 0x%x is %s, %s instead of %s, %s (a right needs both levels)",
+                     when, virt, found.rights & PAGE_WRITABLE ? "writable" : "read-only",
+                     found.rights & PAGE_USER ? "user" : "kernel",
+                     flags & PAGE_WRITABLE ? "writable" : "read-only",
+                     flags & PAGE_USER ? "user" : "kernel");
+}
+
+/* ------------------------------------------------------------------ 5.2 the directory */
+
+START_TEST(directory)
+{
+    static const struct {
+        uint32_t base, bytes;
+    } spaces[] = {{0, SPACE_BYTES}, {BASE, SPACE_BYTES}, {BASE, SLOT_BYTES}, {0, 1 << 20}};
+    const char *when = "after directory_build";
+
+    for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++) {
+        struct address_space space = space_at(spaces[i].base, spaces[i].bytes);
+        uint32_t end = (spaces[i].bytes + LARGE_PAGE_BYTES - 1) & ~(LARGE_PAGE_BYTES - 1u);
+        directory_build(&space);
+        for (uint32_t step = 0; step < 1024; step++) {
+            uint32_t virt = step * LARGE_PAGE_BYTES + unit_random() % 1024 * PAGE_BYTES;
+            uint32_t offset = virt % HIGHER_HALF;
+            if (offset >= space.bytes && offset < end)
+                continue; /* behind RAM's end, in its last 4 MB: nobody's business */
+            check_page(&space, virt, offset,
+                       offset < space.bytes ? PAGE_PRESENT | PAGE_WRITABLE : 0, when);
+        }
+        check_page(&space, 0, 0, PAGE_PRESENT | PAGE_WRITABLE, when);
+        check_page(&space, HIGHER_HALF, 0, PAGE_PRESENT | PAGE_WRITABLE, when);
+        check_page(&space, HIGHER_HALF + spaces[i].bytes - PAGE_BYTES, spaces[i].bytes - PAGE_BYTES,
+                   PAGE_PRESENT | PAGE_WRITABLE, when);
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 5.3 single pages */
+
+static uint32_t random_page(uint32_t bytes)
+{
+    return unit_random() % (bytes / PAGE_BYTES) * PAGE_BYTES;
+}
+
+START_TEST(map)
+{
+    struct address_space space = space_at(BASE, SPACE_BYTES);
+    const uint32_t regions[] = {0x40000000 + (unit_random() & 0x0fc00000), 0, HIGHER_HALF,
+                                0xffc00000};
+    struct {
+        uint32_t virt, phys, flags;
+    } pages[60];
+    char when[80];
+
+    directory_build(&space);
+    for (int i = 0; i < 60; i++) {
+        uint32_t virt = regions[i % 4] + (uint32_t)i * 17 * PAGE_BYTES,
+                 phys = random_page(SPACE_BYTES);
+        uint32_t flags = PAGE_PRESENT | (unit_random() & (PAGE_WRITABLE | PAGE_USER));
+        snprintf(when, sizeof when, "after page_map(0x%x, 0x%x, %s%s)", virt, phys,
+                 flags & PAGE_WRITABLE ? "w" : "", flags & PAGE_USER ? "u" : "");
+        int error = page_map(&space, virt, phys, flags);
+        ck_assert_msg(error == 0, "page_map(0x%x, 0x%x) returns %d instead of 0", virt, phys,
+                      error);
+        check_page(&space, virt, phys, flags, when);
+        pages[i].virt = virt;
+        pages[i].phys = phys;
+        pages[i].flags = flags;
+    }
+    for (int i = 0; i < 60; i++)
+        check_page(&space, pages[i].virt, pages[i].phys, pages[i].flags,
+                   "after other pages were mapped, too");
+    for (int i = 0; i < 60; i += 2) {
+        ck_assert_msg(page_map(&space, pages[i].virt, 0, 0) == 0,
+                      "page_map with flags 0 unmaps a page, and does not return 0");
+        check_page(&space, pages[i].virt, 0, 0, "after it was unmapped (flags 0)");
+    }
+    for (int i = 1; i < 60; i += 2)
+        check_page(&space, pages[i].virt, pages[i].phys, pages[i].flags,
+                   "after other pages were unmapped");
+    check_page(&space, regions[0] + 59 * 17 * PAGE_BYTES, 0, 0,
+               "in a table that page_map made, a page that nobody mapped");
+}
+END_TEST
+
+START_TEST(split)
+{
+    struct address_space space = space_at(BASE, SPACE_BYTES);
+    const uint32_t kernel = PAGE_PRESENT | PAGE_WRITABLE;
+    char when[80];
+
+    directory_build(&space);
+    for (int i = 0; i < 3; i++) {
+        uint32_t half = unit_random() % 2 ? HIGHER_HALF : 0, large = (uint32_t)i * LARGE_PAGE_BYTES;
+        uint32_t in_large = random_page(LARGE_PAGE_BYTES);
+        uint32_t virt = half + large + in_large, phys = random_page(SPACE_BYTES);
+        snprintf(when, sizeof when, "after page 0x%x of a 4 MB page was mapped", virt);
+        ck_assert_msg(page_map(&space, virt, phys, PAGE_PRESENT | PAGE_USER) == 0,
+                      "page_map of 0x%x, in a 4 MB page, does not return 0", virt);
+        for (uint32_t page = 0; page < LARGE_PAGE_BYTES; page += PAGE_BYTES)
+            if (page == in_large)
+                check_page(&space, virt, phys, PAGE_PRESENT | PAGE_USER, when);
+            else
+                check_page(&space, half + large + page, large + page, kernel, when);
+        check_page(&space, (HIGHER_HALF - half) + large + in_large, large + in_large, kernel,
+                   "the same 4 MB in the other half");
+    }
+}
+END_TEST
+
+START_TEST(refused)
+{
+    struct address_space space = space_at(BASE, SPACE_BYTES);
+    static const struct {
+        uint32_t virt, phys;
+        const char *why;
+    } bad[] = {
+        {0x40000800, 0x200000, "virt is not a multiple of 4096"},
+        {0x40000000, 0x200004, "phys is not a multiple of 4096"},
+        {0x40000000, SPACE_BYTES, "phys is the first page behind the guest's memory"},
+        {0x40000000, 0xfffff000, "phys is far outside of the guest's memory"},
+    };
+    static uint8_t before[TABLES_END];
+
+    directory_build(&space);
+    memcpy(before, space.memory, sizeof before);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        int error = page_map(&space, bad[i].virt, bad[i].phys, PAGE_PRESENT);
+        ck_assert_msg(error == EINVAL, "%s: page_map returns %d instead of EINVAL", bad[i].why,
+                      error);
+        ck_assert_msg(memcmp(before, space.memory, sizeof before) == 0,
+                      "%s: page_map refuses it, and has changed the tables all the same",
+                      bad[i].why);
+    }
+    int error = page_map(&space, 0x40000000, SPACE_BYTES - PAGE_BYTES, PAGE_PRESENT);
+    ck_assert_msg(error == 0, "the last page of the guest's memory is refused (%d)", error);
+}
+END_TEST
+
+START_TEST(exhausted)
+{
+    struct address_space space = space_at(BASE, SPACE_BYTES);
+    const uint32_t tables = (TABLES_END - TABLES_OFFSET) / PAGE_BYTES;
+    uint32_t count = 0;
+    int error = 0;
+
+    directory_build(&space);
+    memset(space.memory + TABLES_END, 0xcc, PAGE_BYTES);
+    while (count <= tables && (error = page_map(&space, 0x40000000 + count * LARGE_PAGE_BYTES,
+                                                0x200000, PAGE_PRESENT)) == 0)
+        count++;
+    ck_assert_msg(
+        error == ENOMEM,
+        "%u pages, each of which needs a page table of its own, were mapped, and the area "
+        "up to TABLES_END has room for %u tables; then page_map must return ENOMEM",
+        count, tables);
+    ck_assert_msg(count >= tables - 8, "only %u of %u page tables could be used", count, tables);
+    for (uint32_t i = 0; i < PAGE_BYTES; i++)
+        if (space.memory[TABLES_END + i] != 0xcc)
+            ck_abort_msg("memory behind TABLES_END was written: that is no longer page_map's");
+    for (uint32_t i = 0; i < count; i++)
+        check_page(&space, 0x40000000 + i * LARGE_PAGE_BYTES, 0x200000, PAGE_PRESENT,
+                   "after the tables ran out");
+    check_page(&space, 0x40000000 + count * LARGE_PAGE_BYTES, 0, 0, "the page that was refused");
+    error = page_map(&space, 0x40000000, 0x300000, PAGE_PRESENT);
+    ck_assert_msg(error == 0, "with no table left, a page in a table that is there is refused (%d)",
+                  error);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 5.4 the jump */
+
+static struct kvm_sregs sregs;
+static struct kvm_regs regs;
+static uint32_t entry, stack;
+
+static void start_paging(struct address_space *space)
+{
+    entry = HIGHER_HALF + LOAD_DEFAULT + unit_random() % 4096;
+    stack = HIGHER_HALF + 0x200000 + unit_random() % 1024 * 16;
+    *space = space_at(BASE, SPACE_BYTES);
+    gdt_build(space);
+    directory_build(space);
+    sregs = entry_reset_state();
+    memset(&regs, 0xa5, sizeof regs);
+    paging_state(space, entry, stack, &sregs, &regs);
+}
+
+START_TEST(state)
+{
+    struct address_space space;
+
+    start_paging(&space);
+    ck_assert_msg(sregs.cr0 & 1, "CR0.PE (bit 0) is 0: still real mode");
+    ck_assert_msg(sregs.cr0 & 0x80000000, "CR0.PG (bit 31) is 0: no paging");
+    ck_assert_msg(sregs.cr0 & 0x10000,
+                  "CR0.WP (bit 16) is 0: the kernel could write to read-only pages");
+    ck_assert_msg(!(sregs.cr0 & 0x60000000), "CR0.CD or NW is still 1, as after reset: no caches");
+    ck_assert_msg(
+        sregs.cr4 & CR4_PSE,
+        "CR4.PSE (bit 4) is 0: without it the processor takes a directory entry of a 4 MB "
+        "page for one that leads to a page table");
+    ck_assert_msg(!(sregs.cr4 & 0x20), "CR4.PAE is 1: these tables are not of that format");
+    ck_assert_msg(sregs.cr3 == space.base + DIRECTORY_OFFSET,
+                  "CR3 is 0x%llx instead of 0x%x: guest-physical, so with the base of this guest's "
+                  "memory",
+                  sregs.cr3, space.base + DIRECTORY_OFFSET);
+    ck_assert_msg(sregs.efer == 0, "EFER is 0x%llx instead of 0: no long mode", sregs.efer);
+    ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of 0x%x", regs.rip, entry);
+    ck_assert_msg(regs.rsp == stack, "RSP is 0x%llx instead of 0x%x", regs.rsp, stack);
+    ck_assert_msg(!(regs.rflags & 0x200), "RFLAGS.IF is 1: the guest has no handlers yet");
+    ck_assert_msg((regs.rax | regs.rbx | regs.rcx | regs.rdx | regs.rsi | regs.rdi | regs.rbp) == 0,
+                  "the other general registers must be 0");
+}
+END_TEST
+
+START_TEST(descriptors_loaded)
+{
+    struct address_space space;
+
+    start_paging(&space);
+    const struct {
+        const char *name;
+        const struct kvm_segment *segment;
+        uint16_t selector;
+    } segments[] = {
+        {"CS", &sregs.cs, SELECTOR_KERNEL_CODE}, {"SS", &sregs.ss, SELECTOR_KERNEL_DATA},
+        {"DS", &sregs.ds, SELECTOR_KERNEL_DATA}, {"ES", &sregs.es, SELECTOR_KERNEL_DATA},
+        {"FS", &sregs.fs, SELECTOR_KERNEL_DATA}, {"GS", &sregs.gs, SELECTOR_KERNEL_DATA},
+    };
+    for (size_t i = 0; i < sizeof segments / sizeof segments[0]; i++) {
+        const struct kvm_segment *segment = segments[i].segment;
+        ck_assert_msg(segment->selector == segments[i].selector,
+                      "%s has selector 0x%x instead of 0x%x", segments[i].name, segment->selector,
+                      segments[i].selector);
+        ck_assert_msg(segment->base == 0 && segment->limit == UINT32_MAX && segment->db,
+                      "%s: base 0x%llx, limit 0x%x, D/B %u; a flat 32-bit segment has 0, "
+                      "0xffffffff, 1",
+                      segments[i].name, segment->base, segment->limit, segment->db);
+    }
+    ck_assert_msg(sregs.tr.selector == SELECTOR_TSS && sregs.tr.base == HIGHER_HALF + TSS_OFFSET &&
+                      sregs.tr.limit >= 103,
+                  "TR: selector 0x%x, base 0x%llx, limit 0x%x instead of 0x%x, 0x%x, 0x67",
+                  sregs.tr.selector, sregs.tr.base, sregs.tr.limit, SELECTOR_TSS,
+                  HIGHER_HALF + TSS_OFFSET);
+    struct found gdt_found = translate(&space, (uint32_t)sregs.gdt.base);
+    ck_assert_msg(gdt_found.mapped && gdt_found.phys == space.base + GDT_OFFSET,
+                  "GDTR's base 0x%llx is a linear address, and the GDT is not there",
+                  sregs.gdt.base);
+    ck_assert_msg(sregs.gdt.limit == 6 * 8 - 1,
+                  "GDTR's limit is 0x%x instead of 0x2f: the last valid byte", sregs.gdt.limit);
+}
+END_TEST
+
+START_TEST(entry_checks)
+{
+    struct address_space space;
+
+    start_paging(&space);
+    const char *fault = entry_state_fault(&sregs, &regs);
+    ck_assert_msg(fault == NULL,
+                  "AMD's processors forgive it, Intel's refuse the entry with this state: %s",
+                  fault);
+}
+END_TEST
+
+START_TEST(enter_failure)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    struct address_space space = space_at(BASE, SPACE_BYTES);
+
+    start_empty(&vm, &vcpu);
+    vm.ram = ram;
+    vm.ram_bytes = sizeof ram;
+    falsified = (struct falsified){.request = KVM_GET_SREGS, .error = EIO};
+    listen_start();
+    int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
+    listen_end();
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "KVM_GET_SREGS failed, and paging_enter returns %d instead of STATUS_NO_KVM",
+                  status);
+    falsified = (struct falsified){.request = KVM_GET_SREGS, .answered = true};
+    listen_start();
+    status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
+    listen_end();
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "KVM_SET_SREGS failed, and paging_enter returns %d instead of STATUS_NO_KVM",
+                  status);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 5.5 the walk */
+
+#define WALK_RAM   0x40000u
+#define WALK_CR3   0x5000u
+#define WALK_TABLE 0x9000u
+
+static void poke(uint32_t phys, uint32_t value)
+{
+    memcpy(ram + phys, &value, sizeof value);
+}
+
+/* page_walk of `virt`, whose directory entry and table entry are these. */
+static struct page_walk walk(uint32_t directory_entry, uint32_t table_entry, uint32_t cr4,
+                             uint32_t virt)
+{
+    memset(ram, 0, WALK_RAM);
+    poke(WALK_CR3 + (virt >> 22) * 4, directory_entry);
+    poke(WALK_TABLE + (virt >> 12 & 1023) * 4, table_entry);
+    return page_walk(ram, WALK_RAM, WALK_CR3 | (unit_random() & 0x18), cr4, virt);
+}
+
+START_TEST(walks)
+{
+    for (int i = 0; i < 100; i++) {
+        uint32_t virt = unit_random(), frame = unit_random() & 0xfffff000;
+        uint32_t upper = unit_random() & 6, lower = unit_random() & 6, both = upper & lower;
+        uint32_t table = WALK_TABLE | upper | PAGE_PRESENT,
+                 page = frame | lower | PAGE_PRESENT | 0x60;
+        struct page_walk found = walk(table, page, CR4_PSE, virt);
+        ck_assert_msg(found.mapped, "page_walk finds no page for 0x%x, and there is one", virt);
+        ck_assert_msg(found.phys == (frame | virt % PAGE_BYTES),
+                      "page_walk of 0x%x finds 0x%llx instead of 0x%x: the frame is bits 12 to 31 "
+                      "of the entry, the offset bits 0 to 11 of the address",
+                      virt, (unsigned long long)found.phys, frame | virt % PAGE_BYTES);
+        ck_assert_msg(found.writable == !!(both & PAGE_WRITABLE) &&
+                          found.user == !!(both & PAGE_USER),
+                      "directory entry %s %s, table entry %s %s: page_walk finds %s, %s. A right "
+                      "needs both levels",
+                      upper & 2 ? "writable" : "read-only", upper & 4 ? "user" : "kernel",
+                      lower & 2 ? "writable" : "read-only", lower & 4 ? "user" : "kernel",
+                      found.writable ? "writable" : "read-only", found.user ? "user" : "kernel");
+        ck_assert_msg(found.directory_entry == table && found.table_entry == page,
+                      "page_walk tells the entries 0x%x and 0x%x instead of 0x%x and 0x%x",
+                      found.directory_entry, found.table_entry, table, page);
+    }
+}
+END_TEST
+
+START_TEST(walks_large)
+{
+    for (int i = 0; i < 50; i++) {
+        uint32_t virt = unit_random(), frame = unit_random() & 0xffc00000;
+        uint32_t large = frame | PAGE_LARGE | PAGE_PRESENT | (unit_random() & 6);
+        struct page_walk found = walk(large, 0, CR4_PSE, virt);
+        ck_assert_msg(found.mapped && found.phys == (frame | virt % LARGE_PAGE_BYTES),
+                      "0x%x is in a 4 MB page: page_walk finds 0x%llx instead of 0x%x; the offset "
+                      "is bits 0 to 21 of the address",
+                      virt, (unsigned long long)found.phys, frame | virt % LARGE_PAGE_BYTES);
+        ck_assert_msg(found.writable == !!(large & PAGE_WRITABLE) &&
+                          found.user == !!(large & PAGE_USER),
+                      "a 4 MB page has its rights in the directory entry");
+        ck_assert_msg(found.table_entry == 0, "a 4 MB page has no table entry");
+    }
+    uint32_t virt = unit_random(), page = (unit_random() & 0xfffff000) | PAGE_PRESENT;
+    struct page_walk found = walk(WALK_TABLE | PAGE_LARGE | PAGE_PRESENT, page, 0, virt);
+    ck_assert_msg(found.mapped && found.phys == ((page & 0xfffff000) | virt % PAGE_BYTES),
+                  "CR4.PSE is 0: then the processor does not look at PAGE_LARGE, and the entry "
+                  "leads to a page table");
+}
+END_TEST
+
+START_TEST(walks_nowhere)
+{
+    const uint32_t virt = unit_random();
+    const struct {
+        struct page_walk found;
+        const char *what, *word;
+    } cases[] = {
+        {walk(WALK_TABLE, PAGE_PRESENT, CR4_PSE, virt), "the directory entry is not present",
+         "directory"},
+        {walk(WALK_TABLE | PAGE_PRESENT, 0x8000, CR4_PSE, virt),
+         "the page table entry is not present", "table"},
+        {walk((WALK_RAM + 0x1000) | PAGE_PRESENT, 0, CR4_PSE, virt),
+         "the page table is outside of RAM", "RAM"},
+        {page_walk(ram, WALK_RAM, 0xfffff000, CR4_PSE, virt),
+         "the page directory is outside of RAM", "RAM"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ck_assert_msg(!cases[i].found.mapped, "%s, and page_walk finds a page", cases[i].what);
+        ck_assert_msg(cases[i].found.reason && strstr(cases[i].found.reason, cases[i].word),
+                      "%s, and page_walk's reason is \"%s\": say which level it was (\"%s\")",
+                      cases[i].what, cases[i].found.reason ? cases[i].found.reason : "(NULL)",
+                      cases[i].word);
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 5.6 a memory of one's own */
+
+static int open_space(int guests, int vms, int index, size_t bytes, struct address_space *space)
+{
+    static struct vm vm;
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    start_empty(&vm, vcpu);
+    vmm.guest_count = guests;
+    vmm.vm_count = vms;
+    vcpu->index = index;
+    vm.ram = ram;
+    vm.ram_bytes = bytes;
+    listen_start();
+    int status = space_open(vcpu, space);
+    listen_end();
+    return status;
+}
+
+START_TEST(spaces)
+{
+    struct address_space space;
+
+    for (int isolated = 0; isolated < 2; isolated++) {
+        int guests = isolated ? 3 : 1;
+        ck_assert_int_eq(open_space(guests, guests, 0, SPACE_BYTES, &space), 0);
+        ck_assert_msg(space.base == 0 && space.bytes == SPACE_BYTES && space.memory == ram,
+                      "a guest that is alone in its VM has all of its RAM");
+    }
+    for (int index = 0; index < 4; index++) {
+        uint32_t base = (uint32_t)index * SLOT_BYTES;
+        ck_assert_msg(open_space(4, 1, index, SPACE_BYTES, &space) == 0,
+                      "space_open of vCPU %d of 4 does not return 0", index);
+        ck_assert_msg(space.base == base && space.bytes == SLOT_BYTES && space.memory == ram + base,
+                      "guest %d of 4 has 0x%x bytes from 0x%x on instead of 0x%x from 0x%x on",
+                      index, space.bytes, space.base, SLOT_BYTES, base);
+        ck_assert_msg(space.next_table == TABLES_OFFSET, "no page table is used yet");
+    }
+    int status = open_space(3, 1, 2, 2 * SLOT_BYTES, &space);
+    ck_assert_msg(status == STATUS_USAGE,
+                  "the third guest's 4 MB are beyond RAM's 8 MB: space_open returns %d instead of "
+                  "STATUS_USAGE",
+                  status);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("paging");
+
+    unit_add(suite, "encode", encode);
+    unit_add(suite, "load", load);
+    unit_add(suite, "gdt", gdt);
+    unit_add(suite, "directory", directory);
+    unit_add(suite, "map", map);
+    unit_add(suite, "split", split);
+    unit_add(suite, "refused", refused);
+    unit_add(suite, "exhausted", exhausted);
+    unit_add(suite, "state", state);
+    unit_add(suite, "descriptors_loaded", descriptors_loaded);
+    unit_add(suite, "entry_checks", entry_checks);
+    unit_add(suite, "enter_failure", enter_failure);
+    unit_add(suite, "walks", walks);
+    unit_add(suite, "walks_large", walks_large);
+    unit_add(suite, "walks_nowhere", walks_nowhere);
+    unit_add(suite, "spaces", spaces);
+    return unit_main(suite);
+}

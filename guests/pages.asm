@@ -1,0 +1,65 @@
+; pages - a number goes into each of the physical PAGES (MARK, MARK + 1, ...), through the higher half.
+; Then it reads through the addresses VIRTUAL, where the VMM was told to map pages: prints what it finds
+; at OFFSET there, adds ADDEND by the same way, and prints it again through the higher half.
+%include "abi.inc"
+bits 32
+org HIGHER_HALF + LOAD_DEFAULT
+
+%ifndef PAGES
+%define PAGES 0x200000, 0x201000
+%endif
+%ifndef VIRTUAL
+%define VIRTUAL 0x200000, 0x201000
+%endif
+%ifndef MARK
+%define MARK 1
+%endif
+%ifndef OFFSET
+%define OFFSET 0
+%endif
+%ifndef ADDEND
+%define ADDEND 0            ; 0: nothing is written
+%endif
+
+    xor ebp, ebp
+mark:
+    mov edi, [pages + ebp * 4]
+    lea eax, [MARK + ebp]
+    mov [HIGHER_HALF + edi + OFFSET], eax
+    inc ebp
+    cmp ebp, (virtual - pages) / 4
+    jb mark
+
+    xor ebp, ebp
+next:
+    mov edi, [virtual + ebp * 4]
+    mov eax, [edi + OFFSET]
+    call print_hex
+%if ADDEND
+    add dword [edi + OFFSET], ADDEND
+%endif
+    call print_newline
+    inc ebp
+    cmp ebp, (end - virtual) / 4
+    jb next
+
+%if ADDEND
+    xor ebp, ebp
+again:
+    mov edi, [pages + ebp * 4]
+    mov eax, [HIGHER_HALF + edi + OFFSET]
+    call print_hex
+    call print_newline
+    inc ebp
+    cmp ebp, (virtual - pages) / 4
+    jb again
+%endif
+    mov bl, 0
+    jmp exit
+
+%include "protected.inc"
+
+    align 4
+pages: dd PAGES
+virtual: dd VIRTUAL
+end:
