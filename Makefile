@@ -5,7 +5,7 @@ BUILD := build
 # What a command works on. Give them on the command line: make grade LAB=3 SOLUTION=1
 LAB      ?=
 SOLUTION ?=#   1: solutions/ instead of labs/
-FROM     ?=#   mine: the modules of earlier labs from labs/, too
+FROM     ?=#   mine: the modules of earlier labs from labs/, too; 1,2: those of labs 1 and 2
 MODULE   ?=#   another file in place of this lab's module
 SANITIZE ?=#   address,undefined or thread
 BACKEND  ?=#   auto, kvm or vm: where the VMM runs
@@ -79,8 +79,8 @@ help:
 #:   make cheats            hostile modules against the grader: none may gain a point
 #:
 #: Choices, for lab, run and grade
-#:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs. BACKEND=kvm or vm
-#:   says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
+#:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs, FROM=1,2 those of
+#:   labs 1 and 2. BACKEND=kvm or vm says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
 
 .PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor bench clean format \
 	check-format mutants alternatives
@@ -200,14 +200,14 @@ VMM_FLAGS := -std=gnu11 -O2 -g $(WARNINGS) -pthread -Icommon/vmm -DLAB=$(LAB) \
 
 # The labs whose modules are part of this VMM, the last one being this lab.
 STAGES  := $(if $(LAB),$(filter-out 0,$(wordlist 1,$(LAB),$(LABS))))
-EARLIER := $(if $(SOLUTION),solutions,$(if $(filter mine,$(FROM)),labs,solutions))
+MINE    := $(if $(SOLUTION),,$(if $(filter mine,$(FROM)),$(LABS),$(subst $(comma), ,$(FROM))))
 
 # solved NAME: the file, or, where only this is there, its object.
 solved = $(or $(wildcard $(1)),$(wildcard $(1:.c=.o)),$(1))
 
 # module-of N: the file of lab N's module in this VMM.
 module-of = $(call solved,$(if $(filter $(LAB),$(1)),$(or $(MODULE),$(if \
-	$(SOLUTION),solutions,labs)/$(MODULE_$(1))),$(EARLIER)/$(MODULE_$(1))))
+	$(SOLUTION),solutions,labs)/$(MODULE_$(1))),$(if $(filter $(1),$(MINE)),labs,solutions)/$(MODULE_$(1))))
 
 COMMON_OBJECTS := $(patsubst common/vmm/%.c,$(OUT)/%.o,$(wildcard common/vmm/*.c))
 MODULE_OBJECTS := $(STAGES:%=$(OUT)/lab%.o)

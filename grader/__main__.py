@@ -15,6 +15,8 @@ from typing import Optional
 
 from grader import labs
 from grader.backends import Picker
+from grader.blame import blame_lines
+from grader.build import learner_source
 from grader.framework import Lab
 from grader.grading import Choice, Report
 from grader.kept import grade_and_keep
@@ -39,7 +41,7 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     command = commands.add_parser("grade", parents=[common], help="grade a lab, or all labs")
     command.add_argument("--test", default="", metavar="T", help="an exercise (3.2) or a test's id")
     command.add_argument("--solution", action="store_true", help="grade solutions/ instead of labs/")
-    command.add_argument("--from", dest="source", choices=["mine"],
+    command.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine",
                          help="earlier labs' modules from labs/, too")
     command.add_argument("--module", type=Path, default=told("MODULE"),
                          help="another file in place of the lab's module")
@@ -73,7 +75,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) -> int:
     """Grades and reports one lab after the other; the exit status."""
-    choice = Choice(parsed.seed, parsed.test, parsed.solution, parsed.source == "mine", parsed.module,
+    choice = Choice(parsed.seed, parsed.test, parsed.solution, parsed.source, parsed.module,
                     parsed.sanitize, parsed.cc, parsed.backend, parsed.results,
                     parsed.sealed)
     reports: list[Report] = []
@@ -86,6 +88,8 @@ def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) 
         report = grade_and_keep(lab, choice, pick)
         reports.append(report)
         print_report(report)
+        for line in blame_lines(report, pick):
+            print(line, flush=True)
     if len(reports) > 1:
         print(total_line(reports))
     if parsed.autolab and not choice.wanted:

@@ -27,21 +27,22 @@ class BuildError(Exception):
         self.learner = learner
 
 
-def build_vmm(lab: int, *, solution: bool = False, from_mine: bool = False, module: Path | None = None,
+def build_vmm(lab: int, *, solution: bool = False, source: str = "", module: Path | None = None,
               sanitize: str = "", cc: str = "", out: Path | None = None) -> Path:
-    """The VMM of `lab`, ready to run. `module` takes the place of the lab's own file; `sanitize` and
-    `cc` default to the environment's SANITIZE and CC, then to none and gcc."""
-    variables = _variables(lab, solution, from_mine, module, sanitize, cc, out)
-    return _make_file("vmm", variables, _learner_targets(lab, solution, from_mine, module, "vmm"))
+    """The VMM of `lab`, ready to run. `source` names the earlier labs whose modules are the learner's:
+    "mine" all, "1,2" these. `module` takes the place of the lab's own file; `sanitize` and `cc` default to
+    the environment's SANITIZE and CC, then to none and gcc."""
+    variables = _variables(lab, solution, source, module, sanitize, cc, out)
+    return _make_file("vmm", variables, _learner_targets(lab, solution, source, module, "vmm"))
 
 
-def build_unit(lab: int, unit: Path, *, solution: bool = False, from_mine: bool = False,
+def build_unit(lab: int, unit: Path, *, solution: bool = False, source: str = "",
                module: Path | None = None, sanitize: str = "", cc: str = "",
                out: Path | None = None) -> Path:
     """The Check program `unit`, linked with the VMM's objects of `lab`."""
-    variables = _variables(lab, solution, from_mine, module, sanitize, cc, out)
+    variables = _variables(lab, solution, source, module, sanitize, cc, out)
     variables["UNIT"] = _relative(unit)
-    targets = _learner_targets(lab, solution, from_mine, module, f"unit-{unit.stem}")
+    targets = _learner_targets(lab, solution, source, module, f"unit-{unit.stem}")
     return _make_file("unit", variables, targets)
 
 
@@ -78,13 +79,13 @@ def make_text(target: str, variables: dict[str, str]) -> str:
     return _make(target, variables, set())
 
 
-def _variables(lab: int, solution: bool, from_mine: bool, module: Path | None, sanitize: str, cc: str,
+def _variables(lab: int, solution: bool, source: str, module: Path | None, sanitize: str, cc: str,
                out: Path | None) -> dict[str, str]:
     variables = {"LAB": str(lab)}
     if solution:
         variables["SOLUTION"] = "1"
-    if from_mine:
-        variables["FROM"] = "mine"
+    if source:
+        variables["FROM"] = source
     if module:
         variables["MODULE"] = _relative(module)
     if sanitize:
@@ -102,13 +103,25 @@ def _relative(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def _learner_targets(lab: int, solution: bool, from_mine: bool, module: Path | None,
+def _learner_targets(lab: int, solution: bool, source: str, module: Path | None,
                      program: str) -> set[str]:
     """The targets whose failure is the learner's: their objects, and the link with them."""
     if solution and not module:
         return set()
-    labs = range(1, lab + 1) if from_mine and not solution else [lab]
+    labs = [lab] if solution else [*learner_labs(source, lab), lab]
     return {f"lab{number}.o" for number in labs} | {program}
+
+
+def learner_source(text: str) -> str:
+    """The value of FROM= if it is one. Raises ValueError."""
+    learner_labs(text, 0)
+    return text
+
+
+def learner_labs(source: str, lab: int) -> list[int]:
+    """The labs before `lab` whose modules are the learner's. Raises ValueError."""
+    numbers = range(1, lab) if source == "mine" else [int(word) for word in source.split(",") if word]
+    return [number for number in numbers if number < lab]
 
 
 def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]) -> Path:

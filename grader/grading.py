@@ -39,7 +39,7 @@ class Choice:
     seed: int
     wanted: str = ""                 # an exercise or a test's id; empty: all
     solution: bool = False
-    from_mine: bool = False
+    source: str = ""                 # earlier labs whose modules are the learner's: "mine", or "1,2"
     module: Optional[Path] = None
     sanitize: str = ""
     cc: str = ""
@@ -51,9 +51,8 @@ class Choice:
         """The command that repeats this grading of one test or exercise."""
         words = ["make grade", f"LAB={lab}", f"T={wanted}", f"SEED={self.seed}"]
         words += ["SOLUTION=1"] if self.solution else []
-        words += ["FROM=mine"] if self.from_mine else []
-        for name, value in (("MODULE", self.module), ("SANITIZE", self.sanitize), ("CC", self.cc),
-                            ("BACKEND", self.backend)):
+        for name, value in (("FROM", self.source), ("MODULE", self.module), ("SANITIZE", self.sanitize),
+                            ("CC", self.cc), ("BACKEND", self.backend)):
             words += [f"{name}={path_text(value)}"] if value and value != "auto" else []
         return " ".join(words)
 
@@ -140,7 +139,7 @@ class BuiltPrograms:
         if key not in self._built:
             choice = self._choice
             kernels = self._module_is_kernels()
-            program = build(self._lab, solution=choice.solution or kernels, from_mine=choice.from_mine,
+            program = build(self._lab, solution=choice.solution or kernels, source=choice.source,
                             module=None if kernels else choice.module, sanitize=choice.sanitize, cc=choice.cc)
             self._inspect(program.with_name(f"lab{self._lab}.o"))
             self._built[key] = program

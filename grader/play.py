@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from grader import labs
 from grader.backends import Backend, pick_backend
-from grader.build import BuildError, build_guests, build_os, build_vmm
+from grader.build import BuildError, build_guests, build_os, build_vmm, learner_source
 from grader.course import LABS, ROOT
 from grader.runs import CannotGrade
 from grader.skeletons import first_todo, handout_exercises, handout_title, todos
@@ -96,7 +96,7 @@ def choose_backend(name: str, lab: int) -> Backend:
 def build(lab: int, arguments: argparse.Namespace, solution: bool) -> Path:
     """The VMM as chosen on the command line."""
     try:
-        return build_vmm(lab, solution=solution, from_mine=arguments.source == "mine")
+        return build_vmm(lab, solution=solution, source=arguments.source)
     except BuildError as error:
         say(error.text)
         say("Your module does not compile yet: mend the first error above." if error.learner
@@ -235,7 +235,7 @@ def main() -> int:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--lab", type=int, choices=LABS, default=1)
     parser.add_argument("--solution", action="store_true")
-    parser.add_argument("--from", dest="source", choices=["mine"])
+    parser.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine")
     parser.add_argument("--backend", default="")
     parser.add_argument("--guest", dest="guests", action="append", default=[])
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)

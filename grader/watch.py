@@ -13,6 +13,8 @@ from typing import Optional
 
 from grader import labs
 from grader.backends import Picker
+from grader.blame import blame_lines
+from grader.build import learner_labs, learner_source
 from grader.changes import signature, wait_for_change
 from grader.course import LABS
 from grader.grading import Choice, Report
@@ -50,18 +52,18 @@ def show(lines: Sequence[str]) -> None:
     print("\n".join(lines), flush=True)
 
 
-def watch(number: int, from_mine: bool, backend: str) -> None:
+def watch(number: int, source: str, backend: str) -> None:
     """Grades, shows and waits for a change, for ever."""
-    first = 1 if from_mine else number
-    files = [path for earlier in range(first, number + 1) for path in LABS[earlier].learner_files()]
+    mine = [*learner_labs(source, number), number]
+    files = [path for lab in mine for path in LABS[lab].learner_files()]
     pick = Picker(backend)
-    choice = Choice(new_seed(), from_mine=from_mine, backend=backend)
+    choice = Choice(new_seed(), source=source, backend=backend)
     while True:
         before = signature(files)
         show([f"Lab {number}: grading ..."])
         try:
             report = grade_and_keep(labs.load(number), choice, pick)
-            lines = next_thing(report, sys.stdout.isatty())
+            lines = [*next_thing(report, sys.stdout.isatty()), *blame_lines(report, pick)]
         except CannotGrade as error:
             lines = [f"cannot grade: {error}"]
         show([*lines, "", f"{time.strftime('%H:%M:%S')}: waiting for a save; Ctrl-C ends."])
@@ -76,12 +78,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Watches until Ctrl-C or SIGTERM."""
     parser = argparse.ArgumentParser(prog="grader.watch", description=str(__doc__))
     parser.add_argument("--lab", type=int, choices=labs.NUMBERS, required=True)
-    parser.add_argument("--from", dest="source", choices=["mine"])
+    parser.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine")
     parser.add_argument("--backend", default="auto")
     parsed = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _end)
     try:
-        watch(parsed.lab, parsed.source == "mine", parsed.backend)
+        watch(parsed.lab, parsed.source, parsed.backend)
     except KeyboardInterrupt:
         print("\nNot watching any more; make status shows how far you are.", flush=True)
     return 0
