@@ -85,6 +85,10 @@ void vcpu_kick(struct vcpu *vcpu)
  */
 enum step vcpu_check_stop(struct vcpu *vcpu)
 {
+    const atomic_int *stop_signal = &vcpu->vm->vmm->stop_signal;
+
+    if (!__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_SEQ_CST) && !atomic_load(stop_signal))
+        return STEP_RUN; /* nobody wants anything: a kick from here on makes KVM_RUN return */
     TODO("3.4");
 }
 
@@ -105,10 +109,18 @@ static void *vcpu_thread(void *argument)
     TODO("3.2");
 }
 
-/* Exercise 3.5: which VM a guest runs in, and as which of its vCPUs: one VM for all, or each its
- * own. */
+/*
+ * Exercise 3.5: which VM a guest runs in, and as which of its vCPUs: one VM for all, or with
+ * --isolate each guest its own.
+ */
 static void assign_vms(struct vmm *vmm)
 {
+    vmm->vm_count = 1;
+    vm_init(&vmm->vms[0], vmm);
+    for (int i = 0; i < vmm->guest_count; i++)
+        vcpu_init(&vmm->vcpus[i], i, i, &vmm->vms[0], &vmm->guests[i]);
+    if (!vmm->options.isolate)
+        return;
     TODO("3.5");
 }
 

@@ -125,9 +125,13 @@ void vcpu_kick(struct vcpu *vcpu)
  */
 enum step vcpu_check_stop(struct vcpu *vcpu)
 {
+    const atomic_int *stop_signal = &vcpu->vm->vmm->stop_signal;
+
+    if (!__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_SEQ_CST) && !atomic_load(stop_signal))
+        return STEP_RUN; /* nobody wants anything: a kick from here on makes KVM_RUN return */
     /* answer 3.4 */
     __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-    int signal = atomic_load(&vcpu->vm->vmm->stop_signal);
+    int signal = atomic_load(stop_signal);
     return signal ? vcpu_end(vcpu, STATUS_SIGNAL + signal) : STEP_RUN;
     /* end 3.4 */
 }
@@ -160,17 +164,23 @@ static void *vcpu_thread(void *argument)
     /* end 3.2 */
 }
 
-/* Exercise 3.5: which VM a guest runs in, and as which of its vCPUs: one VM for all, or each its
- * own. */
+/*
+ * Exercise 3.5: which VM a guest runs in, and as which of its vCPUs: one VM for all, or with
+ * --isolate each guest its own.
+ */
 static void assign_vms(struct vmm *vmm)
 {
+    vmm->vm_count = 1;
+    vm_init(&vmm->vms[0], vmm);
+    for (int i = 0; i < vmm->guest_count; i++)
+        vcpu_init(&vmm->vcpus[i], i, i, &vmm->vms[0], &vmm->guests[i]);
+    if (!vmm->options.isolate)
+        return;
     /* answer 3.5 */
-    vmm->vm_count = vmm->options.isolate ? vmm->guest_count : 1;
-    for (int i = 0; i < vmm->vm_count; i++)
-        vm_init(&vmm->vms[i], vmm);
+    vmm->vm_count = vmm->guest_count;
     for (int i = 0; i < vmm->guest_count; i++) {
-        bool own = vmm->options.isolate;
-        vcpu_init(&vmm->vcpus[i], i, own ? 0 : i, &vmm->vms[own ? i : 0], &vmm->guests[i]);
+        vm_init(&vmm->vms[i], vmm);
+        vcpu_init(&vmm->vcpus[i], i, 0, &vmm->vms[i], &vmm->guests[i]);
     }
     /* end 3.5 */
 }
