@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
@@ -50,6 +51,8 @@ class Machine:
     def __init__(self, ram: Path, extra: Sequence[str], keep_ram: bool) -> None:
         """Start QEMU on the file `ram`, which keeps what the VM writes if `keep_ram`."""
         share = "on" if keep_ram else "off"
+        self._closing = threading.Lock()
+        self._said: List[str] = []
         self._log = tempfile.TemporaryFile()
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # two write to it: QEMU and the VM's console
         ours, theirs = socket.socketpair()
@@ -110,11 +113,17 @@ class Machine:
 
     def console(self) -> List[str]:
         """What QEMU and the kernel said, for an error message."""
-        self._log.seek(0)
-        return self._log.read().decode("utf-8", "replace").splitlines()
+        with self._closing:
+            if not self._log.closed:
+                self._log.seek(0)
+                self._said = self._log.read().decode("utf-8", "replace").splitlines()
+            return self._said
 
     def close(self) -> None:
         """End QEMU. May come twice, and from another thread."""
         self.channel.close()
         self._process.kill()
-        self._process.communicate()
+        self.console()
+        with self._closing:
+            self._process.communicate()
+            self._log.close()
