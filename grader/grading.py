@@ -46,6 +46,7 @@ class Choice:
     backend: str = "auto"
     folder: Optional[Path] = None    # for results; else build/grade/labN
     sealed: bool = False             # guests' files tell nothing: see grader.seal
+    jobs: int = 0                    # runs at a time; 0: as many as there are processors, up to JOBS_MAX
 
     def command(self, lab: int, wanted: str) -> str:
         """The command that repeats this grading of one test or exercise."""
@@ -171,7 +172,7 @@ def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = N
     if not report.build_error:
         backend = pick(sorted({*lab.needs, *(need for test in tests for need in test.needs)}))
         runs = [planned.run for plan in plans for planned in plan.planned]
-        results = run_patiently(backend, runs)
+        results = run_patiently(backend, runs, choice.jobs)
         for plan in plans:
             mine, results = results[:len(plan.planned)], results[len(plan.planned):]
             report.graded.append(Graded(judge(plan.test, plan.planned, mine), plan.planned, mine))
@@ -200,11 +201,11 @@ def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Pla
     return plans
 
 
-def run_patiently(backend: Backend, runs: Sequence[Run]) -> list[Result]:
+def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0) -> list[Result]:
     """Runs them all. What hung on a loaded machine is run again, by itself and with more time: it may only
     have been starved. Where that helps no one twice, the rest is taken to hang, too."""
     processors = os.cpu_count() or 1
-    results = list(backend.run(runs, jobs=min(JOBS_MAX, processors)))
+    results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors)))
     hung = [place for place, result in enumerate(results) if result.ending in _HUNG]
     in_vain = 0
     for place in hung:

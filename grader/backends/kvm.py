@@ -15,13 +15,14 @@ START_TIMEOUT = 60.0
 
 
 class HostWorker:
-    """A runner as a subprocess."""
+    """A runner as a subprocess. It executes as another user, if one is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: int = 0) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             runner = helper("runner", ROOT / "grader" / "runner")
-            self._process = subprocess.Popen([str(runner)], stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
+            command = [str(runner), *([str(user)] if user else [])]
+            self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
                                              start_new_session=True)
         self._connection = Connection(ours)
         try:

@@ -1,0 +1,50 @@
+"""The class's scores as CSV, and what the page tells of them in numbers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from grader.classroom.record import GRADED, Record
+
+
+def write_csv(records: Sequence[Record], path: Path) -> None:
+    """A line a hand-in: name, status, score, points of each test, reason. No score where there is none."""
+    tests = list(dict.fromkeys(test.name for record in records for test in record.tests))
+    partial = path.with_suffix(".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["name", "status", "score", "possible", "kit", "reason",
+                        *(name.partition(":")[0] for name in tests)])
+        for record in records:
+            points = {test.name: test.score for test in record.tests}
+            graded = record.status == GRADED
+            table.writerow([_plain(record.name), record.status, record.score if graded else "",
+                            record.possible if graded else "", _plain(record.kit), _plain(record.reason),
+                            *(points.get(name, "") for name in tests)])
+    partial.replace(path)
+
+
+def _plain(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    text = " ".join(text.split())
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def most_failed(records: Sequence[Record]) -> list[tuple[str, int]]:
+    """Each test that somebody failed, with how many of the graded did, the most failed first."""
+    failed: dict[str, int] = {}
+    for record in records:
+        for test in record.tests:
+            failed[test.name] = failed.get(test.name, 0) + (test.score < test.possible)
+    return sorted(((name, count) for name, count in failed.items() if count), key=lambda pair: -pair[1])
+
+
+def spread(records: Sequence[Record]) -> list[int]:
+    """How many of the graded have 0 to 9 per cent, 10 to 19, ..., 90 to 99, 100."""
+    counts = [0] * 11
+    for record in records:
+        if record.status == GRADED and record.possible:
+            counts[int(10 * record.score / record.possible)] += 1
+    return counts

@@ -1,0 +1,52 @@
+"""A clean tree: a copy of the kit in which one hand-in after the other is graded.
+
+Nothing of a hand-in comes into it but the objects of the lab's files. The kit's own objects are built once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from grader.course import ROOT, Lab
+
+PARTS = ("Makefile", "common", "guests", "os-1k", "grader", "solutions")
+
+
+class Tree:
+    """A copy of the kit at `folder`."""
+
+    def __init__(self, folder: Path, lab: Lab) -> None:
+        self.folder = folder
+        self._lab = lab
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            else:
+                shutil.copy(source, folder / part)
+
+    def put(self, objects: dict[str, bytes]) -> None:
+        """The learner's modules, as objects by their sources' names, instead of those before."""
+        learner = self.folder / "labs" / self._lab.folder
+        shutil.rmtree(learner, ignore_errors=True)
+        learner.mkdir(parents=True)
+        for name, content in objects.items():
+            (learner / name).with_suffix(".o").write_bytes(content)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Removes what was linked with the objects before."""
+        built = self.folder / "build" / "vmm" / f"lab{self._lab.number}"
+        programs = [path for path in built.glob("unit-*") if not path.suffix]
+        for path in (built / f"lab{self._lab.number}.o", built / "vmm", *programs):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "build" / "grade", ignore_errors=True)
+        for path in (self.folder / "build").glob("os-1k*/kernel/sched.o"):
+            path.unlink()
+
+    def remove(self) -> None:
+        """Takes it away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
