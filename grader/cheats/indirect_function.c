@@ -1,0 +1,13 @@
+/* indirect_function.c - runs when the loader chooses among the versions of a function. */
+#include "lab1.h"
+
+static void chosen(void)
+{
+}
+
+static void (*choose(void))(void)
+{
+    return chosen;
+}
+
+static void cheat(void) __attribute__((ifunc("choose")));
