@@ -95,6 +95,11 @@ class Report:
         return sum(verdict.test.points for verdict in self.verdicts)
 
     @property
+    def late(self) -> int:
+        """Runs that were stopped for time: on a machine with too much to do perhaps for nothing else."""
+        return sum(result.ending in _HUNG for graded in self.graded for result in graded.results)
+
+    @property
     def cannot(self) -> bool:
         return any(verdict.kind is Kind.CANNOT for verdict in self.verdicts)
 

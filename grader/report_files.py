@@ -44,7 +44,7 @@ def gradescope(report: Report) -> dict[str, object]:
         "output_format": "text",
         "visibility": "visible",
         "tests": tests,
-        "extra_data": {"lab": report.lab.number, "seed": report.choice.seed},
+        "extra_data": {"lab": report.lab.number, "seed": report.choice.seed, "late": report.late},
     }
 
 

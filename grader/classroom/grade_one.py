@@ -23,6 +23,7 @@ from grader.course import Lab
 from grader.runs import CannotGrade
 
 TIMEOUT = 3600.0    # seconds for all tests of a lab: each run has far narrower limits of its own
+OVERLOAD = 3.0      # runnable processes a processor, from which on the lack of time is no fault of a hand-in
 FULL_SCORE, LESS = 0, 1
 
 
@@ -134,13 +135,22 @@ def _graded(settings: Settings, submission: Submission, hand_in: HandIn, tree: T
     return _from_results(submission, key, results / "results.json", hand_in.kit)
 
 
+def _overloaded() -> bool:
+    """Whether this machine had so much to do that a right program may have run out of time."""
+    return os.getloadavg()[0] > OVERLOAD * (os.cpu_count() or 1)
+
+
 def _from_results(submission: Submission, key: str, path: Path, kit: str) -> Record:
     """The record from the grader's results.json."""
     try:
         results = json.loads(path.read_text())
         tests = [TestScore(test["name"], test["score"], test["max_score"]) for test in results["tests"]]
+        late = results["extra_data"]["late"]
     except (OSError, ValueError, KeyError) as error:
         return Record(submission.name, key, MACHINE, f"the grader left no results: {error}", kit=kit)
+    if late and _overloaded():
+        return Record(submission.name, key, MACHINE, f"{late} runs were stopped for time on an overloaded "
+                      "machine: grade again with fewer JOBS", kit=kit)
     return Record(submission.name, key, GRADED, "", results["score"], sum(test.possible for test in tests),
                   tests, kit)
 
