@@ -254,7 +254,7 @@ def own_memory(plan: Plan) -> None:
 def preemption(plan: Plan) -> None:
     word = plan.values.word()
     run = _boot_kernel(plan, "race", f"echo {word}")
-    run.must(_answers(*[f"{number} gets on\n" for _ in range(2) for number in range(3)],
+    run.must(_answers(*["idle leaves them the time\n0 gets on\n1 gets on\n2 gets on\n"] * 2,
                       "the race is over\n", f"\n{word}\n{PROMPT}"))
     run.exits(0)
 

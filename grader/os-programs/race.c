@@ -1,27 +1,32 @@
-/* race.c - starts three programs that only compute, and tells whether each one gets on. */
+/*
+ * race.c - starts three programs that only compute, and tells whether each one gets on, and whether
+ * idle, which has pid 0, leaves them all the time.
+ */
 #include "libc.h"
+
+#define SPINNERS 3
 
 int main(const char *argument)
 {
-    int pids[3];
+    int pids[SPINNERS + 1] = {0};
     struct process_info process;
-    for (int i = 0; i < 3; i++)
+    uint32_t before[SPINNERS + 1] = {0};
+    for (int i = 0; i < SPINNERS; i++)
         pids[i] = spawn("spin", "", 0);
-    for (int rest = 0; rest < 2; rest++) {
-        uint32_t before[3] = {0};
-        for (int look = 0; look < 2; look++) {
-            for (uint32_t place = 0; processes(place, &process) == 0; place++)
-                for (int i = 0; i < 3; i++) {
-                    if (process.state == PROCESS_UNUSED || process.pid != pids[i])
-                        continue;
-                    if (look > 0)
-                        printf("%d %s\n", i,
-                               process.ticks > before[i] ? "gets on" : "stands still");
-                    before[i] = process.ticks;
-                }
-            if (look == 0)
-                sleep(1000);
-        }
+    sleep(200);
+    for (int look = 0; look < 3; look++) {
+        for (uint32_t place = 0; processes(place, &process) == 0; place++)
+            for (int i = 0; i <= SPINNERS; i++) {
+                if (process.state == PROCESS_UNUSED || process.pid != pids[i])
+                    continue;
+                uint32_t passed = process.ticks - before[i];
+                before[i] = process.ticks;
+                if (look > 0 && i < SPINNERS)
+                    printf("%d %s\n", i, passed > 0 ? "gets on" : "stands still");
+                else if (look > 0)
+                    printf("idle %s\n", passed <= 1 ? "leaves them the time" : "takes turns");
+            }
+        sleep(1000);
     }
     printf("the race is over\n");
     return 0;

@@ -172,7 +172,7 @@ class Sessions(unittest.TestCase):
 
     def test_three_computing_programs_and_a_shell(self) -> None:
         self.check_in_order(self.text("race"), [
-            *[f"{n} gets on\n" for _ in range(2) for n in range(3)], "the race is over\n",
+            *["idle leaves them the time\n0 gets on\n1 gets on\n2 gets on\n"] * 2, "the race is over\n",
             "1k> echo still here\nstill here\n1k> ", "1k> 0\nGoodbye.\n"])
 
     def test_random_keys_end_in_no_panic(self) -> None:
