@@ -67,7 +67,7 @@ help:
 #:   make alternatives      grades right modules of other styles: each must have the full score
 #:   make test              every test of the kit itself
 #:   make format            puts all C in the kit's style; check-format only looks
-#:   make clean             removes build/
+#:   make clean             removes build/; clean-cache: the lab VM's snapshot and kernel
 #:
 #: For instructors
 #:   make release           a tarball for learners: skeletons, no solutions; it checks itself
@@ -82,7 +82,7 @@ help:
 #:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs, FROM=1,2 those of
 #:   labs 1 and 2. BACKEND=kvm or vm says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
 
-.PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor bench clean format \
+.PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor bench clean clean-cache format \
 	check-format mutants alternatives
 
 $(LABS:%=lab%):
@@ -151,6 +151,9 @@ check-format:
 
 clean:
 	rm -rf $(BUILD)
+
+clean-cache:
+	@$(PYTHON) -m grader.labvm clean
 
 # ------------------------------------------------------------------ for instructors
 
