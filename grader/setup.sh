@@ -45,7 +45,6 @@ for part in "$@"; do
         need python3-pexpect find_python
         need check pkg-config --exists check
         need pkg-config have pkg-config
-        need strace have strace
         ;;
     vm)
         need qemu-system-x86 have qemu-system-x86_64
