@@ -14,6 +14,10 @@
 #define PATIENCE 8000 /* ms until something that should happen at once counts as lost */
 
 static struct vm vm;
+static union {
+    struct kvm_run run;
+    uint8_t page[PAGE_BYTES];
+} runs[VCPUS_MAX];
 
 /* `count` vCPUs without KVM: kvm_run is plain memory, KVM_INTERRUPT is answered with 0. */
 static void start(int count)
@@ -25,8 +29,8 @@ static void start(int count)
     for (int i = 0; i < count; i++) {
         vmm.guests[i] = (struct guest){.path = "guest", .kind = GUEST_REAL};
         vcpu_init(&vmm.vcpus[i], i, i, &vm, &vmm.guests[i]);
-        vmm.vcpus[i].run = calloc(1, PAGE_BYTES);
-        ck_assert_ptr_nonnull(vmm.vcpus[i].run);
+        memset(&runs[i], 0, sizeof runs[i]);
+        vmm.vcpus[i].run = &runs[i].run;
     }
     falsified.request = KVM_INTERRUPT;
     falsified.answered = true;
@@ -398,6 +402,7 @@ static void start_halted(void)
     vcpu->run->if_flag = 1;
     vcpu->life = VCPU_RUNNING;
     pthread_create(&thread, NULL, halt_thread, vcpu);
+    pthread_detach(thread);
     vcpu->thread = thread;
     sleep_ms(100);
     ck_assert_msg(!atomic_load(&halt_returned),
@@ -488,6 +493,7 @@ START_TEST(halt_never_missed)
     vcpu->run->if_flag = 1;
     vcpu->life = VCPU_RUNNING;
     pthread_create(&thread, NULL, halt_rounds, vcpu);
+    pthread_detach(thread);
     vcpu->thread = thread;
     clock_gettime(CLOCK_MONOTONIC, &begin);
     do {
