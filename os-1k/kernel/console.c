@@ -4,7 +4,10 @@
 /* One exit to the VMM, however many characters. */
 void console_write(const char *text, size_t count)
 {
-    asm volatile("rep outsb" : "+S"(text), "+c"(count) : "d"(STRING_PORT) : "memory");
+    asm volatile("outl %%eax, %%dx"
+                 :
+                 : "a"(HC_WRITE), "S"(text), "c"(count), "d"(HYPERCALL_PORT)
+                 : "memory");
 }
 
 void console_print(const char *format, ...)
