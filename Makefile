@@ -60,6 +60,7 @@ help:
 #:   make doctor            what works on this machine, and how to mend what doesn't
 #:
 #: For instructors and developers
+#:   make handouts          build/handouts/: all handouts as a site with search, and as a PDF
 #:   make skeletons         writes labs/ anew from solutions/; FORCE=1 overwrites a learner's work
 #:   make bench             what things cost, as ratios of two ways measured side by side
 #:   make mutants           grades modules with a learner's mistake each: the grader must see through all;
@@ -120,6 +121,11 @@ diff: need-lab
 
 skeletons:
 	@$(PYTHON) -m grader.skeletons $(if $(FORCE),--force)
+
+.PHONY: handouts
+handouts:
+	@$(SETUP) handouts
+	@$(PYTHON) -m grader.handouts render
 
 doctor:
 	@$(SETUP) build grade

@@ -49,6 +49,11 @@ for part in "$@"; do
     vm)
         need qemu-system-x86 have qemu-system-x86_64
         ;;
+    handouts)
+        need pandoc have pandoc
+        need weasyprint have weasyprint
+        need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
+        ;;
     test)
         need gcc have gcc
         need clang have clang

@@ -18,7 +18,7 @@
 /*
  * Intel's VMX can't run real mode with paging off on older processors: KVM then needs three pages
  * for a task state segment and one for an identity page table, outside of guest RAM, below 4 GB,
- * and told before the first vCPU (api.rst 4.40, KVM_SET_TSS_ADDR; 4.41).
+ * and told before the first vCPU (api.rst 4.36 KVM_SET_TSS_ADDR, 4.40).
  */
 #define IDENTITY_MAP_ADDRESS 0xfffbc000u
 #define TSS_ADDRESS          0xfffbd000u

@@ -1,0 +1,28 @@
+"""The handouts: what keeps them true, and what renders them.
+
+    text.py       Markdown files as fences, sections, links
+    consoles.py   console blocks: run as a learner would, and compared
+    truths.py     what can be checked without running: names, numbers, links, excerpts
+    tables.py     tables made from the kit's own data, between marks
+    drawing.py    SVG by boxes and arrows
+    figures.py    the figures, drawn from the kit's constants
+    timeline.py   a figure drawn from a --trace
+    site.py       the site and the PDF
+
+Every fenced block in handouts/ says what it is, and by that how it is checked:
+
+    ```console            Each `$ command` is run and what follows it compared, in a copy of the kit. Inside
+                          exercise N.M all exercises up to N.M are answered there. `...` stands for anything:
+                          in a line, or as a line of its own for any number of lines. More words may follow:
+                          before (N.M itself is not answered), after=N.M (answered up to there),
+                          input="a|b" (the input, in lines), keys="a|b" (typed with Enter, each when the
+                          output rests; ^C is a signal), status=N (the last command's exit status). A
+                          command that begins with `sleep 60 | ` has an input that stays open
+    ```c from=FILE        An excerpt: these lines stand in FILE so. A line `...` leaves lines out.
+    ```c                  C that compiles, as statements of a function that knows vmm.h
+    ```nasm               Assembly that assembles
+    ```text why="..."     Anything else, with the reason why there is nothing to check
+
+Between `<!-- table NAME -->` and `<!-- end table -->` stands what tables.py makes. `python3 -m
+grader.handouts update` writes these anew, and the figures.
+"""

@@ -1,0 +1,46 @@
+"""python3 -m grader.handouts update | consoles [WORD] | trace | render
+
+update    writes the tables and the figures anew that the kit's data changed
+consoles  runs the console blocks, of handouts whose name has WORD, and tells which are not true
+trace     records the run that the timeline shows
+render    writes build/handouts/: the site and the PDF
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from grader.course import ROOT
+from grader.handouts import checking, figures, site, tables, timeline
+from grader.handouts.text import documents
+
+
+def main(words: list[str]) -> int:
+    """Does what the command line says; an exit status."""
+    if words == ["update"]:
+        for document in documents():
+            if tables.update(document.path):
+                print(f"wrote handouts/{document.name}")
+        for name in figures.update():
+            print(f"wrote handouts/figures/{name}.svg")
+        return 0
+    if words == ["trace"]:
+        run = subprocess.run(timeline.COMMAND, shell=True, cwd=ROOT, text=True, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
+        lines = [line for line in run.stderr.splitlines() if " vcpu" in line]
+        timeline.TRACE.parent.mkdir(exist_ok=True)
+        timeline.TRACE.write_text("\n".join(timeline.beginning(lines)) + "\n")
+        return 0
+    if words[:1] == ["consoles"]:
+        wrong = list(checking.consoles(words[1] if len(words) > 1 else ""))
+        print("\n\n".join(wrong) or "every console block is true")
+        return 1 if wrong else 0
+    if words == ["render"]:
+        return site.render()
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

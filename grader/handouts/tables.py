@@ -1,0 +1,189 @@
+"""Tables of the handouts that are made from the kit's own data: between `<!-- table NAME -->` and
+`<!-- end table -->` stands what TABLES[NAME] makes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from grader import labs
+from grader.course import LABS, ROOT, Lab
+from grader.handouts.mistakes import mistakes
+from grader.handouts.truths import answer_lines, lab_exercises
+from grader.kvm_probe import KINDS
+from grader.skeletons import handout_title
+
+_PART = re.compile(r"(<!-- table ([\w .-]+) -->\n)(.*?)(<!-- end table -->)", re.S)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def facts_line(lab: Lab, exercise: str) -> list[str]:
+    """What a handout says in an exercise's line: functions, difficulty, length, reading."""
+    section = re.search(rf"^### {re.escape(exercise)} .*?(?=^### |\Z)", lab.handout.read_text(), re.M | re.S)
+    line = re.search(r"^`.*?·.*$", section[0], re.M) if section else None
+    return [part.strip() for part in line[0].split("·")] if line else []
+
+
+def points(number: int) -> str:
+    """Exercises of a lab and what they give."""
+    lab = LABS[number]
+    tests = labs.load(number).tests if number in labs.NUMBERS else []
+    rows = []
+    for exercise in lab_exercises(lab):
+        title = handout_title(lab, exercise)
+        graded = [test for test in tests if test.exercise == exercise]
+        facts = facts_line(lab, exercise)
+        difficulty = facts[1] if len(facts) > 1 else ""
+        rows.append([exercise, title, difficulty, str(answer_lines(lab, exercise)), str(len(graded)),
+                     str(sum(test.points for test in graded))])
+    total = str(sum(test.points for test in tests))
+    rows.append(["", "**all**", "", str(sum(int(row[3]) for row in rows)), str(len(tests)), f"**{total}**"])
+    return table(["exercise", "what", "difficulty", "lines in the solution", "tests", "points"], rows)
+
+
+def course() -> str:
+    """The labs at a glance."""
+    rows = []
+    for lab in LABS.values():
+        if not lab.handout.exists():
+            continue
+        text = lab.handout.read_text()
+        title = re.search(r"^# Lab \d: (.+)$", text, re.M)
+        time = re.search(r"^\*\*Time\.?\*\*:? (.+?)\.?$", text, re.M)
+        rows.append([f"[{lab.number}: {title[1] if title else lab.folder}]({lab.handout.name})",
+                     ", ".join(f"`{name}`" for name in lab.files), str(len(lab_exercises(lab))),
+                     str(sum(answer_lines(lab, number) for number in lab_exercises(lab))),
+                     time[1] if time else ""])
+    return table(["lab", "you write", "exercises", "lines in the solution", "time"], rows)
+
+
+def needs() -> str:
+    """What a KVM must be able to do for each lab."""
+    rows = [[f"{lab.number}: {lab.title}", ", ".join(KINDS[kind] for kind in lab.needs)]
+            for lab in map(labs.load, labs.NUMBERS)]
+    return table(["lab", "its guests need"], rows)
+
+
+def options() -> str:
+    """vmm --help, as a table."""
+    text = re.search(r'static const char help\[\] =\n(.*?);\n', read("common/vmm/options.c"), re.S)
+    assert text
+    help_text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', text[1])).replace("\\n", "\n")
+    rows: list[list[str]] = []
+    for line in help_text.splitlines():
+        option = re.match(r"  (--[^ ]+(?:, --\w+)?)(?: +(.*))?$", line)
+        if option:
+            rows.append([f"`{option[1]}`", option[2] or ""])
+        elif rows and line.startswith("      ") and not rows[-1][1]:
+            rows[-1][1] = line.strip()
+    rows[-1][1] = rows[-1][1] or "what the VMM can do; which one it is"
+    return table(["option", "what it does"], rows)
+
+
+def defines(pattern: str, head: str, name: str = "common/vmm/abi.h") -> str:
+    """Constants of a header whose names fit, with their comments."""
+    rows = []
+    line = r"^#define (\w+) +(\S+)(?: +/\* (.*?) \*/)?$"
+    for constant, value, comment in re.findall(line, read(name), re.M):
+        if re.fullmatch(pattern, constant):
+            rows.append([f"`{constant}`", value, comment])
+    return table([head, "value", "what it is"], rows)
+
+
+def boot_info() -> str:
+    """struct boot_info with its offsets."""
+    fields = re.findall(r"^    uint32_t (\w+);\s*(?:/\* (.*?) \*/)?$", read("common/vmm/boot_info.h"), re.M)
+    rows = [[str(4 * place), f"`{name}`", comment or "bytes of the archive"]
+            for place, (name, comment) in enumerate(fields)]
+    return table(["offset", "field", "what it is"], rows)
+
+
+def causes() -> str:
+    """The usual causes of a death, as the post-mortem tells them."""
+    text = re.search(r"\} causes\[\] = \{\n(.*?)^\};", read("common/vmm/post_mortem.c"), re.M | re.S)
+    assert text
+    rows = []
+    for reason, interrupted, real, words in re.findall(r"\{(KVM_\w+), (\w+), (\w+),\s*((?:\"[^\"]*\"\s*)+)\}",
+                                                       text[1]):
+        when = "after an interrupt was injected" if interrupted == "true" else \
+            "in real mode" if real == "true" else ""
+        rows.append([f"`{reason}`", when, "".join(re.findall(r'"([^"]*)"', words))])
+    return table(["exit", "when", "usual cause"], rows)
+
+
+def first_comments(pattern: str, prefix: str) -> str:
+    """Files and the sentence that they begin with."""
+    rows = []
+    for path in sorted(ROOT.glob(pattern)):
+        lines = " ".join(line.strip(" */;") for line in path.read_text().splitlines()[:8])
+        match = re.search(rf"{re.escape(path.name.split('.')[0])}\S* - (.*?\.)(\s|$)", lines)
+        rows.append([f"`{prefix}{path.name}`", match[1].rstrip(".") if match else ""])
+    return table(["file", "what it is"], rows)
+
+
+def outcomes() -> str:
+    """What each lab grades, for the rubric."""
+    rows = []
+    for number in labs.NUMBERS:
+        for exercise in lab_exercises(LABS[number]):
+            tests = [test for test in labs.load(number).tests if test.exercise == exercise]
+            rows.append([exercise, "; ".join(test.title for test in tests),
+                         str(sum(test.points for test in tests))])
+    return table(["exercise", "what its tests ask", "points"], rows)
+
+
+def common_mistakes(number: int) -> str:
+    """Common mistakes of a lab, made by the grader's wrong modules."""
+    rows = [[mistake.exercises, mistake.tests, mistake.what] for mistake in mistakes(number)]
+    return table(["exercise", "a test that fails", "the mistake"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "course": course,
+    "needs": needs,
+    "options": options,
+    "statuses": partial(defines, "STATUS_.*", "status"),
+    "calls": partial(defines, "HYPERCALL_PORT|HC_.*|GETCHAR_.*|STRING_PORT", "name"),
+    "vectors": partial(defines, ".*_VECTOR", "vector"),
+    "memory": partial(defines, ".*_OFFSET|TABLES_END|LOAD_.*|.*_BYTES|HIGHER_HALF|VCPUS_MAX", "name"),
+    "selectors": partial(defines, "SELECTOR_.*", "selector"),
+    "entry-bits": partial(defines, "PAGE_(PRESENT|WRITABLE|USER|LARGE)", "bit", "common/vmm/vmm.h"),
+    "boot-info": boot_info,
+    "causes": causes,
+    "guests": partial(first_comments, "guests/*.asm", "guests/"),
+    "vmm-files": partial(first_comments, "common/vmm/*.[ch]", "common/vmm/"),
+    "outcomes": outcomes,
+    **{f"points {number}": partial(points, number) for number in LABS},
+    **{f"mistakes {number}": partial(common_mistakes, number) for number in LABS},
+}
+
+
+def updated(text: str, where: str) -> str:
+    """A handout's text with its tables made anew."""
+    def anew(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise ValueError(f"{where}: there is no table {match[2]!r}; tables are {', '.join(TABLES)}")
+        return match[1] + TABLES[match[2]]() + match[4]
+    if text.count("<!-- table ") != len(_PART.findall(text)):
+        raise ValueError(f"{where}: a table's mark without its <!-- end table -->")
+    return _PART.sub(anew, text)
+
+
+def update(path: Path) -> bool:
+    """Writes a handout's tables anew; whether something changed."""
+    text = path.read_text()
+    new = updated(text, str(path.relative_to(ROOT)))
+    if new != text:
+        path.write_text(new)
+    return new != text
