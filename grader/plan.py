@@ -116,7 +116,8 @@ class Plan:
 
     def boot_kernel(self, *, args: Sequence[str] = (), **keywords: Any) -> Planned:
         """Lab 6's kernel with the learner's scheduler, on the finished VMM."""
-        return self._add((str(self._programs.finished_vmm()), *args, str(self._programs.kernel())), **keywords)
+        vmm, kernel = self._programs.finished_vmm(), self._programs.kernel()
+        return self._add((str(vmm), *args, str(kernel)), **keywords)
 
     def unit(self, source: str, case: str, **keywords: Any) -> Planned:
         """One test case of grader/units/SOURCE.c, linked with the learner's module."""

@@ -174,7 +174,8 @@ def _mentions(name: str) -> Condition:
 # ---------------------------------------------------------------- 6.3 the start state
 
 @lab.test("6.3", "boots to the shell", points=6,
-          hint="paging_enter with the ELF's entry point, a stack in the higher half, BOOT_INFO_OFFSET in EBX.")
+          hint="paging_enter with the ELF's entry point, a stack in the higher half, BOOT_INFO_OFFSET in "
+               "EBX.")
 def shell(plan: Plan) -> None:
     word, a, b = plan.values.word(), plan.values.randint(2, 99), plan.values.randint(2, 99)
     run = _boot_vmm(plan, f"echo {word}", "9", str(a * 36), str(b * 36), args=[SLOW_TICK])
@@ -200,7 +201,8 @@ def _gcd(a: int, b: int) -> int:
 # ---------------------------------------------------------------- 6.4 the context switch
 
 @lab.test("6.4", "enters a new process in ring 3", points=7,
-          hint="The frame's cs, ss and ds are those of ring 3, eip and esp as given; below it is the address of "
+          hint="The frame's cs, ss and ds are those of ring 3, eip and esp as given; below it is the address "
+               "of "
                "trap_return, where the first switch goes on.")
 def ring3(plan: Plan) -> None:
     word = plan.values.word()
@@ -238,7 +240,8 @@ def _round_robin(outcome: Outcome) -> Optional[Mismatch]:
                "stack; also when next is idle or has just been made.")
 def own_memory(plan: Plan) -> None:
     words = [plan.values.word() for _ in range(3)]
-    run = _boot_kernel(plan, "nap 400 &", "nap 200 &", f"echo {words[0]}", "attack write-text", f"echo {words[1]}",
+    run = _boot_kernel(plan, "nap 400 &", "nap 200 &", f"echo {words[0]}", "attack write-text",
+                       f"echo {words[1]}",
                        "attack read-null", "family 5", "nap 600", f"echo {words[2]}")
     run.must(_answers(*(f"\n{word}\n" for word in words)))
     run.must(_shows_all("write to 0x00400000: read-only memory", "read of 0x00000000: no memory is there",
@@ -249,7 +252,8 @@ def own_memory(plan: Plan) -> None:
 # ---------------------------------------------------------------- 6.5 the scheduler
 
 @lab.test("6.5", "lets no process keep the processor", points=6,
-          hint="Each timer interrupt calls schedule: the next ready process after current has its turn, around "
+          hint="Each timer interrupt calls schedule: the next ready process after current has its turn, "
+               "around "
                "the end of the table. Interrupts are on in a program only if its first EFLAGS say so.")
 def preemption(plan: Plan) -> None:
     word = plan.values.word()
@@ -265,7 +269,8 @@ def preemption(plan: Plan) -> None:
 def sleepers(plan: Plan) -> None:
     times = plan.values.sample(range(500, 3501, 500), 4)
     run = _boot_kernel(plan, "naps " + " ".join(map(str, times)))
-    run.must(_answers("\n" + "".join(f"slept {time}\n" for time in sorted(times)) + "all are awake\n" + PROMPT))
+    slept = "".join(f"slept {time}\n" for time in sorted(times))
+    run.must(_answers(f"\n{slept}all are awake\n{PROMPT}"))
     run.exits(0)
 
 
@@ -313,7 +318,8 @@ def pages(plan: Plan) -> None:
 
 
 @lab.test("6.6", "gives orphans to the shell", points=4,
-          hint="process_end makes the shell the parent of all children, and wakes it if one has ended already; "
+          hint="process_end makes the shell the parent of all children, and wakes it if one has ended "
+               "already; "
                "the shell waits for them before it prompts.")
 def orphans(plan: Plan) -> None:
     run = _boot_kernel(plan, "family 1", "nap 1500", "", "ps")
@@ -357,5 +363,6 @@ def _kernel_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.status == STATUS_PANIC,
                 "The kernel panicked: its console names the fault and the functions on the stack.")
     run.symptom(lambda o: o.hung and PROMPT not in o.stdout,
-                "No prompt came: the first process never ran, never came back from its first wait, or was not "
+                "No prompt came: the first process never ran, never came back from its first wait, or was "
+                "not "
                 "woken.")

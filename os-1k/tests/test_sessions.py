@@ -114,7 +114,8 @@ class Sessions(unittest.TestCase):
             "1k> cat welcome.txt\nThis file lies in a ustar archive",
             "1k> cat\ncat: which file? ls lists them\n",
             "1k> cat nowhere\ncat: nowhere: not found\n",
-            "1k> ps\n  PID PARENT STATE      TICKS NAME\n    0      0 ready ", " idle\n    1      0 ready", " shell\n",
+            "1k> ps\n  PID PARENT STATE      TICKS NAME\n    0      0 ready ", " idle\n    1      0 ready",
+            " shell\n",
             " pages free\n1k> ",
             "1k> \n1k> ", "1k>    \n1k> ",
             "1k> 99\nThere is no program or command '99'; help shows the menu.\n",
@@ -162,7 +163,8 @@ class Sessions(unittest.TestCase):
             self.assertIn(f"1k> attack {name}\n{name} came through\n1k> ", text)
         self.assertRegex(text, r"(\d+) of \1 bad pointers refused\n")
         self.check_in_order(text, ["calls -1 -1 -1\n", "names -3 -7 -7\n", "files -3 0 -4\n",
-                                   "places -3 -3\n", "waits -3 -3 -3\n", "13 programs more, then: too many processes\n",
+                                   "places -3 -3\n", "waits -3 -3 -3\n",
+                                   "13 programs more, then: too many processes\n",
                                    "0 left, 0 pages lost\n"])
         free = re.findall(r"^(\d+) pages free$", text, re.M)
         self.assertEqual(free[0], free[-1])
@@ -182,7 +184,8 @@ class Sessions(unittest.TestCase):
         self.assertTrue(text.endswith("Goodbye.\n"), text[-500:])
 
     def test_little_memory(self) -> None:
-        self.assertRegex(self.text("little"), r"\d+ programs more, then: out of memory\n(slept 300\n)*0 left, 0 pages lost\n")
+        self.assertRegex(self.text("little"),
+                         r"\d+ programs more, then: out of memory\n(slept 300\n)*0 left, 0 pages lost\n")
 
     def test_damaged_archives_are_refused_in_words(self) -> None:
         for name, words in REFUSED.items():
@@ -190,7 +193,8 @@ class Sessions(unittest.TestCase):
 
     def test_a_panic_names_functions(self) -> None:
         text = self.text("panic", 62)
-        self.assertRegex(text, r"1K OS panic: page fault \(vector 14, error code \d\)\nin process \d+ \(\w+\)\n"
+        self.assertRegex(text, r"1K OS panic: page fault \(vector 14, error code \d\)\n"
+                         r"in process \d+ \(\w+\)\n"
                                r"eax [0-9a-f]{8}  ebx ")
         self.assertIn("cr2 00000010", text)
         trace = re.findall(r"^  0x[0-9a-f]{8} (\w+)\+\d+$", text, re.M)
@@ -277,7 +281,8 @@ def sessions() -> dict[str, Run]:
     runs = {
         "menu": boot(script("1", "2", "3", "hello", "", "q", "4", "5", "6", "7", "8", "9", "48", "18",
                             "gcd", "x", "4294967296", "4294967295", "0", "0")),
-        "wrong": boot(script("ls", "cat welcome.txt", "cat", "cat nowhere", "ps", "", "   ", "99", "about.txt",
+        "wrong": boot(script("ls", "cat welcome.txt", "cat", "cat nowhere", "ps", "", "   ", "99",
+                             "about.txt",
                              "x" * 500, "a\x01\x02b\x07\x1b[Ac\xff", "&", "counter &", "echo &", "nap 3000",
                              "help", "0")),
         "paste": boot(b"".join(b"echo %s\n" % word.encode() for word in PASTED) + b"0\n"),
