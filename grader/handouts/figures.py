@@ -24,23 +24,24 @@ ABI = constants()
 
 def real_mode_memory() -> Drawing:
     window, count = ABI["WINDOW_BYTES"], ABI["VCPUS_MAX"]
-    picture = Drawing(560, 300, "Physical memory of real-mode guests: four windows of 256 KB")
+    picture = Drawing(580, 306, "Physical memory of real-mode guests: four windows of 256 KB")
     for i in range(count):
         y = 232 - 62 * i
         picture.box(130, y, 220, 62, f"window of vCPU {i}", "guest", below=f"{window // 1024} KB")
         picture.text(120, y + 60, f"0x{window * i:05x}", "mono", "end")
     picture.text(120, 292 - 62 * count + 3, f"0x{window * count:05x}", "mono", "end")
-    picture.line((470, 270), (352, 270))
-    picture.text(380, 252, "first instruction,", "small")
-    picture.text(380, 265, "offset 0", "small")
-    picture.line((470, 236), (352, 236))
-    picture.text(380, 229, "SP of vCPU 0: 0xfff0", "small")
+    stack = 294 - 62 * 0xfff0 / window
+    picture.line((400, stack - 8), (352, stack))
+    picture.text(406, stack - 18, "SP at 0xfff0: 64 KB are", "small")
+    picture.text(406, stack - 4, "what a segment reaches", "small")
+    picture.line((400, 293), (352, 293))
+    picture.text(406, 297, "first instruction: offset 0", "small")
     picture.text(130, 28, "RAM above the windows: nobody's", "small")
     return picture
 
 
 def paging_memory() -> Drawing:
-    picture = Drawing(600, 400, "A paging guest's part of physical memory, from its start up")
+    picture = Drawing(680, 400, "A paging guest's part of physical memory, from its start up")
     parts = [(0, "unused", "free"), (ABI["GDT_OFFSET"], "GDT, 6 descriptors", "vmm"),
              (ABI["TSS_OFFSET"], "TSS, 104 bytes", "vmm"), (ABI["DIRECTORY_OFFSET"], "page directory", "vmm"),
              (ABI["TABLES_OFFSET"], "page tables, as needed", "vmm"),
@@ -53,9 +54,9 @@ def paging_memory() -> Drawing:
         picture.text(120, y + 42, f"0x{address:06x}", "mono", "end")
     picture.text(120, 34, f"0x{ABI['SLOT_BYTES']:06x}", "mono", "end")
     picture.text(410, 34, "end of the slot, with several guests", "small")
-    picture.line((412, 256), (412, 382), arrow=False)
-    picture.text(420, 312, "written by the VMM", "small")
-    picture.text(420, 328, "before the start", "small")
+    picture.line((412, 120), (412, 340), arrow=False)
+    picture.text(420, 226, "written by the VMM", "small")
+    picture.text(420, 242, "before the start", "small")
     return picture
 
 
@@ -78,7 +79,7 @@ def exit_loop() -> Drawing:
     picture.line((490, 218), (420, 218))
     picture.box(260, 200, 160, 36, "can I answer it?")
     picture.line((340, 200), (340, 156))
-    picture.text(347, 183, "yes: you never see it", "small")
+    picture.text(347, 183, "yes: unseen", "small")
     picture.line((260, 218), (190, 218))
     picture.text(225, 212, "no", "small", "middle")
     picture.box(30, 200, 160, 36, "exit_reason?", words="mono")
@@ -91,10 +92,10 @@ def exit_loop() -> Drawing:
 
 
 def interrupt_life() -> Drawing:
-    picture = Drawing(760, 420, "The life of a timer interrupt: raised by the devices' thread, injected by "
+    picture = Drawing(850, 420, "The life of a timer interrupt: raised by the devices' thread, injected by "
                       "the vCPU's own thread when the window opens")
-    lanes = ((95, "devices' thread", "vmm"), (290, "vCPU's thread", "vmm"), (480, "KVM", "kvm"),
-             (665, "guest", "guest"))
+    lanes = ((97, "devices' thread", "vmm"), (305, "vCPU's thread", "vmm"), (550, "KVM", "kvm"),
+             (750, "guest", "guest"))
     for x, label, kind in lanes:
         picture.box(x - 80, 10, 160, 30, label, kind)
         picture.line((x, 40), (x, 410), arrow=False, dash=True)
@@ -177,7 +178,7 @@ def page_walk() -> Drawing:
     picture.line((190, 257), (244, 257), (244, 172), (318, 172))
     picture.line((440, 257), (494, 257), (494, 172), (568, 172))
     picture.text(20, 130, "CR3 = 00002000", "mono")
-    picture.line((40, 136), (40, 150), (60, 172))
+    picture.line((26, 136), (26, 189), (50, 189))
     picture.text(20, 366, "An entry: 31 ... 12 is the frame, the physical address of the next table or of "
                  "the page.", "small")
     picture.text(20, 386, "Bit 0 P present · bit 1 R/W writable · bit 2 U/S user · bit 7 PS: this "
@@ -220,7 +221,7 @@ def context_switch() -> Drawing:
             ("calls of C functions", "free", "trap, schedule"), ("ebp", "vmm", "context_switch"),
             ("address to go on at", "vmm", "")]
     for x, title in ((60, "process A, stops"), (440, "process B, goes on")):
-        picture.text(x + 110, 24, title, "strong", "middle")
+        picture.text(x + 110, 14, title, "strong", "middle")
         for i, (label, kind, _) in enumerate(rows):
             picture.box(x, 40 + 44 * i, 220, 44, label, kind)
         picture.box(x, 40 + 44 * len(rows), 220, 40, "free", "none")
@@ -243,7 +244,7 @@ def lost_kick() -> Drawing:
         picture.box(x + 180, 36, 160, 28, "another thread", "vmm")
         picture.line((x + 80, 64), (x + 80, 290), arrow=False, dash=True)
         picture.line((x + 260, 64), (x + 260, 290), arrow=False, dash=True)
-        picture.box(x + 5, 80, 150, 26, "stop_signal == 0: go on")
+        picture.box(x + 5, 80, 150, 26, "stop_signal is 0")
         picture.box(x + 185, 115, 150, 26, "stop_signal = 2")
         if safe:
             picture.box(x + 185, 149, 150, 26, "immediate_exit = 1", "kvm")
