@@ -1,7 +1,7 @@
 """Lab 4, interrupts: the timer, injection, the kick, HLT, the keyboard, the terminal.
 
 No test depends on the machine's speed: guests count and compare, they don't measure. Where time is looked
-at, it is a lower bound, or processor time in proportion to a long sleep.
+at, it is a lower bound.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ def preserve(plan: Plan) -> None:
 def no_handler(plan: Plan) -> None:
     run = plan.boot(plan.guest("no-handler"), hold_stdin=True)
     run.exits(STATUS_DIED)
-    run.says("no handler", what="that the guest has no handler for the interrupt")
+    run.says("interrupt came and the guest has no handler",
+             what="that an interrupt came and the guest has no handler for it")
     _symptoms(run)
 
 
@@ -232,6 +233,7 @@ def missed_ticks(plan: Plan) -> None:
           hint="A halted vCPU's thread must sleep in pthread_cond_wait, and the devices' thread in poll: "
                "timer_expired must read the timer, or poll returns at once, again and again.")
 def idle(plan: Plan) -> None:
+    plan.unit("interrupts", "halt_sleeps")
     _idle(plan, hold_stdin=True, keys=0)
 
 
@@ -364,7 +366,7 @@ def session(plan: Plan) -> None:
 # ---------------------------------------------------------------- conditions of this lab
 
 def _idle(plan: Plan, hold_stdin: bool, keys: int) -> None:
-    """Three long ticks: the guest sleeps for three seconds, and so must the VMM."""
+    """Three long ticks: the guest sleeps for three seconds and counts what wakes it."""
     number, ticks_waited = plan.values.number(20), 3
     run = plan.boot(plan.guest("idle", TICKS=ticks_waited, FIRST=number), args=[LONG_TICK],
                     hold_stdin=hold_stdin)
@@ -373,17 +375,12 @@ def _idle(plan: Plan, hold_stdin: bool, keys: int) -> None:
                hint=f"The input {'has not ended' if hold_stdin else 'ends at once'}: the guest counts its "
                     f"keyboard interrupts, and {keys} would be right.")
 
-    def sleeps(outcome: Outcome) -> Optional[Mismatch]:
+    def not_early(outcome: Outcome) -> Optional[Mismatch]:
         if outcome.result.wall < ticks_waited - 0.5:
             return Mismatch(f"{ticks_waited} ticks of a second each came within {outcome.result.wall:.1f} s: "
                             "was the timer read?")
-        if outcome.result.cpu > ticks_waited / 3:
-            return Mismatch(f"the guest slept for {ticks_waited} s, and the VMM used "
-                            f"{outcome.result.cpu:.1f} s of processor time")
         return None
-    run.must(sleeps, hint="" if hold_stdin else
-             "Once the input has ended, poll tells of it again and again: do not ask any more "
-             "(input_ended), and let the devices' thread sleep.")
+    run.must(not_early)
     _symptoms(run)
 
 

@@ -454,6 +454,34 @@ START_TEST(halt_wakes)
 }
 END_TEST
 
+#define ASLEEP_MS  500
+#define SLEEPER_MS 25 /* who sleeps uses far less; who goes round, even on a loaded machine, more  \
+                       */
+
+static double processor_ms(clockid_t clock)
+{
+    struct timespec used;
+
+    clock_gettime(clock, &used);
+    return milliseconds(&used);
+}
+
+START_TEST(halt_sleeps)
+{
+    clockid_t clock;
+
+    start_halted();
+    ck_assert_int_eq(pthread_getcpuclockid(vmm.vcpus[0].thread, &clock), 0);
+    double before = processor_ms(clock);
+    sleep_ms(ASLEEP_MS);
+    double used = processor_ms(clock) - before;
+    ck_assert_msg(used < SLEEPER_MS,
+                  "a vCPU that was halted for %d ms used %.0f ms of processor time: it must sleep, "
+                  "in pthread_cond_wait, not go round",
+                  ASLEEP_MS, used);
+}
+END_TEST
+
 START_TEST(halt_stops)
 {
     start_halted();
@@ -774,6 +802,7 @@ int main(void)
     unit_add(suite, "halt_ends", halt_ends);
     unit_add(suite, "halt_pending", halt_pending);
     unit_add(suite, "halt_wakes", halt_wakes);
+    unit_add(suite, "halt_sleeps", halt_sleeps);
     unit_add(suite, "halt_stops", halt_stops);
     unit_add(suite, "halt_never_missed", halt_never_missed);
     unit_add(suite, "ring", ring_of_bytes);
