@@ -273,7 +273,8 @@ $(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
 	@$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
 
 $(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(filter-out $(OUT)/main.o,$(OBJECTS))
-	@$(CC) $(VMM_FLAGS) $^ -o $@.new $$(pkg-config --libs check) && mv $@.new $@
+	@$(CC) $(VMM_FLAGS) -Wl,--wrap=stage_before_entry $^ -o $@.new $$(pkg-config --libs check) && \
+	    mv $@.new $@
 endif
 
 # ------------------------------------------------------------------ the guests

@@ -90,7 +90,7 @@ def vcpu_failures(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 1.4 the real-mode state
 
-@lab.test("1.4", "works out the real-mode state", points=9,
+@lab.test("1.4", "works out the real-mode state", points=8,
           hint="All six segment registers: base as given, selector base >> 4, the rest as after reset. RIP "
                "0, RFLAGS 2 (bit 1 is always 1), RSP near the end of 64 KB.")
 def state(plan: Plan) -> None:
@@ -117,7 +117,7 @@ def segments(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 1.5 the run loop
 
-@lab.test("1.5", "runs a guest to its HLT", points=5,
+@lab.test("1.5", "runs a guest to its HLT", points=4,
           hint="KVM_EXIT_HLT ends the vCPU with status 0: vcpu_end(vcpu, 0). What the guest worked out is in "
                "its final registers.")
 def hlt(plan: Plan) -> None:
@@ -142,6 +142,13 @@ def interrupted(plan: Plan) -> None:
         lambda o: o.result.status == 0,
         "EINTR is the one error of KVM_RUN to go on after. Any other must be told: vcpu_die with "
         "strerror(errno).")
+
+
+@lab.test("1.5", "asks the stage before each entry", points=3,
+          hint="stage_before_entry comes before every KVM_RUN, also after EINTR: later labs stop a vCPU and "
+               "inject interrupts there. Enter the guest only if it answers STEP_RUN.")
+def before_entry(plan: Plan) -> None:
+    plan.unit("vm", "before_entry")
 
 
 @lab.test("1.5", "tells why the entry failed", points=3,
@@ -196,7 +203,7 @@ def deaths(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 1.6 tear down
 
-@lab.test("1.6", "gives everything back", points=6,
+@lab.test("1.6", "gives everything back", points=5,
           hint="vcpu_destroy: munmap kvm_run, close the vCPU. vm_destroy: munmap the RAM, close VM and "
                "/dev/kvm.")
 def given_back(plan: Plan) -> None:

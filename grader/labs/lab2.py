@@ -101,7 +101,7 @@ def registers(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 2.3 GETCHAR
 
-@lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=12,
+@lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=10,
           hint="GETCHAR has two steps: the OUT only notes that it was called, the IN that follows takes the "
                "character and hands it over with io_answer.")
 def getchar(plan: Plan) -> None:
@@ -196,6 +196,13 @@ def write(plan: Plan) -> None:
         run.symptom(lambda o: o.said("not in RAM"),
                     "16-bit code means SI and CX: what the upper halves of ESI and ECX hold does not count.")
         _common_symptoms(run)
+
+
+@lab.test("2.4", "refuses a WRITE that reaches out of RAM", points=2,
+          hint="Before a part is printed: is all of it below ram_bytes? If not, vcpu_die; or a guest reads "
+               "the VMM's memory.")
+def write_outside(plan: Plan) -> None:
+    plan.unit("hypercall", "write_outside")
 
 
 # ---------------------------------------------------------------- 2.5 what is unknown

@@ -202,7 +202,7 @@ def colour(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 3.4 the stop
 
-@lab.test("3.4", "stops an endless loop on SIGINT and SIGTERM", points=7,
+@lab.test("3.4", "stops an endless loop on SIGINT and SIGTERM", points=5,
           hint="The main thread waits for the signal, sets stop_signal and kicks every vCPU; "
                "vcpu_check_stop ends it with STATUS_SIGNAL + the signal.")
 def stop(plan: Plan) -> None:
@@ -214,7 +214,7 @@ def stop(plan: Plan) -> None:
         _stop_symptoms(run)
 
 
-@lab.test("3.4", "loses no kick", points=5,
+@lab.test("3.4", "loses no kick", points=4,
           hint="A signal that comes just before KVM_RUN interrupts nothing. Set immediate_exit in kvm_run "
                "before the signal: KVM_RUN looks at it when it starts.")
 def kick(plan: Plan) -> None:
@@ -224,6 +224,19 @@ def kick(plan: Plan) -> None:
                  "entered KVM_RUN, and it is there for ever. vcpu_kick must set run->immediate_exit before "
                  "it sends the signal; vcpu_check_stop must clear it before it looks at stop_signal, not "
                  "after.")
+
+
+@lab.test("3.4", "sets the flag before the kick", points=2,
+          hint="stop_signal first, then the kicks: a vCPU that was kicked looks at the flag once, and enters "
+               "the guest again if it is not set yet.")
+def stop_order(plan: Plan) -> None:
+    plan.unit("vcpus", "stop_order")
+
+
+@lab.test("3.4", "takes a kick back", points=1,
+          hint="vcpu_check_stop clears run->immediate_exit: while it is 1, KVM_RUN returns at once.")
+def kick_taken_back(plan: Plan) -> None:
+    plan.unit("vcpus", "kick_taken_back")
 
 
 @lab.test("3.4", "stops when only some guests are left", points=3,

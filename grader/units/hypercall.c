@@ -105,11 +105,10 @@ START_TEST(registers)
 END_TEST
 
 /* hypercall_io on the exit in `page`; what it printed is in `said`. */
-static enum step run_hypercall(struct vm *vm, struct vcpu *vcpu)
+static enum step run_hypercall(struct vcpu *vcpu)
 {
     const int real_stdout = dup(STDOUT_FILENO);
 
-    start_created(vm, vcpu);
     vcpu->run = &page.run;
     fflush(stdout);
     dup2(listen_fd, STDOUT_FILENO);
@@ -130,13 +129,41 @@ START_TEST(string_count)
 
     for (uint32_t i = 0; i < count; i++)
         data[i] = (uint8_t)('a' + data[i] % 26);
-    enum step step = run_hypercall(&vm, &vcpu);
+    start_created(&vm, &vcpu);
+    enum step step = run_hypercall(&vcpu);
     ck_assert_msg(step == STEP_RUN, "after a string the vCPU does not run on");
     ck_assert_msg(strlen(said) == count,
                   "one exit had io.count = %u characters for STRING_PORT, and %zu were printed",
                   count, strlen(said));
     ck_assert_msg(memcmp(said, data, count) == 0,
                   "the characters printed are not those of the exit, one after the other");
+}
+END_TEST
+
+START_TEST(write_outside)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    struct kvm_sregs sregs;
+    struct kvm_regs regs;
+    const uint32_t inside = 1 + unit_random() % 100, outside = 1 + unit_random() % 100;
+
+    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_WRITE;
+    start_created(&vm, &vcpu);
+    kernel(vcpu.fd, KVM_GET_SREGS, &sregs);
+    kernel(vcpu.fd, KVM_GET_REGS, &regs);
+    sregs.ds.base = vm.ram_bytes - 0x1000;
+    sregs.ds.selector = (uint16_t)(sregs.ds.base >> 4);
+    regs.rsi = 0x1000 - inside;
+    regs.rcx = inside + outside;
+    kernel(vcpu.fd, KVM_SET_SREGS, &sregs);
+    kernel(vcpu.fd, KVM_SET_REGS, &regs);
+    enum step step = run_hypercall(&vcpu);
+    ck_assert_msg(
+        step == STEP_END && vcpu.status == STATUS_DIED,
+        "a WRITE of %u bytes began %u bytes before the end of RAM, and the guest went on: "
+        "what lies behind is the VMM's own memory",
+        inside + outside, inside);
 }
 END_TEST
 
@@ -149,5 +176,6 @@ int main(void)
     unit_add(suite, "answers", answers);
     unit_add(suite, "registers", registers);
     unit_add(suite, "string_count", string_count);
+    unit_add(suite, "write_outside", write_outside);
     return unit_main(suite);
 }

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE /* fopencookie */
 #include "unit.h"
 
+#include <dlfcn.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 
@@ -164,6 +166,72 @@ START_TEST(kick)
 }
 END_TEST
 
+static uint8_t halt[] = {0xf4};
+
+#define TURNS_MAX 50 /* of a vCPU that a kick made leave once */
+
+/* A kick without a reason to stop; then the guest runs to its HLT. */
+static int kick_for_nothing(struct kvm_run *run, unsigned turn)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    if (turn == 0)
+        vcpu_kick(vcpu);
+    if (turn < TURNS_MAX)
+        return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+    vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+    return 0;
+}
+
+START_TEST(kick_taken_back)
+{
+    vmm.options.ram_bytes = 1 << 20;
+    vmm.guest_count = 1;
+    vmm.guests[0] = (struct guest){"halt", GUEST_REAL, halt, sizeof halt};
+    falsified.run = kick_for_nothing;
+    int status = vcpus_run(&vmm);
+    ck_assert_msg(
+        run_turns < TURNS_MAX,
+        "one kick, and from then on KVM_RUN returns at once for ever: vcpu_check_stop must "
+        "clear run->immediate_exit");
+    ck_assert_msg(status == 0, "a vCPU that was kicked and then halted gives status %d", status);
+}
+END_TEST
+
+static bool slow_kick;
+
+/* The kick's signal; then, if asked for, a moment in which the vCPU can look at what was set. */
+int pthread_kill(pthread_t thread, int signal)
+{
+    int (*real)(pthread_t, int) = (int (*)(pthread_t, int))dlsym(RTLD_NEXT, "pthread_kill");
+    int result = real(thread, signal);
+
+    if (slow_kick)
+        poll(NULL, 0, 300);
+    return result;
+}
+
+/* A person ends the VMM while the guest runs. */
+static int stopped_by_signal(struct kvm_run *run, unsigned turn)
+{
+    if (turn == 0)
+        kill(getpid(), SIGTERM);
+    return kernel(vmm.vcpus[0].fd, KVM_RUN, NULL) < 0 ? errno : 0;
+}
+
+START_TEST(stop_order)
+{
+    vmm.options.ram_bytes = 1 << 20;
+    vmm.guest_count = 1;
+    vmm.guests[0] = (struct guest){"endless", GUEST_REAL, endless, sizeof endless};
+    falsified.run = stopped_by_signal;
+    slow_kick = true;
+    int status = vcpus_run(&vmm);
+    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
+                  status, STATUS_SIGNAL + SIGTERM);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("vcpus");
@@ -172,5 +240,7 @@ int main(void)
     unit_add(suite, "prepare", prepare);
     unit_add(suite, "lines", lines);
     unit_add(suite, "kick", kick);
+    unit_add(suite, "kick_taken_back", kick_taken_back);
+    unit_add(suite, "stop_order", stop_order);
     return unit_main(suite);
 }

@@ -424,6 +424,29 @@ START_TEST(interrupted)
 }
 END_TEST
 
+START_TEST(before_entry)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    run_scripted(&vcpu, run_interrupted);
+    ck_assert_msg(entries_asked >= run_turns,
+                  "KVM_RUN was called %u times, and stage_before_entry, which later labs need "
+                  "before each of them, %u times",
+                  run_turns, entries_asked);
+    start_created(&vm, &vcpu);
+    entries_asked = run_turns = 0;
+    last_entry = 2;
+    int status = run_scripted(&vcpu, run_interrupted);
+    ck_assert_msg(run_turns == 1,
+                  "stage_before_entry answered STEP_END, and KVM_RUN was called all the same");
+    ck_assert_msg(status == STATUS_GUEST_MAX,
+                  "stage_before_entry ended the vCPU with status %d, and vcpu_run returned %d",
+                  STATUS_GUEST_MAX, status);
+}
+END_TEST
+
 static int run_fault(struct kvm_run *run, unsigned turn)
 {
     if (turn > 0)
@@ -580,6 +603,7 @@ int main(void)
     unit_add(suite, "state_set", state_set);
     unit_add(suite, "hlt", hlt);
     unit_add(suite, "interrupted", interrupted);
+    unit_add(suite, "before_entry", before_entry);
     unit_add(suite, "run_error", run_error);
     unit_add(suite, "fail_entry", fail_entry);
     unit_add(suite, "internal_error", internal_error);
