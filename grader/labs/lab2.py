@@ -271,12 +271,21 @@ def _getchar_symptoms(run: Planned) -> None:
         expected = len(run.run.stdin)
         return bool(expected) and outcome.stdout != "" and len(outcome.stdout) <= expected // 2 + 1
 
+    def cut(outcome: Outcome) -> bool:
+        return max(run.run.stdin, default=0) < 128 and any(c >= "\xf0" for c in outcome.stdout)
+
+    run.symptom(cut,
+                "The guest takes 'nothing yet' for character 255: GETCHAR_NOTHING is -1, in all bits of the "
+                "operand. Cut to 8 bits it is a character.")
     run.symptom(lambda o: o.hung and o.stdout == "",
                 "The guest never gets a character. Is the answer written into the data of the IN? At the OUT "
                 "there is nothing to answer: the guest reads it with the IN that follows.")
     run.symptom(lambda o: o.result.ending in (Ending.WALL, Ending.OUTPUT),
                 "The guest gets characters that nobody typed. At the OUT there is nothing to answer: the "
                 "guest reads with the IN that follows, and that exit's data must hold the character.")
+    run.symptom(lambda o: o.hung,
+                "The guest waits for the end of its input, which is never told: after the last character "
+                "stage.getchar answers GETCHAR_END, -2, and so must the IN.")
     run.symptom(ate_half,
                 "About half of the characters got lost: one is taken at the OUT, and another at the IN. "
                 "Only the IN may take one.")

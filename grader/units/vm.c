@@ -169,6 +169,9 @@ START_TEST(vm_failures)
         ck_assert_msg(status == STATUS_NO_KVM,
                       "%s failed, and vm_create returned %d instead of STATUS_NO_KVM (%d)",
                       failures[i].name, status, STATUS_NO_KVM);
+        ck_assert_msg(
+            vm.ram != MAP_FAILED,
+            "mmap failed, which it tells by MAP_FAILED and not by NULL, and vm->ram is set");
     }
 }
 END_TEST
