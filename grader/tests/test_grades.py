@@ -4,6 +4,7 @@ skeleton has none."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import unittest
@@ -17,9 +18,13 @@ FULL_SCORE, LESS, CANNOT_GRADE = 0, 1, 3  # exit statuses of `grader grade`
 
 
 class Grades(unittest.TestCase):
+    def folder(self, lab: int, name: str) -> Path:
+        """Where the results of a grading lie."""
+        return BUILD / "tests" / "grades" / f"lab{lab}-{name}"
+
     def grade(self, lab: int, name: str, *options: str) -> tuple[int, float, str]:
         """Grades a lab: exit status, score, and what was printed."""
-        results = BUILD / "tests" / "grades" / f"lab{lab}-{name}"
+        results = self.folder(lab, name)
         command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab), "--results", str(results),
                    *options]
         done = subprocess.run(command, cwd=ROOT, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -48,9 +53,8 @@ class Grades(unittest.TestCase):
     def test_solutions_with_thread_sanitizer(self) -> None:
         self.full_score("thread", "--sanitize", "thread", first=3)
 
-    def fresh_skeleton(self, lab: int) -> Path:
-        """The skeleton of a lab's module, whatever stands in labs/."""
-        solution = LABS[lab].solution_files()[0]
+    def fresh_skeleton(self, solution: Path) -> Path:
+        """The skeleton of a module, whatever stands in labs/."""
         module = BUILD / "tests" / "skeletons" / solution.name
         module.parent.mkdir(parents=True, exist_ok=True)
         module.write_text(skeleton(solution.read_text(), solution.name))
@@ -58,10 +62,16 @@ class Grades(unittest.TestCase):
 
     def test_skeletons_have_no_points_and_name_their_first_exercise(self) -> None:
         for lab in labs.NUMBERS:
-            with self.subTest(lab=lab):
-                status, score, said = self.grade(lab, "skeleton", "--module", str(self.fresh_skeleton(lab)))
-                self.assertEqual((status, score), (LESS, 0), said)
-                self.assertIn(f"Next: exercise {lab}.1 ", said)
+            for solution in LABS[lab].solution_files():
+                exercises = re.findall(r"/\* answer (\d\.\d) \*/", solution.read_text())
+                with self.subTest(module=solution.name):
+                    name = f"skeleton-{solution.stem}"
+                    status, _, said = self.grade(lab, name, "--module", str(self.fresh_skeleton(solution)))
+                    results = json.loads((self.folder(lab, name) / "results.json").read_text())
+                    points = {test["name"]: test["score"] for test in results["tests"]
+                              if test["number"] in exercises and test["score"]}
+                    self.assertEqual((status, points), (LESS, {}), said)
+                    self.assertIn(f"Next: exercise {min(exercises)} ", said)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,9 @@ static const char *load_cut(size_t bytes, size_t memory_bytes)
     memcpy(copy, &file, bytes);
     memset(memory, FILL, MEMORY_BYTES);
     entry = end = 0;
-    return elf_load(copy, bytes, memory, memory_bytes, &entry, &end);
+    const char *wrong = elf_load(copy, bytes, memory, memory_bytes, &entry, &end);
+    free(copy);
+    return wrong;
 }
 
 static const char *load(void)
