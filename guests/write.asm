@@ -17,21 +17,8 @@ org 0
 %define GARBAGE 0           ; in the upper halves of ESI and ECX: 16-bit code means SI and CX
 %endif
 
-    cld
     mov di, TEXT_OFFSET
-    mov cx, LENGTH
-    mov si, SEED
-fill:
-    mov ax, si
-    shr ax, 8
-    mov bl, 26
-    div bl                  ; AH = AX mod 26
-    mov al, ah
-    add al, 'a'
-    stosb
-    imul si, si, 25173
-    add si, 13849
-    loop fill
+    call fill_letters
 
     mov esi, GARBAGE << 16 | TEXT_OFFSET
     mov ecx, GARBAGE << 16 | LENGTH
@@ -48,3 +35,5 @@ fill:
     mov bl, 0
     mov al, HC_EXIT
     out dx, al
+
+%include "letters.inc"
