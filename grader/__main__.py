@@ -49,6 +49,7 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     command.add_argument("--cc", default=told("CC", ""), help="the compiler")
     command.add_argument("--results", type=Path, help="folder of results; build/grade/labN without it")
     command.add_argument("--sealed", action="store_true", help="guests whose files tell nothing")
+    command.add_argument("--live", action="store_true", help="write results.json after each test")
     command.add_argument("--jobs", type=int, default=0, help="runs at a time")
     command.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")
 
@@ -78,7 +79,7 @@ def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) 
     """Grades and reports one lab after the other; the exit status."""
     choice = Choice(parsed.seed, parsed.test, parsed.solution, parsed.source, parsed.module,
                     parsed.sanitize, parsed.cc, parsed.backend, parsed.results,
-                    parsed.sealed, parsed.jobs)
+                    parsed.sealed, parsed.live, parsed.jobs)
     reports: list[Report] = []
     for lab in chosen:
         if not lab.select(choice.wanted):

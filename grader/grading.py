@@ -6,12 +6,15 @@ import os
 import re
 import shutil
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Optional, Union
 
 from grader.backends import Backend
+from grader.backends.base import OnResult
 from grader.build import BuildError, build_os, build_unit, build_vmm
 from grader.course import BUILD, LABS, ROOT
 from grader.framework import Lab, Test
@@ -46,6 +49,7 @@ class Choice:
     backend: str = "auto"
     folder: Optional[Path] = None    # for results; else build/grade/labN
     sealed: bool = False             # guests' files tell nothing: see grader.seal
+    live: bool = False               # results.json is written anew after each test
     jobs: int = 0                    # runs at a time; 0: as many as there are processors, up to JOBS_MAX
 
     def command(self, lab: int, wanted: str) -> str:
@@ -165,9 +169,11 @@ def results_folder(lab: Lab, choice: Choice) -> Path:
     return choice.folder or BUILD / "grade" / f"lab{lab.number}{other}"
 
 
-def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = None) -> Report:
+def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = None,
+          on_test: Optional[Callable[[Report], None]] = None) -> Report:
     """Grades the chosen tests. `pick` finds the back end for what they need; `programs`, if given, takes the
-    place of what would be built. Raises CannotGrade."""
+    place of what would be built; `on_test` is told after each test what is known by then.
+    Raises CannotGrade."""
     start = time.monotonic()
     tests = lab.select(choice.wanted)
     report = Report(lab, choice, results_folder(lab, choice))
@@ -177,12 +183,33 @@ def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = N
     if not report.build_error:
         backend = pick(sorted({*lab.needs, *(need for test in tests for need in test.needs)}))
         runs = [planned.run for plan in plans for planned in plan.planned]
-        results = run_patiently(backend, runs, choice.jobs)
+        telling = _telling(report, plans, on_test) if on_test else None
+        results = run_patiently(backend, runs, choice.jobs, telling)
         for plan in plans:
             mine, results = results[:len(plan.planned)], results[len(plan.planned):]
             report.graded.append(Graded(judge(plan.test, plan.planned, mine), plan.planned, mine))
     report.seconds = time.monotonic() - start
     return report
+
+
+def _telling(report: Report, plans: Sequence[Plan], on_test: Callable[[Report], None]) -> OnResult:
+    """What to call with each run's result, so that `on_test` hears of each test that is complete by it."""
+    results: dict[int, Result] = {}
+    first = list(accumulate((len(plan.planned) for plan in plans), initial=0))
+
+    def so_far(plan: Plan, start: int) -> Graded:
+        mine = [results[place] for place in range(start, start + len(plan.planned)) if place in results]
+        if len(mine) < len(plan.planned):
+            return Graded(Verdict(plan.test, Kind.FAILED, mismatch=Mismatch("there was no time to run it")))
+        return Graded(judge(plan.test, plan.planned, mine), plan.planned, mine)
+
+    def take(place: int, result: Result) -> None:
+        results[place] = result
+        plan = bisect_right(first, place) - 1
+        if all(other in results for other in range(first[plan], first[plan + 1])):
+            on_test(replace(report, graded=[so_far(*pair) for pair in zip(plans, first)]))
+
+    return take
 
 
 def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Plan]:
@@ -206,11 +233,12 @@ def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Pla
     return plans
 
 
-def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0) -> list[Result]:
+def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
+                  on_result: Optional[OnResult] = None) -> list[Result]:
     """Runs them all. What hung on a loaded machine is run again, by itself and with more time: it may only
     have been starved. Where that helps no one twice, the rest is taken to hang, too."""
     processors = os.cpu_count() or 1
-    results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors)))
+    results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors), on_result=on_result))
     hung = [place for place, result in enumerate(results) if result.ending in _HUNG]
     in_vain = 0
     for place in hung:

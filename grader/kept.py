@@ -10,7 +10,7 @@ from grader import progress
 from grader.framework import Lab
 from grader.grading import Choice, Pick, Report, grade, results_folder
 from grader.helpers import locked
-from grader.report_files import write_files
+from grader.report_files import write_files, write_results
 from grader.report_text import save
 
 
@@ -18,7 +18,7 @@ def grade_and_keep(lab: Lab, choice: Choice, pick: Pick) -> Report:
     """Grades the chosen tests. Raises CannotGrade."""
     folder = results_folder(lab, choice)
     with locked(folder.with_name(f".{folder.name}.lock")):
-        report = grade(lab, choice, pick)
+        report = grade(lab, choice, pick, on_test=write_results if choice.live else None)
         save(report)
         progress.record(report)
         if not report.filtered and not report.cannot:

@@ -17,9 +17,16 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd]")
 
 def write_files(report: Report) -> None:
     """results.json and junit.xml into the report's folder."""
-    report.folder.mkdir(parents=True, exist_ok=True)
-    (report.folder / "results.json").write_text(json.dumps(gradescope(report), indent=2) + "\n")
+    write_results(report)
     (report.folder / "junit.xml").write_text(junit(report))
+
+
+def write_results(report: Report) -> None:
+    """results.json alone, whole at any moment."""
+    report.folder.mkdir(parents=True, exist_ok=True)
+    partial = report.folder / "results.json.partial"
+    partial.write_text(json.dumps(gradescope(report), indent=2) + "\n")
+    partial.replace(report.folder / "results.json")
 
 
 def gradescope(report: Report) -> dict[str, object]:

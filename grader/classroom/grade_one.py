@@ -34,6 +34,8 @@ class Settings:
     lab: Lab
     seed: int
     reports: Path        # a folder a hand-in goes here
+    jail: bool = True    # for the compiler; only a container that is thrown away can do without
+    results: Path | None = None      # where the grader writes results.json after each test
 
     def folder(self, submission: Submission) -> Path:
         return self.reports / folder_name(submission.name)
@@ -114,7 +116,7 @@ def _graded(settings: Settings, submission: Submission, hand_in: HandIn, tree: T
             processes: Processes) -> Record:
     key, report = settings.key(hand_in.files), settings.folder(submission) / "report.txt"
     try:
-        tree.put({name: compile_file(settings.lab.number, name, content)
+        tree.put({name: compile_file(settings.lab.number, name, content, settings.jail)
                   for name, content in hand_in.files.items()})
     except CompileError as error:
         report.write_text(f"It does not compile, so no test could pass:\n\n{error}\n")
@@ -125,10 +127,11 @@ def _graded(settings: Settings, submission: Submission, hand_in: HandIn, tree: T
     except CannotGrade as error:
         report.write_text(f"{error}\n")
         return Record(submission.name, key, MACHINE, error.reason, kit=hand_in.kit)
-    results = tree.folder / "results"
+    results = settings.results or tree.folder / "results"
     (results / "results.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "grader", "grade", "--lab", str(settings.lab.number), "--backend", "vm",
                "--sealed", "--jobs", "1", "--seed", str(settings.seed), "--results", str(results)]
+    command += ["--live"] if settings.results else []
     status = processes.run(command, tree.folder, report)
     if status not in (FULL_SCORE, LESS):
         return Record(submission.name, key, MACHINE, _last_words(report, status), kit=hand_in.kit)

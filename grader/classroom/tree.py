@@ -44,7 +44,7 @@ class Tree:
         for path in (built / f"lab{self._lab.number}.o", built / "vmm", *programs):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "build" / "grade", ignore_errors=True)
-        for path in (self.folder / "build").glob("os-1k*/kernel/sched.o"):
+        for path in (self.folder / "build").rglob("kernel/sched.o"):
             path.unlink()
 
     def remove(self) -> None:
