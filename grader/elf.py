@@ -64,7 +64,7 @@ class Elf:
             self.symbols = [symbol for section in self.sections
                             if section.kind in (SYMBOL_TABLE, DYNAMIC_SYMBOLS)
                             for symbol in self._read_symbols(section)]
-        except (struct.error, IndexError, ValueError) as error:
+        except (struct.error, IndexError, ValueError, OverflowError) as error:
             raise NotElf(f"{path} is a broken ELF file: {error}") from error
 
     def _read_sections(self) -> list[Section]:

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Runs the command line given as argument where it finds /usr, what came by standard input as a tar file, and
 # an empty /tmp: no other file of this machine. The file module.o that it makes there is the result.
 # It is the text of `unshare --user --map-root-user --mount sh -ec TEXT jail COMMAND`.

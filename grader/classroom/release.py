@@ -87,8 +87,8 @@ def _execute(command: list[str]) -> None:
         raise SystemExit(f"{shlex.join(command)} failed:\n{done.stdout}")
 
 
-def pack(folder: Path, tarball: Path) -> None:
-    """A tarball of `folder` that depends on nothing but the files' names, content and rights."""
+def pack_plain(folder: Path) -> bytes:
+    """A tar of `folder` that depends on nothing but the files' names, content and rights."""
     def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
         entry.uid = entry.gid = 0
         entry.uname = entry.gname = ""
@@ -99,7 +99,7 @@ def pack(folder: Path, tarball: Path) -> None:
     unpacked = io.BytesIO()
     with tarfile.open(fileobj=unpacked, mode="w") as archive:
         archive.add(folder, folder.name, filter=plain)
-    tarball.write_bytes(gzip.compress(unpacked.getvalue(), mtime=0))
+    return unpacked.getvalue()
 
 
 def make_release(labs: list[int], backend: str) -> Path:
@@ -111,7 +111,7 @@ def make_release(labs: list[int], backend: str) -> Path:
     unchecked = folder.with_name(f"{name}.unchecked")
     tarball.unlink(missing_ok=True)
     stage(folder, version)
-    pack(folder, unchecked)
+    unchecked.write_bytes(gzip.compress(pack_plain(folder), mtime=0))
     shutil.rmtree(folder)
     print(f"made {name}; now its check", flush=True)
     found = check(unchecked, labs, backend)
