@@ -6,11 +6,13 @@ Nothing of a hand-in comes into it but the objects of the lab's files. The kit's
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from grader.course import ROOT, Lab
 
 PARTS = ("Makefile", "common", "guests", "os-1k", "grader", "solutions")
+REMOVALS = 50
 
 
 class Tree:
@@ -48,5 +50,9 @@ class Tree:
             path.unlink()
 
     def remove(self) -> None:
-        """Takes it away."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Takes it away; what was killed in it may write for a moment still."""
+        for _ in range(REMOVALS):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                break
+            time.sleep(0.1)
