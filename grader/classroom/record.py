@@ -67,4 +67,6 @@ def key_of(files: dict[str, bytes], *settings: object) -> str:
 def folder_name(name: str) -> str:
     """A hand-in's name as that of a folder: unlike names stay unlike."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".")[:60]
-    return plain if plain and plain == name else f"{plain or 'hand-in'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    if plain and plain == name:
+        return plain
+    return f"{plain or 'hand-in'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
