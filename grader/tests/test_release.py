@@ -54,8 +54,8 @@ class Release(ReleaseCase):
         self.assertEqual(done.returncode, 0, done.stdout)
         done = self.make("vmm", "LAB=3", "FROM=mine", folder=kit)
         self.assertEqual(done.returncode, 0, done.stdout)
-        for words in (("kernel",), ("archive",)):
-            done = self.make(*words, folder=kit)
+        for target in ("kernel", "archive"):
+            done = self.make(target, folder=kit)
             self.assertEqual(done.returncode, 0, done.stdout)
         for words in (("diff", "LAB=2"), ("test",)):
             done = self.make(*words, folder=kit)
@@ -91,7 +91,8 @@ class Release(ReleaseCase):
         """A new folder of the grader is looked at here: is it for learners?"""
         folders = {name.split("/")[1] for name in released_files() if name.count("/") > 1
                    and name.startswith("grader/")}
-        for_learners = {"backends", "classroom", "handouts", "labs", "labvm", "os-programs", "runner", "units"}
+        for_learners = {"backends", "classroom", "handouts", "labs", "labvm", "os-programs", "runner",
+                        "units"}
         self.assertEqual(folders - for_learners, set())
 
 
