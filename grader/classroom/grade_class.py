@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import queue
+import shutil
 import sys
 import threading
 import time
@@ -120,6 +121,13 @@ def grade_all(settings: Settings, submissions: list[Submission], jobs: int, tree
         raise failures[0]
 
 
+def remove_stale(trees: Path) -> None:
+    """Takes away the trees of gradings that were killed; a tree's name begins with its process's number."""
+    for tree in trees.glob("*"):
+        if not Path("/proc", tree.name.partition("-")[0]).exists():
+            shutil.rmtree(tree, ignore_errors=True)
+
+
 def grade_class(settings: Settings, submissions: list[Submission], jobs: int, out: Path) -> list[Record]:
     """Grades what is not done yet; the records of all."""
     done = {submission.name: finished(settings, submission) for submission in submissions}
@@ -129,6 +137,7 @@ def grade_class(settings: Settings, submissions: list[Submission], jobs: int, ou
     if todo:
         check_jail()
         pick_backend("vm")
+        remove_stale(out / "trees")
         grade_all(settings, todo, jobs, out / "trees")
     records = [finished(settings, submission) or _left(settings, submission) for submission in submissions]
     return records
