@@ -417,5 +417,6 @@ def _symptoms(run: Planned) -> None:
                 "round by itself: request_interrupt_window left at 1 makes every KVM_RUN return at once. "
                 "--trace tells them apart.")
     run.symptom(lambda o: o.hung,
-                "It hung asleep: an interrupt was pending and nobody woke the vCPU. Set pending under "
-                "vcpu->lock, then vcpu_kick; and once a vector is pending, the sleep in HLT must see it.")
+                "It hung asleep: a vCPU waits in HLT and no interrupt reaches it. Is its device's vector "
+                "raised, on every vCPU? Is it made pending under vcpu->lock, and then vcpu_kick called? "
+                "Does the sleep in HLT see what is pending?")

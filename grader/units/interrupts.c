@@ -11,7 +11,7 @@
 
 #define TIMER    0x1u /* bits of vcpu->pending */
 #define KEYBOARD 0x2u
-#define PATIENCE 8000 /* ms until something that should happen at once counts as lost */
+#define PATIENCE 4000 /* ms until something that should happen at once counts as lost */
 
 static struct vm vm;
 static union {
@@ -42,6 +42,34 @@ static void sleep_ms(int ms)
     poll(NULL, 0, ms);
 }
 
+static double milliseconds(const struct timespec *time)
+{
+    return (double)time->tv_sec * 1e3 + (double)time->tv_nsec / 1e6;
+}
+
+static double now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return milliseconds(&time);
+}
+
+/* ms since *since, which 0 makes now. */
+static double time_since(double *since)
+{
+    if (*since == 0)
+        *since = now();
+    return now() - *since;
+}
+
+/* A little sleep of a wait that began at *since; false: it has lasted long enough. */
+static bool patient(double *since)
+{
+    sleep_ms(1);
+    return time_since(since) < PATIENCE;
+}
+
 static uint32_t pending_of(struct vcpu *vcpu)
 {
     pthread_mutex_lock(&vcpu->lock);
@@ -53,12 +81,11 @@ static uint32_t pending_of(struct vcpu *vcpu)
 /* Waits until a vector is pending; false: it never was. */
 static bool comes(struct vcpu *vcpu, uint32_t bit)
 {
-    for (int ms = 0; ms < PATIENCE; ms++) {
-        if (pending_of(vcpu) & bit)
-            return true;
-        sleep_ms(1);
-    }
-    return false;
+    double since = 0;
+
+    while (!(pending_of(vcpu) & bit) && patient(&since))
+        ;
+    return pending_of(vcpu) & bit;
 }
 
 static void take(struct vcpu *vcpu, uint32_t bits)
@@ -111,19 +138,6 @@ static int input_open(void)
     dup2(ends[0], STDIN_FILENO);
     syscall(SYS_close, ends[0]);
     return ends[1];
-}
-
-static double milliseconds(const struct timespec *time)
-{
-    return (double)time->tv_sec * 1e3 + (double)time->tv_nsec / 1e6;
-}
-
-static double now(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return milliseconds(&time);
 }
 
 /* The timer is of another kind than timerfd: two of its ticks are timed. */
@@ -441,8 +455,10 @@ static void start_halted(void)
 
 static bool halt_returns(void)
 {
-    for (int ms = 0; ms < PATIENCE && !atomic_load(&halt_returned); ms++)
-        sleep_ms(1);
+    double since = 0;
+
+    while (!atomic_load(&halt_returned) && patient(&since))
+        ;
     return atomic_load(&halt_returned);
 }
 
@@ -483,9 +499,10 @@ START_TEST(halt_wakes)
 }
 END_TEST
 
-#define ASLEEP_MS  500
-#define SLEEPER_MS 25 /* who sleeps uses far less; who goes round, even on a loaded machine, more  \
-                       */
+#define ASLEEP_MS 500
+#define SLEEPER_MS                                                                                 \
+    25 /* who sleeps uses far less; who goes round, even on a loaded machine, more                 \
+        */
 
 static double processor_ms(clockid_t clock)
 {
@@ -542,8 +559,9 @@ static void *halt_rounds(void *argument)
 START_TEST(halt_never_missed)
 {
     pthread_t thread;
-    struct timespec begin, now;
-    int idle = 0, before = -1;
+    double race_began = 0, idle_since = 0;
+    bool idle, go_on;
+    int before = -1;
 
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
@@ -552,19 +570,16 @@ START_TEST(halt_never_missed)
     pthread_create(&thread, NULL, halt_rounds, vcpu);
     pthread_detach(thread);
     vcpu->thread = thread;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
     do {
         interrupt_raise(vcpu, TIMER_VECTOR);
         for (int spin = 0; spin < 1000 && pending_of(vcpu); spin++)
             ;
-        if (pending_of(vcpu))
-            sleep_ms(1);
-        idle = atomic_load(&rounds) == before ? idle + 1 : 0;
+        idle = atomic_load(&rounds) == before;
         before = atomic_load(&rounds);
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while (idle > 0 ? idle < PATIENCE / 2
-                      : milliseconds(&now) - milliseconds(&begin) < ROUNDS_MS);
-    ck_assert_msg(idle == 0,
+        idle_since = idle ? idle_since : 0;
+        go_on = idle ? patient(&idle_since) : time_since(&race_began) < ROUNDS_MS;
+    } while (go_on);
+    ck_assert_msg(!idle,
                   "an interrupt came just as the vCPU was about to sleep, and it sleeps with the "
                   "interrupt pending: look at `pending` and wait under one lock, vcpu->lock");
 }
@@ -633,8 +648,10 @@ static int input_left(void)
 /* Waits until the input holds `left` bytes. */
 static bool input_shrinks_to(int left)
 {
-    for (int ms = 0; ms < PATIENCE && input_left() != left; ms++)
-        sleep_ms(1);
+    double since = 0;
+
+    while (input_left() != left && patient(&since))
+        ;
     return input_left() == left;
 }
 
@@ -676,12 +693,10 @@ START_TEST(full_ring)
                   "more may be read than the ring has room for",
                   count, input_left(), count - RING_BYTES);
     for (int i = 0; i < count; i++) {
-        int byte = GETCHAR_NOTHING;
-        for (int ms = 0; ms < PATIENCE && byte == GETCHAR_NOTHING; ms++) {
-            byte = keyboard_getchar(vcpu);
-            if (byte == GETCHAR_NOTHING)
-                sleep_ms(1);
-        }
+        double since = 0;
+        int byte;
+        while ((byte = keyboard_getchar(vcpu)) == GETCHAR_NOTHING && patient(&since))
+            ;
         ck_assert_msg(
             byte != GETCHAR_NOTHING || input_left() == 0,
             "the ring was full, the guest has emptied it, and what is left in the input "

@@ -15,7 +15,7 @@ static uint8_t ram[BASE + SPACE_BYTES + PAGE_BYTES];
 
 static struct address_space space_at(uint32_t base, uint32_t bytes)
 {
-    memset(ram, 0xcc, sizeof ram); /* memory is not always zero */
+    memset(ram, 0xa5, sizeof ram); /* memory is not always zero */
     return (struct address_space){
         .memory = ram + base, .base = base, .bytes = bytes, .next_table = TABLES_OFFSET};
 }
