@@ -291,6 +291,6 @@ $(BUILD)/guests/%.bin: guests/%.asm $(BUILD)/abi.inc $(wildcard guests/*.inc)
 # The constants of abi.h for nasm: each `#define NAME VALUE` as `%define NAME VALUE`.
 $(BUILD)/abi.inc: common/vmm/abi.h
 	@mkdir -p $(@D)
-	@sed -n 's/^#define \([A-Z0-9_]*\) *\([^ ]*\).*/%define \1 \2/p' $< > $@.new && mv $@.new $@
+	@sed -n 's/^#define \([A-Z0-9_]*\) *\([^ ]*\).*/%define \1 \2/p' $< > $@.$$$$ && mv $@.$$$$ $@
 
 -include os-1k/os.mk
