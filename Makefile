@@ -66,6 +66,7 @@ help:
 #:   make mutants           grades modules with a learner's mistake each: the grader must see through all;
 #:                          LAB=3 those of a lab, ONLY=name one of them
 #:   make alternatives      grades right modules of other styles: each must have the full score
+#:   make flakes N=100      grades each solution again and again, half of it under load
 #:   make test              every test of the kit itself
 #:   make format            puts all C in the kit's style; check-format only looks
 #:   make clean             removes build/; clean-cache: the lab VM's snapshot and kernel
@@ -84,7 +85,7 @@ help:
 #:   labs 1 and 2. BACKEND=kvm or vm says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
 
 .PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor bench clean clean-cache format \
-	check-format mutants alternatives
+	check-format mutants alternatives flakes
 
 $(LABS:%=lab%):
 	@$(SETUP) build grade
@@ -139,6 +140,11 @@ mutants alternatives:
 	@$(SETUP) build grade vm test
 	@$(PYTHON) -m grader.variants $@ $(if $(LAB),--lab $(LAB)) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(BACKEND),--backend $(BACKEND))
+
+flakes:
+	@$(SETUP) build grade vm
+	@$(PYTHON) -m grader.flakes $(if $(LAB),--lab $(LAB)) $(if $(N),--count $(N)) \
+	    $(if $(BACKEND),--backend $(BACKEND))
 
 test:
 	@test -e grader/kit_tests.py || { echo "A release has no tests of its own: make grade" >&2; exit 2; }

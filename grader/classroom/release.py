@@ -33,7 +33,7 @@ FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitignore
 NOT_FOR_LEARNERS = (
     "common/tests/", "os-1k/tests/",
     "grader/tests/", "grader/kit_tests.py",
-    "grader/mutants", "grader/alternatives", "grader/variants", "grader/cheats",
+    "grader/mutants", "grader/alternatives", "grader/variants", "grader/flakes", "grader/cheats",
     "grader/adapters/", "grader/classroom/",
     "handouts/instructors.md", "handouts/instructors.html",
 )

@@ -158,6 +158,7 @@ START_TEST(write_outside)
     regs.rcx = inside + outside;
     kernel(vcpu.fd, KVM_SET_SREGS, &sregs);
     kernel(vcpu.fd, KVM_SET_REGS, &regs);
+    page.run.s.regs.regs = regs; /* for those who take them from there without asking */
     enum step step = run_hypercall(&vcpu);
     ck_assert_msg(
         step == STEP_END && vcpu.status == STATUS_DIED,
