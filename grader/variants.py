@@ -35,7 +35,7 @@ from grader.values import new_seed
 Check = Callable[[Mapping[str, str], Report], "list[str]"]
 CHECKS: dict[str, Check] = {"mutants": mutants.complaints, "alternatives": alternatives.complaints}
 
-RIGHT, WRONG, CANNOT_GRADE = 0, 1, 3
+RIGHT, WRONG, CANNOT_GRADE, INTERRUPTED = 0, 1, 3, 130
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except CannotGrade as error:
         print(f"cannot grade: {error}", file=sys.stderr)
         return CANNOT_GRADE
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)        # gradings under way would be waited for
     return RIGHT if right and chosen else WRONG
 
 
