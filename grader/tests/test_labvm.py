@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Callable, Dict, List
 from unittest import mock
 
+from grader.backends.connection import Connection
 from grader.backends.vm import VmBackend
 from grader.helpers import ROOT, helper
 from grader.labvm import initrd, snapshot
 from grader.labvm.kernel import Kernel, find_kernel
 from grader.labvm.machine import KERNEL_ARGUMENTS
 from grader.labvm.pack import files_needed
-from grader.runs import CannotGrade, Ending, Limits, Run
+from grader.runs import CannotGrade, Ending, Limits, Result, Run
 
 PROGRAM = str(helper("test-program", ROOT / "grader" / "tests" / "program.c"))
 
@@ -36,6 +37,20 @@ def vm_processes(marker: str) -> List[int]:
             if b"qemu-system" in line.split(b"\0")[0] and marker.encode() in line:
                 found.append(int(entry.name))
     return found
+
+
+def processor_seconds(pid: int) -> float:
+    """The processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def kill_at_work(pid: int, seconds: float) -> None:
+    """Kill a lab VM that has just got a run, once it has computed for so long."""
+    began = processor_seconds(pid)
+    while processor_seconds(pid) < began + seconds:
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
 
 
 class Packing(unittest.TestCase):
@@ -228,24 +243,18 @@ class Cache(unittest.TestCase):
 
     def test_qemu_is_killed_half_way(self) -> None:
         self.made()
+        hanging = Run((PROGRAM, "spin"), limits=Limits(wall=120, quiet=10))
+        execute = Connection.execute
 
-        def kill_some(times: int) -> None:
-            for _ in range(times):
-                for _ in range(2000):
-                    victims = vm_processes(self.home)
-                    if victims and b"-incoming" in Path(f"/proc/{victims[0]}/cmdline").read_bytes():
-                        time.sleep(2)
-                        os.kill(victims[0], signal.SIGKILL)
-                        break
-                    time.sleep(0.01)
+        def execute_until_killed(connection: Connection, run: Run) -> Result:
+            if run == hanging and kills:
+                threading.Thread(target=kill_at_work, args=(vm_processes(self.home)[0], kills.pop())).start()
+            return execute(connection, run)
 
         for times, ending in ((1, Ending.QUIET), (2, Ending.MACHINE)):
-            with self.subTest(times=times):
-                killer = threading.Thread(target=kill_some, args=(times,))
-                killer.start()
-                hanging = Run((PROGRAM, "spin"), limits=Limits(wall=60, quiet=4))
+            kills = [0.3] * times
+            with self.subTest(times=times), mock.patch.object(Connection, "execute", execute_until_killed):
                 results = VmBackend().run([hanging, Run((PROGRAM, "exit", "1"))])
-                killer.join()
                 self.assertEqual([r.ending for r in results], [ending, Ending.EXIT])
 
     def test_no_space(self) -> None:
