@@ -4,7 +4,7 @@
  */
 #include "support.h"
 
-#include "entry_state.h"
+#include "../../grader/units/entry_state.h"
 
 static uint8_t memory[SLOT_BYTES];
 

@@ -4,7 +4,7 @@
  */
 #include "unit.h"
 
-#include "../../common/tests/entry_state.h"
+#include "entry_state.h"
 
 #define SPACE_BYTES 0x1000000u /* of most address spaces here: 16 MB */
 #define BASE        0x400000u  /* and where they start in their VM's RAM */
