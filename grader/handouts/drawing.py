@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 
 # `kind`s of boxes: plain, guest, vmm, kvm, free, accent. The colours are here only.
 STYLE = """\
-.f text{font:14px "DejaVu Sans",Verdana,sans-serif;fill:#1c2430}
+.f text{font-family:"DejaVu Sans",Verdana,sans-serif;font-size:14px;fill:#1c2430}
 .f .mono{font-family:"DejaVu Sans Mono",Menlo,Consolas,monospace;font-size:13px}
 .f .small{font-size:12px;fill:#56606e}
 .f .strong{font-weight:bold}

@@ -192,6 +192,9 @@ def write_pdf(found: list[Document]) -> None:
         body = re.sub(r"<details>\s*<summary>(.*?)</summary>", r'<div class="folded"><b>\1</b>', body,
                       flags=re.S)
         body = body.replace("</details>", "</div>")
+        # WeasyPrint takes no notice of `start`.
+        body = re.sub(r'<ol start="(\d+)"', lambda match: f'<ol style="counter-reset: list-item {int(match[1]) - 1}"',
+                      body)
         parts.append(f'<section class="chapter" id="{place(document, "")}">{body}</section>')
         entries.append(f'<li><a href="#{place(document, "")}">{html.escape(short_title(document))}</a></li>')
         entries += [f'<li class="inner"><a href="#{place(document, slug(text))}">'
