@@ -274,8 +274,8 @@ unit: need-lab $(UNIT_PROGRAM)
 # function before it can take calls from one that it has instrumented.
 UNIT_FLAGS := $(if $(filter thread,$(SANITIZE)),-fno-sanitize=thread)
 
-# The graded ones (grader/units/unit.h) also put themselves between vcpu_run and stage_before_entry.
-UNIT_LINK := $(if $(filter grader/units/%,$(UNIT)),-Wl$(comma)--wrap=stage_before_entry)
+# The graded ones (grader/units/unit.h) also put themselves between the VMM's own functions.
+UNIT_LINK := $(if $(filter grader/units/%,$(UNIT)),-Wl$(comma)--wrap=stage_before_entry$(comma)--wrap=vcpu_translate)
 
 ifdef UNIT
 $(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags

@@ -55,8 +55,8 @@ _LIMITS = {
                    "It waits for something that never comes, or enters the guest again and again. See with "
                    "--trace which exit was the last."),
     Ending.OUTPUT: ("it printed without end",
-                    "The same exit is answered again and again. A vCPU that has ended must not be run "
-                    "again."),
+                    "The same exit is answered again and again: does each handler return what vcpu_end and "
+                    "vcpu_die answer? Or a loop over the bytes of one exit has no end."),
     Ending.MEMORY: ("it took too much memory",
                     "Something is allocated anew at each exit, or a size is wrong."),
     Ending.PROCESSES: ("it started too many processes or threads",

@@ -5,7 +5,7 @@ bits 16
 org 0
 
 %ifndef TEXT
-%define TEXT "one exit for all of this"
+%define TEXT "all of this by one instruction"
 %endif
 %ifndef STATUS
 %define STATUS 0
@@ -35,6 +35,18 @@ org 0
     rep outsb
     mov cx, text_end - text - 1
     rep outsb
+    call print_newline
+
+    ; the same by WRITE, and one of no character
+    mov si, write_is
+    call print_string
+    mov dx, HYPERCALL_PORT
+    mov al, HC_WRITE
+    xor cx, cx
+    out dx, al
+    mov cx, text_end - text
+    mov si, text
+    out dx, al
     call print_newline
 
     ; GETCHAR until the end of input, each time with the next width: 8, 16, 32, 8, ...
@@ -116,6 +128,7 @@ getchar_32:
 
 putchar_is: db "PUTCHAR: ", 0
 string_is:  db "string:  ", 0
+write_is:   db "WRITE:   ", 0
 getchar_is: db "GETCHAR: characters ", 0
 sum_is:     db ", sum ", 0
 text:       db TEXT

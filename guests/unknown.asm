@@ -1,5 +1,6 @@
 ; unknown - prints a line, then makes an access that means nothing: NUMBER to PORT with WIDTH bits,
-; or with READ a read of it. The access is at ADDRESS, the one that a post-mortem must name.
+; or with READ a read of it. The access is at ADDRESS, the one that a post-mortem must name. With
+; CALLS=1 it calls GETCHAR and takes the answer before: the access is one read more.
 %include "abi.inc"
 bits 16
 org 0
@@ -16,6 +17,9 @@ org 0
 %ifndef ADDRESS
 %define ADDRESS 0x200
 %endif
+%ifndef CALLS
+%define CALLS 0
+%endif
 %ifndef TEXT
 %define TEXT "before"
 %endif
@@ -30,6 +34,12 @@ org 0
 
     mov si, text
     call print_string
+%if CALLS
+    mov dx, HYPERCALL_PORT
+    mov eax, HC_GETCHAR
+    out dx, eax
+    in eax, dx
+%endif
     mov dx, PORT
     mov eax, NUMBER
     jmp near access

@@ -238,10 +238,10 @@ void stats_print(const struct vmm *vmm);
 
 /* The guest died: prints the cause in words and a post-mortem; sets STATUS_DIED; STEP_END. */
 enum step vcpu_die(struct vcpu *vcpu, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3), warn_unused_result));
 
 /* The vCPU ended by itself with this status: STEP_END. */
-enum step vcpu_end(struct vcpu *vcpu, int status);
+enum step vcpu_end(struct vcpu *vcpu, int status) __attribute__((warn_unused_result));
 
 /* ------------------------------------------------------------------ lab 1: vm.c */
 

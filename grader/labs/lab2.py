@@ -38,11 +38,23 @@ def answers(plan: Plan) -> None:
 # ---------------------------------------------------------------- 2.2 EXIT and PUTCHAR
 
 @lab.test("2.2", "ends with the guest's status", points=5,
-          hint="EXIT: vcpu_end(vcpu, BL). BL is the low byte of RBX.")
+          hint="EXIT: return vcpu_end(vcpu, BL). BL is the low byte of RBX. vcpu_end only notes the status; "
+               "what stops the vCPU is its answer, STEP_END, when you return it.")
 def exit_status(plan: Plan) -> None:
     for status in (0, plan.values.randint(1, 30), plan.values.randint(31, 63)):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
         run.exits(status)
+        _common_symptoms(run)
+
+
+@lab.test("2.2", "cuts a status that no guest may have, and says so", points=2,
+          hint="A status over STATUS_GUEST_MAX is one of the VMM's own: end with STATUS_GUEST_MAX, and tell "
+               "by fail what the guest gave.")
+def status_cut(plan: Plan) -> None:
+    for status in (64, plan.values.randint(65, 255)):
+        run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
+        run.exits(63)
+        run.says(rf"\b{status}\b", what=f"the status that the guest gave, {status}")
         _common_symptoms(run)
 
 
@@ -61,7 +73,7 @@ def putchar(plan: Plan) -> None:
 
 @lab.test("2.2", "takes 8, 16 and 32 bits, whatever else the registers hold", points=6,
           hint="The call's number is the operand, as wide as io.size says, and not all of RAX; the "
-               "character is BL alone, not all of RBX.")
+               "character and the status are BL alone, not all of RBX.")
 def widths(plan: Plan) -> None:
     text, status = plan.values.word(3), plan.values.randint(1, 63)
     garbage = plan.values.number(32) & 0xffffff00
@@ -71,7 +83,7 @@ def widths(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("2.2", "runs counter, fibonacci and multiplication", points=6,
+@lab.test("2.2", "runs counter, fibonacci and multiplication", points=5,
           hint="Every PUTCHAR must come out, in order, once.")
 def classics(plan: Plan) -> None:
     first = plan.values.randint(1, 900)
@@ -92,7 +104,7 @@ def classics(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("2.2", "gets the registers without KVM_CAP_SYNC_REGS", points=3,
+@lab.test("2.2", "gets the registers without KVM_CAP_SYNC_REGS", points=2,
           hint="kvm_valid_regs says whether KVM hands the registers over in run->s.regs; where it does not, "
                "KVM_GET_REGS does.")
 def registers(plan: Plan) -> None:
@@ -101,7 +113,7 @@ def registers(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 2.3 GETCHAR
 
-@lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=10,
+@lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=8,
           hint="GETCHAR has two steps: the OUT only notes that it was called, the IN that follows takes the "
                "character and hands it over with io_answer.")
 def getchar(plan: Plan) -> None:
@@ -118,7 +130,7 @@ def getchar(plan: Plan) -> None:
         _getchar_symptoms(run)
 
 
-@lab.test("2.3", "tells 'nothing yet' and 'end of input' apart", points=8,
+@lab.test("2.3", "tells 'nothing yet' and 'end of input' apart", points=6,
           hint="stage.getchar answers GETCHAR_NOTHING (-1) while there is no input and GETCHAR_END (-2) "
                "after the last: both go to the guest as they are, in the operand's width.")
 def waits(plan: Plan) -> None:
@@ -137,14 +149,26 @@ def waits(plan: Plan) -> None:
         _getchar_symptoms(run)
 
 
-@lab.test("2.3", "passes every byte", points=5,
-          hint="A character is 0 to 255: as a char it would be negative from 128 on, and look like "
-               "GETCHAR_NOTHING or GETCHAR_END.")
+@lab.test("2.3", "passes every byte", points=4,
+          hint="A character is 0 to 255. As a char it would be negative from 128 on, and look like "
+               "GETCHAR_NOTHING or GETCHAR_END; and 0 is one, too: what is printed is no string that a 0 "
+               "ends.")
 def all_bytes(plan: Plan) -> None:
     text = bytes(plan.values.sample(range(256), 256))
     run = plan.boot(plan.guest("echo", WIDTH=32), stdin=text)
     run.prints(text.decode("latin-1"))
     run.exits(0)
+
+
+@lab.test("2.3", "refuses a read without a call before it", points=3,
+          hint="One call, one answer: an `in` from HYPERCALL_PORT that no GETCHAR came before is the guest's "
+               "mistake, and so is a second one behind the same call. See vcpu->getchar_called.")
+def uncalled_read(plan: Plan) -> None:
+    for calls in (0, 1):
+        run = _dies(plan, f"0x0*{HYPERCALL_PORT:x}", address=False, WIDTH=32, READ=None, CALLS=calls)
+        run.symptom(lambda o, calls=calls: "ignored" in o.stdout and calls == 1,  # type: ignore[misc]
+                    "The guest called GETCHAR once and read twice, and both reads were answered: the answer "
+                    "must take the note of the call back.")
 
 
 # ---------------------------------------------------------------- 2.4 strings
@@ -154,7 +178,7 @@ def all_bytes(plan: Plan) -> None:
 def string_port(plan: Plan) -> None:
     text, typed, status = plan.values.text(), plan.values.text(), plan.values.randint(0, 63)
     calls = plan.boot(plan.guest("hctest", TEXT=text, STATUS=status), stdin=typed.encode())
-    calls.prints(f"PUTCHAR: 8wd\nstring:  {text}\n"
+    calls.prints(f"PUTCHAR: 8wd\nstring:  {text}\nWRITE:   {text}\n"
                  f"GETCHAR: characters {len(typed)}, sum {sum(typed.encode())}\n")
     calls.exits(status)
     _common_symptoms(calls)
@@ -166,7 +190,7 @@ def string_port(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("2.4", "prints backwards, when the direction flag says so", points=3,
+@lab.test("2.4", "prints backwards, when the direction flag says so", points=2,
           hint="With DF set the processor sends the last character first: print them in the order in which "
                "they come.")
 def backwards(plan: Plan) -> None:
@@ -177,13 +201,13 @@ def backwards(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("2.4", "prints all of an exit with a count", points=4,
+@lab.test("2.4", "prints all of an exit with a count", points=3,
           hint="io.count says how many characters one exit has: they lie one after the other in the data.")
 def string_count(plan: Plan) -> None:
     plan.unit("hypercall", "string_count")
 
 
-@lab.test("2.4", "prints a WRITE in one exit, across pages", points=6,
+@lab.test("2.4", "prints a WRITE in one exit, across pages", points=5,
           hint="WRITE: CX bytes at DS:SI (16-bit code). Its linear address is DS's base + SI; go on from "
                "page to page, asking vcpu_translate for each.")
 def write(plan: Plan) -> None:
@@ -198,9 +222,16 @@ def write(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("2.4", "refuses a WRITE that reaches out of RAM", points=2,
+@lab.test("2.4", "asks for each page of a WRITE, in 16- and 32-bit code", points=5,
+          hint="What vcpu_translate answers holds up to the end of its page only; and sregs.cs.db tells "
+               "whether SI and CX or ESI and ECX count.")
+def write_pages(plan: Plan) -> None:
+    plan.unit("hypercall", "write_pages")
+
+
+@lab.test("2.4", "refuses a WRITE that reaches out of RAM, and no other", points=2,
           hint="Before a part is printed: is all of it below ram_bytes? If not, vcpu_die; or a guest reads "
-               "the VMM's memory.")
+               "the VMM's memory. The last byte of RAM is at ram_bytes - 1.")
 def write_outside(plan: Plan) -> None:
     plan.unit("hypercall", "write_outside")
 
@@ -238,24 +269,27 @@ def unknown_size(plan: Plan) -> None:
     _dies(plan, f"0x0*{STRING_PORT:x}", WIDTH=32, PORT=STRING_PORT)
 
 
-def _dies(plan: Plan, *named: str, **defines: object) -> None:
+def _dies(plan: Plan, *named: str, address: bool = True, **defines: object) -> Planned:
     """A guest that makes an unknown access at a random address dies there, and the message names it."""
-    address, text = plan.values.randrange(0x100, 0x8000), plan.values.text(3)
-    run = plan.boot(plan.guest("unknown", ADDRESS=address, TEXT=text, **defines))  # type: ignore[arg-type]
+    place, text = plan.values.randrange(0x100, 0x8000), plan.values.text(3)
+    run = plan.boot(plan.guest("unknown", ADDRESS=place, TEXT=text, **defines))  # type: ignore[arg-type]
     run.symptom(lambda o: "ignored" in o.stdout,
                 "The guest went on after the access: an unknown one must not be ignored, or a typing error "
                 "in a guest becomes a riddle.")
     run.prints(text + "\n")
     run.exits(STATUS_DIED)
-    # KVM tells RIP at the access, or behind its 1 to 2 bytes.
-    places = "|".join(f"{address + skipped:x}" for skipped in (0, 1, 2))
     died = "died: .*"
-    run.says(died + rf"\b0x0*(?:{places})\b",
-             what=f"the guest's address, 0x{address:x}",
-             hint="The message of vcpu_die must name the guest's address: RIP, from vcpu_registers.")
+    if address:
+        # KVM tells RIP at the access, or behind its 1 to 2 bytes.
+        places = "|".join(f"{place + skipped:x}" for skipped in (0, 1, 2))
+        run.says(died + rf"\b0x0*(?:{places})\b",
+                 what=f"the guest's address, about 0x{place:x}",
+                 hint="The message of vcpu_die must name the guest's address in hexadecimal: RIP, from "
+                      "vcpu_registers, as 0x%llx.")
     run.says(died + rf"\b(?:{'|'.join(named)})\b",
              what="what was refused",
              hint="The message of vcpu_die must name what was refused: the number, or the port.")
+    return run
 
 
 def _common_symptoms(run: Planned) -> None:

@@ -116,7 +116,7 @@ static enum step run_hypercall(struct vcpu *vcpu)
     dup2(real_stdout, STDOUT_FILENO);
     ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
     said[count > 0 ? count : 0] = '\0';
-    ck_assert(ftruncate(listen_fd, 0) == 0);
+    ck_assert(ftruncate(listen_fd, 0) == 0 && lseek(listen_fd, 0, SEEK_SET) == 0);
     return step;
 }
 
@@ -140,26 +140,75 @@ START_TEST(string_count)
 }
 END_TEST
 
+/* The guest calls WRITE with these registers; the rest of its state is as after reset. */
+static void make_write(struct vcpu *vcpu, uint32_t ds_base, bool code_32, uint32_t esi,
+                       uint32_t ecx)
+{
+    struct kvm_sregs sregs;
+    struct kvm_regs regs;
+
+    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_WRITE;
+    kernel(vcpu->fd, KVM_GET_SREGS, &sregs);
+    kernel(vcpu->fd, KVM_GET_REGS, &regs);
+    sregs.ds.base = ds_base;
+    sregs.ds.selector = (uint16_t)(ds_base >> 4);
+    sregs.cs.db = code_32;
+    regs.rsi = esi;
+    regs.rcx = ecx;
+    kernel(vcpu->fd, KVM_SET_SREGS, &sregs);
+    kernel(vcpu->fd, KVM_SET_REGS, &regs);
+    page.run.s.regs.regs = regs; /* for those who take them from there without asking */
+    page.run.s.regs.sregs = sregs;
+}
+
+/* What it has to print of RAM at `linear` is `bytes` long and lies in pages that changed places. */
+static void check_write(const struct vm *vm, uint32_t linear, uint32_t bytes, enum step step)
+{
+    ck_assert_msg(step == STEP_RUN && strlen(said) == bytes,
+                  "a WRITE of %u bytes at linear address 0x%x printed %zu%s", bytes, linear,
+                  strlen(said), step == STEP_RUN ? "" : ", and the vCPU does not run on");
+    for (uint32_t i = 0; i < bytes; i++)
+        ck_assert_msg((uint8_t)said[i] == vm->ram[(linear + i) ^ PAGE_BYTES],
+                      "a WRITE at linear address 0x%x printed the wrong bytes from 0x%x on: ask "
+                      "vcpu_translate again for each page, for the next one may lie elsewhere",
+                      linear, linear + i);
+}
+
+START_TEST(write_pages)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    const uint32_t base = 0x10000, offset = PAGE_BYTES - 1 - unit_random() % 100;
+    const uint32_t bytes = 2 * PAGE_BYTES + unit_random() % 200;
+
+    start_created(&vm, &vcpu);
+    for (size_t i = 0; i < vm.ram_bytes; i++)
+        vm.ram[i] = (uint8_t)('a' + unit_random() % 26);
+    pages_swapped = true;
+    make_write(&vcpu, base, false, offset, bytes);
+    check_write(&vm, base + offset, bytes, run_hypercall(&vcpu));
+    make_write(&vcpu, base, true, 0x30000 + offset, bytes);
+    check_write(&vm, base + 0x30000 + offset, bytes, run_hypercall(&vcpu));
+}
+END_TEST
+
 START_TEST(write_outside)
 {
     struct vm vm;
     struct vcpu vcpu;
-    struct kvm_sregs sregs;
-    struct kvm_regs regs;
     const uint32_t inside = 1 + unit_random() % 100, outside = 1 + unit_random() % 100;
 
-    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_WRITE;
     start_created(&vm, &vcpu);
-    kernel(vcpu.fd, KVM_GET_SREGS, &sregs);
-    kernel(vcpu.fd, KVM_GET_REGS, &regs);
-    sregs.ds.base = vm.ram_bytes - 0x1000;
-    sregs.ds.selector = (uint16_t)(sregs.ds.base >> 4);
-    regs.rsi = 0x1000 - inside;
-    regs.rcx = inside + outside;
-    kernel(vcpu.fd, KVM_SET_SREGS, &sregs);
-    kernel(vcpu.fd, KVM_SET_REGS, &regs);
-    page.run.s.regs.regs = regs; /* for those who take them from there without asking */
+    memset(vm.ram, 'x', vm.ram_bytes);
+    make_write(&vcpu, (uint32_t)vm.ram_bytes - PAGE_BYTES, false, PAGE_BYTES - inside, inside);
     enum step step = run_hypercall(&vcpu);
+    ck_assert_msg(step == STEP_RUN && strlen(said) == inside,
+                  "a WRITE of %u bytes ends with the last byte of RAM, and was refused: all of it "
+                  "is there",
+                  inside);
+    make_write(&vcpu, (uint32_t)vm.ram_bytes - PAGE_BYTES, false, PAGE_BYTES - inside,
+               inside + outside);
+    step = run_hypercall(&vcpu);
     ck_assert_msg(
         step == STEP_END && vcpu.status == STATUS_DIED,
         "a WRITE of %u bytes began %u bytes before the end of RAM, and the guest went on: "
@@ -177,6 +226,7 @@ int main(void)
     unit_add(suite, "answers", answers);
     unit_add(suite, "registers", registers);
     unit_add(suite, "string_count", string_count);
+    unit_add(suite, "write_pages", write_pages);
     unit_add(suite, "write_outside", write_outside);
     return unit_main(suite);
 }

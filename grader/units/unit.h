@@ -188,6 +188,23 @@ enum step __wrap_stage_before_entry(struct vcpu *vcpu)
     return __real_stage_before_entry(vcpu);
 }
 
+/*
+ * And of vcpu_translate: with this set, neighbouring pages have changed places, as paging may have
+ * it. Whoever translates once and goes on from there prints the wrong page.
+ */
+bool __real_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out);
+bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out);
+
+static bool pages_swapped;
+
+bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out)
+{
+    if (!pages_swapped)
+        return __real_vcpu_translate(vcpu, linear, phys, out);
+    *phys = linear ^ PAGE_BYTES;
+    return true;
+}
+
 /* ------------------------------------------------------------------ what tests start from */
 
 static struct vmm vmm;
