@@ -54,12 +54,12 @@ help:
 #:   make status            how far each lab is, by the latest gradings
 #:   make run LAB=3 GUESTS="counter hello" ARGS="--stats"
 #:                          runs guests of your choice on your VMM
-#:   make diff LAB=3        your file beside the solution
+#:   make diff LAB=3        your file beside the solution, where you have it: in a clone
 #:   make os                boots the 1K OS on the finished VMM; type to it
 #:   make demo              the whole kit at work: the reference guests, then the 1K OS
 #:   make doctor            what works on this machine, and how to mend what doesn't
 #:
-#: For instructors and developers
+#: For instructors and developers, in a clone
 #:   make handouts          build/handouts/: all handouts as a site with search, and as a PDF
 #:   make skeletons         writes labs/ anew from solutions/; FORCE=1 overwrites a learner's work
 #:   make bench             what things cost, as ratios of two ways measured side by side
@@ -71,7 +71,7 @@ help:
 #:   make format            puts all C in the kit's style; check-format only looks
 #:   make clean             removes build/; clean-cache: the lab VM's snapshot and kernel
 #:
-#: For instructors
+#: For instructors, in a clone
 #:   make release           a tarball for learners: skeletons, no solutions; it checks itself
 #:   make handin LAB=3      (for learners, too) packs the lab's files with the kit's version and the grade
 #:   make grade-class LAB=3 SUBMISSIONS=folder
@@ -114,13 +114,12 @@ demo:
 	@$(SETUP) build grade
 	@$(PYTHON) -m grader.play demo $(CHOICE)
 
-diff: need-lab
-	@test -e solutions/$(MODULE_$(LAB)) || { echo "The solutions are not part of a release." >&2; exit 2; }
+diff: need-lab need-clone
 	@for file in $(MODULE_$(LAB)) $(KERNEL_MODULE_$(LAB)); do \
 	    diff -u --color=auto labs/$$file solutions/$$file || test $$? = 1 || exit 2; \
 	done
 
-skeletons:
+skeletons: need-clone
 	@$(PYTHON) -m grader.skeletons $(if $(FORCE),--force)
 
 .PHONY: handouts
@@ -136,18 +135,17 @@ bench:
 	@$(SETUP) build grade
 	@$(PYTHON) -m grader.bench $(if $(BACKEND),--backend $(BACKEND))
 
-mutants alternatives:
+mutants alternatives: need-clone
 	@$(SETUP) build grade vm test
 	@$(PYTHON) -m grader.variants $@ $(if $(LAB),--lab $(LAB)) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(BACKEND),--backend $(BACKEND))
 
-flakes:
+flakes: need-clone
 	@$(SETUP) build grade vm
 	@$(PYTHON) -m grader.flakes $(if $(LAB),--lab $(LAB)) $(if $(N),--count $(N)) \
 	    $(if $(BACKEND),--backend $(BACKEND))
 
-test:
-	@test -e grader/kit_tests.py || { echo "A release has no tests of its own: make grade" >&2; exit 2; }
+test: need-clone
 	@$(SETUP) build grade vm test
 	@$(PYTHON) -m grader.kit_tests
 
@@ -171,7 +169,7 @@ clean-cache:
 
 .PHONY: release handin grade-class adapters cheats
 
-release:
+release: need-clone
 	@$(SETUP) build grade vm
 	@$(PYTHON) -m grader.classroom.release $(if $(BACKEND),--backend $(BACKEND))
 
@@ -180,20 +178,24 @@ handin: need-lab
 	@$(PYTHON) -m grader.classroom.handin --lab $(LAB) $(if $(NAME),--name "$(NAME)") \
 	    $(if $(BACKEND),--backend $(BACKEND))
 
-grade-class: need-lab
+grade-class: need-lab need-clone
 	@$(SETUP) build grade vm
 	@$(PYTHON) -m grader.classroom.grade_class --lab $(LAB) --submissions "$(SUBMISSIONS)" \
 	    $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))
 
-adapters: need-lab
+adapters: need-lab need-clone
 	@$(SETUP) build grade vm
 	@$(PYTHON) -m grader.adapters --lab $(LAB)
 
-cheats:
+cheats: need-clone
 	@$(SETUP) build grade vm
 	@$(PYTHON) -m grader.cheats $(if $(LAB),--lab $(LAB)) $(if $(BACKEND),--backend $(BACKEND))
 
-.PHONY: need-lab
+.PHONY: need-lab need-clone
+need-clone:
+	@test -e grader/kit_tests.py || { echo "This is a release: it has no solutions to read, no mutants and" \
+	    "no tests of its own. make $(MAKECMDGOALS) works in a clone." >&2; exit 2; }
+
 need-lab:
 	@test -n "$(MODULE_$(LAB))" || { echo "Say which lab, 1 to 6: make $(MAKECMDGOALS) LAB=3" >&2; exit 2; }
 
@@ -241,8 +243,15 @@ $(OUT)/%.o: common/vmm/%.c $(OUT)/flags
 # What a TODO's answer will use is unused until then, and no fault.
 quiet-todo = $(if $(shell grep -s '\bTODO\b' $(1)),-Wno-unused)
 
+# keep-sum FILE SUM: a learner's file put back from a copy may be older than the object of the one before:
+# what counts is its content, and SUM changes with that.
+keep-sum = @cksum < $(1) | cmp -s - $(2) || cksum < $(1) > $(2)
+
 define module-rule
-$(OUT)/lab$(1).o: $(call module-of,$(1)) $(OUT)/flags
+$(OUT)/lab$(1).sum: $(call module-of,$(1)) $(OUT)/flags FORCE
+	$$(call keep-sum,$$<,$$@)
+
+$(OUT)/lab$(1).o: $(call module-of,$(1)) $(OUT)/lab$(1).sum $(OUT)/flags
 	@$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
 endef
 $(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))

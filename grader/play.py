@@ -91,10 +91,10 @@ def say(text: str) -> None:
 
 
 def choose_backend(name: str, lab: int) -> Backend:
-    """The back end for this lab's guests, told in a line."""
+    """The back end for this lab's guests, told in a line; what the guests print goes to standard output."""
     needs = labs.load(lab).needs if lab in labs.NUMBERS else ALL_NEEDS
     backend = pick_backend(name or "auto", needs=needs)
-    say(backend.why)
+    print(backend.why, file=sys.stderr, flush=True)
     return backend
 
 
@@ -172,7 +172,9 @@ def play_lab(arguments: argparse.Namespace) -> int:
         if status != 0:
             say(f"The VMM ended with status {status}; 0 was to be expected.")
             return 1
-    say(f"\nAll of it ran. To know whether it is right: make grade LAB={lab}")
+    unwritten = None if arguments.solution else first_todo(LABS[lab])
+    say(f"\nAll of it ran; next is exercise {unwritten.exercise}." if unwritten
+        else f"\nAll of it ran. To know whether it is right: make grade LAB={lab}")
     return 0
 
 

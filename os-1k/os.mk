@@ -49,7 +49,10 @@ $(OS_OUT)/kernel/%.o: $(OS_OUT)/kernel/%.c
 $(OS_OUT)/kernel/%.o: os-1k/kernel/%.asm $(BUILD)/abi.inc $(OS_OUT)/flags
 	@nasm -f elf32 -I $(BUILD)/ $< -o $@
 
-$(OS_OUT)/kernel/sched.o: $(call solved,$(SCHED)) $(OS_OUT)/flags
+$(OS_OUT)/kernel/sched.sum: $(call solved,$(SCHED)) $(OS_OUT)/flags FORCE
+	$(call keep-sum,$<,$@)
+
+$(OS_OUT)/kernel/sched.o: $(call solved,$(SCHED)) $(OS_OUT)/kernel/sched.sum $(OS_OUT)/flags
 	@$(if $(filter %.o,$<),cp $< $@,$(CC) $(OS_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@)
 
 $(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags

@@ -28,10 +28,11 @@ def pick_backend(name: str, needs: Sequence[str] = ()) -> Backend:
     against = probe.reason_against(needs)
     if not against:
         seen = ", ".join(KINDS[kind] for kind in needs)
-        return KvmBackend(f"kvm: {seen} seen to run on /dev/kvm" if seen else "kvm: /dev/kvm is usable")
+        return KvmBackend(f"kvm: it runs on this machine's /dev/kvm; tried: {seen}" if seen
+                          else "kvm: it runs on this machine's /dev/kvm")
     if name == "kvm":
         raise CannotGrade(against, "BACKEND=vm" + (f"; or: {probe.mend()}" if probe.mend() else ""))
-    return VmBackend(f"vm: {against}")
+    return VmBackend(f"vm: it runs in the lab VM; {against}")
 
 
 class Picker:

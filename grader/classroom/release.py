@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -47,13 +49,28 @@ def released_files() -> list[str]:
             if name in ALSO or name.startswith(FOR_LEARNERS) and not name.startswith(NOT_FOR_LEARNERS)]
 
 
+def without_dead_links(text: str, place: str, released: set[str]) -> str:
+    """A text of the kit, its links to what a release lacks turned into plain words."""
+    def link(match: re.Match[str]) -> str:
+        target = match[2].partition("#")[0]
+        path = os.path.normpath(os.path.join(os.path.dirname(place), target))
+        inside = not target or "://" in target or path in released or path in folders
+        return match[0] if inside else match[1]
+
+    folders = {str(parent) for name in released for parent in Path(name).parents}
+    return re.sub(r"(?<!!)\[([^]]+)\]\(([^)\s]+)\)", link, text)
+
+
 def stage(folder: Path, version: str) -> None:
     """Lays out the release in `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
-    for name in released_files():
+    released = released_files()
+    for name in released:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target)
+        if name.endswith(".md"):
+            target.write_text(without_dead_links(target.read_text(), name, set(released)))
     (folder / "grader" / "VERSION").write_text(f"{version}\n")
     for lab in LABS.values():
         for solution, target in zip(lab.solution_files(), lab.learner_files()):

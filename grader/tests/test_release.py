@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,16 @@ class Release(ReleaseCase):
             done = self.make(*words, folder=kit)
             self.assertEqual(done.returncode, 2, done.stdout)
             self.assertIn("elease", done.stdout)
+
+    def test_no_link_leads_to_what_is_not_there(self) -> None:
+        kit = self.folder / "kit"
+        stage(kit, "1.0-test")
+        texts = [kit / "README.md", *kit.glob("handouts/**/*.md")]
+        self.assertIn("the instructor's guide", texts[0].read_text())
+        for path in texts:
+            for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+                place = target.partition("#")[0]
+                self.assertTrue("://" in target or (path.parent / place).exists(), f"{path.name}: {target}")
 
     def test_the_same_files_make_the_same_tarball(self) -> None:
         for name in ("one", "two"):
