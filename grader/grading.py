@@ -30,7 +30,7 @@ JOBS_MAX = 4
 LOADED = 1.5          # programs that want to run, a processor: from here on the machine is loaded
 PATIENCE = 2          # times the time for a second try
 IN_VAIN_MAX = 2
-_HUNG = (Ending.WALL, Ending.QUIET)
+_HUNG = (Ending.WALL, Ending.QUIET)   # on a loaded machine perhaps for lack of time; STILL never is
 
 Pick = Callable[[Sequence[str]], Backend]      # finds the back end for kinds of guest
 

@@ -54,6 +54,9 @@ _LIMITS = {
     Ending.QUIET: ("it hung: for a long time no output, no step, no end",
                    "It waits for something that never comes, or enters the guest again and again. See with "
                    "--trace which exit was the last."),
+    Ending.STILL: ("it hung: every thread waited, nothing could wake one, and it did not end",
+                   "Something waits for what never comes. When all guests have ended, is the main thread "
+                   "told? Is every lock given back, on each way out? Below is what each thread waited in."),
     Ending.OUTPUT: ("it printed without end",
                     "The same exit is answered again and again: does each handler return what vcpu_end and "
                     "vcpu_die answer? Or a loop over the bytes of one exit has no end."),

@@ -49,7 +49,7 @@ class Outcome:
 
     @property
     def hung(self) -> bool:
-        return self.result.ending in (Ending.WALL, Ending.QUIET)
+        return self.result.ending in (Ending.WALL, Ending.QUIET, Ending.STILL)
 
     @property
     def died(self) -> bool:

@@ -13,7 +13,7 @@ from grader.expectations import Condition, Expectation
 from grader.framework import Test
 from grader.guests import Define, assemble
 from grader.outcome import Outcome
-from grader.runs import Run, plain_environment
+from grader.runs import Limits, Run, plain_environment
 from grader.values import Values
 
 Guest = Union[Path, str]
@@ -121,6 +121,8 @@ class Plan:
 
     def unit(self, source: str, case: str, **keywords: Any) -> Planned:
         """One test case of grader/units/SOURCE.c, linked with the learner's module."""
+        # Check itself ends a test that hangs, and says which.
+        keywords.setdefault("limits", Limits(still=0))
         planned = self._add((str(self._programs.unit(source)),), **keywords)
         environment = {**planned.run.env, "CK_RUN_CASE": case, "CK_TAP_LOG_FILE_NAME": "-",
                        "CK_VERBOSITY": "silent", "TEMP": ".", "UNIT_SEED": str(self.values.getrandbits(31))}

@@ -46,11 +46,17 @@ def _table(report: Report, colour: bool) -> Iterable[str]:
     for verdict in report.verdicts:
         exercise = verdict.test.exercise if verdict.test.exercise != before else ""
         before = verdict.test.exercise
-        word = verdict.kind.value
+        word = f"waits for {waits_for(verdict)}" if waits_for(verdict) else verdict.kind.value
         if colour:
             word = f"\033[{_COLOURS[verdict.kind]}m{word}\033[0m"
         points = f"{verdict.points:3}/{verdict.test.points:<3}"
         yield f"  {exercise:4} {verdict.test.title:{width}}  {points} {word}"
+
+
+def waits_for(verdict: Verdict) -> str:
+    """The later exercise that a test can't do without, if it was stopped by that; or nothing."""
+    todo = verdict.todo
+    return todo.exercise if todo and todo.exercise != verdict.test.exercise else ""
 
 
 def failure_lines(report: Report, graded: Graded, in_full: bool, colour: bool = False) -> list[str]:
@@ -105,7 +111,10 @@ def next_lines(report: Report) -> Iterable[str]:
 def _score(report: Report) -> str:
     passed = sum(v.kind is Kind.OK for v in report.verdicts)
     if report.filtered:
-        return f"{passed} of {len(report.verdicts)} chosen tests passed. (Only the whole lab has a score.)"
+        later = sorted({waits_for(v) for v in report.verdicts} - {""})
+        return (f"{passed} of {len(report.verdicts)} chosen tests passed. (Only the whole lab has a score.)"
+                + (f"\nThose that wait need exercise {' and '.join(later)}: grade them again when it is written."
+                   if later else ""))
     if report.cannot:
         return "No score: not all tests could be run here."
     return f"Score: {report.score} of {report.possible}"

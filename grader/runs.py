@@ -39,6 +39,7 @@ class Ending(str, enum.Enum):
     SIGNAL = "signal"            # code is the signal's number; SIGXFSZ is the file size limit
     WALL = "wall"                # still running after limits.wall seconds
     QUIET = "quiet"              # no byte printed and no step taken for limits.quiet seconds
+    STILL = "still"              # none of its threads ran at all for limits.still seconds
     OUTPUT = "output"            # printed more than limits.output bytes
     MEMORY = "memory"            # used more than limits.memory bytes
     PROCESSES = "processes"      # had more than limits.processes processes
@@ -53,6 +54,7 @@ class Limits:
 
     wall: float = 30.0            # seconds
     quiet: float = 15.0           # seconds without any output, step or end: no progress
+    still: float = 5.0            # seconds, 0 for no limit: all threads sleep, and nothing wakes any of them
     output: int = 1 * MIB         # bytes, stdout and stderr together
     memory: int = 512 * MIB       # bytes resident, all processes together
     processes: int = 32
@@ -151,6 +153,7 @@ class Result:
         return {
             Ending.WALL: "still running when its time was over",
             Ending.QUIET: "hung: no output and no end",
+            Ending.STILL: "hung: all of it slept, and nothing woke it",
             Ending.OUTPUT: "printed without end",
             Ending.MEMORY: "took too much memory",
             Ending.PROCESSES: "started too many processes",
@@ -201,8 +204,8 @@ def encode(run: Run) -> List[Record]:
     for step in run.steps:
         records += _encode_step(step)
     records += [("output", os.fsencode(name)) for name in run.outputs]
-    records.append(("limits", (f"{limits.wall:.3f} {limits.quiet:.3f} {limits.output} {limits.memory} "
-                               f"{limits.processes} {limits.file}").encode()))
+    records.append(("limits", (f"{limits.wall:.3f} {limits.quiet:.3f} {limits.still:.3f} {limits.output} "
+                               f"{limits.memory} {limits.processes} {limits.file}").encode()))
     return records
 
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -133,6 +134,59 @@ struct usage processes_measure(pid_t root)
     return usage;
 }
 
+/* A thread's line NAME of its "status" file (proc(5)), or "". */
+static void status_line(FILE *file, const char *name, char *value, size_t size)
+{
+    char line[256];
+    size_t length = strlen(name);
+    value[0] = '\0';
+    rewind(file);
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, name, length) == 0) {
+            snprintf(value, size, "%s", line + length);
+            return;
+        }
+}
+
+/* Adds a thread's switches; false if it does not sleep. One that has just ended counts as asleep.
+ */
+static bool thread_asleep(pid_t pid, const char *thread, unsigned long long *switches)
+{
+    char path[64], state[32], own[32], forced[32];
+    snprintf(path, sizeof path, "/proc/%d/task/%.20s/status", (int)pid, thread);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return true;
+    status_line(file, "State:\t", state, sizeof state);
+    status_line(file, "voluntary_ctxt_switches:", own, sizeof own);
+    status_line(file, "nonvoluntary_ctxt_switches:", forced, sizeof forced);
+    fclose(file);
+    *switches += strtoull(own, NULL, 10) + strtoull(forced, NULL, 10);
+    return strchr("STtZX", state[0]) != NULL;
+}
+
+bool processes_asleep(pid_t root, unsigned long long *switches)
+{
+    bool asleep = true;
+    struct table table = table_read(root);
+    *switches = 0;
+    for (size_t i = 0; i < table.count; i++) {
+        char path[32];
+        if (!table.rows[i].below)
+            continue;
+        snprintf(path, sizeof path, "/proc/%d/task", (int)table.rows[i].pid);
+        DIR *tasks = opendir(path);
+        if (!tasks)
+            continue;
+        for (struct dirent *entry; (entry = readdir(tasks));)
+            if (isdigit((unsigned char)entry->d_name[0]))
+                asleep &= thread_asleep(table.rows[i].pid, entry->d_name, switches);
+        closedir(tasks);
+    }
+    free(table.rows);
+    return asleep;
+}
+
 size_t processes_kill(pid_t root)
 {
     size_t killed = 0;
@@ -163,6 +217,32 @@ static const char *state_word(char state)
     }
 }
 
+/* The name of a system call in which a thread may wait, or its number as /proc gives it. */
+static const char *call_name(const char *number)
+{
+    static const struct {
+        long number;
+        const char *name;
+    } calls[] = {
+        {SYS_ioctl, "ioctl"},
+        {SYS_poll, "poll"},
+        {SYS_ppoll, "ppoll"},
+        {SYS_epoll_wait, "epoll_wait"},
+        {SYS_read, "read"},
+        {SYS_write, "write"},
+        {SYS_futex, "futex: a mutex, a condition or a join"},
+        {SYS_nanosleep, "nanosleep"},
+        {SYS_clock_nanosleep, "clock_nanosleep"},
+        {SYS_pause, "pause"},
+        {SYS_wait4, "wait4"},
+        {SYS_rt_sigtimedwait, "sigtimedwait"},
+    };
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        if (atol(number) == calls[i].number)
+            return calls[i].name;
+    return number;
+}
+
 static size_t append_threads(pid_t pid, char *text, size_t size)
 {
     char path[320];
@@ -175,7 +255,8 @@ static size_t append_threads(pid_t pid, char *text, size_t size)
         struct process thread = {0};
         char call[24] = "";
         snprintf(path, sizeof path, "/proc/%d/task/%.20s/stat", (int)pid, entry->d_name);
-        if (!isdigit((unsigned char)entry->d_name[0]) || !stat_read(path, &thread))
+        if (!isdigit((unsigned char)entry->d_name[0]) || !stat_read(path, &thread) ||
+            strncmp(thread.name, "kvm-", 4) == 0) /* one of KVM's own */
             continue;
         snprintf(path, sizeof path, "/proc/%d/task/%.20s/syscall", (int)pid, entry->d_name);
         FILE *file = fopen(path, "re");
@@ -186,7 +267,7 @@ static size_t append_threads(pid_t pid, char *text, size_t size)
         int put = snprintf(text + used, size - used, "  thread %s: %s, %.2f s of CPU%s%s\n",
                            thread.name, state_word(thread.state), thread.cpu,
                            isdigit((unsigned char)call[0]) ? ", system call " : "",
-                           isdigit((unsigned char)call[0]) ? call : "");
+                           isdigit((unsigned char)call[0]) ? call_name(call) : "");
         used += put > 0 ? (size_t)put : 0;
     }
     closedir(tasks);

@@ -2,6 +2,7 @@
 #ifndef PROCESSES_H
 #define PROCESSES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -16,6 +17,12 @@ size_t processes_on_machine(void);
 
 /* What the descendants of `root` use, without root itself. */
 struct usage processes_measure(pid_t root);
+
+/*
+ * Whether all threads of the descendants of `root` sleep. `switches` is how often they have been
+ * switched to and from so far: who finds the same number twice knows that none has run meanwhile.
+ */
+bool processes_asleep(pid_t root, unsigned long long *switches);
 
 /* SIGKILL to every descendant of `root`; the number of those found. */
 size_t processes_kill(pid_t root);

@@ -19,6 +19,7 @@ enum {
     REST_FACTOR = 20, /* between two looks, in times of what the last one took */
     GATHER_MS = 3,    /* for more output to come, before the next is read */
     GLANCE_MS = 20, /* between two looks at the machine's number of processes, which cost nothing */
+    STILL_MS = 500, /* between two looks whether anything of it has run */
     LAST_WORDS_MS = 250,   /* for a program that hangs to say where */
     DRAIN_SECONDS = 5,     /* for output still in the pipes when all processes are dead */
     DESCRIPTION_MAX = 4096 /* bytes of diagnosis */
@@ -29,6 +30,9 @@ struct run {
     struct keeper keeper;
     double started;
     double looked, look_took; /* the last look at its processes: when, and how long it took */
+    double still_looked;      /* the last look whether anything of it runs */
+    unsigned still_looks;     /* in a row that found all of it asleep, and none woken */
+    unsigned long long switches;
     size_t machine_processes; /* all processes of the machine when the run started */
     /* the result */
     const char *ending; /* NULL while running */
@@ -61,7 +65,7 @@ static void stop(struct run *run, const char *ending)
     run->cpu = processes_measure(run->keeper.pid).cpu;
     processes_describe(run->keeper.pid, text, sizeof text);
     talk_tell(&run->talk, "diagnosis", text, strlen(text));
-    if (strcmp(ending, "wall") == 0 || strcmp(ending, "quiet") == 0)
+    if (strcmp(ending, "wall") == 0 || strcmp(ending, "quiet") == 0 || strcmp(ending, "still") == 0)
         last_words(run);
 }
 
@@ -110,6 +114,27 @@ static void usage_check(struct run *run)
         stop(run, "processes");
     run->looked = clock_now();
     run->look_took = run->looked - now;
+}
+
+/*
+ * A program none of whose threads runs, nor is woken, waits for something that never comes: what
+ * could still come, a timer or our own input, would wake one. That is no matter of the machine's
+ * speed: a thread that only lacks a processor does not sleep. So it is found by looks, not by time.
+ */
+static void still_check(struct run *run)
+{
+    const struct limits *limits = &run->talk.job->limits;
+    double now = clock_now();
+    unsigned long long switches;
+    if (limits->still <= 0 || now - run->still_looked < STILL_MS / 1e3)
+        return;
+    bool same = processes_asleep(run->keeper.pid, &switches) && switches == run->switches &&
+                run->talk.progress < run->still_looked;
+    run->still_looks = same ? run->still_looks + 1 : 0;
+    run->switches = switches;
+    run->still_looked = now;
+    if (run->still_looks * STILL_MS / 1e3 >= limits->still)
+        stop(run, "still");
 }
 
 static void time_check(struct run *run)
@@ -218,6 +243,7 @@ bool run_execute(int channel, struct job *job, const struct keeper_options *opti
         while (!run.ending && !run.talk.host_gone) {
             wait_and_serve(&run);
             usage_check(&run);
+            still_check(&run);
             time_check(&run);
         }
         kill_all(&run);

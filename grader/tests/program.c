@@ -146,6 +146,9 @@ int main(int argc, char **argv)
         for (int number = 1; number < 32; number++)
             signal(number, SIG_IGN);
         forever();
+    } else if (!strcmp(action, "naps")) {
+        for (;;)
+            nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
     } else if (!strcmp(action, "print")) {
         for (;;)
             say("0123456789abcdefghijklmnopqrstuvwxyz\n");

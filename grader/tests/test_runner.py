@@ -67,8 +67,8 @@ class RunnerTests:
 
     def test_input_ends(self) -> None:
         self.check(self.run_one(do("copy")).status == 0, self.run_one(do("copy")))
-        held = self.run_one(do("copy", stdin=b"x", hold_stdin=True, limits=Limits(quiet=6)))
-        self.check(held.ending is Ending.QUIET and held.stdout == b"x", held)
+        held = self.run_one(do("copy", stdin=b"x", hold_stdin=True, limits=Limits(quiet=30, still=2)))
+        self.check(held.ending is Ending.STILL and held.stdout == b"x", held)
 
     def test_steps(self) -> None:
         result = self.run_one(do("lines", steps=(
@@ -98,7 +98,9 @@ class RunnerTests:
     def test_limits(self) -> None:
         self.check_all(
             (do("print", limits=Limits(output=100_000)), Ending.OUTPUT, 0),
-            (do("stubborn", limits=SHORT), Ending.QUIET, 0),
+            (do("stubborn", limits=Limits(quiet=30, still=1)), Ending.STILL, 0),
+            (do("stubborn", limits=Limits(quiet=2, still=0)), Ending.QUIET, 0),
+            (do("naps", limits=Limits(quiet=4, still=1)), Ending.QUIET, 0),
             (do("spin", limits=SHORT), Ending.QUIET, 0),
             (do("print", limits=Limits(wall=0.5, output=10 ** 10)), Ending.WALL, 0),
             (do("memory", limits=Limits(memory=100 * MIB)), Ending.MEMORY, 0),
