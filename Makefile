@@ -153,7 +153,7 @@ C_FILES = $(wildcard common/*/*.[ch] solutions/*/*.[ch] grader/*.[ch] grader/*/*
 
 format:
 	@$(SETUP) test
-	clang-format -i $(C_FILES)
+	clang-format -i $(C_FILES) $(wildcard labs/*/*.c)
 
 check-format:
 	@$(SETUP) test

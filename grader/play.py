@@ -22,6 +22,7 @@ from grader.skeletons import first_todo, handout_exercises, handout_title, todos
 
 STATUS_TODO = 77  # as in common/vmm/abi.h
 STATUS_UNDONE = 63  # the 1K OS met an exercise that is not written yet: os-1k/kernel/kernel.h
+LONG = 30.0       # seconds for a demonstration; all take less on a machine that is not loaded
 CANNOT_RUN = 3    # as of `make grade`: this machine, not the learner
 
 
@@ -131,7 +132,23 @@ def boot(backend: Backend, vmm: Path, demonstration: Demonstration, folder: Path
     argv = [os.path.relpath(vmm), *demonstration.options,
             *(guest_file(name, folder) for name in demonstration.guests)]
     say(f"\n{demonstration.title}\n$ {shlex.join(argv)}")
-    return subprocess.run(backend.command(argv), input=demonstration.stdin).returncode
+    return run_with_input(backend.command(argv), demonstration.stdin)
+
+
+def run_with_input(command: list[str], stdin: bytes) -> int:
+    """Runs it to its end, and says so when that is long in coming; its exit status."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        try:
+            try:
+                process.communicate(stdin, timeout=LONG)
+            except subprocess.TimeoutExpired:
+                say(f"(It has not ended for {LONG:.0f} seconds. If it hangs, Ctrl-C ends it, and make grade "
+                    "tells where each vCPU is.)")
+                process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+        return process.returncode
 
 
 def boot_interactive(command: list[str]) -> NoReturn:
@@ -238,7 +255,7 @@ def demonstrate_os(arguments: argparse.Namespace, vmm: Path, sched: Path | None 
     argv = [os.path.relpath(path) for path in (vmm, archive, kernel)]
     argv[1] = f"--initrd={argv[1]}"
     say(f"$ {shlex.join(argv)}")
-    status = subprocess.run(backend.command(argv), input=OS_SESSION).returncode
+    status = run_with_input(backend.command(argv), OS_SESSION)
     if status != 0:
         say(f"The VMM ended with status {status}; 0 was to be expected.")
     return status

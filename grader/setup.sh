@@ -6,7 +6,7 @@
 
 find_python() {
     for python in python3 /usr/bin/python3; do
-        "$python" -c 'import pexpect' 2>/dev/null && echo "$python" && return 0
+        "$python" -c 'import pexpect' </dev/null 2>/dev/null && echo "$python" && return 0
     done
     return 1
 }

@@ -38,8 +38,9 @@ def next_thing(report: Report, colour: bool = False) -> list[str]:
                 *("  " + line for line in first_lines(report.build_error, 30))]
     first = next((graded for graded in report.graded if graded.verdict.kind is not Kind.OK), None)
     if not first:
-        return [head, "", "The lab is done. "
-                f"make diff LAB={report.lab.number} shows another way to write it."]
+        other = LABS[report.lab.number].solution_files()[0].exists()
+        return [head, "", "The lab is done." +
+                (f" make diff LAB={report.lab.number} shows another way to write it." if other else "")]
     told = [] if first.verdict.kind is Kind.TODO else [*failure_lines(report, first, True, colour), ""]
     return [head, "", *told, *next_lines(report)]
 

@@ -1,5 +1,7 @@
 /* main.c - the program: reads the command line and the guests, and has the stage run them. */
+#include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "vmm.h"
 
@@ -15,9 +17,26 @@ static int check_company(const struct vmm *vmm)
     return 0;
 }
 
+/*
+ * A descriptor 0 to 2 that is closed would become one of KVM's, and be read and written as a file.
+ * Opened so, input is at its end, and output an error.
+ */
+static void standard_files_open(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     static struct vmm vmm;
+
+    standard_files_open();
     int status = options_parse(&vmm, argc, argv);
 
     where_start();

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import unittest
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from grader.build import clean_environment
-from grader.course import LABS, ROOT
+from grader.build import build_vmm, clean_environment
+from grader.course import BUILD, LABS, ROOT
 from grader.skeletons import skeleton
 
 
@@ -42,13 +46,36 @@ class Run(unittest.TestCase):
     def test_options_reach_the_vmm_and_its_output_us(self) -> None:
         done = make("-s", "run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "ARGS=--stats --regs")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertTrue(done.stdout.endswith("\nHello from the guest!\n"))
+        self.assertEqual(done.stdout, "Hello from the guest!\n")
         self.assertRegex(done.stderr, r"vcpu0: status 0, \d+ exits")
         self.assertIn("rip=", done.stderr)
 
     def test_input_reaches_the_guest(self) -> None:
         done = make("-s", "run", "LAB=2", "SOLUTION=1", "GUESTS=echo", stdin="typed\n")
         self.assertIn("typed\n", done.stdout)
+
+    def test_a_closed_input_is_at_its_end_and_a_closed_output_an_error(self) -> None:
+        for lab in (2, 4):
+            vmm = build_vmm(lab, solution=True)
+            done = subprocess.run(["sh", "-c", f"{vmm} build/guests/echo.bin <&-"], cwd=ROOT, timeout=60,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            self.assertEqual((done.returncode, done.stdout), (0, b""))
+            done = subprocess.run(["sh", "-c", f"{vmm} build/guests/hello.bin >&-"], cwd=ROOT, timeout=60,
+                                  stderr=subprocess.PIPE)
+            self.assertEqual(done.returncode, 74)
+            self.assertIn(b"standard output", done.stderr)
+
+    def test_a_module_with_an_older_time_is_built_anew(self) -> None:
+        with TemporaryDirectory(dir=BUILD) as folder:
+            module = Path(folder) / "vm.c"
+            [solution] = LABS[1].solution_files()
+            texts = [solution.read_text(), solution.read_text().replace("API version %d", "API number %d")]
+            for text, age in zip(texts, (0, 1000)):
+                module.write_text(text)
+                os.utime(module, (1e9 - age, 1e9 - age))
+                vmm = build_vmm(1, module=module)
+            self.assertIn(b"API number %d", vmm.read_bytes())
+            shutil.rmtree(vmm.parent)
 
     def test_the_status_is_told(self) -> None:
         done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=unknown")
