@@ -278,7 +278,7 @@ struct io_access {
     uint16_t port;
     uint8_t size;   /* bytes of one operand: 1, 2 or 4 */
     uint32_t count; /* operands, one after the other: more than 1 for `rep` */
-    uint8_t *data;  /* size * count bytes inside *run */
+    uint8_t *data;  /* size * count bytes, behind *run in its mapping */
 };
 
 /* 2.1 Decodes the KVM_EXIT_IO in `run`. */

@@ -152,7 +152,8 @@ static void make_write(struct vcpu *vcpu, uint32_t ds_base, bool code_32, uint32
     kernel(vcpu->fd, KVM_GET_REGS, &regs);
     sregs.ds.base = ds_base;
     sregs.ds.selector = (uint16_t)(ds_base >> 4);
-    sregs.cs.db = code_32;
+    sregs.cs.db = code_32; /* which comes in protected mode only */
+    sregs.cr0 = code_32 ? sregs.cr0 | 1 : sregs.cr0;
     regs.rsi = esi;
     regs.rcx = ecx;
     kernel(vcpu->fd, KVM_SET_SREGS, &sregs);
