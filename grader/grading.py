@@ -16,6 +16,7 @@ from typing import Optional, Union
 from grader.backends import Backend
 from grader.backends.base import OnResult
 from grader.build import BuildError, build_os, build_unit, build_vmm
+from grader.counting import counting
 from grader.course import BUILD, LABS, ROOT
 from grader.framework import Lab, Test
 from grader.guests import write_constants
@@ -238,7 +239,8 @@ def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
     """Runs them all. What hung on a loaded machine is run again, by itself and with more time: it may only
     have been starved. Where that helps no one twice, the rest is taken to hang, too."""
     processors = os.cpu_count() or 1
-    results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors), on_result=on_result))
+    with counting(len(runs), on_result) as on_result:
+        results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors), on_result=on_result))
     hung = [place for place, result in enumerate(results) if result.ending in _HUNG]
     in_vain = 0
     for place in hung:

@@ -113,8 +113,8 @@ def _score(report: Report) -> str:
     if report.filtered:
         later = sorted({waits_for(v) for v in report.verdicts} - {""})
         return (f"{passed} of {len(report.verdicts)} chosen tests passed. (Only the whole lab has a score.)"
-                + (f"\nThose that wait need exercise {' and '.join(later)}: grade them again when it is written."
-                   if later else ""))
+                + (f"\nThose that wait need exercise {' and '.join(later)}: grade them again when that is "
+                   "written." if later else ""))
     if report.cannot:
         return "No score: not all tests could be run here."
     return f"Score: {report.score} of {report.possible}"

@@ -193,8 +193,8 @@ def write_pdf(found: list[Document]) -> None:
                       flags=re.S)
         body = body.replace("</details>", "</div>")
         # WeasyPrint takes no notice of `start`.
-        body = re.sub(r'<ol start="(\d+)"', lambda match: f'<ol style="counter-reset: list-item {int(match[1]) - 1}"',
-                      body)
+        body = re.sub(r'<ol start="(\d+)"',
+                      lambda match: f'<ol style="counter-reset: list-item {int(match[1]) - 1}"', body)
         parts.append(f'<section class="chapter" id="{place(document, "")}">{body}</section>')
         entries.append(f'<li><a href="#{place(document, "")}">{html.escape(short_title(document))}</a></li>')
         entries += [f'<li class="inner"><a href="#{place(document, slug(text))}">'

@@ -164,8 +164,8 @@ def all_bytes(plan: Plan) -> None:
           hint="One call, one answer: an `in` from HYPERCALL_PORT that no GETCHAR came before is the guest's "
                "mistake, and so is a second one behind the same call. See vcpu->getchar_called.")
 def uncalled_read(plan: Plan) -> None:
-    answered = ("The guest never called GETCHAR, and its read was answered: without vcpu->getchar_called there "
-                "is nothing to answer, and it dies.",
+    answered = ("The guest never called GETCHAR, and its read was answered: without vcpu->getchar_called "
+                "there is nothing to answer, and it dies.",
                 "The guest called GETCHAR once and read twice, and both reads were answered: the answer must "
                 "take the note of the call back.")
     for calls, ignored in enumerate(answered):
@@ -271,8 +271,8 @@ def unknown_size(plan: Plan) -> None:
     _dies(plan, f"0x0*{STRING_PORT:x}", WIDTH=32, PORT=STRING_PORT)
 
 
-_IGNORED = ("The guest went on after the access: an unknown one must not be ignored, or a typing error in a guest "
-            "becomes a riddle. Does the handler return what vcpu_die answers?")
+_IGNORED = ("The guest went on after the access: an unknown one must not be ignored, or a typing error in "
+            "a guest becomes a riddle. Does the handler return what vcpu_die answers?")
 
 
 def _dies(plan: Plan, *named: str, ignored: str = _IGNORED, address: bool = True, **defines: object) -> None:
