@@ -146,7 +146,7 @@ flakes: need-clone
 	    $(if $(BACKEND),--backend $(BACKEND))
 
 test: need-clone
-	@$(SETUP) build grade vm test
+	@$(SETUP) build grade vm test handouts
 	@$(PYTHON) -m grader.kit_tests
 
 C_FILES = $(wildcard common/*/*.[ch] solutions/*/*.[ch] grader/*.[ch] grader/*/*.[ch] os-1k/*/*.[ch])

@@ -250,13 +250,13 @@ def play_demo(arguments: argparse.Namespace) -> int:
 def demonstrate_os(arguments: argparse.Namespace, vmm: Path, sched: Path | None = None) -> int:
     """The 1K OS, with the learner's scheduler if one is given, in a scripted session; its exit status."""
     kernel, archive = built(lambda: build_os(sched))
-    say("\nThe 1K OS: the list of files, Fibonacci numbers, a greatest common divisor, the processes, exit")
+    say("\nThe 1K OS; typed to it: " + ", ".join(OS_SESSION.decode().split()))
     backend = choose_backend(arguments.backend, 6)
     argv = [os.path.relpath(path) for path in (vmm, archive, kernel)]
     argv[1] = f"--initrd={argv[1]}"
     say(f"$ {shlex.join(argv)}")
     status = run_with_input(backend.command(argv), OS_SESSION)
-    if status != 0:
+    if status not in (0, STATUS_TODO, STATUS_UNDONE):
         say(f"The VMM ended with status {status}; 0 was to be expected.")
     return status
 

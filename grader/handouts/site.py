@@ -182,8 +182,8 @@ def write_site(found: list[Document]) -> None:
         shutil.copy(ASSETS / name, OUT / name)
 
 
-def write_pdf(found: list[Document]) -> None:
-    """All handouts in one page, and that as PDF."""
+def print_page(found: list[Document]) -> str:
+    """All handouts in one page of HTML, as WeasyPrint understands it."""
     parts, entries = [], []
     for document in found:
         body = with_figures(with_tables(with_links(to_html(document), document, True)), True)
@@ -201,8 +201,13 @@ def write_pdf(found: list[Document]) -> None:
                     f'{html.escape(text.replace("`", ""))}</a></li>'
                     for level, text in document.headings() if level == 2]
     page = (ASSETS / "print.html").read_text().replace("{{contents}}", "".join(entries))
+    return page.replace("{{body}}", "".join(parts))
+
+
+def write_pdf(found: list[Document]) -> None:
+    """All handouts as PDF."""
     source = PDF.with_suffix(".html")
-    source.write_text(page.replace("{{body}}", "".join(parts)))
+    source.write_text(print_page(found))
     subprocess.run(["weasyprint", "-q", "-s", str(ASSETS / "print.css"), str(source), str(PDF)], check=True)
     source.unlink()
 

@@ -79,6 +79,12 @@ class Rendering(unittest.TestCase):
             self.skipTest(f"`make handouts` needs {' and '.join(missing)}, which is not installed here")
         self.assertEqual(site.render(quiet=True), 0)
         self.assertEqual(list(site.broken_links()), [])
+        # WeasyPrint numbers a list from 1 whatever `start` says.
+        self.assertNotIn("<ol start=", site.print_page(documents()))
+
+    def test_figures_give_their_font_in_words_that_every_renderer_knows(self) -> None:
+        for figure in (ROOT / "handouts" / "figures").glob("*.svg"):
+            self.assertNotIn("font:", figure.read_text(), figure.name)  # WeasyPrint reads no shorthand
 
 
 if __name__ == "__main__":
