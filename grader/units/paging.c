@@ -1,6 +1,6 @@
 /*
- * paging.c - lab 5's module function by function. No guest runs here, and no KVM is needed: what
- * the module writes into memory is read as a processor would read it.
+ * paging.c - lab 5's module function by function. No guest runs here: what the module writes into
+ * memory is read as a processor would read it. Only paging_enter needs KVM.
  */
 #include "unit.h"
 
@@ -408,6 +408,11 @@ START_TEST(state)
                   "CR3 is 0x%llx instead of 0x%x: guest-physical, so with the base of this guest's "
                   "memory",
                   sregs.cr3, space.base + DIRECTORY_OFFSET);
+    ck_assert_msg(
+        sregs.idt.limit == 0,
+        "IDTR's limit is 0x%x, as after reset, instead of 0: there is no IDT yet, and what "
+        "lies at its base is no gate",
+        sregs.idt.limit);
     ck_assert_msg(sregs.efer == 0, "EFER is 0x%llx instead of 0: no long mode", sregs.efer);
     ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of 0x%x", regs.rip, entry);
     ck_assert_msg(regs.rsp == stack, "RSP is 0x%llx instead of 0x%x", regs.rsp, stack);
@@ -467,28 +472,69 @@ START_TEST(entry_checks)
 }
 END_TEST
 
-START_TEST(enter_failure)
+/* A vCPU of the real KVM, and a space that is all of its RAM. */
+static struct address_space start_space(struct vm *vm, struct vcpu *vcpu)
+{
+    start_created(vm, vcpu);
+    return (struct address_space){
+        .memory = vm->ram, .bytes = (uint32_t)vm->ram_bytes, .next_table = TABLES_OFFSET};
+}
+
+START_TEST(enter)
 {
     struct vm vm;
     struct vcpu vcpu;
-    struct address_space space = space_at(BASE, SPACE_BYTES);
+    struct address_space space = start_space(&vm, &vcpu);
+    const uint32_t ebx = unit_random() | 1;
 
-    start_empty(&vm, &vcpu);
-    vm.ram = ram;
-    vm.ram_bytes = sizeof ram;
-    falsified = (struct falsified){.request = KVM_GET_SREGS, .error = EIO};
+    entry = HIGHER_HALF + 0x40000 + unit_random() % 4096;
+    stack = HIGHER_HALF + 0x80000 + unit_random() % 1024 * 16;
+    int status = paging_enter(&vcpu, &space, entry, stack, ebx);
+    ck_assert_msg(status == 0, "paging_enter returns %d instead of 0", status);
+    ck_assert(kernel(vcpu.fd, KVM_GET_REGS, &regs) == 0);
+    ck_assert(kernel(vcpu.fd, KVM_GET_SREGS, &sregs) == 0);
+    ck_assert_msg(sregs.cr0 & 0x80000000, "the vCPU's CR0 is 0x%llx: paging is off", sregs.cr0);
+    ck_assert_msg(regs.rip == entry && regs.rsp == stack,
+                  "the vCPU's RIP is 0x%llx and its RSP 0x%llx instead of 0x%x and 0x%x", regs.rip,
+                  regs.rsp, entry, stack);
+    ck_assert_msg(
+        regs.rbx == ebx,
+        "the vCPU's RBX is 0x%llx instead of 0x%x, which paging_enter was given as `ebx`: "
+        "an ELF guest finds its boot information by it",
+        regs.rbx, ebx);
+}
+END_TEST
+
+START_TEST(enter_failure)
+{
+    static const struct {
+        unsigned long request;
+        const char *name;
+    } ioctls[] = {{KVM_GET_SREGS, "KVM_GET_SREGS"},
+                  {KVM_SET_SREGS, "KVM_SET_SREGS"},
+                  {KVM_SET_REGS, "KVM_SET_REGS"}};
+    struct vm vm;
+    struct vcpu vcpu;
+    struct address_space space = start_space(&vm, &vcpu);
+
+    for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++) {
+        falsified = (struct falsified){.request = ioctls[i].request, .error = EIO};
+        listen_start();
+        int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
+        listen_end();
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "%s failed, and paging_enter returns %d instead of STATUS_NO_KVM",
+                      ioctls[i].name, status);
+    }
+    falsified = (struct falsified){0};
+    vmm.options.mappings[vmm.options.mapping_count++] =
+        (struct page_mapping){0x40000000, space.bytes, PAGE_PRESENT};
     listen_start();
     int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
     listen_end();
-    ck_assert_msg(status == STATUS_NO_KVM,
-                  "KVM_GET_SREGS failed, and paging_enter returns %d instead of STATUS_NO_KVM",
-                  status);
-    falsified = (struct falsified){.request = KVM_GET_SREGS, .answered = true};
-    listen_start();
-    status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
-    listen_end();
-    ck_assert_msg(status == STATUS_NO_KVM,
-                  "KVM_SET_SREGS failed, and paging_enter returns %d instead of STATUS_NO_KVM",
+    ck_assert_msg(status == STATUS_USAGE,
+                  "--map names a physical page behind the guest's memory, map_options answers "
+                  "STATUS_USAGE, and paging_enter returns %d",
                   status);
 }
 END_TEST
@@ -564,30 +610,60 @@ START_TEST(walks_large)
 }
 END_TEST
 
+/* The walk ended without a page, and tells the entries that it read on its way. */
+static void check_nowhere(struct page_walk found, const char *what, uint32_t directory_entry,
+                          uint32_t table_entry)
+{
+    ck_assert_msg(!found.mapped, "%s, and page_walk finds a page", what);
+    ck_assert_msg(found.reason && found.reason[0], "%s, and page_walk gives no reason", what);
+    ck_assert_msg(found.directory_entry == directory_entry && found.table_entry == table_entry,
+                  "%s: page_walk read the entries 0x%x and 0x%x and tells 0x%x and 0x%x; the "
+                  "post-mortem needs them most when there is no page",
+                  what, directory_entry, table_entry, found.directory_entry, found.table_entry);
+}
+
 START_TEST(walks_nowhere)
 {
-    const uint32_t virt = unit_random();
-    const struct {
-        struct page_walk found;
-        const char *what, *word;
-    } cases[] = {
-        {walk(WALK_TABLE, PAGE_PRESENT, CR4_PSE, virt), "the directory entry is not present",
-         "directory"},
-        {walk(WALK_TABLE | PAGE_PRESENT, 0x8000, CR4_PSE, virt),
-         "the page table entry is not present", "table"},
-        {walk((WALK_RAM + 0x1000) | PAGE_PRESENT, 0, CR4_PSE, virt),
-         "the page table is outside of RAM", "RAM"},
-        {page_walk(ram, WALK_RAM, 0xfffff000, CR4_PSE, virt),
-         "the page directory is outside of RAM", "RAM"},
-    };
+    const uint32_t virt = unit_random(), outside = (WALK_RAM + 0x1000) | PAGE_PRESENT;
+    const struct page_walk no_directory_entry = walk(WALK_TABLE, PAGE_PRESENT, CR4_PSE, virt),
+                           no_table_entry = walk(WALK_TABLE | PAGE_PRESENT, 0x8000, CR4_PSE, virt),
+                           table_outside = walk(outside, 0, CR4_PSE, virt),
+                           directory_outside = page_walk(ram, WALK_RAM, 0xfffff000, CR4_PSE, virt);
 
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        ck_assert_msg(!cases[i].found.mapped, "%s, and page_walk finds a page", cases[i].what);
-        ck_assert_msg(cases[i].found.reason && strstr(cases[i].found.reason, cases[i].word),
-                      "%s, and page_walk's reason is \"%s\": say which level it was (\"%s\")",
-                      cases[i].what, cases[i].found.reason ? cases[i].found.reason : "(NULL)",
-                      cases[i].word);
-    }
+    check_nowhere(no_directory_entry, "the directory entry is not present", WALK_TABLE, 0);
+    check_nowhere(no_table_entry, "the page table entry is not present", WALK_TABLE | PAGE_PRESENT,
+                  0x8000);
+    check_nowhere(table_outside, "the page table is outside of RAM", outside, 0);
+    check_nowhere(directory_outside, "the page directory is outside of RAM", 0, 0);
+    ck_assert_msg(strcmp(no_directory_entry.reason, no_table_entry.reason) != 0,
+                  "page_walk's reason is \"%s\" when the directory entry is not present and when "
+                  "the page table entry is not: say which of the two it was",
+                  no_table_entry.reason);
+    ck_assert_msg(strcmp(no_table_entry.reason, table_outside.reason) != 0,
+                  "page_walk's reason is \"%s\" when the page table entry is not present and when "
+                  "the page table is outside of RAM",
+                  table_outside.reason);
+}
+END_TEST
+
+/* The last entry of a table ends where RAM does, or would end at 4 GB. */
+START_TEST(walks_edges)
+{
+    const uint32_t last = 0xfffff000, page = 0x8000 | PAGE_PRESENT;
+    struct page_walk found = walk(last | PAGE_PRESENT, 0, CR4_PSE, 0x003ff000);
+
+    ck_assert_msg(!found.mapped, "the page table is the last page below 4 GB, outside of RAM, and "
+                                 "page_walk finds a page");
+    found = page_walk(ram, WALK_RAM, last, CR4_PSE, last);
+    ck_assert_msg(!found.mapped, "the page directory is the last page below 4 GB, outside of RAM, "
+                                 "and page_walk finds a page");
+    memset(ram, 0, WALK_RAM);
+    poke(WALK_CR3 + 4092, WALK_RAM - PAGE_BYTES + PAGE_PRESENT);
+    poke(WALK_RAM - 4, page);
+    found = page_walk(ram, WALK_RAM, WALK_CR3, CR4_PSE, last);
+    ck_assert_msg(found.mapped && found.phys == 0x8000,
+                  "the table entry is the last 4 bytes of RAM, and page_walk finds no page: %s",
+                  found.reason ? found.reason : "(no reason)");
 }
 END_TEST
 
@@ -629,11 +705,13 @@ START_TEST(spaces)
                       index, space.bytes, space.base, SLOT_BYTES, base);
         ck_assert_msg(space.next_table == TABLES_OFFSET, "no page table is used yet");
     }
-    int status = open_space(3, 1, 2, 2 * SLOT_BYTES, &space);
-    ck_assert_msg(status == STATUS_USAGE,
-                  "the third guest's 4 MB are beyond RAM's 8 MB: space_open returns %d instead of "
-                  "STATUS_USAGE",
-                  status);
+    for (uint32_t ram_bytes = 2 * SLOT_BYTES; ram_bytes < 3 * SLOT_BYTES; ram_bytes += 1 << 20) {
+        int status = open_space(3, 1, 2, ram_bytes, &space);
+        ck_assert_msg(status == STATUS_USAGE,
+                      "the third guest's 4 MB end at 12 MB, and RAM has %u: space_open returns %d "
+                      "instead of STATUS_USAGE",
+                      ram_bytes >> 20, status);
+    }
 }
 END_TEST
 
@@ -652,10 +730,12 @@ int main(void)
     unit_add(suite, "state", state);
     unit_add(suite, "descriptors_loaded", descriptors_loaded);
     unit_add(suite, "entry_checks", entry_checks);
+    unit_add(suite, "enter", enter);
     unit_add(suite, "enter_failure", enter_failure);
     unit_add(suite, "walks", walks);
     unit_add(suite, "walks_large", walks_large);
     unit_add(suite, "walks_nowhere", walks_nowhere);
+    unit_add(suite, "walks_edges", walks_edges);
     unit_add(suite, "spaces", spaces);
     return unit_main(suite);
 }
