@@ -35,6 +35,32 @@ static uint32_t raw_limit(uint64_t raw)
     return raw >> 55 & 1 ? limit << 12 | 0xfff : limit;
 }
 
+/* The names of the fields in which two descriptors differ. */
+static const char *raw_difference(uint64_t one, uint64_t other)
+{
+    static const struct {
+        uint64_t bits;
+        const char *name;
+    } fields[] = {
+        {0x000f00000000ffff, " limit (bits 0-15 and 48-51)"},
+        {0xff0000ffffff0000, " base (bits 16-39 and 56-63)"},
+        {0x00000f0000000000, " type (bits 40-43)"},
+        {0x0000100000000000, " S (bit 44)"},
+        {0x0000600000000000, " DPL (bits 45-46)"},
+        {0x0000800000000000, " P (bit 47)"},
+        {0x0030000000000000, " bits 52-53, which are 0"},
+        {0x0040000000000000, " D/B (bit 54)"},
+        {0x0080000000000000, " G (bit 55)"},
+    };
+    static char text[256];
+
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        if ((one ^ other) & fields[i].bits)
+            strcat(text, fields[i].name);
+    return text;
+}
+
 START_TEST(encode)
 {
     static const struct {
@@ -53,11 +79,10 @@ START_TEST(encode)
         uint64_t raw = descriptor_encode(d);
         ck_assert_msg(raw == known[i].raw,
                       "descriptor_encode of base=0x%x limit=0x%x type=0x%x S=%d DPL=%d P=%d D/B=%d "
-                      "gives 0x%016llx instead of 0x%016llx; they differ in 0x%016llx (limit 0-15 "
-                      "and 48-51, base 16-39 and 56-63, type 40, S 44, DPL 45, P 47, D/B 54, G 55)",
+                      "gives 0x%016llx instead of 0x%016llx; wrong:%s",
                       d->base, d->limit, d->type, d->code_data, d->dpl, d->present, d->big,
                       (unsigned long long)raw, (unsigned long long)known[i].raw,
-                      (unsigned long long)(raw ^ known[i].raw));
+                      raw_difference(raw, known[i].raw));
     }
     for (int i = 0; i < 50; i++) {
         struct descriptor d = {.base = unit_random(), .present = true};
@@ -159,6 +184,7 @@ END_TEST
 struct found {
     bool mapped;
     uint32_t phys, rights;
+    char entries[80]; /* as read, in words */
 };
 
 static uint32_t entry_at(const struct address_space *space, uint32_t phys)
@@ -174,17 +200,24 @@ static uint32_t entry_at(const struct address_space *space, uint32_t phys)
 
 static struct found translate(const struct address_space *space, uint32_t virt)
 {
-    uint32_t entry = entry_at(space, space->base + DIRECTORY_OFFSET + virt / LARGE_PAGE_BYTES * 4);
+    uint32_t index = virt / LARGE_PAGE_BYTES;
+    uint32_t entry = entry_at(space, space->base + DIRECTORY_OFFSET + index * 4);
+    struct found found = {.mapped = entry & PAGE_PRESENT, .rights = entry & RIGHTS};
+    int length =
+        snprintf(found.entries, sizeof found.entries, "directory[%u] = 0x%x", index, entry);
 
-    if (!(entry & PAGE_PRESENT))
-        return (struct found){0};
-    uint32_t rights = entry & RIGHTS;
-    if (entry & PAGE_LARGE)
-        return (struct found){true, (entry & 0xffc00000) | virt % LARGE_PAGE_BYTES, rights};
-    entry = entry_at(space, (entry & 0xfffff000) + virt / PAGE_BYTES % 1024 * 4);
-    if (!(entry & PAGE_PRESENT))
-        return (struct found){0};
-    return (struct found){true, (entry & 0xfffff000) | virt % PAGE_BYTES, rights & entry};
+    if (found.mapped && entry & PAGE_LARGE) {
+        found.phys = (entry & 0xffc00000) | virt % LARGE_PAGE_BYTES;
+    } else if (found.mapped) {
+        index = virt / PAGE_BYTES % 1024;
+        entry = entry_at(space, (entry & 0xfffff000) + index * 4);
+        snprintf(found.entries + length, sizeof found.entries - (size_t)length,
+                 ", table[%u] = 0x%x", index, entry);
+        found.mapped = entry & PAGE_PRESENT;
+        found.phys = (entry & 0xfffff000) | virt % PAGE_BYTES;
+        found.rights &= entry;
+    }
+    return found;
 }
 
 /* `virt` must lead to offset `phys` of the space with these rights; flags 0: nowhere. */
@@ -194,19 +227,23 @@ static void check_page(const struct address_space *space, uint32_t virt, uint32_
     struct found found = translate(space, virt);
 
     if (found.mapped != (flags != 0))
-        ck_abort_msg("%s: address 0x%x is %smapped", when, virt, found.mapped ? "" : "not ");
+        ck_abort_msg("%s: address 0x%x is %smapped: %s (the guest's memory is 0x%x bytes from 0x%x "
+                     "on)",
+                     when, virt, found.mapped ? "" : "not ", found.entries, space->bytes,
+                     space->base);
     if (!found.mapped)
         return;
     if (found.phys != space->base + phys)
-        ck_abort_msg("%s: address 0x%x leads to 0x%x instead of 0x%x (the guest's memory starts at "
-                     "0x%x)",
-                     when, virt, found.phys, space->base + phys, space->base);
+        ck_abort_msg(
+            "%s: address 0x%x leads to 0x%x instead of 0x%x: %s (the guest's memory starts "
+            "at 0x%x)",
+            when, virt, found.phys, space->base + phys, found.entries, space->base);
     if (found.rights != flags)
-        ck_abort_msg("%s: address 0x%x is %s, %s instead of %s, %s (a right needs both levels)",
+        ck_abort_msg("%s: address 0x%x is %s, %s instead of %s, %s: %s (a right needs both levels)",
                      when, virt, found.rights & PAGE_WRITABLE ? "writable" : "read-only",
                      found.rights & PAGE_USER ? "user" : "kernel",
                      flags & PAGE_WRITABLE ? "writable" : "read-only",
-                     flags & PAGE_USER ? "user" : "kernel");
+                     flags & PAGE_USER ? "user" : "kernel", found.entries);
 }
 
 /* ------------------------------------------------------------------ 5.2 the directory */
@@ -216,12 +253,13 @@ START_TEST(directory)
     static const struct {
         uint32_t base, bytes;
     } spaces[] = {{0, SPACE_BYTES}, {BASE, SPACE_BYTES}, {BASE, SLOT_BYTES}, {0, 1 << 20}};
-    const char *when = "after directory_build";
+    char when[80];
 
     for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++) {
         struct address_space space = space_at(spaces[i].base, spaces[i].bytes);
         uint32_t end = (spaces[i].bytes + LARGE_PAGE_BYTES - 1) & ~(LARGE_PAGE_BYTES - 1u);
         directory_build(&space);
+        snprintf(when, sizeof when, "after directory_build of %u KB of memory", space.bytes >> 10);
         for (uint32_t step = 0; step < 1024; step++) {
             uint32_t virt = step * LARGE_PAGE_BYTES + unit_random() % 1024 * PAGE_BYTES;
             uint32_t offset = virt % HIGHER_HALF;
@@ -253,15 +291,17 @@ START_TEST(map)
     struct {
         uint32_t virt, phys, flags;
     } pages[60];
-    char when[80];
+    char when[120];
 
     directory_build(&space);
     for (int i = 0; i < 60; i++) {
         uint32_t virt = regions[i % 4] + (uint32_t)i * 17 * PAGE_BYTES,
                  phys = random_page(SPACE_BYTES);
         uint32_t flags = PAGE_PRESENT | (unit_random() & (PAGE_WRITABLE | PAGE_USER));
-        snprintf(when, sizeof when, "after page_map(0x%x, 0x%x, %s%s)", virt, phys,
-                 flags & PAGE_WRITABLE ? "w" : "", flags & PAGE_USER ? "u" : "");
+        snprintf(when, sizeof when, "after page_map(0x%x, 0x%x, %s, %s), in 4 MB %s", virt, phys,
+                 flags & PAGE_WRITABLE ? "writable" : "read-only",
+                 flags & PAGE_USER ? "user" : "kernel",
+                 i < 4 ? "without a page table" : "that had a page table already");
         int error = page_map(&space, virt, phys, flags);
         ck_assert_msg(error == 0, "page_map(0x%x, 0x%x) returns %d instead of 0", virt, phys,
                       error);
