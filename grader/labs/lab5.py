@@ -123,11 +123,11 @@ def entry_checks(plan: Plan) -> None:
     plan.unit("paging", "entry_checks")
 
 
-@lab.test("5.4", "puts the vCPU into the start state", points=2,
-          hint="paging_enter: GDT, directory, the pages of --map; then KVM_GET_SREGS, paging_state, "
-               "KVM_SET_SREGS, KVM_SET_REGS. `ebx` goes into RBX: paging_state does not know it.")
-def enter(plan: Plan) -> None:
-    plan.unit("paging", "enter")
+@lab.test("5.4", "hands EBX to the guest", points=2,
+          hint="paging_enter is given `ebx`, and paging_state does not know it: put it into RBX before "
+               "KVM_SET_REGS.")
+def ebx(plan: Plan) -> None:
+    plan.unit("paging", "ebx")
 
 
 @lab.test("5.4", "tells when the start state can't be set", points=2,
