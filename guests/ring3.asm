@@ -23,7 +23,8 @@ TSS equ HIGHER_HALF + TSS_OFFSET
 TSS_DESCRIPTOR equ HIGHER_HALF + GDT_OFFSET + SELECTOR_TSS
 
     mov [TSS + 4], esp      ; esp0: the kernel's stack when ring 3 is left
-    mov dword [TSS + 8], SELECTOR_KERNEL_DATA
+    mov dword [TSS + 8], SELECTOR_KERNEL_DATA   ; ss0
+    mov word [TSS + 102], 104   ; I/O map base: behind the TSS's end, so ring 3 may use no port
     ; TR is loaded already. Loading it again does no harm, and QEMU needs it: its processor aborts when
     ; ring 3 is left through a busy TSS that a VM entry has loaded, and takes one loaded by LTR.
     and byte [TSS_DESCRIPTOR + 5], ~2   ; LTR takes only one that is not busy

@@ -48,6 +48,8 @@ next:
     call print_newline
     dec ebp
     jnz next
+    mov esi, edi
+    call print_string
     mov eax, esp            ; all that was pushed is gone again
     call print_hex
     call print_newline
@@ -74,4 +76,5 @@ reloaded:
 
 names: db "cs ", 0, "ss ", 0, "ds ", 0, "es ", 0, "fs ", 0, "gs ", 0, "tr ", 0
     db "cr0 ", 0, "cr3 ", 0, "cr4 ", 0, "gdt limit ", 0, "gdt base ", 0, "eflags ", 0
+    db "esp ", 0
 text: db TEXT, 0

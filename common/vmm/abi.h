@@ -48,7 +48,7 @@
 #define SLOT_BYTES       0x400000
 #define HIGHER_HALF      0x80000000
 #define GDT_OFFSET       0x1000 /* 6 descriptors, see the selectors below */
-#define TSS_OFFSET       0x1800 /* 104 bytes, all zero: the guest fills esp0 and ss0 */
+#define TSS_OFFSET       0x1800 /* 104 bytes, all zero: the guest fills esp0, ss0, I/O map base */
 #define DIRECTORY_OFFSET 0x2000 /* the page directory: CR3 */
 #define TABLES_OFFSET    0x3000 /* page tables, taken one after the other up to TABLES_END */
 #define TABLES_END       0x20000

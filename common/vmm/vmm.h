@@ -399,10 +399,13 @@ struct address_space {
     uint32_t next_table; /* offset of the first unused page table, TABLES_OFFSET to TABLES_END */
 };
 
-/* 5.1 Writes the GDT of abi.h's selectors at GDT_OFFSET. */
+/* 5.1 Writes the GDT of abi.h's selectors at GDT_OFFSET, and a TSS of zeros at TSS_OFFSET. */
 void gdt_build(struct address_space *space);
 
-/* 5.2 Writes the page directory: all of the space at 0 and at HIGHER_HALF in 4 MB pages. */
+/*
+ * 5.2 Writes the page directory: all of the space, also a part of 4 MB at its end, at 0 and at
+ * HIGHER_HALF in 4 MB pages; every other entry is 0.
+ */
 void directory_build(struct address_space *space);
 
 /*
@@ -412,7 +415,10 @@ void directory_build(struct address_space *space);
  */
 int page_map(struct address_space *space, uint32_t virt, uint32_t phys, uint32_t flags);
 
-/* 5.4 Start state: protected mode, paging on, execution at `entry`, stack below `stack`. */
+/*
+ * 5.4 Start state: protected mode, paging on, execution at `entry`, stack below `stack`, no IDT,
+ * the other general registers 0. `sregs` comes in as KVM gave it.
+ */
 void paging_state(const struct address_space *space, uint32_t entry, uint32_t stack,
                   struct kvm_sregs *sregs, struct kvm_regs *regs);
 
@@ -420,9 +426,9 @@ void paging_state(const struct address_space *space, uint32_t entry, uint32_t st
 struct page_walk {
     bool mapped;
     uint64_t phys;                         /* guest-physical, if mapped */
-    uint32_t directory_entry, table_entry; /* as read; table_entry 0 for a 4 MB page */
+    uint32_t directory_entry, table_entry; /* as read, mapped or not; 0: not read */
     bool writable, user;                   /* the rights of both levels together */
-    const char *reason;                    /* if not mapped: why, in words */
+    const char *reason;                    /* if not mapped: at which level and why, in words */
 };
 
 /* 5.5 Translates as the processor would, from CR3 and CR4 alone. */
@@ -432,7 +438,10 @@ struct page_walk page_walk(const uint8_t *ram, size_t ram_bytes, uint32_t cr3, u
 /* 5.6 The vCPU's part of its VM's RAM, from how many vCPUs share it; 0 or STATUS_USAGE. */
 int space_open(struct vcpu *vcpu, struct address_space *space);
 
-/* 5.4 Descriptors, directory and --map's pages into memory, the vCPU into its start state. */
+/*
+ * 5.4 Descriptors, directory and --map's pages into memory, the vCPU into its start state with
+ * `ebx` in EBX. 0 or a status: STATUS_NO_KVM, or that of a page that can't be mapped.
+ */
 int paging_enter(struct vcpu *vcpu, struct address_space *space, uint32_t entry, uint32_t stack,
                  uint32_t ebx);
 

@@ -1,6 +1,6 @@
 /*
- * paging.c - lab 5's module function by function. No guest runs here, and no KVM is needed: what
- * the module writes into memory is read as a processor would read it.
+ * paging.c - lab 5's module function by function. No guest runs here: what the module writes into
+ * memory is read as a processor would read it. Only paging_enter needs KVM.
  */
 #include "unit.h"
 
@@ -35,6 +35,32 @@ static uint32_t raw_limit(uint64_t raw)
     return raw >> 55 & 1 ? limit << 12 | 0xfff : limit;
 }
 
+/* The names of the fields in which two descriptors differ. */
+static const char *raw_difference(uint64_t one, uint64_t other)
+{
+    static const struct {
+        uint64_t bits;
+        const char *name;
+    } fields[] = {
+        {0x000f00000000ffff, " limit (bits 0-15 and 48-51)"},
+        {0xff0000ffffff0000, " base (bits 16-39 and 56-63)"},
+        {0x00000f0000000000, " type (bits 40-43)"},
+        {0x0000100000000000, " S (bit 44)"},
+        {0x0000600000000000, " DPL (bits 45-46)"},
+        {0x0000800000000000, " P (bit 47)"},
+        {0x0030000000000000, " bits 52-53, which are 0"},
+        {0x0040000000000000, " D/B (bit 54)"},
+        {0x0080000000000000, " G (bit 55)"},
+    };
+    static char text[256];
+
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        if ((one ^ other) & fields[i].bits)
+            strcat(text, fields[i].name);
+    return text;
+}
+
 START_TEST(encode)
 {
     static const struct {
@@ -53,11 +79,10 @@ START_TEST(encode)
         uint64_t raw = descriptor_encode(d);
         ck_assert_msg(raw == known[i].raw,
                       "descriptor_encode of base=0x%x limit=0x%x type=0x%x S=%d DPL=%d P=%d D/B=%d "
-                      "gives 0x%016llx instead of 0x%016llx; they differ in 0x%016llx (limit 0-15 "
-                      "and 48-51, base 16-39 and 56-63, type 40, S 44, DPL 45, P 47, D/B 54, G 55)",
+                      "gives 0x%016llx instead of 0x%016llx; wrong:%s",
                       d->base, d->limit, d->type, d->code_data, d->dpl, d->present, d->big,
                       (unsigned long long)raw, (unsigned long long)known[i].raw,
-                      (unsigned long long)(raw ^ known[i].raw));
+                      raw_difference(raw, known[i].raw));
     }
     for (int i = 0; i < 50; i++) {
         struct descriptor d = {.base = unit_random(), .present = true};
@@ -159,6 +184,7 @@ END_TEST
 struct found {
     bool mapped;
     uint32_t phys, rights;
+    char entries[80]; /* as read, in words */
 };
 
 static uint32_t entry_at(const struct address_space *space, uint32_t phys)
@@ -174,17 +200,24 @@ static uint32_t entry_at(const struct address_space *space, uint32_t phys)
 
 static struct found translate(const struct address_space *space, uint32_t virt)
 {
-    uint32_t entry = entry_at(space, space->base + DIRECTORY_OFFSET + virt / LARGE_PAGE_BYTES * 4);
+    uint32_t index = virt / LARGE_PAGE_BYTES;
+    uint32_t entry = entry_at(space, space->base + DIRECTORY_OFFSET + index * 4);
+    struct found found = {.mapped = entry & PAGE_PRESENT, .rights = entry & RIGHTS};
+    int length =
+        snprintf(found.entries, sizeof found.entries, "directory[%u] = 0x%x", index, entry);
 
-    if (!(entry & PAGE_PRESENT))
-        return (struct found){0};
-    uint32_t rights = entry & RIGHTS;
-    if (entry & PAGE_LARGE)
-        return (struct found){true, (entry & 0xffc00000) | virt % LARGE_PAGE_BYTES, rights};
-    entry = entry_at(space, (entry & 0xfffff000) + virt / PAGE_BYTES % 1024 * 4);
-    if (!(entry & PAGE_PRESENT))
-        return (struct found){0};
-    return (struct found){true, (entry & 0xfffff000) | virt % PAGE_BYTES, rights & entry};
+    if (found.mapped && entry & PAGE_LARGE) {
+        found.phys = (entry & 0xffc00000) | virt % LARGE_PAGE_BYTES;
+    } else if (found.mapped) {
+        index = virt / PAGE_BYTES % 1024;
+        entry = entry_at(space, (entry & 0xfffff000) + index * 4);
+        snprintf(found.entries + length, sizeof found.entries - (size_t)length,
+                 ", table[%u] = 0x%x", index, entry);
+        found.mapped = entry & PAGE_PRESENT;
+        found.phys = (entry & 0xfffff000) | virt % PAGE_BYTES;
+        found.rights &= entry;
+    }
+    return found;
 }
 
 /* `virt` must lead to offset `phys` of the space with these rights; flags 0: nowhere. */
@@ -194,19 +227,23 @@ static void check_page(const struct address_space *space, uint32_t virt, uint32_
     struct found found = translate(space, virt);
 
     if (found.mapped != (flags != 0))
-        ck_abort_msg("%s: address 0x%x is %smapped", when, virt, found.mapped ? "" : "not ");
+        ck_abort_msg("%s: address 0x%x is %smapped: %s (the guest's memory is 0x%x bytes from 0x%x "
+                     "on)",
+                     when, virt, found.mapped ? "" : "not ", found.entries, space->bytes,
+                     space->base);
     if (!found.mapped)
         return;
     if (found.phys != space->base + phys)
-        ck_abort_msg("%s: address 0x%x leads to 0x%x instead of 0x%x (the guest's memory starts at "
-                     "0x%x)",
-                     when, virt, found.phys, space->base + phys, space->base);
+        ck_abort_msg(
+            "%s: address 0x%x leads to 0x%x instead of 0x%x: %s (the guest's memory starts "
+            "at 0x%x)",
+            when, virt, found.phys, space->base + phys, found.entries, space->base);
     if (found.rights != flags)
-        ck_abort_msg("%s: address 0x%x is %s, %s instead of %s, %s (a right needs both levels)",
+        ck_abort_msg("%s: address 0x%x is %s, %s instead of %s, %s: %s (a right needs both levels)",
                      when, virt, found.rights & PAGE_WRITABLE ? "writable" : "read-only",
                      found.rights & PAGE_USER ? "user" : "kernel",
                      flags & PAGE_WRITABLE ? "writable" : "read-only",
-                     flags & PAGE_USER ? "user" : "kernel");
+                     flags & PAGE_USER ? "user" : "kernel", found.entries);
 }
 
 /* ------------------------------------------------------------------ 5.2 the directory */
@@ -216,12 +253,13 @@ START_TEST(directory)
     static const struct {
         uint32_t base, bytes;
     } spaces[] = {{0, SPACE_BYTES}, {BASE, SPACE_BYTES}, {BASE, SLOT_BYTES}, {0, 1 << 20}};
-    const char *when = "after directory_build";
+    char when[80];
 
     for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++) {
         struct address_space space = space_at(spaces[i].base, spaces[i].bytes);
         uint32_t end = (spaces[i].bytes + LARGE_PAGE_BYTES - 1) & ~(LARGE_PAGE_BYTES - 1u);
         directory_build(&space);
+        snprintf(when, sizeof when, "after directory_build of %u KB of memory", space.bytes >> 10);
         for (uint32_t step = 0; step < 1024; step++) {
             uint32_t virt = step * LARGE_PAGE_BYTES + unit_random() % 1024 * PAGE_BYTES;
             uint32_t offset = virt % HIGHER_HALF;
@@ -253,15 +291,17 @@ START_TEST(map)
     struct {
         uint32_t virt, phys, flags;
     } pages[60];
-    char when[80];
+    char when[120];
 
     directory_build(&space);
     for (int i = 0; i < 60; i++) {
         uint32_t virt = regions[i % 4] + (uint32_t)i * 17 * PAGE_BYTES,
                  phys = random_page(SPACE_BYTES);
         uint32_t flags = PAGE_PRESENT | (unit_random() & (PAGE_WRITABLE | PAGE_USER));
-        snprintf(when, sizeof when, "after page_map(0x%x, 0x%x, %s%s)", virt, phys,
-                 flags & PAGE_WRITABLE ? "w" : "", flags & PAGE_USER ? "u" : "");
+        snprintf(when, sizeof when, "after page_map(0x%x, 0x%x, %s, %s), in 4 MB %s", virt, phys,
+                 flags & PAGE_WRITABLE ? "writable" : "read-only",
+                 flags & PAGE_USER ? "user" : "kernel",
+                 i < 4 ? "without a page table" : "that had a page table already");
         int error = page_map(&space, virt, phys, flags);
         ck_assert_msg(error == 0, "page_map(0x%x, 0x%x) returns %d instead of 0", virt, phys,
                       error);
@@ -408,6 +448,11 @@ START_TEST(state)
                   "CR3 is 0x%llx instead of 0x%x: guest-physical, so with the base of this guest's "
                   "memory",
                   sregs.cr3, space.base + DIRECTORY_OFFSET);
+    ck_assert_msg(
+        sregs.idt.limit == 0,
+        "IDTR's limit is 0x%x, as after reset, instead of 0: there is no IDT yet, and what "
+        "lies at its base is no gate",
+        sregs.idt.limit);
     ck_assert_msg(sregs.efer == 0, "EFER is 0x%llx instead of 0: no long mode", sregs.efer);
     ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of 0x%x", regs.rip, entry);
     ck_assert_msg(regs.rsp == stack, "RSP is 0x%llx instead of 0x%x", regs.rsp, stack);
@@ -467,28 +512,62 @@ START_TEST(entry_checks)
 }
 END_TEST
 
-START_TEST(enter_failure)
+/* A vCPU of the real KVM, and a space that is all of its RAM. */
+static struct address_space start_space(struct vm *vm, struct vcpu *vcpu)
+{
+    start_created(vm, vcpu);
+    return (struct address_space){
+        .memory = vm->ram, .bytes = (uint32_t)vm->ram_bytes, .next_table = TABLES_OFFSET};
+}
+
+START_TEST(ebx)
 {
     struct vm vm;
     struct vcpu vcpu;
-    struct address_space space = space_at(BASE, SPACE_BYTES);
+    struct address_space space = start_space(&vm, &vcpu);
+    const uint32_t given = unit_random() | 1;
 
-    start_empty(&vm, &vcpu);
-    vm.ram = ram;
-    vm.ram_bytes = sizeof ram;
-    falsified = (struct falsified){.request = KVM_GET_SREGS, .error = EIO};
+    int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, given);
+    ck_assert_msg(status == 0, "paging_enter returns %d instead of 0", status);
+    ck_assert(kernel(vcpu.fd, KVM_GET_REGS, &regs) == 0);
+    ck_assert_msg(
+        regs.rbx == given,
+        "the vCPU's RBX is 0x%llx instead of 0x%x, which paging_enter has as `ebx`: an ELF "
+        "guest finds its boot information by it",
+        regs.rbx, given);
+}
+END_TEST
+
+START_TEST(enter_failure)
+{
+    static const struct {
+        unsigned long request;
+        const char *name;
+    } ioctls[] = {{KVM_GET_SREGS, "KVM_GET_SREGS"},
+                  {KVM_SET_SREGS, "KVM_SET_SREGS"},
+                  {KVM_SET_REGS, "KVM_SET_REGS"}};
+    struct vm vm;
+    struct vcpu vcpu;
+    struct address_space space = start_space(&vm, &vcpu);
+
+    for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++) {
+        falsified = (struct falsified){.request = ioctls[i].request, .error = EIO};
+        listen_start();
+        int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
+        listen_end();
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "%s failed, and paging_enter returns %d instead of STATUS_NO_KVM",
+                      ioctls[i].name, status);
+    }
+    falsified = (struct falsified){0};
+    vmm.options.mappings[vmm.options.mapping_count++] =
+        (struct page_mapping){0x40000000, space.bytes + 4, PAGE_PRESENT};
     listen_start();
     int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
     listen_end();
-    ck_assert_msg(status == STATUS_NO_KVM,
-                  "KVM_GET_SREGS failed, and paging_enter returns %d instead of STATUS_NO_KVM",
-                  status);
-    falsified = (struct falsified){.request = KVM_GET_SREGS, .answered = true};
-    listen_start();
-    status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
-    listen_end();
-    ck_assert_msg(status == STATUS_NO_KVM,
-                  "KVM_SET_SREGS failed, and paging_enter returns %d instead of STATUS_NO_KVM",
+    ck_assert_msg(status == STATUS_USAGE,
+                  "--map names what is no page of the guest's memory, map_options answers "
+                  "STATUS_USAGE, and paging_enter returns %d",
                   status);
 }
 END_TEST
@@ -564,30 +643,60 @@ START_TEST(walks_large)
 }
 END_TEST
 
+/* The walk ended without a page, and tells the entries that it read on its way. */
+static void check_nowhere(struct page_walk found, const char *what, uint32_t directory_entry,
+                          uint32_t table_entry)
+{
+    ck_assert_msg(!found.mapped, "%s, and page_walk finds a page", what);
+    ck_assert_msg(found.reason && found.reason[0], "%s, and page_walk gives no reason", what);
+    ck_assert_msg(found.directory_entry == directory_entry && found.table_entry == table_entry,
+                  "%s: page_walk read the entries 0x%x and 0x%x and tells 0x%x and 0x%x; the "
+                  "post-mortem needs them most when there is no page",
+                  what, directory_entry, table_entry, found.directory_entry, found.table_entry);
+}
+
 START_TEST(walks_nowhere)
 {
-    const uint32_t virt = unit_random();
-    const struct {
-        struct page_walk found;
-        const char *what, *word;
-    } cases[] = {
-        {walk(WALK_TABLE, PAGE_PRESENT, CR4_PSE, virt), "the directory entry is not present",
-         "directory"},
-        {walk(WALK_TABLE | PAGE_PRESENT, 0x8000, CR4_PSE, virt),
-         "the page table entry is not present", "table"},
-        {walk((WALK_RAM + 0x1000) | PAGE_PRESENT, 0, CR4_PSE, virt),
-         "the page table is outside of RAM", "RAM"},
-        {page_walk(ram, WALK_RAM, 0xfffff000, CR4_PSE, virt),
-         "the page directory is outside of RAM", "RAM"},
-    };
+    const uint32_t virt = unit_random(), outside = (WALK_RAM + 0x1000) | PAGE_PRESENT;
+    const struct page_walk no_directory_entry = walk(WALK_TABLE, PAGE_PRESENT, CR4_PSE, virt),
+                           no_table_entry = walk(WALK_TABLE | PAGE_PRESENT, 0x8000, CR4_PSE, virt),
+                           table_outside = walk(outside, 0, CR4_PSE, virt),
+                           directory_outside = page_walk(ram, WALK_RAM, 0xfffff000, CR4_PSE, virt);
 
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        ck_assert_msg(!cases[i].found.mapped, "%s, and page_walk finds a page", cases[i].what);
-        ck_assert_msg(cases[i].found.reason && strstr(cases[i].found.reason, cases[i].word),
-                      "%s, and page_walk's reason is \"%s\": say which level it was (\"%s\")",
-                      cases[i].what, cases[i].found.reason ? cases[i].found.reason : "(NULL)",
-                      cases[i].word);
-    }
+    check_nowhere(no_directory_entry, "the directory entry is not present", WALK_TABLE, 0);
+    check_nowhere(no_table_entry, "the page table entry is not present", WALK_TABLE | PAGE_PRESENT,
+                  0x8000);
+    check_nowhere(table_outside, "the page table is outside of RAM", outside, 0);
+    check_nowhere(directory_outside, "the page directory is outside of RAM", 0, 0);
+    ck_assert_msg(strcmp(no_directory_entry.reason, no_table_entry.reason) != 0,
+                  "page_walk's reason is \"%s\" when the directory entry is not present and when "
+                  "the page table entry is not: say which of the two it was",
+                  no_table_entry.reason);
+    ck_assert_msg(strcmp(no_table_entry.reason, table_outside.reason) != 0,
+                  "page_walk's reason is \"%s\" when the page table entry is not present and when "
+                  "the page table is outside of RAM",
+                  table_outside.reason);
+}
+END_TEST
+
+/* The last entry of a table ends where RAM does, or would end at 4 GB. */
+START_TEST(walks_edges)
+{
+    const uint32_t last = 0xfffff000, page = 0x8000 | PAGE_PRESENT;
+    struct page_walk found = walk(last | PAGE_PRESENT, 0, CR4_PSE, 0x003ff000);
+
+    ck_assert_msg(!found.mapped, "the page table is the last page below 4 GB, outside of RAM, and "
+                                 "page_walk finds a page");
+    found = page_walk(ram, WALK_RAM, last, CR4_PSE, last);
+    ck_assert_msg(!found.mapped, "the page directory is the last page below 4 GB, outside of RAM, "
+                                 "and page_walk finds a page");
+    memset(ram, 0, WALK_RAM);
+    poke(WALK_CR3 + 4092, WALK_RAM - PAGE_BYTES + PAGE_PRESENT);
+    poke(WALK_RAM - 4, page);
+    found = page_walk(ram, WALK_RAM, WALK_CR3, CR4_PSE, last);
+    ck_assert_msg(found.mapped && found.phys == 0x8000,
+                  "the table entry is the last 4 bytes of RAM, and page_walk finds no page: %s",
+                  found.reason ? found.reason : "(no reason)");
 }
 END_TEST
 
@@ -629,11 +738,13 @@ START_TEST(spaces)
                       index, space.bytes, space.base, SLOT_BYTES, base);
         ck_assert_msg(space.next_table == TABLES_OFFSET, "no page table is used yet");
     }
-    int status = open_space(3, 1, 2, 2 * SLOT_BYTES, &space);
-    ck_assert_msg(status == STATUS_USAGE,
-                  "the third guest's 4 MB are beyond RAM's 8 MB: space_open returns %d instead of "
-                  "STATUS_USAGE",
-                  status);
+    for (uint32_t ram_bytes = 2 * SLOT_BYTES; ram_bytes < 3 * SLOT_BYTES; ram_bytes += 1 << 20) {
+        int status = open_space(3, 1, 2, ram_bytes, &space);
+        ck_assert_msg(status == STATUS_USAGE,
+                      "the third guest's 4 MB end at 12 MB, and RAM has %u: space_open returns %d "
+                      "instead of STATUS_USAGE",
+                      ram_bytes >> 20, status);
+    }
 }
 END_TEST
 
@@ -652,10 +763,12 @@ int main(void)
     unit_add(suite, "state", state);
     unit_add(suite, "descriptors_loaded", descriptors_loaded);
     unit_add(suite, "entry_checks", entry_checks);
+    unit_add(suite, "ebx", ebx);
     unit_add(suite, "enter_failure", enter_failure);
     unit_add(suite, "walks", walks);
     unit_add(suite, "walks_large", walks_large);
     unit_add(suite, "walks_nowhere", walks_nowhere);
+    unit_add(suite, "walks_edges", walks_edges);
     unit_add(suite, "spaces", spaces);
     return unit_main(suite);
 }

@@ -22,7 +22,7 @@
 #define TYPE_CODE     0xb /* execute, read, accessed */
 #define TYPE_DATA     0x3 /* read, write, accessed */
 #define TYPE_TSS_BUSY 0xb /* system descriptor (S = 0): 32-bit TSS in use by a processor */
-#define TYPE_LDT      0x2
+#define TYPE_LDT      0x2 /* system descriptor: the only type that LDTR may have */
 
 #define TSS_BYTES   104
 #define GDT_ENTRIES 6
