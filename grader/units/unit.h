@@ -102,10 +102,17 @@ static size_t bytes_allocated(void *memory)
     return malloc_usable_size(memory);
 }
 
+/* NULL where the address sanitizer, which has a heap of its own, is not built in. */
+void *__asan_region_is_poisoned(void *memory, size_t bytes) __attribute__((weak));
+
 /* Looked at before KVM writes: once the heap is broken, nothing can be told any more. */
 static bool cpuid_fits(struct kvm_cpuid2 *table)
 {
-    return bytes_allocated(table) >= sizeof *table + table->nent * sizeof table->entries[0];
+    const size_t bytes = sizeof *table + table->nent * sizeof table->entries[0];
+
+    if (__asan_region_is_poisoned)
+        return __asan_region_is_poisoned(table, bytes) == NULL;
+    return bytes_allocated(table) >= bytes;
 }
 
 int ioctl(int fd, unsigned long request, ...)
