@@ -95,9 +95,9 @@ static long failed(int error)
 /* The bytes that malloc gave; SIZE_MAX: the memory is not from the heap, nobody can tell. */
 static size_t bytes_allocated(void *memory)
 {
-    extern char end; /* of the program's data: the heap lies behind it */
+    extern char _end; /* of the program's data: the heap lies behind it */
 
-    if ((uintptr_t)memory < (uintptr_t)&end || (uintptr_t)memory >= (uintptr_t)sbrk(0))
+    if ((uintptr_t)memory < (uintptr_t)&_end || (uintptr_t)memory >= (uintptr_t)sbrk(0))
         return SIZE_MAX;
     return malloc_usable_size(memory);
 }
