@@ -9,6 +9,8 @@ from typing import Optional
 
 from grader.runs import Ending, Result
 
+STATUS_GUEST_FILE = 65
+STATUS_NO_KVM = 69
 STATUS_DIED = 70
 STATUS_TODO = 77
 

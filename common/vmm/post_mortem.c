@@ -61,8 +61,8 @@ static const struct {
      "an exception, and its handler could not be reached (a triple fault): a page that is not "
      "mapped, a bad descriptor or IDT, a stack that is not there"},
     {KVM_EXIT_FAIL_ENTRY, false, false,
-     "a start state that the processor refuses: a segment whose base is not selector << 4 in real "
-     "mode, RFLAGS without bit 1, CR0.PG without CR0.PE, a wrong type or limit in a descriptor"},
+     "a start state that the processor refuses: a wrong type, limit, S or P in a segment register, "
+     "or a TR that is no busy TSS"},
     {KVM_EXIT_INTERNAL_ERROR, false, false,
      "KVM met an instruction it can't emulate: execution ran into data or out of RAM, or a "
      "register of the start state is wrong"},

@@ -8,10 +8,12 @@
 /* Until lab 3 there is one guest, in the window at 0, on the program's only thread. */
 static int first_window_prepare(struct vcpu *vcpu)
 {
-    if (vcpu->guest->image_bytes > WINDOW_BYTES ||
-        !ram_write(vcpu->vm, 0, vcpu->guest->image, vcpu->guest->image_bytes))
+    if (vcpu->guest->image_bytes > WINDOW_BYTES)
         return fail(STATUS_GUEST_FILE, "%s is too large for its window of 256 KB",
                     vcpu->guest->path);
+    if (!ram_write(vcpu->vm, 0, vcpu->guest->image, vcpu->guest->image_bytes))
+        return fail(STATUS_GUEST_FILE, "%s has %zu bytes, and RAM (vm->ram_bytes) only %zu",
+                    vcpu->guest->path, vcpu->guest->image_bytes, vcpu->vm->ram_bytes);
     return vcpu_set_real_mode(vcpu, 0);
 }
 

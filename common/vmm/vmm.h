@@ -114,7 +114,10 @@ struct vcpu {
     uint64_t exits[EXIT_REASONS_MAX + 1]; /* by reason, for --stats; the last: any other */
     struct exit_record exit, exit_before; /* the latest two, for --trace and the post-mortem */
 
-    /* The registers of the start or, where KVM hands them over, of the latest exit but shutdown. */
+    /*
+     * The registers of the start or, where KVM hands them over, of the latest exit but shutdown;
+     * the kit fills them in.
+     */
     struct kvm_regs known_regs;
     struct kvm_sregs known_sregs;
 };
@@ -255,8 +258,9 @@ int vm_create(struct vm *vm, size_t ram_bytes);
 int vcpu_create(struct vcpu *vcpu);
 
 /*
- * 1.4 Changes the reset state in `sregs` and `regs` to real mode with every segment at `base` (a
- * multiple of 16 below 1 MB), execution at its offset 0, the stack at its end of 64 KB.
+ * 1.4 Changes the reset state in `sregs`, and sets every field of `regs`, whatever is in it: real
+ * mode with every segment at `base` (a multiple of 16 below 1 MB), execution at its offset 0, the
+ * stack at its end of 64 KB, no interrupt table, all other general registers 0.
  */
 void real_mode_state(uint32_t base, struct kvm_sregs *sregs, struct kvm_regs *regs);
 

@@ -66,8 +66,8 @@ def _check_excerpt(fence: Fence) -> Iterator[str]:
 def _check_compiled(fence: Fence) -> Iterator[str]:
     body = "\n".join(fence.body)
     source = f'#include <errno.h>\n#include <string.h>\n#include <sys/ioctl.h>\n#include "vmm.h"\n' \
-        f"void handout(struct vcpu *vcpu, struct kvm_run *run);\n" \
-        f"void handout(struct vcpu *vcpu, struct kvm_run *run)\n{{\n{body}\n}}\n"
+        f"int handout(struct vcpu *vcpu, struct kvm_run *run);\n" \
+        f"int handout(struct vcpu *vcpu, struct kvm_run *run)\n{{\n{body}\nreturn 0;\n}}\n"
     done = subprocess.run(["gcc", "-std=gnu11", "-fsyntax-only", "-Wall", "-Wno-unused", "-Icommon/vmm",
                            "-DLAB=6", "-x", "c", "-"], cwd=ROOT, input=source, text=True, capture_output=True)
     if done.returncode != 0 or done.stderr:

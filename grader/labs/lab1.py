@@ -5,8 +5,10 @@ Lab 1 has no hypercalls: what a guest did is read from the final registers, whic
 
 from __future__ import annotations
 
+import re
+
 from grader.framework import Lab
-from grader.outcome import STATUS_DIED, Outcome
+from grader.outcome import STATUS_DIED, STATUS_GUEST_FILE, STATUS_NO_KVM, Outcome
 from grader.plan import Plan, Planned
 
 lab = Lab(1, "real-mode boot", needs=("real",))
@@ -29,7 +31,7 @@ def version(plan: Plan) -> None:
 
 @lab.test("1.1", "refuses a KVM without what it needs", points=3,
           hint="KVM_CHECK_EXTENSION answers 0 for what this KVM lacks: ask it for each capability that the "
-               "VMM needs, and fail with STATUS_NO_KVM.")
+               "VMM needs, and fail with STATUS_NO_KVM and its name.")
 def capabilities(plan: Plan) -> None:
     plan.unit("vm", "capabilities")
 
@@ -44,46 +46,58 @@ def no_device(plan: Plan) -> None:
 
 @lab.test("1.2", "gives the VM the RAM it asks for", points=8,
           hint="mmap anonymous memory of ram_bytes (it is page-aligned; malloc's is not), and tell KVM by "
-               "KVM_SET_USER_MEMORY_REGION: slot 0, guest_phys_addr 0, memory_size, userspace_addr.")
+               "KVM_SET_USER_MEMORY_REGION: slot 0, guest_phys_addr 0, memory_size, userspace_addr. Keep "
+               "vm->fd, vm->ram and vm->ram_bytes.")
 def ram(plan: Plan) -> None:
     unit = plan.unit("vm", "maps_ram")
     unit.symptom(lambda o: o.said("USER_MEMORY_REGION.*Invalid argument"),
                  "KVM refused the memory region with EINVAL. Its userspace_addr, guest_phys_addr and "
                  "memory_size must be multiples of the page size (4096): memory from malloc or calloc is "
                  "not page-aligned, memory from mmap is.")
+    _wrong_descriptor(unit)
 
 
 @lab.test("1.2", "gives Intel's KVM the pages it needs", points=3,
-          hint="KVM_SET_TSS_ADDR takes the address itself as argument, not a pointer: three pages outside of "
-               "guest RAM and below 4 GB, like 0xfffbd000.")
+          hint="KVM_SET_TSS_ADDR takes the address itself as argument, KVM_SET_IDENTITY_MAP_ADDR a pointer "
+               "to a 64-bit number that holds it. Both come before the first vCPU.")
 def addresses(plan: Plan) -> None:
-    plan.unit("vm", "addresses")
+    plan.unit("vm", "addresses").symptom(
+        lambda o: "vm_create failed at something else" in o.stdout,
+        "It is not the addresses: vm_create fails before it comes to them. Its message and the test of "
+        "the RAM tell more.")
 
 
 @lab.test("1.2", "tells when the VM can't be created", points=4,
-          hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, fail with STATUS_NO_KVM.")
+          hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, and return "
+               "fail(STATUS_NO_KVM, ...), which also says so.")
 def vm_failures(plan: Plan) -> None:
     plan.unit("vm", "vm_failures")
 
 
 # ---------------------------------------------------------------- 1.3 the vCPU
 
-@lab.test("1.3", "creates the vCPU and maps its kvm_run", points=7,
+@lab.test("1.3", "creates the vCPU and maps its kvm_run", points=6,
           hint="KVM_CREATE_VCPU on vm->fd with the number vcpu->index; then mmap KVM_GET_VCPU_MMAP_SIZE "
                "bytes (asked of vm->kvm_fd) of vcpu->fd, MAP_SHARED.")
 def vcpu(plan: Plan) -> None:
-    plan.unit("vm", "creates_vcpu")
+    _wrong_descriptor(plan.unit("vm", "creates_vcpu"))
+    plan.unit("vm", "synced").symptom(
+        lambda o: "kvm_valid_regs" in o.stdout,
+        "Ask in kvm_valid_regs for those registers only whose bits are in KVM_CHECK_EXTENSION's answer for "
+        "KVM_CAP_SYNC_REGS: answer & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS).")
 
 
-@lab.test("1.3", "gives the vCPU its CPUID", points=4,
+@lab.test("1.3", "gives the vCPU its CPUID", points=5,
           hint="KVM_GET_SUPPORTED_CPUID (on vm->kvm_fd) fills a struct kvm_cpuid2 with room for nent "
-               "entries; KVM_SET_CPUID2 hands it to the vCPU.")
+               "entries behind it; KVM_SET_CPUID2 hands it to the vCPU; then it is freed.")
 def cpuid(plan: Plan) -> None:
-    plan.unit("vm", "cpuid")
+    _wrong_descriptor(plan.unit("vm", "cpuid"))
+    plan.unit("vm", "cpuid_freed")
 
 
 @lab.test("1.3", "tells when the vCPU can't be created", points=4,
-          hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, fail with STATUS_NO_KVM.")
+          hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, and return "
+               "fail(STATUS_NO_KVM, ...), which also says so.")
 def vcpu_failures(plan: Plan) -> None:
     plan.unit("vm", "vcpu_failures")
 
@@ -91,8 +105,8 @@ def vcpu_failures(plan: Plan) -> None:
 # ---------------------------------------------------------------- 1.4 the real-mode state
 
 @lab.test("1.4", "works out the real-mode state", points=8,
-          hint="All six segment registers: base as given, selector base >> 4, the rest as after reset. RIP "
-               "0, RFLAGS 2 (bit 1 is always 1), RSP near the end of 64 KB.")
+          hint="Set each field as the table in section 1.4 of the handout has it. All six segment registers "
+               "have the same but for the type of CS; of the general registers every one is set.")
 def state(plan: Plan) -> None:
     plan.unit("vm", "state")
 
@@ -100,19 +114,7 @@ def state(plan: Plan) -> None:
 @lab.test("1.4", "puts the vCPU into that state", points=6,
           hint="KVM_GET_SREGS, real_mode_state, KVM_SET_SREGS and KVM_SET_REGS, each of them checked.")
 def state_set(plan: Plan) -> None:
-    plan.unit("vm", "state_set")
-
-
-@lab.test("1.4", "boots a guest that reads through all segments", points=5,
-          hint="Each segment register needs base and selector of the window: base = selector << 4. What the "
-               "guest found through CS, DS, ES, FS, GS, SS is in rax, rbx, rcx, rdx, rsi, rdi.")
-def segments(plan: Plan) -> None:
-    mark = plan.values.number()
-    guest = plan.guest("segments", MARK=mark, PADDING=plan.values.randint(50, 4000))
-    run = plan.boot(guest, args=["--regs"])
-    run.exits(0)
-    run.registers(rax=mark, rbx=mark, rcx=mark, rdx=mark, rsi=mark, rdi=mark)
-    _start_state_symptoms(run)
+    _wrong_descriptor(plan.unit("vm", "state_set"))
 
 
 # ---------------------------------------------------------------- 1.5 the run loop
@@ -133,45 +135,67 @@ def hlt(plan: Plan) -> None:
     _start_state_symptoms(run)
 
 
-@lab.test("1.5", "goes on after a signal", points=4,
-          hint="KVM_RUN fails with EINTR when a signal came. That is no error and no exit: *run still holds "
-               "the exit before, so go to KVM_RUN again without looking at it.")
+@lab.test("1.5", "boots a guest that reads through all segments", points=5,
+          hint="Each segment register needs base and selector of the window: base = selector << 4. What the "
+               "guest found through CS, DS, ES, FS, GS, SS is in rax, rbx, rcx, rdx, rsi, rdi.")
+def segments(plan: Plan) -> None:
+    mark = plan.values.number()
+    guest = plan.guest("segments", MARK=mark, PADDING=plan.values.randint(50, 4000))
+    run = plan.boot(guest, args=["--regs"])
+    run.exits(0)
+    run.registers(rax=mark, rbx=mark, rcx=mark, rdx=mark, rsi=mark, rdi=mark)
+    _start_state_symptoms(run)
+
+
+@lab.test("1.5", "goes on after a signal", points=3,
+          hint="KVM_RUN fails with EINTR when a signal came. That is no error and no exit: go back to the "
+               "top of the loop without looking at *run. KVM_EXIT_INTR means the same.")
 def interrupted(plan: Plan) -> None:
     plan.unit("vm", "interrupted")
-    plan.unit("vm", "run_error").symptom(
-        lambda o: o.result.status == 0,
-        "EINTR is the one error of KVM_RUN to go on after. Any other must be told: vcpu_die with "
-        "strerror(errno).")
+
+
+@lab.test("1.5", "lets a guest die that KVM can't run", points=2,
+          hint="EINTR is the one error of KVM_RUN to go on after. Any other ends the guest: vcpu_die with "
+               "strerror(errno).")
+def run_error(plan: Plan) -> None:
+    _status_returned(plan.unit("vm", "run_error"))
 
 
 @lab.test("1.5", "asks the stage before each entry", points=3,
           hint="stage_before_entry comes before every KVM_RUN, also after EINTR: later labs stop a vCPU and "
                "inject interrupts there. Enter the guest only if it answers STEP_RUN.")
 def before_entry(plan: Plan) -> None:
-    plan.unit("vm", "before_entry")
+    _status_returned(plan.unit("vm", "before_entry"))
+
+
+@lab.test("1.5", "tells which port or address it was", points=2,
+          hint="KVM_EXIT_IO: vcpu_die with run->io.port. KVM_EXIT_MMIO: vcpu_die with run->mmio.phys_addr, "
+               "and whether it read or wrote (run->mmio.is_write). The line `exit:` is the kit's, not yours.")
+def accesses(plan: Plan) -> None:
+    _status_returned(plan.unit("vm", "accesses"))
 
 
 @lab.test("1.5", "tells why the entry failed", points=3,
           hint="KVM_EXIT_FAIL_ENTRY: vcpu_die with run->fail_entry.hardware_entry_failure_reason.")
 def fail_entry(plan: Plan) -> None:
-    plan.unit("vm", "fail_entry")
+    _status_returned(plan.unit("vm", "fail_entry"))
 
 
 @lab.test("1.5", "tells KVM's internal error", points=3,
           hint="KVM_EXIT_INTERNAL_ERROR: vcpu_die with run->internal.suberror and the first ndata words of "
                "run->internal.data.")
 def internal_error(plan: Plan) -> None:
-    plan.unit("vm", "internal_error")
+    _status_returned(plan.unit("vm", "internal_error"))
 
 
 @lab.test("1.5", "ignores no other exit", points=3,
           hint="The default of the switch over exit_reason is vcpu_die with exit_name(run->exit_reason): an "
                "exit that is ignored makes a guest that hangs or goes wrong in silence.")
 def other_reasons(plan: Plan) -> None:
-    plan.unit("vm", "other_reasons")
+    _status_returned(plan.unit("vm", "other_reasons"))
 
 
-@lab.test("1.5", "runs a guest through all its memory", points=4,
+@lab.test("1.5", "runs a guest through all its memory", points=3,
           hint="RAM must be one piece from address 0 on, of the size that --mem says.")
 def memory(plan: Plan) -> None:
     first, step, pages = plan.values.number(31), plan.values.number(16), plan.values.randint(200, 240)
@@ -182,9 +206,9 @@ def memory(plan: Plan) -> None:
     _start_state_symptoms(run)
 
 
-@lab.test("1.5", "lets a guest die that goes wrong", points=4,
+@lab.test("1.5", "lets a guest die that goes wrong", points=2,
           hint="Shutdown, a port and an address where nothing is: each is the end of this guest by "
-               "vcpu_die, with the port or address in the message.")
+               "vcpu_die.")
 def deaths(plan: Plan) -> None:
     offset = plan.values.randrange(0, 0xf000, 2)
     mmio = plan.boot(plan.guest("mmio", OFFSET=offset), args=["--mem=1M"])
@@ -199,26 +223,57 @@ def deaths(plan: Plan) -> None:
     fault = plan.boot(plan.guest("triple-fault"))
     fault.exits(STATUS_DIED, hint="KVM_EXIT_SHUTDOWN is the end of the guest: vcpu_die. (A vCPU that is run "
                                   "again after it starts from reset.)")
+    for run in (mmio, out, fault):
+        _before_the_guest(run)
 
 
 # ---------------------------------------------------------------- 1.6 tear down
 
-@lab.test("1.6", "gives everything back", points=5,
-          hint="vcpu_destroy: munmap kvm_run, close the vCPU. vm_destroy: munmap the RAM, close VM and "
-               "/dev/kvm.")
+@lab.test("1.6", "gives everything back", points=4,
+          hint="vcpu_destroy: munmap kvm_run (vcpu->run_bytes of it), close the vCPU. vm_destroy: munmap the "
+               "RAM, close VM and /dev/kvm.")
 def given_back(plan: Plan) -> None:
     plan.unit("vm", "given_back")
 
 
-@lab.test("1.6", "gives back what a failed creation left", points=3,
+@lab.test("1.6", "does no harm when called twice", points=2,
+          hint="After munmap and close set each field to \"nothing there\": -1 a descriptor, NULL a pointer.")
+def twice(plan: Plan) -> None:
+    plan.unit("vm", "twice")
+
+
+@lab.test("1.6", "gives back what a failed creation left", points=2,
           hint="A creation can fail half-way: fd -1 and a NULL pointer mean that this part is not there. "
                "Check before each close and munmap.")
 def half_way(plan: Plan) -> None:
     plan.unit("vm", "half_way")
 
 
+def _wrong_descriptor(run: Planned) -> None:
+    """ENOTTY, whatever the test is about."""
+    run.symptom(lambda o: o.said("Inappropriate ioctl for device"),
+                "A call went to the wrong descriptor (\"Inappropriate ioctl for device\"). Calls on /dev/kvm "
+                "go to vm->kvm_fd, those on a VM to vm->fd, those on a vCPU, KVM_RUN too, to vcpu->fd.")
+
+
+def _before_the_guest(run: Planned) -> None:
+    """The VMM's own failures, which keep any guest from running."""
+    _wrong_descriptor(run)
+    run.symptom(lambda o: o.status in (STATUS_GUEST_FILE, STATUS_NO_KVM),
+                "The guest did not run: the VMM's message says what failed before. Mend exercises 1.1 to 1.4 "
+                "first.")
+
+
+def _status_returned(unit: Planned) -> None:
+    """The vCPU ended as it should, and vcpu_run answers something else."""
+    unit.symptom(lambda o: re.search(r"vcpu_run returned \d+, and vcpu->status", o.stdout) is not None,
+                 "vcpu_run returns vcpu->status, which vcpu_end and vcpu_die have set.")
+
+
 def _start_state_symptoms(run: Planned) -> None:
     """What a start state that is not all set looks like."""
+    _before_the_guest(run)
+
     def left_at_reset(outcome: Outcome) -> bool:
         found = outcome.registers.get(0)
         return found is not None and found.segments.get("cs", {}).get("base") == 0xffff0000
@@ -227,5 +282,5 @@ def _start_state_symptoms(run: Planned) -> None:
                 "CS still has its base of after reset, 0xffff0000, where no RAM is. KVM_GET_SREGS, set base "
                 "and selector of CS (and of the others) to the window's, KVM_SET_SREGS.")
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
-                "The processor refused the start state. RFLAGS must have bit 1 set, base must be selector "
-                "<< 4.")
+                "The processor refused the start state: set all fields of section 1.4's table, type and "
+                "limit, too, also of TR and LDT.")

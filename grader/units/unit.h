@@ -14,6 +14,7 @@
 #undef fail /* the kit has a function of this name */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,7 @@ static size_t call_count;
 static unsigned run_turns;   /* KVM_RUN so far */
 static unsigned bad_closes;  /* close and munmap of what was not there */
 static bool opened_writable; /* /dev/kvm, by its latest open */
+static bool cpuid_too_small; /* KVM_GET_SUPPORTED_CPUID's table: KVM would write behind its end */
 
 /* The latest call of this request, or NULL. */
 static inline const struct call *call_find(unsigned long request)
@@ -90,6 +92,29 @@ static long failed(int error)
     return -1;
 }
 
+/* The bytes that malloc gave; SIZE_MAX: the memory is not from the heap, nobody can tell. */
+static size_t bytes_allocated(void *memory)
+{
+    extern char _end; /* of the program's data: the heap lies behind it */
+
+    if ((uintptr_t)memory < (uintptr_t)&_end || (uintptr_t)memory >= (uintptr_t)sbrk(0))
+        return SIZE_MAX;
+    return malloc_usable_size(memory);
+}
+
+/* NULL where the address sanitizer, which has a heap of its own, is not built in. */
+void *__asan_region_is_poisoned(void *memory, size_t bytes) __attribute__((weak));
+
+/* Looked at before KVM writes: once the heap is broken, nothing can be told any more. */
+static bool cpuid_fits(struct kvm_cpuid2 *table)
+{
+    const size_t bytes = sizeof *table + table->nent * sizeof table->entries[0];
+
+    if (__asan_region_is_poisoned)
+        return __asan_region_is_poisoned(table, bytes) == NULL;
+    return bytes_allocated(table) >= bytes;
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
@@ -107,6 +132,9 @@ int ioctl(int fd, unsigned long request, ...)
         result = failed(falsified.error);
     } else if (meant && falsified.answered) {
         result = falsified.answer;
+    } else if (request == KVM_GET_SUPPORTED_CPUID && !cpuid_fits(argument)) {
+        cpuid_too_small = true;
+        result = 0;
     } else {
         result = syscall(SYS_ioctl, fd, request, argument);
     }

@@ -1,6 +1,16 @@
 /* vm.c - lab 1's module function by function: what it asks of KVM and what it makes of the answers.
  */
+#include "entry_state.h"
 #include "unit.h"
+
+/* A function that met `what` must return STATUS_NO_KVM, and have said why between listen_*. */
+static void check_no_kvm(const char *function, const char *what, int status)
+{
+    ck_assert_msg(status == STATUS_NO_KVM, "%s, and %s returned %d instead of STATUS_NO_KVM (%d)",
+                  what, function, status, STATUS_NO_KVM);
+    ck_assert_msg(said[0] != '\0', "%s, and %s said nothing about it: fail() says it", what,
+                  function);
+}
 
 /* ------------------------------------------------------------------ 1.1 kvm_open */
 
@@ -29,11 +39,12 @@ START_TEST(version)
         start_empty(&vm, &vcpu);
         falsified = (struct falsified){
             .request = KVM_GET_API_VERSION, .answered = true, .answer = versions[i]};
+        char what[64];
+        snprintf(what, sizeof what, "KVM_GET_API_VERSION answered %d", versions[i]);
+        listen_start();
         int status = kvm_open(&vm);
-        ck_assert_msg(status == STATUS_NO_KVM,
-                      "KVM_GET_API_VERSION answered %d, and kvm_open returned %d instead of "
-                      "STATUS_NO_KVM (%d)",
-                      versions[i], status, STATUS_NO_KVM);
+        listen_end();
+        check_no_kvm("kvm_open", what, status);
     }
 }
 END_TEST
@@ -46,6 +57,7 @@ START_TEST(capabilities)
     } needed[] = {
         {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
         {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+        {KVM_CAP_SET_IDENTITY_MAP_ADDR, "KVM_CAP_SET_IDENTITY_MAP_ADDR"},
         {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
         {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
     };
@@ -56,11 +68,13 @@ START_TEST(capabilities)
         start_empty(&vm, &vcpu);
         falsified = (struct falsified){
             .request = KVM_CHECK_EXTENSION, .argument = needed[i].number, .answered = true};
+        char what[96];
+        snprintf(what, sizeof what, "KVM_CHECK_EXTENSION answered 0 for %s", needed[i].name);
+        listen_start();
         int status = kvm_open(&vm);
-        ck_assert_msg(status == STATUS_NO_KVM,
-                      "KVM_CHECK_EXTENSION answered 0 for %s, and kvm_open returned %d instead of "
-                      "STATUS_NO_KVM (%d)",
-                      needed[i].name, status, STATUS_NO_KVM);
+        listen_end();
+        check_no_kvm("kvm_open", what, status);
+        ck_assert_msg(strstr(said, needed[i].name), "%s, and the message does not name it", what);
     }
 }
 END_TEST
@@ -131,9 +145,11 @@ START_TEST(addresses)
     struct vcpu vcpu;
 
     start_open(&vm, &vcpu);
-    ck_assert_msg(vm_create(&vm, 1 << 20) == 0, "vm_create does not return 0");
+    const bool created = vm_create(&vm, 1 << 20) == 0;
     const struct call *tss = call_find(KVM_SET_TSS_ADDR);
     const struct call *identity = call_find(KVM_SET_IDENTITY_MAP_ADDR);
+    ck_assert_msg(created || (tss && identity),
+                  "vm_create failed at something else, before it told KVM both addresses");
     ck_assert_msg(tss != NULL,
                   "KVM_SET_TSS_ADDR was not called: Intel needs it before the first vCPU");
     ck_assert_msg(tss->result == 0, "KVM_SET_TSS_ADDR failed");
@@ -141,10 +157,15 @@ START_TEST(addresses)
                       tss->argument + 3 * PAGE_BYTES <= 1ul << 32,
                   "the TSS's three pages at 0x%lx are not behind all RAM (2 GB) and below 4 GB",
                   tss->argument);
-    if (identity)
-        ck_assert_msg(identity->address + PAGE_BYTES <= tss->argument ||
-                          identity->address >= tss->argument + 3 * PAGE_BYTES,
-                      "the identity map's page lies inside the TSS's three pages");
+    ck_assert_msg(identity != NULL, "KVM_SET_IDENTITY_MAP_ADDR was not called");
+    ck_assert_msg(identity->result == 0, "KVM_SET_IDENTITY_MAP_ADDR failed");
+    ck_assert_msg(identity->address % PAGE_BYTES == 0 && identity->address >= HIGHER_HALF &&
+                      identity->address + PAGE_BYTES <= 1ul << 32,
+                  "the identity map's page at 0x%llx is not behind all RAM (2 GB) and below 4 GB",
+                  (unsigned long long)identity->address);
+    ck_assert_msg(identity->address + PAGE_BYTES <= tss->argument ||
+                      identity->address >= tss->argument + 3 * PAGE_BYTES,
+                  "the identity map's page lies inside the TSS's three pages");
 }
 END_TEST
 
@@ -154,10 +175,13 @@ START_TEST(vm_failures)
         struct falsified what;
         const char *name;
     } failures[] = {
-        {{.request = KVM_CREATE_VM, .error = ENOMEM}, "KVM_CREATE_VM"},
-        {{.request = KVM_SET_TSS_ADDR, .error = EINVAL}, "KVM_SET_TSS_ADDR"},
-        {{.request = KVM_SET_USER_MEMORY_REGION, .error = EINVAL}, "KVM_SET_USER_MEMORY_REGION"},
-        {{.mmap_error = ENOMEM}, "mmap of the guest's RAM"},
+        {{.request = KVM_CREATE_VM, .error = ENOMEM}, "KVM_CREATE_VM failed"},
+        {{.request = KVM_SET_TSS_ADDR, .error = EINVAL}, "KVM_SET_TSS_ADDR failed"},
+        {{.request = KVM_SET_IDENTITY_MAP_ADDR, .error = EINVAL},
+         "KVM_SET_IDENTITY_MAP_ADDR failed"},
+        {{.request = KVM_SET_USER_MEMORY_REGION, .error = EINVAL},
+         "KVM_SET_USER_MEMORY_REGION failed"},
+        {{.mmap_error = ENOMEM}, "mmap of the guest's RAM failed"},
     };
     struct vm vm;
     struct vcpu vcpu;
@@ -165,10 +189,10 @@ START_TEST(vm_failures)
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
         start_open(&vm, &vcpu);
         falsified = failures[i].what;
+        listen_start();
         int status = vm_create(&vm, 1 << 20);
-        ck_assert_msg(status == STATUS_NO_KVM,
-                      "%s failed, and vm_create returned %d instead of STATUS_NO_KVM (%d)",
-                      failures[i].name, status, STATUS_NO_KVM);
+        listen_end();
+        check_no_kvm("vm_create", failures[i].name, status);
         ck_assert_msg(
             vm.ram != MAP_FAILED,
             "mmap failed, which it tells by MAP_FAILED and not by NULL, and vm->ram is set");
@@ -202,17 +226,76 @@ START_TEST(creates_vcpu)
 }
 END_TEST
 
+/* Whatever KVM offers to hand over with each exit: asked for may be part of it, and no more. */
+START_TEST(synced)
+{
+    static const int offers[] = {0, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS,
+                                 KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS};
+    struct vm vm;
+    struct vcpu vcpu;
+
+    for (size_t i = 0; i < sizeof offers / sizeof offers[0]; i++) {
+        start_vm(&vm, &vcpu);
+        falsified = (struct falsified){.request = KVM_CHECK_EXTENSION,
+                                       .argument = KVM_CAP_SYNC_REGS,
+                                       .answered = true,
+                                       .answer = offers[i]};
+        ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0");
+        ck_assert_msg(
+            (vcpu.run->kvm_valid_regs & ~(uint64_t)offers[i]) == 0,
+            "KVM_CAP_SYNC_REGS answered 0x%x, and kvm_valid_regs is 0x%llx: KVM_RUN fails "
+            "where registers are asked for that KVM can't hand over",
+            offers[i], vcpu.run->kvm_valid_regs);
+    }
+}
+END_TEST
+
 START_TEST(cpuid)
 {
     struct vm vm;
     struct vcpu vcpu;
 
     start_vm(&vm, &vcpu);
-    ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0");
+    const int status = vcpu_create(&vcpu);
+    ck_assert_msg(!cpuid_too_small,
+                  "the table for KVM_GET_SUPPORTED_CPUID has no room for the nent entries that it "
+                  "promises: KVM writes behind its end");
+    ck_assert_msg(status == 0, "vcpu_create does not return 0");
     const struct call *call = call_find(KVM_SET_CPUID2);
     ck_assert_msg(call != NULL, "KVM_SET_CPUID2 was not called: the guest's CPUID answers zeros");
     ck_assert_msg(call->result == 0, "KVM_SET_CPUID2 failed");
     ck_assert_msg(call->entries > 0, "KVM_SET_CPUID2 was called with no entries");
+}
+END_TEST
+
+/* Memory that was freed counts as used while malloc keeps it at hand: that grows at first only. */
+START_TEST(cpuid_freed)
+{
+    enum { WARM_UP = 8, ROUNDS = 3 };
+    static const unsigned long failing[] = {0, KVM_SET_CPUID2, KVM_GET_SUPPORTED_CPUID};
+    struct vm vm;
+    struct vcpu vcpu;
+    size_t before = 0, table = 0;
+
+    start_vm(&vm, &vcpu);
+    for (int round = 0; round < WARM_UP + ROUNDS; round++) {
+        if (round == WARM_UP)
+            before = mallinfo2().uordblks;
+        for (int i = 0; i < 3; i++) {
+            vcpu_init(&vcpu, 0, round * 3 + i, &vm, &guest);
+            falsified = (struct falsified){.request = failing[i], .error = ENOMEM};
+            listen_start();
+            vcpu_create(&vcpu);
+            listen_end();
+            const struct call *call = call_find(KVM_SET_CPUID2);
+            table = call ? call->entries * sizeof(struct kvm_cpuid_entry2) : 0;
+        }
+    }
+    size_t kept = mallinfo2().uordblks - before;
+    ck_assert_msg(kept < ROUNDS * table,
+                  "after %d vCPUs more, some of which failed, %zu bytes more are allocated: the "
+                  "CPUID table is not freed on every way out",
+                  ROUNDS * 3, kept);
 }
 END_TEST
 
@@ -222,10 +305,11 @@ START_TEST(vcpu_failures)
         struct falsified what;
         const char *name;
     } failures[] = {
-        {{.request = KVM_CREATE_VCPU, .error = EEXIST}, "KVM_CREATE_VCPU"},
-        {{.request = KVM_GET_VCPU_MMAP_SIZE, .error = EINVAL}, "KVM_GET_VCPU_MMAP_SIZE"},
-        {{.mmap_error = ENOMEM}, "mmap of kvm_run"},
-        {{.request = KVM_SET_CPUID2, .error = EINVAL}, "KVM_SET_CPUID2"},
+        {{.request = KVM_CREATE_VCPU, .error = EEXIST}, "KVM_CREATE_VCPU failed"},
+        {{.request = KVM_GET_VCPU_MMAP_SIZE, .error = EINVAL}, "KVM_GET_VCPU_MMAP_SIZE failed"},
+        {{.mmap_error = ENOMEM}, "mmap of kvm_run failed"},
+        {{.request = KVM_GET_SUPPORTED_CPUID, .error = ENOMEM}, "KVM_GET_SUPPORTED_CPUID failed"},
+        {{.request = KVM_SET_CPUID2, .error = EINVAL}, "KVM_SET_CPUID2 failed"},
     };
     struct vm vm;
     struct vcpu vcpu;
@@ -233,15 +317,28 @@ START_TEST(vcpu_failures)
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
         start_vm(&vm, &vcpu);
         falsified = failures[i].what;
+        listen_start();
         int status = vcpu_create(&vcpu);
-        ck_assert_msg(status == STATUS_NO_KVM,
-                      "%s failed, and vcpu_create returned %d instead of STATUS_NO_KVM (%d)",
-                      failures[i].name, status, STATUS_NO_KVM);
+        listen_end();
+        check_no_kvm("vcpu_create", failures[i].name, status);
     }
 }
 END_TEST
 
 /* ------------------------------------------------------------------ 1.4 real-mode state */
+
+/* All but RSP, RIP and RFLAGS: in the order of struct kvm_regs. */
+static void check_general_zero(const struct kvm_regs *regs)
+{
+    static const char *const names[] = {"RAX", "RBX", "RCX", "RDX", "RSI", "RDI", NULL,  "RBP",
+                                        "R8",  "R9",  "R10", "R11", "R12", "R13", "R14", "R15"};
+    uint64_t values[16];
+
+    memcpy(values, regs, sizeof values);
+    for (size_t i = 0; i < 16; i++)
+        ck_assert_msg(!names[i] || values[i] == 0, "%s is 0x%llx instead of 0", names[i],
+                      (unsigned long long)values[i]);
+}
 
 static void check_state(uint32_t base, const struct kvm_sregs *sregs, const struct kvm_regs *regs)
 {
@@ -261,9 +358,13 @@ static void check_state(uint32_t base, const struct kvm_sregs *sregs, const stru
         ck_assert_msg(segment->type == (i == 0 ? 11 : 3),
                       "%s has type %u instead of %u: Intel's processors refuse the entry",
                       segments[i].name, segment->type, i == 0 ? 11 : 3);
-        ck_assert_msg(segment->limit == 0xffff && segment->present && segment->s && !segment->g,
-                      "%s is no segment of 64 KB any more: limit 0x%x, present %u, s %u, g %u",
-                      segments[i].name, segment->limit, segment->present, segment->s, segment->g);
+        ck_assert_msg(segment->limit == 0xffff && segment->present && segment->s,
+                      "%s is no segment of 64 KB any more: limit 0x%x, present %u, s %u",
+                      segments[i].name, segment->limit, segment->present, segment->s);
+        ck_assert_msg(
+            !segment->dpl && !segment->db && !segment->g && !segment->l && !segment->unusable,
+            "%s is not of real mode: dpl %u, db %u, g %u, l %u, unusable %u, all must be 0",
+            segments[i].name, segment->dpl, segment->db, segment->g, segment->l, segment->unusable);
     }
     ck_assert_msg(!(sregs->cr0 & 1), "CR0.PE is set: that is protected mode");
     ck_assert_msg(regs->rip == 0, "RIP is 0x%llx instead of 0", regs->rip);
@@ -274,28 +375,22 @@ static void check_state(uint32_t base, const struct kvm_sregs *sregs, const stru
     ck_assert_msg(regs->rsp <= 0x10000 && ((regs->rsp - 2) & 0xffff) >= 0xff00,
                   "RSP is 0x%llx: the stack must start at the end of the segment's 64 KB",
                   regs->rsp);
-}
-
-/* What KVM_GET_SREGS gives after reset: SDM vol. 3, table 10-1. */
-static struct kvm_sregs reset_state(void)
-{
-    const struct kvm_segment data = {.limit = 0xffff, .type = 3, .present = 1, .s = 1};
-    struct kvm_sregs sregs = {
-        .cs = data, .ds = data, .es = data, .fs = data, .gs = data, .ss = data, .cr0 = 0x60000010};
-
-    sregs.cs.base = 0xffff0000;
-    sregs.cs.selector = 0xf000;
-    sregs.cs.type = 11;
-    sregs.idt.limit = sregs.gdt.limit = 0xffff;
-    return sregs;
+    check_general_zero(regs);
+    ck_assert_msg(sregs->idt.limit == 0 && sregs->idt.base >= HIGHER_HALF,
+                  "IDT has base 0x%llx, limit 0x%x: an exception would run what lies there. The "
+                  "limit must be 0, and no memory at the base",
+                  sregs->idt.base, sregs->idt.limit);
+    const char *fault = entry_state_fault(sregs, regs);
+    ck_assert_msg(fault == NULL, "Intel's processors refuse the entry: %s", fault);
 }
 
 START_TEST(state)
 {
     for (int i = 0; i < 8; i++) {
         uint32_t base = i ? unit_random() & 0xffff0 : 0;
-        struct kvm_sregs sregs = reset_state();
-        struct kvm_regs regs = {.rip = 0xfff0, .rflags = 2, .rdx = 0x600};
+        struct kvm_sregs sregs = entry_reset_state();
+        struct kvm_regs regs;
+        memset(&regs, 0xa5, sizeof regs); /* nobody has read them: all must be set */
         real_mode_state(base, &sregs, &regs);
         check_state(base, &sregs, &regs);
     }
@@ -316,19 +411,20 @@ START_TEST(state_set)
     kernel(vcpu.fd, KVM_GET_REGS, &regs);
     check_state(base, &sregs, &regs);
 
-    falsified.request = KVM_SET_SREGS;
-    falsified.error = EINVAL;
-    int status = vcpu_set_real_mode(&vcpu, base);
-    ck_assert_msg(status == STATUS_NO_KVM,
-                  "KVM_SET_SREGS failed, and vcpu_set_real_mode returned %d instead of "
-                  "STATUS_NO_KVM (%d)",
-                  status, STATUS_NO_KVM);
-    falsified.request = KVM_SET_REGS;
-    status = vcpu_set_real_mode(&vcpu, base);
-    ck_assert_msg(status == STATUS_NO_KVM,
-                  "KVM_SET_REGS failed, and vcpu_set_real_mode returned %d instead of "
-                  "STATUS_NO_KVM (%d)",
-                  status, STATUS_NO_KVM);
+    static const struct {
+        unsigned long request;
+        const char *what;
+    } failures[] = {{KVM_GET_SREGS, "KVM_GET_SREGS failed"},
+                    {KVM_SET_SREGS, "KVM_SET_SREGS failed"},
+                    {KVM_SET_REGS, "KVM_SET_REGS failed"}};
+    for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
+        falsified.request = failures[i].request;
+        falsified.error = EINVAL;
+        listen_start();
+        int status = vcpu_set_real_mode(&vcpu, base);
+        listen_end();
+        check_no_kvm("vcpu_set_real_mode", failures[i].what, status);
+    }
 }
 END_TEST
 
@@ -360,7 +456,7 @@ static int run_scripted(struct vcpu *vcpu, int (*script)(struct kvm_run *run, un
     return status;
 }
 
-/* The first exit must end the vCPU as died. */
+/* The first exit must end the vCPU as died; `said` is then the module's own words alone. */
 static void check_died(const char *name)
 {
     struct vm vm;
@@ -370,14 +466,17 @@ static void check_died(const char *name)
     run_turns = 0;
     int status = run_scripted(&vcpu, run_first_exit);
     ck_assert_msg(run_turns == 1, "%s was ignored: the vCPU was run again", name);
-    ck_assert_msg(status == STATUS_DIED,
-                  "after %s vcpu_run returned %d instead of STATUS_DIED (%d)", name, status,
+    ck_assert_msg(vcpu.status == STATUS_DIED,
+                  "after %s vcpu->status is %d instead of STATUS_DIED (%d)", name, vcpu.status,
                   STATUS_DIED);
-    ck_assert_msg(vcpu.status == STATUS_DIED, "after %s vcpu->status is %d instead of %d", name,
-                  vcpu.status, STATUS_DIED);
+    ck_assert_msg(status == vcpu.status, "after %s vcpu_run returned %d, and vcpu->status is %d",
+                  name, status, vcpu.status);
     uint32_t reason = first_exit.exit_reason;
     ck_assert_msg(vcpu.exits[reason < EXIT_REASONS_MAX ? reason : EXIT_REASONS_MAX] == 1,
                   "%s was not handed to exit_dispatch first", name);
+    char *kit = strstr(said, "\n  exit: "); /* vcpu_die's lines about the exit and the registers */
+    if (kit)
+        *kit = '\0';
 }
 
 static int run_hlt(struct kvm_run *run, unsigned turn)
@@ -424,6 +523,15 @@ START_TEST(interrupted)
                   "KVM_RUN failed with EINTR (a signal came), and vcpu_run ended with %d instead "
                   "of running the vCPU again",
                   status);
+
+    start_created(&vm, &vcpu);
+    run_turns = 0;
+    first_exit = (struct kvm_run){.exit_reason = KVM_EXIT_INTR};
+    status = run_scripted(&vcpu, run_first_exit);
+    ck_assert_msg(status == 0 && run_turns == 2,
+                  "KVM_EXIT_INTR came (a signal), and vcpu_run ended with %d instead of running "
+                  "the vCPU again",
+                  status);
 }
 END_TEST
 
@@ -445,8 +553,9 @@ START_TEST(before_entry)
     ck_assert_msg(run_turns == 0,
                   "stage_before_entry answered STEP_END, and KVM_RUN was called all the same");
     ck_assert_msg(status == STATUS_GUEST_MAX,
-                  "stage_before_entry ended the vCPU with status %d, and vcpu_run returned %d",
-                  STATUS_GUEST_MAX, status);
+                  "after stage_before_entry ended the vCPU, vcpu_run returned %d, and vcpu->status "
+                  "is %d",
+                  status, vcpu.status);
 }
 END_TEST
 
@@ -464,10 +573,43 @@ START_TEST(run_error)
 
     start_created(&vm, &vcpu);
     int status = run_scripted(&vcpu, run_fault);
-    ck_assert_msg(status != 0, "KVM_RUN failed with EFAULT, and vcpu_run returned 0");
     ck_assert_msg(run_turns == 1, "KVM_RUN failed with EFAULT, and the vCPU was run again");
     ck_assert_msg(strstr(said, strerror(EFAULT)),
                   "KVM_RUN failed, and the message does not tell why (%s)", strerror(EFAULT));
+    ck_assert_msg(vcpu.status == STATUS_DIED,
+                  "KVM_RUN failed, and vcpu->status is %d instead of STATUS_DIED (%d)", vcpu.status,
+                  STATUS_DIED);
+    ck_assert_msg(status == vcpu.status,
+                  "after KVM_RUN failed, vcpu_run returned %d, and vcpu->status is %d", status,
+                  vcpu.status);
+}
+END_TEST
+
+START_TEST(accesses)
+{
+    const uint16_t port = (uint16_t)(0x1000 + unit_random() % 0xe000);
+    const uint64_t address = 0x10000000u + unit_random() % 0x10000000u;
+    static char of_read[sizeof said];
+
+    first_exit = (struct kvm_run){.exit_reason = KVM_EXIT_IO};
+    first_exit.io.size = 1;
+    first_exit.io.count = 1;
+    first_exit.io.port = port;
+    first_exit.io.data_offset = PAGE_BYTES;
+    check_died("KVM_EXIT_IO");
+    ck_assert_msg(said_number(port), "KVM_EXIT_IO: your message lacks the port, 0x%x", port);
+
+    first_exit = (struct kvm_run){.exit_reason = KVM_EXIT_MMIO};
+    first_exit.mmio.phys_addr = address;
+    first_exit.mmio.len = 2;
+    check_died("KVM_EXIT_MMIO");
+    ck_assert_msg(said_number(address), "KVM_EXIT_MMIO: your message lacks the address, 0x%llx",
+                  (unsigned long long)address);
+    memcpy(of_read, said, sizeof said);
+    first_exit.mmio.is_write = true;
+    check_died("KVM_EXIT_MMIO");
+    ck_assert_msg(strcmp(of_read, said) != 0,
+                  "KVM_EXIT_MMIO: your message is the same for a read and for a write");
 }
 END_TEST
 
@@ -541,8 +683,12 @@ START_TEST(given_back)
     const struct vm vm_before = vm;
     void *run = vcpu.run, *ram = vm.ram;
     const int vcpu_fd = vcpu.fd;
+    const size_t run_bytes = vcpu.run_bytes;
     vcpu_destroy(&vcpu);
     ck_assert_msg(!is_mapped(run), "vcpu_destroy leaves kvm_run mapped");
+    ck_assert_msg(!is_mapped((uint8_t *)run + run_bytes - PAGE_BYTES),
+                  "vcpu_destroy leaves the end of kvm_run mapped: it has vcpu->run_bytes (%zu)",
+                  run_bytes);
     ck_assert_msg(!is_open(vcpu_fd), "vcpu_destroy leaves the vCPU's descriptor open");
     vm_destroy(&vm);
     ck_assert_msg(!is_mapped(ram) && !is_mapped((uint8_t *)ram + vm_before.ram_bytes - PAGE_BYTES),
@@ -550,6 +696,29 @@ START_TEST(given_back)
     ck_assert_msg(!is_open(vm_before.fd), "vm_destroy leaves the VM's descriptor open");
     ck_assert_msg(!is_open(vm_before.kvm_fd), "vm_destroy leaves /dev/kvm open");
     ck_assert_msg(bad_closes == 0, "something was closed or unmapped that was not there");
+}
+END_TEST
+
+START_TEST(twice)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    vcpu_destroy(&vcpu);
+    ck_assert_msg(vcpu.fd == -1 && vcpu.run == NULL,
+                  "after vcpu_destroy vcpu->fd is %d instead of -1, or vcpu->run is not NULL: a "
+                  "second call would give it back again",
+                  vcpu.fd);
+    vm_destroy(&vm);
+    ck_assert_msg(
+        vm.fd == -1 && vm.kvm_fd == -1 && vm.ram == NULL,
+        "after vm_destroy vm->fd is %d and vm->kvm_fd %d instead of -1, or vm->ram is not "
+        "NULL: a second call would give it back again",
+        vm.fd, vm.kvm_fd);
+    vcpu_destroy(&vcpu);
+    vm_destroy(&vm);
+    ck_assert_msg(bad_closes == 0, "called a second time, something was closed or unmapped again");
 }
 END_TEST
 
@@ -600,7 +769,9 @@ int main(void)
     unit_add(suite, "addresses", addresses);
     unit_add(suite, "vm_failures", vm_failures);
     unit_add(suite, "creates_vcpu", creates_vcpu);
+    unit_add(suite, "synced", synced);
     unit_add(suite, "cpuid", cpuid);
+    unit_add(suite, "cpuid_freed", cpuid_freed);
     unit_add(suite, "vcpu_failures", vcpu_failures);
     unit_add(suite, "state", state);
     unit_add(suite, "state_set", state_set);
@@ -608,10 +779,12 @@ int main(void)
     unit_add(suite, "interrupted", interrupted);
     unit_add(suite, "before_entry", before_entry);
     unit_add(suite, "run_error", run_error);
+    unit_add(suite, "accesses", accesses);
     unit_add(suite, "fail_entry", fail_entry);
     unit_add(suite, "internal_error", internal_error);
     unit_add(suite, "other_reasons", other_reasons);
     unit_add(suite, "given_back", given_back);
+    unit_add(suite, "twice", twice);
     unit_add(suite, "half_way", half_way);
     return unit_main(suite);
 }

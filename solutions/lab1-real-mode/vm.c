@@ -249,7 +249,7 @@ int vcpu_run(struct vcpu *vcpu)
         if (step == STEP_RUN) {
             if (ioctl(vcpu->fd, KVM_RUN, 0) == 0)
                 step = vcpu_exit(vcpu);
-            else if (errno == EINTR) /* no exit: *run still holds the one before */
+            else if (errno == EINTR) /* a signal came: there was no exit */
                 continue;
             else
                 step = vcpu_die(vcpu, "KVM_RUN: %s", strerror(errno));
