@@ -267,7 +267,10 @@ static inline long kernel(int fd, unsigned long request, void *argument)
     return syscall(SYS_ioctl, fd, request, argument);
 }
 
-/* A VM with 1 MB of RAM and no vCPU, made without the module. */
+/*
+ * A VM with 1 MB of RAM and no vCPU, made without the module. 0L: syscall takes longs, and of an
+ * int on the stack the upper half may be anything.
+ */
 static inline void start_vm(struct vm *vm, struct vcpu *vcpu)
 {
     start_empty(vm, vcpu);
@@ -276,7 +279,7 @@ static inline void start_vm(struct vm *vm, struct vcpu *vcpu)
     kernel(vm->fd, KVM_SET_TSS_ADDR, (void *)0xfffbd000ul);
     vm->ram_bytes = 1 << 20;
     vm->ram = (uint8_t *)syscall(SYS_mmap, NULL, vm->ram_bytes, PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                                 MAP_PRIVATE | MAP_ANONYMOUS, -1L, 0L);
     struct kvm_userspace_memory_region region = {.memory_size = vm->ram_bytes,
                                                  .userspace_addr = (uintptr_t)vm->ram};
     ck_assert_msg(kernel(vm->fd, KVM_SET_USER_MEMORY_REGION, &region) == 0,
@@ -290,7 +293,7 @@ static inline void start_created(struct vm *vm, struct vcpu *vcpu)
     vcpu->fd = (int)kernel(vm->fd, KVM_CREATE_VCPU, NULL);
     vcpu->run_bytes = (size_t)kernel(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
     vcpu->run = (struct kvm_run *)syscall(SYS_mmap, NULL, vcpu->run_bytes, PROT_READ | PROT_WRITE,
-                                          MAP_SHARED, vcpu->fd, 0);
+                                          MAP_SHARED, vcpu->fd, 0L);
     ck_assert_msg(vcpu->fd >= 0 && vcpu->run != MAP_FAILED,
                   "the grader's own vCPU could not be created: see make doctor");
     falsified.kvm_run = vcpu->run;
