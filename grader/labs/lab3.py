@@ -103,8 +103,8 @@ def ping_pong(plan: Plan) -> None:
                 "Two guests wait for each other, and only one of them runs: does the second vCPU run only "
                 "after the first has ended? Start all threads, and only then wait.")
     run.symptom(lambda o: o.hung and len(o.where) == 2,
-                "Two guests run and wait for each other for ever: neither sees what the other writes. Without "
-                "--isolate both are in one VM.")
+                "Two guests run and wait for each other for ever: neither sees what the other writes. "
+                "Without --isolate both are in one VM.")
 
 
 @lab.test("3.2", "shares memory between vCPUs", points=4,
@@ -244,8 +244,8 @@ def kick(plan: Plan) -> None:
 
 
 @lab.test("3.4", "sets immediate_exit before it sends the signal", points=3,
-          hint="The signal may come just before KVM_RUN, where it interrupts nothing. What is to make KVM_RUN "
-               "return must be set before the signal is sent.")
+          hint="The signal may come just before KVM_RUN, where it interrupts nothing. What is to make "
+               "KVM_RUN return must be set before the signal is sent.")
 def kick_order(plan: Plan) -> None:
     unit = plan.unit("vcpus", "kick_order")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
@@ -277,8 +277,8 @@ def kick_wakes(plan: Plan) -> None:
 
 
 @lab.test("3.4", "stops the others when a thread can't be created", points=2,
-          hint="pthread_create returns its error. Then stop_all, wait for as many as were started, and return "
-               "STATUS_NO_KVM, not the status of a stopped vCPU.")
+          hint="pthread_create returns its error. Then stop_all, wait for as many as were started, and "
+               "return STATUS_NO_KVM, not the status of a stopped vCPU.")
 def no_thread(plan: Plan) -> None:
     unit = plan.unit("vcpus", "no_thread")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
@@ -446,10 +446,12 @@ def _stop_symptoms(run: Planned) -> None:
                 "The signal came, and a vCPU still runs. A guest in an endless loop makes no exit: only a "
                 "signal to its thread (pthread_kill) takes it out of KVM_RUN. stop_all must kick every vCPU, "
                 "and vcpu_kick sends the signal only while vcpu->life is VCPU_RUNNING.")
-    run.symptom(lambda o: o.result.ending is Ending.SIGNAL and o.result.code == signal.SIGSEGV,
-                "The VMM crashed at the stop. pthread_kill crashes with a thread that there is not, or not any "
-                "more: does vcpu_kick look at vcpu->life first, and hold vcpu->lock until the signal is sent?")
-    run.symptom(lambda o: o.result.ending is Ending.SIGNAL,
+    run.symptom(lambda o: (o.result.ending, o.result.code) == (Ending.SIGNAL, signal.SIGSEGV),
+                "The VMM crashed at the stop. pthread_kill crashes with a thread that there is not, or not "
+                "any more: does vcpu_kick look at vcpu->life first, and hold vcpu->lock until the signal is "
+                "sent?")
+    run.symptom(lambda o: (o.result.ending, o.result.code) in (
+                    (Ending.SIGNAL, signal.SIGINT), (Ending.SIGNAL, signal.SIGTERM)),
                 "The signal killed the VMM at once. It must be caught or blocked, so that the vCPUs end in "
                 "order.")
     run.symptom(lambda o: o.said("Interrupted system call"),
@@ -460,8 +462,8 @@ def _stop_symptoms(run: Planned) -> None:
 
 def _common_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.hung and not o.where,
-                "No thread runs a vCPU any more, and the VMM still waits. Was ended_fd told of each end? It is "
-                "an eventfd: write the number 1 as 8 bytes, a uint64_t; a shorter write fails.")
+                "No thread runs a vCPU any more, and the VMM still waits. Was ended_fd told of each end? It "
+                "is an eventfd: write the number 1 as 8 bytes, a uint64_t; a shorter write fails.")
     run.symptom(lambda o: re.search(r"vcpu\d: \S*vcpu\d: ", o.stdout) is not None,
                 "Two vCPUs' lines got into each other: the name, the text and the newline must go out under "
                 "one lock.")
