@@ -78,7 +78,7 @@ def too_large(plan: Plan) -> None:
           hint="vcpu_set_life(vcpu, VCPU_RUNNING) before vcpu_run, vcpu_set_life(vcpu, VCPU_ENDED) after it: "
                "vcpu_kick looks at vcpu->life.")
 def life(plan: Plan) -> None:
-    unit = plan.unit("vcpus", "life")
+    unit = _unit_of_runs(plan, "life")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
                  "vcpus_run does not return although the vCPU made its HLT. Is a thread started for it, and "
                  "does that thread write the number 1 to ended_fd, as 8 bytes (uint64_t), last of all?")
@@ -236,7 +236,7 @@ def stop(plan: Plan) -> None:
           hint="A signal that comes just before KVM_RUN interrupts nothing. Set immediate_exit in kvm_run "
                "before the signal: KVM_RUN looks at it when it starts.")
 def kick(plan: Plan) -> None:
-    unit = plan.unit("vcpus", "kick")
+    unit = _unit_of_runs(plan, "kick")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
                  "The kick was lost: the vCPU looked for a stop, then the stop and the signal came, then it "
                  "entered KVM_RUN, and it is there for ever. vcpu_kick must set run->immediate_exit, too. "
@@ -247,7 +247,7 @@ def kick(plan: Plan) -> None:
           hint="The signal may come just before KVM_RUN, where it interrupts nothing. What is to make "
                "KVM_RUN return must be set before the signal is sent.")
 def kick_order(plan: Plan) -> None:
-    unit = plan.unit("vcpus", "kick_order")
+    unit = _unit_of_runs(plan, "kick_order")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
                  "The kick was lost: its signal came just before KVM_RUN, and immediate_exit was not set yet "
                  "when KVM_RUN looked at it. In vcpu_kick first set run->immediate_exit, then pthread_kill. "
@@ -280,7 +280,7 @@ def kick_wakes(plan: Plan) -> None:
           hint="pthread_create returns its error. Then stop_all, wait for as many as were started, and "
                "return STATUS_NO_KVM, not the status of a stopped vCPU.")
 def no_thread(plan: Plan) -> None:
-    unit = plan.unit("vcpus", "no_thread")
+    unit = _unit_of_runs(plan, "no_thread")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
                  "The third pthread_create failed, and run_all never returned. Look at what pthread_create "
                  "returns; stop the vCPUs that run, by stop_all; and let wait_for_all wait for as many as "
@@ -291,13 +291,13 @@ def no_thread(plan: Plan) -> None:
           hint="stop_signal first, then the kicks: a vCPU that was kicked looks at the flag once, and enters "
                "the guest again if it is not set yet.")
 def stop_order(plan: Plan) -> None:
-    plan.unit("vcpus", "stop_order")
+    _unit_of_runs(plan, "stop_order")
 
 
 @lab.test("3.4", "takes a kick back", points=1,
           hint="vcpu_check_stop clears run->immediate_exit: while it is 1, KVM_RUN returns at once.")
 def kick_taken_back(plan: Plan) -> None:
-    plan.unit("vcpus", "kick_taken_back")
+    _unit_of_runs(plan, "kick_taken_back")
 
 
 @lab.test("3.4", "stops when only some guests are left", points=2,
@@ -385,6 +385,15 @@ def _intrusion(plan: Plan, isolate: bool) -> None:
 
 
 # ---------------------------------------------------------------- conditions of this lab
+
+def _unit_of_runs(plan: Plan, case: str) -> Planned:
+    """A unit test that calls vcpus_run, which waits for ever if no end is told."""
+    unit = plan.unit("vcpus", case)
+    unit.symptom(lambda o: "an eventfd takes 8 bytes" in o.stdout,
+                 "The last thing that a vCPU's thread does is to tell ended_fd: it writes the number 1 as 8 "
+                 "bytes, a uint64_t.")
+    return unit
+
 
 def _all_registers(outcome: Outcome) -> Optional[Mismatch]:
     """--regs printed those of every vCPU."""
