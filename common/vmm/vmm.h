@@ -101,7 +101,7 @@ struct vcpu {
 
     bool getchar_called; /* lab 2: HC_GETCHAR was written, its answer not yet read */
 
-    pthread_t thread;     /* lab 3 */
+    pthread_t thread;     /* lab 3: once `life` is VCPU_RUNNING; for the kick */
     pthread_mutex_t lock; /* lab 3: guards `life` and, from lab 4 on, `pending` */
     enum vcpu_life life;  /* lab 3: of its thread */
     char line[CONSOLE_LINE_MAX];

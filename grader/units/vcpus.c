@@ -1,11 +1,12 @@
-/* vcpus.c - lab 3's module function by function: windows, the console, the kick. */
-#define _GNU_SOURCE /* fopencookie */
+/* vcpus.c - lab 3's module function by function: windows, threads, the console, the kick. */
+#define _GNU_SOURCE /* fopencookie, RTLD_NEXT */
 #include "unit.h"
 
 #include <dlfcn.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 /* ------------------------------------------------------------------ 3.1 windows */
 
@@ -46,6 +47,100 @@ START_TEST(prepare)
 }
 END_TEST
 
+START_TEST(full_window)
+{
+    static uint8_t image[WINDOW_BYTES];
+    struct vm vm;
+    struct vcpu vcpu;
+
+    for (int id = 0; id < VCPUS_MAX; id++) {
+        start_created(&vm, &vcpu);
+        vcpu.id = id;
+        guest.image = image;
+        guest.image_bytes = sizeof image;
+        int status = window_prepare(&vcpu);
+        ck_assert_msg(status == 0,
+                      "an image of exactly WINDOW_BYTES fits into the window of vcpu%d, and "
+                      "window_prepare returns %d",
+                      id, status);
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 3.2 threads */
+
+static uint8_t endless[] = {0xeb, 0xfe}; /* jmp $ */
+static uint8_t halt[] = {0xf4};
+
+/* What vcpus_run is to run: so many guests of this code. */
+static void start_guests(int count, uint8_t *code, size_t bytes)
+{
+    vmm.options.ram_bytes = 1 << 20;
+    vmm.guest_count = count;
+    for (int i = 0; i < count; i++)
+        vmm.guests[i] = (struct guest){"guest", GUEST_REAL, code, bytes};
+}
+
+static enum vcpu_life life_in_run;
+static bool own_thread_in_run;
+
+static int look_at_life(struct kvm_run *run, unsigned turn)
+{
+    const struct vcpu *vcpu = &vmm.vcpus[0];
+
+    life_in_run = vcpu->life;
+    own_thread_in_run = pthread_equal(vcpu->thread, pthread_self());
+    return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+}
+
+START_TEST(life)
+{
+    start_guests(1, halt, sizeof halt);
+    falsified.run = look_at_life;
+    vcpus_run(&vmm);
+    ck_assert_msg(life_in_run == VCPU_RUNNING && own_thread_in_run,
+                  "in KVM_RUN the vCPU's life is not VCPU_RUNNING, or vcpu->thread is not its "
+                  "thread: nobody can kick it. vcpu_set_life comes before vcpu_run");
+    ck_assert_msg(vmm.vcpus[0].life == VCPU_ENDED,
+                  "the vCPU has ended and its life is not VCPU_ENDED: a kick would signal a thread "
+                  "that is gone. vcpu_set_life comes after vcpu_run, too");
+}
+END_TEST
+
+static int threads_left = -1; /* so many can be created; -1: any number */
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                   void *argument)
+{
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
+        (int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(
+            RTLD_NEXT, "pthread_create");
+
+    if (threads_left == 0)
+        return EAGAIN;
+    threads_left -= threads_left > 0;
+    return real(thread, attributes, start, argument);
+}
+
+/* In a process of its own: a module may also end the program. */
+START_TEST(no_thread)
+{
+    int status;
+
+    start_guests(VCPUS_MAX, endless, sizeof endless);
+    threads_left = 2;
+    pid_t process = fork();
+    if (process == 0)
+        _exit(vcpus_run(&vmm));
+    waitpid(process, &status, 0);
+    ck_assert_msg(WIFEXITED(status), "pthread_create fails, and the VMM crashes: %s",
+                  strsignal(WTERMSIG(status)));
+    ck_assert_msg(WEXITSTATUS(status) == STATUS_NO_KVM,
+                  "pthread_create fails, and the status is %d instead of STATUS_NO_KVM, %d",
+                  WEXITSTATUS(status), STATUS_NO_KVM);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ 3.3 the console */
 
 #define LINES 30
@@ -60,8 +155,14 @@ static atomic_uint captured_bytes;
  */
 ssize_t write(int fd, const void *bytes, size_t count)
 {
-    if (!capturing || fd != STDOUT_FILENO)
-        return syscall(SYS_write, fd, bytes, count);
+    if (!capturing || fd != STDOUT_FILENO) {
+        ssize_t written = syscall(SYS_write, fd, bytes, count);
+        if (written < 0 && errno == EINVAL && count < sizeof(uint64_t))
+            ck_abort_msg("an eventfd takes 8 bytes, a uint64_t: a write of %zu bytes fails, and "
+                         "nobody learns that the vCPU has ended",
+                         count);
+        return written;
+    }
     size_t part = count < 3 ? count : 3;
     unsigned place = atomic_fetch_add(&captured_bytes, (unsigned)part);
     if (place + part < sizeof captured)
@@ -139,7 +240,30 @@ END_TEST
 
 /* ------------------------------------------------------------------ 3.4 the kick */
 
-static uint8_t endless[] = {0xeb, 0xfe}; /* jmp $ */
+/* What comes of a kick's signal. */
+static enum {
+    SIGNAL_SENT,
+    SIGNAL_SLOW,       /* a moment in which the vCPU can look at what was set */
+    SIGNAL_THEN_ENTRY, /* the vCPU, whose thread this is, enters the guest before the kick goes on
+                        */
+    SIGNAL_COUNTED,    /* nothing */
+} kick_signal;
+static unsigned kick_signals;
+
+int pthread_kill(pthread_t thread, int signal)
+{
+    int (*real)(pthread_t, int) = (int (*)(pthread_t, int))dlsym(RTLD_NEXT, "pthread_kill");
+
+    kick_signals++;
+    if (kick_signal == SIGNAL_COUNTED)
+        return 0;
+    int result = real(thread, signal);
+    if (kick_signal == SIGNAL_SLOW)
+        poll(NULL, 0, 300);
+    else if (kick_signal == SIGNAL_THEN_ENTRY)
+        kernel(vmm.vcpus[0].fd, KVM_RUN, NULL);
+    return result;
+}
 
 /* All vCPUs shall stop, and it is said just when this one is about to enter the guest. */
 static int kick_before_run(struct kvm_run *run, unsigned turn)
@@ -155,9 +279,7 @@ static int kick_before_run(struct kvm_run *run, unsigned turn)
 
 START_TEST(kick)
 {
-    vmm.options.ram_bytes = 1 << 20;
-    vmm.guest_count = 1;
-    vmm.guests[0] = (struct guest){"endless", GUEST_REAL, endless, sizeof endless};
+    start_guests(1, endless, sizeof endless);
     falsified.run = kick_before_run;
     int status = vcpus_run(&vmm);
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM,
@@ -166,7 +288,107 @@ START_TEST(kick)
 }
 END_TEST
 
-static uint8_t halt[] = {0xf4};
+START_TEST(kick_order)
+{
+    start_guests(1, endless, sizeof endless);
+    falsified.run = kick_before_run;
+    kick_signal = SIGNAL_THEN_ENTRY;
+    int status = vcpus_run(&vmm);
+    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM,
+                  "a vCPU stopped by SIGTERM gives status %d instead of %d", status,
+                  STATUS_SIGNAL + SIGTERM);
+}
+END_TEST
+
+START_TEST(kick_life)
+{
+    static const struct {
+        enum vcpu_life life;
+        const char *name;
+    } lives[] = {{VCPU_CREATED, "VCPU_CREATED"}, {VCPU_ENDED, "VCPU_ENDED"}};
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    vcpu.thread = pthread_self();
+    kick_signal = SIGNAL_COUNTED;
+    for (size_t i = 0; i < sizeof lives / sizeof lives[0]; i++) {
+        vcpu.life = lives[i].life;
+        vcpu_kick(&vcpu);
+        ck_assert_msg(kick_signals == 0,
+                      "a vCPU whose life is %s was kicked, and vcpu_kick signalled its thread: "
+                      "there is none, or it is gone",
+                      lives[i].name);
+    }
+}
+END_TEST
+
+static bool asleep, awake; /* guarded by the vCPU's lock */
+
+static void *sleep_on_wake(void *argument)
+{
+    struct vcpu *vcpu = argument;
+
+    pthread_mutex_lock(&vcpu->lock);
+    for (asleep = true; !awake;)
+        pthread_cond_wait(&vcpu->wake, &vcpu->lock);
+    pthread_mutex_unlock(&vcpu->lock);
+    return NULL;
+}
+
+START_TEST(kick_wakes)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    vcpu.life = VCPU_RUNNING;
+    kick_signal = SIGNAL_COUNTED;
+    ck_assert_int_eq(pthread_create(&vcpu.thread, NULL, sleep_on_wake, &vcpu), 0);
+    while (!awake) {
+        pthread_mutex_lock(&vcpu.lock);
+        awake = asleep;
+        pthread_mutex_unlock(&vcpu.lock);
+        sched_yield();
+    }
+    vcpu_kick(&vcpu);
+    pthread_join(vcpu.thread, NULL);
+}
+END_TEST
+
+static struct kvm_run *watched; /* a page that can't be written */
+
+/* The module is about to clear immediate_exit; just before that comes a stop, and its kick. */
+static void stop_before_store(int signal, siginfo_t *info, void *context)
+{
+    if ((uintptr_t)info->si_addr - (uintptr_t)watched >= PAGE_BYTES)
+        return; /* and crash: a mistake of another kind */
+    mprotect(watched, PAGE_BYTES, PROT_READ | PROT_WRITE);
+    atomic_store(&vmm.stop_signal, SIGTERM);
+    watched->immediate_exit = 1;
+}
+
+START_TEST(check_order)
+{
+    struct sigaction fault = {.sa_sigaction = stop_before_store,
+                              .sa_flags = SA_SIGINFO | (int)SA_RESETHAND};
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_empty(&vm, &vcpu);
+    watched = (struct kvm_run *)syscall(SYS_mmap, NULL, PAGE_BYTES, PROT_READ | PROT_WRITE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    watched->immediate_exit = 1; /* an earlier kick, for another reason */
+    mprotect(watched, PAGE_BYTES, PROT_READ);
+    sigaction(SIGSEGV, &fault, NULL);
+    vcpu.run = watched;
+    enum step step = vcpu_check_stop(&vcpu);
+    bool stopped = atomic_load(&vmm.stop_signal) != 0;
+    ck_assert_msg(!stopped || step == STEP_END || watched->immediate_exit,
+                  "a stop came just before vcpu_check_stop cleared run->immediate_exit, and it was "
+                  "lost: clear first, and only then look at stop_signal");
+}
+END_TEST
 
 #define TURNS_MAX 50 /* of a vCPU that a kick made leave once */
 
@@ -185,9 +407,7 @@ static int kick_for_nothing(struct kvm_run *run, unsigned turn)
 
 START_TEST(kick_taken_back)
 {
-    vmm.options.ram_bytes = 1 << 20;
-    vmm.guest_count = 1;
-    vmm.guests[0] = (struct guest){"halt", GUEST_REAL, halt, sizeof halt};
+    start_guests(1, halt, sizeof halt);
     falsified.run = kick_for_nothing;
     int status = vcpus_run(&vmm);
     ck_assert_msg(
@@ -197,19 +417,6 @@ START_TEST(kick_taken_back)
     ck_assert_msg(status == 0, "a vCPU that was kicked and then halted gives status %d", status);
 }
 END_TEST
-
-static bool slow_kick;
-
-/* The kick's signal; then, if asked for, a moment in which the vCPU can look at what was set. */
-int pthread_kill(pthread_t thread, int signal)
-{
-    int (*real)(pthread_t, int) = (int (*)(pthread_t, int))dlsym(RTLD_NEXT, "pthread_kill");
-    int result = real(thread, signal);
-
-    if (slow_kick)
-        poll(NULL, 0, 300);
-    return result;
-}
 
 /* A person ends the VMM while the guest runs. */
 static int stopped_by_signal(struct kvm_run *run, unsigned turn)
@@ -221,11 +428,9 @@ static int stopped_by_signal(struct kvm_run *run, unsigned turn)
 
 START_TEST(stop_order)
 {
-    vmm.options.ram_bytes = 1 << 20;
-    vmm.guest_count = 1;
-    vmm.guests[0] = (struct guest){"endless", GUEST_REAL, endless, sizeof endless};
+    start_guests(1, endless, sizeof endless);
     falsified.run = stopped_by_signal;
-    slow_kick = true;
+    kick_signal = SIGNAL_SLOW;
     int status = vcpus_run(&vmm);
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
                   status, STATUS_SIGNAL + SIGTERM);
@@ -238,8 +443,15 @@ int main(void)
 
     unit_add(suite, "bases", bases);
     unit_add(suite, "prepare", prepare);
+    unit_add(suite, "full_window", full_window);
+    unit_add(suite, "life", life);
+    unit_add(suite, "no_thread", no_thread);
     unit_add(suite, "lines", lines);
     unit_add(suite, "kick", kick);
+    unit_add(suite, "kick_order", kick_order);
+    unit_add(suite, "kick_life", kick_life);
+    unit_add(suite, "kick_wakes", kick_wakes);
+    unit_add(suite, "check_order", check_order);
     unit_add(suite, "kick_taken_back", kick_taken_back);
     unit_add(suite, "stop_order", stop_order);
     return unit_main(suite);

@@ -86,12 +86,13 @@ void console_write_lines(struct vcpu *vcpu, const char *bytes, size_t count)
     /* end 3.3 */
 }
 
-/* Exercise 3.3 */
+/* Exercise 3.3: puts out a last line that has no newline. */
 void console_finish(struct vcpu *vcpu)
 {
+    if (vcpu->line_bytes == 0)
+        return;
     /* answer 3.3 */
-    if (vcpu->line_bytes > 0)
-        console_write_lines(vcpu, "\n", 1);
+    console_write_lines(vcpu, "\n", 1);
     /* end 3.3 */
 }
 
@@ -104,7 +105,8 @@ static void kick_handler(int signal)
  * Exercise 3.4: a signal takes the thread out of KVM_RUN, but it is lost on a thread that is just
  * before the ioctl. immediate_exit closes that gap: KVM_RUN looks at it and returns at once with
  * EINTR (api.rst section 5, "immediate_exit"). From lab 4 on a halted vCPU sleeps on vcpu->wake.
- * A thread that has ended must not be signalled: vcpu->life tells, and vcpu->lock keeps it so.
+ * A thread that has been joined, or has not set vcpu->thread yet, must not be signalled:
+ * vcpu->life tells, and vcpu->lock keeps it so.
  */
 void vcpu_kick(struct vcpu *vcpu)
 {
@@ -121,7 +123,7 @@ void vcpu_kick(struct vcpu *vcpu)
 
 /*
  * Exercise 3.4: the order matters. A kick that comes before the store is seen in the flag that was
- * set before it; one that comes after makes KVM_RUN return.
+ * set before that kick; one that comes after makes KVM_RUN return.
  */
 enum step vcpu_check_stop(struct vcpu *vcpu)
 {
@@ -170,12 +172,13 @@ static void *vcpu_thread(void *argument)
  */
 static void assign_vms(struct vmm *vmm)
 {
-    vmm->vm_count = 1;
-    vm_init(&vmm->vms[0], vmm);
-    for (int i = 0; i < vmm->guest_count; i++)
-        vcpu_init(&vmm->vcpus[i], i, i, &vmm->vms[0], &vmm->guests[i]);
-    if (!vmm->options.isolate)
+    if (!vmm->options.isolate) {
+        vmm->vm_count = 1;
+        vm_init(&vmm->vms[0], vmm);
+        for (int i = 0; i < vmm->guest_count; i++)
+            vcpu_init(&vmm->vcpus[i], i, i, &vmm->vms[0], &vmm->guests[i]);
         return;
+    }
     /* answer 3.5 */
     vmm->vm_count = vmm->guest_count;
     for (int i = 0; i < vmm->guest_count; i++) {
