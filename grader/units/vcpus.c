@@ -377,7 +377,7 @@ START_TEST(check_order)
 
     start_empty(&vm, &vcpu);
     watched = (struct kvm_run *)syscall(SYS_mmap, NULL, PAGE_BYTES, PROT_READ | PROT_WRITE,
-                                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                                        MAP_PRIVATE | MAP_ANONYMOUS, -1L, 0L);
     watched->immediate_exit = 1; /* an earlier kick, for another reason */
     mprotect(watched, PAGE_BYTES, PROT_READ);
     sigaction(SIGSEGV, &fault, NULL);
