@@ -54,7 +54,7 @@ class Limits:
 
     wall: float = 30.0            # seconds
     quiet: float = 15.0           # seconds without any output, step or end: no progress
-    still: float = 5.0            # seconds, 0 for no limit: all threads sleep, and nothing wakes any of them
+    still: float = 3.0            # seconds, 0 for no limit: all threads sleep, and nothing wakes any of them
     output: int = 1 * MIB         # bytes, stdout and stderr together
     memory: int = 512 * MIB       # bytes resident, all processes together
     processes: int = 32
