@@ -327,12 +327,12 @@ static bool asleep, awake; /* guarded by the vCPU's lock */
 
 static void *sleep_on_wake(void *argument)
 {
-    struct vcpu *vcpu = argument;
+    struct vcpu *sleeper = argument;
 
-    pthread_mutex_lock(&vcpu->lock);
+    pthread_mutex_lock(&sleeper->lock);
     for (asleep = true; !awake;)
-        pthread_cond_wait(&vcpu->wake, &vcpu->lock);
-    pthread_mutex_unlock(&vcpu->lock);
+        pthread_cond_wait(&sleeper->wake, &sleeper->lock);
+    pthread_mutex_unlock(&sleeper->lock);
     return NULL;
 }
 
