@@ -83,8 +83,8 @@ def guards(plan: Plan) -> None:
 
 
 @lab.test("4.2", "writes each injection into the trace", points=1,
-          hint="trace_event(vcpu, \"inject vector 0x%x\", ...): without it --trace can't tell you whether an "
-               "interrupt was injected.")
+          hint="trace_event(vcpu, \"inject vector 0x%x\", ...): without it --trace can't tell you whether "
+               "an interrupt was injected.")
 def traces(plan: Plan) -> None:
     plan.unit("interrupts", "traces")
 
@@ -138,8 +138,8 @@ def window(plan: Plan) -> None:
                 "run->if_flag.")
     run.prints(text + "\n")
     run.exits(0)
-    _symptoms(run, "The guest keeps its interrupts disabled but for short moments, and no tick reaches it. Set "
-                   "run->request_interrupt_window while something is pending: then KVM comes out with "
+    _symptoms(run, "The guest keeps its interrupts disabled but for short moments, and no tick reaches it. "
+                   "Set run->request_interrupt_window while something is pending: then KVM comes out with "
                    "KVM_EXIT_IRQ_WINDOW_OPEN in such a moment.")
 
 
@@ -278,8 +278,8 @@ def keyboard(plan: Plan) -> None:
 
 
 @lab.test("4.5", "keeps the ring whole when a key comes while another is taken", points=2,
-          hint="keyboard_fill and keyboard_getchar run in two threads: hold devices.lock while you look at the "
-               "ring or change it.")
+          hint="keyboard_fill and keyboard_getchar run in two threads: hold devices.lock while you look at "
+               "the ring or change it.")
 def ring_guarded(plan: Plan) -> None:
     _unit(plan, "ring_guarded")
 
@@ -300,8 +300,8 @@ def end_of_input(plan: Plan) -> None:
 
 
 @lab.test("4.5", "takes an input that can't be read as ended", points=1,
-          hint="read answers -1: EINTR and EAGAIN mean \"not now\", any other error sets input_ended, as the end "
-               "of the input does.")
+          hint="read answers -1: EINTR and EAGAIN mean \"not now\", any other error sets input_ended, as the "
+               "end of the input does.")
 def input_fails(plan: Plan) -> None:
     _unit(plan, "input_fails")
 
@@ -433,13 +433,15 @@ def _terminal_restored(outcome: Outcome) -> Optional[Mismatch]:
     return Mismatch("the terminal's settings are not what they were before")
 
 
-_LOCK_KEPT = ("A thread waits for a lock that is never given back. Unlock vcpu->lock and devices.lock on each way "
-              "out of a function, also where nothing is pending; and don't call what takes a lock while you hold "
-              "it. In gdb `thread apply all bt` shows where each thread waits.")
-_AWAKE = ("It hung, and no vCPU sleeps in HLT. Either a guest waits in a loop for an interrupt that never comes: "
-          "does the timer tick (4.1), was the vector made pending and the vCPU kicked (4.3), was the window asked "
-          "for (4.2)? Or the VMM goes round by itself: request_interrupt_window left at 1 makes every KVM_RUN "
-          "return at once. --trace tells them apart.")
+_LOCK_KEPT = (
+    "A thread waits for a lock that is never given back. Unlock vcpu->lock and devices.lock on each way "
+    "out of a function, also where nothing is pending; and don't call what takes a lock while you hold it. "
+    "In gdb `thread apply all bt` shows where each thread waits.")
+_AWAKE = (
+    "It hung, and no vCPU sleeps in HLT. Either a guest waits in a loop for an interrupt that never comes: "
+    "does the timer tick (4.1), was the vector made pending and the vCPU kicked (4.3), was the window asked "
+    "for (4.2)? Or the VMM goes round by itself: request_interrupt_window left at 1 makes every KVM_RUN "
+    "return at once. --trace tells them apart.")
 
 
 def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
@@ -466,8 +468,9 @@ def _halted(outcome: Outcome) -> int:
 
 
 def _lock_kept(outcome: Outcome) -> bool:
-    """More threads wait in a futex than vCPUs sleep in HLT. The first, the main thread, may wait in a join."""
-    threads = [line for line in outcome.result.diagnosis.splitlines() if line.lstrip().startswith("thread ")]
+    """More threads wait in a futex than vCPUs sleep in HLT. The first, the main one, may wait in a join."""
+    lines = outcome.result.diagnosis.splitlines()
+    threads = [line for line in lines if line.lstrip().startswith("thread ")]
     return sum("futex" in line for line in threads[1:]) > _halted(outcome)
 
 
