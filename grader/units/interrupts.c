@@ -5,9 +5,12 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <ucontext.h>
+#include <x86intrin.h>
 
 #define TIMER    0x1u /* bits of vcpu->pending */
 #define KEYBOARD 0x2u
@@ -78,6 +81,24 @@ static uint32_t pending_of(struct vcpu *vcpu)
     return pending;
 }
 
+static bool lock_is_free(struct vcpu *vcpu)
+{
+    bool is_free = pthread_mutex_trylock(&vcpu->lock) == 0;
+
+    if (is_free)
+        pthread_mutex_unlock(&vcpu->lock);
+    return is_free;
+}
+
+/* Without this check the next one who wants the lock hangs, and the hint would be about him. */
+static void check_lock(struct vcpu *vcpu, const char *function)
+{
+    ck_assert_msg(lock_is_free(vcpu),
+                  "%s returned with vcpu->lock held: whoever wants it next waits for ever. Unlock "
+                  "on each way out",
+                  function);
+}
+
 /* Waits until a vector is pending; false: it never was. */
 static bool comes(struct vcpu *vcpu, uint32_t bit)
 {
@@ -104,16 +125,76 @@ static unsigned interrupts_injected(void)
     return count;
 }
 
+/*
+ * Two threads change vcpu->pending. Whether one of them can lose what the other does shows only now
+ * and then, and never where there is one processor. So the function is run instruction by
+ * instruction, and after each is looked whether it has changed the set: it may do so while it holds
+ * the lock, or by an atomic instruction.
+ */
+#define TRAP_FLAG 0x100 /* of RFLAGS: SIGTRAP after each instruction */
+
+static struct {
+    struct vcpu *vcpu;
+    uint32_t pending;       /* as the instruction before left it ... */
+    const uint8_t *address; /* ... which is here */
+    bool unguarded;         /* the set was changed without either */
+    bool raised;            /* after KVM_INTERRUPT the lock was free: 0x21 was raised */
+} watch;
+
+/* With a LOCK prefix, or XCHG, which needs none. */
+static bool is_atomic(const uint8_t *code)
+{
+    code += (*code & 0xf0) == 0x40; /* REX */
+    return *code == 0xf0 || *code == 0x87;
+}
+
+static void watch_step(int signal, siginfo_t *info, void *context)
+{
+    const ucontext_t *user = context;
+    struct vcpu *vcpu = watch.vcpu;
+
+    if (vcpu->pending != watch.pending && !is_atomic(watch.address) && lock_is_free(vcpu))
+        watch.unguarded = true;
+    if (!watch.raised && call_find(KVM_INTERRUPT) && lock_is_free(vcpu)) {
+        vcpu->pending |= KEYBOARD;
+        watch.raised = true;
+    }
+    watch.pending = vcpu->pending;
+    watch.address = (const uint8_t *)user->uc_mcontext.gregs[REG_RIP];
+}
+
+/* From here to steps_end `step` is called after each instruction of this thread. */
+static void steps_begin(void (*step)(int, siginfo_t *, void *))
+{
+    struct sigaction action = {.sa_sigaction = step, .sa_flags = SA_SIGINFO};
+
+    sigaction(SIGTRAP, &action, NULL);
+    __writeeflags(__readeflags() | TRAP_FLAG);
+}
+
+static void steps_end(void)
+{
+    __writeeflags(__readeflags() & ~TRAP_FLAG);
+}
+
+static void watch_begin(struct vcpu *vcpu)
+{
+    watch.vcpu = vcpu;
+    watch.pending = vcpu->pending;
+    watch.address = (const uint8_t *)"";
+    steps_begin(watch_step);
+}
+
 /* ------------------------------------------------------------------ 4.1 the timer */
 
 static struct itimerspec armed;
-static int timer_clock = -1, timer_flags, timer_error;
+static int timer_clock = -1, timer_flags, create_error, settime_error;
 
 int timerfd_create(int clock, int flags)
 {
     timer_clock = clock;
-    if (timer_error)
-        return (int)failed(timer_error);
+    if (create_error)
+        return (int)failed(create_error);
     return (int)syscall(SYS_timerfd_create, clock, flags);
 }
 
@@ -124,6 +205,8 @@ int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itim
 {
     armed = *new;
     timer_flags = flags;
+    if (settime_error)
+        return (int)failed(settime_error);
     if (timer_real || new->it_value.tv_nsec > 999999999 || new->it_interval.tv_nsec > 999999999)
         return (int)syscall(SYS_timerfd_settime, fd, flags, new, old);
     return 0;
@@ -192,19 +275,27 @@ START_TEST(period)
 }
 END_TEST
 
+static void check_failure(const char *call)
+{
+    listen_start();
+    int status = devices_start(&vmm);
+    listen_end();
+    if (timer_clock >= 0) /* else it does not ask for a timerfd */
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "%s failed, and devices_start returns %d instead of STATUS_NO_KVM", call,
+                      status);
+}
+
 START_TEST(timer_failure)
 {
     input_open();
     start(1);
-    timer_error = EMFILE;
-    listen_start();
-    int status = devices_start(&vmm);
-    listen_end();
-    if (timer_clock < 0)
-        return; /* it does not ask for a timerfd */
-    ck_assert_msg(status == STATUS_NO_KVM,
-                  "timerfd_create failed, and devices_start returns %d instead of STATUS_NO_KVM",
-                  status);
+    create_error = EMFILE;
+    check_failure("timerfd_create");
+    create_error = 0;
+    settime_error = EINVAL;
+    if (timer_clock >= 0)
+        check_failure("timerfd_settime");
 }
 END_TEST
 
@@ -236,6 +327,7 @@ static unsigned deliver(uint32_t pending, bool ready, bool enabled, bool request
     vcpu->run->request_interrupt_window = requested;
     enum step step = interrupt_deliver(vcpu);
     ck_assert_msg(step == STEP_RUN, "interrupt_deliver must answer STEP_RUN");
+    check_lock(vcpu, "interrupt_deliver");
     return interrupts_injected();
 }
 
@@ -328,6 +420,42 @@ START_TEST(injection_failure)
                   "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_die");
     ck_assert_msg(strstr(said, strerror(ENXIO)) || strstr(said, "ENXIO"),
                   "KVM_INTERRUPT failed, and the message does not tell why (%s)", strerror(ENXIO));
+    check_lock(vcpu, "after a failed KVM_INTERRUPT interrupt_deliver");
+}
+END_TEST
+
+START_TEST(guards)
+{
+    start(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    vcpu->pending = TIMER;
+    vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 1;
+    watch_begin(vcpu);
+    interrupt_deliver(vcpu);
+    steps_end();
+    ck_assert_msg(!watch.unguarded,
+                  "interrupt_deliver changes vcpu->pending without vcpu->lock: what another thread "
+                  "raises at the same moment is lost");
+    ck_assert_msg(!watch.raised || vcpu->pending & KEYBOARD,
+                  "while interrupt_deliver injected 0x20 without vcpu->lock another thread raised "
+                  "0x21, and that is lost: an old copy of the set was written back");
+}
+END_TEST
+
+START_TEST(traces)
+{
+    char *text = NULL;
+    size_t bytes;
+
+    start(1);
+    vmm.options.trace = open_memstream(&text, &bytes);
+    deliver(KEYBOARD, true, true, false);
+    fclose(vmm.options.trace);
+    const char *event = strstr(text, "vcpu0 "); /* in front of it is the time */
+    ck_assert_msg(event, "0x21 was injected, and --trace has no line about it: trace_event");
+    ck_assert_msg(strstr(event, "21") || strstr(event, "33"),
+                  "0x21 was injected, and --trace says \"%s\": the vector is to be named", event);
+    free(text);
 }
 END_TEST
 
@@ -349,7 +477,10 @@ START_TEST(raise_kicks)
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->life = VCPU_RUNNING;
     vcpu->thread = pthread_self();
+    watch_begin(vcpu);
     interrupt_raise(vcpu, KEYBOARD_VECTOR);
+    steps_end();
+    check_lock(vcpu, "interrupt_raise");
     ck_assert_msg(interrupts_injected() == 0,
                   "interrupt_raise calls KVM_INTERRUPT. That is a vCPU ioctl: while the vCPU is in "
                   "KVM_RUN it waits until that returns. Only the vCPU's own thread may inject, in "
@@ -363,6 +494,10 @@ START_TEST(raise_kicks)
     ck_assert_msg(early_kicks == 0,
                   "the vCPU was kicked before the vector was pending: it looks, finds nothing, and "
                   "goes on; set pending first");
+    ck_assert_msg(
+        !watch.unguarded,
+        "interrupt_raise changes vcpu->pending without vcpu->lock: what the vCPU's thread "
+        "takes out of the set at the same moment comes back, or the new vector is lost");
     ck_assert_msg(vmm.vcpus[1].pending == 0, "interrupt_raise changed another vCPU");
     interrupt_raise(vcpu, TIMER_VECTOR);
     ck_assert_msg(vcpu->pending == (TIMER | KEYBOARD),
@@ -373,6 +508,7 @@ END_TEST
 /* Turn 0: the interrupt comes just before KVM_RUN, after all checks. */
 static int run_raised_late(struct kvm_run *run, unsigned turn)
 {
+    check_lock(&vmm.vcpus[0], "interrupt_deliver");
     run->ready_for_interrupt_injection = run->if_flag = 1;
     if (turn == 0)
         interrupt_raise(&vmm.vcpus[0], TIMER_VECTOR);
@@ -412,8 +548,10 @@ START_TEST(merges)
     for (unsigned i = 0; i < times; i++)
         interrupt_raise(vcpu, TIMER_VECTOR);
     vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 1;
-    for (unsigned i = 0; i < times; i++)
+    for (unsigned i = 0; i < times; i++) {
         interrupt_deliver(vcpu);
+        check_lock(vcpu, "interrupt_deliver");
+    }
     ck_assert_msg(interrupts_injected() == 1,
                   "%u ticks that could not be delivered became %u interrupts: they must merge into "
                   "one",
@@ -472,6 +610,7 @@ START_TEST(halt_ends)
     ck_assert_msg(interrupt_halt(vcpu) == STEP_END && vcpu->status == 0,
                   "HLT with interrupts disabled ends the vCPU with status 0: no interrupt can wake "
                   "it any more");
+    check_lock(vcpu, "interrupt_halt");
 }
 END_TEST
 
@@ -482,6 +621,7 @@ START_TEST(halt_pending)
     vmm.vcpus[0].pending = KEYBOARD;
     halt_thread(&vmm.vcpus[0]); /* one that sleeps now is ended by Check */
     ck_assert_msg(halt_step == STEP_RUN, "HLT with an interrupt pending must answer STEP_RUN");
+    check_lock(&vmm.vcpus[0], "interrupt_halt");
 }
 END_TEST
 
@@ -621,15 +761,26 @@ END_TEST
 
 static int input;
 
-/* The devices' thread at work on an input that the test writes. */
-static void start_devices(void)
+static void devices_begin(void)
 {
-    input = input_open();
-    start(1);
     listen_start();
     int status = devices_start(&vmm);
     listen_end();
     ck_assert_msg(status == 0, "devices_start returns %d", status);
+}
+
+/* The devices' thread at work on an input that the test writes; each guest in a VM of its own. */
+static void start_devices(int guests)
+{
+    input = input_open();
+    start(guests);
+    vmm.vm_count = guests;
+    for (int i = 0; i < guests; i++) {
+        vm_init(&vmm.vms[i], &vmm);
+        vmm.vcpus[i].vm = &vmm.vms[i];
+        vmm.vcpus[i].index = 0;
+    }
+    devices_begin();
 }
 
 static void type(const void *bytes, size_t count)
@@ -659,7 +810,7 @@ START_TEST(keyboard)
 {
     struct vcpu *vcpu = &vmm.vcpus[0];
 
-    start_devices();
+    start_devices(1);
     ck_assert_msg(keyboard_getchar(vcpu) == GETCHAR_NOTHING,
                   "nothing was typed, and keyboard_getchar does not answer GETCHAR_NOTHING");
     type("a\xff", 2);
@@ -678,13 +829,65 @@ START_TEST(keyboard)
 }
 END_TEST
 
+static unsigned steps, key_step; /* instructions of keyboard_getchar; behind this one a key comes */
+static uint8_t keys_typed;
+
+/* Called in a signal handler, too: it counts only what is written. */
+static void type_key(void)
+{
+    keys_typed = (uint8_t)(keys_typed + (write(input, &keys_typed, 1) == 1));
+}
+
+/* The devices' thread gets the time to put the key into the ring, if no lock keeps it out. */
+static void key_at_step(int signal, siginfo_t *info, void *context)
+{
+    if (steps++ != key_step)
+        return;
+    type_key();
+    for (int ms = 0; ms < 5 && input_left() > 0; ms++)
+        sleep_ms(1);
+    sleep_ms(1);
+}
+
+#define KEYS_MS 3000 /* for the instructions that come late in a long function */
+
+START_TEST(ring_guarded)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    uint8_t keys_taken = 0;
+    double since = 0;
+
+    start_devices(1);
+    for (key_step = 0, steps = 1; key_step < steps && time_since(&since) < KEYS_MS; key_step++) {
+        type_key();
+        type_key();
+        ck_assert_msg(comes(vcpu, KEYBOARD) && input_shrinks_to(0),
+                      "something was typed, and vector 0x21 is not pending");
+        take(vcpu, KEYBOARD);
+        steps = 0;
+        steps_begin(key_at_step);
+        int byte = keyboard_getchar(vcpu);
+        steps_end();
+        for (double wait = 0; keys_taken != keys_typed; byte = keyboard_getchar(vcpu)) {
+            bool waits = byte == GETCHAR_NOTHING && patient(&wait);
+            ck_assert_msg(waits || byte == keys_taken,
+                          "a key came while keyboard_getchar took another one out of the ring, and "
+                          "the ring is spoilt: it gives %d instead of %d. keyboard_fill and "
+                          "keyboard_getchar run in two threads: both need devices.lock",
+                          byte, keys_taken);
+            keys_taken = (uint8_t)(keys_taken + !waits);
+        }
+    }
+}
+END_TEST
+
 START_TEST(full_ring)
 {
     const int count = 700 + (int)(unit_random() % 300);
     struct vcpu *vcpu = &vmm.vcpus[0];
     uint8_t typed[1000];
 
-    start_devices();
+    start_devices(1);
     for (int i = 0; i < count; i++)
         typed[i] = (uint8_t)unit_random();
     type(typed, (size_t)count);
@@ -710,7 +913,7 @@ START_TEST(end_of_input)
 {
     struct vcpu *vcpu = &vmm.vcpus[0];
 
-    start_devices();
+    start_devices(1);
     type("z", 1);
     ck_assert_msg(comes(vcpu, KEYBOARD), "something was typed, and vector 0x21 is not pending");
     take(vcpu, KEYBOARD);
@@ -738,6 +941,53 @@ START_TEST(end_of_input)
 }
 END_TEST
 
+START_TEST(input_fails)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    dup2((int)syscall(SYS_openat, AT_FDCWD, "/", O_RDONLY), STDIN_FILENO);
+    start(1);
+    devices_begin();
+    ck_assert_msg(comes(vcpu, KEYBOARD),
+                  "standard input can't be read (EISDIR), and 0x21 is not raised. poll calls it "
+                  "readable for ever: the error has to count as the end of the input");
+    ck_assert_msg(keyboard_getchar(vcpu) == GETCHAR_END,
+                  "standard input can't be read, and keyboard_getchar does not answer GETCHAR_END");
+}
+END_TEST
+
+START_TEST(owner)
+{
+    struct vcpu *first = &vmm.vcpus[0], *second = &vmm.vcpus[1], *third = &vmm.vcpus[2];
+
+    start_devices(3);
+    type("ab", 2);
+    ck_assert_msg(comes(first, KEYBOARD), "something was typed, and vector 0x21 is not pending");
+    int byte = keyboard_getchar(second);
+    ck_assert_msg(byte == GETCHAR_NOTHING,
+                  "the keyboard belongs to the first VM, and GETCHAR in the second gives %d "
+                  "instead of GETCHAR_NOTHING: ask keyboard_owner()",
+                  byte);
+    byte = keyboard_getchar(first);
+    ck_assert_msg(byte == 'a', "GETCHAR in the VM that owns the keyboard gives %d, not 'a'", byte);
+    pthread_mutex_lock(&first->lock);
+    first->life = VCPU_ENDED;
+    pthread_mutex_unlock(&first->lock);
+    byte = keyboard_getchar(second);
+    ck_assert_msg(byte == 'b',
+                  "the first VM has ended, the keyboard is the second's, and GETCHAR there gives "
+                  "%d, not 'b': ask keyboard_owner() each time",
+                  byte);
+    syscall(SYS_close, input);
+    ck_assert_msg(comes(third, KEYBOARD), "the input has ended, and the third VM gets no 0x21");
+    byte = keyboard_getchar(third);
+    ck_assert_msg(byte == GETCHAR_END,
+                  "the input has ended, and GETCHAR in a VM that does not own the keyboard gives "
+                  "%d instead of GETCHAR_END: it has ended for all of them",
+                  byte);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ 4.6 the terminal */
 
 enum way_out { STOP, EXIT, CRASH, ABORT, WAYS_OUT };
@@ -758,6 +1008,8 @@ static void terminal_open(struct termios *before)
     tcgetattr(terminal_fd, before);
 }
 
+#define CRASH_SECONDS 2 /* of processor time: far more than it takes to end */
+
 /* A process with the devices on the terminal that ends in this way; its wait status. */
 static int leave(enum way_out way)
 {
@@ -765,6 +1017,7 @@ static int leave(enum way_out way)
     pid_t child = fork();
 
     if (child == 0) {
+        setrlimit(RLIMIT_CPU, &(struct rlimit){CRASH_SECONDS, CRASH_SECONDS + 1});
         dup2(terminal_fd, STDIN_FILENO);
         start(1);
         if (devices_start(&vmm) != 0)
@@ -793,6 +1046,10 @@ START_TEST(restored)
         int status = leave(way);
         tcgetattr(terminal_fd, &after);
         ck_assert_msg(!WIFEXITED(status) || WEXITSTATUS(status) != STATUS_TODO, "not written yet");
+        ck_assert_msg(!WIFSIGNALED(status) || WTERMSIG(status) != SIGXCPU,
+                      "after %s crash_handler is called again and again: SA_RESETHAND makes the "
+                      "signal that it raises the deadly one",
+                      ways[way]);
         ck_assert_msg(memcmp(&before, &after, sizeof before) == 0,
                       "the terminal is not as it was after the VMM ended by %s", ways[way]);
         ck_assert_msg(way < CRASH ? WIFEXITED(status) : WIFSIGNALED(status),
@@ -840,6 +1097,8 @@ int main(void)
     unit_add(suite, "waits", waits);
     unit_add(suite, "several", several);
     unit_add(suite, "injection_failure", injection_failure);
+    unit_add(suite, "guards", guards);
+    unit_add(suite, "traces", traces);
     unit_add(suite, "raise_kicks", raise_kicks);
     unit_add(suite, "raised_late", raised_late);
     unit_add(suite, "merges", merges);
@@ -851,8 +1110,11 @@ int main(void)
     unit_add(suite, "halt_never_missed", halt_never_missed);
     unit_add(suite, "ring", ring_of_bytes);
     unit_add(suite, "keyboard", keyboard);
+    unit_add(suite, "ring_guarded", ring_guarded);
     unit_add(suite, "full_ring", full_ring);
     unit_add(suite, "end_of_input", end_of_input);
+    unit_add(suite, "input_fails", input_fails);
+    unit_add(suite, "owner", owner);
     unit_add(suite, "restored", restored);
     unit_add(suite, "raw", raw);
     return unit_main(suite);

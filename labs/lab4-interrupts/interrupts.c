@@ -65,7 +65,7 @@ enum step interrupt_window_open(struct vcpu *vcpu)
 /*
  * Exercise 4.3: the pending set is changed first, then the vCPU is kicked: wherever it is, it comes
  * through interrupt_deliver before it enters the guest again. A vector that is still pending needs
- * no second kick; the two interrupts merge, as they do on a PIC.
+ * no second kick; the two interrupts merge, as in a PC's interrupt controller.
  */
 void interrupt_raise(struct vcpu *vcpu, int vector)
 {
