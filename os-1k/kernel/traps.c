@@ -42,6 +42,8 @@ static void exception_handle(const struct trap_frame *frame)
                       address, page_fault_reason(address, frame->error_code));
     }
     console_print("\n");
+    if (current->pid == SHELL_PID) /* nobody would wait for it, and all stand still */
+        panic(frame, "the shell was killed: %s", name);
     process_end(current, STATUS_KILLED);
 }
 
