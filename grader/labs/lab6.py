@@ -31,6 +31,8 @@ SESSION = Limits(wall=150.0, quiet=40.0)
 UNIT = Limits(wall=60.0, quiet=30.0)
 # Where time is not the matter, few ticks: a slow machine is busy with them alone.
 SLOW_TICK = "--tick-ms=50"
+# Where each tick disturbs: as many as are needed to see that they do no harm.
+SLOWEST_TICK = "--tick-ms=1000"
 
 
 def _script(*lines: str) -> bytes:
@@ -47,10 +49,10 @@ def _boot_vmm(plan: Plan, *lines: str, args: Sequence[str] = (), files: Optional
     return run
 
 
-def _boot_kernel(plan: Plan, *lines: str) -> Planned:
+def _boot_kernel(plan: Plan, *lines: str, tick: str = SLOW_TICK) -> Planned:
     """The finished VMM with the learner's kernel; the session must come to its end."""
     archive = plan.file("archive.tar", archive_with())
-    run = plan.boot_kernel(args=[f"--initrd={archive}", SLOW_TICK], stdin=_script(*lines), limits=SESSION)
+    run = plan.boot_kernel(args=[f"--initrd={archive}", tick], stdin=_script(*lines), limits=SESSION)
     _kernel_symptoms(run)
     return run
 
@@ -257,7 +259,7 @@ def ring3(plan: Plan) -> None:
           hint="What the switch saves must be what it brings back: EBP and the address to go on at, on the "
                "stack of the process that it leaves.")
 def turns(plan: Plan) -> None:
-    run = _boot_kernel(plan, "turns")
+    run = _boot_kernel(plan, "turns", tick=SLOWEST_TICK)
     run.must(_round_robin)
     run.must(_answers("turns are over\n" + PROMPT))
     run.exits(0)
