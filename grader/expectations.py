@@ -104,7 +104,10 @@ def _table(values: dict[str, int]) -> str:
 def kernel_panic(outcome: Outcome) -> str:
     """What lab 6's kernel said when it gave up, to be added to a sentence; or nothing."""
     found = re.search(r"^1K OS panic: (.*)\n(?s:.*?)^stack trace:\n  0x\w+ (\w+)", outcome.stdout, re.M)
-    return f"; the kernel panicked in {found[2]}: {found[1]}" if found else ""
+    if not found:
+        return ""
+    where = "" if found[2] == "nowhere" else f" in {found[2]}"      # not in the kernel
+    return f"; the kernel panicked{where}: {found[1]}"
 
 
 def kernel_unit_passes(case: str, answer: str) -> Condition:
