@@ -3,7 +3,10 @@
 
 #define PAGE_FAULT 14
 
-/* Those that programs can cause, and the worst of the kernel's own: SDM vol. 3, table 6-1. */
+/*
+ * Those that programs can cause, and the worst of the kernel's own: SDM vol. 3, table 6-1
+ * "Protected-Mode Exceptions and Interrupts".
+ */
 static const char *const exceptions[256] = {
     [0] = "division by zero or overflow",
     [1] = "debug exception",
