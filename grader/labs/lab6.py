@@ -227,22 +227,22 @@ def _gcd(a: int, b: int) -> int:
 
 # ---------------------------------------------------------------- 6.4 the context switch
 
-@lab.test("6.4", "prepares the stack of a new process", points=5,
-          hint="The trap_frame ends where the kernel stack ends; its cs, ss, ds and es are those of ring 3,"
-               " eip and esp as given, EFLAGS has bit 9. Below it is the address of trap_return, and "
+@lab.test("6.4", "prepares the stack of a new process", points=6,
+          hint="The trap_frame ends where the kernel stack ends; its cs, ss, ds and es are those of ring 3, "
+               "eip and esp as given, EFLAGS has bit 9. Below it is the address of trap_return, and "
                "process->stack is where context_switch begins to pop.")
 def frame(plan: Plan) -> None:
     _kernel_unit(plan, "frame")
 
 
-@lab.test("6.4", "switches from stack to stack", points=6,
+@lab.test("6.4", "switches from stack to stack", points=7,
           hint="Read next->stack and the address of current->stack before `current` changes. Then CR3, "
                "TSS.esp0, and on the stacks: what is pushed on the one is what is popped from the other.")
 def switch(plan: Plan) -> None:
     _kernel_unit(plan, "switch")
 
 
-@lab.test("6.4", "enters a new process in ring 3", points=3,
+@lab.test("6.4", "enters a new process in ring 3", points=4,
           hint="The frame's cs, ss, ds and es are those of ring 3, eip and esp as given; below it is the "
                "address of trap_return, where the first switch goes on.")
 def ring3(plan: Plan) -> None:
@@ -255,30 +255,9 @@ def ring3(plan: Plan) -> None:
     run.exits(0)
 
 
-@lab.test("6.4", "switches back and forth", points=3,
-          hint="What the switch saves must be what it brings back: EBP and the address to go on at, on the "
-               "stack of the process that it leaves.")
-def turns(plan: Plan) -> None:
-    run = _boot_kernel(plan, "turns", tick=SLOWEST_TICK)
-    run.must(_round_robin)
-    run.must(_answers("turns are over\n" + PROMPT))
-    run.exits(0)
-
-
-def _round_robin(outcome: Outcome) -> Optional[Mismatch]:
-    """turns.c prints abcabc...; a timer interrupt now and then may change whose turn it is."""
-    found = re.search(r"turns\n([abc]+)\n", outcome.stdout)
-    letters = found[1] if found else ""
-    breaks = sum(b != {"a": "b", "b": "c", "c": "a"}[a] for a, b in zip(letters, letters[1:]))
-    if len(letters) == 120 and min(letters.count(letter) for letter in "abc") == 40 and breaks <= 40:
-        return None
-    return Mismatch("three processes that yield after each letter do not take turns",
-                    "abc" * 40, letters or outcome.stdout)
-
-
 @lab.test("6.4", "gives each process its own memory and kernel stack", points=3,
-          hint="context_switch loads next->directory into CR3 and sets TSS.esp0 to the end of next's kernel"
-               " stack; also when next is idle or has just been made.")
+          hint="context_switch loads next->directory into CR3 and sets TSS.esp0 to the end of next's kernel "
+               "stack; also when next is idle or has just been made.")
 def own_memory(plan: Plan) -> None:
     words = [plan.values.word() for _ in range(3)]
     run = _boot_kernel(plan, "nap 400 &", "nap 200 &", f"echo {words[0]}", "attack write-text",
@@ -293,8 +272,8 @@ def own_memory(plan: Plan) -> None:
 # ---------------------------------------------------------------- 6.5 the scheduler
 
 @lab.test("6.5", "takes the next ready process", points=4,
-          hint="schedule looks from the place after current on, around the end of the table, current itself"
-               " last, for the next ready process; idle only if there is no other.")
+          hint="schedule looks from the place after current on, around the end of the table, current itself "
+               "last, for the next ready process; idle only if there is no other.")
 def order(plan: Plan) -> None:
     _kernel_unit(plan, "order")
 
@@ -313,6 +292,27 @@ def tick(plan: Plan) -> None:
     _kernel_unit(plan, "sleep")
 
 
+@lab.test("6.5", "lets three processes take turns", points=2,
+          hint="Round robin: schedule takes the next ready process after current in the table. What the "
+               "switch saves must be what it brings back.")
+def turns(plan: Plan) -> None:
+    run = _boot_kernel(plan, "turns", tick=SLOWEST_TICK)
+    run.must(_round_robin)
+    run.must(_answers("turns are over\n" + PROMPT))
+    run.exits(0)
+
+
+def _round_robin(outcome: Outcome) -> Optional[Mismatch]:
+    """turns.c prints abcabc...; a timer interrupt now and then may change whose turn it is."""
+    found = re.search(r"turns\n([abc]+)\n", outcome.stdout)
+    letters = found[1] if found else ""
+    breaks = sum(b != {"a": "b", "b": "c", "c": "a"}[a] for a, b in zip(letters, letters[1:]))
+    if len(letters) == 120 and min(letters.count(letter) for letter in "abc") == 40 and breaks <= 40:
+        return None
+    return Mismatch("three processes that yield after each letter do not take turns",
+                    "abc" * 40, letters or outcome.stdout)
+
+
 @lab.test("6.5", "lets no process keep the processor", points=3,
           hint="Each timer interrupt calls schedule: the next ready process after current has its turn, "
                "around the end of the table. Interrupts are on in a program only if its first EFLAGS say "
@@ -325,7 +325,7 @@ def preemption(plan: Plan) -> None:
     run.exits(0)
 
 
-@lab.test("6.5", "wakes sleepers when their time has come", points=2,
+@lab.test("6.5", "wakes sleepers when their time has come", points=1,
           hint="scheduler_tick counts, then makes ready who sleeps until now or earlier: (int32_t)(ticks - "
                "wake_tick) >= 0.")
 def sleepers(plan: Plan) -> None:
@@ -345,7 +345,7 @@ def waiting(plan: Plan) -> None:
     run.exits(0)
 
 
-@lab.test("6.5", "wakes who waits for the keyboard", points=2,
+@lab.test("6.5", "wakes who waits for the keyboard", points=1,
           hint="process_wake makes ready exactly those that are blocked for the same reason.")
 def keyboard(plan: Plan) -> None:
     words = [plan.values.word() for _ in range(4)]
@@ -445,9 +445,9 @@ def _kernel_symptoms(run: Planned) -> None:
                 "The processor found no way on: usually a wrong stack, CR3 or TSS.esp0 after a switch. The "
                 "post-mortem shows ESP and CR3.")
     run.symptom(lambda o: o.status == STATUS_PANIC and "panic: the shell" in o.stdout,
-                "The shell itself was killed. If a test above failed, mend that first. If not: a page fault"
-                " at a system call comes of TSS.esp0 (the end of the kernel stack), any other of a register"
-                " or a stack lost in a switch.")
+                "The shell itself was killed. If a test above failed, mend that first. If not: a page fault "
+                "at a system call comes of TSS.esp0 (the end of the kernel stack), any other of a register "
+                "or a stack lost in a switch.")
     run.symptom(lambda o: o.status == STATUS_PANIC,
                 "The kernel panicked. The functions on the stack at that moment are in its console's last "
                 "lines.")
@@ -455,5 +455,5 @@ def _kernel_symptoms(run: Planned) -> None:
                 "No prompt came: the first process never ran, never came back from its first wait, or was "
                 "not woken.")
     run.symptom(lambda o: o.hung,
-                "The system stands still: a process is never made ready again, or is lost in a switch. If a"
-                " test above failed, mend that first: it names the function.")
+                "The system stands still: a process is never made ready again, or is lost in a switch. If a "
+                "test above failed, mend that first: it names the function.")

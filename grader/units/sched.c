@@ -415,7 +415,8 @@ static void test_wait(void)
     ended->status = 33;
     turn = turn_wait;
     context_switch(&processes[4]);
-    NOT_OK("context_switch came back, and nobody had switched back");
+    NOT_OK("idle goes on before the parent, pid 7, has all its children: nobody was "
+           "ready, or schedule took idle all the same");
 }
 
 static void test_release(void)
