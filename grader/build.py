@@ -63,6 +63,14 @@ def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Pat
             _make_file("archive", variables, set()))
 
 
+def build_kernel_unit(sched: Path | None, *, out: Path) -> Path:
+    """The kernel that is the unit tests of a scheduler: grader/units/sched.c."""
+    variables = {"OS_OUT": _relative(out)}
+    if sched:
+        variables["SCHED"] = _relative(sched)
+    return _make_file("kernel-unit", variables, {"sched.o"} if sched else set())
+
+
 def build_path(path: str) -> Path:
     """A file that the Makefile has a rule for."""
     _make(path, {}, set())

@@ -101,6 +101,28 @@ def _table(values: dict[str, int]) -> str:
     return "".join(f"{name}={value:#x}\n" for name, value in values.items())
 
 
+def kernel_panic(outcome: Outcome) -> str:
+    """What lab 6's kernel said when it gave up, to be added to a sentence; or nothing."""
+    found = re.search(r"^1K OS panic: (.*)\n(?s:.*?)^stack trace:\n  0x\w+ (\w+)", outcome.stdout, re.M)
+    if not found:
+        return ""
+    where = "" if found[2] == "nowhere" else f" in {found[2]}"      # not in the kernel
+    return f"; the kernel panicked{where}: {found[1]}"
+
+
+def kernel_unit_passes(case: str, answer: str) -> Condition:
+    """Lab 6's unit kernel answers with `answer`, which it was told for the case that all is right."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        if outcome.status == 0 and outcome.stdout == f"ok {answer}\n":
+            return None
+        failed = re.search(r"^not ok: (.*)$", outcome.stdout, re.M)
+        if failed:
+            return Mismatch(failed[1])
+        text = f"the unit test {case} did not come to its end: {outcome.result}" + kernel_panic(outcome)
+        return Mismatch(text, f"ok {answer}\n", outcome.stdout)
+    return condition
+
+
 def unit_passes(case: str) -> Condition:
     """A Check program's output in TAP says that all of this test case's tests passed.
 

@@ -20,7 +20,8 @@ whenever the test fails, also when it hung or crashed, the first that fits wins;
 failed expectation, else the test's own is shown.
 
 A Check program of grader/units/ counts in the same way, one graded test for each of its test cases
-(TCase): `plan.unit("vm", "kvm_open")`. Anything else that a run may have (stdin, steps of a session, a
+(TCase): `plan.unit("vm", "kvm_open")`. Lab 6's scheduler can't run in a Check program: its unit tests are a
+kernel, `plan.kernel_unit("switch")`. Anything else that a run may have (stdin, steps of a session, a
 terminal, limits, files wanted back) is handed through to grader.runs.Run by boot's keywords.
 """
 

@@ -15,8 +15,12 @@ from typing import Optional, Union
 
 from grader.backends import Backend
 from grader.backends.base import OnResult
+<<<<<<< HEAD
 from grader.build import BuildError, build_os, build_unit, build_vmm
 from grader.counting import counting
+=======
+from grader.build import BuildError, build_kernel_unit, build_os, build_unit, build_vmm
+>>>>>>> c7364f21b50e33b17ae0158d2550efa5eb1e7c7d
 from grader.course import BUILD, LABS, ROOT
 from grader.framework import Lab, Test
 from grader.guests import write_constants
@@ -127,14 +131,24 @@ class BuiltPrograms:
 
     def kernel(self) -> Path:
         if "kernel" not in self._built:
-            sched: Optional[Path] = LABS[self._lab].learner_files()[1]
-            if self._module_is_kernels():
-                sched = self._choice.module
-            elif self._choice.solution or self._choice.module:
-                sched = None
-            folder = BUILD / "os-1k-grader" / re.sub(r"[^\w.-]+", "_", str(sched or "solution"))
+            sched, folder = self._scheduler()
             self._built["kernel"], _ = build_os(sched, out=folder)
         return self._built["kernel"]
+
+    def kernel_unit(self) -> Path:
+        if "kernel unit" not in self._built:
+            sched, folder = self._scheduler()
+            self._built["kernel unit"] = build_kernel_unit(sched, out=folder)
+        return self._built["kernel unit"]
+
+    def _scheduler(self) -> tuple[Optional[Path], Path]:
+        """The learner's scheduler, None for the solution's; and where its kernels are built."""
+        sched: Optional[Path] = LABS[self._lab].learner_files()[1]
+        if self._module_is_kernels():
+            sched = self._choice.module
+        elif self._choice.solution or self._choice.module:
+            sched = None
+        return sched, BUILD / "os-1k-grader" / re.sub(r"[^\w.-]+", "_", str(sched or "solution"))
 
     def finished_vmm(self) -> Path:
         if "finished" not in self._built:

@@ -37,6 +37,8 @@ class Programs(Protocol):
 
     def kernel(self) -> Path: ...            # lab 6: with the learner's scheduler
 
+    def kernel_unit(self) -> Path: ...       # lab 6: grader/units/sched.c with that scheduler
+
     def finished_vmm(self) -> Path: ...      # lab 6: what that kernel is tried on
 
 
@@ -118,6 +120,14 @@ class Plan:
         """Lab 6's kernel with the learner's scheduler, on the finished VMM."""
         vmm, kernel = self._programs.finished_vmm(), self._programs.kernel()
         return self._add((str(vmm), *args, str(kernel)), **keywords)
+
+    def kernel_unit(self, case: str, **keywords: Any) -> Planned:
+        """Lab 6: one test of grader/units/sched.c, a kernel of its own on the finished VMM."""
+        vmm, kernel, answer = self._programs.finished_vmm(), self._programs.kernel_unit(), self.values.word()
+        order = self.file("test", case.encode().ljust(16, b"\0") + answer.encode())
+        planned = self._add((str(vmm), f"--initrd={order}", str(kernel)), **keywords)
+        planned.must(expect.kernel_unit_passes(case, answer))
+        return planned
 
     def unit(self, source: str, case: str, **keywords: Any) -> Planned:
         """One test case of grader/units/SOURCE.c, linked with the learner's module."""

@@ -26,16 +26,29 @@ os-flags:
 kernel: $(OS_OUT)/kernel.elf
 	@echo $<
 
+# The graded unit tests of sched.c: a kernel that starts with them instead of boot.c.
+.PHONY: kernel-unit
+kernel-unit: $(OS_OUT)/kernel-unit.elf
+	@echo $<
+
+$(OS_OUT)/kernel/sched-unit.o: grader/units/sched.c $(OS_OUT)/flags
+	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
+
 # Linked twice: the first time only to learn the addresses of its functions. The table that the second
-# link adds lies behind them.
-$(OS_OUT)/kernel.elf: $(KERNEL_PARTS) $(OS_OUT)/kernel/symbols.o os-1k/kernel/kernel.ld
-	@$(OS_LINK) -T os-1k/kernel/kernel.ld $(filter %.o,$^) -o $@.new && mv $@.new $@
+# link adds lies behind them. $(1): the kernel's name, $(2): its objects, $(3): more for the linker.
+define kernel-rules
+$(OS_OUT)/$(1).elf: $(2) $(OS_OUT)/kernel/$(1)-symbols.o os-1k/kernel/kernel.ld
+	@$(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@.new && mv $$@.new $$@
 
-$(OS_OUT)/kernel/nameless.elf: $(KERNEL_PARTS) $(OS_OUT)/kernel/no-symbols.o os-1k/kernel/kernel.ld
-	@$(OS_LINK) -T os-1k/kernel/kernel.ld $(filter %.o,$^) -o $@
+$(OS_OUT)/kernel/$(1)-nameless.elf: $(2) $(OS_OUT)/kernel/no-symbols.o os-1k/kernel/kernel.ld
+	@$(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@
 
-$(OS_OUT)/kernel/symbols.c: $(OS_OUT)/kernel/nameless.elf os-1k/kernel/symbols.awk
-	@nm -n $< | awk -f os-1k/kernel/symbols.awk > $@
+$(OS_OUT)/kernel/$(1)-symbols.c: $(OS_OUT)/kernel/$(1)-nameless.elf os-1k/kernel/symbols.awk
+	@nm -n $$< | awk -f os-1k/kernel/symbols.awk > $$@
+endef
+$(eval $(call kernel-rules,kernel,$(KERNEL_PARTS)))
+$(eval $(call kernel-rules,kernel-unit,$(filter-out %/boot.o,$(KERNEL_PARTS)) \
+	$(OS_OUT)/kernel/sched-unit.o,--wrap=trap_return))
 
 $(OS_OUT)/kernel/no-symbols.c: os-1k/kernel/symbols.awk $(OS_OUT)/flags
 	@awk -f $< /dev/null > $@

@@ -82,7 +82,7 @@ def options() -> str:
     help_text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', text[1])).replace("\\n", "\n")
     rows: list[list[str]] = []
     for line in help_text.splitlines():
-        option = re.match(r"  (--[^ ]+(?:, --\w+)?)(?: +(.*))?$", line)
+        option = re.match(r"  (--[^ ,]+(?:, --\w+)?)(?: +(.*))?$", line)
         if option:
             rows.append([f"`{option[1]}`", option[2] or ""])
         elif rows and line.startswith("      ") and not rows[-1][1]:

@@ -37,6 +37,9 @@ class FakePrograms:
     def kernel(self) -> Path:
         return self.script
 
+    def kernel_unit(self) -> Path:
+        return self.script
+
     def finished_vmm(self) -> Path:
         return self.script
 

@@ -26,6 +26,9 @@ class NoPrograms:
     def kernel(self) -> Path:
         return Path("/kernel.elf")
 
+    def kernel_unit(self) -> Path:
+        return Path("/kernel.elf")
+
     def finished_vmm(self) -> Path:
         return Path("/vmm")
 

@@ -1,7 +1,10 @@
 /* descriptors.c - what the processor reads by itself: GDT, task state segment, IDT. */
 #include "kernel.h"
 
-/* SDM vol. 3, 8.2.1. The kernel switches tasks by itself; the processor takes only the stack. */
+/*
+ * SDM vol. 3, 8.2.1 "Task-State Segment (TSS)". The kernel switches tasks by itself; the processor
+ * takes only the stack.
+ */
 struct task_state {
     uint32_t link, esp0, ss0; /* the last two: the stack of a trap out of ring 3 */
     uint32_t unused[22];
@@ -10,7 +13,7 @@ struct task_state {
 };
 static struct task_state task_state = {.ss0 = SELECTOR_KERNEL_DATA, .io_map = sizeof(task_state)};
 
-/* SDM vol. 3, 3.4.5. Segments of 4 GB from 0; privilege levels 0 and 3. */
+/* SDM vol. 3, 3.4.5 "Segment Descriptors". From 0 to 4 GB; privilege levels 0 and 3. */
 static uint64_t gdt[] = {
     [SELECTOR_KERNEL_CODE / 8] = 0x00cf9a000000ffff,
     [SELECTOR_KERNEL_DATA / 8] = 0x00cf92000000ffff,
@@ -19,7 +22,10 @@ static uint64_t gdt[] = {
     [SELECTOR_TSS / 8] = 0x0000890000000000 | (sizeof(task_state) - 1), /* and its address */
 };
 
-/* SDM vol. 3, 6.11: an interrupt gate, which clears IF; the type is in bits 40 to 47. */
+/*
+ * SDM vol. 3, 6.11 "IDT Descriptors": an interrupt gate, which clears IF; the type is in bits 40 to
+ * 47.
+ */
 #define GATE(offset, type)                                                                         \
     (((offset)&0xffff) | SELECTOR_KERNEL_CODE << 16 | (uint64_t)(type) << 40 |                     \
      (uint64_t)((offset) >> 16) << 48)

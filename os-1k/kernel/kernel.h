@@ -111,7 +111,7 @@ extern uint32_t free_pages;
 
 /* ------------------------------------------------------------------ memory.c */
 
-/* Page directory and page table entries: SDM vol. 3, 4.3. */
+/* Page directory and page table entries: SDM vol. 3, 4.3 "32-Bit Paging". */
 #define PAGE_PRESENT  0x001
 #define PAGE_WRITABLE 0x002
 #define PAGE_USER     0x004
@@ -231,7 +231,7 @@ void process_block(const void *reason);
 /* 6.5 Makes every process ready that is blocked for `reason`. */
 void process_wake(const void *reason);
 
-/* 6.5 Puts `current` to rest until `count` timer interrupts have come. */
+/* 6.5 Puts `current` to rest until `count` timer interrupts, at least 1, have come. */
 void process_sleep(uint32_t count);
 
 /* 6.5 One timer interrupt: counts it, also for `current`, and wakes whose time has come. */
@@ -240,6 +240,7 @@ void scheduler_tick(void);
 /*
  * 6.6 Ends a process, `current` or another: the shell inherits its children, its parent, if
  * waiting, is woken with its own struct process as reason. It keeps its memory until process_wait.
+ * The function returns, also for `current`; trap_handle then calls schedule.
  */
 void process_end(struct process *process, int status);
 

@@ -4,7 +4,8 @@
 uint32_t kernel_directory[TABLE_ENTRIES] __attribute__((aligned(PAGE_BYTES)));
 uint32_t memory_bytes = LARGE_PAGE_BYTES; /* the least that the VMM maps */
 
-#define CR0_WP 0x10000 /* read-only pages bind the kernel too: SDM vol. 3, 2.5 */
+/* SDM vol. 3, 2.5 "Control Registers" */
+#define CR0_WP 0x10000 /* read-only pages bind the kernel too */
 #define CR0_EM 0x00004 /* no floating point: programs would see each other's registers */
 
 void memory_start(uint32_t bytes)

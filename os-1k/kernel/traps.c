@@ -3,7 +3,10 @@
 
 #define PAGE_FAULT 14
 
-/* Those that programs can cause, and the worst of the kernel's own: SDM vol. 3, table 6-1. */
+/*
+ * Those that programs can cause, and the worst of the kernel's own: SDM vol. 3, table 6-1
+ * "Protected-Mode Exceptions and Interrupts".
+ */
 static const char *const exceptions[256] = {
     [0] = "division by zero or overflow",
     [1] = "debug exception",
@@ -42,6 +45,8 @@ static void exception_handle(const struct trap_frame *frame)
                       address, page_fault_reason(address, frame->error_code));
     }
     console_print("\n");
+    if (current->pid == SHELL_PID) /* nobody would wait for it, and all stand still */
+        panic(frame, "the shell was killed: %s", name);
     process_end(current, STATUS_KILLED);
 }
 

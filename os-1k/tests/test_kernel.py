@@ -85,7 +85,7 @@ class Files(unittest.TestCase):
 
     def test_the_symbol_table_tells_the_truth(self) -> None:
         kernel = self.build("gcc")[0]
-        table = (kernel.parent / "kernel" / "symbols.c").read_text()
+        table = (kernel.parent / "kernel" / "kernel-symbols.c").read_text()
         told = dict(re.findall(r'{(0x[0-9a-f]+), "(\w+)"}', table))
         true = {f"0x{address}": name for address, name
                 in re.findall(r"^([0-9a-f]{8}) [Tt] (\w+)$", tool("nm", "-n", str(kernel)), re.M)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import struct
 import unittest
 from pathlib import Path
 from typing import ClassVar
@@ -191,6 +192,9 @@ class Sessions(unittest.TestCase):
         for name, words in REFUSED.items():
             self.assertIn(f"1K OS can't start: {words}", self.text(f"refused {name}", 61))
 
+    def test_the_death_of_the_shell_is_a_panic(self) -> None:
+        self.assertIn("1K OS panic: the shell was killed: invalid instruction", self.text("faulty-shell", 62))
+
     def test_a_panic_names_functions(self) -> None:
         text = self.text("panic", 62)
         self.assertRegex(text, r"1K OS panic: page fault \(vector 14, error code \d\)\n"
@@ -239,6 +243,18 @@ def damaged(name: str, archive: bytes) -> bytes:
         header[148:156] = b" " * 8
         header[148:155] = b"%06o\0" % sum(header)
         content[:] = header + b"no program".ljust(512) + bytes(1024)
+    return bytes(content)
+
+
+def with_faulty_shell(archive: bytes) -> bytes:
+    """The same, but the shell's first instruction is ud2."""
+    content = bytearray(archive)
+    shell = next(at for at in range(0, len(content), 512) if content[at:at + 6] == b"shell\0") + 512
+    [entry] = struct.unpack_from("<I", content, shell + 24)
+    [headers] = struct.unpack_from("<I", content, shell + 28)
+    offset, virt = struct.unpack_from("<II", content, shell + headers + 4)
+    first = shell + offset + entry - virt
+    content[first:first + 2] = b"\x0f\x0b"
     return bytes(content)
 
 
@@ -301,6 +317,10 @@ def sessions() -> dict[str, Run]:
         path = FOLDER / f"{name}.tar"
         path.write_bytes(damaged(name, user_archive.read_bytes()))
         runs[f"refused {name}"] = boot(initrd=path)
+
+    faulty = FOLDER / "faulty-shell.tar"
+    faulty.write_bytes(with_faulty_shell(user_archive.read_bytes()))
+    runs["faulty-shell"] = boot(initrd=faulty)
 
     def type_in(after: bytes, typed: bytes) -> Step:
         return Step(after=after, send=typed)
