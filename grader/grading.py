@@ -15,12 +15,8 @@ from typing import Optional, Union
 
 from grader.backends import Backend
 from grader.backends.base import OnResult
-<<<<<<< HEAD
-from grader.build import BuildError, build_os, build_unit, build_vmm
-from grader.counting import counting
-=======
 from grader.build import BuildError, build_kernel_unit, build_os, build_unit, build_vmm
->>>>>>> c7364f21b50e33b17ae0158d2550efa5eb1e7c7d
+from grader.counting import counting
 from grader.course import BUILD, LABS, ROOT
 from grader.framework import Lab, Test
 from grader.guests import write_constants
