@@ -5,9 +5,19 @@
 
 #include "vmm.h"
 
-/* Guests that share a VM share its RAM: an ELF kernel takes all of it, and layouts don't mix. */
+/*
+ * Guests that share a VM share its RAM: an ELF kernel takes all of it, and layouts don't mix. And
+ * only such a kernel knows what to do with an archive.
+ */
 static int check_company(const struct vmm *vmm)
 {
+    bool elf = false;
+
+    for (int i = 0; i < vmm->guest_count; i++)
+        elf = elf || vmm->guests[i].kind == GUEST_ELF;
+    if (vmm->options.initrd && !elf)
+        return fail(STATUS_USAGE, "--initrd=%s is for an ELF kernel, and no guest is one",
+                    vmm->options.initrd);
     for (int i = 1; i < vmm->guest_count && !vmm->options.isolate; i++) {
         if (vmm->guests[i].kind == GUEST_ELF || vmm->guests[i].kind != vmm->guests[0].kind)
             return fail(STATUS_USAGE,

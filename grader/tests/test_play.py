@@ -65,6 +65,11 @@ class Run(unittest.TestCase):
             self.assertEqual(done.returncode, 74)
             self.assertIn(b"standard output", done.stderr)
 
+    def test_an_archive_for_a_guest_that_knows_none_is_refused(self) -> None:
+        done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "ARGS=--initrd=README.md")
+        self.assertIn("Error 64", done.stderr)
+        self.assertIn("--initrd=README.md is for an ELF kernel", done.stderr)
+
     def test_a_module_with_an_older_time_is_built_anew(self) -> None:
         with TemporaryDirectory(dir=BUILD) as folder:
             module = Path(folder) / "vm.c"
