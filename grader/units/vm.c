@@ -277,12 +277,12 @@ START_TEST(cpuid_freed)
     struct vcpu vcpu;
     size_t before = 0, table = 0;
 
-    start_vm(&vm, &vcpu);
     for (int round = 0; round < WARM_UP + ROUNDS; round++) {
+        start_vm(&vm, &vcpu);
         if (round == WARM_UP)
             before = mallinfo2().uordblks;
         for (int i = 0; i < 3; i++) {
-            vcpu_init(&vcpu, 0, round * 3 + i, &vm, &guest);
+            vcpu_init(&vcpu, 0, i, &vm, &guest);
             falsified = (struct falsified){.request = failing[i], .error = ENOMEM};
             listen_start();
             vcpu_create(&vcpu);
