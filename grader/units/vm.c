@@ -279,8 +279,8 @@ START_TEST(vm_failures)
         int status = vm_create(&vm, bytes);
         listen_end();
         const int error = falsified.error ? falsified.error : falsified.mmap_error;
-        check_no_kvm("vm_create", failures[i].name, error, status);
         check_vm_kept(&vm, bytes, failures[i].name);
+        check_no_kvm("vm_create", failures[i].name, error, status);
     }
 }
 END_TEST
@@ -471,8 +471,8 @@ START_TEST(vcpu_failures)
         int error = falsified.error ? falsified.error : falsified.mmap_error;
         if (falsified.request == KVM_GET_VCPU_MMAP_SIZE)
             error = 0; /* -1 may be told as what it is, too: too few bytes */
-        check_no_kvm("vcpu_create", failures[i].name, error, status);
         check_vcpu_kept(&vcpu, mapped, failures[i].name);
+        check_no_kvm("vcpu_create", failures[i].name, error, status);
     }
 }
 END_TEST
@@ -518,6 +518,14 @@ static void check_state(uint32_t base, const struct kvm_sregs *reset, const stru
             !segment->dpl && !segment->db && !segment->g && !segment->l && !segment->unusable,
             "%s is not of real mode: dpl %u, db %u, g %u, l %u, unusable %u, all must be 0",
             segments[i].name, segment->dpl, segment->db, segment->g, segment->l, segment->unusable);
+    }
+    for (int i = 0; i < 2; i++) {
+        const struct kvm_segment *segment = i == 0 ? &sregs->tr : &sregs->ldt;
+        ck_assert_msg(
+            !segment->base && !segment->selector && segment->limit == 0xffff,
+            "%s has base 0x%llx, selector 0x%x, limit 0x%x instead of 0, 0, 0xffff: it is "
+            "none of the guest's six segments",
+            i == 0 ? "TR" : "LDT", segment->base, segment->selector, segment->limit);
     }
     ck_assert_msg(!(sregs->cr0 & 1), "CR0.PE is set: that is protected mode");
     ck_assert_msg(sregs->cr0 == reset->cr0 && sregs->apic_base == reset->apic_base,
