@@ -30,8 +30,8 @@ def version(plan: Plan) -> None:
 
 
 @lab.test("1.1", "refuses a KVM without what it needs", points=3,
-          hint="KVM_CHECK_EXTENSION answers 0 for what this KVM lacks: ask it for each capability that the "
-               "VMM needs, and fail with STATUS_NO_KVM and its name.")
+          hint="KVM_CHECK_EXTENSION answers 0 for what this KVM lacks, any number over 0 for what it has: "
+               "ask it for each capability that the VMM needs, and fail with STATUS_NO_KVM and its name.")
 def capabilities(plan: Plan) -> None:
     plan.unit("vm", "capabilities")
 
@@ -69,7 +69,8 @@ def addresses(plan: Plan) -> None:
 
 @lab.test("1.2", "tells when the VM can't be created", points=4,
           hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, and return "
-               "fail(STATUS_NO_KVM, ...), which also says so.")
+               "fail(STATUS_NO_KVM, \"...: %s\", strerror(errno)). Keep each thing in *vm as soon as you "
+               "have it: vm_destroy looks there.")
 def vm_failures(plan: Plan) -> None:
     plan.unit("vm", "vm_failures")
 
@@ -84,7 +85,8 @@ def vcpu(plan: Plan) -> None:
     plan.unit("vm", "synced").symptom(
         lambda o: "kvm_valid_regs" in o.stdout,
         "Ask in kvm_valid_regs for those registers only whose bits are in KVM_CHECK_EXTENSION's answer for "
-        "KVM_CAP_SYNC_REGS: answer & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS).")
+        "KVM_CAP_SYNC_REGS: answer & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS). An answer below 0 is an "
+        "error and offers none: was it asked of /dev/kvm or of the VM?")
 
 
 @lab.test("1.3", "gives the vCPU its CPUID", points=5,
@@ -97,7 +99,8 @@ def cpuid(plan: Plan) -> None:
 
 @lab.test("1.3", "tells when the vCPU can't be created", points=4,
           hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, and return "
-               "fail(STATUS_NO_KVM, ...), which also says so.")
+               "fail(STATUS_NO_KVM, \"...: %s\", strerror(errno)). Keep each thing in *vcpu as soon as you "
+               "have it: vcpu_destroy looks there.")
 def vcpu_failures(plan: Plan) -> None:
     plan.unit("vm", "vcpu_failures")
 
@@ -176,14 +179,15 @@ def accesses(plan: Plan) -> None:
 
 
 @lab.test("1.5", "tells why the entry failed", points=3,
-          hint="KVM_EXIT_FAIL_ENTRY: vcpu_die with run->fail_entry.hardware_entry_failure_reason.")
+          hint="KVM_EXIT_FAIL_ENTRY: vcpu_die with run->fail_entry.hardware_entry_failure_reason, in "
+               "hexadecimal (%llx).")
 def fail_entry(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "fail_entry"))
 
 
 @lab.test("1.5", "tells KVM's internal error", points=3,
           hint="KVM_EXIT_INTERNAL_ERROR: vcpu_die with run->internal.suberror and the first ndata words of "
-               "run->internal.data.")
+               "run->internal.data, which has 16.")
 def internal_error(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "internal_error"))
 

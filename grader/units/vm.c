@@ -3,13 +3,30 @@
 #include "entry_state.h"
 #include "unit.h"
 
-/* A function that met `what` must return STATUS_NO_KVM, and have said why between listen_*. */
-static void check_no_kvm(const char *function, const char *what, int status)
+/* A descriptor that is still open answers F_GETFD. */
+static bool is_open(int fd)
+{
+    return syscall(SYS_fcntl, fd, F_GETFD) >= 0;
+}
+
+static bool is_mapped(void *address)
+{
+    return syscall(SYS_msync, address, PAGE_BYTES, MS_ASYNC) == 0;
+}
+
+/*
+ * A function that met `what` must return STATUS_NO_KVM, and have said why between listen_*: of a
+ * call that failed with `error`, unless 0, in strerror's words.
+ */
+static void check_no_kvm(const char *function, const char *what, int error, int status)
 {
     ck_assert_msg(status == STATUS_NO_KVM, "%s, and %s returned %d instead of STATUS_NO_KVM (%d)",
                   what, function, status, STATUS_NO_KVM);
     ck_assert_msg(said[0] != '\0', "%s, and %s said nothing about it: fail() says it", what,
                   function);
+    ck_assert_msg(error == 0 || strstr(said, strerror(error)),
+                  "%s, and the message does not tell why (%s): strerror(errno) is the reason", what,
+                  strerror(error));
 }
 
 /* ------------------------------------------------------------------ 1.1 kvm_open */
@@ -26,6 +43,11 @@ START_TEST(opens)
                   "vm->kvm_fd is no descriptor of /dev/kvm");
     ck_assert_msg(opened_writable, "/dev/kvm must be opened with O_RDWR");
     ck_assert_msg(call_find(KVM_GET_API_VERSION), "KVM_GET_API_VERSION was not asked");
+
+    syscall(SYS_close, 0);
+    start_empty(&vm, &vcpu);
+    ck_assert_msg(kvm_open(&vm) == 0 && vm.kvm_fd == 0,
+                  "open answered 0, and kvm_open takes it for a failure: 0 is a valid descriptor");
 }
 END_TEST
 
@@ -44,10 +66,19 @@ START_TEST(version)
         listen_start();
         int status = kvm_open(&vm);
         listen_end();
-        check_no_kvm("kvm_open", what, status);
+        check_no_kvm("kvm_open", what, 0, status);
     }
 }
 END_TEST
+
+static int descriptors_open(void)
+{
+    int count = 0;
+
+    for (int fd = 0; fd < 256; fd++)
+        count += is_open(fd);
+    return count;
+}
 
 START_TEST(capabilities)
 {
@@ -70,11 +101,31 @@ START_TEST(capabilities)
             .request = KVM_CHECK_EXTENSION, .argument = needed[i].number, .answered = true};
         char what[96];
         snprintf(what, sizeof what, "KVM_CHECK_EXTENSION answered 0 for %s", needed[i].name);
+        const int before = descriptors_open();
         listen_start();
         int status = kvm_open(&vm);
         listen_end();
-        check_no_kvm("kvm_open", what, status);
+        check_no_kvm("kvm_open", what, 0, status);
         ck_assert_msg(strstr(said, needed[i].name), "%s, and the message does not name it", what);
+        ck_assert_msg(descriptors_open() - before == (vm.kvm_fd >= 0),
+                      "%s, and vm->kvm_fd is %d: a descriptor that stays open must be there for "
+                      "vm_destroy to close, and one that was closed must not",
+                      what, vm.kvm_fd);
+
+        start_empty(&vm, &vcpu);
+        falsified.answer = -1;
+        snprintf(what, sizeof what, "KVM_CHECK_EXTENSION failed (-1) for %s", needed[i].name);
+        listen_start();
+        status = kvm_open(&vm);
+        listen_end();
+        check_no_kvm("kvm_open", what, 0, status);
+
+        start_empty(&vm, &vcpu);
+        falsified.answer = 2;
+        ck_assert_msg(kvm_open(&vm) == 0,
+                      "KVM_CHECK_EXTENSION answered 2 for %s, and kvm_open refuses it: any number "
+                      "over 0 says that it is there",
+                      needed[i].name);
     }
 }
 END_TEST
@@ -136,6 +187,12 @@ START_TEST(maps_ram)
                   "the memory region is not the memory at vm->ram");
     ck_assert_msg(vm.ram[0] == 0 && vm.ram[bytes - 1] == 0, "fresh RAM is not all zero");
     vm.ram[0] = vm.ram[bytes - 1] = 1;
+
+    start_open(&vm, &vcpu);
+    syscall(SYS_close, 0);
+    ck_assert_msg(
+        vm_create(&vm, bytes) == 0,
+        "KVM_CREATE_VM answered 0, and vm_create takes it for a failure: 0 is a valid descriptor");
 }
 END_TEST
 
@@ -169,8 +226,36 @@ START_TEST(addresses)
 }
 END_TEST
 
+/* What a creation that failed half-way leaves is in `vm`, where vm_destroy finds it; or is gone. */
+static void check_vm_kept(const struct vm *vm, size_t bytes, const char *what)
+{
+    const struct call *create = call_find(KVM_CREATE_VM);
+    const struct call *region = call_find(KVM_SET_USER_MEMORY_REGION);
+
+    ck_assert_msg(vm->ram != MAP_FAILED,
+                  "mmap failed, which it tells by MAP_FAILED and not by NULL, and vm->ram is set");
+    if (create && create->result >= 0) {
+        const int fd = (int)create->result;
+        ck_assert_msg(is_open(fd) == (vm->fd == fd),
+                      "%s, and vm->fd is %d: the VM's descriptor, %d, must be there as soon as you "
+                      "have it, for vm_destroy to close",
+                      what, vm->fd, fd);
+    }
+    if (region && region->region.userspace_addr) {
+        void *ram = (void *)(uintptr_t)region->region.userspace_addr;
+        ck_assert_msg(is_mapped(ram) == (vm->ram == ram),
+                      "%s, and vm->ram is %p: the RAM, at %p, must be there as soon as you have "
+                      "it, for vm_destroy to unmap",
+                      what, (void *)vm->ram, ram);
+    }
+    ck_assert_msg(!vm->ram || vm->ram_bytes == bytes,
+                  "%s, and vm->ram_bytes is %zu: vm_destroy can't unmap the RAM's %zu bytes", what,
+                  vm->ram_bytes, bytes);
+}
+
 START_TEST(vm_failures)
 {
+    const size_t bytes = 1 << 20;
     static const struct {
         struct falsified what;
         const char *name;
@@ -188,14 +273,14 @@ START_TEST(vm_failures)
 
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
         start_open(&vm, &vcpu);
+        call_count = 0;
         falsified = failures[i].what;
         listen_start();
-        int status = vm_create(&vm, 1 << 20);
+        int status = vm_create(&vm, bytes);
         listen_end();
-        check_no_kvm("vm_create", failures[i].name, status);
-        ck_assert_msg(
-            vm.ram != MAP_FAILED,
-            "mmap failed, which it tells by MAP_FAILED and not by NULL, and vm->ram is set");
+        const int error = falsified.error ? falsified.error : falsified.mmap_error;
+        check_vm_kept(&vm, bytes, failures[i].name);
+        check_no_kvm("vm_create", failures[i].name, error, status);
     }
 }
 END_TEST
@@ -223,13 +308,21 @@ START_TEST(creates_vcpu)
     ck_assert_msg(kernel(vcpu.fd, KVM_RUN, NULL) < 0 && errno == EINTR,
                   "vcpu->run is not what KVM reads: the mapping must be MAP_SHARED, of vcpu->fd, "
                   "at offset 0");
+
+    start_vm(&vm, &vcpu);
+    syscall(SYS_close, 0);
+    ck_assert_msg(vcpu_create(&vcpu) == 0, "KVM_CREATE_VCPU answered 0, and vcpu_create takes it "
+                                           "for a failure: 0 is a valid descriptor");
 }
 END_TEST
 
-/* Whatever KVM offers to hand over with each exit: asked for may be part of it, and no more. */
+/*
+ * Whatever KVM offers to hand over with each exit: asked for may be part of it, and no more. -1 is
+ * what the wrong descriptor answers.
+ */
 START_TEST(synced)
 {
-    static const int offers[] = {0, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS,
+    static const int offers[] = {-1, 0, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS,
                                  KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS};
     struct vm vm;
     struct vcpu vcpu;
@@ -241,14 +334,28 @@ START_TEST(synced)
                                        .answered = true,
                                        .answer = offers[i]};
         ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0");
-        ck_assert_msg(
-            (vcpu.run->kvm_valid_regs & ~(uint64_t)offers[i]) == 0,
-            "KVM_CAP_SYNC_REGS answered 0x%x, and kvm_valid_regs is 0x%llx: KVM_RUN fails "
-            "where registers are asked for that KVM can't hand over",
-            offers[i], vcpu.run->kvm_valid_regs);
+        const uint64_t offered = offers[i] < 0 ? 0 : (uint64_t)offers[i];
+        ck_assert_msg((vcpu.run->kvm_valid_regs & ~offered) == 0,
+                      "KVM_CAP_SYNC_REGS answered %d, and kvm_valid_regs is 0x%llx: KVM_RUN fails "
+                      "where registers are asked for that KVM can't hand over",
+                      offers[i], vcpu.run->kvm_valid_regs);
     }
 }
 END_TEST
+
+/* Entries of the CPUID that this KVM supports. */
+static uint32_t cpuid_supported(const struct vm *vm)
+{
+    static union {
+        struct kvm_cpuid2 table;
+        uint8_t bytes[sizeof(struct kvm_cpuid2) + 256 * sizeof(struct kvm_cpuid_entry2)];
+    } all;
+
+    all.table.nent = 256;
+    ck_assert_msg(kernel(vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, &all) == 0,
+                  "the grader itself can't read this KVM's CPUID");
+    return all.table.nent;
+}
 
 START_TEST(cpuid)
 {
@@ -256,6 +363,7 @@ START_TEST(cpuid)
     struct vcpu vcpu;
 
     start_vm(&vm, &vcpu);
+    const uint32_t supported = cpuid_supported(&vm);
     const int status = vcpu_create(&vcpu);
     ck_assert_msg(!cpuid_too_small,
                   "the table for KVM_GET_SUPPORTED_CPUID has no room for the nent entries that it "
@@ -264,7 +372,9 @@ START_TEST(cpuid)
     const struct call *call = call_find(KVM_SET_CPUID2);
     ck_assert_msg(call != NULL, "KVM_SET_CPUID2 was not called: the guest's CPUID answers zeros");
     ck_assert_msg(call->result == 0, "KVM_SET_CPUID2 failed");
-    ck_assert_msg(call->entries > 0, "KVM_SET_CPUID2 was called with no entries");
+    ck_assert_msg(call->entries >= supported,
+                  "KVM_SET_CPUID2 was called with %u entries, and KVM supports %u", call->entries,
+                  supported);
 }
 END_TEST
 
@@ -277,12 +387,12 @@ START_TEST(cpuid_freed)
     struct vcpu vcpu;
     size_t before = 0, table = 0;
 
-    start_vm(&vm, &vcpu);
     for (int round = 0; round < WARM_UP + ROUNDS; round++) {
+        start_vm(&vm, &vcpu);
         if (round == WARM_UP)
             before = mallinfo2().uordblks;
         for (int i = 0; i < 3; i++) {
-            vcpu_init(&vcpu, 0, round * 3 + i, &vm, &guest);
+            vcpu_init(&vcpu, 0, i, &vm, &guest);
             falsified = (struct falsified){.request = failing[i], .error = ENOMEM};
             listen_start();
             vcpu_create(&vcpu);
@@ -298,6 +408,42 @@ START_TEST(cpuid_freed)
                   ROUNDS * 3, kept);
 }
 END_TEST
+
+static unsigned kvm_runs_mapped(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    unsigned count = 0;
+
+    ck_assert_msg(maps != NULL, "the grader can't read /proc/self/maps");
+    while (fgets(line, sizeof line, maps))
+        count += strstr(line, "kvm-vcpu") != NULL;
+    fclose(maps);
+    return count;
+}
+
+/* As check_vm_kept; `mapped` of kvm_run were there before. */
+static void check_vcpu_kept(const struct vcpu *vcpu, unsigned mapped, const char *what)
+{
+    const struct call *create = call_find(KVM_CREATE_VCPU);
+
+    if (create && create->result >= 0) {
+        const int fd = (int)create->result;
+        ck_assert_msg(is_open(fd) == (vcpu->fd == fd),
+                      "%s, and vcpu->fd is %d: the vCPU's descriptor, %d, must be there as soon as "
+                      "you have it, for vcpu_destroy to close",
+                      what, vcpu->fd, fd);
+    }
+    ck_assert_msg(vcpu->run != MAP_FAILED,
+                  "mmap failed, which it tells by MAP_FAILED and not by NULL, and vcpu->run is "
+                  "set");
+    ck_assert_msg(kvm_runs_mapped() - mapped == (vcpu->run != NULL),
+                  "%s, and vcpu->run is %p: kvm_run must be there as soon as you have it, for "
+                  "vcpu_destroy to unmap",
+                  what, (void *)vcpu->run);
+    ck_assert_msg(!vcpu->run || vcpu->run_bytes > 0,
+                  "%s, and vcpu->run_bytes is 0: vcpu_destroy can't unmap kvm_run", what);
+}
 
 START_TEST(vcpu_failures)
 {
@@ -316,11 +462,17 @@ START_TEST(vcpu_failures)
 
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
         start_vm(&vm, &vcpu);
+        call_count = 0;
         falsified = failures[i].what;
+        const unsigned mapped = kvm_runs_mapped();
         listen_start();
         int status = vcpu_create(&vcpu);
         listen_end();
-        check_no_kvm("vcpu_create", failures[i].name, status);
+        int error = falsified.error ? falsified.error : falsified.mmap_error;
+        if (falsified.request == KVM_GET_VCPU_MMAP_SIZE)
+            error = 0; /* -1 may be told as what it is, too: too few bytes */
+        check_vcpu_kept(&vcpu, mapped, failures[i].name);
+        check_no_kvm("vcpu_create", failures[i].name, error, status);
     }
 }
 END_TEST
@@ -340,7 +492,8 @@ static void check_general_zero(const struct kvm_regs *regs)
                       (unsigned long long)values[i]);
 }
 
-static void check_state(uint32_t base, const struct kvm_sregs *sregs, const struct kvm_regs *regs)
+static void check_state(uint32_t base, const struct kvm_sregs *reset, const struct kvm_sregs *sregs,
+                        const struct kvm_regs *regs)
 {
     const struct {
         const struct kvm_segment *segment;
@@ -366,7 +519,19 @@ static void check_state(uint32_t base, const struct kvm_sregs *sregs, const stru
             "%s is not of real mode: dpl %u, db %u, g %u, l %u, unusable %u, all must be 0",
             segments[i].name, segment->dpl, segment->db, segment->g, segment->l, segment->unusable);
     }
+    for (int i = 0; i < 2; i++) {
+        const struct kvm_segment *segment = i == 0 ? &sregs->tr : &sregs->ldt;
+        ck_assert_msg(
+            !segment->base && !segment->selector && segment->limit == 0xffff,
+            "%s has base 0x%llx, selector 0x%x, limit 0x%x instead of 0, 0, 0xffff: it is "
+            "none of the guest's six segments",
+            i == 0 ? "TR" : "LDT", segment->base, segment->selector, segment->limit);
+    }
     ck_assert_msg(!(sregs->cr0 & 1), "CR0.PE is set: that is protected mode");
+    ck_assert_msg(sregs->cr0 == reset->cr0 && sregs->apic_base == reset->apic_base,
+                  "CR0 is 0x%llx and apic_base 0x%llx, after reset they were 0x%llx and 0x%llx: "
+                  "what section 1.4's table does not name must stay",
+                  sregs->cr0, sregs->apic_base, reset->cr0, reset->apic_base);
     ck_assert_msg(regs->rip == 0, "RIP is 0x%llx instead of 0", regs->rip);
     ck_assert_msg(regs->rflags & 2, "RFLAGS is 0x%llx: bit 1 is always 1", regs->rflags);
     ck_assert_msg(!(regs->rflags & 0x200), "RFLAGS.IF is set: the guest has no handlers yet");
@@ -388,11 +553,13 @@ START_TEST(state)
 {
     for (int i = 0; i < 8; i++) {
         uint32_t base = i ? unit_random() & 0xffff0 : 0;
-        struct kvm_sregs sregs = entry_reset_state();
+        struct kvm_sregs reset = entry_reset_state();
+        reset.apic_base = 0xfee00900;
+        struct kvm_sregs sregs = reset;
         struct kvm_regs regs;
         memset(&regs, 0xa5, sizeof regs); /* nobody has read them: all must be set */
         real_mode_state(base, &sregs, &regs);
-        check_state(base, &sregs, &regs);
+        check_state(base, &reset, &sregs, &regs);
     }
 }
 END_TEST
@@ -401,15 +568,16 @@ START_TEST(state_set)
 {
     struct vm vm;
     struct vcpu vcpu;
-    struct kvm_sregs sregs;
+    struct kvm_sregs reset, sregs;
     struct kvm_regs regs;
     const uint32_t base = unit_random() & 0xf0000;
 
     start_created(&vm, &vcpu);
+    kernel(vcpu.fd, KVM_GET_SREGS, &reset);
     ck_assert_msg(vcpu_set_real_mode(&vcpu, base) == 0, "vcpu_set_real_mode does not return 0");
     kernel(vcpu.fd, KVM_GET_SREGS, &sregs);
     kernel(vcpu.fd, KVM_GET_REGS, &regs);
-    check_state(base, &sregs, &regs);
+    check_state(base, &reset, &sregs, &regs);
 
     static const struct {
         unsigned long request;
@@ -423,7 +591,7 @@ START_TEST(state_set)
         listen_start();
         int status = vcpu_set_real_mode(&vcpu, base);
         listen_end();
-        check_no_kvm("vcpu_set_real_mode", failures[i].what, status);
+        check_no_kvm("vcpu_set_real_mode", failures[i].what, EINVAL, status);
     }
 }
 END_TEST
@@ -474,6 +642,8 @@ static void check_died(const char *name)
     uint32_t reason = first_exit.exit_reason;
     ck_assert_msg(vcpu.exits[reason < EXIT_REASONS_MAX ? reason : EXIT_REASONS_MAX] == 1,
                   "%s was not handed to exit_dispatch first", name);
+    ck_assert_msg(strstr(said, "(guest) died: "),
+                  "after %s there is no post-mortem: vcpu_die prints it", name);
     char *kit = strstr(said, "\n  exit: "); /* vcpu_die's lines about the exit and the registers */
     if (kit)
         *kit = '\0';
@@ -535,6 +705,18 @@ START_TEST(interrupted)
 }
 END_TEST
 
+/* Signals come, one as an error and two as exits, then HLT. */
+static bool run_after_end; /* the stage had ended the vCPU before */
+
+static int run_signals(struct kvm_run *run, unsigned turn)
+{
+    run_after_end |= entries_asked >= last_entry;
+    if (turn == 0)
+        return EINTR;
+    run->exit_reason = turn < 3 ? KVM_EXIT_INTR : KVM_EXIT_HLT;
+    return 0;
+}
+
 START_TEST(before_entry)
 {
     struct vm vm;
@@ -546,44 +728,69 @@ START_TEST(before_entry)
                   "KVM_RUN was called %u times, and stage_before_entry, which later labs need "
                   "before each of them, %u times",
                   run_turns, entries_asked);
-    start_created(&vm, &vcpu);
-    entries_asked = run_turns = 0;
-    last_entry = 1;
-    int status = run_scripted(&vcpu, run_interrupted);
-    ck_assert_msg(run_turns == 0,
-                  "stage_before_entry answered STEP_END, and KVM_RUN was called all the same");
-    ck_assert_msg(status == STATUS_GUEST_MAX,
-                  "after stage_before_entry ended the vCPU, vcpu_run returned %d, and vcpu->status "
-                  "is %d",
-                  status, vcpu.status);
+    for (unsigned last = 1; last <= 4; last++) {
+        start_created(&vm, &vcpu);
+        entries_asked = run_turns = 0;
+        last_entry = last;
+        int status = run_scripted(&vcpu, run_signals);
+        ck_assert_msg(!run_after_end,
+                      "stage_before_entry answered STEP_END when it was asked for the %u. time, "
+                      "and KVM_RUN was called all the same",
+                      last);
+        ck_assert_msg(status == STATUS_GUEST_MAX,
+                      "after stage_before_entry ended the vCPU, vcpu_run returned %d, and "
+                      "vcpu->status is %d",
+                      status, vcpu.status);
+    }
 }
 END_TEST
+
+static int run_fault_error;
 
 static int run_fault(struct kvm_run *run, unsigned turn)
 {
     if (turn > 0)
         run->exit_reason = KVM_EXIT_HLT;
-    return turn == 0 ? EFAULT : 0;
+    return turn == 0 ? run_fault_error : 0;
 }
 
 START_TEST(run_error)
 {
+    static const int errors[] = {EFAULT, EAGAIN};
     struct vm vm;
     struct vcpu vcpu;
 
-    start_created(&vm, &vcpu);
-    int status = run_scripted(&vcpu, run_fault);
-    ck_assert_msg(run_turns == 1, "KVM_RUN failed with EFAULT, and the vCPU was run again");
-    ck_assert_msg(strstr(said, strerror(EFAULT)),
-                  "KVM_RUN failed, and the message does not tell why (%s)", strerror(EFAULT));
-    ck_assert_msg(vcpu.status == STATUS_DIED,
-                  "KVM_RUN failed, and vcpu->status is %d instead of STATUS_DIED (%d)", vcpu.status,
-                  STATUS_DIED);
-    ck_assert_msg(status == vcpu.status,
-                  "after KVM_RUN failed, vcpu_run returned %d, and vcpu->status is %d", status,
-                  vcpu.status);
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        const char *why = strerror(errors[i]);
+        start_created(&vm, &vcpu);
+        run_turns = 0;
+        run_fault_error = errors[i];
+        int status = run_scripted(&vcpu, run_fault);
+        ck_assert_msg(run_turns == 1, "KVM_RUN failed (%s), and the vCPU was run again", why);
+        ck_assert_msg(strstr(said, why), "KVM_RUN failed, and the message does not tell why (%s)",
+                      why);
+        ck_assert_msg(vcpu.status == STATUS_DIED,
+                      "KVM_RUN failed, and vcpu->status is %d instead of STATUS_DIED (%d)",
+                      vcpu.status, STATUS_DIED);
+        ck_assert_msg(status == vcpu.status,
+                      "after KVM_RUN failed, vcpu_run returned %d, and vcpu->status is %d", status,
+                      vcpu.status);
+        ck_assert_msg(strstr(said, "(guest) died: "),
+                      "KVM_RUN failed, and there is no post-mortem: vcpu_die prints it");
+    }
 }
 END_TEST
+
+/* The words of a direction; a message may have both, as in "read/write: 1". */
+static bool says_read(const char *message)
+{
+    return strstr(message, "read") != NULL;
+}
+
+static bool says_write(const char *message)
+{
+    return strstr(message, "writ") || strstr(message, "wrote");
+}
 
 START_TEST(accesses)
 {
@@ -610,19 +817,27 @@ START_TEST(accesses)
     check_died("KVM_EXIT_MMIO");
     ck_assert_msg(strcmp(of_read, said) != 0,
                   "KVM_EXIT_MMIO: your message is the same for a read and for a write");
+    ck_assert_msg(
+        !(says_write(of_read) && !says_read(of_read) && says_read(said) && !says_write(said)),
+        "KVM_EXIT_MMIO: your message tells of a write when the guest read, and of a read "
+        "when it wrote");
 }
 END_TEST
 
 START_TEST(fail_entry)
 {
-    const uint64_t reason = 0x80000000u | unit_random();
+    const uint64_t reason = (uint64_t)(0x80000000u | unit_random()) << 32 | unit_random();
+    char hexadecimal[24], capital[24];
 
     first_exit = (struct kvm_run){.exit_reason = KVM_EXIT_FAIL_ENTRY};
     first_exit.fail_entry.hardware_entry_failure_reason = reason;
     check_died("KVM_EXIT_FAIL_ENTRY");
-    ck_assert_msg(said_number(reason),
-                  "KVM_EXIT_FAIL_ENTRY: the message lacks the hardware's reason, 0x%llx",
-                  (unsigned long long)reason);
+    snprintf(hexadecimal, sizeof hexadecimal, "%llx", (unsigned long long)reason);
+    snprintf(capital, sizeof capital, "%llX", (unsigned long long)reason);
+    ck_assert_msg(strstr(said, hexadecimal) || strstr(said, capital),
+                  "KVM_EXIT_FAIL_ENTRY: the message lacks the hardware's reason, 0x%s: all 64 bits "
+                  "of it, in hexadecimal",
+                  hexadecimal);
 }
 END_TEST
 
@@ -644,6 +859,15 @@ START_TEST(internal_error)
                       first_exit.internal.data[i]);
     ck_assert_msg(!said_number(first_exit.internal.data[3]),
                   "KVM_EXIT_INTERNAL_ERROR: the message has more data than ndata (3) tells of");
+
+    const uint64_t behind = 0xabcdef0000000000ull | unit_random();
+    memcpy(first_exit.padding + sizeof first_exit.internal, &behind, sizeof behind);
+    first_exit.internal.ndata = 17;
+    check_died("KVM_EXIT_INTERNAL_ERROR");
+    ck_assert_msg(said_number(first_exit.internal.data[15]),
+                  "KVM_EXIT_INTERNAL_ERROR: ndata is 17, and the message lacks data[15]");
+    ck_assert_msg(!said_number(behind), "KVM_EXIT_INTERNAL_ERROR: ndata is 17, and the message has "
+                                        "what lies behind the 16 words of data");
 }
 END_TEST
 
@@ -662,17 +886,6 @@ START_TEST(other_reasons)
 END_TEST
 
 /* ------------------------------------------------------------------ 1.6 tear down */
-
-/* A descriptor that is still open answers F_GETFD. */
-static bool is_open(int fd)
-{
-    return syscall(SYS_fcntl, fd, F_GETFD) >= 0;
-}
-
-static bool is_mapped(void *address)
-{
-    return syscall(SYS_msync, address, PAGE_BYTES, MS_ASYNC) == 0;
-}
 
 START_TEST(given_back)
 {
@@ -696,6 +909,19 @@ START_TEST(given_back)
     ck_assert_msg(!is_open(vm_before.fd), "vm_destroy leaves the VM's descriptor open");
     ck_assert_msg(!is_open(vm_before.kvm_fd), "vm_destroy leaves /dev/kvm open");
     ck_assert_msg(bad_closes == 0, "something was closed or unmapped that was not there");
+
+    int *const descriptors[] = {&vcpu.fd, &vm.fd, &vm.kvm_fd};
+    for (size_t i = 0; i < sizeof descriptors / sizeof descriptors[0]; i++) {
+        start_created(&vm, &vcpu);
+        syscall(SYS_dup2, *descriptors[i], 0);
+        syscall(SYS_close, *descriptors[i]);
+        *descriptors[i] = 0;
+        vcpu_destroy(&vcpu);
+        vm_destroy(&vm);
+        ck_assert_msg(!is_open(0),
+                      "a descriptor was 0, and it stays open: 0 is a valid descriptor, "
+                      "\"nothing there\" is -1");
+    }
 }
 END_TEST
 
@@ -745,6 +971,14 @@ START_TEST(half_way)
     ck_assert_msg(
         bad_closes == 0,
         "with nothing but /dev/kvm open, something was closed (fd -1) or unmapped (NULL)");
+
+    start_vm(&vm, &vcpu);
+    syscall(SYS_munmap, vm.ram, vm.ram_bytes);
+    vm.ram = NULL;
+    int vm_fd = vm.fd;
+    vm_destroy(&vm);
+    ck_assert_msg(!is_open(vm_fd), "with RAM not mapped, the VM's descriptor stays open");
+    ck_assert_msg(bad_closes == 0, "with RAM not mapped, NULL was unmapped");
 
     start_created(&vm, &vcpu);
     syscall(SYS_munmap, vcpu.run, vcpu.run_bytes);
