@@ -26,7 +26,7 @@
 
 #include "vmm.h"
 
-#define CALLS_MAX 256
+#define CALLS_MAX 4096
 
 /* A call that the module made. */
 struct call {
@@ -144,28 +144,32 @@ int ioctl(int fd, unsigned long request, ...)
     return (int)result;
 }
 
-static int kvm_or_file_open(const char *path, int flags, mode_t mode)
+static int kvm_or_file_open(int folder, const char *path, int flags, mode_t mode)
 {
     if (strcmp(path, "/dev/kvm") == 0) {
         opened_writable = (flags & O_ACCMODE) == O_RDWR;
         if (falsified.open_error)
             return (int)failed(falsified.open_error);
     }
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    return (int)syscall(SYS_openat, folder, path, flags, mode);
 }
 
-#define OPEN_LIKE(name)                                                                            \
-    int name(const char *path, int flags, ...)                                                     \
+/* The openats have a descriptor of the folder before the path. */
+#define OPEN_LIKE(name, folder, ...)                                                               \
+    int name(__VA_ARGS__ const char *path, int flags, ...)                                         \
     {                                                                                              \
         va_list arguments;                                                                         \
         va_start(arguments, flags);                                                                \
         mode_t mode = flags & O_CREAT ? (mode_t)va_arg(arguments, int) : 0;                        \
         va_end(arguments);                                                                         \
-        return kvm_or_file_open(path, flags, mode);                                                \
+        return kvm_or_file_open(folder, path, flags, mode);                                        \
     }
 
-OPEN_LIKE(open)
-OPEN_LIKE(open64)
+#define COMMA ,
+OPEN_LIKE(open, AT_FDCWD)
+OPEN_LIKE(open64, AT_FDCWD)
+OPEN_LIKE(openat, folder_fd, int folder_fd COMMA)
+OPEN_LIKE(openat64, folder_fd, int folder_fd COMMA)
 
 static void *memory_map(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
 {
