@@ -106,7 +106,10 @@ START_TEST(load)
         bool pages = i % 2;
         for (size_t slot = 0; slot < 8; slot++) {
             uint64_t random = (uint64_t)unit_random() << 32 | unit_random();
-            gdt[slot] = (random | 1ull << 40) & ~(1ull << 55);
+            uint64_t loaded = 1ull << 40; /* accessed; or a TSS that is busy, as a load leaves it */
+            if (!(random >> 44 & 1))
+                loaded |= 1ull << 41;
+            gdt[slot] = (random | loaded) & ~(1ull << 55);
         }
         gdt[index] |= (uint64_t)pages << 55;
         uint64_t raw = gdt[index];
@@ -126,11 +129,13 @@ START_TEST(load)
                       segment.g);
         ck_assert_msg(segment.type == (raw >> 40 & 15) && segment.s == (raw >> 44 & 1) &&
                           segment.dpl == (raw >> 45 & 3) && segment.present == (raw >> 47 & 1) &&
+                          segment.avl == (raw >> 52 & 1) && segment.l == (raw >> 53 & 1) &&
                           segment.db == (raw >> 54 & 1),
-                      "descriptor 0x%016llx gives type=%u S=%u DPL=%u P=%u D/B=%u",
+                      "descriptor 0x%016llx gives type=%u S=%u DPL=%u P=%u AVL=%u L=%u D/B=%u",
                       (unsigned long long)raw, segment.type, segment.s, segment.dpl,
-                      segment.present, segment.db);
-        ck_assert_msg(!segment.unusable, "a segment that was loaded is not `unusable`");
+                      segment.present, segment.avl, segment.l, segment.db);
+        ck_assert_msg(!segment.unusable || !segment.present,
+                      "a segment that was loaded is not `unusable`");
     }
 }
 END_TEST
