@@ -474,8 +474,9 @@ static struct kvm_sregs sregs;
 static struct kvm_regs regs;
 static uint32_t entry, stack;
 
-#define APIC_BASE 0xfee00900u /* as after reset; of all that KVM gives and no guest here changes   \
-                               */
+#define APIC_BASE                                                                                  \
+    0xfee00900u /* as after reset; of all that KVM gives and no guest here changes                 \
+                 */
 
 static void start_paging(struct address_space *space)
 {
@@ -765,6 +766,13 @@ START_TEST(walks_edges)
     found = page_walk(ram, WALK_RAM, last, CR4_PSE, last);
     ck_assert_msg(!found.mapped, "the page directory is the last page below 4 GB, outside of RAM, "
                                  "and page_walk finds a page");
+    memset(ram, 0, WALK_RAM);
+    poke(WALK_CR3, WALK_RAM | PAGE_PRESENT);
+    poke(WALK_RAM, page); /* not the guest's */
+    found = page_walk(ram, WALK_RAM, WALK_CR3, CR4_PSE, 0);
+    ck_assert_msg(!found.mapped,
+                  "the table entry would be the first 4 bytes behind the end of RAM, "
+                  "and page_walk finds a page");
     memset(ram, 0, WALK_RAM);
     poke(WALK_CR3 + 4092, WALK_RAM - PAGE_BYTES + PAGE_PRESENT);
     poke(WALK_RAM - 4, page);
