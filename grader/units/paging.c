@@ -9,6 +9,8 @@
 #define SPACE_BYTES 0x1000000u /* of most address spaces here: 16 MB */
 #define BASE        0x400000u  /* and where they start in their VM's RAM */
 #define CR4_PSE     0x10u
+#define CR4_PGE     0x80u
+#define CR4_OSFXSR  0x200u
 #define RIGHTS      (PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER)
 
 static uint8_t ram[BASE + SPACE_BYTES + PAGE_BYTES];
@@ -106,7 +108,10 @@ START_TEST(load)
         bool pages = i % 2;
         for (size_t slot = 0; slot < 8; slot++) {
             uint64_t random = (uint64_t)unit_random() << 32 | unit_random();
-            gdt[slot] = (random | 1ull << 40) & ~(1ull << 55);
+            uint64_t loaded = 1ull << 40; /* accessed; or a TSS that is busy, as a load leaves it */
+            if (!(random >> 44 & 1))
+                loaded |= 1ull << 41;
+            gdt[slot] = (random | loaded) & ~(1ull << 55);
         }
         gdt[index] |= (uint64_t)pages << 55;
         uint64_t raw = gdt[index];
@@ -126,11 +131,13 @@ START_TEST(load)
                       segment.g);
         ck_assert_msg(segment.type == (raw >> 40 & 15) && segment.s == (raw >> 44 & 1) &&
                           segment.dpl == (raw >> 45 & 3) && segment.present == (raw >> 47 & 1) &&
+                          segment.avl == (raw >> 52 & 1) && segment.l == (raw >> 53 & 1) &&
                           segment.db == (raw >> 54 & 1),
-                      "descriptor 0x%016llx gives type=%u S=%u DPL=%u P=%u D/B=%u",
+                      "descriptor 0x%016llx gives type=%u S=%u DPL=%u P=%u AVL=%u L=%u D/B=%u",
                       (unsigned long long)raw, segment.type, segment.s, segment.dpl,
-                      segment.present, segment.db);
-        ck_assert_msg(!segment.unusable, "a segment that was loaded is not `unusable`");
+                      segment.present, segment.avl, segment.l, segment.db);
+        ck_assert_msg(!segment.unusable || !segment.present,
+                      "a segment that was loaded is not `unusable`");
     }
 }
 END_TEST
@@ -168,7 +175,9 @@ START_TEST(gdt)
     uint64_t tss = table[SELECTOR_TSS >> 3];
     ck_assert_msg(raw_base(tss) == HIGHER_HALF + TSS_OFFSET,
                   "the TSS is at 0x%x instead of HIGHER_HALF + TSS_OFFSET", raw_base(tss));
-    ck_assert_msg(raw_limit(tss) >= 103, "the TSS's limit is 0x%x: it has 104 bytes",
+    ck_assert_msg(raw_limit(tss) == 103,
+                  "the TSS's limit is 0x%x instead of 0x67: it has 104 bytes, and the limit is the "
+                  "last valid offset",
                   raw_limit(tss));
     ck_assert_msg((tss >> 40 & 0x1d) == 9 && (tss >> 47 & 1),
                   "the TSS's descriptor has S=%d, type %d: a 32-bit TSS is S=0, 9, or 11 when busy",
@@ -179,6 +188,11 @@ START_TEST(gdt)
 END_TEST
 
 /* ------------------------------------------------------------------ reading page tables */
+
+static void poke(uint32_t phys, uint32_t value)
+{
+    memcpy(ram + phys, &value, sizeof value);
+}
 
 /* Where the processor finds `virt`, from what lies in memory. */
 struct found {
@@ -267,6 +281,10 @@ START_TEST(directory)
                 continue; /* behind RAM's end, in its last 4 MB: nobody's business */
             check_page(&space, virt, offset,
                        offset < space.bytes ? PAGE_PRESENT | PAGE_WRITABLE : 0, when);
+            uint32_t entry = entry_at(&space, space.base + DIRECTORY_OFFSET + step * 4);
+            ck_assert_msg(offset < end || entry == 0,
+                          "%s: directory[%u] = 0x%x maps nothing; every other entry is 0", when,
+                          step, entry);
         }
         check_page(&space, 0, 0, PAGE_PRESENT | PAGE_WRITABLE, when);
         check_page(&space, HIGHER_HALF, 0, PAGE_PRESENT | PAGE_WRITABLE, when);
@@ -323,6 +341,13 @@ START_TEST(map)
                    "after other pages were unmapped");
     check_page(&space, regions[0] + 59 * 17 * PAGE_BYTES, 0, 0,
                "in a table that page_map made, a page that nobody mapped");
+    const uint32_t nothing = regions[0] + LARGE_PAGE_BYTES;
+    int error = page_map(&space, nothing, 0, 0);
+    ck_assert_msg(error == 0,
+                  "page_map with flags 0 of a page that nobody had mapped returns %d instead of 0: "
+                  "it is unmapped, as asked",
+                  error);
+    check_page(&space, nothing, 0, 0, "after it was unmapped, and nobody had mapped it");
 }
 END_TEST
 
@@ -330,21 +355,38 @@ START_TEST(split)
 {
     struct address_space space = space_at(BASE, SPACE_BYTES);
     const uint32_t kernel = PAGE_PRESENT | PAGE_WRITABLE;
+    static const struct {
+        uint32_t before, flags; /* rights of the 4 MB; of the page that is mapped in them */
+    } steps[] = {{PAGE_PRESENT | PAGE_WRITABLE, PAGE_PRESENT | PAGE_USER},
+                 {PAGE_PRESENT | PAGE_USER, PAGE_PRESENT | PAGE_WRITABLE},
+                 {PAGE_PRESENT, 0}};
     char when[80];
 
     directory_build(&space);
-    for (int i = 0; i < 3; i++) {
-        uint32_t half = unit_random() % 2 ? HIGHER_HALF : 0, large = (uint32_t)i * LARGE_PAGE_BYTES;
+    for (uint32_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        uint32_t half = unit_random() % 2 ? HIGHER_HALF : 0, large = i * LARGE_PAGE_BYTES;
         uint32_t in_large = random_page(LARGE_PAGE_BYTES);
         uint32_t virt = half + large + in_large, phys = random_page(SPACE_BYTES);
-        snprintf(when, sizeof when, "after page 0x%x of a 4 MB page was mapped", virt);
-        ck_assert_msg(page_map(&space, virt, phys, PAGE_PRESENT | PAGE_USER) == 0,
+        uint32_t directory_entry =
+            space.base + DIRECTORY_OFFSET + (half + large) / LARGE_PAGE_BYTES * 4;
+        if (i > 0) /* other rights than directory_build gives: the split keeps them, too */
+            poke(directory_entry, (space.base + large) | PAGE_LARGE | steps[i].before);
+        snprintf(when, sizeof when, "after page 0x%x of a 4 MB page was %smapped", virt,
+                 steps[i].flags ? "" : "un");
+        ck_assert_msg(page_map(&space, virt, phys, steps[i].flags) == 0,
                       "page_map of 0x%x, in a 4 MB page, does not return 0", virt);
         for (uint32_t page = 0; page < LARGE_PAGE_BYTES; page += PAGE_BYTES)
             if (page == in_large)
-                check_page(&space, virt, phys, PAGE_PRESENT | PAGE_USER, when);
+                check_page(&space, virt, phys, steps[i].flags, when);
             else
-                check_page(&space, half + large + page, large + page, kernel, when);
+                check_page(&space, half + large + page, large + page, steps[i].before, when);
+        uint32_t index = in_large / PAGE_BYTES ^ 1;
+        uint32_t other =
+            entry_at(&space, (entry_at(&space, directory_entry) & ~0xfffu) + index * 4);
+        ck_assert_msg(!(other & PAGE_LARGE),
+                      "%s: table[%u] = 0x%x has bit 7: PAGE_LARGE in the directory's entry, PAT in "
+                      "a table's",
+                      when, index, other);
         check_page(&space, (HIGHER_HALF - half) + large + in_large, large + in_large, kernel,
                    "the same 4 MB in the other half");
     }
@@ -355,20 +397,21 @@ START_TEST(refused)
 {
     struct address_space space = space_at(BASE, SPACE_BYTES);
     static const struct {
-        uint32_t virt, phys;
+        uint32_t virt, phys, flags;
         const char *why;
     } bad[] = {
-        {0x40000800, 0x200000, "virt is not a multiple of 4096"},
-        {0x40000000, 0x200004, "phys is not a multiple of 4096"},
-        {0x40000000, SPACE_BYTES, "phys is the first page behind the guest's memory"},
-        {0x40000000, 0xfffff000, "phys is far outside of the guest's memory"},
+        {0x40000800, 0x200000, PAGE_PRESENT, "virt is not a multiple of 4096"},
+        {0x40000800, 0, 0, "virt is not a multiple of 4096, and flags 0 do not change that"},
+        {0x40000000, 0x200004, PAGE_PRESENT, "phys is not a multiple of 4096"},
+        {0x40000000, SPACE_BYTES, PAGE_PRESENT, "phys is the first page behind the guest's memory"},
+        {0x40000000, 0xfffff000, PAGE_PRESENT, "phys is far outside of the guest's memory"},
     };
     static uint8_t before[TABLES_END];
 
     directory_build(&space);
     memcpy(before, space.memory, sizeof before);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        int error = page_map(&space, bad[i].virt, bad[i].phys, PAGE_PRESENT);
+        int error = page_map(&space, bad[i].virt, bad[i].phys, bad[i].flags);
         ck_assert_msg(error == EINVAL, "%s: page_map returns %d instead of EINVAL", bad[i].why,
                       error);
         ck_assert_msg(memcmp(before, space.memory, sizeof before) == 0,
@@ -408,6 +451,20 @@ START_TEST(exhausted)
     error = page_map(&space, 0x40000000, 0x300000, PAGE_PRESENT);
     ck_assert_msg(error == 0, "with no table left, a page in a table that is there is refused (%d)",
                   error);
+
+    space = space_at(BASE, SPACE_BYTES); /* another guest's */
+    directory_build(&space);
+    space.next_table = TABLES_END - PAGE_BYTES;
+    error = page_map(&space, 0x40000000, 0x200000, PAGE_PRESENT);
+    ck_assert_msg(error == 0,
+                  "space->next_table is the last table below TABLES_END, it is not used yet, and "
+                  "page_map returns %d",
+                  error);
+    error = page_map(&space, 0x40000000 + LARGE_PAGE_BYTES, 0x200000, PAGE_PRESENT);
+    ck_assert_msg(error == ENOMEM,
+                  "space->next_table was the last table below TABLES_END, it is used now, and "
+                  "page_map returns %d instead of ENOMEM",
+                  error);
 }
 END_TEST
 
@@ -417,6 +474,10 @@ static struct kvm_sregs sregs;
 static struct kvm_regs regs;
 static uint32_t entry, stack;
 
+#define APIC_BASE                                                                                  \
+    0xfee00900u /* as after reset; of all that KVM gives and no guest here changes                 \
+                 */
+
 static void start_paging(struct address_space *space)
 {
     entry = HIGHER_HALF + LOAD_DEFAULT + unit_random() % 4096;
@@ -425,6 +486,7 @@ static void start_paging(struct address_space *space)
     gdt_build(space);
     directory_build(space);
     sregs = entry_reset_state();
+    sregs.apic_base = APIC_BASE;
     memset(&regs, 0xa5, sizeof regs);
     paging_state(space, entry, stack, &sregs, &regs);
 }
@@ -459,6 +521,11 @@ START_TEST(state)
     ck_assert_msg(!(regs.rflags & 0x200), "RFLAGS.IF is 1: the guest has no handlers yet");
     ck_assert_msg((regs.rax | regs.rbx | regs.rcx | regs.rdx | regs.rsi | regs.rdi | regs.rbp) == 0,
                   "the other general registers must be 0");
+    ck_assert_msg(
+        sregs.apic_base == APIC_BASE,
+        "the APIC base is 0x%llx and came in as 0x%x: paging_state changes what KVM gave, "
+        "and leaves the fields alone that it does not know",
+        sregs.apic_base, APIC_BASE);
 }
 END_TEST
 
@@ -487,7 +554,7 @@ START_TEST(descriptors_loaded)
                       segments[i].name, segment->base, segment->limit, segment->db);
     }
     ck_assert_msg(sregs.tr.selector == SELECTOR_TSS && sregs.tr.base == HIGHER_HALF + TSS_OFFSET &&
-                      sregs.tr.limit >= 103,
+                      sregs.tr.limit == 103,
                   "TR: selector 0x%x, base 0x%llx, limit 0x%x instead of 0x%x, 0x%x, 0x67",
                   sregs.tr.selector, sregs.tr.base, sregs.tr.limit, SELECTOR_TSS,
                   HIGHER_HALF + TSS_OFFSET);
@@ -495,6 +562,10 @@ START_TEST(descriptors_loaded)
     ck_assert_msg(gdt_found.mapped && gdt_found.phys == space.base + GDT_OFFSET,
                   "GDTR's base 0x%llx is a linear address, and the GDT is not there",
                   sregs.gdt.base);
+    ck_assert_msg(sregs.gdt.base == HIGHER_HALF + GDT_OFFSET,
+                  "GDTR's base is 0x%llx instead of 0x%x: the GDT is there, too, but not in the "
+                  "half that a guest keeps",
+                  sregs.gdt.base, HIGHER_HALF + GDT_OFFSET);
     ck_assert_msg(sregs.gdt.limit == 6 * 8 - 1,
                   "GDTR's limit is 0x%x instead of 0x2f: the last valid byte", sregs.gdt.limit);
 }
@@ -509,6 +580,8 @@ START_TEST(entry_checks)
     ck_assert_msg(fault == NULL,
                   "AMD's processors forgive it, Intel's refuse the entry with this state: %s",
                   fault);
+    ck_assert_msg(sregs.ldt.unusable,
+                  "LDTR is still usable, as after reset, and there is no LDT: mark it `unusable`");
 }
 END_TEST
 
@@ -558,6 +631,8 @@ START_TEST(enter_failure)
         ck_assert_msg(status == STATUS_NO_KVM,
                       "%s failed, and paging_enter returns %d instead of STATUS_NO_KVM",
                       ioctls[i].name, status);
+        ck_assert_msg(said[0] != '\0', "%s failed, and paging_enter said nothing: fail() says it",
+                      ioctls[i].name);
     }
     falsified = (struct falsified){0};
     vmm.options.mappings[vmm.options.mapping_count++] =
@@ -578,19 +653,15 @@ END_TEST
 #define WALK_CR3   0x5000u
 #define WALK_TABLE 0x9000u
 
-static void poke(uint32_t phys, uint32_t value)
-{
-    memcpy(ram + phys, &value, sizeof value);
-}
-
-/* page_walk of `virt`, whose directory entry and table entry are these. */
+/* page_walk of `virt`, whose directory entry and table entry are these; CR4 has other bits, too. */
 static struct page_walk walk(uint32_t directory_entry, uint32_t table_entry, uint32_t cr4,
                              uint32_t virt)
 {
     memset(ram, 0, WALK_RAM);
     poke(WALK_CR3 + (virt >> 22) * 4, directory_entry);
     poke(WALK_TABLE + (virt >> 12 & 1023) * 4, table_entry);
-    return page_walk(ram, WALK_RAM, WALK_CR3 | (unit_random() & 0x18), cr4, virt);
+    return page_walk(ram, WALK_RAM, WALK_CR3 | (unit_random() & 0x18),
+                     cr4 | CR4_PGE | (unit_random() & CR4_OSFXSR), virt);
 }
 
 START_TEST(walks)
@@ -624,12 +695,13 @@ START_TEST(walks_large)
 {
     for (int i = 0; i < 50; i++) {
         uint32_t virt = unit_random(), frame = unit_random() & 0xffc00000;
-        uint32_t large = frame | PAGE_LARGE | PAGE_PRESENT | (unit_random() & 6);
+        uint32_t large = frame | PAGE_LARGE | PAGE_PRESENT | (unit_random() & 0x3ff006);
         struct page_walk found = walk(large, 0, CR4_PSE, virt);
         ck_assert_msg(found.mapped && found.phys == (frame | virt % LARGE_PAGE_BYTES),
-                      "0x%x is in a 4 MB page: page_walk finds 0x%llx instead of 0x%x; the offset "
-                      "is bits 0 to 21 of the address",
-                      virt, (unsigned long long)found.phys, frame | virt % LARGE_PAGE_BYTES);
+                      "0x%x is in a 4 MB page, its directory entry is 0x%x: page_walk finds 0x%llx "
+                      "instead of 0x%x; the frame is bits 22 to 31 of the entry alone, the offset "
+                      "bits 0 to 21 of the address. CR4 has other bits beside CR4.PSE",
+                      virt, large, (unsigned long long)found.phys, frame | virt % LARGE_PAGE_BYTES);
         ck_assert_msg(found.writable == !!(large & PAGE_WRITABLE) &&
                           found.user == !!(large & PAGE_USER),
                       "a 4 MB page has its rights in the directory entry");
@@ -668,14 +740,18 @@ START_TEST(walks_nowhere)
                   0x8000);
     check_nowhere(table_outside, "the page table is outside of RAM", outside, 0);
     check_nowhere(directory_outside, "the page directory is outside of RAM", 0, 0);
-    ck_assert_msg(strcmp(no_directory_entry.reason, no_table_entry.reason) != 0,
-                  "page_walk's reason is \"%s\" when the directory entry is not present and when "
-                  "the page table entry is not: say which of the two it was",
-                  no_table_entry.reason);
-    ck_assert_msg(strcmp(no_table_entry.reason, table_outside.reason) != 0,
-                  "page_walk's reason is \"%s\" when the page table entry is not present and when "
-                  "the page table is outside of RAM",
-                  table_outside.reason);
+    const struct {
+        const char *when, *reason;
+    } cases[] = {{"the directory entry is not present", no_directory_entry.reason},
+                 {"the page table entry is not present", no_table_entry.reason},
+                 {"the page table is outside of RAM", table_outside.reason},
+                 {"the page directory is outside of RAM", directory_outside.reason}};
+    for (size_t i = 1; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t j = 0; j < i; j++)
+            ck_assert_msg(strcmp(cases[i].reason, cases[j].reason) != 0,
+                          "page_walk's reason is \"%s\" when %s and when %s: say at which level it "
+                          "was, and why",
+                          cases[i].reason, cases[j].when, cases[i].when);
 }
 END_TEST
 
@@ -690,6 +766,13 @@ START_TEST(walks_edges)
     found = page_walk(ram, WALK_RAM, last, CR4_PSE, last);
     ck_assert_msg(!found.mapped, "the page directory is the last page below 4 GB, outside of RAM, "
                                  "and page_walk finds a page");
+    memset(ram, 0, WALK_RAM);
+    poke(WALK_CR3, WALK_RAM | PAGE_PRESENT);
+    poke(WALK_RAM, page); /* not the guest's */
+    found = page_walk(ram, WALK_RAM, WALK_CR3, CR4_PSE, 0);
+    ck_assert_msg(!found.mapped,
+                  "the table entry would be the first 4 bytes behind the end of RAM, "
+                  "and page_walk finds a page");
     memset(ram, 0, WALK_RAM);
     poke(WALK_CR3 + 4092, WALK_RAM - PAGE_BYTES + PAGE_PRESENT);
     poke(WALK_RAM - 4, page);
@@ -744,6 +827,9 @@ START_TEST(spaces)
                       "the third guest's 4 MB end at 12 MB, and RAM has %u: space_open returns %d "
                       "instead of STATUS_USAGE",
                       ram_bytes >> 20, status);
+        ck_assert_msg(
+            said[0] != '\0',
+            "RAM is too small for all guests, and space_open said nothing: fail() says it");
     }
 }
 END_TEST
