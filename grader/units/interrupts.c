@@ -490,6 +490,10 @@ START_TEST(traces)
 
     start(1);
     vmm.options.trace = open_memstream(&text, &bytes);
+    deliver(KEYBOARD, false, false, false);
+    fflush(vmm.options.trace);
+    ck_assert_msg(!strstr(text, "inject vector"),
+                  "IF is 0, 0x21 was not injected, and --trace says \"%s\"", text);
     deliver(KEYBOARD, true, true, false);
     fclose(vmm.options.trace);
     const char *event = strstr(text, "vcpu0 "); /* in front of it is the time */
