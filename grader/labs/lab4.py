@@ -233,6 +233,7 @@ def sti_hlt(plan: Plan) -> None:
           hint="While interrupts are disabled ticks merge into one. A count or a queue of them makes the "
                "handler run many times afterwards.")
 def missed_ticks(plan: Plan) -> None:
+    plan.unit("interrupts", "late_ticks")
     text = plan.values.text()
     guest = plan.guest("merge", TEXT=text, MASKED=plan.values.randint(250, 350))
     run = plan.boot(guest, guest, args=[TICK], hold_stdin=True, limits=PATIENT)
@@ -304,6 +305,7 @@ def end_of_input(plan: Plan) -> None:
                "end of the input does.")
 def input_fails(plan: Plan) -> None:
     _unit(plan, "input_fails")
+    _unit(plan, "input_not_now")
 
 
 @lab.test("4.5", "gives bytes only to the VM that owns the keyboard", points=2,

@@ -50,12 +50,17 @@ static double milliseconds(const struct timespec *time)
     return (double)time->tv_sec * 1e3 + (double)time->tv_nsec / 1e6;
 }
 
-static double now(void)
+static double clock_ms(clockid_t clock)
 {
     struct timespec time;
 
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return milliseconds(&time);
+}
+
+static double now(void)
+{
+    return clock_ms(CLOCK_MONOTONIC);
 }
 
 /* ms since *since, which 0 makes now. */
@@ -188,28 +193,47 @@ static void watch_begin(struct vcpu *vcpu)
 /* ------------------------------------------------------------------ 4.1 the timer */
 
 static struct itimerspec armed;
-static int timer_clock = -1, timer_flags, create_error, settime_error;
+static double first_tick; /* ms from the arming on */
+static int timer_fd = -1, timer_clock = -1, timer_flags, create_error, settime_error;
 
 int timerfd_create(int clock, int flags)
 {
     timer_clock = clock;
     if (create_error)
         return (int)failed(create_error);
-    return (int)syscall(SYS_timerfd_create, clock, flags);
+    return timer_fd = (int)syscall(SYS_timerfd_create, clock, flags);
 }
 
-/* Looked at and, unless a test wants ticks, not armed: ticks need what 4.3 asks for. */
-static bool timer_real;
+/* The timer expires once, and this is what it tells; 0: it is not armed, for ticks need 4.3. */
+static uint64_t expirations;
 
 int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itimerspec *old)
 {
+    const struct itimerspec once = {.it_value = new->it_value};
+
     armed = *new;
     timer_flags = flags;
+    first_tick = milliseconds(&new->it_value);
+    if (flags & TFD_TIMER_ABSTIME)
+        first_tick -= clock_ms(timer_clock);
     if (settime_error)
         return (int)failed(settime_error);
-    if (timer_real || new->it_value.tv_nsec > 999999999 || new->it_interval.tv_nsec > 999999999)
+    if (new->it_value.tv_nsec > 999999999 || new->it_interval.tv_nsec > 999999999)
         return (int)syscall(SYS_timerfd_settime, fd, flags, new, old);
-    return 0;
+    return expirations ? (int)syscall(SYS_timerfd_settime, fd, flags, &once, old) : 0;
+}
+
+static atomic_int refusals; /* this often read of standard input answers EINTR or EAGAIN */
+
+ssize_t read(int fd, void *buffer, size_t bytes)
+{
+    int refused = fd == STDIN_FILENO && refusals > 0 ? refusals-- : 0;
+    if (refused)
+        return failed(refused % 2 ? EINTR : EAGAIN);
+    ssize_t result = syscall(SYS_read, fd, buffer, bytes);
+    if (expirations && fd == timer_fd && result == sizeof expirations)
+        memcpy(buffer, &expirations, sizeof expirations);
+    return result;
 }
 
 /* Standard input from which nothing comes; returns its other end. */
@@ -259,15 +283,17 @@ START_TEST(period)
             check_ticks(start_time);
             return;
         }
+        /* What was counted from a time read since start_time comes that much sooner. */
+        double sooner = timer_flags & TFD_TIMER_ABSTIME ? now() - start_time : 0;
         ck_assert_msg(
-            milliseconds(&armed.it_value) == expected,
-            "with --tick-ms=%u the first tick comes after %g ms (it_value; 0 means never)",
-            periods[i], milliseconds(&armed.it_value));
+            first_tick <= expected && first_tick >= expected - sooner,
+            "with --tick-ms=%u the first tick comes after %g ms (it_value; 0 means never; it is a "
+            "time from now, or with TFD_TIMER_ABSTIME a time of the clock)",
+            periods[i], first_tick);
         ck_assert_msg(
             milliseconds(&armed.it_interval) == expected,
             "with --tick-ms=%u ticks repeat every %g ms (it_interval; 0 means not at all)",
             periods[i], milliseconds(&armed.it_interval));
-        ck_assert_msg(timer_flags == 0, "it_value is a time from now, not TFD_TIMER_ABSTIME");
         ck_assert_msg(timer_clock == CLOCK_MONOTONIC || timer_clock == CLOCK_BOOTTIME,
                       "the timer must run on CLOCK_MONOTONIC: other clocks can be set back");
         devices_stop();
@@ -275,15 +301,17 @@ START_TEST(period)
 }
 END_TEST
 
-static void check_failure(const char *call)
+static void check_failure(const char *call, int error, const char *name)
 {
     listen_start();
     int status = devices_start(&vmm);
     listen_end();
-    if (timer_clock >= 0) /* else it does not ask for a timerfd */
-        ck_assert_msg(status == STATUS_NO_KVM,
-                      "%s failed, and devices_start returns %d instead of STATUS_NO_KVM", call,
-                      status);
+    if (timer_clock < 0) /* it does not ask for a timerfd */
+        return;
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "%s failed, and devices_start returns %d instead of STATUS_NO_KVM", call, status);
+    ck_assert_msg(strstr(said, strerror(error)) || strstr(said, name),
+                  "%s failed, and nothing on standard error tells why (%s)", call, strerror(error));
 }
 
 START_TEST(timer_failure)
@@ -291,11 +319,11 @@ START_TEST(timer_failure)
     input_open();
     start(1);
     create_error = EMFILE;
-    check_failure("timerfd_create");
+    check_failure("timerfd_create", EMFILE, "EMFILE");
     create_error = 0;
     settime_error = EINVAL;
     if (timer_clock >= 0)
-        check_failure("timerfd_settime");
+        check_failure("timerfd_settime", EINVAL, "EINVAL");
 }
 END_TEST
 
@@ -377,6 +405,11 @@ START_TEST(waits)
                       "%s, and request_interrupt_window was not set: without it nobody tells when "
                       "the guest can take the interrupt",
                       states[i].why);
+        interrupt_window_open(vcpu);
+        ck_assert_msg(interrupts_injected() == 0,
+                      "interrupt_window_open called KVM_INTERRUPT although %s. Let it answer "
+                      "STEP_RUN: interrupt_deliver, which comes next, looks at both flags",
+                      states[i].why);
     }
 }
 END_TEST
@@ -401,8 +434,16 @@ START_TEST(several)
     ck_assert_msg(count == 0, "nothing is pending, and KVM_INTERRUPT was called");
     ck_assert_msg(vcpu->run->request_interrupt_window == 0,
                   "nothing is pending, and request_interrupt_window was not cleared");
+    vcpu->pending = TIMER | KEYBOARD;
     ck_assert_msg(interrupt_window_open(vcpu) == STEP_RUN,
                   "after KVM_EXIT_IRQ_WINDOW_OPEN the guest is entered again: STEP_RUN");
+    interrupt_deliver(vcpu);
+    ck_assert_msg(
+        interrupts_injected() == 1,
+        "between KVM_EXIT_IRQ_WINDOW_OPEN and the next entry KVM_INTERRUPT was called %u times: "
+        "KVM takes one, and the second replaces the first. Let interrupt_window_open answer "
+        "STEP_RUN: interrupt_deliver comes next",
+        interrupts_injected());
 }
 END_TEST
 
@@ -449,6 +490,10 @@ START_TEST(traces)
 
     start(1);
     vmm.options.trace = open_memstream(&text, &bytes);
+    deliver(KEYBOARD, false, false, false);
+    fflush(vmm.options.trace);
+    ck_assert_msg(!strstr(text, "inject vector"),
+                  "IF is 0, 0x21 was not injected, and --trace says \"%s\"", text);
     deliver(KEYBOARD, true, true, false);
     fclose(vmm.options.trace);
     const char *event = strstr(text, "vcpu0 "); /* in front of it is the time */
@@ -461,13 +506,17 @@ END_TEST
 
 /* ------------------------------------------------------------------ 4.3 the kick */
 
-static unsigned kicks, early_kicks;
+static atomic_uint kicks;
+static unsigned early_kicks;
+static bool kicks_take; /* a kick takes out what is pending, as if it was injected at once */
 
 /* Kicks don't interrupt anything here; a kick before the vector is pending is noted. */
 int pthread_kill(pthread_t thread, int signal)
 {
-    kicks++;
     early_kicks += vmm.vcpus[0].pending == 0;
+    if (kicks_take)
+        vmm.vcpus[0].pending = 0; /* vcpu_kick holds the lock */
+    atomic_fetch_add(&kicks, 1);
     return 0;
 }
 
@@ -559,6 +608,32 @@ START_TEST(merges)
 }
 END_TEST
 
+START_TEST(late_ticks)
+{
+    double since = 0;
+
+    input_open();
+    start(1);
+    vmm.options.tick_ms = 1;
+    vmm.vcpus[0].life = VCPU_RUNNING;
+    vmm.vcpus[0].thread = pthread_self();
+    kicks_take = true;
+    expirations = 3 + unit_random() % 9;
+    listen_start();
+    int status = devices_start(&vmm);
+    listen_end();
+    ck_assert_msg(status == 0, "devices_start returns %d", status);
+    while (kicks == 0 && patient(&since))
+        ;
+    devices_stop(); /* its thread has ended: nothing more comes */
+    ck_assert_msg(kicks > 0, "the timer has expired, and the vCPU was not kicked");
+    ck_assert_msg(timer_clock < 0 || kicks - early_kicks == 1,
+                  "the VMM was late, the timer tells of %u expirations, and the guest got %u "
+                  "ticks. What read gives is to be ignored: they are one tick",
+                  (unsigned)expirations, kicks - early_kicks);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ 4.4 HLT */
 
 static atomic_bool halt_returned;
@@ -636,6 +711,7 @@ START_TEST(halt_wakes)
     interrupt_raise(&vmm.vcpus[0], KEYBOARD_VECTOR);
     ck_assert_msg(halt_returns(), "an interrupt was raised, and the halted vCPU sleeps on");
     ck_assert_msg(halt_step == STEP_RUN, "after its sleep a halted vCPU runs: STEP_RUN");
+    check_lock(&vmm.vcpus[0], "interrupt_halt");
 }
 END_TEST
 
@@ -644,23 +720,15 @@ END_TEST
     25 /* who sleeps uses far less; who goes round, even on a loaded machine, more                 \
         */
 
-static double processor_ms(clockid_t clock)
-{
-    struct timespec used;
-
-    clock_gettime(clock, &used);
-    return milliseconds(&used);
-}
-
 START_TEST(halt_sleeps)
 {
     clockid_t clock;
 
     start_halted();
     ck_assert_int_eq(pthread_getcpuclockid(vmm.vcpus[0].thread, &clock), 0);
-    double before = processor_ms(clock);
+    double before = clock_ms(clock);
     sleep_ms(ASLEEP_MS);
-    double used = processor_ms(clock) - before;
+    double used = clock_ms(clock) - before;
     ck_assert_msg(used < SLEEPER_MS,
                   "a vCPU that was halted for %d ms used %.0f ms of processor time: it must sleep, "
                   "in pthread_cond_wait, not go round",
@@ -676,6 +744,10 @@ START_TEST(halt_stops)
     ck_assert_msg(halt_returns(),
                   "the VMM stops, and a halted vCPU sleeps on until its next interrupt: its wait "
                   "must look at vmm->stop_signal, too");
+    ck_assert_msg(halt_step == STEP_RUN,
+                  "the VMM stops, and interrupt_halt ends the vCPU by itself: answer STEP_RUN, for "
+                  "vcpu_check_stop comes next and gives it the status that tells of the signal");
+    check_lock(&vmm.vcpus[0], "after the stop interrupt_halt");
 }
 END_TEST
 
@@ -814,7 +886,8 @@ START_TEST(keyboard)
     ck_assert_msg(keyboard_getchar(vcpu) == GETCHAR_NOTHING,
                   "nothing was typed, and keyboard_getchar does not answer GETCHAR_NOTHING");
     type("a\xff", 2);
-    ck_assert_msg(comes(vcpu, KEYBOARD), "something was typed, and vector 0x21 is not pending");
+    ck_assert_msg(comes(vcpu, KEYBOARD) && input_shrinks_to(0),
+                  "something was typed, and vector 0x21 is not pending");
     take(vcpu, KEYBOARD);
     ck_assert_msg(keyboard_getchar(vcpu) == 'a', "the first byte typed was 'a'");
     ck_assert_msg(
@@ -824,6 +897,9 @@ START_TEST(keyboard)
     take(vcpu, KEYBOARD);
     int byte = keyboard_getchar(vcpu);
     ck_assert_msg(byte == 0xff, "the byte 0xff was typed, and keyboard_getchar gives %d", byte);
+    ck_assert_msg(!(pending_of(vcpu) & KEYBOARD),
+                  "all was taken, the input has not ended, and 0x21 is pending again: it would "
+                  "tell the guest of a byte that is not there");
     ck_assert_msg(keyboard_getchar(vcpu) == GETCHAR_NOTHING,
                   "all was taken, and keyboard_getchar does not answer GETCHAR_NOTHING");
 }
@@ -941,6 +1017,22 @@ START_TEST(end_of_input)
 }
 END_TEST
 
+START_TEST(input_not_now)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    refusals = 2;
+    start_devices(1);
+    type("k", 1);
+    ck_assert_msg(comes(vcpu, KEYBOARD), "something was typed, and vector 0x21 is not pending");
+    int byte = keyboard_getchar(vcpu);
+    ck_assert_msg(byte == 'k',
+                  "'k' was typed, read answered EINTR or EAGAIN before, and keyboard_getchar gives "
+                  "%d: such an error is not the end of the input",
+                  byte);
+}
+END_TEST
+
 START_TEST(input_fails)
 {
     struct vcpu *vcpu = &vmm.vcpus[0];
@@ -962,14 +1054,31 @@ START_TEST(owner)
 
     start_devices(3);
     type("ab", 2);
-    ck_assert_msg(comes(first, KEYBOARD), "something was typed, and vector 0x21 is not pending");
+    ck_assert_msg(comes(first, KEYBOARD) && input_shrinks_to(0),
+                  "something was typed, and vector 0x21 is not pending");
     int byte = keyboard_getchar(second);
     ck_assert_msg(byte == GETCHAR_NOTHING,
                   "the keyboard belongs to the first VM, and GETCHAR in the second gives %d "
                   "instead of GETCHAR_NOTHING: ask keyboard_owner()",
                   byte);
+    take(first, KEYBOARD); /* all is in the ring, and told */
+    keyboard_getchar(second);
+    ck_assert_msg(
+        !(pending_of(first) & KEYBOARD),
+        "GETCHAR in a VM that does not own the keyboard takes no byte, and 0x21 is raised "
+        "in the VM that does: an interrupt tells what is left behind a byte that was "
+        "taken");
     byte = keyboard_getchar(first);
     ck_assert_msg(byte == 'a', "GETCHAR in the VM that owns the keyboard gives %d, not 'a'", byte);
+    take(first, KEYBOARD);
+    syscall(SYS_close, input);
+    ck_assert_msg(comes(first, KEYBOARD), "the input has ended, and 0x21 is not raised");
+    byte = keyboard_getchar(second);
+    ck_assert_msg(byte == GETCHAR_NOTHING,
+                  "the input has ended with a byte in the ring, and GETCHAR in a VM that does not "
+                  "own the keyboard gives %d instead of GETCHAR_NOTHING: it may own it later, and "
+                  "behind GETCHAR_END no byte may come",
+                  byte);
     pthread_mutex_lock(&first->lock);
     first->life = VCPU_ENDED;
     pthread_mutex_unlock(&first->lock);
@@ -978,7 +1087,6 @@ START_TEST(owner)
                   "the first VM has ended, the keyboard is the second's, and GETCHAR there gives "
                   "%d, not 'b': ask keyboard_owner() each time",
                   byte);
-    syscall(SYS_close, input);
     ck_assert_msg(comes(third, KEYBOARD), "the input has ended, and the third VM gets no 0x21");
     byte = keyboard_getchar(third);
     ck_assert_msg(byte == GETCHAR_END,
@@ -990,14 +1098,12 @@ END_TEST
 
 /* ------------------------------------------------------------------ 4.6 the terminal */
 
-enum way_out { STOP, EXIT, CRASH, ABORT, WAYS_OUT };
-
 static int terminal_fd; /* the terminal's own side: what the VMM has as standard input */
+static int person;      /* its other side */
 
 static void terminal_open(struct termios *before)
 {
-    int person = posix_openpt(O_RDWR | O_NOCTTY);
-
+    person = posix_openpt(O_RDWR | O_NOCTTY);
     ck_assert_msg(person >= 0 && grantpt(person) == 0 && unlockpt(person) == 0,
                   "the grader has no terminal to test with");
     terminal_fd = (int)syscall(SYS_openat, AT_FDCWD, ptsname(person), O_RDWR | O_NOCTTY);
@@ -1010,8 +1116,21 @@ static void terminal_open(struct termios *before)
 
 #define CRASH_SECONDS 2 /* of processor time: far more than it takes to end */
 
+/* How the VMM ends: in order, by exit, or by a signal. */
+static const struct way_out {
+    const char *name;
+    bool stops;
+    int signal;
+} ways_out[] = {
+    {"devices_stop", true, 0},   {"exit()", false, 0},        {"SIGSEGV", false, SIGSEGV},
+    {"SIGBUS", false, SIGBUS},   {"SIGILL", false, SIGILL},   {"SIGFPE", false, SIGFPE},
+    {"abort()", false, SIGABRT}, {"SIGPIPE", false, SIGPIPE},
+};
+
+#define KEYS (RING_BYTES + 1) /* typed; what the ring doesn't take is for who reads next */
+
 /* A process with the devices on the terminal that ends in this way; its wait status. */
-static int leave(enum way_out way)
+static int leave(const struct way_out *way)
 {
     int status;
     pid_t child = fork();
@@ -1022,14 +1141,12 @@ static int leave(enum way_out way)
         start(1);
         if (devices_start(&vmm) != 0)
             _exit(1);
-        if (way == STOP)
-            devices_stop();
-        else if (way == EXIT)
+        if (way->signal)
+            raise(way->signal);
+        else if (!way->stops)
             exit(0);
-        else if (way == CRASH)
-            raise(SIGSEGV);
-        else
-            abort();
+        input_shrinks_to(KEYS - RING_BYTES);
+        devices_stop();
         _exit(0);
     }
     waitpid(child, &status, 0);
@@ -1038,24 +1155,35 @@ static int leave(enum way_out way)
 
 START_TEST(restored)
 {
-    static const char *const ways[WAYS_OUT] = {"devices_stop", "exit()", "SIGSEGV", "abort()"};
+    char keys[KEYS];
     struct termios before = {0}, after = {0}; /* zeroed: memcmp sees the padding, too */
+    int left = 0;
 
-    for (enum way_out way = STOP; way < WAYS_OUT; way++) {
+    memset(keys, 'k', sizeof keys);
+    for (size_t i = 0; i < sizeof ways_out / sizeof ways_out[0]; i++) {
+        const struct way_out *way = &ways_out[i];
         terminal_open(&before);
+        ck_assert_int_eq(write(person, keys, sizeof keys), (int)sizeof keys);
         int status = leave(way);
         tcgetattr(terminal_fd, &after);
         ck_assert_msg(!WIFEXITED(status) || WEXITSTATUS(status) != STATUS_TODO, "not written yet");
         ck_assert_msg(!WIFSIGNALED(status) || WTERMSIG(status) != SIGXCPU,
                       "after %s crash_handler is called again and again: SA_RESETHAND makes the "
                       "signal that it raises the deadly one",
-                      ways[way]);
+                      way->name);
         ck_assert_msg(memcmp(&before, &after, sizeof before) == 0,
-                      "the terminal is not as it was after the VMM ended by %s", ways[way]);
-        ck_assert_msg(way < CRASH ? WIFEXITED(status) : WIFSIGNALED(status),
-                      "after %s the VMM must %s", ways[way],
-                      way < CRASH ? "exit"
-                                  : "still die by this signal, so that one sees the crash");
+                      "the terminal is not as it was after the VMM ended by %s", way->name);
+        ck_assert_msg(way->signal ? WIFSIGNALED(status) && WTERMSIG(status) == way->signal
+                                  : WIFEXITED(status),
+                      "after %s the VMM must %s", way->name,
+                      way->signal ? "still die by this signal, so that one sees the crash"
+                                  : "exit");
+        kernel(terminal_fd, FIONREAD, &left);
+        ck_assert_msg(
+            !way->stops || left > 0,
+            "%d bytes were typed, the ring holds %d, and after devices_stop none is left "
+            "for who reads the terminal next: TCSANOW restores it and throws nothing away",
+            KEYS, RING_BYTES);
     }
 }
 END_TEST
@@ -1069,6 +1197,8 @@ START_TEST(raw)
         dup2(terminal_fd, STDIN_FILENO);
         start(1);
         vmm.guests[0].kind = elf ? GUEST_ELF : GUEST_REAL;
+        ck_assert_int_eq(write(person, "t\n", 2), 2);
+        ck_assert_msg(input_shrinks_to(2), "the grader's terminal takes no keys");
         ck_assert_int_eq(devices_start(&vmm), 0);
         tcgetattr(terminal_fd, &now);
         ck_assert_msg(!(now.c_lflag & ICANON) && now.c_cc[VMIN] <= 1,
@@ -1081,6 +1211,8 @@ START_TEST(raw)
         ck_assert_msg(now.c_iflag & ICRNL, "Enter shall arrive as a newline: ICRNL on");
         ck_assert_msg(now.c_oflag & OPOST,
                       "output is not to change: leave c_oflag alone, or newlines step down");
+        ck_assert_msg(elf || comes(&vmm.vcpus[0], KEYBOARD), /* the first time: a thread reads */
+                      "what was typed before the VMM started is lost: TCSANOW throws nothing away");
         devices_stop();
     }
 }
@@ -1102,6 +1234,7 @@ int main(void)
     unit_add(suite, "raise_kicks", raise_kicks);
     unit_add(suite, "raised_late", raised_late);
     unit_add(suite, "merges", merges);
+    unit_add(suite, "late_ticks", late_ticks);
     unit_add(suite, "halt_ends", halt_ends);
     unit_add(suite, "halt_pending", halt_pending);
     unit_add(suite, "halt_wakes", halt_wakes);
@@ -1113,6 +1246,7 @@ int main(void)
     unit_add(suite, "ring_guarded", ring_guarded);
     unit_add(suite, "full_ring", full_ring);
     unit_add(suite, "end_of_input", end_of_input);
+    unit_add(suite, "input_not_now", input_not_now);
     unit_add(suite, "input_fails", input_fails);
     unit_add(suite, "owner", owner);
     unit_add(suite, "restored", restored);
