@@ -184,7 +184,7 @@ def names(plan: Plan) -> None:
 
 @lab.test("3.3", "never mixes the lines of two vCPUs", points=4,
           hint="Collect a line in vcpu->line, and put it out whole: name, text and newline under one lock "
-               "that all vCPUs share.")
+               "that all vCPUs share. console_finish puts the last line out under the same lock.")
 def lines(plan: Plan) -> None:
     plan.unit("vcpus", "lines")
     texts, count = [plan.values.text(5) for _ in range(VCPUS)], 25
@@ -295,11 +295,15 @@ def kick_wakes(plan: Plan) -> None:
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
                  "A vCPU that sleeps on vcpu->wake was kicked and sleeps on: vcpu_kick must signal "
                  "vcpu->wake, too (pthread_cond_signal).")
+    unit.symptom(lambda o: "has not taken vcpu->lock" in o.stdout,
+                 "vcpu_kick takes vcpu->lock before it looks at vcpu->life, and keeps it until it has "
+                 "signalled.")
 
 
 @lab.test("3.4", "stops the others when a thread can't be created", points=2,
-          hint="pthread_create returns its error. Then stop_all, wait for as many as were started, and "
-               "return STATUS_NO_KVM, not the status of a stopped vCPU.")
+          hint="pthread_create returns its error: say it by fail, with strerror of what was returned. Then "
+               "stop_all, wait for as many as were started, and return STATUS_NO_KVM, not the status of a "
+               "stopped vCPU.")
 def no_thread(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "no_thread")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
