@@ -91,8 +91,8 @@ def life(plan: Plan) -> None:
 
 
 @lab.test("3.2", "tells of a vCPU's end last, and joins its thread", points=2,
-          hint="The thread's last act is to tell ended_fd, after vcpu_ended. run_all joins every thread that it "
-               "has started.")
+          hint="The thread's last act is to tell ended_fd, after vcpu_ended. run_all joins every thread that "
+               "it has started.")
 def told_last(plan: Plan) -> None:
     _unit_of_runs(plan, "told_last")
 
@@ -232,8 +232,8 @@ def colour(plan: Plan) -> None:
 
 
 @lab.test("3.3", "puts out every byte, however the calls cut the lines", points=2,
-          hint="A call may hand over several lines, a part of one or an empty one; any byte but the newline is "
-               "text, 0 too. A line goes out when its newline comes or vcpu->line is full.")
+          hint="A call may hand over several lines, a part of one or an empty one; any byte but the newline "
+               "is text, 0 too. A line goes out when its newline comes or vcpu->line is full.")
 def any_bytes(plan: Plan) -> None:
     plan.unit("vcpus", "any_bytes")
 
@@ -244,11 +244,12 @@ def any_bytes(plan: Plan) -> None:
           hint="The main thread waits for the signal, sets stop_signal and kicks every vCPU; "
                "vcpu_check_stop ends it with STATUS_SIGNAL + the signal.")
 def stop(plan: Plan) -> None:
-    for number, guests, args in ((signal.SIGINT, 1, []), (signal.SIGTERM, VCPUS, []),
-                                 (signal.SIGTERM, 2, ["--isolate"])):
+    for number, guests, isolate in ((signal.SIGINT, 1, False), (signal.SIGTERM, VCPUS, False),
+                                    (signal.SIGTERM, 2, True)):
         text = plan.values.text()
         images = [plan.guest("endless", TEXT=text) for _ in range(guests)]
-        run = plan.boot(*images, args=args, steps=(Step(after=text.encode(), signal=number),), hold_stdin=True)
+        run = plan.boot(*images, args=["--isolate"] if isolate else [], hold_stdin=True,
+                        steps=(Step(after=text.encode(), signal=number),))
         run.exits(STATUS_SIGNAL + number)
         _stop_symptoms(run)
 
