@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 /* ------------------------------------------------------------------ 3.1 windows */
@@ -67,6 +68,28 @@ START_TEST(full_window)
 }
 END_TEST
 
+START_TEST(prepare_fails)
+{
+    static uint8_t image[3000];
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    guest.image = image;
+    guest.image_bytes = sizeof image;
+    vm.ram_bytes = sizeof image - 1;
+    ck_assert_msg(window_prepare(&vcpu) != 0,
+                  "the image does not fit into RAM, and window_prepare returns 0: look at what "
+                  "ram_write returns");
+    vm.ram_bytes = 1 << 20;
+    falsified.request = KVM_SET_REGS;
+    falsified.error = EINVAL;
+    ck_assert_msg(window_prepare(&vcpu) != 0,
+                  "KVM refuses the start state, and window_prepare returns 0: return what "
+                  "vcpu_set_real_mode returns");
+}
+END_TEST
+
 /* ------------------------------------------------------------------ 3.2 threads */
 
 static uint8_t endless[] = {0xeb, 0xfe}; /* jmp $ */
@@ -107,6 +130,36 @@ START_TEST(life)
 }
 END_TEST
 
+/* What is so when the end of a vCPU is told: set by write, below. */
+static bool watching_end, told, told_too_early, thread_left = true;
+
+static void end_is_told(void)
+{
+    struct stat printed;
+
+    fstat(listen_fd, &printed); /* vcpu_ended has printed --regs there */
+    told = true;
+    told_too_early = printed.st_size == 0 || vmm.vcpus[0].life != VCPU_ENDED;
+}
+
+START_TEST(told_last)
+{
+    start_guests(1, halt, sizeof halt);
+    vmm.options.final_registers = true;
+    listen_start();
+    watching_end = true;
+    vcpus_run(&vmm);
+    watching_end = false;
+    bool left = thread_left;
+    listen_end();
+    ck_assert_msg(!told || !told_too_early,
+                  "ended_fd is told before the vCPU's life is VCPU_ENDED, or before its thread has "
+                  "called vcpu_ended: write to it last of all");
+    ck_assert_msg(!told || left, "vcpus_run returns while the thread of a vCPU still runs: run_all "
+                                 "must pthread_join it");
+}
+END_TEST
+
 static int threads_left = -1; /* so many can be created; -1: any number */
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
@@ -129,15 +182,22 @@ START_TEST(no_thread)
 
     start_guests(VCPUS_MAX, endless, sizeof endless);
     threads_left = 2;
+    errno = 0;
+    listen_start();
     pid_t process = fork();
     if (process == 0)
         _exit(vcpus_run(&vmm));
     waitpid(process, &status, 0);
+    listen_end();
     ck_assert_msg(WIFEXITED(status), "pthread_create fails, and the VMM crashes: %s",
                   strsignal(WTERMSIG(status)));
     ck_assert_msg(WEXITSTATUS(status) == STATUS_NO_KVM,
                   "pthread_create fails, and the status is %d instead of STATUS_NO_KVM, %d",
                   WEXITSTATUS(status), STATUS_NO_KVM);
+    ck_assert_msg(strstr(said, strerror(EAGAIN)) || strstr(said, "EAGAIN") || said_number(EAGAIN),
+                  "pthread_create returned EAGAIN, and no message says so (\"%s\"): it returns the "
+                  "error and does not set errno",
+                  strerror(EAGAIN));
 }
 END_TEST
 
@@ -161,6 +221,12 @@ ssize_t write(int fd, const void *bytes, size_t count)
             ck_abort_msg("an eventfd takes 8 bytes, a uint64_t: a write of %zu bytes fails, and "
                          "nobody learns that the vCPU has ended",
                          count);
+        if (watching_end && written == sizeof(uint64_t) && fd > STDERR_FILENO) {
+            thread_left = false;
+            end_is_told();
+            poll(NULL, 0, 300); /* a moment in which run_all could return */
+            thread_left = true;
+        }
         return written;
     }
     size_t part = count < 3 ? count : 3;
@@ -197,9 +263,11 @@ static void *print_lines(void *argument)
     for (int line = 0; line < LINES; line++) {
         for (const char *text = texts[vcpu->id]; *text; text++)
             console_write_lines(vcpu, text, 1);
-        console_write_lines(vcpu, "\n", 1);
+        if (line % 2 == 0)
+            console_write_lines(vcpu, "\n", 1);
+        console_finish(vcpu); /* of every second line the end */
+        vcpu_init(vcpu, vcpu->id, vcpu->index, vcpu->vm, vcpu->guest); /* and a new vCPU */
     }
-    console_finish(vcpu);
     return NULL;
 }
 
@@ -235,6 +303,53 @@ START_TEST(lines)
     }
     for (int id = 0; id < VCPUS_MAX; id++)
         ck_assert_msg(seen[id] == LINES, "of %d lines of vcpu%d %d came out", LINES, id, seen[id]);
+}
+END_TEST
+
+/* What came out since the last time, and what should have. */
+static void ck_captured(const char *expected, size_t count, const char *what)
+{
+    size_t got = atomic_exchange(&captured_bytes, 0);
+
+    ck_assert_msg(got == count && memcmp(captured, expected, count) == 0,
+                  "%s: %zu bytes came out, and %zu should have, or not the same ones", what, got,
+                  count);
+}
+
+#define CK_CAPTURED(expected, what) ck_captured(expected, sizeof(expected) - 1, what)
+
+START_TEST(any_bytes)
+{
+    static char long_line[4000 + 1], expected[sizeof long_line + 7];
+    struct vcpu *vcpu = &console_vcpus[1];
+
+    vm_init(&console_vm, &vmm);
+    vcpu_init(vcpu, 1, 1, &console_vm, &guest);
+    memset(long_line, 'x', sizeof long_line - 1);
+    long_line[sizeof long_line - 1] = '\n';
+    memcpy(expected, "vcpu1: ", 7);
+    memcpy(expected + 7, long_line, sizeof long_line);
+    capture_stdio();
+    capturing = true;
+    vmm.guest_count = 1;
+    console_write_lines(vcpu, "a\0b\n\xff", 5);
+    CK_CAPTURED("a\0b\n\xff", "a lone guest prints five bytes, one of them 0");
+    vmm.guest_count = 2;
+    console_write_lines(vcpu, "one\ntwo\nthr", 11);
+    CK_CAPTURED("vcpu1: one\nvcpu1: two\n", "\"one\\ntwo\\nthr\" in one call");
+    console_write_lines(vcpu, "ee\n", 3);
+    CK_CAPTURED("vcpu1: three\n", "the rest of a line, \"ee\\n\", after its \"thr\"");
+    console_write_lines(vcpu, "\n\n", 2);
+    CK_CAPTURED("vcpu1: \nvcpu1: \n", "two empty lines");
+    console_write_lines(vcpu, "a\0b\n", 4);
+    CK_CAPTURED("vcpu1: a\0b\n", "a line with a byte 0 in it");
+    console_write_lines(vcpu, long_line, sizeof long_line);
+    ck_captured(expected, sizeof expected, "a line of 4000 characters, which vcpu->line can hold");
+    console_write_lines(vcpu, "end", 3);
+    console_finish(vcpu);
+    CK_CAPTURED("vcpu1: end\n", "console_finish after \"end\"");
+    console_finish(vcpu);
+    CK_CAPTURED("", "console_finish called again");
 }
 END_TEST
 
@@ -323,6 +438,37 @@ START_TEST(kick_life)
 }
 END_TEST
 
+/* A lock whose taking is noticed, and whether a signal to a sleeper came after that. */
+static pthread_mutex_t *watched_lock;
+static bool lock_taken, woken_without_lock;
+
+int pthread_mutex_lock(pthread_mutex_t *lock)
+{
+    int (*real)(pthread_mutex_t *) =
+        (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_lock");
+
+    lock_taken |= lock == watched_lock;
+    return real(lock);
+}
+
+static int wake(const char *function, pthread_cond_t *condition)
+{
+    int (*real)(pthread_cond_t *) = (int (*)(pthread_cond_t *))dlsym(RTLD_NEXT, function);
+
+    woken_without_lock |= watched_lock && !lock_taken;
+    return real(condition);
+}
+
+int pthread_cond_signal(pthread_cond_t *condition)
+{
+    return wake("pthread_cond_signal", condition);
+}
+
+int pthread_cond_broadcast(pthread_cond_t *condition)
+{
+    return wake("pthread_cond_broadcast", condition);
+}
+
 static bool asleep, awake; /* guarded by the vCPU's lock */
 
 static void *sleep_on_wake(void *argument)
@@ -351,8 +497,14 @@ START_TEST(kick_wakes)
         pthread_mutex_unlock(&vcpu.lock);
         sched_yield();
     }
+    watched_lock = &vcpu.lock;
     vcpu_kick(&vcpu);
+    watched_lock = NULL;
     pthread_join(vcpu.thread, NULL);
+    ck_assert_msg(!woken_without_lock,
+                  "vcpu_kick signals vcpu->wake and has not taken vcpu->lock: a vCPU that has "
+                  "looked for work and does not sleep yet, which it does under that lock, misses "
+                  "it");
 }
 END_TEST
 
@@ -437,16 +589,40 @@ START_TEST(stop_order)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ 3.5 isolation */
+
+START_TEST(own_vms)
+{
+    start_guests(3, halt, sizeof halt);
+    vmm.options.isolate = true;
+    vcpus_run(&vmm);
+    ck_assert_msg(vmm.vm_count == 3, "with --isolate three guests need three VMs: vm_count is %d",
+                  vmm.vm_count);
+    for (int i = 0; i < 3; i++) {
+        const struct vcpu *vcpu = &vmm.vcpus[i];
+        ck_assert_msg(vcpu->vm == &vmm.vms[i], "with --isolate guest %d does not run in vms[%d]", i,
+                      i);
+        ck_assert_msg(vcpu->id == i && vcpu->index == 0,
+                      "with --isolate guest %d has id %d and index %d: it is vCPU 0 of its VM, and "
+                      "keeps its place on the command line",
+                      i, vcpu->id, vcpu->index);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("vcpus");
 
     unit_add(suite, "bases", bases);
     unit_add(suite, "prepare", prepare);
+    unit_add(suite, "prepare_fails", prepare_fails);
     unit_add(suite, "full_window", full_window);
     unit_add(suite, "life", life);
+    unit_add(suite, "told_last", told_last);
     unit_add(suite, "no_thread", no_thread);
     unit_add(suite, "lines", lines);
+    unit_add(suite, "any_bytes", any_bytes);
     unit_add(suite, "kick", kick);
     unit_add(suite, "kick_order", kick_order);
     unit_add(suite, "kick_life", kick_life);
@@ -454,5 +630,6 @@ int main(void)
     unit_add(suite, "check_order", check_order);
     unit_add(suite, "kick_taken_back", kick_taken_back);
     unit_add(suite, "stop_order", stop_order);
+    unit_add(suite, "own_vms", own_vms);
     return unit_main(suite);
 }
