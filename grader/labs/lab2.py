@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 from grader.framework import Lab
 from grader.outcome import STATUS_DIED, Outcome
 from grader.plan import Plan, Planned
@@ -54,7 +56,7 @@ def status_cut(plan: Plan) -> None:
     for status in (64, plan.values.randint(65, 255)):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
         run.exits(63)
-        run.says(rf"\b{status}\b", what=f"the status that the guest gave, {status}")
+        run.says(rf"\b(?:{_number(status)})\b", what=f"the status that the guest gave, {status}")
         _common_symptoms(run)
 
 
@@ -169,8 +171,7 @@ def uncalled_read(plan: Plan) -> None:
                 "The guest called GETCHAR once and read twice, and both reads were answered: the answer must "
                 "take the note of the call back.")
     for calls, ignored in enumerate(answered):
-        _dies(plan, f"0x0*{HYPERCALL_PORT:x}", ignored=ignored, address=False, WIDTH=32, READ=None,
-              CALLS=calls)
+        _dies(plan, None, ignored=ignored, WIDTH=32, READ=None, CALLS=calls)
 
 
 # ---------------------------------------------------------------- 2.4 strings
@@ -244,9 +245,13 @@ def write_outside(plan: Plan) -> None:
           hint="The default of the switch over the call's number is vcpu_die, with the number and the "
                "guest's RIP in its message.")
 def unknown_call(plan: Plan) -> None:
-    for width, number in ((8, plan.values.randint(50, 255)), (16, plan.values.randint(1000, 65535)),
-                          (32, plan.values.number())):
-        _dies(plan, str(number), f"0x0*{number:x}", WIDTH=width, NUMBER=number)
+    known = 1                        # PUTCHAR in the low byte
+    cut = ("The call's number is the whole operand, as wide as it is: one whose low byte is a call's is "
+           "another number, and unknown. " + _IGNORED)
+    for width, number in ((8, plan.values.randint(50, 255)),
+                          (16, plan.values.randint(4, 255) << 8 | known),
+                          (32, plan.values.randint(4, 65535) << 16 | known)):
+        _dies(plan, number, ignored=_IGNORED if width == 8 else cut, WIDTH=width, NUMBER=number)
 
 
 @lab.test("2.5", "refuses an unknown port", points=5,
@@ -255,42 +260,50 @@ def unknown_call(plan: Plan) -> None:
 def unknown_port(plan: Plan) -> None:
     for width in (8, 32):
         port = plan.values.randint(0x510, 0xfff0)
-        _dies(plan, f"0x0*{port:x}", WIDTH=width, PORT=port, NUMBER=1)
+        _dies(plan, port, WIDTH=width, PORT=port, NUMBER=1)
 
 
 @lab.test("2.5", "refuses a read where there is nothing to read", points=3,
           hint="An `in` from another port than HYPERCALL_PORT has no answer: the guest dies of it.")
 def unknown_read(plan: Plan) -> None:
-    port = plan.values.randint(0x510, 0xfff0)
-    _dies(plan, f"0x0*{port:x}", WIDTH=16, PORT=port, READ=None)
+    for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
+        _dies(plan, port, WIDTH=width, PORT=port, READ=None)
 
 
 @lab.test("2.5", "refuses a wide access to the string port", points=2,
           hint="Characters are bytes: an access of 2 or 4 bytes to STRING_PORT is none of the calls.")
 def unknown_size(plan: Plan) -> None:
-    _dies(plan, f"0x0*{STRING_PORT:x}", WIDTH=32, PORT=STRING_PORT)
+    for width in (16, 32):
+        _dies(plan, STRING_PORT, WIDTH=width, PORT=STRING_PORT)
 
 
 _IGNORED = ("The guest went on after the access: an unknown one must not be ignored, or a typing error in "
             "a guest becomes a riddle. Does the handler return what vcpu_die answers?")
 
 
-def _dies(plan: Plan, *named: str, ignored: str = _IGNORED, address: bool = True, **defines: object) -> None:
-    """A guest that makes an unknown access at a random address dies there, and the message names it."""
+def _number(number: int) -> str:
+    """A pattern of the number, decimal or hexadecimal."""
+    return rf"{number}|(?:0x)?0*{number:x}"
+
+
+def _dies(plan: Plan, refused: Optional[int], *, ignored: str = _IGNORED, **defines: object) -> None:
+    """A guest dies of an access at a random address. Unless None, the message names that and `refused`."""
     place, text = plan.values.randrange(0x100, 0x8000), plan.values.text(3)
     run = plan.boot(plan.guest("unknown", ADDRESS=place, TEXT=text, **defines))  # type: ignore[arg-type]
     run.symptom(lambda o: "ignored" in o.stdout, ignored)
     run.prints(text + "\n")
     run.exits(STATUS_DIED)
     died = "died: .*"
-    if address:
-        # KVM tells RIP at the access, or behind its 1 to 2 bytes.
-        places = "|".join(f"{place + skipped:x}" for skipped in (0, 1, 2))
-        run.says(died + rf"\b0x0*(?:{places})\b",
-                 what=f"the guest's address, about 0x{place:x}",
-                 hint="The message of vcpu_die must name the guest's address in hexadecimal: RIP, from "
-                      "vcpu_registers, as 0x%llx.")
-    run.says(died + rf"\b(?:{'|'.join(named)})\b",
+    if refused is None:
+        run.says(died, what="by vcpu_die that the guest died")
+        return
+    # KVM tells RIP at the access, or behind its 1 to 2 bytes.
+    places = "|".join(f"{place + skipped:x}" for skipped in (0, 1, 2))
+    run.says(died + rf"\b(?:0x)?0*(?:{places})\b",
+             what=f"the guest's address, about 0x{place:x}",
+             hint="The message of vcpu_die must name the guest's address in hexadecimal: RIP, from "
+                  "vcpu_registers, as 0x%llx.")
+    run.says(died + rf"\b(?:{_number(refused)})\b",
              what="what was refused",
              hint="The message of vcpu_die must name what was refused: the number, or the port.")
 
