@@ -25,8 +25,8 @@ def decode(plan: Plan) -> None:
 
 
 @lab.test("2.1", "reads operands of every size", points=5,
-          hint="Operand number `index` is at data + index * size, and has `size` bytes, the lowest first; "
-               "what is above them is zero.")
+          hint="Operand number `index` is at data + index * size, and has `size` bytes, the lowest first: "
+               "touch no more. What is above them is zero.")
 def operands(plan: Plan) -> None:
     plan.unit("hypercall", "operands")
 
@@ -39,7 +39,7 @@ def answers(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 2.2 EXIT and PUTCHAR
 
-@lab.test("2.2", "ends with the guest's status", points=5,
+@lab.test("2.2", "ends with the guest's status", points=4,
           hint="EXIT: return vcpu_end(vcpu, BL). BL is the low byte of RBX. vcpu_end only notes the status; "
                "what stops the vCPU is its answer, STEP_END, when you return it.")
 def exit_status(plan: Plan) -> None:
@@ -60,7 +60,7 @@ def status_cut(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("2.2", "prints a line", points=6,
+@lab.test("2.2", "prints a line", points=5,
           hint="PUTCHAR: stage.console_write with the character in BL, the low byte of RBX.")
 def putchar(plan: Plan) -> None:
     text = plan.values.text(8)
@@ -73,7 +73,7 @@ def putchar(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("2.2", "takes 8, 16 and 32 bits, whatever else the registers hold", points=6,
+@lab.test("2.2", "takes 8, 16 and 32 bits, whatever else the registers hold", points=5,
           hint="The call's number is the operand, as wide as io.size says, and not all of RAX; the "
                "character and the status are BL alone, not all of RBX.")
 def widths(plan: Plan) -> None:
@@ -85,7 +85,7 @@ def widths(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("2.2", "runs counter, fibonacci and multiplication", points=5,
+@lab.test("2.2", "runs counter, fibonacci and multiplication", points=4,
           hint="Every PUTCHAR must come out, in order, once.")
 def classics(plan: Plan) -> None:
     first = plan.values.randint(1, 900)
@@ -113,9 +113,23 @@ def registers(plan: Plan) -> None:
     plan.unit("hypercall", "registers")
 
 
+@lab.test("2.2", "ends the vCPU when its registers can't be had", points=2,
+          hint="KVM_GET_REGS can fail: vcpu_registers says so by fail and returns STATUS_DIED, and who "
+               "called it returns vcpu_end(vcpu, STATUS_DIED).")
+def registers_failed(plan: Plan) -> None:
+    plan.unit("hypercall", "registers_failed")
+
+
+@lab.test("2.2", "prints by the stage's console, each call of an exit", points=2,
+          hint="What a guest prints goes to stage.console_write: lab 3 puts another function there. And an "
+               "exit may stand for several calls: io.count.")
+def console_stage(plan: Plan) -> None:
+    plan.unit("hypercall", "console_stage")
+
+
 # ---------------------------------------------------------------- 2.3 GETCHAR
 
-@lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=8,
+@lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=6,
           hint="GETCHAR has two steps: the OUT only notes that it was called, the IN that follows takes the "
                "character and hands it over with io_answer.")
 def getchar(plan: Plan) -> None:
@@ -132,7 +146,7 @@ def getchar(plan: Plan) -> None:
         _getchar_symptoms(run)
 
 
-@lab.test("2.3", "tells 'nothing yet' and 'end of input' apart", points=6,
+@lab.test("2.3", "tells 'nothing yet' and 'end of input' apart", points=5,
           hint="stage.getchar answers GETCHAR_NOTHING (-1) while there is no input and GETCHAR_END (-2) "
                "after the last: both go to the guest as they are, in the operand's width.")
 def waits(plan: Plan) -> None:
@@ -174,6 +188,12 @@ def uncalled_read(plan: Plan) -> None:
         _dies(plan, None, ignored=ignored, WIDTH=32, READ=None, CALLS=calls)
 
 
+@lab.test("2.3", "takes one character a read, of the vCPU that called", points=3,
+          hint="The OUT only sets vcpu->getchar_called; the IN asks stage.getchar, for one character.")
+def getchar_steps(plan: Plan) -> None:
+    plan.unit("hypercall", "getchar_steps")
+
+
 # ---------------------------------------------------------------- 2.4 strings
 
 @lab.test("2.4", "prints what rep outsb sends, longer than a page, too", points=5,
@@ -205,7 +225,8 @@ def backwards(plan: Plan) -> None:
 
 
 @lab.test("2.4", "prints all of an exit with a count", points=3,
-          hint="io.count says how many characters one exit has: they lie one after the other in the data.")
+          hint="io.count says how many characters one exit has: they lie one after the other in the data, "
+               "and a 0 among them ends nothing.")
 def string_count(plan: Plan) -> None:
     plan.unit("hypercall", "string_count")
 
@@ -226,15 +247,16 @@ def write(plan: Plan) -> None:
 
 
 @lab.test("2.4", "asks for each page of a WRITE, in 16- and 32-bit code", points=5,
-          hint="What vcpu_translate answers holds up to the end of its page only; and sregs.cs.db tells "
-               "whether SI and CX or ESI and ECX count.")
+          hint="The string is at DS's base (sregs.ds.base) + SI. What vcpu_translate answers holds up to the "
+               "end of its page only; and sregs.cs.db tells whether SI and CX or ESI and ECX count.")
 def write_pages(plan: Plan) -> None:
     plan.unit("hypercall", "write_pages")
 
 
 @lab.test("2.4", "refuses a WRITE that reaches out of RAM, and no other", points=2,
-          hint="Before a part is printed: is all of it below ram_bytes? If not, vcpu_die; or a guest reads "
-               "the VMM's memory. The last byte of RAM is at ram_bytes - 1.")
+          hint="Before a part is printed: did vcpu_translate find it, and is all of it below ram_bytes? If "
+               "not, vcpu_die; or a guest reads the VMM's memory. The last byte of RAM is at "
+               "ram_bytes - 1.")
 def write_outside(plan: Plan) -> None:
     plan.unit("hypercall", "write_outside")
 
@@ -266,8 +288,10 @@ def unknown_port(plan: Plan) -> None:
 @lab.test("2.5", "refuses a read where there is nothing to read", points=3,
           hint="An `in` from another port than HYPERCALL_PORT has no answer: the guest dies of it.")
 def unknown_read(plan: Plan) -> None:
+    answered = ("The guest went on after the read: only HYPERCALL_PORT can be read. What is written to the "
+                "string port is a string; a read of it is unknown, and vcpu_die's answer is returned.")
     for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
-        _dies(plan, port, WIDTH=width, PORT=port, READ=None)
+        _dies(plan, port, ignored=answered, WIDTH=width, PORT=port, READ=None)
 
 
 @lab.test("2.5", "refuses a wide access to the string port", points=2,
