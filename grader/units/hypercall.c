@@ -214,7 +214,7 @@ START_TEST(console_stage)
     struct vm vm;
     struct vcpu vcpu;
     struct kvm_regs regs;
-    const char character = (char)unit_random();
+    const char character = (char)('a' + unit_random() % 26);
 
     start_created(&vm, &vcpu);
     stage_change();
@@ -354,7 +354,7 @@ START_TEST(write_pages)
     struct vcpu vcpu;
     const uint32_t base = 0x10000, offset = PAGE_BYTES - 1 - unit_random() % 100;
     const uint32_t bytes = 2 * PAGE_BYTES + unit_random() % 200;
-    const uint32_t last = 0xffff - unit_random() % 100, garbage = unit_random() << 16;
+    const uint32_t last = 0xffff - unit_random() % 100, garbage = (unit_random() | 1) << 16;
 
     start_created(&vm, &vcpu);
     for (size_t i = 0; i < vm.ram_bytes; i++)
