@@ -361,9 +361,10 @@ START_TEST(write_pages)
         vm.ram[i] = (uint8_t)unit_random();
     pages_swapped = true;
     make_write(&vcpu, (struct write_state){0, false, base, offset, bytes});
-    check_write(&vcpu,
-                "16-bit code, over three pages (ask vcpu_translate for each; a character may be 0)",
-                base + offset, bytes);
+    check_write(
+        &vcpu,
+        "16-bit code, over three pages (ask vcpu_translate again for each; a character may be 0)",
+        base + offset, bytes);
     make_write(&vcpu, (struct write_state){0, false, base, last, 200});
     check_write(&vcpu, "16-bit code, over offset 0xffff (it does not wrap around)", base + last,
                 200);
