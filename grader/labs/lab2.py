@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 from grader.framework import Lab
 from grader.outcome import STATUS_DIED, Outcome
 from grader.plan import Plan, Planned
@@ -23,8 +25,8 @@ def decode(plan: Plan) -> None:
 
 
 @lab.test("2.1", "reads operands of every size", points=5,
-          hint="Operand number `index` is at data + index * size, and has `size` bytes, the lowest first; "
-               "what is above them is zero.")
+          hint="Operand number `index` is at data + index * size, and has `size` bytes, the lowest first: "
+               "touch no more. What is above them is zero.")
 def operands(plan: Plan) -> None:
     plan.unit("hypercall", "operands")
 
@@ -37,7 +39,7 @@ def answers(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 2.2 EXIT and PUTCHAR
 
-@lab.test("2.2", "ends with the guest's status", points=5,
+@lab.test("2.2", "ends with the guest's status", points=4,
           hint="EXIT: return vcpu_end(vcpu, BL). BL is the low byte of RBX. vcpu_end only notes the status; "
                "what stops the vCPU is its answer, STEP_END, when you return it.")
 def exit_status(plan: Plan) -> None:
@@ -54,11 +56,11 @@ def status_cut(plan: Plan) -> None:
     for status in (64, plan.values.randint(65, 255)):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
         run.exits(63)
-        run.says(rf"\b{status}\b", what=f"the status that the guest gave, {status}")
+        run.says(rf"\b(?:{_number(status)})\b", what=f"the status that the guest gave, {status}")
         _common_symptoms(run)
 
 
-@lab.test("2.2", "prints a line", points=6,
+@lab.test("2.2", "prints a line", points=5,
           hint="PUTCHAR: stage.console_write with the character in BL, the low byte of RBX.")
 def putchar(plan: Plan) -> None:
     text = plan.values.text(8)
@@ -71,7 +73,7 @@ def putchar(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("2.2", "takes 8, 16 and 32 bits, whatever else the registers hold", points=6,
+@lab.test("2.2", "takes 8, 16 and 32 bits, whatever else the registers hold", points=5,
           hint="The call's number is the operand, as wide as io.size says, and not all of RAX; the "
                "character and the status are BL alone, not all of RBX.")
 def widths(plan: Plan) -> None:
@@ -83,7 +85,7 @@ def widths(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("2.2", "runs counter, fibonacci and multiplication", points=5,
+@lab.test("2.2", "runs counter, fibonacci and multiplication", points=4,
           hint="Every PUTCHAR must come out, in order, once.")
 def classics(plan: Plan) -> None:
     first = plan.values.randint(1, 900)
@@ -111,9 +113,23 @@ def registers(plan: Plan) -> None:
     plan.unit("hypercall", "registers")
 
 
+@lab.test("2.2", "ends the vCPU when its registers can't be had", points=2,
+          hint="KVM_GET_REGS can fail: vcpu_registers says so by fail and returns STATUS_DIED, and who "
+               "called it returns vcpu_end(vcpu, STATUS_DIED).")
+def registers_failed(plan: Plan) -> None:
+    plan.unit("hypercall", "registers_failed")
+
+
+@lab.test("2.2", "prints by the stage's console, each call of an exit", points=2,
+          hint="What a guest prints goes to stage.console_write: lab 3 puts another function there. And an "
+               "exit may stand for several calls: io.count.")
+def console_stage(plan: Plan) -> None:
+    plan.unit("hypercall", "console_stage")
+
+
 # ---------------------------------------------------------------- 2.3 GETCHAR
 
-@lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=8,
+@lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=6,
           hint="GETCHAR has two steps: the OUT only notes that it was called, the IN that follows takes the "
                "character and hands it over with io_answer.")
 def getchar(plan: Plan) -> None:
@@ -130,7 +146,7 @@ def getchar(plan: Plan) -> None:
         _getchar_symptoms(run)
 
 
-@lab.test("2.3", "tells 'nothing yet' and 'end of input' apart", points=6,
+@lab.test("2.3", "tells 'nothing yet' and 'end of input' apart", points=5,
           hint="stage.getchar answers GETCHAR_NOTHING (-1) while there is no input and GETCHAR_END (-2) "
                "after the last: both go to the guest as they are, in the operand's width.")
 def waits(plan: Plan) -> None:
@@ -169,8 +185,13 @@ def uncalled_read(plan: Plan) -> None:
                 "The guest called GETCHAR once and read twice, and both reads were answered: the answer must "
                 "take the note of the call back.")
     for calls, ignored in enumerate(answered):
-        _dies(plan, f"0x0*{HYPERCALL_PORT:x}", ignored=ignored, address=False, WIDTH=32, READ=None,
-              CALLS=calls)
+        _dies(plan, None, ignored=ignored, WIDTH=32, READ=None, CALLS=calls)
+
+
+@lab.test("2.3", "takes one character a read, of the vCPU that called", points=3,
+          hint="The OUT only sets vcpu->getchar_called; the IN asks stage.getchar, for one character.")
+def getchar_steps(plan: Plan) -> None:
+    plan.unit("hypercall", "getchar_steps")
 
 
 # ---------------------------------------------------------------- 2.4 strings
@@ -204,7 +225,8 @@ def backwards(plan: Plan) -> None:
 
 
 @lab.test("2.4", "prints all of an exit with a count", points=3,
-          hint="io.count says how many characters one exit has: they lie one after the other in the data.")
+          hint="io.count says how many characters one exit has: they lie one after the other in the data, "
+               "and a 0 among them ends nothing.")
 def string_count(plan: Plan) -> None:
     plan.unit("hypercall", "string_count")
 
@@ -225,15 +247,16 @@ def write(plan: Plan) -> None:
 
 
 @lab.test("2.4", "asks for each page of a WRITE, in 16- and 32-bit code", points=5,
-          hint="What vcpu_translate answers holds up to the end of its page only; and sregs.cs.db tells "
-               "whether SI and CX or ESI and ECX count.")
+          hint="The string is at DS's base (sregs.ds.base) + SI. What vcpu_translate answers holds up to the "
+               "end of its page only; and sregs.cs.db tells whether SI and CX or ESI and ECX count.")
 def write_pages(plan: Plan) -> None:
     plan.unit("hypercall", "write_pages")
 
 
 @lab.test("2.4", "refuses a WRITE that reaches out of RAM, and no other", points=2,
-          hint="Before a part is printed: is all of it below ram_bytes? If not, vcpu_die; or a guest reads "
-               "the VMM's memory. The last byte of RAM is at ram_bytes - 1.")
+          hint="Before a part is printed: did vcpu_translate find it, and is all of it below ram_bytes? If "
+               "not, vcpu_die; or a guest reads the VMM's memory. The last byte of RAM is at "
+               "ram_bytes - 1.")
 def write_outside(plan: Plan) -> None:
     plan.unit("hypercall", "write_outside")
 
@@ -244,9 +267,13 @@ def write_outside(plan: Plan) -> None:
           hint="The default of the switch over the call's number is vcpu_die, with the number and the "
                "guest's RIP in its message.")
 def unknown_call(plan: Plan) -> None:
-    for width, number in ((8, plan.values.randint(50, 255)), (16, plan.values.randint(1000, 65535)),
-                          (32, plan.values.number())):
-        _dies(plan, str(number), f"0x0*{number:x}", WIDTH=width, NUMBER=number)
+    known = 1                        # PUTCHAR in the low byte
+    cut = ("The call's number is the whole operand, as wide as it is: one whose low byte is a call's is "
+           "another number, and unknown. " + _IGNORED)
+    for width, number in ((8, plan.values.randint(50, 255)),
+                          (16, plan.values.randint(4, 255) << 8 | known),
+                          (32, plan.values.randint(4, 65535) << 16 | known)):
+        _dies(plan, number, ignored=_IGNORED if width == 8 else cut, WIDTH=width, NUMBER=number)
 
 
 @lab.test("2.5", "refuses an unknown port", points=5,
@@ -255,42 +282,52 @@ def unknown_call(plan: Plan) -> None:
 def unknown_port(plan: Plan) -> None:
     for width in (8, 32):
         port = plan.values.randint(0x510, 0xfff0)
-        _dies(plan, f"0x0*{port:x}", WIDTH=width, PORT=port, NUMBER=1)
+        _dies(plan, port, WIDTH=width, PORT=port, NUMBER=1)
 
 
 @lab.test("2.5", "refuses a read where there is nothing to read", points=3,
           hint="An `in` from another port than HYPERCALL_PORT has no answer: the guest dies of it.")
 def unknown_read(plan: Plan) -> None:
-    port = plan.values.randint(0x510, 0xfff0)
-    _dies(plan, f"0x0*{port:x}", WIDTH=16, PORT=port, READ=None)
+    answered = ("The guest went on after the read: only HYPERCALL_PORT can be read. What is written to the "
+                "string port is a string; a read of it is unknown, and vcpu_die's answer is returned.")
+    for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
+        _dies(plan, port, ignored=answered, WIDTH=width, PORT=port, READ=None)
 
 
 @lab.test("2.5", "refuses a wide access to the string port", points=2,
           hint="Characters are bytes: an access of 2 or 4 bytes to STRING_PORT is none of the calls.")
 def unknown_size(plan: Plan) -> None:
-    _dies(plan, f"0x0*{STRING_PORT:x}", WIDTH=32, PORT=STRING_PORT)
+    for width in (16, 32):
+        _dies(plan, STRING_PORT, WIDTH=width, PORT=STRING_PORT)
 
 
 _IGNORED = ("The guest went on after the access: an unknown one must not be ignored, or a typing error in "
             "a guest becomes a riddle. Does the handler return what vcpu_die answers?")
 
 
-def _dies(plan: Plan, *named: str, ignored: str = _IGNORED, address: bool = True, **defines: object) -> None:
-    """A guest that makes an unknown access at a random address dies there, and the message names it."""
+def _number(number: int) -> str:
+    """A pattern of the number, decimal or hexadecimal."""
+    return rf"{number}|(?:0x)?0*{number:x}"
+
+
+def _dies(plan: Plan, refused: Optional[int], *, ignored: str = _IGNORED, **defines: object) -> None:
+    """A guest dies of an access at a random address. Unless None, the message names that and `refused`."""
     place, text = plan.values.randrange(0x100, 0x8000), plan.values.text(3)
     run = plan.boot(plan.guest("unknown", ADDRESS=place, TEXT=text, **defines))  # type: ignore[arg-type]
     run.symptom(lambda o: "ignored" in o.stdout, ignored)
     run.prints(text + "\n")
     run.exits(STATUS_DIED)
     died = "died: .*"
-    if address:
-        # KVM tells RIP at the access, or behind its 1 to 2 bytes.
-        places = "|".join(f"{place + skipped:x}" for skipped in (0, 1, 2))
-        run.says(died + rf"\b0x0*(?:{places})\b",
-                 what=f"the guest's address, about 0x{place:x}",
-                 hint="The message of vcpu_die must name the guest's address in hexadecimal: RIP, from "
-                      "vcpu_registers, as 0x%llx.")
-    run.says(died + rf"\b(?:{'|'.join(named)})\b",
+    if refused is None:
+        run.says(died, what="by vcpu_die that the guest died")
+        return
+    # KVM tells RIP at the access, or behind its 1 to 2 bytes.
+    places = "|".join(f"{place + skipped:x}" for skipped in (0, 1, 2))
+    run.says(died + rf"\b(?:0x)?0*(?:{places})\b",
+             what=f"the guest's address, about 0x{place:x}",
+             hint="The message of vcpu_die must name the guest's address in hexadecimal: RIP, from "
+                  "vcpu_registers, as 0x%llx.")
+    run.says(died + rf"\b(?:{_number(refused)})\b",
              what="what was refused",
              hint="The message of vcpu_die must name what was refused: the number, or the port.")
 

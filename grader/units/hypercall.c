@@ -25,6 +25,16 @@ static uint8_t *make_io(bool out, uint16_t port, uint8_t size, uint32_t count)
     return data;
 }
 
+/* A copy that ends where memory does: what reads behind it is caught. */
+static uint8_t *copy_at_end(const uint8_t *data, size_t bytes)
+{
+    uint8_t *pages =
+        mmap(NULL, 2 * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    ck_assert(pages != MAP_FAILED && mprotect(pages + PAGE_BYTES, PAGE_BYTES, PROT_NONE) == 0);
+    return memcpy(pages + PAGE_BYTES - bytes, data, bytes);
+}
+
 START_TEST(decode)
 {
     for (int i = 0; i < 20; i++) {
@@ -50,7 +60,7 @@ START_TEST(operands)
 {
     for (size_t i = 0; i < sizeof sizes; i++) {
         const uint8_t size = sizes[i];
-        uint8_t *data = make_io(true, HYPERCALL_PORT, size, 8);
+        uint8_t *data = copy_at_end(make_io(true, HYPERCALL_PORT, size, 8), 8u * size);
         const struct io_access io = {true, HYPERCALL_PORT, size, 8, data};
         for (uint32_t index = 0; index < 8; index++) {
             uint32_t expected = 0;
@@ -86,23 +96,28 @@ END_TEST
 
 START_TEST(registers)
 {
+    static const uint32_t valid[] = {0, KVM_SYNC_X86_SREGS};
     struct vm vm;
     struct vcpu vcpu;
     struct kvm_regs regs, got = {0};
 
     start_created(&vm, &vcpu);
     kernel(vcpu.fd, KVM_GET_REGS, &regs);
-    regs.rbx = unit_random();
-    regs.rcx = unit_random();
-    kernel(vcpu.fd, KVM_SET_REGS, &regs);
-    vcpu.run->kvm_valid_regs = 0;
-    ck_assert_msg(vcpu_registers(&vcpu, &got) == 0, "vcpu_registers does not return 0");
-    ck_assert_msg(got.rbx == regs.rbx && got.rcx == regs.rcx,
-                  "a KVM without KVM_CAP_SYNC_REGS (kvm_valid_regs is 0): RBX is 0x%llx instead of "
-                  "0x%llx; it takes KVM_GET_REGS there",
-                  got.rbx, regs.rbx);
+    for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++) {
+        regs.rbx = unit_random();
+        regs.rcx = unit_random();
+        kernel(vcpu.fd, KVM_SET_REGS, &regs);
+        vcpu.run->kvm_valid_regs = valid[i];
+        ck_assert_msg(vcpu_registers(&vcpu, &got) == 0, "vcpu_registers does not return 0");
+        ck_assert_msg(got.rbx == regs.rbx && got.rcx == regs.rcx,
+                      "kvm_valid_regs is %u, without KVM_SYNC_X86_REGS: RBX is 0x%llx instead of "
+                      "0x%llx; it takes KVM_GET_REGS there",
+                      valid[i], got.rbx, regs.rbx);
+    }
 }
 END_TEST
+
+static size_t said_bytes; /* of `said`, where zeros may be among them */
 
 /* hypercall_io on the exit in `page`; what it printed is in `said`. */
 static enum step run_hypercall(struct vcpu *vcpu)
@@ -114,11 +129,160 @@ static enum step run_hypercall(struct vcpu *vcpu)
     dup2(listen_fd, STDOUT_FILENO);
     enum step step = hypercall_io(vcpu);
     dup2(real_stdout, STDOUT_FILENO);
+    close(real_stdout);
     ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
-    said[count > 0 ? count : 0] = '\0';
+    said_bytes = count > 0 ? (size_t)count : 0;
+    said[said_bytes] = '\0';
     ck_assert(ftruncate(listen_fd, 0) == 0 && lseek(listen_fd, 0, SEEK_SET) == 0);
     return step;
 }
+
+/* Each needs the registers: a character, a status, or an address for the message. */
+START_TEST(registers_failed)
+{
+    static const struct {
+        uint16_t port;
+        uint8_t number;
+        const char *what;
+    } accesses[] = {{HYPERCALL_PORT, HC_EXIT, "EXIT"},
+                    {HYPERCALL_PORT, HC_PUTCHAR, "PUTCHAR"},
+                    {HYPERCALL_PORT, HC_WRITE, "WRITE"},
+                    {STRING_PORT + 1, 0, "an unknown port"}};
+    struct vm vm;
+    struct vcpu vcpu;
+    struct kvm_regs regs;
+
+    start_created(&vm, &vcpu);
+    falsified.request = KVM_GET_REGS;
+    falsified.error = EFAULT;
+    vcpu.run->kvm_valid_regs = 0;
+    listen_start();
+    int status = vcpu_registers(&vcpu, &regs);
+    listen_end();
+    ck_assert_msg(status == STATUS_DIED,
+                  "KVM_GET_REGS failed, and vcpu_registers returned %d instead of STATUS_DIED (%d)",
+                  status, STATUS_DIED);
+    ck_assert_msg(said[0] != '\0',
+                  "KVM_GET_REGS failed, and vcpu_registers said nothing: fail() says it");
+    for (size_t i = 0; i < sizeof accesses / sizeof accesses[0]; i++) {
+        make_io(true, accesses[i].port, 1, 1)[0] = accesses[i].number;
+        vcpu.status = 0;
+        enum step step = run_hypercall(&vcpu);
+        ck_assert_msg(step == STEP_END && vcpu.status == STATUS_DIED,
+                      "KVM_GET_REGS failed at %s, and %s: when vcpu_registers does not return 0, "
+                      "return vcpu_end(vcpu, STATUS_DIED)",
+                      accesses[i].what,
+                      step == STEP_END ? "the status is not STATUS_DIED" : "the vCPU runs on");
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ the stage's functions */
+
+static char console[64]; /* what stage.console_write got */
+static size_t console_bytes;
+static unsigned typed; /* how many characters stage.getchar has given */
+
+static void console_keep(struct vcpu *vcpu, const char *bytes, size_t count)
+{
+    ck_assert_msg(console_bytes + count <= sizeof console,
+                  "stage.console_write was given far more than the guest prints");
+    memcpy(console + console_bytes, bytes, count);
+    console_bytes += count;
+}
+
+/* A, B, C and so on. */
+static int type_next(struct vcpu *vcpu)
+{
+    return 'A' + (int)typed++;
+}
+
+/* Other functions in the stage's table, as later labs have them; it is constant for the module. */
+static void stage_change(void)
+{
+    const uintptr_t table = (uintptr_t)&stage, start = table & ~(uintptr_t)(PAGE_BYTES - 1);
+    struct stage changed = stage;
+
+    changed.console_write = console_keep;
+    changed.getchar = type_next;
+    ck_assert(mprotect((void *)start, table + sizeof stage - start, PROT_READ | PROT_WRITE) == 0);
+    memcpy((void *)table, &changed, sizeof changed);
+}
+
+START_TEST(console_stage)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    struct kvm_regs regs;
+    const char character = (char)('a' + unit_random() % 26);
+
+    start_created(&vm, &vcpu);
+    stage_change();
+    kernel(vcpu.fd, KVM_GET_REGS, &regs);
+    regs.rbx = (uint8_t)character;
+    kernel(vcpu.fd, KVM_SET_REGS, &regs);
+    memset(make_io(true, HYPERCALL_PORT, 1, 3), HC_PUTCHAR, 3);
+    enum step step = run_hypercall(&vcpu);
+    ck_assert_msg(step == STEP_RUN, "after PUTCHAR the vCPU does not run on");
+    ck_assert_msg(said_bytes == 0, "PUTCHAR went to standard output past stage.console_write, "
+                                   "where lab 3 has a function of its own");
+    ck_assert_msg(console_bytes == 3,
+                  "one exit had io.count = 3 operands, each a PUTCHAR, and stage.console_write "
+                  "got %zu characters",
+                  console_bytes);
+    for (size_t i = 0; i < console_bytes; i++)
+        ck_assert_msg(console[i] == character, "stage.console_write got another character than BL");
+}
+END_TEST
+
+/* The guest calls GETCHAR. */
+static void call_getchar(struct vcpu *vcpu)
+{
+    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_GETCHAR;
+    ck_assert_msg(run_hypercall(vcpu) == STEP_RUN, "after GETCHAR the vCPU does not run on");
+}
+
+/* The guest reads the answer; 0: it died. */
+static uint32_t read_answer(struct vcpu *vcpu)
+{
+    uint32_t answer;
+    uint8_t *data = make_io(false, HYPERCALL_PORT, sizeof answer, 1);
+
+    if (run_hypercall(vcpu) != STEP_RUN)
+        return 0;
+    memcpy(&answer, data, sizeof answer);
+    return answer;
+}
+
+START_TEST(getchar_steps)
+{
+    struct vm vm, other_vm;
+    struct vcpu vcpu, other;
+
+    start_created(&vm, &vcpu);
+    start_created(&other_vm, &other);
+    stage_change();
+    call_getchar(&vcpu);
+    call_getchar(&vcpu);
+    uint32_t answer = read_answer(&vcpu);
+    ck_assert_msg(typed != 0, "the answer did not come from stage.getchar, where lab 4 has a "
+                              "function of its own");
+    ck_assert_msg(typed == 1 && answer == 'A',
+                  "two calls of GETCHAR and one read took %u characters, and the read got "
+                  "0x%x instead of the first, 0x%x: take it at the IN",
+                  typed, answer, 'A');
+    call_getchar(&vcpu);
+    answer = read_answer(&other);
+    ck_assert_msg(answer == 0 && typed == 1,
+                  "one vCPU called GETCHAR, another one read and was answered: each has a note of "
+                  "its own, vcpu->getchar_called");
+    ck_assert_msg(read_answer(&vcpu) == 'B',
+                  "one vCPU called GETCHAR, and its read was not answered after a read of "
+                  "another vCPU: each has a note of its own, vcpu->getchar_called");
+}
+END_TEST
+
+/* ------------------------------------------------------------------ strings */
 
 START_TEST(string_count)
 {
@@ -127,22 +291,29 @@ START_TEST(string_count)
     const uint32_t count = 100 + unit_random() % 1000;
     uint8_t *data = make_io(true, STRING_PORT, 1, count);
 
-    for (uint32_t i = 0; i < count; i++)
-        data[i] = (uint8_t)('a' + data[i] % 26);
+    data[unit_random() % count] = 0; /* a character like any other */
     start_created(&vm, &vcpu);
     enum step step = run_hypercall(&vcpu);
     ck_assert_msg(step == STEP_RUN, "after a string the vCPU does not run on");
-    ck_assert_msg(strlen(said) == count,
-                  "one exit had io.count = %u characters for STRING_PORT, and %zu were printed",
-                  count, strlen(said));
+    ck_assert_msg(said_bytes == count,
+                  "one exit had io.count = %u characters for STRING_PORT, one of them 0, and %zu "
+                  "were printed",
+                  count, said_bytes);
     ck_assert_msg(memcmp(said, data, count) == 0,
                   "the characters printed are not those of the exit, one after the other");
 }
 END_TEST
 
-/* The guest calls WRITE with these registers; the rest of its state is as after reset. */
-static void make_write(struct vcpu *vcpu, uint32_t ds_base, bool code_32, uint32_t esi,
-                       uint32_t ecx)
+#define CR0_PE 0x00000001u /* protected mode */
+
+/* The guest calls WRITE in this state; the rest of it is as after reset. */
+struct write_state {
+    uint32_t cr0; /* 0 or CR0_PE */
+    bool code_32;
+    uint32_t ds_base, esi, ecx;
+};
+
+static void make_write(struct vcpu *vcpu, struct write_state state)
 {
     struct kvm_sregs sregs;
     struct kvm_regs regs;
@@ -150,29 +321,31 @@ static void make_write(struct vcpu *vcpu, uint32_t ds_base, bool code_32, uint32
     make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_WRITE;
     kernel(vcpu->fd, KVM_GET_SREGS, &sregs);
     kernel(vcpu->fd, KVM_GET_REGS, &regs);
-    sregs.ds.base = ds_base;
-    sregs.ds.selector = (uint16_t)(ds_base >> 4);
-    sregs.cs.db = code_32; /* which comes in protected mode only */
-    sregs.cr0 = code_32 ? sregs.cr0 | 1 : sregs.cr0;
-    regs.rsi = esi;
-    regs.rcx = ecx;
-    kernel(vcpu->fd, KVM_SET_SREGS, &sregs);
-    kernel(vcpu->fd, KVM_SET_REGS, &regs);
+    sregs.ds.base = state.ds_base;
+    sregs.ds.selector = state.cr0 & CR0_PE ? SELECTOR_KERNEL_DATA : (uint16_t)(state.ds_base >> 4);
+    sregs.cs.db = state.code_32;
+    sregs.cr0 = (sregs.cr0 & ~(uint64_t)CR0_PE) | state.cr0;
+    regs.rsi = state.esi;
+    regs.rcx = state.ecx;
+    ck_assert_msg(kernel(vcpu->fd, KVM_SET_SREGS, &sregs) == 0 &&
+                      kernel(vcpu->fd, KVM_SET_REGS, &regs) == 0,
+                  "the grader's own vCPU could not be set up: see make doctor");
     page.run.s.regs.regs = regs; /* for those who take them from there without asking */
     page.run.s.regs.sregs = sregs;
 }
 
-/* What it has to print of RAM at `linear` is `bytes` long and lies in pages that changed places. */
-static void check_write(const struct vm *vm, uint32_t linear, uint32_t bytes, enum step step)
+/* What a WRITE has to print is `bytes` of RAM at `linear`, in pages that changed places. */
+static void check_write(struct vcpu *vcpu, const char *what, uint32_t linear, uint32_t bytes)
 {
-    ck_assert_msg(step == STEP_RUN && strlen(said) == bytes,
-                  "a WRITE of %u bytes at linear address 0x%x printed %zu%s", bytes, linear,
-                  strlen(said), step == STEP_RUN ? "" : ", and the vCPU does not run on");
+    enum step step = run_hypercall(vcpu);
+
+    ck_assert_msg(step == STEP_RUN && said_bytes == bytes,
+                  "%s: a WRITE of %u bytes at linear address 0x%x printed %zu%s", what, bytes,
+                  linear, said_bytes, step == STEP_RUN ? "" : ", and the vCPU does not run on");
     for (uint32_t i = 0; i < bytes; i++)
-        ck_assert_msg((uint8_t)said[i] == vm->ram[(linear + i) ^ PAGE_BYTES],
-                      "a WRITE at linear address 0x%x printed the wrong bytes from 0x%x on: ask "
-                      "vcpu_translate again for each page, for the next one may lie elsewhere",
-                      linear, linear + i);
+        ck_assert_msg((uint8_t)said[i] == vcpu->vm->ram[((linear + i) & ~HIGHER_HALF) ^ PAGE_BYTES],
+                      "%s: a WRITE at linear address 0x%x printed the wrong bytes from 0x%x on",
+                      what, linear, linear + i);
 }
 
 START_TEST(write_pages)
@@ -181,17 +354,39 @@ START_TEST(write_pages)
     struct vcpu vcpu;
     const uint32_t base = 0x10000, offset = PAGE_BYTES - 1 - unit_random() % 100;
     const uint32_t bytes = 2 * PAGE_BYTES + unit_random() % 200;
+    const uint32_t last = 0xffff - unit_random() % 100, garbage = (unit_random() | 1) << 16;
 
     start_created(&vm, &vcpu);
     for (size_t i = 0; i < vm.ram_bytes; i++)
-        vm.ram[i] = (uint8_t)('a' + unit_random() % 26);
+        vm.ram[i] = (uint8_t)unit_random();
     pages_swapped = true;
-    make_write(&vcpu, base, false, offset, bytes);
-    check_write(&vm, base + offset, bytes, run_hypercall(&vcpu));
-    make_write(&vcpu, base, true, 0x30000 + offset, bytes);
-    check_write(&vm, base + 0x30000 + offset, bytes, run_hypercall(&vcpu));
+    make_write(&vcpu, (struct write_state){0, false, base, offset, bytes});
+    check_write(
+        &vcpu,
+        "16-bit code, over three pages (ask vcpu_translate again for each; a character may be 0)",
+        base + offset, bytes);
+    make_write(&vcpu, (struct write_state){0, false, base, last, 200});
+    check_write(&vcpu, "16-bit code, over offset 0xffff (it does not wrap around)", base + last,
+                200);
+    make_write(&vcpu, (struct write_state){CR0_PE, false, base, garbage | offset, bytes});
+    check_write(&vcpu,
+                "16-bit code in protected mode (sregs.cs.db is 0, DS's base not its selector "
+                "times 16)",
+                base + offset, bytes);
+    make_write(&vcpu,
+               (struct write_state){CR0_PE, true, base, HIGHER_HALF + 0x30000 + offset, bytes});
+    check_write(&vcpu, "32-bit code, at an address that vcpu_translate finds in RAM",
+                HIGHER_HALF + base + 0x30000 + offset, bytes);
 }
 END_TEST
+
+static void check_refused(struct vcpu *vcpu, const char *what)
+{
+    vcpu->status = 0;
+    enum step step = run_hypercall(vcpu);
+    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_DIED, "%s, and the guest went on",
+                  what);
+}
 
 START_TEST(write_outside)
 {
@@ -201,20 +396,24 @@ START_TEST(write_outside)
 
     start_created(&vm, &vcpu);
     memset(vm.ram, 'x', vm.ram_bytes);
-    make_write(&vcpu, (uint32_t)vm.ram_bytes - PAGE_BYTES, false, PAGE_BYTES - inside, inside);
+    const uint32_t end = (uint32_t)vm.ram_bytes, last_page = end - PAGE_BYTES;
+    make_write(&vcpu, (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside});
     enum step step = run_hypercall(&vcpu);
-    ck_assert_msg(step == STEP_RUN && strlen(said) == inside,
+    ck_assert_msg(step == STEP_RUN && said_bytes == inside,
                   "a WRITE of %u bytes ends with the last byte of RAM, and was refused: all of it "
                   "is there",
                   inside);
-    make_write(&vcpu, (uint32_t)vm.ram_bytes - PAGE_BYTES, false, PAGE_BYTES - inside,
-               inside + outside);
-    step = run_hypercall(&vcpu);
-    ck_assert_msg(
-        step == STEP_END && vcpu.status == STATUS_DIED,
-        "a WRITE of %u bytes began %u bytes before the end of RAM, and the guest went on: "
-        "what lies behind is the VMM's own memory",
-        inside + outside, inside);
+    make_write(&vcpu,
+               (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside + outside});
+    check_refused(&vcpu, "a WRITE began in RAM and ended behind it, where the VMM's own memory is");
+    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, end - PAGE_BYTES, 0x10000 + inside});
+    check_refused(&vcpu, "32-bit code made a WRITE of over 64 KB (all of ECX counts) that ended "
+                         "behind RAM");
+    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside});
+    check_refused(&vcpu, "a WRITE ended with the last byte of 4 GB, far behind RAM");
+    pages_missing = true;
+    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, inside});
+    check_refused(&vcpu, "vcpu_translate answered false, for the page of a WRITE is not mapped");
 }
 END_TEST
 
@@ -226,6 +425,9 @@ int main(void)
     unit_add(suite, "operands", operands);
     unit_add(suite, "answers", answers);
     unit_add(suite, "registers", registers);
+    unit_add(suite, "registers_failed", registers_failed);
+    unit_add(suite, "console_stage", console_stage);
+    unit_add(suite, "getchar_steps", getchar_steps);
     unit_add(suite, "string_count", string_count);
     unit_add(suite, "write_pages", write_pages);
     unit_add(suite, "write_outside", write_outside);

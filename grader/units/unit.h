@@ -222,19 +222,21 @@ enum step __wrap_stage_before_entry(struct vcpu *vcpu)
 
 /*
  * And of vcpu_translate: with this set, neighbouring pages have changed places, as paging may have
- * it. Whoever translates once and goes on from there prints the wrong page.
+ * it, and are in the higher half, too. Whoever translates once and goes on from there prints the
+ * wrong page.
  */
 bool __real_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out);
 bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out);
 
 static bool pages_swapped;
+static bool pages_missing; /* none is mapped */
 
 bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out)
 {
-    if (!pages_swapped)
+    if (!pages_swapped && !pages_missing)
         return __real_vcpu_translate(vcpu, linear, phys, out);
-    *phys = linear ^ PAGE_BYTES;
-    return true;
+    *phys = (linear & ~HIGHER_HALF) ^ PAGE_BYTES;
+    return !pages_missing;
 }
 
 /* ------------------------------------------------------------------ what tests start from */
