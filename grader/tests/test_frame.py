@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import unittest
+from itertools import product
 
 from grader import labs
 from grader.build import BuildError, build_vmm, make_text
@@ -70,6 +71,17 @@ class Building(unittest.TestCase):
                 for solution in ("1", ""):
                     with self.subTest(lab=lab.number, compiler=compiler, solution=solution):
                         self.build(LAB=str(lab.number), CC=compiler, SOLUTION=solution)
+
+    def test_graded_unit_programs_compile_without_a_warning(self) -> None:
+        units = {1: "vm", 2: "hypercall", 3: "vcpus", 4: "interrupts", 5: "paging", 6: "boot"}
+        for lab, compiler in product(units, ("gcc", "clang")):
+            out = BUILD / "tests" / f"quiet-unit-{lab}-{compiler}"
+            shutil.rmtree(out, ignore_errors=True)
+            with self.subTest(lab=lab, compiler=compiler):
+                text = make_text("unit", {"LAB": str(lab), "SOLUTION": "1", "CC": compiler,
+                                          "UNIT": f"grader/units/{units[lab]}.c",
+                                          "OUT": str(out.relative_to(ROOT))})
+                self.assertEqual(len(text.splitlines()), 1, text)
 
     def test_a_changed_header_makes_the_objects_anew(self) -> None:
         build_vmm(1, solution=True)

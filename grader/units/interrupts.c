@@ -179,7 +179,7 @@ static void steps_begin(void (*step)(int, siginfo_t *, void *))
 
 static void steps_end(void)
 {
-    __writeeflags(__readeflags() & ~TRAP_FLAG);
+    __writeeflags(__readeflags() & ~(unsigned long long)TRAP_FLAG);
 }
 
 static void watch_begin(struct vcpu *vcpu)
@@ -945,13 +945,13 @@ START_TEST(ring_guarded)
         int byte = keyboard_getchar(vcpu);
         steps_end();
         for (double wait = 0; keys_taken != keys_typed; byte = keyboard_getchar(vcpu)) {
-            bool waits = byte == GETCHAR_NOTHING && patient(&wait);
-            ck_assert_msg(waits || byte == keys_taken,
+            bool nothing_yet = byte == GETCHAR_NOTHING && patient(&wait);
+            ck_assert_msg(nothing_yet || byte == keys_taken,
                           "a key came while keyboard_getchar took another one out of the ring, and "
                           "the ring is spoilt: it gives %d instead of %d. keyboard_fill and "
                           "keyboard_getchar run in two threads: both need devices.lock",
                           byte, keys_taken);
-            keys_taken = (uint8_t)(keys_taken + !waits);
+            keys_taken = (uint8_t)(keys_taken + !nothing_yet);
         }
     }
 }
@@ -1050,38 +1050,38 @@ END_TEST
 
 START_TEST(owner)
 {
-    struct vcpu *first = &vmm.vcpus[0], *second = &vmm.vcpus[1], *third = &vmm.vcpus[2];
+    struct vcpu *owner_vcpu = &vmm.vcpus[0], *second = &vmm.vcpus[1], *third = &vmm.vcpus[2];
 
     start_devices(3);
     type("ab", 2);
-    ck_assert_msg(comes(first, KEYBOARD) && input_shrinks_to(0),
+    ck_assert_msg(comes(owner_vcpu, KEYBOARD) && input_shrinks_to(0),
                   "something was typed, and vector 0x21 is not pending");
     int byte = keyboard_getchar(second);
     ck_assert_msg(byte == GETCHAR_NOTHING,
                   "the keyboard belongs to the first VM, and GETCHAR in the second gives %d "
                   "instead of GETCHAR_NOTHING: ask keyboard_owner()",
                   byte);
-    take(first, KEYBOARD); /* all is in the ring, and told */
+    take(owner_vcpu, KEYBOARD); /* all is in the ring, and told */
     keyboard_getchar(second);
     ck_assert_msg(
-        !(pending_of(first) & KEYBOARD),
+        !(pending_of(owner_vcpu) & KEYBOARD),
         "GETCHAR in a VM that does not own the keyboard takes no byte, and 0x21 is raised "
         "in the VM that does: an interrupt tells what is left behind a byte that was "
         "taken");
-    byte = keyboard_getchar(first);
+    byte = keyboard_getchar(owner_vcpu);
     ck_assert_msg(byte == 'a', "GETCHAR in the VM that owns the keyboard gives %d, not 'a'", byte);
-    take(first, KEYBOARD);
+    take(owner_vcpu, KEYBOARD);
     syscall(SYS_close, input);
-    ck_assert_msg(comes(first, KEYBOARD), "the input has ended, and 0x21 is not raised");
+    ck_assert_msg(comes(owner_vcpu, KEYBOARD), "the input has ended, and 0x21 is not raised");
     byte = keyboard_getchar(second);
     ck_assert_msg(byte == GETCHAR_NOTHING,
                   "the input has ended with a byte in the ring, and GETCHAR in a VM that does not "
                   "own the keyboard gives %d instead of GETCHAR_NOTHING: it may own it later, and "
                   "behind GETCHAR_END no byte may come",
                   byte);
-    pthread_mutex_lock(&first->lock);
-    first->life = VCPU_ENDED;
-    pthread_mutex_unlock(&first->lock);
+    pthread_mutex_lock(&owner_vcpu->lock);
+    owner_vcpu->life = VCPU_ENDED;
+    pthread_mutex_unlock(&owner_vcpu->lock);
     byte = keyboard_getchar(second);
     ck_assert_msg(byte == 'b',
                   "the first VM has ended, the keyboard is the second's, and GETCHAR there gives "
