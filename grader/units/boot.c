@@ -22,7 +22,8 @@ static uint32_t entry, end;
 
 static void file_make(void)
 {
-    uint32_t code = 0x30000 + unit_random() % 64 * 16, data = 0x40000 + unit_random() % 64 * 16;
+    uint32_t code = LOAD_MIN + 16 + unit_random() % 63 * 16,
+             data = 0x40000 + unit_random() % 64 * 16;
 
     file.header = (Elf32_Ehdr){
         .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS32, ELFDATA2LSB, EV_CURRENT},
