@@ -371,8 +371,8 @@ def end(plan: Plan) -> None:
 
 @lab.test("6.6", "finds the child that has ended", points=2,
           hint="A child that has ended is released and its pid returned, its status set; with children but "
-               "none ended, block (or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND, with "
-               "WAIT_NO_HANG, too.")
+               "none ended, block (or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND, "
+               "with WAIT_NO_HANG, too.")
 def wait(plan: Plan) -> None:
     _kernel_unit(plan, "wait")
 
