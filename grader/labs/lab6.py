@@ -106,13 +106,15 @@ def zeros(plan: Plan) -> None:
 
 
 @lab.test("6.1", "refuses files of another kind", points=3,
-          hint="Check e_ident, e_type, e_machine, e_phnum and e_phentsize before anything else is used.")
+          hint="Check e_ident, e_type, e_machine, e_phnum and e_phentsize before anything else is used: "
+               "each must be what it is in a file that can be loaded.")
 def wrong_files(plan: Plan) -> None:
     plan.unit("boot", "wrong_files")
 
 
 @lab.test("6.1", "refuses truncated files", points=3,
-          hint="Offset plus size may not be over file_bytes; in 32 bits that sum can wrap around.")
+          hint="Offset plus size may not be over file_bytes, for the e_phnum program headers from e_phoff "
+               "on as for each segment; in 32 bits that sum can wrap around.")
 def cut_files(plan: Plan) -> None:
     plan.unit("boot", "cut_files")
 
@@ -124,7 +126,7 @@ def wrong_places(plan: Plan) -> None:
 
 
 @lab.test("6.1", "refuses segments that overlap", points=2,
-          hint="Two ranges overlap if each begins before the other one's end.")
+          hint="Two ranges overlap if each begins before the other one's end, p_paddr + p_memsz.")
 def overlap(plan: Plan) -> None:
     plan.unit("boot", "overlap")
 
@@ -159,9 +161,10 @@ def no_archive(plan: Plan) -> None:
 
 
 @lab.test("6.2", "refuses an archive that does not fit", points=2,
-          hint="file_read takes the room that is left as its limit, and refuses what is larger by itself. "
-               "Where the kernel's end is the memory's end, no room is left: refuse that yourself.")
+          hint="file_read takes the room that is left as its limit, and refuses what is larger by itself: "
+               "the room is what is left from the archive's first page to the end of the memory.")
 def large_archive(plan: Plan) -> None:
+    plan.unit("boot", "archive_room")
     kernel, _ = finished_os()
     large = plan.file("large.tar", bytes(2 << 20))
     for size in ("2M", "3M"):
@@ -196,7 +199,8 @@ def _mentions(name: str) -> Condition:
 
 @lab.test("6.3", "starts at the entry point, with a stack and EBX", points=3,
           hint="paging_enter with the ELF's entry point; a stack in the higher half, HIGHER_HALF and more, "
-               "that grows down into memory of nobody; BOOT_INFO_OFFSET in EBX.")
+               "that grows down into memory of nobody; BOOT_INFO_OFFSET in EBX. Its status is that of "
+               "boot_prepare.")
 def start_state(plan: Plan) -> None:
     plan.unit("boot", "start_state")
 
@@ -367,7 +371,8 @@ def end(plan: Plan) -> None:
 
 @lab.test("6.6", "finds the child that has ended", points=2,
           hint="A child that has ended is released and its pid returned, its status set; with children but "
-               "none ended, block (or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND.")
+               "none ended, block (or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND, "
+               "with WAIT_NO_HANG, too.")
 def wait(plan: Plan) -> None:
     _kernel_unit(plan, "wait")
 

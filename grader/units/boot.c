@@ -22,7 +22,8 @@ static uint32_t entry, end;
 
 static void file_make(void)
 {
-    uint32_t code = 0x30000 + unit_random() % 64 * 16, data = 0x40000 + unit_random() % 64 * 16;
+    uint32_t code = LOAD_MIN + 16 + unit_random() % 63 * 16,
+             data = 0x40000 + unit_random() % 64 * 16;
 
     file.header = (Elf32_Ehdr){
         .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS32, ELFDATA2LSB, EV_CURRENT},
@@ -140,11 +141,14 @@ START_TEST(wrong_files)
         {"no ELF magic", 3, 'G', 1},
         {"a 64-bit file", EI_CLASS, ELFCLASS64, 1},
         {"a big-endian file", EI_DATA, ELFDATA2MSB, 1},
+        {"a file of no type", offsetof(Elf32_Ehdr, e_type), ET_NONE, 2},
         {"a relocatable file", offsetof(Elf32_Ehdr, e_type), ET_REL, 2},
         {"a shared library", offsetof(Elf32_Ehdr, e_type), ET_DYN, 2},
+        {"a core dump", offsetof(Elf32_Ehdr, e_type), ET_CORE, 2},
         {"a file for ARM", offsetof(Elf32_Ehdr, e_machine), EM_ARM, 2},
         {"a file without program headers", offsetof(Elf32_Ehdr, e_phnum), 0, 2},
         {"program headers of 16 bytes", offsetof(Elf32_Ehdr, e_phentsize), 16, 2},
+        {"program headers of 56 bytes", offsetof(Elf32_Ehdr, e_phentsize), 56, 2},
         {"65535 program headers", offsetof(Elf32_Ehdr, e_phnum), 65535, 2},
     };
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
@@ -173,6 +177,17 @@ START_TEST(cut_files)
     file_make();
     file.segments[2].p_filesz = file.segments[2].p_memsz = 0xffffff00;
     ck_assert_msg(load(), "p_filesz = 0xffffff00 was not refused");
+
+    /* The program headers are the end of the file; the last one is not to be loaded. */
+    file_make();
+    Elf32_Phdr table[] = {file.segments[0], file.segments[2], file.segments[1]};
+    table[1].p_filesz = sizeof file.data - sizeof table;
+    memcpy(file.data + table[1].p_filesz, table, sizeof table);
+    file.header.e_phoff = sizeof file - sizeof table;
+    const char *wrong = load();
+    ck_assert_msg(!wrong, "a file that ends with its program headers was refused: %s", wrong);
+    ck_assert_msg(load_cut(sizeof file - 1, MEMORY_BYTES),
+                  "the last byte of the last program header is cut off, and the file not refused");
 }
 END_TEST
 
@@ -194,6 +209,11 @@ START_TEST(wrong_places)
     file.segments[2].p_paddr = LOAD_MIN - 0x1000;
     file.segments[2].p_vaddr = HIGHER_HALF + LOAD_MIN - 0x1000;
     ck_assert_msg(load(), "a segment below LOAD_MIN, where the VMM's tables are, was not refused");
+    file_make();
+    file.segments[0].p_paddr = LOAD_MIN;
+    file.segments[0].p_vaddr = HIGHER_HALF + LOAD_MIN;
+    file.header.e_entry = HIGHER_HALF + LOAD_MIN + 0x20;
+    ck_assert_msg(!load(), "a segment that begins exactly at LOAD_MIN was refused");
     file_make();
     file.segments[2].p_filesz = 0x40;
     file.segments[2].p_memsz = 0x3f;
@@ -221,6 +241,24 @@ START_TEST(overlap)
     data->p_paddr = code->p_paddr + code->p_memsz;
     data->p_vaddr = HIGHER_HALF + data->p_paddr;
     ck_assert_msg(!load(), "two segments, one right behind the other, were refused");
+
+    /* The data begin in front of the code, and only their zeros reach it. */
+    file_make();
+    code->p_paddr += 0x1000;
+    code->p_vaddr += 0x1000;
+    file.header.e_entry += 0x1000;
+    data->p_paddr = code->p_paddr - 2 * data->p_filesz;
+    data->p_vaddr = HIGHER_HALF + data->p_paddr;
+    for (int order = 0; order < 2; order++) {
+        const Elf32_Phdr first = *code;
+        ck_assert_msg(load(),
+                      "a segment at 0x%x (p_filesz 0x%x, p_memsz 0x%x) and one at 0x%x (p_filesz "
+                      "0x%x, p_memsz 0x%x) overlap in memory: not refused",
+                      code->p_paddr, code->p_filesz, code->p_memsz, data->p_paddr, data->p_filesz,
+                      data->p_memsz);
+        *code = *data;
+        *data = first;
+    }
 }
 END_TEST
 
@@ -234,6 +272,17 @@ START_TEST(wrong_entry)
         file.header.e_entry = entries[i];
         ck_assert_msg(load(), "the entry point 0x%x is in no executable segment: not refused",
                       entries[i]);
+    }
+    file_make();
+    file.segments[0].p_memsz += 0x100;
+    const uint32_t first = file.segments[0].p_vaddr, behind = first + file.segments[0].p_memsz;
+    const uint32_t right[] = {first, behind - 1};
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        file.header.e_entry = right[i];
+        ck_assert_msg(!load(),
+                      "the executable segment is from 0x%x up to 0x%x in memory: the entry point "
+                      "0x%x was refused",
+                      first, behind - 1, right[i]);
     }
 }
 END_TEST
@@ -270,24 +319,25 @@ __attribute__((noinline)) static void stack_dirty(void)
 }
 
 /*
- * Calls boot_prepare in a process of its own and leaves what it wrote to RAM. There 6.3 may end it:
- * that exercise may not be written yet, and no KVM is behind this vCPU.
+ * Calls boot_prepare in a process of its own and leaves what it wrote to RAM; its status. There 6.3
+ * may end it: that exercise may not be written yet, and no KVM is behind this vCPU.
  */
-static void prepare_apart(void)
+static int prepare_apart(void)
 {
     listen_start();
     pid_t child = fork();
     if (child == 0) {
         stack_dirty();
-        boot_prepare(&vcpu);
-        _exit(0);
+        _exit(boot_prepare(&vcpu));
     }
-    waitpid(child, NULL, 0);
+    int ended = 0;
+    waitpid(child, &ended, 0);
     ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
     said[count > 0 ? count : 0] = '\0';
     if (!strstr(said, "exercise 6.1") && !strstr(said, "exercise 6.2"))
         ck_assert_msg(ftruncate(listen_fd, 0) == 0, "the unit program can't cut its own file");
     listen_end();
+    return WIFEXITED(ended) ? WEXITSTATUS(ended) : -1;
 }
 
 /* What the kernel will find. */
@@ -302,6 +352,7 @@ static struct boot_info info_found(void)
 START_TEST(boot_information)
 {
     start_guest();
+    vmm.options.ram_bytes = 2 * vm.ram_bytes; /* the space is what counts */
     prepare_apart();
     struct boot_info info = info_found();
     ck_assert_msg(info.magic == BOOT_MAGIC && info.size == sizeof info,
@@ -326,6 +377,14 @@ START_TEST(no_archive)
 }
 END_TEST
 
+/* Where the archive belongs: the first page boundary at or after the kernel's end. */
+static uint32_t archive_home(void)
+{
+    uint32_t end_of_file = file.segments[2].p_paddr + file.segments[2].p_memsz;
+
+    return (end_of_file + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+}
+
 START_TEST(archive_place)
 {
     char path[] = "archive-XXXXXX";
@@ -340,7 +399,7 @@ START_TEST(archive_place)
         if (exact) /* the end is the beginning of a page */
             file.segments[2].p_memsz = 0x2000 - file.segments[2].p_paddr % PAGE_BYTES;
         uint32_t end_of_file = file.segments[2].p_paddr + file.segments[2].p_memsz;
-        uint32_t place = (end_of_file + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+        uint32_t place = archive_home();
         vmm.options.initrd = path;
         prepare_apart();
         struct boot_info info = info_found();
@@ -353,6 +412,32 @@ START_TEST(archive_place)
                       info.archive_bytes);
         ck_assert_msg(memcmp(vm.ram + place, archive, sizeof archive) == 0,
                       "the archive's bytes are not at archive_start");
+    }
+    unlink(path);
+}
+END_TEST
+
+START_TEST(archive_room)
+{
+    char path[] = "archive-XXXXXX";
+    int fd = mkstemp(path);
+
+    for (uint32_t over = 0; over < 2; over++) {
+        start_guest();
+        uint32_t room = (uint32_t)vm.ram_bytes - archive_home();
+        ck_assert_msg(fd >= 0 && ftruncate(fd, room + over) == 0,
+                      "the unit program can't write its archive");
+        vmm.options.initrd = path;
+        int status = prepare_apart();
+        if (over > 0)
+            ck_assert_msg(status == STATUS_GUEST_FILE,
+                          "from the archive's first page to the memory's end are %u bytes; an "
+                          "archive of one byte more was not refused with status %d",
+                          room, STATUS_GUEST_FILE);
+        else
+            ck_assert_msg(info_found().archive_bytes == room,
+                          "an archive of %u bytes, which ends where the memory ends, was not taken",
+                          room);
     }
     unlink(path);
 }
@@ -390,6 +475,15 @@ START_TEST(start_state)
     ck_assert_msg(stack <= LOAD_MIN || stack >= data->p_paddr + data->p_memsz + PAGE_BYTES,
                   "ESP is 0x%llx: the stack grows down from there into the kernel's image",
                   regs.rsp);
+
+    vmm.options.mappings[0].phys = vmm.options.mappings[0].virt = 1; /* no page begins there */
+    vmm.options.mapping_count = 1;
+    listen_start();
+    status = boot_prepare(&vcpu);
+    listen_end();
+    ck_assert_msg(status != 0,
+                  "a page of --map can't be mapped: paging_enter returns a status, and "
+                  "boot_prepare returned 0");
 }
 END_TEST
 
@@ -407,6 +501,7 @@ int main(void)
     unit_add(suite, "boot_information", boot_information);
     unit_add(suite, "no_archive", no_archive);
     unit_add(suite, "archive_place", archive_place);
+    unit_add(suite, "archive_room", archive_room);
     unit_add(suite, "start_state", start_state);
     return unit_main(suite);
 }

@@ -254,6 +254,14 @@ static void test_order(void)
               "ready are pid 40, 20, 30, 10 in the places 2, 5, 6, 15 of the table; blocked, "
               "asleep, ended are 50, 51, 52. Turn %d is for pid %d and was given to %d",
               i + 1, expected[i], order[i]);
+
+    for (int i = 1; i < PROCESSES_MAX; i++)
+        processes[i].state = PROCESS_UNUSED;
+    steps = 0;
+    process_make(4, 60, 0);
+    schedule();
+    CHECK(steps == STEPS,
+          "only pid 60 and idle are ready: schedule called by pid 60 went to idle, not back to 60");
 }
 
 static int reasons[2];
@@ -303,32 +311,34 @@ static void turn_sleep(void)
     process_sleep(sleep_ticks);
 }
 
-/* One process sleeps from now on; it must be ready after so many ticks. */
-static void sleep_check(struct process *sleeper, uint32_t start, uint32_t count)
+/* Two new processes sleep from now on; they must be ready after so many ticks. */
+static void sleep_check(uint32_t start, uint32_t count)
 {
-    sleeper->state = PROCESS_READY;
+    const struct process *sleepers[] = {process_make(1, 4, 0), process_make(3, 6, 0)};
+
     ticks = start;
     sleep_ticks = count;
     run_all();
     for (uint32_t passed = 0; passed <= count; passed++) {
         if (passed > 0)
             scheduler_tick();
-        CHECK((sleeper->state == PROCESS_READY) == (passed == count),
-              "process_sleep(%u) at tick 0x%x: %u ticks later the process %s", count, start, passed,
-              passed == count ? "still sleeps" : "is awake");
+        for (int i = 0; i < 2; i++)
+            CHECK((sleepers[i]->state == PROCESS_READY) == (passed == count),
+                  "two call process_sleep(%u) at tick 0x%x: %u ticks later pid %d %s", count, start,
+                  passed, sleepers[i]->pid, passed == count ? "still sleeps" : "is awake");
     }
 }
 
 static void test_sleep(void)
 {
-    struct process *sleeper = process_make(1, 4, 0), *blocked = process_make(2, 5, 0);
+    struct process *blocked = process_make(2, 5, 0);
     uint32_t used = HOME->ticks;
 
     blocked->state = PROCESS_BLOCKED;
     turn = turn_sleep;
-    sleep_check(sleeper, 1000, 1);
-    sleep_check(sleeper, 2000, 40);
-    sleep_check(sleeper, 0xfffffff0, 32); /* the count of ticks passes its end */
+    sleep_check(1000, 1);
+    sleep_check(2000, 40);
+    sleep_check(0xfffffff0, 32); /* the count of ticks passes its end */
     CHECK(ticks == 0x10, "32 ticks after 0xfffffff0 `ticks` is 0x%x", ticks);
     CHECK(HOME->ticks - used == 1 + 40 + 32,
           "73 ticks found idle running, and were not counted for it: its ticks grew by %u",
@@ -373,6 +383,8 @@ static void test_end(void)
     CHECK(parent->state == PROCESS_BLOCKED, "the parent waits for something else, and was woken");
 }
 
+static bool end_returned;
+
 /* The parent, pid 7, waits; the child, pid 13, ends in its turn. */
 static void turn_wait(void)
 {
@@ -380,6 +392,7 @@ static void turn_wait(void)
 
     if (current->pid == 13) {
         process_end(current, 44);
+        end_returned = true;
         schedule();
     }
     uint32_t free = free_pages;
@@ -399,9 +412,13 @@ static void turn_wait(void)
     got = process_wait(13, 0, &status);
     CHECK(got == 13 && status == 44, "pid 13 ends with 44 meanwhile: wait(13) is %d, status %d",
           got, status);
+    CHECK(end_returned, "process_end for `current` did not return: trap_handle calls schedule");
     got = process_wait(WAIT_ANY, 0, &status);
     CHECK(got == ERROR_NOT_FOUND, "no child is left: wait(WAIT_ANY) is %d, not ERROR_NOT_FOUND",
           got);
+    got = process_wait(WAIT_ANY, WAIT_NO_HANG, &status);
+    CHECK(got == ERROR_NOT_FOUND,
+          "no child is left: wait(WAIT_ANY, WAIT_NO_HANG) is %d, not ERROR_NOT_FOUND", got);
     ok_end();
 }
 
