@@ -737,6 +737,10 @@ START_TEST(before_entry)
                       "stage_before_entry answered STEP_END when it was asked for the %u. time, "
                       "and KVM_RUN was called all the same",
                       last);
+        ck_assert_msg(vcpu.status == STATUS_GUEST_MAX,
+                      "a signal came (EINTR or KVM_EXIT_INTR), and the vCPU ended with status %d "
+                      "instead of being run on until stage_before_entry ends it",
+                      vcpu.status);
         ck_assert_msg(status == STATUS_GUEST_MAX,
                       "after stage_before_entry ended the vCPU, vcpu_run returned %d, and "
                       "vcpu->status is %d",
