@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import Optional
 
 from grader.backends.base import OnResult
-from grader.runs import Ending, Result
+from grader.runs import Result
 
-HUNG = (Ending.WALL, Ending.QUIET, Ending.STILL)
 CLEAR_LINE = "\r\033[K"
 
 
@@ -29,7 +28,7 @@ def counting(total: int, on_result: Optional[OnResult]) -> Iterator[Optional[OnR
     def take(place: int, result: Result) -> None:
         nonlocal done, hung
         done += 1
-        hung += result.ending in HUNG
+        hung += result.hung
         show(f"{done} of {total} runs" + (f", {hung} hung: each of these takes its time" if hung else ""))
         if on_result:
             on_result(place, result)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Optional
 
-from grader.runs import Ending, Result
+from grader.runs import Result
 
 STATUS_GUEST_FILE = 65
 STATUS_NO_KVM = 69
@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def hung(self) -> bool:
-        return self.result.ending in (Ending.WALL, Ending.QUIET, Ending.STILL)
+        return self.result.hung
 
     @property
     def died(self) -> bool:

@@ -139,6 +139,11 @@ class Result:
         """The exit status, or None if it did not exit by itself."""
         return self.code if self.ending is Ending.EXIT else None
 
+    @property
+    def hung(self) -> bool:
+        """It was stopped because it came to no end."""
+        return self.ending in (Ending.WALL, Ending.QUIET, Ending.STILL)
+
     def __str__(self) -> str:
         """How it ended, in words for a person."""
         if self.ending is Ending.EXIT:
