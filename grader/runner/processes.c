@@ -225,17 +225,19 @@ static const char *call_name(const char *number)
         const char *name;
     } calls[] = {
         {SYS_ioctl, "ioctl"},
-        {SYS_poll, "poll"},
         {SYS_ppoll, "ppoll"},
-        {SYS_epoll_wait, "epoll_wait"},
         {SYS_read, "read"},
         {SYS_write, "write"},
         {SYS_futex, "futex: a mutex, a condition or a join"},
         {SYS_nanosleep, "nanosleep"},
         {SYS_clock_nanosleep, "clock_nanosleep"},
-        {SYS_pause, "pause"},
         {SYS_wait4, "wait4"},
         {SYS_rt_sigtimedwait, "sigtimedwait"},
+#ifdef SYS_poll /* newer processors' Linux, as arm64's, has only their successors */
+        {SYS_poll, "poll"},
+        {SYS_epoll_wait, "epoll_wait"},
+        {SYS_pause, "pause"},
+#endif
     };
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
         if (atol(number) == calls[i].number)
