@@ -8,6 +8,7 @@
 #include <linux/mount.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +77,7 @@ bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes
 {
     struct mount_attr readonly = {.attr_set = MOUNT_ATTR_RDONLY};
     if (isolation == ISOLATION_PLAIN)
-        return true;
+        return chown(scratch, owner, (gid_t)-1) == 0;
     return mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
            syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &readonly, sizeof readonly) ==
                0 &&
@@ -85,22 +86,39 @@ bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes
            mount_tmpfs(scratch, bytes, owner, "0700");
 }
 
-bool isolation_drop_rights(uid_t user)
+/* The one capability that a learner's program keeps on a host where the grader is root: in a
+ * container the learner's files often belong to another user. */
+static bool keep_only_override(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2] = {0};
-    /* CAP_DAC_OVERRIDE stays for root: in a container the learner's files often belong to another
-     * user. */
+    struct __user_cap_data_struct had[2] = {0}, data[2] = {0};
+    if (syscall(SYS_capget, &header, had) != 0)
+        return false;
+    uint32_t kept = had[0].permitted & 1U << CAP_DAC_OVERRIDE;
+    data[0].permitted = data[0].effective = data[0].inheritable = kept;
+    return syscall(SYS_capset, &header, data) == 0 &&
+           (geteuid() == 0 || !kept ||
+            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0) == 0);
+}
+
+static bool become_user(uid_t user)
+{
+    return setgroups(0, NULL) == 0 && setresgid(user, user, user) == 0 &&
+           setresuid(user, user, user) == 0;
+}
+
+bool isolation_drop_rights(uid_t user, bool override)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[2] = {0};
     for (int cap = 0; cap < 64; cap++)
         if (cap != CAP_DAC_OVERRIDE)
             prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-    if (user && (setgroups(0, NULL) != 0 || setresgid(user, user, user) != 0 ||
-                 setresuid(user, user, user) != 0))
-        return false;
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    if (geteuid() == 0)
-        data[0].permitted = data[0].effective = 1U << CAP_DAC_OVERRIDE;
-    if (syscall(SYS_capset, &header, data) != 0 && errno != EPERM)
+    prctl(PR_SET_KEEPCAPS, override ? 1 : 0, 0, 0, 0);
+    if (user && !become_user(user))
+        return false;
+    if (override ? !keep_only_override() : syscall(SYS_capset, &header, none) != 0)
         return false;
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
@@ -118,6 +136,22 @@ static bool isolation_try(enum isolation isolation)
     bool works = child > 0 && waitpid(child, &status, 0) == child && status == 0;
     rmdir(scratch);
     return works;
+}
+
+uid_t isolation_user(void)
+{
+    enum { NO_PROGRAMS_USER = 65533 };
+    if (geteuid() != 0)
+        return 0;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(isolation_drop_rights(NO_PROGRAMS_USER, true) &&
+                      prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_DAC_OVERRIDE, 0, 0) == 1
+                  ? 0
+                  : 1);
+    int status = 1;
+    bool works = child > 0 && waitpid(child, &status, 0) == child && status == 0;
+    return works ? NO_PROGRAMS_USER : 0;
 }
 
 enum isolation isolation_detect(void)

@@ -26,8 +26,8 @@
  */
 enum { GRACE_MS = 100, GRACE_STEP_MS = 5 };
 
-/* The kernel's own limit on processes counts threads, and all that the user has; root has none. It
- * is only a net: the runner counts this run's processes. */
+/* The kernel's own limit on processes counts threads, and all that the user has. It stops a fork
+ * bomb; the runner counts this run's processes, and tells. */
 enum { THREADS_EACH = 16 };
 
 /* More than the runner ever has open. */
@@ -65,7 +65,7 @@ static void program_become(const struct job *job, const struct keeper_options *o
     if (job->limits.processes)
         limit(RLIMIT_NPROC, processes_on_machine() + THREADS_EACH * job->limits.processes);
     setpriority(PRIO_PROCESS, 0, options->priority);
-    if (!isolation_drop_rights(options->user) ||
+    if (!isolation_drop_rights(options->user, options->override) ||
         chdir(job->directory ? job->directory : scratch) != 0)
         return;
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);

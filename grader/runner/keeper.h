@@ -16,8 +16,9 @@ enum isolation { ISOLATION_PLAIN, ISOLATION_NAMESPACES, ISOLATION_USER_NAMESPACE
 
 struct keeper_options {
     enum isolation isolation;
-    uid_t user;   /* become this user; 0 stays who we are */
-    int priority; /* the program's nice value; the runner's own is better where that is allowed */
+    uid_t user;    /* become this user; 0 stays who we are */
+    bool override; /* but reach all files, as root does */
+    int priority;  /* the program's nice value; the runner's own is better where that is allowed */
 };
 
 struct keeper {
@@ -29,6 +30,11 @@ struct keeper {
 
 /* The strictest isolation that this machine allows, found by trying. */
 enum isolation isolation_detect(void);
+
+/* Where we are root: a user number for programs, that no other program of the machine has. The
+ * kernel bounds the number of processes of any user but root (RLIMIT_NPROC). 0 where we are not
+ * root or can't be such a user and still reach root's files. */
+uid_t isolation_user(void);
 
 /* Start the program of `job` under a new keeper, with these three descriptors as its own. False:
  * errno says why. */

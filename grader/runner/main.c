@@ -2,8 +2,8 @@
  * grader/runs.py).
  *
  * The same program works on the host, as a child of the grader, and in the lab VM, as the child of
- * its init. Usage: runner [USER]: runs become user number USER (the lab VM's runner is root, its
- * runs must not be). */
+ * its init. Usage: runner [USER]: runs become user number USER, with no right at all. Without it
+ * they stay the user who grades; if that is root, they become another who may read root's files. */
 #define _GNU_SOURCE
 #include "run.h"
 
@@ -92,7 +92,10 @@ static bool serve(int channel, const struct keeper_options *options)
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"plain", "namespaces", "user namespaces"};
-    struct keeper_options options = {.user = argc > 1 ? (uid_t)atol(argv[1]) : 0};
+    struct keeper_options options = {
+        .user = argc > 1 ? (uid_t)atol(argv[1]) : isolation_user(),
+        .override = argc == 1 && geteuid() == 0,
+    };
     int channel = fcntl(0, F_DUPFD_CLOEXEC, 3);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (channel < 0 || null < 0 || dup2(null, 0) < 0) {

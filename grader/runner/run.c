@@ -33,7 +33,7 @@ struct run {
     double still_looked;      /* the last look whether anything of it runs */
     unsigned still_looks;     /* in a row that found all of it asleep, and none woken */
     unsigned long long switches;
-    size_t machine_processes; /* all processes of the machine when the run started */
+    size_t machine_processes; /* all processes of the machine at the last look */
     /* the result */
     const char *ending; /* NULL while running */
     int code;
@@ -97,16 +97,18 @@ static void report_take(struct run *run)
     record_free(&record);
 }
 
-/* Look at memory and processes now and then, and sooner when many processes have come up. A look
- * takes long on a loaded machine: the program must have its turn between two, many times over. */
+/* Look at memory and processes now and then. A look takes long on a loaded machine: the program
+ * must have its turn between two, many times over. But when many processes have come up, look at
+ * once. */
 static void usage_check(struct run *run)
 {
     const struct limits *limits = &run->talk.job->limits;
     bool crowd =
         limits->processes && processes_on_machine() > run->machine_processes + limits->processes;
     double now = clock_now(), since = now - run->looked;
-    if (since < REST_FACTOR * run->look_took || (since < LOOK_MS / 1e3 && !crowd))
+    if (!crowd && (since < REST_FACTOR * run->look_took || since < LOOK_MS / 1e3))
         return;
+    run->machine_processes = processes_on_machine();
     struct usage usage = processes_measure(run->keeper.pid);
     if (limits->memory && usage.memory > limits->memory)
         stop(run, "memory");

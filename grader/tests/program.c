@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
@@ -92,6 +93,19 @@ static void memory_fill(void)
     }
 }
 
+/* Whether the kernel itself bounds the number of our processes; it does not bound root's. */
+static void fork_at_limit(void)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NPROC, &limit);
+    say(limit.rlim_cur == RLIM_INFINITY ? "no limit\n" : "a limit\n");
+    setrlimit(RLIMIT_NPROC, &(struct rlimit){0, 0});
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    say(child < 0 && errno == EAGAIN ? "none beyond it\n" : "one beyond it\n");
+}
+
 /* Children that escape the process group and hold stdout and stderr open. */
 static void leave_daemons(void)
 {
@@ -158,6 +172,8 @@ int main(int argc, char **argv)
     } else if (!strcmp(action, "fork")) {
         for (;;)
             fork();
+    } else if (!strcmp(action, "fork-at-limit")) {
+        fork_at_limit();
     } else if (!strcmp(action, "memory")) {
         memory_fill();
     } else if (!strcmp(action, "disk")) {

@@ -106,6 +106,10 @@ class RunnerTests:
             (do("memory", limits=Limits(memory=100 * MIB)), Ending.MEMORY, 0),
             (do("fork"), Ending.PROCESSES, 0))
 
+    def test_the_kernel_bounds_the_processes(self) -> None:
+        result = self.run_one(do("fork-at-limit"))
+        self.check(result.stdout == b"a limit\nnone beyond it\n", result)
+
     def test_output_is_cut_at_its_limit(self) -> None:
         result = self.run_one(do("print", limits=Limits(output=12345)))
         self.check(len(result.stdout) == 12345, result)
