@@ -6,18 +6,24 @@
 #include "vmm.h"
 
 /*
- * Guests that share a VM share its RAM: an ELF kernel takes all of it, and layouts don't mix. And
- * only such a kernel knows what to do with an archive.
+ * Guests that share a VM share its RAM: an ELF kernel takes all of it, and layouts don't mix. Only
+ * such a kernel knows what to do with an archive, and only paging guests have pages to map.
  */
 static int check_company(const struct vmm *vmm)
 {
-    bool elf = false;
+    bool elf = false, paging = false;
 
-    for (int i = 0; i < vmm->guest_count; i++)
+    for (int i = 0; i < vmm->guest_count; i++) {
         elf = elf || vmm->guests[i].kind == GUEST_ELF;
+        paging = paging || vmm->guests[i].kind != GUEST_REAL;
+    }
     if (vmm->options.initrd && !elf)
         return fail(STATUS_USAGE, "--initrd=%s is for an ELF kernel, and no guest is one",
                     vmm->options.initrd);
+    if (vmm->options.mapping_count && !paging)
+        return fail(STATUS_USAGE,
+                    "--map and --unmap are for guests with paging: an ELF kernel, or a flat image "
+                    "with --mode=paging");
     for (int i = 1; i < vmm->guest_count && !vmm->options.isolate; i++) {
         if (vmm->guests[i].kind == GUEST_ELF || vmm->guests[i].kind != vmm->guests[0].kind)
             return fail(STATUS_USAGE,

@@ -213,7 +213,7 @@ static int parse_option(struct options *options, int code, const char *value)
 int options_parse(struct vmm *vmm, int argc, char **argv)
 {
     struct options *options = &vmm->options;
-    bool entry_given = false;
+    bool load_given = false, entry_given = false;
     int code;
 
     *options = (struct options){
@@ -226,8 +226,12 @@ int options_parse(struct vmm *vmm, int argc, char **argv)
         int status = parse_option(options, code, optarg);
         if (status != 0)
             return status;
+        load_given = load_given || code == OPTION_LOAD;
         entry_given = entry_given || code == OPTION_ENTRY;
     }
+    if ((load_given || entry_given) && options->flat != GUEST_PAGING)
+        return fail(STATUS_USAGE, "--%s is for flat images with --mode=paging",
+                    load_given ? "load" : "entry");
     if (!entry_given)
         options->entry = HIGHER_HALF + options->load;
     if (optind == argc)
