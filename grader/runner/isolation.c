@@ -138,10 +138,17 @@ static bool isolation_try(enum isolation isolation)
     return works;
 }
 
-uid_t isolation_user(void)
+enum isolation isolation_detect(void)
+{
+    if (isolation_try(ISOLATION_NAMESPACES))
+        return ISOLATION_NAMESPACES;
+    return isolation_try(ISOLATION_USER_NAMESPACES) ? ISOLATION_USER_NAMESPACES : ISOLATION_PLAIN;
+}
+
+uid_t isolation_user(enum isolation isolation)
 {
     enum { NO_PROGRAMS_USER = 65533 };
-    if (geteuid() != 0)
+    if (geteuid() != 0 || isolation == ISOLATION_USER_NAMESPACES)
         return 0;
     pid_t child = fork();
     if (child == 0)
@@ -152,11 +159,4 @@ uid_t isolation_user(void)
     int status = 1;
     bool works = child > 0 && waitpid(child, &status, 0) == child && status == 0;
     return works ? NO_PROGRAMS_USER : 0;
-}
-
-enum isolation isolation_detect(void)
-{
-    if (isolation_try(ISOLATION_NAMESPACES))
-        return ISOLATION_NAMESPACES;
-    return isolation_try(ISOLATION_USER_NAMESPACES) ? ISOLATION_USER_NAMESPACES : ISOLATION_PLAIN;
 }

@@ -33,8 +33,9 @@ enum isolation isolation_detect(void);
 
 /* Where we are root: a user number for programs, that no other program of the machine has. The
  * kernel bounds the number of processes of any user but root (RLIMIT_NPROC). 0 where we are not
- * root or can't be such a user and still reach root's files. */
-uid_t isolation_user(void);
+ * root, or can't be such a user and still reach root's files; so in a user namespace, which has
+ * only us. */
+uid_t isolation_user(enum isolation isolation);
 
 /* Start the program of `job` under a new keeper, with these three descriptors as its own. False:
  * errno says why. */

@@ -92,10 +92,9 @@ static bool serve(int channel, const struct keeper_options *options)
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"plain", "namespaces", "user namespaces"};
-    struct keeper_options options = {
-        .user = argc > 1 ? (uid_t)atol(argv[1]) : isolation_user(),
-        .override = argc == 1 && geteuid() == 0,
-    };
+    struct keeper_options options = {.isolation = isolation_detect()};
+    options.user = argc > 1 ? (uid_t)atol(argv[1]) : isolation_user(options.isolation);
+    options.override = argc == 1 && geteuid() == 0;
     int channel = fcntl(0, F_DUPFD_CLOEXEC, 3);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (channel < 0 || null < 0 || dup2(null, 0) < 0) {
@@ -110,7 +109,6 @@ int main(int argc, char **argv)
     /* To get its turn among the processes of a fork bomb; only root may. */
     options.priority = getpriority(PRIO_PROCESS, 0);
     setpriority(PRIO_PROCESS, 0, -20);
-    options.isolation = isolation_detect();
     if (!record_printf(channel, "ready", "%s", names[options.isolation]))
         return 1;
     return serve(channel, &options) ? 0 : 1;

@@ -110,10 +110,10 @@ static void usage_check(struct run *run)
         return;
     run->machine_processes = processes_on_machine();
     struct usage usage = processes_measure(run->keeper.pid);
-    if (limits->memory && usage.memory > limits->memory)
+    if (limits->processes && usage.count > limits->processes)
+        stop(run, "processes"); /* that they have too much memory, too, comes of their number */
+    else if (limits->memory && usage.memory > limits->memory)
         stop(run, "memory");
-    else if (limits->processes && usage.count > limits->processes)
-        stop(run, "processes");
     run->looked = clock_now();
     run->look_took = run->looked - now;
 }
