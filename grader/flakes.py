@@ -17,10 +17,15 @@ from typing import Optional
 
 from grader import labs
 from grader.build import clean_environment
+from grader.counting import CLEAR_LINE
 from grader.course import BUILD, ROOT
 
 SAME, DIFFERENT = 0, 1
 CANNOT_GRADE = 3                     # exit status of the grader
+
+
+# Keeps a processor busy until its parent ends, however that ends.
+BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
 
 
 @contextmanager
@@ -28,7 +33,7 @@ def busy_processors() -> Iterator[None]:
     """Each processor has something else to do."""
     with ExitStack() as stack:
         for _ in range(os.cpu_count() or 1):
-            process = stack.enter_context(subprocess.Popen(["sh", "-c", "while :; do :; done"]))
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())]))
             stack.callback(process.kill)
         yield
 
@@ -67,8 +72,13 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         wrong: Counter[str] = Counter()
         for turn in range(parsed.count):
             loaded = turn % 2 == 1
+            if sys.stderr.isatty():
+                print(f"{CLEAR_LINE}lab {lab}: grading {turn + 1} of {parsed.count}", end="", file=sys.stderr,
+                      flush=True)
             wrong.update(f"{name} ({'loaded' if loaded else 'quiet'})"
                          for name in failed_tests(lab, loaded, parsed.backend))
+        if sys.stderr.isatty():
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
         names = ", ".join(f"{name}: {count}" for name, count in wrong.items()) or "all points each time"
         print(f"lab {lab}: {parsed.count} gradings in {time.monotonic() - start:.0f} s: {names}", flush=True)
         found += wrong
