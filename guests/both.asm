@@ -1,6 +1,7 @@
-; both - two vCPUs. Several times, with interrupts disabled, the first waits for a character and for
-; ticks (told by the clock, vCPU 1): now both vectors are pending. Then it enables interrupts and
-; prints which handler ran first, as letters: TIMER_LETTER and KEY_LETTER. Ends with the input.
+; both - shows which of two pending vectors comes first. Two vCPUs: several times, with interrupts
+; disabled, the first waits for a character and for ticks (told by the clock, vCPU 1): now both are
+; pending. Then it enables interrupts and prints which handler ran first, as letters: TIMER_LETTER and
+; KEY_LETTER. Ends with the input.
 %include "abi.inc"
 bits 16
 org 0

@@ -1,6 +1,7 @@
-; merge - two vCPUs. The first keeps its interrupts disabled while the clock (vCPU 1) counts MASKED
-; ticks, then enables them until the clock has counted OPEN more. What it missed comes as one tick,
-; so it has about OPEN ticks then, not MASKED more. It prints TEXT, or its count.
+; merge - shows that ticks which could not come while interrupts were disabled come as one. Two vCPUs:
+; the first keeps its interrupts disabled while the clock (vCPU 1) counts MASKED ticks, then enables
+; them until the clock has counted OPEN more. So it has about OPEN ticks then, not MASKED more. It
+; prints TEXT, or its count.
 %include "abi.inc"
 bits 16
 org 0

@@ -31,37 +31,37 @@
 #define STATUS_SIGNAL     128 /* plus the signal that ended the VMM */
 
 /* Interrupt vectors. The lower vector has the higher priority, like IRQ 0 and IRQ 1 on a PC. */
-#define TIMER_VECTOR    0x20
-#define KEYBOARD_VECTOR 0x21
+#define TIMER_VECTOR    0x20 /* the tick, to every vCPU */
+#define KEYBOARD_VECTOR 0x21 /* to vCPU 0, while there are characters to take */
 
 /* Physical memory of real-mode guests: window N starts at N * WINDOW_BYTES. */
-#define VCPUS_MAX    4
-#define WINDOW_BYTES 0x40000
+#define VCPUS_MAX    4       /* so many guests at most */
+#define WINDOW_BYTES 0x40000 /* 256 KB: a real-mode guest's part of RAM */
 
 /*
  * Physical memory of paging guests. Offsets are into the guest's own part of RAM, which is all of
  * it for one guest, and SLOT_BYTES for each of several. The VMM fills GDT to TABLES_END before
  * the start; the whole part is mapped at 0 and again at HIGHER_HALF.
  */
-#define PAGE_BYTES       0x1000
-#define LARGE_PAGE_BYTES 0x400000
-#define SLOT_BYTES       0x400000
-#define HIGHER_HALF      0x80000000
-#define GDT_OFFSET       0x1000 /* 6 descriptors, see the selectors below */
-#define TSS_OFFSET       0x1800 /* 104 bytes, all zero: the guest fills esp0, ss0, I/O map base */
-#define DIRECTORY_OFFSET 0x2000 /* the page directory: CR3 */
-#define TABLES_OFFSET    0x3000 /* page tables, taken one after the other up to TABLES_END */
-#define TABLES_END       0x20000
-#define BOOT_INFO_OFFSET 0x20000 /* struct boot_info, for ELF guests; its address is in EBX */
-#define LOAD_MIN         0x30000 /* lowest address an image may be loaded at */
-#define LOAD_DEFAULT     0x100000
+#define PAGE_BYTES       0x1000     /* 4 KB */
+#define LARGE_PAGE_BYTES 0x400000   /* 4 MB: what a directory entry with PAGE_LARGE maps */
+#define SLOT_BYTES       0x400000   /* each guest's part of RAM, where several share a VM */
+#define HIGHER_HALF      0x80000000 /* where the guest's memory is mapped a second time */
+#define GDT_OFFSET       0x1000     /* 6 descriptors, see the selectors below */
+#define TSS_OFFSET       0x1800     /* 104 zeros: the guest fills in esp0, ss0, I/O map base */
+#define DIRECTORY_OFFSET 0x2000     /* the page directory: CR3 */
+#define TABLES_OFFSET    0x3000     /* page tables, taken one after the other up to TABLES_END */
+#define TABLES_END       0x20000    /* first byte behind the room for tables */
+#define BOOT_INFO_OFFSET 0x20000    /* struct boot_info, for ELF guests; its address is in EBX */
+#define LOAD_MIN         0x30000    /* lowest address an image may be loaded at */
+#define LOAD_DEFAULT     0x100000   /* where a flat image is loaded without --load */
 
 /* Selectors in the VMM's GDT for paging guests. */
-#define SELECTOR_KERNEL_CODE 0x08
-#define SELECTOR_KERNEL_DATA 0x10
-#define SELECTOR_USER_CODE   0x1b
-#define SELECTOR_USER_DATA   0x23
-#define SELECTOR_TSS         0x28
+#define SELECTOR_KERNEL_CODE 0x08 /* ring 0: loaded in CS */
+#define SELECTOR_KERNEL_DATA 0x10 /* ring 0: loaded in DS, ES, FS, GS and SS */
+#define SELECTOR_USER_CODE   0x1b /* ring 3 */
+#define SELECTOR_USER_DATA   0x23 /* ring 3 */
+#define SELECTOR_TSS         0x28 /* loaded in TR */
 
 /* struct boot_info's first word: the bytes "1KOS". */
 #define BOOT_MAGIC 0x534f4b31

@@ -22,6 +22,7 @@ OUT = BUILD / "handouts" / "site"
 PDF = BUILD / "handouts" / "mini-kvm-labs.pdf"
 ASSETS = Path(__file__).parent / "assets"
 FORMAT = "gfm+gfm_auto_identifiers"
+SHORT_ROWS = 12
 PARTS = {"README.md": "The course", "lab1-real-mode.md": "The labs", "reference/hypercalls.md": "Reference",
          "instructors.md": "For instructors"}
 
@@ -118,9 +119,12 @@ def with_figures(body: str, in_one: bool) -> str:
 
 
 def with_tables(body: str) -> str:
-    """Tables that scroll by themselves on a narrow page."""
+    """Tables that scroll by themselves on a narrow page; short ones stay on one page of paper."""
+    def framed(found: re.Match[str]) -> str:
+        short = found[0].count("<tr") <= SHORT_ROWS
+        return f'<div class="table{" short" if short else ""}">{found[0]}</div>'
     body = re.sub(r"<colgroup>.*?</colgroup>", "", body, flags=re.S)
-    return body.replace("<table>", '<div class="table"><table>').replace("</table>", "</table></div>")
+    return re.sub(r"<table>.*?</table>", framed, body, flags=re.S)
 
 
 def sections(document: Document, body: str) -> Iterator[dict[str, str]]:
