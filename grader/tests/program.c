@@ -93,6 +93,21 @@ static void memory_fill(void)
     }
 }
 
+/* Many processes, each of which has all of the first one's memory: only together are they too
+ * large.
+ */
+static void herd(void)
+{
+    enum { CHILDREN = 60, BYTES = 20 << 20, PAGE_BYTES = 4096 };
+    static volatile char block[BYTES];
+    for (int i = 0; i < BYTES; i += PAGE_BYTES)
+        block[i] = 1;
+    for (int i = 0; i < CHILDREN; i++)
+        if (fork() == 0)
+            forever();
+    forever();
+}
+
 /* Whether the kernel itself bounds the number of our processes; it does not bound root's. */
 static void fork_at_limit(void)
 {
@@ -172,6 +187,8 @@ int main(int argc, char **argv)
     } else if (!strcmp(action, "fork")) {
         for (;;)
             fork();
+    } else if (!strcmp(action, "herd")) {
+        herd();
     } else if (!strcmp(action, "fork-at-limit")) {
         fork_at_limit();
     } else if (!strcmp(action, "memory")) {

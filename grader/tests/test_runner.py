@@ -106,6 +106,9 @@ class RunnerTests:
             (do("memory", limits=Limits(memory=100 * MIB)), Ending.MEMORY, 0),
             (do("fork"), Ending.PROCESSES, 0))
 
+    def test_a_crowd_that_has_too_much_memory_is_a_crowd(self) -> None:
+        self.check_all((do("herd", limits=Limits(memory=800 * MIB)), Ending.PROCESSES, 0))
+
     def test_the_kernel_bounds_the_processes(self) -> None:
         result = self.run_one(do("fork-at-limit"))
         self.check(result.stdout == b"a limit\nnone beyond it\n", result)
