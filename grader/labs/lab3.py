@@ -240,15 +240,13 @@ def any_bytes(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 3.4 the stop
 
-@lab.test("3.4", "stops an endless loop on SIGINT and SIGTERM", points=4,
+@lab.test("3.4", "stops an endless loop on SIGINT and SIGTERM", points=3,
           hint="The main thread waits for the signal, sets stop_signal and kicks every vCPU; "
                "vcpu_check_stop ends it with STATUS_SIGNAL + the signal.")
 def stop(plan: Plan) -> None:
-    for number, guests, isolate in ((signal.SIGINT, 1, False), (signal.SIGTERM, VCPUS, False),
-                                    (signal.SIGTERM, 2, True)):
+    for number, guests in ((signal.SIGINT, 1), (signal.SIGTERM, VCPUS)):
         text = plan.values.text()
-        images = [plan.guest("endless", TEXT=text) for _ in range(guests)]
-        run = plan.boot(*images, args=["--isolate"] if isolate else [], hold_stdin=True,
+        run = plan.boot(*(plan.guest("endless", TEXT=text) for _ in range(guests)), hold_stdin=True,
                         steps=(Step(after=text.encode(), signal=number),))
         run.exits(STATUS_SIGNAL + number)
         _stop_symptoms(run)
@@ -318,6 +316,16 @@ def no_thread(plan: Plan) -> None:
                "the guest again if it is not set yet.")
 def stop_order(plan: Plan) -> None:
     _unit_of_runs(plan, "stop_order")
+
+
+@lab.test("3.4", "stops the guests of all VMs", points=1,
+          hint="stop_all kicks every vCPU of the VMM, not those of one VM: with --isolate each guest has its "
+               "own.")
+def stop_isolated(plan: Plan) -> None:
+    unit = _unit_of_runs(plan, "stop_isolated")
+    unit.symptom(lambda o: "timeout" in o.stdout.lower(),
+                 "With --isolate the guest of the second VM was not kicked, and runs for ever. (Where "
+                 "another test of 3.4 fails, look at that first; exercise 3.5 makes the VMs.)")
 
 
 @lab.test("3.4", "takes a kick back", points=1,

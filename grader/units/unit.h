@@ -56,9 +56,10 @@ struct falsified {
 static struct falsified falsified;
 static struct call calls[CALLS_MAX];
 static size_t call_count;
-static unsigned run_turns;   /* KVM_RUN so far */
-static unsigned bad_closes;  /* close and munmap of what was not there */
-static bool opened_writable; /* /dev/kvm, by its latest open */
+static atomic_uint run_turns;    /* KVM_RUN so far */
+static _Thread_local int run_fd; /* the vCPU of the latest */
+static unsigned bad_closes;      /* close and munmap of what was not there */
+static bool opened_writable;     /* /dev/kvm, by its latest open */
 static bool cpuid_too_small; /* KVM_GET_SUPPORTED_CPUID's table: KVM would write behind its end */
 
 /* The latest call of this request, or NULL. */
@@ -126,6 +127,7 @@ int ioctl(int fd, unsigned long request, ...)
     bool meant = request == falsified.request &&
                  (!falsified.argument || falsified.argument == (unsigned long)argument);
     if (request == KVM_RUN && falsified.run) {
+        run_fd = fd;
         int error = falsified.run(falsified.kvm_run, run_turns++);
         result = error ? failed(error) : 0;
     } else if (meant && falsified.error) {

@@ -589,6 +589,28 @@ START_TEST(stop_order)
 }
 END_TEST
 
+/* A person ends the VMM while the guest of the second VM runs, and goes on running until it is
+ * kicked: it has looked for a stop already. */
+static int second_stopped_by_signal(struct kvm_run *run, unsigned turn)
+{
+    static atomic_bool sent;
+
+    if (run_fd == vmm.vcpus[1].fd && !atomic_exchange(&sent, true))
+        kill(getpid(), SIGTERM);
+    return kernel(run_fd, KVM_RUN, NULL) < 0 ? errno : 0;
+}
+
+START_TEST(stop_isolated)
+{
+    start_guests(2, endless, sizeof endless);
+    vmm.options.isolate = true;
+    falsified.run = second_stopped_by_signal;
+    int status = vcpus_run(&vmm);
+    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
+                  status, STATUS_SIGNAL + SIGTERM);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ 3.5 isolation */
 
 START_TEST(own_vms)
@@ -630,6 +652,7 @@ int main(void)
     unit_add(suite, "check_order", check_order);
     unit_add(suite, "kick_taken_back", kick_taken_back);
     unit_add(suite, "stop_order", stop_order);
+    unit_add(suite, "stop_isolated", stop_isolated);
     unit_add(suite, "own_vms", own_vms);
     return unit_main(suite);
 }
