@@ -324,8 +324,8 @@ def stop_order(plan: Plan) -> None:
 def stop_isolated(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "stop_isolated")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
-                 "With --isolate the guest of the second VM was not kicked, and runs for ever. (Where "
-                 "another test of 3.4 fails, look at that first; exercise 3.5 makes the VMs.)")
+                 "With --isolate the guest of the second VM was not kicked, and runs for ever: stop_all "
+                 "kicks every vCPU of the VMM. (Where another test of 3.4 fails, look at that first.)")
 
 
 @lab.test("3.4", "takes a kick back", points=1,
