@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/mount.h>
+#include <linux/securebits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -115,7 +116,9 @@ bool isolation_drop_rights(uid_t user, bool override)
         if (cap != CAP_DAC_OVERRIDE)
             prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    prctl(PR_SET_KEEPCAPS, override ? 1 : 0, 0, 0, 0);
+    /* Capabilities stay when the user changes, and access(2) counts with them, as open(2) does. */
+    if (user && override && prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) != 0)
+        return false;
     if (user && !become_user(user))
         return false;
     if (override ? !keep_only_override() : syscall(SYS_capset, &header, none) != 0)

@@ -211,6 +211,8 @@ int main(int argc, char **argv)
     } else if (!strcmp(action, "read")) {
         int fd = open(argument, O_RDONLY);
         return fd < 0 ? errno : (dup2(fd, 0), copy(), 0);
+    } else if (!strcmp(action, "access")) {
+        say(access(argument, R_OK) == 0 ? "yes\n" : "no\n");
     } else if (!strcmp(action, "terminal")) {
         struct termios settings;
         printf("%d%d%d\n", isatty(0), isatty(1), isatty(2));

@@ -151,6 +151,14 @@ class RunnerTests:
                 file.write(b"changed")
             self.check(self.run_one(do("read", path)).stdout == b"changed", results[0])
 
+    def test_a_private_file_of_ours_is_the_programs_too(self) -> None:
+        with tempfile.NamedTemporaryFile() as file:   # mode 0600
+            file.write(b"mine")
+            file.flush()
+            opened, asked = self.backend.run([do("read", file.name), do("access", file.name)])
+            self.check(opened.stdout == b"mine", opened)
+            self.check(asked.stdout == b"yes\n", asked)
+
     def test_results_keep_their_order(self) -> None:
         runs = [do("exit", str(n % 256)) for n in range(30)]
         seen = []

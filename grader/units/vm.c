@@ -730,7 +730,8 @@ START_TEST(before_entry)
                   run_turns, entries_asked);
     for (unsigned last = 1; last <= 4; last++) {
         start_created(&vm, &vcpu);
-        entries_asked = run_turns = 0;
+        run_turns = 0;
+        entries_asked = 0;
         last_entry = last;
         int status = run_scripted(&vcpu, run_signals);
         ck_assert_msg(!run_after_end,
