@@ -246,8 +246,9 @@ def any_bytes(plan: Plan) -> None:
 def stop(plan: Plan) -> None:
     for number, guests in ((signal.SIGINT, 1), (signal.SIGTERM, VCPUS)):
         text = plan.values.text()
+        begun = Step(after=text.encode(), send=b"x")   # of no meaning to them: what counts is that all print
         run = plan.boot(*(plan.guest("endless", TEXT=text) for _ in range(guests)), hold_stdin=True,
-                        steps=(Step(after=text.encode(), signal=number),))
+                        steps=(*[begun] * (guests - 1), Step(after=text.encode(), signal=number)))
         run.exits(STATUS_SIGNAL + number)
         _stop_symptoms(run)
 
@@ -491,7 +492,7 @@ def _terminal_restored(outcome: Outcome) -> Optional[Mismatch]:
 
 
 def _stop_symptoms(run: Planned) -> None:
-    run.symptom(lambda o: o.hung and o.result.steps_done > 0 and bool(o.where),
+    run.symptom(lambda o: o.hung and o.result.steps_done == len(run.run.steps) and bool(o.where),
                 "The signal came, and a vCPU still runs. A guest in an endless loop makes no exit: only a "
                 "signal to its thread (pthread_kill) takes it out of KVM_RUN. stop_all must kick every vCPU, "
                 "and vcpu_kick sends the signal only while vcpu->life is VCPU_RUNNING.")
