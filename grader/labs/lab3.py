@@ -66,6 +66,7 @@ def prepare_fails(plan: Plan) -> None:
           hint="An image of over WINDOW_BYTES would overwrite its neighbour: fail(STATUS_GUEST_FILE, ...).")
 def too_large(plan: Plan) -> None:
     plan.unit("vcpus", "full_window")
+    plan.unit("vcpus", "too_large")
     halt = b"\xf4"
     fits = plan.file("fits.bin", halt * WINDOW_BYTES)
     large = plan.file("large.bin", halt * (WINDOW_BYTES + 1))

@@ -93,9 +93,7 @@ static void memory_fill(void)
     }
 }
 
-/* Many processes, each of which has all of the first one's memory: only together are they too
- * large.
- */
+/* Many processes with all of the first one's memory: only together are they too large. */
 static void herd(void)
 {
     enum { CHILDREN = 60, BYTES = 20 << 20, PAGE_BYTES = 4096 };

@@ -752,7 +752,7 @@ START_TEST(halt_stops)
 }
 END_TEST
 
-/* An interrupt comes just before this thread takes vcpu->lock for the so manieth time; 0: none. */
+/* So many times this thread takes vcpu->lock, and just before the last an interrupt comes. */
 static _Thread_local unsigned locks_until_raise;
 static atomic_bool raised;
 

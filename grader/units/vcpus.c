@@ -68,6 +68,23 @@ START_TEST(full_window)
 }
 END_TEST
 
+START_TEST(too_large)
+{
+    static uint8_t image[WINDOW_BYTES + 1];
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    guest.image = image;
+    guest.image_bytes = sizeof image;
+    int status = window_prepare(&vcpu);
+    ck_assert_msg(status == STATUS_GUEST_FILE,
+                  "an image of WINDOW_BYTES and one more lies on its neighbour, and window_prepare "
+                  "returns %d instead of STATUS_GUEST_FILE",
+                  status);
+}
+END_TEST
+
 START_TEST(prepare_fails)
 {
     static uint8_t image[3000];
@@ -640,6 +657,7 @@ int main(void)
     unit_add(suite, "prepare", prepare);
     unit_add(suite, "prepare_fails", prepare_fails);
     unit_add(suite, "full_window", full_window);
+    unit_add(suite, "too_large", too_large);
     unit_add(suite, "life", life);
     unit_add(suite, "told_last", told_last);
     unit_add(suite, "no_thread", no_thread);
