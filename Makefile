@@ -11,8 +11,9 @@ SANITIZE ?=#   address,undefined or thread
 BACKEND  ?=#   auto, kvm or vm: where the VMM runs
 GUESTS   ?=#   for run: names from guests/, or files
 ARGS     ?=#   for run: options of the VMM
-ifeq ($(origin CC),default)
-CC := gcc
+# make's own default and an empty one are no choice: then it is gcc, or clang where only that is installed.
+ifneq ($(filter default undefined,$(origin CC))$(if $(strip $(CC)),,empty),)
+CC := $(if $(shell command -v gcc),gcc,$(if $(shell command -v clang),clang,gcc))
 endif
 
 # The module that a learner writes in each lab. The VMM of lab N has modules 1 to N.
@@ -57,7 +58,8 @@ help:
 #:   make diff LAB=3        your file beside the solution, where you have it: in a clone
 #:   make os                boots the 1K OS on the finished VMM; type to it
 #:   make demo              the whole kit at work: the reference guests, then the 1K OS
-#:   make doctor            what works on this machine, and how to mend what doesn't
+#:   make doctor            what works on this machine, and how to fix what doesn't
+#:   make fetch             downloads and prepares the lab VM, for later use without a network
 #:
 #: For instructors and developers, in a clone
 #:   make handouts          build/handouts/: all handouts as a site with search, and as a PDF
@@ -84,8 +86,8 @@ help:
 #:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs, FROM=1,2 those of
 #:   labs 1 and 2. BACKEND=kvm or vm says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
 
-.PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor bench clean clean-cache format \
-	check-format mutants alternatives flakes
+.PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor fetch bench clean clean-cache \
+	format check-format mutants alternatives flakes
 
 $(LABS:%=lab%):
 	@$(SETUP) build grade
@@ -104,6 +106,7 @@ watch: need-lab
 	@$(PYTHON) -m grader.watch $(filter-out --solution,$(CHOICE))
 
 status:
+	@$(SETUP) python
 	@$(PYTHON) -m grader.status
 
 os:
@@ -116,19 +119,21 @@ demo:
 
 diff: need-lab need-clone
 	@for file in $(MODULE_$(LAB)) $(KERNEL_MODULE_$(LAB)); do \
-	    diff -u --color=auto labs/$$file solutions/$$file || test $$? = 1 || exit 2; \
+	    diff -u --color=$(if $(NO_COLOR)$(filter dumb,$(TERM)),never,auto) labs/$$file solutions/$$file || \
+	        test $$? = 1 || exit 2; \
 	done
 
 skeletons: need-clone
+	@$(SETUP) python
 	@$(PYTHON) -m grader.skeletons $(if $(FORCE),--force)
 
 .PHONY: handouts
 handouts:
-	@$(SETUP) handouts
+	@$(SETUP) python handouts
 	@$(PYTHON) -m grader.handouts render
 
 doctor:
-	@$(SETUP) build grade
+	@$(SETUP) --doctor
 	@$(PYTHON) -m grader.doctor
 
 bench:
@@ -152,17 +157,22 @@ test: need-clone
 C_FILES = $(wildcard common/*/*.[ch] solutions/*/*.[ch] grader/*.[ch] grader/*/*.[ch] os-1k/*/*.[ch])
 
 format:
-	@$(SETUP) test
+	@$(SETUP) format
 	clang-format -i $(C_FILES) $(wildcard labs/*/*.c)
 
 check-format:
-	@$(SETUP) test
+	@$(SETUP) format
 	@clang-format --dry-run --Werror $(C_FILES)
 
 clean:
 	rm -rf $(BUILD)
 
+fetch:
+	@$(SETUP) build grade vm
+	@$(PYTHON) -m grader.labvm fetch
+
 clean-cache:
+	@$(SETUP) python
 	@$(PYTHON) -m grader.labvm clean
 
 # ------------------------------------------------------------------ for instructors
@@ -206,9 +216,10 @@ need-lab:
 # graded on objects that were compiled in a jail.
 
 comma   := ,
+space   := $(subst ,, )
 VARIANT := lab$(LAB)$(if $(SOLUTION),-solution)$(if $(FROM),-from-$(FROM))$(if \
-	$(MODULE),-$(subst /,_,$(basename $(MODULE))))$(if $(filter-out gcc,$(CC)),-$(notdir \
-	$(CC)))$(if $(SANITIZE),-$(subst $(comma),+,$(SANITIZE)))
+	$(MODULE),-$(subst /,_,$(basename $(MODULE))))$(if $(filter-out gcc,$(CC)),-$(subst \
+	/,_,$(subst $(space),_,$(strip $(CC)))))$(if $(SANITIZE),-$(subst $(comma),+,$(SANITIZE)))
 OUT     ?= $(BUILD)/vmm/$(VARIANT)
 
 WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wno-unused-parameter

@@ -43,7 +43,7 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     command.add_argument("--solution", action="store_true", help="grade solutions/ instead of labs/")
     command.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine",
                          help="earlier labs' modules from labs/, too")
-    command.add_argument("--module", type=Path, default=told("MODULE"),
+    command.add_argument("--module", type=Path, default=told("MODULE") or None,
                          help="another file in place of the lab's module")
     command.add_argument("--sanitize", default=told("SANITIZE", ""), help="address,undefined or thread")
     command.add_argument("--cc", default=told("CC", ""), help="the compiler")

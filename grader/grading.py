@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import time
 from bisect import bisect_right
@@ -59,7 +60,7 @@ class Choice:
         words += ["SOLUTION=1"] if self.solution else []
         for name, value in (("FROM", self.source), ("MODULE", self.module), ("SANITIZE", self.sanitize),
                             ("CC", self.cc), ("BACKEND", self.backend)):
-            words += [f"{name}={path_text(value)}"] if value and value != "auto" else []
+            words += [f"{name}={shlex.quote(path_text(value))}"] if value and value != "auto" else []
         return " ".join(words)
 
 

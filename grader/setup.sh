@@ -2,26 +2,16 @@
 # Installs what the named parts of the kit need and is not there yet:
 #     setup.sh build grade vm test
 # As root, or with sudo that asks no password, it installs by itself; else it prints the command.
-# `setup.sh --python` prints the interpreter to use: one that has pexpect, if there is one.
+#     setup.sh --python              prints the interpreter to use: one that has pexpect, if there is one
+#     setup.sh --command PACKAGE...  prints the command that installs these packages here
+#     setup.sh --try PART...         as without it, but prints nothing when it may not install
+#     setup.sh --doctor              where Python itself is missing: reports what is there and what is not
 
 find_python() {
     for python in python3 /usr/bin/python3; do
         "$python" -c 'import pexpect' </dev/null 2>/dev/null && echo "$python" && return 0
     done
     return 1
-}
-
-if [ "$1" = --python ]; then
-    find_python || echo python3
-    exit 0
-fi
-
-packages=
-# need PACKAGE COMMAND...: the package is missing when the command fails.
-need() {
-    package=$1
-    shift
-    "$@" >/dev/null 2>&1 || packages="$packages $package"
 }
 
 have() {
@@ -34,59 +24,127 @@ have_fuzzer() {
     find "$(clang -print-resource-dir)/lib" -name 'libclang_rt.fuzzer*' | grep -q .
 }
 
-for part in "$@"; do
-    case $part in
-    build)
-        have gcc >/dev/null || need gcc have clang
-        need libc6-dev test -e /usr/include/stdio.h
-        need nasm have nasm
-        ;;
-    grade)
-        need python3-pexpect find_python
-        need check pkg-config --exists check
-        need pkg-config have pkg-config
-        ;;
-    vm)
-        need qemu-system-x86 have qemu-system-x86_64
-        ;;
-    handouts)
-        need pandoc have pandoc
-        need weasyprint have weasyprint
-        need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
-        ;;
-    test)
-        need gcc have gcc
-        need clang have clang
-        need libclang-rt-dev have_fuzzer
-        need clang-format have clang-format
-        need flake8 have flake8
-        need git have git
-        need mypy have mypy
-        need patch have patch
-        need shellcheck have shellcheck
-        ;;
+packages=
+report=
+# need PACKAGE COMMAND...: the package is missing when the command fails.
+need() {
+    package=$1
+    shift
+    if "$@" >/dev/null 2>&1; then
+        [ -z "$report" ] || echo "OK    $package"
+        return
+    fi
+    case " $packages " in
+    *" $package "*) ;;
     *)
-        echo "setup.sh: no such part: $part" >&2
-        exit 2
+        packages=${packages:+$packages }$package
+        [ -z "$report" ] || echo "FAIL  $package: missing"
         ;;
     esac
-done
-packages=${packages# }
+}
+
+need_parts() {
+    for part in "$@"; do
+        case $part in
+        python)
+            need python3 have python3
+            ;;
+        build)
+            have gcc >/dev/null || need gcc have clang
+            need libc6-dev test -e /usr/include/stdio.h
+            need nasm have nasm
+            ;;
+        grade)
+            need python3-pexpect find_python
+            need check pkg-config --exists check
+            need pkg-config have pkg-config
+            [ -w /dev/kvm ] || need_parts vm
+            ;;
+        vm)
+            need qemu-system-x86 have qemu-system-x86_64
+            ;;
+        handouts)
+            need pandoc have pandoc
+            need weasyprint have weasyprint
+            need fonts-dejavu-core test -e /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
+            ;;
+        format)
+            need clang-format have clang-format
+            ;;
+        test)
+            need_parts format
+            need gcc have gcc
+            need clang have clang
+            need libclang-rt-dev have_fuzzer
+            need flake8 have flake8
+            need git have git
+            need mypy have mypy
+            need patch have patch
+            need shellcheck have shellcheck
+            ;;
+        *)
+            echo "setup.sh: no such part: $part" >&2
+            exit 2
+            ;;
+        esac
+    done
+}
+
+# The command that installs packages, for a person to type.
+install_command() {
+    if ! have apt-get >/dev/null; then
+        echo "this system's package manager; the names in Debian are: $*"
+    elif [ "$(id -u)" = 0 ]; then
+        echo "apt-get update && apt-get install --no-install-recommends $*"
+    else
+        echo "sudo apt-get update && sudo apt-get install --no-install-recommends $*"
+    fi
+}
+
+quiet=
+case $1 in
+--python)
+    find_python || echo python3
+    exit 0
+    ;;
+--command)
+    shift
+    install_command "$@"
+    exit 0
+    ;;
+--doctor)
+    have python3 >/dev/null && exit 0
+    report=yes
+    need_parts python build grade vm
+    echo "fix:  $(install_command "$packages")"
+    exit 1
+    ;;
+--try)
+    quiet=yes
+    shift
+    ;;
+esac
+
+need_parts "$@"
 [ -z "$packages" ] && exit 0
 
+sudo=
 if ! have apt-get >/dev/null; then
-    echo "Missing here, by their names in Debian: $packages" >&2
-    echo "Install them with this system's package manager." >&2
-    exit 1
-fi
-
-if [ "$(id -u)" = 0 ]; then
-    sudo=
+    may_install=
+elif [ "$(id -u)" = 0 ]; then
+    may_install=yes
 elif sudo -n true 2>/dev/null; then
+    may_install=yes
     sudo=sudo
 else
-    echo "Missing packages. Install them with:" >&2
-    echo "    sudo apt-get install --no-install-recommends $packages" >&2
+    may_install=
+fi
+
+if [ -z "$may_install" ]; then
+    # One command for all that a learner needs, not another one at each step.
+    case " $* " in *" grade "*) need_parts vm ;; esac
+    [ -n "$quiet" ] || echo "Missing packages. Install them with:
+    $(install_command "$packages")" >&2
     exit 1
 fi
 
@@ -97,5 +155,6 @@ install() {
 
 echo "Installing: $packages" >&2
 { install || { $sudo apt-get update -q && install; }; } >&2 && exit 0
-echo "The installation failed. Try by hand: apt-get install --no-install-recommends $packages" >&2
+echo "The installation failed. Try it by hand:
+    $(install_command "$packages")" >&2
 exit 1

@@ -30,8 +30,8 @@ from grader.course import BUILD, LABS, ROOT
 from grader.skeletons import skeleton
 
 # What a release is made of, by the beginning of a file's path; and what of that is not for learners.
-FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitignore",
-                "common/", "guests/", "os-1k/", "grader/", "handouts/")
+FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitattributes",
+                ".gitignore", "common/", "guests/", "os-1k/", "grader/", "handouts/")
 NOT_FOR_LEARNERS = (
     "common/tests/", "os-1k/tests/",
     "grader/tests/", "grader/kit_tests.py",
