@@ -24,11 +24,15 @@ int fail(int status, const char *format, ...)
     return status;
 }
 
+/* Locked by the thread that ends the program, never unlocked: a second one waits, and is silent. */
+static pthread_mutex_t ending = PTHREAD_MUTEX_INITIALIZER;
+
 _Noreturn void todo_reached(const char *exercise, const char *file, int line)
 {
     static const char *const handouts[] = {"lab1-real-mode",  "lab2-hypercalls", "lab3-multi-vcpu",
                                            "lab4-interrupts", "lab5-paging",     "lab6-1k-os"};
 
+    pthread_mutex_lock(&ending);
     fail(STATUS_TODO,
          "exercise %s is not written yet: %s, line %d.\n"
          "     Section %s of handouts/%s.md tells about it.",
@@ -42,8 +46,10 @@ void stdout_write(const char *bytes, size_t count)
         ssize_t written = write(STDOUT_FILENO, bytes, count);
         if (written < 0 && errno == EINTR)
             continue;
-        if (written < 0)
+        if (written < 0) {
+            pthread_mutex_lock(&ending);
             exit(fail(STATUS_OUTPUT, "can't write to standard output: %s", strerror(errno)));
+        }
         bytes += written;
         count -= (size_t)written;
     }
