@@ -114,6 +114,7 @@ static void raise_privilege(void)
 static void bad_pointers(void)
 {
     static const uint32_t bad[] = {0, 8, KERNEL, 0x7fffffff, 0x80000000, 0xfffffffc, 0x7f000000};
+    static const char program[] = "nothing", file[] = "about.txt";
     static char good[64];
     int tried = 0, refused = 0;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -121,10 +122,10 @@ static void bad_pointers(void)
             system_call(CALL_WRITE, bad[i], 16, 0, 0),
             system_call(CALL_READ, bad[i], 16, 0, 0),
             system_call(CALL_SPAWN, bad[i], (uint32_t)good, 0, 0),
-            system_call(CALL_SPAWN, (uint32_t) "nothing", bad[i], 0, 0),
+            system_call(CALL_SPAWN, (uint32_t)program, bad[i], 0, 0),
             system_call(CALL_WAIT, (uint32_t)WAIT_ANY, bad[i], WAIT_NO_HANG, 0),
             system_call(CALL_READFILE, bad[i], 0, (uint32_t)good, sizeof(good)),
-            system_call(CALL_READFILE, (uint32_t) "about.txt", 0, bad[i], 16),
+            system_call(CALL_READFILE, (uint32_t)file, 0, bad[i], 16),
             system_call(CALL_LISTDIR, 0, bad[i], 0, 0),
             system_call(CALL_PROCESSES, 0, bad[i], 0, 0),
         };
@@ -138,8 +139,8 @@ static void bad_pointers(void)
         system_call(CALL_WRITE, (uint32_t)good, 0xffffffff, 0, 0),
         system_call(CALL_WRITE, (uint32_t)good, 0x80000000 - (uint32_t)good + 1, 0, 0),
         system_call(CALL_READ, 0x00400000, 16, 0, 0),
-        system_call(CALL_READFILE, (uint32_t) "about.txt", 0, 0x00400000, 16),
-        system_call(CALL_READFILE, (uint32_t) "about.txt", 0, (uint32_t)good, 0xffffff00),
+        system_call(CALL_READFILE, (uint32_t)file, 0, 0x00400000, 16),
+        system_call(CALL_READFILE, (uint32_t)file, 0, (uint32_t)good, 0xffffff00),
         system_call(CALL_PROCESSES, 0, 0x00400000, 0, 0),
     };
     for (size_t j = 0; j < sizeof(lengths) / sizeof(lengths[0]); j++, tried++)

@@ -83,6 +83,20 @@ class Building(unittest.TestCase):
                                           "OUT": str(out.relative_to(ROOT))})
                 self.assertEqual(len(text.splitlines()), 1, text)
 
+    def test_counts_in_headers_are_signed(self) -> None:
+        """With an unsigned COUNT the compilers warn of `for (int i = 0; i < COUNT; i++)`."""
+        folders = [ROOT / folder for folder in ("common/vmm", "os-1k/kernel", "os-1k/lib", "os-1k/user")]
+        for header in [path for folder in folders for path in sorted(folder.glob("*.h"))]:
+            names = re.findall(r"^#define ([A-Z]\w*) +[-(\w]", header.read_text(), re.M)
+            text = f'#include "{header.name}"\n#include <stdint.h>\n' + "".join(
+                f'_Static_assert(_Generic({name}, int: 1, default: {name} > INT32_MAX), "{name}");\n'
+                for name in names)
+            flags = [f"-I{folder}" for folder in folders]
+            done = subprocess.run(["gcc", "-fsyntax-only", *flags, "-xc", "-"],
+                                  input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            with self.subTest(header=header.name):
+                self.assertEqual(done.returncode, 0, done.stdout)
+
     def test_a_changed_header_makes_the_objects_anew(self) -> None:
         build_vmm(1, solution=True)
         text = dry_run("vmm", "-W", "common/vmm/abi.h", "LAB=1", "SOLUTION=1")

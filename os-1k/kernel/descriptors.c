@@ -22,13 +22,7 @@ static uint64_t gdt[] = {
     [SELECTOR_TSS / 8] = 0x0000890000000000 | (sizeof(task_state) - 1), /* and its address */
 };
 
-/*
- * SDM vol. 3, 6.11 "IDT Descriptors": an interrupt gate, which clears IF; the type is in bits 40 to
- * 47.
- */
-#define GATE(offset, type)                                                                         \
-    (((offset)&0xffff) | SELECTOR_KERNEL_CODE << 16 | (uint64_t)(type) << 40 |                     \
-     (uint64_t)((offset) >> 16) << 48)
+/* The type byte of an interrupt gate, which clears IF. */
 #define GATE_KERNEL 0x8e
 #define GATE_USER   0xee /* a program may use it by `int` */
 
@@ -41,13 +35,21 @@ struct table_register {
     uint32_t base;
 } __attribute__((packed));
 
+/* SDM vol. 3, 6.11 "IDT Descriptors". */
+static uint64_t gate(const uint8_t *entry, uint8_t type)
+{
+    uint32_t offset = (uint32_t)entry;
+    return (offset & 0xffff) | SELECTOR_KERNEL_CODE << 16 | (uint64_t)type << 40 |
+           (uint64_t)(offset >> 16) << 48;
+}
+
 void descriptors_load(void)
 {
     uint64_t base = (uint32_t)&task_state;
     gdt[SELECTOR_TSS / 8] |= (base & 0xffffff) << 16 | (base >> 24) << 56;
     for (int vector = 0; vector < 256; vector++)
-        idt[vector] = GATE((uint32_t)trap_entries[vector], GATE_KERNEL);
-    idt[SYSTEM_CALL_VECTOR] = GATE((uint32_t)trap_entries[SYSTEM_CALL_VECTOR], GATE_USER);
+        idt[vector] = gate(trap_entries[vector], GATE_KERNEL);
+    idt[SYSTEM_CALL_VECTOR] = gate(trap_entries[SYSTEM_CALL_VECTOR], GATE_USER);
 
     struct table_register gdt_register = {sizeof(gdt) - 1, (uint32_t)gdt};
     struct table_register idt_register = {sizeof(idt) - 1, (uint32_t)idt};

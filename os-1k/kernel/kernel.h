@@ -119,7 +119,7 @@ extern uint32_t free_pages;
 #define PAGE_ADDRESS  0xfffff000 /* the rest are flags */
 
 #define TABLE_ENTRIES     1024
-#define KERNEL_FIRST_SLOT (HIGHER_HALF / LARGE_PAGE_BYTES) /* of a directory */
+#define KERNEL_FIRST_SLOT ((int)(HIGHER_HALF / LARGE_PAGE_BYTES)) /* of a directory */
 
 extern uint32_t kernel_directory[TABLE_ENTRIES]; /* no program's pages; idle's */
 extern uint32_t memory_bytes;
