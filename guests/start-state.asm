@@ -1,6 +1,12 @@
 ; start-state - prints what it was started with: selectors, control registers, flags, GDTR, stack. Then
 ; it loads every segment register again, as a kernel does, and prints TEXT when that went well.
+; Of CR0 and CR4 it prints the bits that the VMM decides. Others can be the host's: on AMD a guest may
+; read the host's CR4.MCE.
 %include "abi.inc"
+
+CR0_CHECKED equ 0xe0010031      ; PG, CD, NW, WP, NE, ET, PE
+CR4_CHECKED equ 0x30            ; PAE, PSE
+
 bits 32
 org HIGHER_HALF + LOAD_DEFAULT
 
@@ -17,10 +23,12 @@ org HIGHER_HALF + LOAD_DEFAULT
     push edx
     push eax
     mov eax, cr4
+    and eax, CR4_CHECKED
     push eax
     mov eax, cr3
     push eax
     mov eax, cr0
+    and eax, CR0_CHECKED
     push eax
     str eax
     push eax
