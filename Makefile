@@ -70,6 +70,8 @@ help:
 #:   make alternatives      grades right modules of other styles: each must have the full score
 #:   make flakes N=100      grades each solution again and again, half of it under load
 #:   make test              every test of the kit itself
+#:   make machines          before a release: the gradings and make test on each kind of machine, in Debian
+#:                          12, 13 and testing; hours. ROW="debian13 path" chooses, RUN="make os" runs that
 #:   make format            puts all C in the kit's style; check-format only looks
 #:   make clean             removes build/; clean-cache: the lab VM's snapshot and kernel
 #:
@@ -87,7 +89,7 @@ help:
 #:   labs 1 and 2. BACKEND=kvm or vm says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
 
 .PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor fetch bench clean clean-cache \
-	format check-format mutants alternatives flakes
+	format check-format mutants alternatives flakes machines
 
 $(LABS:%=lab%):
 	@$(SETUP) build grade
@@ -149,6 +151,10 @@ flakes: need-clone
 	@$(SETUP) build grade vm
 	@$(PYTHON) -m grader.flakes $(if $(LAB),--lab $(LAB)) $(if $(N),--count $(N)) \
 	    $(if $(BACKEND),--backend $(BACKEND))
+
+machines: need-clone
+	@$(SETUP) python machines
+	@$(PYTHON) -m grader.quality.machines $(if $(RUN),--run '$(RUN)') $(ROW)
 
 test: need-clone
 	@$(SETUP) build grade vm test handouts

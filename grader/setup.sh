@@ -82,6 +82,10 @@ need_parts() {
             need patch have patch
             need shellcheck have shellcheck
             ;;
+        machines)
+            need debootstrap have debootstrap
+            need git have git
+            ;;
         *)
             echo "setup.sh: no such part: $part" >&2
             exit 2

@@ -34,7 +34,7 @@ FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitattrib
                 ".gitignore", "common/", "guests/", "os-1k/", "grader/", "handouts/")
 NOT_FOR_LEARNERS = (
     "common/tests/", "os-1k/tests/",
-    "grader/tests/", "grader/kit_tests.py",
+    "grader/tests/", "grader/kit_tests.py", "grader/quality/",
     "grader/mutants", "grader/alternatives", "grader/variants", "grader/flakes", "grader/cheats",
     "grader/adapters/", "grader/classroom/",
     "handouts/instructors.md", "handouts/instructors.html",

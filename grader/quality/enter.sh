@@ -1,0 +1,47 @@
+#!/bin/sh
+# Runs a command in a Debian root, in mount and process namespaces of its own that end with the command:
+#     unshare --mount --pid --fork --kill-child sh enter.sh ROOT SCRATCH KVM KIT FOLDER COMMAND...
+# SCRATCH   an empty folder: what the command writes stays in memory below it and is gone at the end;
+#           empty: the command changes ROOT itself
+# KVM       1: it has this machine's /dev/kvm
+# KIT       a clone, of which FOLDER in the root becomes a clone; empty: none
+set -eu
+root=$1 scratch=$2 kvm=$3 kit=$4 folder=$5
+shift 5
+
+if [ "$scratch" ]; then
+    mount -t tmpfs -o size=90% machine "$scratch"
+    mkdir "$scratch/changes" "$scratch/work" "$scratch/root"
+    mount -t overlay -o "lowerdir=$root,upperdir=$scratch/changes,workdir=$scratch/work" machine "$scratch/root"
+    root=$scratch/root
+else
+    mount --bind "$root" "$root"
+fi
+cd "$root"
+
+mount -t proc proc proc
+mount --rbind /sys sys
+mount -t tmpfs -o mode=755 dev dev
+for device in null zero full random urandom tty ${kvm:+kvm}; do
+    : > "dev/$device"
+    mount --bind "/dev/$device" "dev/$device"
+done
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=666,mode=620,gid=5 devpts dev/pts
+mount -t tmpfs -o mode=1777 shm dev/shm
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+ln -s /proc/self/fd/0 dev/stdin
+ln -s /proc/self/fd/1 dev/stdout
+ln -s /proc/self/fd/2 dev/stderr
+
+rm -f etc/resolv.conf
+cp /etc/resolv.conf etc/resolv.conf
+if [ "$kit" ]; then
+    git clone -q --no-hardlinks "$kit" "./$folder"
+fi
+
+# Not chroot: a process below one can't make user namespaces (user_namespaces(7)), which the kit's runner does.
+pivot_root . .
+umount -l .
+env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb HOME=/root "$@"
