@@ -8,6 +8,7 @@ from random import Random
 from typing import List, Optional, Union
 
 from grader.course import BUILD, ROOT
+from grader.helpers import install_command
 from grader.runs import CannotGrade
 from grader.seal import sealable, seal
 
@@ -51,7 +52,7 @@ def _execute(command: list[str]) -> None:
         done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace")
     except FileNotFoundError as error:
-        raise CannotGrade(f"{command[0]} is not installed", f"apt install {command[0]}") from error
+        raise CannotGrade(f"{command[0]} is not installed", install_command(command[0])) from error
     if done.returncode != 0:
         raise CannotGrade(f"{' '.join(command)} failed:\n{done.stdout.strip()}",
                           "the kit's own files are at fault: compare them with a fresh clone")

@@ -18,19 +18,26 @@ from grader.runs import CannotGrade
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "grader"
+SETUP = ROOT / "grader" / "setup.sh"
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-static"]
+
+
+def install_command(*packages: str) -> str:
+    """The command by which a person installs these packages here; setup.sh knows it."""
+    return subprocess.run(["/bin/sh", str(SETUP), "--command", *packages], stdout=subprocess.PIPE, text=True,
+                          check=True).stdout.strip()
 
 
 def compiler(for_lab_vm: bool) -> str:
     """The C compiler; for the lab VM one that makes x86-64 programs on any host."""
     if for_lab_vm and platform.machine() not in ("x86_64", "AMD64"):
-        names, package = ["x86_64-linux-gnu-gcc"], "gcc-x86-64-linux-gnu libc6-dev-amd64-cross"
+        names, packages = ["x86_64-linux-gnu-gcc"], ("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross")
     else:
-        names, package = [os.environ.get("CC", "cc"), "gcc", "clang"], "gcc libc6-dev"
+        names, packages = [os.environ.get("CC", "cc"), "gcc", "clang"], ("gcc", "libc6-dev")
     for name in names:
         if shutil.which(name):
             return name
-    raise CannotGrade("there is no C compiler", f"sudo apt-get install {package}")
+    raise CannotGrade("there is no C compiler", install_command(*packages))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
-"""python3 -m grader.labvm run [--] COMMAND [ARGUMENT...] | clean
+"""python3 -m grader.labvm run [--] COMMAND [ARGUMENT...] | fetch | clean
 
 run    executes COMMAND in the lab VM, as if it ran here: same input, output, terminal, signals and status
+fetch  makes the lab VM ready for use without a network: kernel and snapshot
 clean  removes the lab VM's cache (kernel and snapshots)
 """
 
@@ -20,6 +21,10 @@ def main(arguments: List[str]) -> int:
     """Do what the command line says; the exit status."""
     if arguments == ["clean"]:
         snapshot.clean()
+        return 0
+    if arguments == ["fetch"]:
+        snapshot.start().close()
+        print(f"The lab VM is ready, and needs no network any more: {snapshot.cache_folder()}")
         return 0
     if arguments[:1] == ["run"]:
         argv = arguments[2:] if arguments[1:2] == ["--"] else arguments[1:]

@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Sequence
 
 from grader.backends.base import WorkerDied
 from grader.backends.connection import Connection
-from grader.course import ROOT
+from grader.helpers import SETUP, install_command
 from grader.runs import CannotGrade
 
 QEMU = "qemu-system-x86_64"
@@ -41,10 +41,10 @@ KERNEL_ARGUMENTS = ("console=ttyS0 quiet panic=-1 nokaslr cryptomgr.notests nore
 def qemu_path() -> str:
     """QEMU's program. Where it is missing, it is installed if that may be done without a question."""
     path = shutil.which(QEMU)
-    if not path and subprocess.run(["/bin/sh", str(ROOT / "grader/setup.sh"), "vm"]).returncode == 0:
+    if not path and subprocess.run(["/bin/sh", str(SETUP), "--try", "vm"]).returncode == 0:
         path = shutil.which(QEMU)
     if not path:
-        raise CannotGrade(f"{QEMU} is missing", "sudo apt-get install qemu-system-x86")
+        raise CannotGrade(f"{QEMU} is missing", install_command("qemu-system-x86"))
     return path
 
 
@@ -72,7 +72,7 @@ class Machine:
                     start_new_session=True)
             except OSError as error:
                 raise CannotGrade(f"can't start setpriv: {error}",
-                                  "sudo apt-get install util-linux") from error
+                                  install_command("util-linux")) from error
         self.channel = Connection(ours)
 
     def command(self, name: str, **arguments: Any) -> Dict[str, Any]:

@@ -30,6 +30,7 @@ from grader.labvm.machine import HARDWARE, KERNEL_ARGUMENTS, Machine, qemu_path
 from grader.runs import CannotGrade
 
 KEPT = 3
+_LAST_RESORT = BUILD.parent / "labvm"
 SPACE_NEEDED = 400 * 1024 * 1024   # the RAM's touched pages, kernel and its package
 BOOT_TIMEOUT = 240.0               # seconds; 4 on an idle machine
 RESTORE_TIMEOUT = 120.0            # seconds; 0.3 on an idle machine
@@ -40,11 +41,19 @@ def progress(text: str) -> None:
     print(f"lab VM: {text}", file=sys.stderr, flush=True)
 
 
+def _wished_folder() -> Path:
+    """Where the cache should be. A relative XDG_CACHE_HOME does not count (XDG base directories), nor does a
+    home that nothing names."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):
+        home = os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "mini-kvm-labs" if os.path.isabs(home) else _LAST_RESORT
+
+
 def cache_folder() -> Path:
     """The folder of the cache, made if it is not there."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    wished = Path(home) / "mini-kvm-labs"
-    for folder in (wished, BUILD.parent / "labvm"):
+    wished = _wished_folder()
+    for folder in (wished, _LAST_RESORT):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -170,18 +179,34 @@ def start(fresh: bool = False) -> Machine:
     raise CannotGrade(f"the lab VM does not start: {death}", "run `make doctor`")
 
 
+_failures: List[CannotGrade] = []     # of this process, so that its threads don't fail one after the other
+
+
 def _ensure(cache: Path, discard: bool) -> Snapshot:
+    """A whole snapshot. If another thread failed to make it while this one waited, this one does not try."""
+    before = len(_failures)
     init = helper("init", ROOT / "grader" / "labvm" / "init.c", for_lab_vm=True)
     runner = helper("runner", ROOT / "grader" / "runner", for_lab_vm=True)
     with locked(cache / "lock"):
-        kernel = find_kernel(cache, progress)
-        target = cache / f"snapshot-{_key(kernel, init, runner)}"
-        snapshot = Snapshot(target)
-        if discard or not snapshot.is_whole():
-            shutil.rmtree(target, ignore_errors=True)
-            _tidy(cache, target)
-            _make(cache, kernel, init, runner, target)
-        return snapshot
+        if len(_failures) > before:
+            raise _failures[-1]
+        try:
+            return _made(cache, init, runner, discard)
+        except CannotGrade as error:
+            _failures.append(error)
+            raise
+
+
+def _made(cache: Path, init: Path, runner: Path, discard: bool) -> Snapshot:
+    """The snapshot, made if it is missing, damaged or to be discarded. The caller holds the lock."""
+    kernel = find_kernel(cache, progress)
+    target = cache / f"snapshot-{_key(kernel, init, runner)}"
+    snapshot = Snapshot(target)
+    if discard or not snapshot.is_whole():
+        shutil.rmtree(target, ignore_errors=True)
+        _tidy(cache, target)
+        _make(cache, kernel, init, runner, target)
+    return snapshot
 
 
 def clean() -> None:

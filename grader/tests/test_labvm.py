@@ -13,14 +13,14 @@ import threading
 import time
 import unittest
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, Iterator, List
 from unittest import mock
 
 from grader.backends.connection import Connection
 from grader.backends.vm import VmBackend
 from grader.helpers import ROOT, helper
 from grader.labvm import initrd, snapshot
-from grader.labvm.kernel import Kernel, find_kernel
+from grader.labvm.kernel import Kernel, find_kernel, kernel_packages, module_content, unpacked_kernel
 from grader.labvm.machine import KERNEL_ARGUMENTS
 from grader.labvm.pack import files_needed
 from grader.runs import CannotGrade, Ending, Limits, Result, Run
@@ -111,20 +111,197 @@ class Booting(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name, self.assertRaises(CannotGrade):
             Kernel(Path(name), Path(name)).module_files()
 
-    def test_own_kernel(self) -> None:
-        with tempfile.TemporaryDirectory() as name:
-            image = Path(name) / "vmlinuz"
-            with mock.patch.dict(os.environ, {"LABVM_KERNEL": str(image), "LABVM_MODULES": name}):
-                self.assertRaises(CannotGrade, find_kernel, Path(name), print)
-                image.write_bytes(b"x")
-                self.assertEqual(find_kernel(Path(name), print).image, image.resolve())
-
     def test_without_apt_the_text_says_which_files(self) -> None:
         with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ, {"PATH": name}), \
                 self.assertRaises(CannotGrade) as caught:
             find_kernel(Path(name), lambda _: None)
         self.assertIn("LABVM_KERNEL", caught.exception.mend)
         self.assertIn("LABVM_MODULES", caught.exception.mend)
+
+
+def bz_image(version: str) -> bytes:
+    """The beginning of a kernel image of this version."""
+    image = bytearray(0x1000)
+    image[0x202:0x206] = b"HdrS"
+    image[0x20e:0x210] = (0x300).to_bytes(2, "little")
+    text = f"{version} (someone@somewhere) #1 SMP".encode()
+    image[0x500:0x500 + len(text)] = text
+    return bytes(image)
+
+
+def write_module(folder: Path, version: str = "6.1.0-49-cloud-amd64") -> None:
+    """kvm-amd.ko as far as the kit reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kvm-amd.ko").write_bytes(b"\0depends=\0vermagic=" + version.encode() + b" SMP mod_unload \0")
+
+
+class Packages(unittest.TestCase):
+    """The forms in which distributions pack a kernel: which packages are taken, and where the parts lie."""
+
+    FORMS = {
+        "Debian 12": ("boot/vmlinuz-6.1", "lib/modules/6.1/kernel/arch/x86/kvm", {
+            "linux-image-cloud-amd64": ["linux-image-6.1-cloud-amd64"],
+            "linux-image-6.1-cloud-amd64": ["kmod", "linux-base", "initramfs-tools"]}),
+        "Debian 13": ("boot/vmlinuz-6.12", "usr/lib/modules/6.12/kernel/arch/x86/kvm", {
+            "linux-image-cloud-amd64": ["linux-image-6.12-cloud-amd64"],
+            "linux-image-6.12-cloud-amd64": ["kmod", "linux-base"]}),
+        "testing": ("usr/lib/modules/6.17/vmlinuz", "usr/lib/modules/6.17/kernel/arch/x86/kvm", {
+            "linux-image-cloud-amd64": ["linux-image-6.17-cloud-amd64"],
+            "linux-image-6.17-cloud-amd64": ["linux-binary-6.17-cloud-amd64",
+                                             "linux-modules-6.17-cloud-amd64"],
+            "linux-binary-6.17-cloud-amd64": ["linux-modules-6.17-cloud-amd64"]}),
+        "Ubuntu": ("boot/vmlinuz-6.8.0-88-generic", "lib/modules/6.8.0-88-generic/kernel/arch/x86/kvm", {
+            "linux-image-virtual": ["linux-image-6.8.0-88-generic", "linux-modules-6.8.0-88-generic"],
+            "linux-image-6.8.0-88-generic": ["kmod", "linux-base", "linux-modules-6.8.0-88-generic"]}),
+    }
+
+    def test_the_packages_of_each_distribution(self) -> None:
+        for form, (_, _, depends) in self.FORMS.items():
+            def said(name: str, depends: Dict[str, List[str]] = depends) -> str:
+                lines = [f"{'Depends' if place else ' |Depends'}: {needed}"
+                         for place, needed in enumerate(depends.get(name, []))]
+                return "\n  ".join([name, *lines, "Suggests: linux-image-other"])
+            with self.subTest(form):
+                wanted = {name for names in depends.values() for name in names if name.startswith("linux-")}
+                self.assertEqual(set(kernel_packages(next(iter(depends)), said)), wanted - {"linux-base"})
+
+    def test_the_parts_of_each_distribution(self) -> None:
+        for form, (image, modules, _) in self.FORMS.items():
+            with self.subTest(form), tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                (folder / image).parent.mkdir(parents=True)
+                (folder / image).write_bytes(bz_image("6"))
+                write_module(folder / modules)
+                kernel = unpacked_kernel(folder)
+                self.assertEqual(kernel.image, folder / image)
+                self.assertEqual([name for name, _ in kernel.module_files()], ["kvm_amd"])
+
+    def test_the_text_names_them_all(self) -> None:
+        with tempfile.TemporaryDirectory() as name, self.assertRaises(CannotGrade) as caught:
+            unpacked_kernel(Path(name))
+        for place in ("boot/vmlinuz-VERSION", "lib/modules/VERSION", "usr/lib/modules/VERSION/vmlinuz"):
+            self.assertIn(place, caught.exception.mend)
+
+    def test_zstd_modules(self) -> None:
+        if not shutil.which("zstd"):
+            self.skipTest("zstd is not installed")
+        with tempfile.TemporaryDirectory() as name:
+            write_module(Path(name))
+            plain = (Path(name) / "kvm-amd.ko").read_bytes()
+            subprocess.run(["zstd", "-q", "--rm", f"{name}/kvm-amd.ko"], check=True)
+            self.assertEqual(module_content(Path(name) / "kvm-amd.ko.zst"), plain)
+
+
+class Named(unittest.TestCase):
+    """LABVM_KERNEL and LABVM_MODULES."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.cache = Path(folder.name) / "cache"
+        self.cache.mkdir()
+        self.image, self.modules = Path(folder.name) / "vmlinuz", Path(folder.name) / "modules"
+        self.image.write_bytes(bz_image("6.1.0-49-cloud-amd64"))
+        write_module(self.modules)
+
+    def find(self, **named: object) -> Kernel:
+        with mock.patch.dict(os.environ, {key: str(value) for key, value in named.items()}):
+            return find_kernel(self.cache, print)
+
+    def refusal(self, **named: object) -> str:
+        with self.assertRaises(CannotGrade) as caught:
+            self.find(**named)
+        return caught.exception.reason
+
+    def test_named_once_it_is_kept(self) -> None:
+        kept = self.find(LABVM_KERNEL=self.image, LABVM_MODULES=self.modules)
+        time_kept = kept.image.stat().st_mtime_ns
+        content = self.image.read_bytes()
+        self.assertEqual(self.find(LABVM_KERNEL=self.image, LABVM_MODULES=self.modules).image, kept.image)
+        self.assertEqual(kept.image.stat().st_mtime_ns, time_kept)     # or each command made a snapshot
+        self.image.unlink()
+        shutil.rmtree(self.modules)
+        self.assertEqual(self.find().image.read_bytes(), content)
+        self.assertEqual([name for name, _ in self.find().module_files()], ["kvm_amd"])
+
+    def test_one_alone(self) -> None:
+        self.assertEqual(self.refusal(LABVM_KERNEL=self.image),
+                         "LABVM_KERNEL is set and LABVM_MODULES is not: the lab VM needs both")
+        self.assertIn("LABVM_KERNEL is not", self.refusal(LABVM_MODULES=self.modules))
+
+    def test_a_wrong_file_is_blamed(self) -> None:
+        self.assertIn("/etc/passwd is not a Linux kernel",
+                      self.refusal(LABVM_KERNEL="/etc/passwd", LABVM_MODULES=self.modules))
+        self.assertIn("LABVM_KERNEL=/nonesuch is not a file",
+                      self.refusal(LABVM_KERNEL="/nonesuch", LABVM_MODULES=self.modules))
+        self.assertIn("no kvm-amd module below /etc/ssl",
+                      self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES="/etc/ssl"))
+        write_module(self.modules, "6.1.0-50-cloud-amd64")
+        self.assertIn("kvm_amd below", self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES=self.modules))
+
+
+class Place(unittest.TestCase):
+    """Where the cache is."""
+
+    def folder(self, **environment: str) -> Path:
+        kept = {"PATH": os.environ["PATH"]}
+        with mock.patch.dict(os.environ, {**kept, **environment}, clear=True), \
+                mock.patch("pwd.getpwuid", side_effect=KeyError):
+            return snapshot.cache_folder()
+
+    def test_only_absolute_folders_count(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            self.assertEqual(self.folder(XDG_CACHE_HOME=name), Path(name) / "mini-kvm-labs")
+            self.assertEqual(self.folder(HOME=name, XDG_CACHE_HOME="here"),
+                             Path(name, ".cache", "mini-kvm-labs"))
+        self.assertEqual(self.folder(), ROOT / "build" / "labvm")     # neither HOME nor a passwd entry
+
+    def test_what_failed_is_not_tried_again_by_a_thread_that_waited(self) -> None:
+        tries: List[int] = []
+        both = threading.Barrier(2)
+
+        def fail(cache: Path, progress: object) -> Kernel:
+            tries.append(1)
+            waiting.wait()
+            raise CannotGrade("no network", "wait")
+
+        waiting = threading.Event()
+        failed: List[str] = []
+
+        def start() -> None:
+            both.wait()
+            try:
+                snapshot.start()
+            except CannotGrade as error:
+                failed.append(error.reason)
+
+        with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ, {"XDG_CACHE_HOME": name}), \
+                mock.patch.object(snapshot, "find_kernel", fail), \
+                mock.patch.object(snapshot, "locked", Serial(waiting).locked):
+            threads = [threading.Thread(target=start) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.assertEqual((len(tries), failed), (1, ["no network"] * 2))
+
+
+class Serial:
+    """A lock for two, which lets the first go on as soon as the second waits for it."""
+
+    def __init__(self, second_waits: threading.Event) -> None:
+        self._lock = threading.Lock()
+        self._second_waits = second_waits
+
+    @contextlib.contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            self._second_waits.set()
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 class Cache(unittest.TestCase):
