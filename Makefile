@@ -11,6 +11,7 @@ SANITIZE ?=#   address,undefined or thread
 BACKEND  ?=#   auto, kvm or vm: where the VMM runs
 GUESTS   ?=#   for run: names from guests/, or files
 ARGS     ?=#   for run: options of the VMM
+UNDER    ?=#   for run: a command that starts the VMM, like strace -f
 # make's own default and an empty one are no choice: then it is gcc, or clang where only that is installed.
 ifneq ($(filter default undefined,$(origin CC))$(if $(strip $(CC)),,empty),)
 CC := $(if $(shell command -v gcc),gcc,$(if $(shell command -v clang),clang,gcc))
@@ -97,7 +98,7 @@ $(LABS:%=lab%):
 
 run: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.play run $(CHOICE) $(GUESTS:%=--guest %) -- $(ARGS)
+	@$(PYTHON) -m grader.play run $(CHOICE) $(GUESTS:%=--guest %) $(if $(UNDER),--under "$(UNDER)") -- $(ARGS)
 
 grade:
 	@$(SETUP) build grade

@@ -215,7 +215,7 @@ def play_run(arguments: argparse.Namespace) -> int:
     files = [guest_file(name, folder) for name in arguments.guests]
     vmm = build(arguments.lab, arguments, arguments.solution)
     backend = choose_backend(arguments.backend, arguments.lab)
-    boot_interactive(backend.command([str(vmm), *arguments.options, *files]))
+    boot_interactive(backend.command([*shlex.split(arguments.under), str(vmm), *arguments.options, *files]))
 
 
 def finished_lab() -> int:
@@ -279,6 +279,7 @@ def main() -> int:
     parser.add_argument("--solution", action="store_true")
     parser.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine")
     parser.add_argument("--backend", default="")
+    parser.add_argument("--under", default="", help="a command that starts the VMM")
     parser.add_argument("--guest", dest="guests", action="append", default=[])
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     arguments = parser.parse_args(sys.argv[1:end])

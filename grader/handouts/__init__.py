@@ -16,8 +16,11 @@ Every fenced block in handouts/ says what it is, and by that how it is checked:
                           in a line, or as a line of its own for any number of lines. More words may follow:
                           before (N.M itself is not answered), after=N.M (answered up to there),
                           input="a|b" (the input, in lines), keys="a|b" (typed with Enter, each when the
-                          output rests; ^C is a signal), status=N (the last command's exit status). A
-                          command that begins with `sleep 60 | ` has an input that stays open
+                          output rests; ^C is a signal), status=N (the last command's exit status),
+                          needs="a b" (tools, without which it is not run). A command that begins with
+                          `sleep 60 | ` has an input that stays open
+    ```console or         What may come instead of the block above it: another interleaving, or another
+                          processor. Its commands are the same
     ```c from=FILE        An excerpt: these lines stand in FILE so. A line `...` leaves lines out.
     ```c                  C that compiles, as statements of a function that knows vmm.h
     ```nasm               Assembly that assembles

@@ -46,7 +46,7 @@ def drifts() -> Iterator[str]:
 def blocks(word: str = "") -> list[tuple[str, Fence]]:
     """The console blocks with the state that each needs, those of one state together."""
     fences = [(running.answered_up_to(fence), fence) for document in documents() if word in document.name
-              for fence in document.fences() if fence.kind == "console"]
+              for fence in document.fences() if fence.kind == "console" and "or" not in fence.words]
     return sorted(fences, key=lambda pair: pair[0])
 
 
@@ -64,7 +64,7 @@ def consoles(word: str = "", cannot: list[str] | None = None) -> Iterator[str]:
             if cannot is None:
                 wrong = f"{fence.where}: {error}"
             else:
-                cannot.append(f"{fence.where}: this machine can't run its guests")
+                cannot.append(f"{fence.where}: {error}")
                 continue
         if wrong:
             yield wrong

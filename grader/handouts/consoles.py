@@ -36,7 +36,7 @@ _LEFT_OUT = re.compile(r"^((kvm|vm): .*|lab VM: .*|make(\[\d+\])?: \*\*\* .*)$")
 
 
 class CannotRun(Exception):
-    """This machine lacks what the block's guests need."""
+    """This machine lacks what the block's guests or commands need."""
 
 
 @dataclass(frozen=True)
@@ -167,18 +167,25 @@ def agrees(expected: list[str], lines: list[str]) -> bool:
 
 def difference(fence: Fence) -> str:
     """Runs a block in the state that the copy has; what is wrong with it, or nothing."""
+    for tool in fence.words.get("needs", "").split():
+        if not shutil.which(tool):
+            raise CannotRun(f"{tool} is not installed")
     keys = fence.words["keys"].split("|") if "keys" in fence.words else []
     status = 0
-    for command in commands(fence):
+    ways = [list(commands(block)) for block in (fence, *fence.others)]
+    if any([step.text for step in way] != [step.text for step in ways[0]] for way in ways):
+        raise ValueError(f"{fence.where}: an `or` block has the same commands as the block above it")
+    for command, *others in zip(*ways):
         text, keys = (command.text[len(OPEN):], [*keys, NEVER]) if command.text.startswith(OPEN) else (
             command.text, keys)
         output, status = run(text, keys, fence.words.get("input", "").replace("|", "\n"))
         if CANNOT in output:
-            raise CannotRun(output)
+            raise CannotRun("this machine can't run its guests")
         lines = told(output)
-        if not agrees(command.lines, lines):
+        if not any(agrees(way.lines, lines) for way in (command, *others)):
             return "\n".join([f"{fence.where}: $ {command.text}", "the handout says:",
-                              *(f"  {line}" for line in command.lines), "it came:",
+                              *(f"  {line}" for line in command.lines),
+                              *(f"  {line}" for way in others for line in ("or:", *way.lines)), "it came:",
                               *(f"  {line}" for line in lines)])
     if "status" in fence.words and status != int(fence.words["status"]):
         return f"{fence.where}: the exit status was {status}, not {fence.words['status']}"

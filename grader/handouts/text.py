@@ -31,6 +31,7 @@ class Fence:
     words: dict[str, str]
     body: list[str]
     section: str
+    others: list[Fence]  # the `or` blocks below it: what may come instead
 
     @property
     def where(self) -> str:
@@ -69,7 +70,10 @@ class Document:
             if start and mark and not mark[2]:
                 kind, _, rest = info.partition(" ")
                 words = {word: value.strip('"') for word, value in _WORD.findall(rest)}
-                found.append(Fence(self.path, start, kind, words, body, section))
+                fence = Fence(self.path, start, kind, words, body, section, [])
+                if "or" in words and found:
+                    found[-1].others.append(fence)
+                found.append(fence)
                 start, body = 0, []
             elif start:
                 body.append(line[indent:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import unittest
+from unittest import mock
 
 from grader.handouts import checking, consoles, site, tables
 from grader.handouts.text import ORDER, Document, Fence, documents, slug
@@ -24,7 +25,7 @@ class Truth(unittest.TestCase):
         cannot: list[str] = []
         self.assertEqual("\n\n".join(checking.consoles(cannot=cannot)), "")
         if cannot:
-            self.skipTest(f"{len(cannot)} console blocks of handouts can't be run here; the others are true")
+            self.skipTest("console blocks that can't be run here (the others are true): " + "; ".join(cannot))
 
     def test_every_handout_has_its_place_in_the_reading_order(self) -> None:
         self.assertEqual([document.name for document in documents() if document.name not in ORDER], [])
@@ -58,6 +59,24 @@ class Blocks(unittest.TestCase):
         self.assertEqual(consoles.answered_up_to(fence), "3.2-")
         fence, = self.fences('```console after=2.5 keys="a b|c"\n$ make lab3\n```\n')
         self.assertEqual((consoles.answered_up_to(fence), fence.words["keys"]), ("2.5", "a b|c"))
+
+    def test_an_or_block_is_what_may_come_instead(self) -> None:
+        def block(words: str, *lines: str) -> str:
+            return "\n".join([f"```console {words}", *lines, "```", ""])
+
+        fence, other = self.fences(block("", "$ echo $WORD", "one") + block("or", "$ echo $WORD", "two"))
+        self.assertEqual(fence.others, [other])
+        for word, wrong in (("one", False), ("two", False), ("three", True)):
+            with mock.patch.object(consoles, "run", lambda *_, word=word: (word + "\n", 0)):
+                self.assertEqual(bool(consoles.difference(fence)), wrong, word)
+        fence, _ = self.fences(block("", "$ echo one", "one") + block("or", "$ echo two", "two"))
+        with self.assertRaises(ValueError):
+            consoles.difference(fence)
+
+    def test_a_block_that_needs_a_tool_is_not_run_without_it(self) -> None:
+        fence, = self.fences('```console needs="sh no-such-tool"\n$ no-such-tool\n```\n')
+        with self.assertRaisesRegex(consoles.CannotRun, "no-such-tool is not installed"):
+            consoles.difference(fence)
 
     def test_a_block_begins_with_a_command(self) -> None:
         fence, = self.fences("```console\nHello\n```\n")

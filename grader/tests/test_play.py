@@ -10,8 +10,11 @@ import unittest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from grader.build import build_vmm, clean_environment
+from grader import labs
+from grader.backends import pick_backend
+from grader.build import build_guests, build_vmm, clean_environment
 from grader.course import BUILD, LABS, ROOT
+from grader.runs import CannotGrade, Result, Run as BackendRun
 from grader.skeletons import skeleton
 
 
@@ -54,16 +57,28 @@ class Run(unittest.TestCase):
         done = make("-s", "run", "LAB=2", "SOLUTION=1", "GUESTS=echo", stdin="typed\n")
         self.assertIn("typed\n", done.stdout)
 
+    def run_redirected(self, lab: int, guest: str, redirection: str) -> Result:
+        """A guest on the finished VMM of a lab, one of whose streams the shell has redirected."""
+        vmm, image = build_vmm(lab, solution=True), build_guests() / f"{guest}.bin"
+        shell = BackendRun(("/bin/sh", "-c", f'exec "$0" "$1" {redirection}', str(vmm), str(image)))
+        try:
+            [result] = pick_backend("auto", labs.load(lab).needs).run([shell])
+        except CannotGrade as error:
+            self.skipTest(error.reason)
+        return result
+
     def test_a_closed_input_is_at_its_end_and_a_closed_output_an_error(self) -> None:
         for lab in (2, 4):
-            vmm = build_vmm(lab, solution=True)
-            done = subprocess.run(["sh", "-c", f"{vmm} build/guests/echo.bin <&-"], cwd=ROOT, timeout=60,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            self.assertEqual((done.returncode, done.stdout), (0, b""))
-            done = subprocess.run(["sh", "-c", f"{vmm} build/guests/hello.bin >&-"], cwd=ROOT, timeout=60,
-                                  stderr=subprocess.PIPE)
-            self.assertEqual(done.returncode, 74)
-            self.assertIn(b"standard output", done.stderr)
+            with self.subTest(lab=lab):
+                read = self.run_redirected(lab, "echo", "<&-")
+                self.assertEqual((read.status, read.stdout, read.stderr), (0, b"", b""))
+                written = self.run_redirected(lab, "hello", ">&-")
+                self.assertEqual(written.status, 74)
+                self.assertIn(b"standard output", written.stderr)
+
+    def test_the_vmm_runs_under_another_command(self) -> None:
+        done = make("-s", "run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "UNDER=env -u HOME")
+        self.assertEqual((done.returncode, done.stdout), (0, "Hello from the guest!\n"), done.stderr)
 
     def test_an_archive_for_a_guest_that_knows_none_is_refused(self) -> None:
         done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "ARGS=--initrd=README.md")
