@@ -69,7 +69,7 @@ class Progress:
             return "ok"
         for kind in (Kind.FAILED, Kind.TODO):
             if kind in found:
-                return kind.value
+                return str(kind.value)
         return "-"
 
     def first_open(self) -> Test | None:

@@ -19,7 +19,7 @@ have() {
 }
 
 # clang's runtime libraries are a package of their own in Debian 12, and part of clang elsewhere.
-# shellcheck disable=SC2317 # called by need
+# shellcheck disable=SC2317,SC2329 # called by need
 have_fuzzer() {
     find "$(clang -print-resource-dir)/lib" -name 'libclang_rt.fuzzer*' | grep -q .
 }
