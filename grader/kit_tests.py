@@ -1,9 +1,9 @@
 """Every test of the kit: `make test`.
 
 A test program is a Check program in common/tests/, named after the lab whose VMM it is linked with
-(lab3_console.c), a unittest file in grader/tests/ or os-1k/tests/, or one of the 1K OS's own that
-os-1k/os.mk builds. As many run at a time as there are processors. A program that crashes, hangs or runs no
-test counts as a failed test. The last line is `N passed, N failed`, with `, N skipped` if there are any.
+(lab3_console.c), a unittest file in grader/tests/, or one of the 1K OS's own that os-1k/os.mk builds. As
+many run at a time as there are processors. A program that crashes, hangs or runs no test counts as a failed
+test. The last line is `N passed, N failed`, with `, N skipped` if there are any.
 """
 
 from __future__ import annotations
@@ -178,8 +178,7 @@ def unittest_program(path: Path) -> Program:
 
 def programs() -> list[Program]:
     """All test programs, the slow ones first."""
-    found = [unittest_program(path) for folder in ("grader/tests", "os-1k/tests")
-             for path in sorted((ROOT / folder).glob("test_*.py"))]
+    found = [unittest_program(path) for path in sorted((ROOT / "grader/tests").glob("test_*.py"))]
     for source in sorted((ROOT / "common/tests").glob("lab?_*.c")):
         found += [check_program(source, sanitize) for sanitize in ("", "address,undefined", "thread")]
     return found + os_programs()
