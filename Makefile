@@ -230,7 +230,7 @@ VARIANT := lab$(LAB)$(if $(SOLUTION),-solution)$(if $(FROM),-from-$(FROM))$(if \
 OUT     ?= $(BUILD)/vmm/$(VARIANT)
 
 WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wno-unused-parameter
-VMM_FLAGS := -std=gnu11 -O2 -g $(WARNINGS) -pthread -Icommon/vmm -DLAB=$(LAB) \
+VMM_FLAGS := -std=gnu11 -O2 -g $(WARNINGS) -pthread -Icommon/contract -Icommon \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 
 # The labs whose modules are part of this VMM, the last one being this lab.
@@ -244,7 +244,7 @@ solved = $(or $(wildcard $(1)),$(wildcard $(1:.c=.o)),$(1))
 module-of = $(call solved,$(if $(filter $(LAB),$(1)),$(or $(MODULE),$(if \
 	$(SOLUTION),solutions,labs)/$(MODULE_$(1))),$(if $(filter $(1),$(MINE)),labs,solutions)/$(MODULE_$(1))))
 
-COMMON_OBJECTS := $(patsubst common/vmm/%.c,$(OUT)/%.o,$(wildcard common/vmm/*.c))
+COMMON_OBJECTS := $(patsubst %.c,$(OUT)/%.o,$(notdir $(wildcard common/core/*.c common/debug/*.c))) $(OUT)/stage.o
 MODULE_OBJECTS := $(STAGES:%=$(OUT)/lab%.o)
 OBJECTS        := $(COMMON_OBJECTS) $(MODULE_OBJECTS)
 
@@ -255,7 +255,14 @@ vmm: need-lab $(OUT)/vmm
 $(OUT)/vmm: $(OBJECTS)
 	@$(CC) $(VMM_FLAGS) $^ -o $@.new && mv $@.new $@
 
-$(OUT)/%.o: common/vmm/%.c $(OUT)/flags
+# Each lab has a table of its own: what its VMM consists of.
+$(OUT)/stage.o: common/stages/lab$(LAB).c $(OUT)/flags
+	@$(CC) $(VMM_FLAGS) -MMD -MP -c $< -o $@
+
+$(OUT)/%.o: common/core/%.c $(OUT)/flags
+	@$(CC) $(VMM_FLAGS) -MMD -MP -c $< -o $@
+
+$(OUT)/%.o: common/debug/%.c $(OUT)/flags
 	@$(CC) $(VMM_FLAGS) -MMD -MP -c $< -o $@
 
 # What a TODO's answer will use is unused until then, and no fault.
@@ -301,8 +308,8 @@ unit: need-lab $(UNIT_PROGRAM)
 # function before it can take calls from one that it has instrumented.
 UNIT_FLAGS := $(if $(filter thread,$(SANITIZE)),-fno-sanitize=thread)
 
-# The graded ones (grader/units/unit.h) also put themselves between the VMM's own functions.
-UNIT_LINK := $(if $(filter grader/units/%,$(UNIT)),-Wl$(comma)--wrap=stage_before_entry$(comma)--wrap=vcpu_translate)
+# And between the VMM's own functions: UNIT_WRAPS names those that it replaces by __wrap_NAME.
+UNIT_LINK := $(UNIT_WRAPS:%=-Wl$(comma)--wrap=%)
 
 ifdef UNIT
 $(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
@@ -324,7 +331,7 @@ $(BUILD)/guests/%.bin: guests/%.asm $(BUILD)/abi.inc $(wildcard guests/*.inc)
 	@nasm -f bin -I $(BUILD)/ -I guests/ $< -o $@
 
 # The constants of abi.h for nasm: each `#define NAME VALUE` as `%define NAME VALUE`.
-$(BUILD)/abi.inc: common/vmm/abi.h
+$(BUILD)/abi.inc: common/contract/abi.h
 	@mkdir -p $(@D)
 	@sed -n 's/^#define \([A-Z0-9_]*\) *\([^ ]*\).*/%define \1 \2/p' $< > $@.$$$$ && mv $@.$$$$ $@
 

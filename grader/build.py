@@ -18,6 +18,10 @@ _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "S
                   "MODULE", "OUT", "UNIT", "GUESTS", "ARGS", "UNDER", "BACKEND", "T", "SEED", "FORCE",
                   "SCHED", "OS_OUT", "PROGRAM_DIR")
 
+# The graded unit programs, and the VMM's functions that they stand in for (unit.h).
+UNITS = ROOT / "grader" / "units"
+UNIT_WRAPS = "stage_before_entry vcpu_translate"
+
 
 class BuildError(Exception):
     """A build failed. `learner`: in the learner's file, or only because of it; else in the kit."""
@@ -43,6 +47,8 @@ def build_unit(lab: int, unit: Path, *, solution: bool = False, source: str = ""
     """The Check program `unit`, linked with the VMM's objects of `lab`."""
     variables = _variables(lab, solution, source, module, sanitize, cc, out)
     variables["UNIT"] = _relative(unit)
+    if unit.is_relative_to(UNITS):
+        variables["UNIT_WRAPS"] = UNIT_WRAPS
     targets = _learner_targets(lab, solution, source, module, f"unit-{unit.stem}")
     return _make_file("unit", variables, targets)
 
@@ -66,7 +72,7 @@ def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Pat
 
 def build_kernel_unit(sched: Path | None, *, out: Path) -> Path:
     """The kernel that is the unit tests of a scheduler: grader/units/sched.c."""
-    variables = {"OS_OUT": _relative(out)}
+    variables = {"OS_OUT": _relative(out), "KERNEL_UNIT": _relative(UNITS / "sched.c")}
     if sched:
         variables["SCHED"] = _relative(sched)
     return _make_file("kernel-unit", variables, {"sched.o"} if sched else set())

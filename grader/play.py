@@ -20,7 +20,7 @@ from grader.course import LABS, ROOT
 from grader.runs import CannotGrade
 from grader.skeletons import first_todo, handout_exercises, handout_title, todos
 
-STATUS_TODO = 77  # as in common/vmm/abi.h
+STATUS_TODO = 77  # as in common/contract/abi.h
 STATUS_UNDONE = 63  # the 1K OS met an exercise that is not written yet: os-1k/kernel/kernel.h
 LONG = 30.0       # seconds for a demonstration; all take less on a machine that is not loaded
 CANNOT_RUN = 3    # as of `make grade`: this machine, not the learner

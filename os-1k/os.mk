@@ -7,7 +7,7 @@ OS_OUT ?= $(BUILD)/os-1k
 # Code for a processor that nobody has prepared: no SSE, no floating point, no position independence.
 OS_FLAGS := -std=gnu11 -O2 -m32 -march=i686 -mno-sse -mno-mmx -mno-80387 -ffreestanding -nostdlib \
 	-fno-pic -fno-pie -fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables \
-	-fcf-protection=none $(WARNINGS) -Icommon/vmm -Ios-1k/lib -Ios-1k/kernel
+	-fcf-protection=none $(WARNINGS) -Icommon/contract -Ios-1k/lib -Ios-1k/kernel
 OS_LINK := ld -m elf_i386 -z noexecstack --fatal-warnings
 
 # ------------------------------------------------------------------ the kernel
@@ -26,13 +26,15 @@ os-flags:
 kernel: $(OS_OUT)/kernel.elf
 	@echo $<
 
-# The graded unit tests of sched.c: a kernel that starts with them instead of boot.c.
+# KERNEL_UNIT= names a C file of unit tests: a kernel that starts with it instead of boot.c.
 .PHONY: kernel-unit
 kernel-unit: $(OS_OUT)/kernel-unit.elf
 	@echo $<
 
-$(OS_OUT)/kernel/sched-unit.o: grader/units/sched.c $(OS_OUT)/flags
+ifdef KERNEL_UNIT
+$(OS_OUT)/kernel/kernel-unit.o: $(KERNEL_UNIT) $(OS_OUT)/flags
 	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
+endif
 
 # Linked twice: the first time only to learn the addresses of its functions. The table that the second
 # link adds lies behind them. $(1): the kernel's name, $(2): its objects, $(3): more for the linker.
@@ -48,7 +50,7 @@ $(OS_OUT)/kernel/$(1)-symbols.c: $(OS_OUT)/kernel/$(1)-nameless.elf os-1k/kernel
 endef
 $(eval $(call kernel-rules,kernel,$(KERNEL_PARTS)))
 $(eval $(call kernel-rules,kernel-unit,$(filter-out %/boot.o,$(KERNEL_PARTS)) \
-	$(OS_OUT)/kernel/sched-unit.o,--wrap=trap_return))
+	$(OS_OUT)/kernel/kernel-unit.o,--wrap=trap_return))
 
 $(OS_OUT)/kernel/no-symbols.c: os-1k/kernel/symbols.awk $(OS_OUT)/flags
 	@awk -f $< /dev/null > $@
@@ -120,7 +122,7 @@ $(OS_OUT)/user/%.o: $(PROGRAM_DIR)/%.c $(OS_OUT)/flags
 OS_TESTS   := $(BUILD)/os-1k-tests
 PURE_PARTS := os-1k/kernel/archive.c os-1k/kernel/pages.c os-1k/kernel/queue.c $(wildcard os-1k/lib/*.c)
 HOST_FLAGS := -std=gnu11 -O1 -g $(WARNINGS) -Wno-pointer-to-int-cast -Wno-int-to-pointer-cast \
-	-fno-builtin -fno-sanitize-recover=all -Icommon/vmm -Ios-1k/lib -Ios-1k/kernel
+	-fno-builtin -fno-sanitize-recover=all -Icommon/contract -Ios-1k/lib -Ios-1k/kernel
 RENAMES    := $(foreach name,memcpy memset memcmp strlen strcmp,-D$(name)=os_$(name))
 FUZZ_CC    ?= $(or $(shell command -v clang),$(shell command -v clang-14),clang)
 

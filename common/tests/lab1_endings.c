@@ -1,5 +1,6 @@
 /* lab1_endings.c - two threads end the VMM at once: one report, and the program ends. */
 #define _GNU_SOURCE /* gettid */
+#include "given.h"
 #include "support.h"
 
 #include <sys/wait.h>

@@ -1,4 +1,6 @@
 /* lab1_guest_files.c - guest files that can't be loaded, and the bounds of RAM. */
+#include "core/core.h"
+#include "given.h"
 #include "support.h"
 
 #include <sys/stat.h>

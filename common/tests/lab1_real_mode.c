@@ -1,4 +1,5 @@
 /* lab1_real_mode.c - the start state of real mode, and giving back what was never created. */
+#include "lab1.h"
 #include "support.h"
 
 /* A vCPU as after reset: SDM vol. 3, table 10-1. */
@@ -7,11 +8,15 @@ static struct kvm_sregs reset_sregs(void)
     struct kvm_sregs sregs;
 
     memset(&sregs, 0, sizeof sregs);
-    sregs.cs = (struct kvm_segment){
-        .base = 0xffff0000, .limit = 0xffff, .selector = 0xf000, .type = 11, .present = 1, .s = 1};
+    sregs.cs = (struct kvm_segment){.base = RESET_CS_BASE,
+                                    .limit = 0xffff,
+                                    .selector = RESET_CS_SELECTOR,
+                                    .type = 11,
+                                    .present = 1,
+                                    .s = 1};
     sregs.ds = (struct kvm_segment){.limit = 0xffff, .type = 3, .present = 1, .s = 1};
     sregs.es = sregs.fs = sregs.gs = sregs.ss = sregs.ds;
-    sregs.cr0 = 0x60000010;
+    sregs.cr0 = RESET_CR0;
     return sregs;
 }
 

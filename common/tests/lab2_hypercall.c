@@ -1,4 +1,5 @@
 /* lab2_hypercall.c - port accesses decoded and answered, on a kvm_run made by hand, without KVM. */
+#include "lab2.h"
 #include "support.h"
 
 #define DATA_OFFSET 0x1000

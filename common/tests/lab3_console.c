@@ -1,4 +1,5 @@
 /* lab3_console.c - lines of several vCPUs stay whole, whatever their threads do. */
+#include "lab3.h"
 #include "support.h"
 
 #define LINES 500

@@ -1,4 +1,5 @@
 /* lab3_options.c - the command line. */
+#include "core/core.h"
 #include "support.h"
 
 #include <getopt.h>

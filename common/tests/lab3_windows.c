@@ -1,4 +1,5 @@
 /* lab3_windows.c - where the guests of several vCPUs lie in RAM. */
+#include "lab3.h"
 #include "support.h"
 
 static struct vmm vmm;

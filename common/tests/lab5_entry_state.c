@@ -2,9 +2,9 @@
  * lab5_entry_state.c - the start states of real mode and of paging against what Intel's processors
  * check at entry; and the checks themselves, each against a state that it must refuse.
  */
+#include "debug/entry_state.h"
+#include "lab5.h"
 #include "support.h"
-
-#include "../../grader/units/entry_state.h"
 
 static uint8_t memory[SLOT_BYTES];
 
@@ -49,7 +49,7 @@ START_TEST(protected_mode_without_paging_may_enter)
     struct kvm_regs regs;
 
     paging_start(0, &sregs, &regs);
-    sregs.cr0 &= ~(uint64_t)ENTRY_CR0_PG;
+    sregs.cr0 &= ~(uint64_t)CR0_PG;
     ck_assert_pstr_eq(entry_state_fault(&sregs, &regs), NULL);
 }
 END_TEST
@@ -80,7 +80,7 @@ START_TEST(real_mode_refusals)
     REFUSED(REAL, bad.fs.base++, "FS: base");
     REFUSED(REAL, bad.gs.base = 0, "GS: base");
     REFUSED(REAL, bad.tr.type = 9, "TR: type");
-    REFUSED(REAL, bad.cr0 |= ENTRY_CR0_PG, "PG");
+    REFUSED(REAL, bad.cr0 |= CR0_PG, "PG");
     REFUSED(REAL, bad_regs.rflags = 0, "bit 1");
     REFUSED(REAL, bad_regs.rflags |= 0x20000, "RFLAGS.VM");
 }
@@ -123,13 +123,13 @@ START_TEST(paging_refusals)
     REFUSED(PAGING, bad.gdt.base = 1ull << 47, "GDTR");
     REFUSED(PAGING, bad.idt.base = 1ull << 47, "IDTR");
     REFUSED(PAGING, bad.cr0 &= ~1ull, "PG");
-    REFUSED(PAGING, bad.cr0 |= ENTRY_CR0_NW, "NW");
+    REFUSED(PAGING, bad.cr0 |= CR0_NW, "NW");
     REFUSED(PAGING, bad.cr0 |= 1ull << 32, "CR0");
     REFUSED(PAGING, bad.cr3 |= 1ull << 40, "CR3");
     REFUSED(PAGING, bad.cr4 |= 0x2000, "CR4");
-    REFUSED(PAGING, bad.efer = ENTRY_EFER_LMA, "LMA does not go");
-    REFUSED(PAGING, bad.efer = ENTRY_EFER_LME, "LMA does not go");
-    REFUSED(PAGING, bad.efer = ENTRY_EFER_LMA | ENTRY_EFER_LME, "PAE");
+    REFUSED(PAGING, bad.efer = EFER_LMA, "LMA does not go");
+    REFUSED(PAGING, bad.efer = EFER_LME, "LMA does not go");
+    REFUSED(PAGING, bad.efer = EFER_LMA | EFER_LME, "PAE");
     REFUSED(PAGING, bad_regs.rip = 1ull << 32, "RIP");
     REFUSED(PAGING, bad_regs.rflags = 0, "bit 1");
     REFUSED(PAGING, bad_regs.rflags |= 8, "reserved");

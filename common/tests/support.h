@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "vmm.h" /* before check.h, which has a macro called fail */
+#include "given.h" /* before check.h, which has a macro called fail */
 
 #include <check.h>
 #include <stdio.h>

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "lab6.h"
 
 /* The attempt itself: each cheat has its own. Called wherever the VMM or a unit test calls the
  * module. */

@@ -22,7 +22,7 @@ from grader.runs import CannotGrade, Ending, Limits, Result, Run
 
 NOBODY = 65534
 LIMITS = Limits(wall=40, quiet=40, output=1 << 20, memory=1 << 30, processes=32, file=16 << 20)
-HEADERS = ("common/vmm", "os-1k/lib", "os-1k/kernel")
+HEADERS = ("common/contract", "os-1k/lib", "os-1k/kernel")
 OBJECT = "module.o"
 NOTHING = b"int nothing;\n"
 # Without a jail, for throw-away containers that forbid one: the same place for what comes out.

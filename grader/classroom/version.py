@@ -13,7 +13,7 @@ FILE = ROOT / "grader" / "VERSION"
 
 def number() -> str:
     """The VMM's own version."""
-    found = re.search(r'^#define VERSION\s+"([^"]+)"', (ROOT / "common/vmm/options.c").read_text(), re.M)
+    found = re.search(r'^#define VERSION\s+"([^"]+)"', (ROOT / "common/core/options.c").read_text(), re.M)
     return found[1] if found else "0"
 
 

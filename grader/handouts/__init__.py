@@ -22,7 +22,7 @@ Every fenced block in handouts/ says what it is, and by that how it is checked:
     ```console or         What may come instead of the block above it: another interleaving, or another
                           processor. Its commands are the same
     ```c from=FILE        An excerpt: these lines stand in FILE so. A line `...` leaves lines out.
-    ```c                  C that compiles, as statements of a function that knows vmm.h
+    ```c                  C that compiles, as statements of a function that knows the contract
     ```nasm               Assembly that assembles
     ```text why="..."     Anything else, with the reason why there is nothing to check
 

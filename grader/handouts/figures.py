@@ -15,7 +15,7 @@ FIGURES = FOLDER / "figures"
 
 def constants() -> dict[str, int]:
     """The numbers of abi.h."""
-    text = (ROOT / "common/vmm/abi.h").read_text()
+    text = (ROOT / "common/contract/abi.h").read_text()
     return {name: int(value, 0) for name, value in re.findall(r"^#define (\w+) +(-?\w+)", text, re.M)}
 
 

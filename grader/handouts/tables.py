@@ -77,7 +77,7 @@ def needs() -> str:
 
 def options() -> str:
     """vmm --help, as a table."""
-    text = re.search(r'static const char help\[\] =\n(.*?);\n', read("common/vmm/options.c"), re.S)
+    text = re.search(r'static const char help\[\] =\n(.*?);\n', read("common/core/options.c"), re.S)
     assert text
     help_text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', text[1])).replace("\\n", "\n")
     rows: list[list[str]] = []
@@ -91,7 +91,7 @@ def options() -> str:
     return table(["option", "what it does"], rows)
 
 
-def defines(pattern: str, head: str, name: str = "common/vmm/abi.h") -> str:
+def defines(pattern: str, head: str, name: str = "common/contract/abi.h") -> str:
     """Constants of a header whose names fit, with their comments."""
     rows = []
     line = r"^#define (\w+) +(\S+)(?: +/\* (.*?) \*/)?$"
@@ -103,7 +103,7 @@ def defines(pattern: str, head: str, name: str = "common/vmm/abi.h") -> str:
 
 def boot_info() -> str:
     """struct boot_info with its offsets."""
-    fields = re.findall(r"^    uint32_t (\w+);\s*(?:/\* (.*?) \*/)?$", read("common/vmm/boot_info.h"), re.M)
+    fields = re.findall(r"^    uint32_t (\w+);\s*(?:/\* (.*?) \*/)?$", read("common/contract/boot_info.h"), re.M)
     rows = [[str(4 * place), f"`{name}`", comment or "bytes of the archive"]
             for place, (name, comment) in enumerate(fields)]
     return table(["offset", "field", "what it is"], rows)
@@ -111,7 +111,7 @@ def boot_info() -> str:
 
 def causes() -> str:
     """The usual causes of a death, as the post-mortem tells them."""
-    text = re.search(r"\} causes\[\] = \{\n(.*?)^\};", read("common/vmm/post_mortem.c"), re.M | re.S)
+    text = re.search(r"\} causes\[\] = \{\n(.*?)^\};", read("common/debug/post_mortem.c"), re.M | re.S)
     assert text
     rows = []
     for reason, interrupted, real, words in re.findall(r"\{(KVM_\w+), (\w+), (\w+),\s*((?:\"[^\"]*\"\s*)+)\}",
@@ -122,13 +122,13 @@ def causes() -> str:
     return table(["exit", "when", "usual cause"], rows)
 
 
-def first_comments(pattern: str, prefix: str) -> str:
+def first_comments(pattern: str) -> str:
     """Files and the sentence that they begin with."""
     rows = []
     for path in sorted(ROOT.glob(pattern)):
         lines = " ".join(line.strip(" */;") for line in path.read_text().splitlines()[:8])
         match = re.search(rf"{re.escape(path.name.split('.')[0])}\S* - (.*?\.)(\s|$)", lines)
-        rows.append([f"`{prefix}{path.name}`", match[1].rstrip(".") if match else ""])
+        rows.append([f"`{path.relative_to(ROOT)}`", match[1].rstrip(".") if match else ""])
     return table(["file", "what it is"], rows)
 
 
@@ -158,11 +158,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "vectors": partial(defines, ".*_VECTOR", "vector"),
     "memory": partial(defines, ".*_OFFSET|TABLES_END|LOAD_.*|.*_BYTES|HIGHER_HALF|VCPUS_MAX", "name"),
     "selectors": partial(defines, "SELECTOR_.*", "selector"),
-    "entry-bits": partial(defines, "PAGE_(PRESENT|WRITABLE|USER|LARGE)", "bit", "common/vmm/vmm.h"),
+    "entry-bits": partial(defines, "PAGE_(PRESENT|WRITABLE|USER|LARGE)", "bit", "common/contract/x86.h"),
     "boot-info": boot_info,
     "causes": causes,
-    "guests": partial(first_comments, "guests/*.asm", "guests/"),
-    "vmm-files": partial(first_comments, "common/vmm/*.[ch]", "common/vmm/"),
+    "guests": partial(first_comments, "guests/*.asm"),
+    "vmm-files": partial(first_comments, "common/[!t]*/*.[ch]"),
     "outcomes": outcomes,
     **{f"points {number}": partial(points, number) for number in LABS},
     **{f"mistakes {number}": partial(common_mistakes, number) for number in LABS},

@@ -65,11 +65,11 @@ def _check_excerpt(fence: Fence) -> Iterator[str]:
 
 def _check_compiled(fence: Fence) -> Iterator[str]:
     body = "\n".join(fence.body)
-    source = f'#include <errno.h>\n#include <string.h>\n#include <sys/ioctl.h>\n#include "vmm.h"\n' \
+    source = f'#include <errno.h>\n#include <string.h>\n#include <sys/ioctl.h>\n#include "lab6.h"\n' \
         f"int handout(struct vcpu *vcpu, struct kvm_run *run);\n" \
         f"int handout(struct vcpu *vcpu, struct kvm_run *run)\n{{\n{body}\nreturn 0;\n}}\n"
-    done = subprocess.run(["gcc", "-std=gnu11", "-fsyntax-only", "-Wall", "-Wno-unused", "-Icommon/vmm",
-                           "-DLAB=6", "-x", "c", "-"], cwd=ROOT, input=source, text=True, capture_output=True)
+    done = subprocess.run(["gcc", "-std=gnu11", "-fsyntax-only", "-Wall", "-Wno-unused", "-Icommon/contract",
+                           "-x", "c", "-"], cwd=ROOT, input=source, text=True, capture_output=True)
     if done.returncode != 0 or done.stderr:
         yield f"{fence.where}: does not compile:\n{done.stderr}"
 
@@ -121,7 +121,7 @@ def check_names(document: Document) -> Iterator[str]:
 
 def vmm_options() -> set[str]:
     """The VMM's options, and those of the programs that a handout tells about."""
-    text = (ROOT / "common/vmm/options.c").read_text()
+    text = (ROOT / "common/core/options.c").read_text()
     return {f"--{name}" for name in re.findall(r'^    \{"([a-z-]+)", ', text, re.M)}
 
 

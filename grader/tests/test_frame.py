@@ -9,7 +9,7 @@ import unittest
 from itertools import product
 
 from grader import labs
-from grader.build import BuildError, build_vmm, make_text
+from grader.build import UNIT_WRAPS, BuildError, build_vmm, make_text
 from grader.course import BUILD, LABS, ROOT, Lab
 from grader.skeletons import drifts, handout_exercises, skeleton
 
@@ -79,13 +79,13 @@ class Building(unittest.TestCase):
             shutil.rmtree(out, ignore_errors=True)
             with self.subTest(lab=lab, compiler=compiler):
                 text = make_text("unit", {"LAB": str(lab), "SOLUTION": "1", "CC": compiler,
-                                          "UNIT": f"grader/units/{units[lab]}.c",
+                                          "UNIT": f"grader/units/{units[lab]}.c", "UNIT_WRAPS": UNIT_WRAPS,
                                           "OUT": str(out.relative_to(ROOT))})
                 self.assertEqual(len(text.splitlines()), 1, text)
 
     def test_counts_in_headers_are_signed(self) -> None:
         """With an unsigned COUNT the compilers warn of `for (int i = 0; i < COUNT; i++)`."""
-        folders = [ROOT / folder for folder in ("common/vmm", "os-1k/kernel", "os-1k/lib", "os-1k/user")]
+        folders = [ROOT / folder for folder in ("common/contract", "os-1k/kernel", "os-1k/lib", "os-1k/user")]
         for header in [path for folder in folders for path in sorted(folder.glob("*.h"))]:
             names = re.findall(r"^#define ([A-Z]\w*) +[-(\w]", header.read_text(), re.M)
             text = f'#include "{header.name}"\n#include <stdint.h>\n' + "".join(
@@ -99,7 +99,7 @@ class Building(unittest.TestCase):
 
     def test_a_changed_header_makes_the_objects_anew(self) -> None:
         build_vmm(1, solution=True)
-        text = dry_run("vmm", "-W", "common/vmm/abi.h", "LAB=1", "SOLUTION=1")
+        text = dry_run("vmm", "-W", "common/contract/abi.h", "LAB=1", "SOLUTION=1")
         for name in ("main.c", "exits.c", "vm.c"):
             self.assertIn(name, text)
 
@@ -129,7 +129,7 @@ class Building(unittest.TestCase):
     def test_the_constants_for_nasm_are_those_for_c(self) -> None:
         make_text("build/abi.inc", {})
         nasm = dict(re.findall(r"^%define (\w+) (\S+)$", (BUILD / "abi.inc").read_text(), re.M))
-        c = dict(re.findall(r"^#define (\w+)\s+(\S+)", (ROOT / "common/vmm/abi.h").read_text(), re.M))
+        c = dict(re.findall(r"^#define (\w+)\s+(\S+)", (ROOT / "common/contract/abi.h").read_text(), re.M))
         self.assertEqual(nasm, c)
         self.assertEqual(nasm["HYPERCALL_PORT"], "0x500")
 

@@ -3,7 +3,7 @@
 #include <elf.h>
 #include <sys/wait.h>
 
-#include "boot_info.h"
+#include "lab6.h"
 #include "unit.h"
 
 #define MEMORY_BYTES 0x48000

@@ -1,4 +1,5 @@
 /* hypercall.c - lab 2's module function by function, on exits made by hand. */
+#include "lab2.h"
 #include "unit.h"
 
 static const uint8_t sizes[] = {1, 2, 4};
@@ -305,8 +306,6 @@ START_TEST(string_count)
                   "the characters printed are not those of the exit, one after the other");
 }
 END_TEST
-
-#define CR0_PE 0x00000001u /* protected mode */
 
 /* The guest calls WRITE in this state; the rest of it is as after reset. */
 struct write_state {

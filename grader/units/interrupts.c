@@ -1,5 +1,6 @@
 /* interrupts.c - lab 4's module function by function. No guest runs here, and no KVM is needed. */
 #define _GNU_SOURCE /* posix_openpt, RTLD_NEXT */
+#include "lab4.h"
 #include "unit.h"
 
 #include <dlfcn.h>

@@ -2,13 +2,13 @@
  * paging.c - lab 5's module function by function. No guest runs here: what the module writes into
  * memory is read as a processor would read it. Only paging_enter needs KVM.
  */
+#include "lab5.h"
 #include "unit.h"
 
-#include "entry_state.h"
+#include "debug/entry_state.h"
 
 #define SPACE_BYTES 0x1000000u /* of most address spaces here: 16 MB */
 #define BASE        0x400000u  /* and where they start in their VM's RAM */
-#define CR4_PSE     0x10u
 #define CR4_PGE     0x80u
 #define CR4_OSFXSR  0x200u
 #define RIGHTS      (PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER)

@@ -183,9 +183,8 @@ static void turn_frame(void)
           "cs 0x%x, ss 0x%x, ds 0x%x, es 0x%x: the selectors of ring 3 are 0x%x for code and 0x%x "
           "for data",
           seen->cs, seen->ss, seen->ds, seen->es, SELECTOR_USER_CODE, SELECTOR_USER_DATA);
-    CHECK((seen->eflags | EFLAGS_ALWAYS) == (EFLAGS_ALWAYS | EFLAGS_INTERRUPTS),
-          "eflags is 0x%x: interrupts must be on (0x%x), and nothing else", seen->eflags,
-          EFLAGS_INTERRUPTS);
+    CHECK((seen->eflags | FLAGS_ALWAYS_ONE) == (FLAGS_ALWAYS_ONE | FLAGS_IF),
+          "eflags is 0x%x: interrupts must be on (0x%x), and nothing else", seen->eflags, FLAGS_IF);
     ok_end();
 }
 

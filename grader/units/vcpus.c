@@ -1,5 +1,6 @@
 /* vcpus.c - lab 3's module function by function: windows, threads, the console, the kick. */
 #define _GNU_SOURCE /* fopencookie, RTLD_NEXT */
+#include "lab3.h"
 #include "unit.h"
 
 #include <dlfcn.h>

@@ -1,6 +1,7 @@
 /* vm.c - lab 1's module function by function: what it asks of KVM and what it makes of the answers.
  */
-#include "entry_state.h"
+#include "debug/entry_state.h"
+#include "lab1.h"
 #include "unit.h"
 
 /* A descriptor that is still open answers F_GETFD. */

@@ -11,7 +11,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "lab3.h"
 
 /* The signal that takes a vCPU's thread out of KVM_RUN. */
 #define KICK_SIGNAL SIGUSR1

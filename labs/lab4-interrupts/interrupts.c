@@ -16,7 +16,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "lab4.h"
 
 /* With an ELF guest Ctrl-C is the guest's own key; Ctrl-] ends the VMM instead. */
 #define STOP_KEY 0x1d

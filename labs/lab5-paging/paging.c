@@ -7,29 +7,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "vmm.h"
-
-#define CR0_PE  0x00000001u /* protected mode */
-#define CR0_ET  0x00000010u /* always 1 */
-#define CR0_NE  0x00000020u /* Intel's VMX wants it */
-#define CR0_WP  0x00010000u /* read-only pages are so for the kernel too */
-#define CR0_PG  0x80000000u /* paging */
-#define CR4_PSE 0x00000010u /* 4 MB pages */
-
-#define RFLAGS_ALWAYS_ONE 0x2u
-
-/* Types of descriptors: SDM 3.4.5.1, 3.5. Accessed (bit 0) is set as a load would have set it. */
-#define TYPE_CODE     0xb /* execute, read, accessed */
-#define TYPE_DATA     0x3 /* read, write, accessed */
-#define TYPE_TSS_BUSY 0xb /* system descriptor (S = 0): 32-bit TSS in use by a processor */
-#define TYPE_LDT      0x2 /* system descriptor: the only type that LDTR may have */
+#include "lab5.h"
 
 #define TSS_BYTES   104
 #define GDT_ENTRIES 6
-#define ENTRIES     1024 /* of a page directory and of a page table */
 #define LIMIT_1MB   0xfffffu
-#define FRAME       0xfffff000u
-#define LARGE_FRAME 0xffc00000u
 #define RIGHTS      (PAGE_WRITABLE | PAGE_USER)
 
 /* ------------------------------------------------------------------ descriptors */
@@ -156,7 +138,7 @@ bool paging_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t
     fprintf(out, "  page walk of 0x%08" PRIx32 ": cr3 %08llx, directory[%" PRIu32 "] = %08" PRIx32,
             linear, sregs->cr3, linear / LARGE_PAGE_BYTES, walk.directory_entry);
     if (walk.table_entry)
-        fprintf(out, ", table[%" PRIu32 "] = %08" PRIx32, linear / PAGE_BYTES % ENTRIES,
+        fprintf(out, ", table[%" PRIu32 "] = %08" PRIx32, linear / PAGE_BYTES % TABLE_ENTRIES,
                 walk.table_entry);
     if (walk.mapped)
         fprintf(out, ": at 0x%" PRIx64 ", %s, %s\n", walk.phys,

@@ -26,9 +26,9 @@ static uint64_t gdt[] = {
 #define GATE_KERNEL 0x8e
 #define GATE_USER   0xee /* a program may use it by `int` */
 
-static uint64_t idt[256];
+static uint64_t idt[VECTOR_COUNT];
 
-extern const uint8_t trap_entries[256][16]; /* trap_entries.asm */
+extern const uint8_t trap_entries[VECTOR_COUNT][16]; /* trap_entries.asm */
 
 struct table_register {
     uint16_t limit;
@@ -47,7 +47,7 @@ void descriptors_load(void)
 {
     uint64_t base = (uint32_t)&task_state;
     gdt[SELECTOR_TSS / 8] |= (base & 0xffffff) << 16 | (base >> 24) << 56;
-    for (int vector = 0; vector < 256; vector++)
+    for (int vector = 0; vector < VECTOR_COUNT; vector++)
         idt[vector] = gate(trap_entries[vector], GATE_KERNEL);
     idt[SYSTEM_CALL_VECTOR] = gate(trap_entries[SYSTEM_CALL_VECTOR], GATE_USER);
 

@@ -14,6 +14,7 @@
 #include "abi.h"
 #include "os.h"
 #include "text.h"
+#include "x86.h"
 
 /* The VMM's exit status when the kernel ends the machine by itself. */
 #define STATUS_REFUSED 61 /* it can't start: boot information, memory or archive is wrong */
@@ -88,9 +89,6 @@ struct trap_frame {
     uint32_t esp, ss; /* only out of a program */
 };
 
-#define EFLAGS_ALWAYS     0x002 /* bit 1 is always set */
-#define EFLAGS_INTERRUPTS 0x200 /* IF */
-
 void trap_handle(struct trap_frame *frame);
 
 /* Leaves a trap: ESP points at its trap_frame. Not to be called but returned to. */
@@ -111,14 +109,6 @@ extern uint32_t free_pages;
 
 /* ------------------------------------------------------------------ memory.c */
 
-/* Page directory and page table entries: SDM vol. 3, 4.3 "32-Bit Paging". */
-#define PAGE_PRESENT  0x001
-#define PAGE_WRITABLE 0x002
-#define PAGE_USER     0x004
-#define PAGE_LARGE    0x080
-#define PAGE_ADDRESS  0xfffff000 /* the rest are flags */
-
-#define TABLE_ENTRIES     1024
 #define KERNEL_FIRST_SLOT ((int)(HIGHER_HALF / LARGE_PAGE_BYTES)) /* of a directory */
 
 extern uint32_t kernel_directory[TABLE_ENTRIES]; /* no program's pages; idle's */

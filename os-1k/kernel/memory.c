@@ -4,10 +4,6 @@
 uint32_t kernel_directory[TABLE_ENTRIES] __attribute__((aligned(PAGE_BYTES)));
 uint32_t memory_bytes = LARGE_PAGE_BYTES; /* the least that the VMM maps */
 
-/* SDM vol. 3, 2.5 "Control Registers" */
-#define CR0_WP 0x10000 /* read-only pages bind the kernel too */
-#define CR0_EM 0x00004 /* no floating point: programs would see each other's registers */
-
 void memory_start(uint32_t bytes)
 {
     memory_bytes = bytes;
@@ -18,6 +14,7 @@ void memory_start(uint32_t bytes)
 
     uint32_t cr0;
     asm volatile("mov %%cr0, %0" : "=r"(cr0));
+    /* No floating point: programs would see each other's registers. */
     asm volatile("mov %0, %%cr0" : : "r"(cr0 | CR0_WP | CR0_EM));
 }
 
@@ -40,7 +37,7 @@ static uint32_t *table_entry(const uint32_t *directory, uint32_t virt)
     uint32_t slot = directory[virt / LARGE_PAGE_BYTES];
     if (virt >= HIGHER_HALF || (slot & PAGE_PRESENT) == 0)
         return NULL;
-    uint32_t *table = physical_memory(slot & PAGE_ADDRESS);
+    uint32_t *table = physical_memory(slot & PAGE_FRAME);
     return &table[virt / PAGE_BYTES % TABLE_ENTRIES];
 }
 
@@ -65,14 +62,14 @@ uint8_t *user_page(const uint32_t *directory, uint32_t virt, uint32_t flags)
     uint32_t needed = flags | PAGE_USER | PAGE_PRESENT;
     if (entry == NULL || (*entry & needed) != needed)
         return NULL;
-    return physical_memory(*entry & PAGE_ADDRESS);
+    return physical_memory(*entry & PAGE_FRAME);
 }
 
 bool user_range(uint32_t address, uint32_t bytes, uint32_t flags)
 {
     if (bytes > HIGHER_HALF - 1 || address > HIGHER_HALF - bytes)
         return false;
-    uint32_t page = address & PAGE_ADDRESS;
+    uint32_t page = address & PAGE_FRAME;
     for (; page < address + bytes; page += PAGE_BYTES)
         if (user_page(current->directory, page, flags) == NULL)
             return false;

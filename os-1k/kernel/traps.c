@@ -1,13 +1,11 @@
 /* traps.c - what to do about each exception, interrupt and system call. */
 #include "kernel.h"
 
-#define PAGE_FAULT 14
-
 /*
  * Those that programs can cause, and the worst of the kernel's own: SDM vol. 3, table 6-1
  * "Protected-Mode Exceptions and Interrupts".
  */
-static const char *const exceptions[256] = {
+static const char *const exceptions[VECTOR_COUNT] = {
     [0] = "division by zero or overflow",
     [1] = "debug exception",
     [5] = "bound exceeded",

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm.h"
+#include "lab6.h"
 
 #define MEMORY_BYTES 0x40000
 

@@ -1,8 +1,8 @@
 /*
  * vm.c - lab 1: a virtual machine with one virtual CPU in real mode, and the loop that runs it.
  *
- * Every exercise's function, its meaning and its errors stand in common/vmm/vmm.h; what they need
- * to know of KVM is in Documentation/virt/kvm/api.rst (api.rst below).
+ * common/contract/lab1.h says what each function must do; what they need to know about KVM is in
+ * Documentation/virt/kvm/api.rst (api.rst below).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "lab1.h"
 
 /*
  * Intel's VMX can't run real mode with paging off on older processors: KVM then needs three pages
@@ -24,16 +24,6 @@
 #define TSS_ADDRESS          0xfffbd000u
 
 #define CPUID_ENTRIES_MAX 256
-
-/* Bit 1 of RFLAGS reads as 1 at all times: SDM vol. 1, 3.4.3. */
-#define RFLAGS_ALWAYS_ONE 0x2u
-
-/* A segment reaches 64 KB. Types of segments: SDM vol. 3, 3.4.5.1 and 3.5. */
-#define REAL_MODE_LIMIT 0xffffu
-#define TYPE_CODE       0xb /* execute, read, accessed */
-#define TYPE_DATA       0x3 /* read, write, accessed */
-#define TYPE_TSS_BUSY   0xb /* system descriptor (S = 0) */
-#define TYPE_LDT        0x2 /* system descriptor (S = 0) */
 
 /* Initial SP: the last 16 bytes of the 64 KB that a real-mode segment reaches stay free. */
 #define STACK_TOP 0xfff0u
@@ -180,7 +170,7 @@ void real_mode_state(uint32_t base, struct kvm_sregs *sregs, struct kvm_regs *re
     sregs->ldt = (struct kvm_segment){.limit = REAL_MODE_LIMIT, .type = TYPE_LDT, .present = 1};
     sregs->idt.base = NO_IDT_BASE;
     sregs->idt.limit = 0;
-    *regs = (struct kvm_regs){.rip = 0, .rsp = STACK_TOP, .rflags = RFLAGS_ALWAYS_ONE};
+    *regs = (struct kvm_regs){.rip = 0, .rsp = STACK_TOP, .rflags = FLAGS_ALWAYS_ONE};
     /* end 1.4 */
 }
 

@@ -1,14 +1,14 @@
 /*
  * hypercall.c - lab 2: the guest asks the VMM for a service by writing to an I/O port.
  *
- * The calls are listed in common/vmm/abi.h.
+ * The calls are listed in common/contract/abi.h.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "vmm.h"
+#include "lab2.h"
 
 /* Exercise 2.1: api.rst section 5, KVM_EXIT_IO. The data lies data_offset bytes into kvm_run. */
 struct io_access io_decode(struct kvm_run *run)

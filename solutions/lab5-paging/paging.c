@@ -7,29 +7,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "vmm.h"
-
-#define CR0_PE  0x00000001u /* protected mode */
-#define CR0_ET  0x00000010u /* always 1 */
-#define CR0_NE  0x00000020u /* Intel's VMX wants it */
-#define CR0_WP  0x00010000u /* read-only pages are so for the kernel too */
-#define CR0_PG  0x80000000u /* paging */
-#define CR4_PSE 0x00000010u /* 4 MB pages */
-
-#define RFLAGS_ALWAYS_ONE 0x2u
-
-/* Types of descriptors: SDM 3.4.5.1, 3.5. Accessed (bit 0) is set as a load would have set it. */
-#define TYPE_CODE     0xb /* execute, read, accessed */
-#define TYPE_DATA     0x3 /* read, write, accessed */
-#define TYPE_TSS_BUSY 0xb /* system descriptor (S = 0): 32-bit TSS in use by a processor */
-#define TYPE_LDT      0x2 /* system descriptor: the only type that LDTR may have */
+#include "lab5.h"
 
 #define TSS_BYTES   104
 #define GDT_ENTRIES 6
-#define ENTRIES     1024 /* of a page directory and of a page table */
 #define LIMIT_1MB   0xfffffu
-#define FRAME       0xfffff000u
-#define LARGE_FRAME 0xffc00000u
 #define RIGHTS      (PAGE_WRITABLE | PAGE_USER)
 
 /* ------------------------------------------------------------------ descriptors */
@@ -138,7 +120,7 @@ static uint32_t *table_insert(struct address_space *space, uint32_t *directory_e
         return NULL;
     uint32_t *table = table_at(space, space->next_table);
     uint32_t large = *directory_entry;
-    for (uint32_t i = 0; i < ENTRIES; i++) {
+    for (uint32_t i = 0; i < TABLE_ENTRIES; i++) {
         table[i] = large & PAGE_PRESENT ? (large & LARGE_FRAME) + i * PAGE_BYTES : 0;
         table[i] |= large & (RIGHTS | PAGE_PRESENT);
     }
@@ -159,12 +141,12 @@ int page_map(struct address_space *space, uint32_t virt, uint32_t phys, uint32_t
     if (virt % PAGE_BYTES != 0 || phys % PAGE_BYTES != 0 || phys >= space->bytes)
         return EINVAL;
     if (has_table)
-        table = table_at(space, (*directory_entry & FRAME) - space->base);
+        table = table_at(space, (*directory_entry & PAGE_FRAME) - space->base);
     else
         table = table_insert(space, directory_entry);
     if (!table)
         return ENOMEM;
-    table[virt / PAGE_BYTES % ENTRIES] = flags ? (space->base + phys) | flags : 0;
+    table[virt / PAGE_BYTES % TABLE_ENTRIES] = flags ? (space->base + phys) | flags : 0;
     return 0;
     /* end 5.3 */
 }
@@ -196,7 +178,7 @@ void paging_state(const struct address_space *space, uint32_t entry, uint32_t st
     sregs->cr4 = CR4_PSE;
     sregs->cr0 = CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_PE;
     sregs->efer = 0;
-    *regs = (struct kvm_regs){.rip = entry, .rsp = stack, .rflags = RFLAGS_ALWAYS_ONE};
+    *regs = (struct kvm_regs){.rip = entry, .rsp = stack, .rflags = FLAGS_ALWAYS_ONE};
     /* end 5.4 */
 }
 
@@ -257,7 +239,7 @@ struct page_walk page_walk(const uint8_t *ram, size_t ram_bytes, uint32_t cr3, u
     struct page_walk walk = {.mapped = false};
 
     /* answer 5.5 */
-    uint32_t directory = (cr3 & FRAME) + virt / LARGE_PAGE_BYTES * 4;
+    uint32_t directory = (cr3 & PAGE_FRAME) + virt / LARGE_PAGE_BYTES * 4;
     if (!read_entry(ram, ram_bytes, directory, &walk.directory_entry)) {
         walk.reason = "the page directory is outside of RAM";
         return walk;
@@ -270,7 +252,8 @@ struct page_walk page_walk(const uint8_t *ram, size_t ram_bytes, uint32_t cr3, u
     if (walk.directory_entry & PAGE_LARGE && cr4 & CR4_PSE) {
         walk.phys = (walk.directory_entry & LARGE_FRAME) | virt % LARGE_PAGE_BYTES;
     } else {
-        uint32_t table = (walk.directory_entry & FRAME) + virt / PAGE_BYTES % ENTRIES * 4;
+        uint32_t table =
+            (walk.directory_entry & PAGE_FRAME) + virt / PAGE_BYTES % TABLE_ENTRIES * 4;
         if (!read_entry(ram, ram_bytes, table, &walk.table_entry)) {
             walk.reason = "its page table is outside of RAM";
             return walk;
@@ -279,7 +262,7 @@ struct page_walk page_walk(const uint8_t *ram, size_t ram_bytes, uint32_t cr3, u
             walk.reason = "its page table entry is not present";
             return walk;
         }
-        walk.phys = (walk.table_entry & FRAME) | virt % PAGE_BYTES;
+        walk.phys = (walk.table_entry & PAGE_FRAME) | virt % PAGE_BYTES;
         rights &= walk.table_entry;
     }
     walk.mapped = true;
@@ -301,7 +284,7 @@ bool paging_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t
     fprintf(out, "  page walk of 0x%08" PRIx32 ": cr3 %08llx, directory[%" PRIu32 "] = %08" PRIx32,
             linear, sregs->cr3, linear / LARGE_PAGE_BYTES, walk.directory_entry);
     if (walk.table_entry)
-        fprintf(out, ", table[%" PRIu32 "] = %08" PRIx32, linear / PAGE_BYTES % ENTRIES,
+        fprintf(out, ", table[%" PRIu32 "] = %08" PRIx32, linear / PAGE_BYTES % TABLE_ENTRIES,
                 walk.table_entry);
     if (walk.mapped)
         fprintf(out, ": at 0x%" PRIx64 ", %s, %s\n", walk.phys,

@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "boot_info.h"
-#include "vmm.h"
+#include "lab6.h"
 
 /* Is this the header of a kernel that can be loaded? NULL, or why not. */
 static const char *header_check(const Elf32_Ehdr *header, size_t file_bytes)

@@ -13,7 +13,7 @@ void process_frame(struct process *process, uint32_t entry, uint32_t stack)
                                  .es = SELECTOR_USER_DATA,
                                  .eip = entry,
                                  .cs = SELECTOR_USER_CODE,
-                                 .eflags = EFLAGS_ALWAYS | EFLAGS_INTERRUPTS,
+                                 .eflags = FLAGS_ALWAYS_ONE | FLAGS_IF,
                                  .esp = stack,
                                  .ss = SELECTOR_USER_DATA};
     /* context_switch returns to the address on top of the stack. */
@@ -154,10 +154,10 @@ void process_release(struct process *process)
     for (uint32_t slot = 0; directory != NULL && slot < KERNEL_FIRST_SLOT; slot++) {
         if ((directory[slot] & PAGE_PRESENT) == 0)
             continue;
-        uint32_t *table = physical_memory(directory[slot] & PAGE_ADDRESS);
+        uint32_t *table = physical_memory(directory[slot] & PAGE_FRAME);
         for (int i = 0; i < TABLE_ENTRIES; i++)
             if (table[i] & PAGE_PRESENT)
-                page_free(physical_memory(table[i] & PAGE_ADDRESS));
+                page_free(physical_memory(table[i] & PAGE_FRAME));
         page_free(table);
     }
     page_free(directory);

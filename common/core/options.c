@@ -6,7 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "core/core.h"
+#include "given.h"
 
 #define VERSION     "1.0"
 #define RAM_MIN     ((uint64_t)VCPUS_MAX * WINDOW_BYTES)

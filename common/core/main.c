@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "core/core.h"
+#include "debug/debug.h"
+#include "given.h"
 
 /*
  * Guests that share a VM share its RAM: an ELF kernel takes all of it, and layouts don't mix. Only

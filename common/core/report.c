@@ -8,7 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "core/core.h"
+#include "given.h"
 
 int fail(int status, const char *format, ...)
 {

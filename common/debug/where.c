@@ -1,6 +1,6 @@
 /*
- * where.c - a guest hangs: where is it? On SIGUSR2 the thread of each vCPU tells. Only that thread
- * can: while it is inside KVM_RUN, any other that asks for the vCPU's registers has to wait.
+ * where.c - a guest hangs: where is it? On SIGUSR2 the thread of each vCPU prints it. Only that
+ * thread can: while it is inside KVM_RUN, any other that asks for the vCPU's registers has to wait.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -9,7 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "vmm.h"
+#include "debug/debug.h"
+#include "given.h"
 
 #define CODE_BYTES 8
 
@@ -30,7 +31,7 @@ static void code_text(struct vcpu *vcpu, uint32_t linear, char *text, size_t siz
         used += snprintf(text + used, size - (size_t)used, " %02x", vcpu->vm->ram[i]);
 }
 
-static void tell(struct vcpu *vcpu)
+static void where_print(struct vcpu *vcpu)
 {
     char text[512], code[CODE_BYTES * 3 + 16] = "", last[EXIT_TEXT_MAX] = "none";
     struct kvm_regs regs;
@@ -47,10 +48,10 @@ static void tell(struct vcpu *vcpu)
     int count = snprintf(text, sizeof text,
                          "vmm: vcpu%d is at %04x:%04llx in %s, code%s; interrupts %s; %" PRIu64
                          " exits, the last: %s\n",
-                         vcpu->id, sregs.cs.selector, regs.rip, vcpu_mode(&sregs), code,
-                         regs.rflags & 0x200 ? "enabled" : "disabled", exits, last);
+                         vcpu->id, sregs.cs.selector, regs.rip, cpu_mode_name(cpu_mode(&sregs)),
+                         code, regs.rflags & FLAGS_IF ? "enabled" : "disabled", exits, last);
     if (write(STDERR_FILENO, text, (size_t)count) < 0)
-        return; /* there is nobody to tell */
+        return; /* standard error is gone */
 }
 
 /* The first thread that the signal reaches passes it on to those of the vCPUs. */
@@ -62,7 +63,7 @@ static void where_handler(int signal, siginfo_t *info, void *context)
         if (atomic_load(&threads[i]) != 0)
             syscall(SYS_tgkill, getpid(), atomic_load(&threads[i]), signal);
     if (info->si_code == SI_TKILL && here)
-        tell(here);
+        where_print(here);
     errno = error;
 }
 

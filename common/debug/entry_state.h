@@ -1,7 +1,8 @@
 /*
- * entry_state.h - what Intel's processors ask of a guest's state at each VM entry, as a function
- * over KVM's registers: SDM vol. 3, 27.3.1 "Checks on the Guest State Area". AMD's ask far less, so
- * a state may run there for ever and be refused on the next machine.
+ * entry_state.h - what Intel's processors check in a guest's state at each VM entry, as a function
+ * over KVM's registers. The checks are those of SDM vol. 3, 27.3.1 "Checks on the Guest State
+ * Area". AMD's processors check far less, so a state may work there and be refused on the next
+ * machine.
  *
  * It covers what 32-bit guests can have, with the older processors' rules (no "unrestricted
  * guest") where those say more: real mode then runs as virtual-8086 mode, and must look like it.
@@ -13,16 +14,8 @@
 
 #include "vmm.h"
 
-#define ENTRY_CR0_PE   0x00000001u
-#define ENTRY_CR0_PG   0x80000000u
-#define ENTRY_CR0_NW   0x20000000u
-#define ENTRY_CR0_CD   0x40000000u
-#define ENTRY_EFER_LME 0x00000100u
-#define ENTRY_EFER_LMA 0x00000400u
-#define ENTRY_CR4_PAE  0x00000020u
 /* VME to PCIDE and SMEP, SMAP, PKE that a processor of today may have; VMXE and SMXE are not. */
 #define ENTRY_CR4_KNOWN 0x007f1fffu
-#define ENTRY_RFLAGS_VM 0x00020000u
 #define ENTRY_RFLAGS_0  0xffffffffffc08028ull /* reserved bits that are 0 */
 
 /* A vCPU as after reset: SDM vol. 3, table 10-1. */
@@ -34,13 +27,13 @@ static inline struct kvm_sregs entry_reset_state(void)
     memset(&sregs, 0, sizeof sregs);
     sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
     sregs.cs = data;
-    sregs.cs.base = 0xffff0000;
-    sregs.cs.selector = 0xf000;
+    sregs.cs.base = RESET_CS_BASE;
+    sregs.cs.selector = RESET_CS_SELECTOR;
     sregs.cs.type = 11;
     sregs.tr = (struct kvm_segment){.limit = 0xffff, .type = 11, .present = 1};
     sregs.ldt = (struct kvm_segment){.limit = 0xffff, .type = 2, .present = 1};
     sregs.gdt.limit = sregs.idt.limit = 0xffff;
-    sregs.cr0 = 0x60000010;
+    sregs.cr0 = RESET_CR0;
     return sregs;
 }
 
@@ -97,7 +90,7 @@ static inline const char *entry_segments_fault(const struct kvm_sregs *sregs)
     const struct kvm_segment *cs = &sregs->cs, *ss = &sregs->ss;
     const char *fault = NULL;
 
-    if (!(sregs->cr0 & ENTRY_CR0_PE)) {
+    if (!(sregs->cr0 & CR0_PE)) {
         fault = entry_real_mode_fault("CS", cs);
         fault = fault ? fault : entry_real_mode_fault("SS", ss);
         for (int i = 0; i < 4 && !fault; i++)
@@ -163,18 +156,17 @@ static inline const char *entry_control_fault(const struct kvm_sregs *sregs)
 {
     if (sregs->cr0 >> 32 != 0)
         ENTRY_REFUSE("CR0 0x%llx has more than 32 bits", sregs->cr0);
-    if ((sregs->cr0 & ENTRY_CR0_PG) && !(sregs->cr0 & ENTRY_CR0_PE))
+    if ((sregs->cr0 & CR0_PG) && !(sregs->cr0 & CR0_PE))
         ENTRY_REFUSE("CR0.PG is 1 without CR0.PE");
-    if ((sregs->cr0 & ENTRY_CR0_NW) && !(sregs->cr0 & ENTRY_CR0_CD))
+    if ((sregs->cr0 & CR0_NW) && !(sregs->cr0 & CR0_CD))
         ENTRY_REFUSE("CR0.NW is 1 without CR0.CD");
     if (sregs->cr4 & ~(uint64_t)ENTRY_CR4_KNOWN)
         ENTRY_REFUSE("CR4 0x%llx has reserved bits", sregs->cr4);
     if (sregs->cr3 >> 32 != 0)
         ENTRY_REFUSE("CR3 0x%llx is beyond 4 GB", sregs->cr3);
-    if (!!(sregs->efer & ENTRY_EFER_LMA) !=
-        ((sregs->efer & ENTRY_EFER_LME) && (sregs->cr0 & ENTRY_CR0_PG)))
+    if (!!(sregs->efer & EFER_LMA) != ((sregs->efer & EFER_LME) && (sregs->cr0 & CR0_PG)))
         ENTRY_REFUSE("EFER.LMA does not go with EFER.LME and CR0.PG");
-    if ((sregs->efer & ENTRY_EFER_LMA) && !(sregs->cr4 & ENTRY_CR4_PAE))
+    if ((sregs->efer & EFER_LMA) && !(sregs->cr4 & CR4_PAE))
         ENTRY_REFUSE("EFER.LMA is 1 without CR4.PAE");
     return NULL;
 }
@@ -194,11 +186,11 @@ static inline const char *entry_state_fault(const struct kvm_sregs *sregs,
     /* 27.3.1.4 "Checks on Guest RIP, RFLAGS, and SSP". */
     if (regs->rip >> 32 != 0)
         ENTRY_REFUSE("RIP 0x%llx has more than 32 bits", regs->rip);
-    if (!(regs->rflags & 2))
+    if (!(regs->rflags & FLAGS_ALWAYS_ONE))
         ENTRY_REFUSE("RFLAGS 0x%llx: bit 1 is always 1", regs->rflags);
     if (regs->rflags & ENTRY_RFLAGS_0)
         ENTRY_REFUSE("RFLAGS 0x%llx has reserved bits", regs->rflags);
-    if ((regs->rflags & ENTRY_RFLAGS_VM) && !(sregs->cr0 & ENTRY_CR0_PE))
+    if ((regs->rflags & FLAGS_VM) && !(sregs->cr0 & CR0_PE))
         ENTRY_REFUSE("RFLAGS.VM is 1 in real mode");
     return NULL;
 }

@@ -1,9 +1,10 @@
-/* exits.c - every exit passes here: it is counted, traced and handed to the stage's handler. */
+/* exits.c - exits in words, counted for --stats and traced for --trace. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <time.h>
 
-#include "vmm.h"
+#include "debug/debug.h"
+#include "given.h"
 
 static const char *const names[EXIT_REASONS_MAX] = {
     [KVM_EXIT_UNKNOWN] = "KVM_EXIT_UNKNOWN",
@@ -86,18 +87,7 @@ void trace_event(struct vcpu *vcpu, const char *format, ...)
     va_end(arguments);
 }
 
-enum step stage_before_entry(struct vcpu *vcpu)
-{
-    where_set(vcpu, true);
-    for (size_t i = 0; i < sizeof stage.before_entry / sizeof stage.before_entry[0]; i++) {
-        enum step step = stage.before_entry[i] ? stage.before_entry[i](vcpu) : STEP_RUN;
-        if (step != STEP_RUN)
-            return step;
-    }
-    return STEP_RUN;
-}
-
-enum step exit_dispatch(struct vcpu *vcpu)
+void exit_note(struct vcpu *vcpu)
 {
     uint32_t reason = vcpu->run->exit_reason;
 
@@ -113,9 +103,6 @@ enum step exit_dispatch(struct vcpu *vcpu)
         exit_describe(&vcpu->exit, text, sizeof text);
         trace_event(vcpu, "%s", text);
     }
-    if (reason >= EXIT_REASONS_MAX || !stage.on_exit[reason])
-        return STEP_UNHANDLED;
-    return stage.on_exit[reason](vcpu);
 }
 
 static void stats_print_one(const struct vcpu *vcpu, bool json)

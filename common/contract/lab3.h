@@ -1,0 +1,41 @@
+/* lab3.h - what vcpus.c of lab 3 provides: several vCPUs, one thread each, and their common end. */
+#pragma once
+
+#include "lab2.h"
+
+/* 3.1 Guest-physical address of the window of vCPU `id`. */
+uint32_t window_base(int id);
+
+/*
+ * 3.1 Loads a real-mode guest into the window of its vcpu->id and starts it there. 0,
+ * STATUS_GUEST_FILE (larger than its window) or STATUS_NO_KVM.
+ */
+int window_prepare(struct vcpu *vcpu);
+
+/*
+ * 3.2, 3.4, 3.5 Runs all guests to their end, in one VM or with --isolate each in its own; the
+ * highest of their statuses. SIGINT, SIGTERM, SIGHUP and SIGQUIT stop them all.
+ */
+int vcpus_run(struct vmm *vmm);
+
+/*
+ * 3.3 Writes a vCPU's output: that of a single guest at once; of several guests by lines, each
+ * whole and with its guest's name. Takes a lock for each line, so that no two mix.
+ */
+void console_write_lines(struct vcpu *vcpu, const char *bytes, size_t count);
+
+/* 3.3 Writes the vCPU's last line, if it was left without a newline. */
+void console_finish(struct vcpu *vcpu);
+
+/*
+ * 3.4 Makes the vCPU, from any thread, check what it has to do: takes it out of KVM_RUN and out of
+ * its sleep on vcpu->wake, even if it is just about to enter either. Set the flag that it must see
+ * before the call. Takes vcpu->lock; does nothing unless vcpu->life is VCPU_RUNNING.
+ */
+void vcpu_kick(struct vcpu *vcpu);
+
+/*
+ * 3.4 before_entry: clears the kick (kvm_run.immediate_exit), then ends the vCPU with STATUS_SIGNAL
+ * plus the signal if the VMM stops.
+ */
+enum step vcpu_check_stop(struct vcpu *vcpu);

@@ -1,0 +1,42 @@
+/*
+ * debug.h - what explains a guest: its exits counted and traced, its registers and addresses
+ * decoded, and where it is when it hangs.
+ */
+#pragma once
+
+#include "vmm.h"
+
+/* ------------------------------------------------------------------ exits.c */
+
+/* Counts, records and traces the exit in vcpu->run. */
+void exit_note(struct vcpu *vcpu);
+
+/* The exit and what it carries, in a line of under EXIT_TEXT_MAX bytes. */
+#define EXIT_TEXT_MAX 128
+void exit_describe(const struct exit_record *exit, char *text, size_t size);
+
+/* Prints --stats of all vCPUs. */
+void stats_print(const struct vmm *vmm);
+
+/* ------------------------------------------------------------------ registers.c */
+
+enum cpu_mode { MODE_REAL, MODE_PROTECTED, MODE_PAGING, MODE_PAE, MODE_LONG };
+
+/* The processor's mode, from CR0, CR4 and EFER; and its name, "real mode" and so on. */
+enum cpu_mode cpu_mode(const struct kvm_sregs *sregs);
+const char *cpu_mode_name(enum cpu_mode mode);
+
+/* Prints the registers on standard error, as --regs shows them. */
+void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs *sregs);
+
+/* vcpu_translate by these registers instead of the vCPU's own. */
+bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
+                         uint64_t *phys, FILE *out);
+
+/* ------------------------------------------------------------------ where.c */
+
+/* From now on SIGUSR2 makes the thread of each vCPU print where its guest is. */
+void where_start(void);
+
+/* This thread runs the vCPU from now on, or no longer does. */
+void where_set(struct vcpu *vcpu, bool runs);

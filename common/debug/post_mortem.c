@@ -1,0 +1,107 @@
+/* post_mortem.c - what the VMM prints when a guest has crashed. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+
+#include "debug/debug.h"
+#include "given.h"
+
+#define CODE_BYTES 16
+
+/* The usual causes of a death, most special first; the first line that fits is printed. */
+static const struct {
+    uint32_t reason;
+    bool interrupted; /* only if an interrupt was injected before */
+    bool real_mode;   /* only in real mode */
+    const char *text;
+} causes[] = {
+    {KVM_EXIT_SHUTDOWN, true, false,
+     "an interrupt came and the guest has no handler for it: no IDT was loaded (lidt), its limit "
+     "is too small, or its entry leads nowhere"},
+    {KVM_EXIT_SHUTDOWN, false, true,
+     "an exception and no handler for it: an invalid instruction, a jump into data, or an access "
+     "over the end of a segment"},
+    {KVM_EXIT_SHUTDOWN, false, false,
+     "an exception, and its handler could not be reached (a triple fault): a page that is not "
+     "mapped, a bad descriptor or IDT, a stack that is not there"},
+    {KVM_EXIT_FAIL_ENTRY, false, false,
+     "a start state that the processor refuses: a wrong type, limit, S or P in a segment register, "
+     "or a TR that is no busy TSS"},
+    {KVM_EXIT_INTERNAL_ERROR, false, false,
+     "KVM met an instruction it can't emulate: execution ran into data or out of RAM, or a "
+     "register of the start state is wrong"},
+    {KVM_EXIT_MMIO, false, false,
+     "an address outside of RAM: a wrong segment or pointer, or too little --mem"},
+};
+
+static void print_causes(const struct vcpu *vcpu, enum cpu_mode mode)
+{
+    for (size_t i = 0; i < sizeof causes / sizeof causes[0]; i++) {
+        if (causes[i].reason != vcpu->exit.reason || (causes[i].interrupted && !vcpu->interrupts) ||
+            (causes[i].real_mode && mode != MODE_REAL))
+            continue;
+        fprintf(stderr, "  usual cause: %s\n", causes[i].text);
+        return;
+    }
+}
+
+/* The bytes at the instruction pointer, and with paging the page walk that leads to them. */
+static void print_code(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear)
+{
+    const struct vm *vm = vcpu->vm;
+    uint64_t phys;
+
+    if (!registers_translate(vcpu, sregs, linear, &phys, stderr))
+        return;
+    fprintf(stderr, "  code at 0x%" PRIx32 ":", linear);
+    if (phys >= vm->ram_bytes)
+        fputs(" outside of RAM", stderr);
+    for (uint64_t i = phys; i < vm->ram_bytes && i < phys + CODE_BYTES; i++)
+        fprintf(stderr, " %02x", vm->ram[i]);
+    fputc('\n', stderr);
+}
+
+static void print_exit(const char *title, const struct exit_record *exit)
+{
+    char text[EXIT_TEXT_MAX];
+
+    if (exit->reason == EXIT_NONE)
+        return;
+    exit_describe(exit, text, sizeof text);
+    fprintf(stderr, "  %s: %s\n", title, text);
+}
+
+enum step vcpu_die(struct vcpu *vcpu, const char *format, ...)
+{
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    va_list arguments;
+
+    va_start(arguments, format);
+    flockfile(stderr);
+    fprintf(stderr, "vmm: vcpu%d (%s) died: ", vcpu->id, vcpu->guest->path);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    print_exit("exit", &vcpu->exit);
+    print_exit("the exit before", &vcpu->exit_before);
+    if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0) {
+        /* AMD's processors reset themselves on shutdown: SDM vol. 3, 10.1 has the state. */
+        if (vcpu->exit.reason == KVM_EXIT_SHUTDOWN && regs.rip == RESET_RIP &&
+            sregs.cs.base == RESET_CS_BASE) {
+            fprintf(stderr,
+                    "  The processor has reset itself on shutdown, as AMD's do. What follows is "
+                    "from %s.\n",
+                    vcpu->exit_before.rip ? "the exit before" : "the start");
+            regs = vcpu->known_regs;
+            sregs = vcpu->known_sregs;
+        }
+        enum cpu_mode mode = cpu_mode(&sregs);
+        fprintf(stderr, "  mode: %s\n", cpu_mode_name(mode));
+        print_code(vcpu, &sregs, (uint32_t)(sregs.cs.base + regs.rip));
+        print_causes(vcpu, mode);
+        registers_print(vcpu->id, &regs, &sregs);
+    }
+    funlockfile(stderr);
+    return vcpu_end(vcpu, STATUS_DIED);
+}

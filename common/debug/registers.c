@@ -1,0 +1,83 @@
+/* registers.c - a vCPU's registers decoded: its mode, their values in text, addresses translated.
+ */
+#include <sys/ioctl.h>
+
+#include "debug/debug.h"
+#include "given.h"
+
+enum cpu_mode cpu_mode(const struct kvm_sregs *sregs)
+{
+    if (!(sregs->cr0 & CR0_PE))
+        return MODE_REAL;
+    if (sregs->efer & EFER_LMA)
+        return MODE_LONG;
+    if (!(sregs->cr0 & CR0_PG))
+        return MODE_PROTECTED;
+    return sregs->cr4 & CR4_PAE ? MODE_PAE : MODE_PAGING;
+}
+
+const char *cpu_mode_name(enum cpu_mode mode)
+{
+    static const char *const names[] = {
+        [MODE_REAL] = "real mode",
+        [MODE_PROTECTED] = "protected mode without paging",
+        [MODE_PAGING] = "protected mode with 32-bit paging",
+        [MODE_PAE] = "protected mode with PAE paging",
+        [MODE_LONG] = "long mode",
+    };
+
+    return names[mode];
+}
+
+static void segment_print(int id, const char *name, const struct kvm_segment *segment)
+{
+    fprintf(stderr,
+            "vcpu%d: %s=%04x base=%08llx limit=%08x type=%02u s=%u dpl=%u p=%u db=%u g=%u%s\n", id,
+            name, segment->selector, segment->base, segment->limit, segment->type, segment->s,
+            segment->dpl, segment->present, segment->db, segment->g,
+            segment->unusable ? " unusable" : "");
+}
+
+void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs *sregs)
+{
+    fprintf(stderr, "vcpu%d: rax=%016llx rbx=%016llx rcx=%016llx rdx=%016llx\n", id, regs->rax,
+            regs->rbx, regs->rcx, regs->rdx);
+    fprintf(stderr, "vcpu%d: rsi=%016llx rdi=%016llx rbp=%016llx rsp=%016llx\n", id, regs->rsi,
+            regs->rdi, regs->rbp, regs->rsp);
+    fprintf(stderr, "vcpu%d: rip=%016llx rflags=%016llx\n", id, regs->rip, regs->rflags);
+    segment_print(id, "cs", &sregs->cs);
+    segment_print(id, "ds", &sregs->ds);
+    segment_print(id, "es", &sregs->es);
+    segment_print(id, "fs", &sregs->fs);
+    segment_print(id, "gs", &sregs->gs);
+    segment_print(id, "ss", &sregs->ss);
+    segment_print(id, "tr", &sregs->tr);
+    fprintf(stderr,
+            "vcpu%d: cr0=%08llx cr2=%08llx cr3=%08llx cr4=%08llx efer=%08llx gdt=%08llx+%x "
+            "idt=%08llx+%x\n",
+            id, sregs->cr0, sregs->cr2, sregs->cr3, sregs->cr4, sregs->efer, sregs->gdt.base,
+            sregs->gdt.limit, sregs->idt.base, sregs->idt.limit);
+}
+
+bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
+                         uint64_t *phys, FILE *out)
+{
+    *phys = linear;
+    switch (cpu_mode(sregs)) {
+    case MODE_REAL:
+    case MODE_PROTECTED:
+        return true;
+    case MODE_PAGING:
+        return stage.translate && stage.translate(vcpu, sregs, linear, phys, out);
+    default:
+        return false; /* no lab brings a guest there */
+    }
+}
+
+bool vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out)
+{
+    struct kvm_sregs sregs;
+
+    return ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0 &&
+           registers_translate(vcpu, &sregs, linear, phys, out);
+}

@@ -1,0 +1,30 @@
+/* lab5.c - the VMM of lab 5: guests in protected mode with paging. */
+#include "lab5.h"
+
+const struct stage stage = {
+    .lab = 5,
+    .guests_max = VCPUS_MAX,
+    .prepare =
+        {
+            [GUEST_REAL] = window_prepare,
+            [GUEST_PAGING] = paging_prepare,
+        },
+    .run = vcpus_run,
+    .before_entry =
+        {
+            vcpu_check_stop,
+            interrupt_deliver,
+        },
+    .on_exit =
+        {
+            [KVM_EXIT_IO] = hypercall_io,
+            [KVM_EXIT_HLT] = interrupt_halt,
+            [KVM_EXIT_IRQ_WINDOW_OPEN] = interrupt_window_open,
+        },
+    .console_write = console_write_lines,
+    .getchar = keyboard_getchar,
+    .devices_start = devices_start,
+    .devices_stop = devices_stop,
+    .on_end = keyboard_pass_on,
+    .translate = paging_translate,
+};
