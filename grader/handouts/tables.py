@@ -103,7 +103,8 @@ def defines(pattern: str, head: str, name: str = "common/contract/abi.h") -> str
 
 def boot_info() -> str:
     """struct boot_info with its offsets."""
-    fields = re.findall(r"^    uint32_t (\w+);\s*(?:/\* (.*?) \*/)?$", read("common/contract/boot_info.h"), re.M)
+    header = read("common/contract/boot_info.h")
+    fields = re.findall(r"^    uint32_t (\w+);\s*(?:/\* (.*?) \*/)?$", header, re.M)
     rows = [[str(4 * place), f"`{name}`", comment or "bytes of the archive"]
             for place, (name, comment) in enumerate(fields)]
     return table(["offset", "field", "what it is"], rows)
