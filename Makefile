@@ -94,11 +94,11 @@ help:
 
 $(LABS:%=lab%):
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.play lab $(patsubst lab%,--lab %,$@) $(filter-out --lab $(LAB),$(CHOICE))
+	@$(PYTHON) -m grader.commands.play lab $(patsubst lab%,--lab %,$@) $(filter-out --lab $(LAB),$(CHOICE))
 
 run: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.play run $(CHOICE) $(GUESTS:%=--guest %) $(if $(UNDER),--under "$(UNDER)") -- $(ARGS)
+	@$(PYTHON) -m grader.commands.play run $(CHOICE) $(GUESTS:%=--guest %) $(if $(UNDER),--under "$(UNDER)") -- $(ARGS)
 
 grade:
 	@$(SETUP) build grade
@@ -106,19 +106,19 @@ grade:
 
 watch: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.watch $(filter-out --solution,$(CHOICE))
+	@$(PYTHON) -m grader.commands.watch $(filter-out --solution,$(CHOICE))
 
 status:
 	@$(SETUP) python
-	@$(PYTHON) -m grader.status
+	@$(PYTHON) -m grader.commands.status
 
 os:
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.play os $(CHOICE)
+	@$(PYTHON) -m grader.commands.play os $(CHOICE)
 
 demo:
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.play demo $(CHOICE)
+	@$(PYTHON) -m grader.commands.play demo $(CHOICE)
 
 diff: need-lab need-clone
 	@for file in $(MODULE_$(LAB)) $(KERNEL_MODULE_$(LAB)); do \
@@ -128,7 +128,7 @@ diff: need-lab need-clone
 
 skeletons: need-clone
 	@$(SETUP) python
-	@$(PYTHON) -m grader.skeletons $(if $(FORCE),--force)
+	@$(PYTHON) -m grader.commands.skeletons $(if $(FORCE),--force)
 
 .PHONY: handouts
 handouts:
@@ -137,20 +137,20 @@ handouts:
 
 doctor:
 	@$(SETUP) --doctor
-	@$(PYTHON) -m grader.doctor
+	@$(PYTHON) -m grader.commands.doctor
 
 bench:
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.bench $(if $(BACKEND),--backend $(BACKEND))
+	@$(PYTHON) -m grader.quality.bench $(if $(BACKEND),--backend $(BACKEND))
 
 mutants alternatives: need-clone
 	@$(SETUP) build grade vm test
-	@$(PYTHON) -m grader.variants $@ $(if $(LAB),--lab $(LAB)) $(if $(ONLY),--only $(ONLY)) \
+	@$(PYTHON) -m grader.quality.variants $@ $(if $(LAB),--lab $(LAB)) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(SEED),--seed $(SEED)) $(if $(BACKEND),--backend $(BACKEND))
 
 flakes: need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.flakes $(if $(LAB),--lab $(LAB)) $(if $(N),--count $(N)) \
+	@$(PYTHON) -m grader.quality.flakes $(if $(LAB),--lab $(LAB)) $(if $(N),--count $(N)) \
 	    $(if $(BACKEND),--backend $(BACKEND))
 
 machines: need-clone
@@ -159,9 +159,9 @@ machines: need-clone
 
 test: need-clone
 	@$(SETUP) build grade vm test handouts
-	@$(PYTHON) -m grader.kit_tests
+	@$(PYTHON) -m grader.quality.suite
 
-C_FILES = $(wildcard common/*/*.[ch] solutions/*/*.[ch] grader/*.[ch] grader/*/*.[ch] os-1k/*/*.[ch])
+C_FILES = $(shell find common solutions grader os-1k -name '*.[ch]')
 
 format:
 	@$(SETUP) format
@@ -176,11 +176,11 @@ clean:
 
 fetch:
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.labvm fetch
+	@$(PYTHON) -m grader.execution.labvm fetch
 
 clean-cache:
 	@$(SETUP) python
-	@$(PYTHON) -m grader.labvm clean
+	@$(PYTHON) -m grader.execution.labvm clean
 
 # ------------------------------------------------------------------ for instructors
 
@@ -192,7 +192,7 @@ release: need-clone
 
 handin: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.classroom.handin --lab $(LAB) $(if $(NAME),--name "$(NAME)") \
+	@$(PYTHON) -m grader.commands.handin --lab $(LAB) $(if $(NAME),--name "$(NAME)") \
 	    $(if $(BACKEND),--backend $(BACKEND))
 
 grade-class: need-lab need-clone
@@ -202,15 +202,15 @@ grade-class: need-lab need-clone
 
 adapters: need-lab need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.adapters --lab $(LAB)
+	@$(PYTHON) -m grader.classroom.adapters --lab $(LAB)
 
 cheats: need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.cheats $(if $(LAB),--lab $(LAB)) $(if $(BACKEND),--backend $(BACKEND))
+	@$(PYTHON) -m grader.quality.cheats $(if $(LAB),--lab $(LAB)) $(if $(BACKEND),--backend $(BACKEND))
 
 .PHONY: need-lab need-clone
 need-clone:
-	@test -e grader/kit_tests.py || { echo "This is a release: it has no solutions to read, no mutants and" \
+	@test -e grader/quality || { echo "This is a release: it has no solutions to read, no mutants and" \
 	    "no tests of its own. make $(MAKECMDGOALS) works in a clone." >&2; exit 2; }
 
 need-lab:

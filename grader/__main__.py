@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Optional
 
 from grader import labs
-from grader.backends import Picker
-from grader.blame import blame_lines
-from grader.build import learner_source
-from grader.framework import Lab
-from grader.grading import Choice, Report
-from grader.kept import grade_and_keep
-from grader.report_files import autolab
-from grader.report_text import print_report, total_line
-from grader.runs import CannotGrade
-from grader.values import new_seed
+from grader.execution.backends import Picker
+from grader.core.blame import blame_lines
+from grader.core.building import learner_source
+from grader.core.framework import Lab
+from grader.core.grading import Choice, Report
+from grader.report.recording import grade_and_keep
+from grader.report.files import autolab
+from grader.report.text import print_report, total_line
+from grader.execution.runs import CannotGrade
+from grader.core.values import new_seed
 
 FULL_SCORE, LESS, USAGE, CANNOT_GRADE = 0, 1, 2, 3
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from grader.course import LABS, ROOT
-from grader.skeletons import skeleton
+from grader.core.exercises import skeleton
 
 PAIR_MIN = 50     # characters of two lines, blanks apart
 LINE_MIN = 12     # of each of them

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, folder_name
 from grader.classroom.scores import most_failed, spread
-from grader.classroom.version import kit_version
+from grader.core.version import kit_version
 from grader.course import Lab
 
 _STYLE = """

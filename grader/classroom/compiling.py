@@ -14,11 +14,11 @@ import shlex
 import tarfile
 from pathlib import Path
 
-from grader.backends.base import Worker, run_all
-from grader.backends.kvm import HostWorker
-from grader.build import make_text
+from grader.execution.worker import Worker, run_all
+from grader.execution.backends.kvm import HostWorker
+from grader.core.building import make_text
 from grader.course import LABS, ROOT
-from grader.runs import CannotGrade, Ending, Limits, Result, Run
+from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
 
 NOBODY = 65534
 LIMITS = Limits(wall=40, quiet=40, output=1 << 20, memory=1 << 30, processes=32, file=16 << 20)

@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from grader.backends import pick_backend
+from grader.execution.backends import pick_backend
 from grader.classroom.class_page import write_page
 from grader.classroom.compiling import check_jail
 from grader.classroom.grade_one import Processes, Settings, finished, grade_one
@@ -37,8 +37,8 @@ from grader.classroom.scores import write_csv
 from grader.classroom.submissions import Submission, find
 from grader.classroom.tree import Tree
 from grader.course import BUILD, LABS
-from grader.runs import CannotGrade
-from grader.values import new_seed
+from grader.execution.runs import CannotGrade
+from grader.core.values import new_seed
 
 CANNOT_GRADE, INTERRUPTED = 3, 130
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grader import labs
-from grader.build import clean_environment
+from grader.core.building import clean_environment
 from grader.classroom.compiling import CompileError, compile_file
 from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, TestScore, folder_name, key_of, load
 from grader.classroom.submissions import HandIn, Refused, Submission, read
 from grader.classroom.tree import Tree
-from grader.classroom.version import kit_version
+from grader.core.version import kit_version
 from grader.course import Lab
-from grader.runs import CannotGrade
+from grader.execution.runs import CannotGrade
 
 TIMEOUT = 3600.0    # seconds for all tests of a lab: each run has far narrower limits of its own
 OVERLOAD = 3.0      # runnable processes a processor, from which on the lack of time is no fault of a hand-in

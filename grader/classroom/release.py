@@ -23,30 +23,26 @@ import sys
 import tarfile
 from pathlib import Path
 
-from grader.build import build_os, make_text
+from grader.core.building import build_os, make_text
 from grader.classroom.release_check import check
-from grader.classroom.version import kit_version, tracked_files
+from grader.core.version import kit_version, tracked_files
 from grader.course import BUILD, LABS, ROOT
-from grader.skeletons import skeleton
+from grader.core.exercises import skeleton
 
 # What a release is made of, by the beginning of a file's path; and what of that is not for learners.
 FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitattributes",
                 ".gitignore", "common/", "guests/", "os-1k/", "grader/", "handouts/")
 NOT_FOR_LEARNERS = (
     "common/tests/", "os-1k/tests/",
-    "grader/tests/", "grader/kit_tests.py", "grader/quality/",
-    "grader/mutants", "grader/alternatives", "grader/variants", "grader/flakes", "grader/cheats",
-    "grader/adapters/", "grader/classroom/",
-    "handouts/instructors.md", "handouts/instructors.html",
+    "grader/mutants/", "grader/alternatives/", "grader/quality/", "grader/classroom/",
+    "handouts/instructors.md",
 )
-# Of the instructor's tools a learner needs these: `make handin`.
-ALSO = ("grader/classroom/__init__.py", "grader/classroom/version.py", "grader/classroom/handin.py")
 
 
 def released_files() -> list[str]:
     """The tracked files that a release has as they are."""
     return [name for name in tracked_files()
-            if name in ALSO or name.startswith(FOR_LEARNERS) and not name.startswith(NOT_FOR_LEARNERS)]
+            if name.startswith(FOR_LEARNERS) and not name.startswith(NOT_FOR_LEARNERS)]
 
 
 def without_dead_links(text: str, place: str, released: set[str]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grader import labs as graded_labs
-from grader.build import clean_environment
+from grader.core.building import clean_environment
 from grader.classroom.answers import leaks
 from grader.course import LABS, ROOT, Lab
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from grader.build import build_guests
+from grader.core.building import build_guests
 from grader.course import LABS
 from grader.handouts import consoles as running
 from grader.handouts import figures, tables, truths

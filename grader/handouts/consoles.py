@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from grader.build import clean_environment
+from grader.core.building import clean_environment
 from grader.course import BUILD, LABS, ROOT, Lab
 from grader.handouts.text import Fence
-from grader.skeletons import exercises, skeleton
+from grader.core.exercises import exercises, skeleton
 
 KIT = BUILD / "handouts" / "kit"
 COPIED = ("Makefile", "common", "grader", "guests", "handouts", "labs", "os-1k", "solutions",

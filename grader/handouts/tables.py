@@ -12,8 +12,8 @@ from grader import labs
 from grader.course import LABS, ROOT, Lab
 from grader.handouts.mistakes import mistakes
 from grader.handouts.truths import answer_lines, lab_exercises
-from grader.kvm_probe import KINDS
-from grader.skeletons import handout_title
+from grader.execution.kvm_probe import KINDS
+from grader.core.exercises import handout_title
 
 _PART = re.compile(r"(<!-- table ([\w .-]+) -->\n)(.*?)(<!-- end table -->)", re.S)
 

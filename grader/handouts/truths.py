@@ -11,7 +11,7 @@ from pathlib import Path
 
 from grader.course import LABS, ROOT, Lab
 from grader.handouts.text import FOLDER, Document, Fence, slug
-from grader.skeletons import exercises
+from grader.core.exercises import exercises
 
 KINDS = ("console", "c", "nasm", "text")
 TOP_LEVEL = ("common", "guests", "grader", "handouts", "labs", "os-1k", "solutions")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from grader.framework import Lab
+from grader.core.framework import Lab
 
 NUMBERS = sorted(int(path.stem[3:]) for path in Path(__file__).parent.glob("lab[1-9].py"))
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from grader.framework import Lab
-from grader.outcome import STATUS_DIED, STATUS_GUEST_FILE, STATUS_NO_KVM, Outcome
-from grader.plan import Plan, Planned
+from grader.core.framework import Lab
+from grader.core.outcome import STATUS_DIED, STATUS_GUEST_FILE, STATUS_NO_KVM, Outcome
+from grader.core.plan import Plan, Planned
 
 lab = Lab(1, "real-mode boot", needs=("real",))
 

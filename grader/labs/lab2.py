@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Optional
 
-from grader.framework import Lab
-from grader.outcome import STATUS_DIED, Outcome
-from grader.plan import Plan, Planned
-from grader.runs import Ending, Step
-from grader.values import letters
+from grader.core.framework import Lab
+from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.plan import Plan, Planned
+from grader.execution.runs import Ending, Step
+from grader.core.values import letters
 
 lab = Lab(2, "hypercalls", needs=("real",))
 

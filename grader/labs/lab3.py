@@ -7,12 +7,12 @@ import signal
 from dataclasses import replace
 from typing import Optional
 
-from grader.expectations import Condition, Mismatch, prints_lines
-from grader.framework import Lab
-from grader.outcome import STATUS_DIED, Outcome
-from grader.plan import Plan, Planned
-from grader.runs import Ending, Step, Terminal
-from grader.values import letters
+from grader.core.expectations import Condition, Mismatch, prints_lines
+from grader.core.framework import Lab
+from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.plan import Plan, Planned
+from grader.execution.runs import Ending, Step, Terminal
+from grader.core.values import letters
 
 lab = Lab(3, "several vCPUs", needs=("real",))
 

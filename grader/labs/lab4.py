@@ -9,11 +9,11 @@ from __future__ import annotations
 import signal
 from typing import Optional
 
-from grader.expectations import Condition, Mismatch
-from grader.framework import Lab
-from grader.outcome import STATUS_DIED, Outcome
-from grader.plan import Plan, Planned
-from grader.runs import Limits, Step, Terminal
+from grader.core.expectations import Condition, Mismatch
+from grader.core.framework import Lab
+from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.plan import Plan, Planned
+from grader.execution.runs import Limits, Step, Terminal
 
 lab = Lab(4, "interrupts", needs=("real", "interrupts"))
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from grader.framework import Lab
-from grader.outcome import STATUS_DIED, Outcome
-from grader.plan import Plan, Planned
-from grader.values import Values
+from grader.core.framework import Lab
+from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.plan import Plan, Planned
+from grader.core.values import Values
 
 lab = Lab(5, "paging", needs=("real", "paging32", "protected"))
 

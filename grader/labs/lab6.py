@@ -12,12 +12,12 @@ import re
 from collections.abc import Sequence
 from typing import Optional
 
-from grader.expectations import Condition, Mismatch, kernel_panic
-from grader.framework import Lab
-from grader.os_image import archive_with, finished_os
-from grader.outcome import STATUS_DIED, Outcome
-from grader.plan import Plan, Planned
-from grader.runs import Limits
+from grader.core.expectations import Condition, Mismatch, kernel_panic
+from grader.core.framework import Lab
+from grader.core.os_image import archive_with, finished_os
+from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.plan import Plan, Planned
+from grader.execution.runs import Limits
 
 lab = Lab(6, "the 1K OS", needs=("paging32",))
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import IO, Optional
 
 from grader.course import BUILD, LABS, ROOT
-from grader.helpers import locked
-from grader.labvm.snapshot import cache_folder
+from grader.execution.c_tools import locked
+from grader.execution.labvm.snapshot import cache_folder
 
 ENTER = ROOT / "grader/quality/enter.sh"
 LOGS = BUILD / "machines"

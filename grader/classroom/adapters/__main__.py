@@ -1,0 +1,86 @@
+"""`make adapters LAB=3`: what to upload to the autograders that schools have.
+
+    build/adapters/gradescope-lab3.zip     Gradescope: Configure Autograder, Zip file upload
+    build/adapters/autolab-lab3/           Autolab: autograde-Makefile and autograde.tar
+    build/adapters/classroom-lab3.yml      GitHub Classroom: .github/workflows/classroom.yml
+    grader/classroom/adapters/slurm/       Slurm and GNU parallel need no bundle: `make grade-class`
+
+The first two hold the kit as a release has it, solutions as objects only, and what grades a stranger's file.
+On GitHub the workflow runs in the learner's own repository, who can change it: look at its history, or
+grade the final state with `make grade-class`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from grader import labs
+from grader.classroom.adapters.github import workflow
+from grader.classroom.release import pack_plain, stage
+from grader.core.version import kit_version, tracked_files
+from grader.course import BUILD, LABS, ROOT
+
+FOLDER = Path(__file__).resolve().parent
+# Beyond a release: the instructor's side of the grader.
+ALSO = ("grader/classroom/", "grader/classroom/adapters/")
+
+
+def stage_kit(folder: Path) -> None:
+    """The kit that an autograder's container gets."""
+    stage(folder, kit_version())
+    for name in tracked_files():
+        if name.startswith(ALSO):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
+def gradescope(lab: int, kit: Path, target: Path) -> Path:
+    """The zip: setup.sh and run_autograder at its top, the kit beside them."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("setup.sh", "run_autograder"):
+            archive.write(FOLDER / "gradescope" / name, name)
+        archive.writestr("lab", f"{lab}\n")
+        for path in sorted(path for path in kit.rglob("*") if path.is_file()):
+            archive.write(path, f"kit/{path.relative_to(kit)}")
+    return target
+
+
+def autolab(lab: int, kit: Path, target: Path) -> Path:
+    """The folder with Autolab's two files."""
+    target.mkdir(parents=True, exist_ok=True)
+    text = (FOLDER / "autolab" / "Makefile").read_text()
+    (target / "autograde-Makefile").write_text(text.replace("@LAB@", str(lab)))
+    (target / "autograde.tar").write_bytes(pack_plain(kit))
+    return target
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make adapters", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lab", type=int, choices=labs.NUMBERS, required=True)
+    parser.add_argument("--out", type=Path, default=BUILD / "adapters", help="where they go")
+    arguments = parser.parse_args()
+    lab, out = arguments.lab, arguments.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    if not tracked_files():
+        print("The bundles are made from a clone with its history.", file=sys.stderr)
+        return 2
+    kit = out / "kit"
+    stage_kit(kit)
+    made = [gradescope(lab, kit, out / f"gradescope-lab{lab}.zip"),
+            autolab(lab, kit, out / f"autolab-lab{lab}")]
+    shutil.rmtree(kit)
+    yml = out / f"classroom-lab{lab}.yml"
+    yml.write_text(workflow(labs.load(lab)))
+    for path in (*made, yml):
+        print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+    print(f"what is handed in: {', '.join(LABS[lab].files)}, alone or as packed by `make handin`")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

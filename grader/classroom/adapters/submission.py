@@ -1,0 +1,101 @@
+"""Grades the one submission of an autograder's container: read like a class's hand-ins, graded in the lab VM.
+
+    python3 -m grader.classroom.adapters.submission --lab 3 --hand-in PLACE --results FOLDER [--autolab]
+
+PLACE is the file or the folder that was submitted. FOLDER/results.json grows with each test, in Gradescope's
+format, and is there from the beginning, so that a container that runs out of time still tells something.
+With --autolab the last line printed is Autolab's JSON.
+
+Exit status: 0 graded, whatever the score; 1 refused: the learner reads why, with a score of 0; 3 this
+machine could not grade: there is no results.json then, and no line of scores.
+
+The container is thrown away, holds no solution's source and no other submission. So where it forbids the
+compiler's jail (grader/classroom/compiling.py), as unprivileged containers do, the limits alone must do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from grader import labs
+from grader.classroom.compiling import check_jail
+from grader.classroom.grade_one import Processes, Settings, grade_one
+from grader.classroom.record import GRADED, REFUSED, Record, TestScore
+from grader.classroom.submissions import Submission
+from grader.classroom.tree import Tree
+from grader.course import LABS
+from grader.execution.runs import CannotGrade
+from grader.core.values import new_seed
+
+CANNOT_GRADE = 3
+
+
+def write(path: Path, results: dict[str, object]) -> None:
+    """results.json, whole at any moment."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(results, indent=2) + "\n")
+    partial.replace(path)
+
+
+def without_runs(lab: int, why: str) -> dict[str, object]:
+    """results.json of what was not run: all tests failed, with the reason on top."""
+    return {
+        "score": 0, "output": why, "output_format": "text", "visibility": "visible",
+        "tests": [{"number": test.exercise, "name": f"{test.id}: {test.title}", "score": 0,
+                   "max_score": test.points, "status": "failed", "output": "", "visibility": "visible"}
+                  for test in labs.load(lab).tests],
+    }
+
+
+def jail_works() -> bool:
+    """Whether a compiler can be jailed here."""
+    try:
+        check_jail()
+        return True
+    except CannotGrade:
+        return False
+
+
+def grade(lab: int, hand_in: Path, results: Path) -> Record:
+    """Grades it; results.json is then complete."""
+    write(results / "results.json", without_runs(lab, "The grading was cut short before a test had ended."))
+    with tempfile.TemporaryDirectory(prefix="mini-kvm-") as name:
+        settings = Settings(LABS[lab], new_seed(), Path(name) / "reports", jail_works(), results)
+        tree = Tree(Path(name) / "tree", LABS[lab])
+        record = grade_one(settings, Submission("submission", hand_in), tree, Processes())
+        report = settings.folder(Submission("submission", hand_in)) / "report.txt"
+        print(report.read_text(errors="replace"), flush=True)
+        if record.status == REFUSED or record.status == GRADED and record.reason:
+            write(results / "results.json", without_runs(lab, report.read_text(errors="replace")))
+    return record
+
+
+def autolab_line(lab: int, tests: list[TestScore]) -> str:
+    """Autolab's last line: the problem is called after the lab."""
+    return json.dumps({"scores": {f"lab{lab}": sum(test.score for test in tests)}})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="submission", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lab", type=int, choices=LABS, required=True)
+    parser.add_argument("--hand-in", type=Path, required=True, help="the file or folder submitted")
+    parser.add_argument("--results", type=Path, required=True, help="folder for results.json")
+    parser.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")
+    arguments = parser.parse_args()
+    record = grade(arguments.lab, arguments.hand_in.absolute(), arguments.results.absolute())
+    if record.status not in (GRADED, REFUSED):
+        (arguments.results / "results.json").unlink(missing_ok=True)
+        print(f"This machine could not grade: {record.reason}", file=sys.stderr)
+        return CANNOT_GRADE
+    if arguments.autolab:
+        print(autolab_line(arguments.lab, record.tests), flush=True)
+    return 0 if record.status == GRADED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

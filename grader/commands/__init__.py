@@ -1,0 +1,1 @@
+"""What `make` calls for a learner."""

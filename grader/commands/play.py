@@ -1,0 +1,299 @@
+"""Boots guests for a person to look at: `make lab3`, `make run`, `make demo` and `make os`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from grader import labs
+from grader.execution.backends import Backend, pick_backend
+from grader.core.building import BuildError, build_guests, build_os, build_vmm, learner_source
+from grader.course import LABS, ROOT
+from grader.execution.runs import CannotGrade
+from grader.core.exercises import first_todo, handout_exercises, handout_title, todos
+
+STATUS_TODO = 77  # as in common/contract/abi.h
+STATUS_UNDONE = 63  # the 1K OS met an exercise that is not written yet: os-1k/kernel/kernel.h
+LONG = 30.0       # seconds for a demonstration; all take less on a machine that is not loaded
+CANNOT_RUN = 3    # as of `make grade`: this machine, not the learner
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Guests that are worth a look in a lab."""
+
+    title: str
+    guests: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    stdin: bytes = b""
+
+
+# What a lab's guests may need, where no graded tests tell.
+ALL_NEEDS = ("real", "interrupts", "protected", "paging32")
+
+CLASSICS = ("hello", "counter", "fibonacci", "multiplication")
+
+DEMONSTRATIONS: dict[int, list[Demonstration]] = {
+    1: [
+        Demonstration("The smallest guest: one HLT", ("minimal",), ("--regs",)),
+        Demonstration("1 + 2 + ... + 10, the sum in EAX", ("sum",), ("--regs",)),
+    ],
+    2: [
+        *(Demonstration(f"One guest: {name}", (name,)) for name in CLASSICS),
+        Demonstration("Every hypercall, with the input abc", ("hctest",), stdin=b"abc"),
+    ],
+    3: [
+        Demonstration("Four guests, a vCPU each", CLASSICS),
+        Demonstration("Four vCPUs that print at the same time", ("lines",) * 4),
+        Demonstration("Four vCPUs add to one number in shared memory", ("shared-counter",) * 4),
+        Demonstration("Each guest in a VM of its own", CLASSICS, ("--isolate",)),
+    ],
+    4: [
+        Demonstration("Five ticks, with sleep in between", ("ticks",), ("--stats",)),
+        Demonstration("Four vCPUs that are ticked", ("ticks",) * 4),
+        Demonstration("A guest that goes to sleep a thousand times", ("sti-hlt",), ("--tick-ms=1",)),
+        Demonstration("A handler that echoes what is typed", ("typing",), stdin=b"hello q"),
+    ],
+    5: [
+        Demonstration("A guest in the higher half", ("high",), ("--mode=paging",)),
+        Demonstration("What it was started with", ("start-state",), ("--mode=paging",)),
+        Demonstration("Ring 3 and back, by two page faults", ("ring3",),
+                      ("--mode=paging", "--map=0x40000000:0x101000:u", "--map=0x40001000:0x200000:wu")),
+        Demonstration("Two guests, each in its own memory", ("apart",) * 2, ("--mode=paging",)),
+    ],
+}
+
+
+OS_SESSION = b"ls\n5\n9\n48\n18\nps\n0\n"
+
+
+Built = TypeVar("Built")
+
+
+class Stop(Exception):
+    """The command ends here; what there is to say has been said."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
+def say(text: str) -> None:
+    """A line of this program's own, in order with what the guests print."""
+    print(text, flush=True)
+
+
+def choose_backend(name: str, lab: int) -> Backend:
+    """The back end for this lab's guests, told in a line; what the guests print goes to standard output."""
+    needs = labs.load(lab).needs if lab in labs.NUMBERS else ALL_NEEDS
+    backend = pick_backend(name or "auto", needs=needs)
+    print(backend.why, file=sys.stderr, flush=True)
+    return backend
+
+
+def build(lab: int, arguments: argparse.Namespace, solution: bool) -> Path:
+    """The VMM as chosen on the command line."""
+    return built(lambda: build_vmm(lab, solution=solution, source=arguments.source))
+
+
+def built(make: Callable[[], Built]) -> Built:
+    """What `make` builds; where it fails, that is said and the command ends."""
+    try:
+        return make()
+    except BuildError as error:
+        say(error.text)
+        say("Your module does not compile yet: mend the first error above." if error.learner
+            else "The kit itself does not build: compare its files with a fresh clone.")
+        raise Stop(1) from error
+
+
+def guest_file(name: str, folder: Path) -> str:
+    """The image of a guest: one of guests/ by its name, or any file."""
+    image = folder / f"{name}.bin"
+    if (ROOT / "guests" / f"{name}.asm").exists():
+        return os.path.relpath(image)
+    if os.path.exists(name):
+        return name
+    known = " ".join(sorted(path.stem for path in (ROOT / "guests").glob("*.asm")))
+    say(f"There is no guest and no file called {name}. Guests: {known}")
+    raise Stop(2)
+
+
+def boot(backend: Backend, vmm: Path, demonstration: Demonstration, folder: Path) -> int:
+    """Boots a demonstration under its title and the command line that repeats it; its exit status."""
+    argv = [os.path.relpath(vmm), *demonstration.options,
+            *(guest_file(name, folder) for name in demonstration.guests)]
+    say(f"\n{demonstration.title}\n$ {shlex.join(argv)}")
+    return run_with_input(backend.command(argv), demonstration.stdin)
+
+
+def run_with_input(command: list[str], stdin: bytes) -> int:
+    """Runs it to its end, and says so when that is long in coming; its exit status."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        try:
+            try:
+                process.communicate(stdin, timeout=LONG)
+            except subprocess.TimeoutExpired:
+                say(f"(It has not ended for {LONG:.0f} seconds. If it hangs, Ctrl-C ends it, and make grade "
+                    "tells where each vCPU is.)")
+                process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+        return process.returncode
+
+
+def boot_interactive(command: list[str]) -> NoReturn:
+    """Becomes the VMM: terminal, signals and exit status are its own."""
+    sys.stdout.flush()
+    os.execvp(command[0], command)
+
+
+def tell_next(lab: int) -> bool:
+    """Says which exercise comes next. False: there is nothing to boot yet, as not one is written."""
+    todo = first_todo(LABS[lab])
+    if todo is None:
+        say(f"All exercises of lab {lab} are written.")
+        return True
+    title = handout_title(LABS[lab], todo.exercise)
+    say(f"Next: exercise {todo.exercise}{', ' + title if title else ''}")
+    say(f"  where   {todo.path.relative_to(ROOT)}, line {todo.line}")
+    say(f"  read    {LABS[lab].handout.relative_to(ROOT)}, section {todo.exercise}")
+    say(f"  grade   make grade LAB={lab} T={todo.exercise}")
+    left = {todo.exercise for path in LABS[lab].learner_files() for todo in todos(path)}
+    return not left.issuperset(handout_exercises(LABS[lab]))
+
+
+def play_lab(arguments: argparse.Namespace) -> int:
+    """Builds the lab's VMM and boots its demonstrations. An exercise not yet written is no failure."""
+    lab: int = arguments.lab
+    vmm = build(lab, arguments, arguments.solution)
+    say(f"built {os.path.relpath(vmm)}")
+    if not arguments.solution and not tell_next(lab):
+        return 0
+    if lab == 6:
+        return play_lab_6(arguments, vmm)
+    backend, folder = choose_backend(arguments.backend, lab), build_guests()
+    for demonstration in DEMONSTRATIONS[lab]:
+        status = boot(backend, vmm, demonstration, folder)
+        if status == STATUS_TODO:
+            return 0
+        if status != 0:
+            say(f"The VMM ended with status {status}; 0 was to be expected.")
+            return 1
+    unwritten = None if arguments.solution else first_todo(LABS[lab])
+    say(f"\nAll of it ran; next is exercise {unwritten.exercise}." if unwritten
+        else f"\nAll of it ran. To know whether it is right: make grade LAB={lab}")
+    return 0
+
+
+def play_lab_6(arguments: argparse.Namespace, vmm: Path) -> int:
+    """Boots the 1K OS with both of the learner's halves."""
+    halves = LABS[6].learner_files()
+    sched = None if arguments.solution else next(path for path in halves if path.stem == "sched")
+    status = demonstrate_os(arguments, vmm, sched)
+    if status in (0, STATUS_TODO, STATUS_UNDONE):
+        say("\nTo know whether it is right: make grade LAB=6")
+        return 0
+    return 1
+
+
+def play_run(arguments: argparse.Namespace) -> int:
+    """Boots guests of the user's choice, on their terminal."""
+    folder = build_guests()
+    if not arguments.guests:
+        say('Say which: make run LAB=3 GUESTS="counter hello"')
+        raise Stop(2)
+    files = [guest_file(name, folder) for name in arguments.guests]
+    vmm = build(arguments.lab, arguments, arguments.solution)
+    backend = choose_backend(arguments.backend, arguments.lab)
+    boot_interactive(backend.command([*shlex.split(arguments.under), str(vmm), *arguments.options, *files]))
+
+
+def finished_lab() -> int:
+    """The last lab that the finished VMM has reached."""
+    return max(lab.number for lab in LABS.values()
+               if all(path.exists() or path.with_suffix(".o").exists() for path in lab.solution_files()))
+
+
+def play_demo(arguments: argparse.Namespace) -> int:
+    """The whole kit at work, on the finished VMM."""
+    began = time.monotonic()
+    lab = finished_lab()
+    vmm, folder = build(lab, arguments, True), build_guests()
+    say(f"The finished VMM of lab {lab}: {os.path.relpath(vmm)}")
+    backend = choose_backend(arguments.backend, 3)
+    shown = [Demonstration("The smallest guest: one HLT", ("minimal",), ("--regs",)),
+             *DEMONSTRATIONS[2], *DEMONSTRATIONS[3]]
+    for demonstration in shown:
+        status = boot(backend, vmm, demonstration, folder)
+        if status != 0:
+            say(f"The VMM ended with status {status}; 0 was to be expected.")
+            return 1
+    if lab == 6:
+        status = demonstrate_os(arguments, vmm)
+        if status != 0:
+            return status
+    say(f"\nThat took {time.monotonic() - began:.0f} seconds. Begin with handouts/lab1-real-mode.md"
+        " and `make lab1`.")
+    return 0
+
+
+def demonstrate_os(arguments: argparse.Namespace, vmm: Path, sched: Path | None = None) -> int:
+    """The 1K OS, with the learner's scheduler if one is given, in a scripted session; its exit status."""
+    kernel, archive = built(lambda: build_os(sched))
+    say("\nThe 1K OS; typed to it: " + ", ".join(OS_SESSION.decode().split()))
+    backend = choose_backend(arguments.backend, 6)
+    argv = [os.path.relpath(path) for path in (vmm, archive, kernel)]
+    argv[1] = f"--initrd={argv[1]}"
+    say(f"$ {shlex.join(argv)}")
+    status = run_with_input(backend.command(argv), OS_SESSION)
+    if status not in (0, STATUS_TODO, STATUS_UNDONE):
+        say(f"The VMM ended with status {status}; 0 was to be expected.")
+    return status
+
+
+def play_os(arguments: argparse.Namespace) -> int:
+    """The finished VMM with the 1K OS, on the user's terminal."""
+    vmm = build(6, arguments, True)
+    kernel, archive = build_os()
+    backend = choose_backend(arguments.backend, 6)
+    boot_interactive(backend.command([str(vmm), f"--initrd={archive}", str(kernel)]))
+
+
+COMMANDS = {"lab": play_lab, "run": play_run, "demo": play_demo, "os": play_os}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="play", description=__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--lab", type=int, choices=LABS, default=1)
+    parser.add_argument("--solution", action="store_true")
+    parser.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine")
+    parser.add_argument("--backend", default="")
+    parser.add_argument("--under", default="", help="a command that starts the VMM")
+    parser.add_argument("--guest", dest="guests", action="append", default=[])
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments = parser.parse_args(sys.argv[1:end])
+    arguments.options = sys.argv[end + 1:]  # those of the VMM
+    try:
+        return COMMANDS[arguments.command](arguments)
+    except Stop as stop:
+        return stop.status
+    except CannotGrade as error:
+        say(f"This machine can't run it: {error}")
+        return CANNOT_RUN
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

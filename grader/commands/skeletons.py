@@ -1,0 +1,120 @@
+"""Writes labs/ from solutions/; what is an answer there and what stays: grader.core.exercises."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from grader import labs
+from grader.core.exercises import MarkError, exercises, handout_exercises, skeleton
+from grader.course import BUILD, LABS, ROOT, Lab
+
+# Copies of what was written last, to know a file that nobody has edited since.
+_WRITTEN = BUILD / "skeletons"
+
+
+def _committed(path: Path) -> str | None:
+    """The file's text in the last commit."""
+    done = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def _may_replace(path: Path, written: Path) -> bool:
+    """Whether the file holds nothing that would be lost: absent, as written here, or committed."""
+    if not path.exists():
+        return True
+    text = path.read_text(errors="replace")
+    return (written.exists() and written.read_text() == text) or _committed(path) == text
+
+
+def write_skeletons(force: bool) -> int:
+    """Writes every learner's file; an exit status. A file with a learner's work stays as it is."""
+    kept: list[str] = []
+    for lab in LABS.values():
+        for solution, target in zip(lab.solution_files(), lab.learner_files()):
+            if not solution.exists():
+                continue
+            name = str(target.relative_to(ROOT))
+            text = skeleton(solution.read_text(), str(solution.relative_to(ROOT)))
+            written = _WRITTEN / lab.folder / target.name
+            if target.exists() and target.read_text(errors="replace") == text:
+                continue
+            if not force and not _may_replace(target, written):
+                kept.append(name)
+                continue
+            for path in (target, written):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+            print(f"wrote {name}")
+    for name in kept:
+        print(f"{name} has been edited and is left as it is. Commit it first, or lose the edits with "
+              "`make skeletons FORCE=1`.", file=sys.stderr)
+    return 1 if kept else 0
+
+
+def drifts() -> list[str]:
+    """What is wrong between solutions, learners' files and handouts, a sentence each."""
+    found: list[str] = []
+    for lab in LABS.values():
+        numbers: list[str] = []
+        for solution, target in zip(lab.solution_files(), lab.learner_files()):
+            if not solution.exists():
+                continue
+            name = str(target.relative_to(ROOT))
+            try:
+                text = skeleton(solution.read_text(), str(solution.relative_to(ROOT)))
+            except MarkError as error:
+                found.append(str(error))
+                continue
+            numbers += exercises(solution)
+            if not target.exists():
+                found.append(f"{name} is missing; `make skeletons` writes it")
+            elif target.read_text() != text:
+                found.append(f"{name} is not what `make skeletons` writes")
+        found += _without_twin(lab, sorted(set(numbers)))
+    return found
+
+
+def _without_twin(lab: Lab, numbers: list[str]) -> list[str]:
+    """Exercises that solution, handout and graded tests don't share. A lab in the making may have no handout
+    or no graded tests at all."""
+    solution, found = f"solutions/{lab.folder}", []
+    if lab.handout.exists():
+        found += _unequal(solution, numbers, str(lab.handout.relative_to(ROOT)), handout_exercises(lab))
+    if lab.number in labs.NUMBERS:
+        found += _unequal(solution, numbers, f"grader/labs/lab{lab.number}.py",
+                          labs.load(lab.number).exercises())
+    return found
+
+
+def _unequal(name: str, numbers: list[str], other_name: str, others: list[str]) -> list[str]:
+    found = [f"{name} has exercise {number}, {other_name} has not" for number in numbers
+             if number not in others]
+    found += [f"{other_name} has exercise {number}, {name} has not" for number in others
+              if number not in numbers]
+    if len(set(others)) != len(others):
+        found.append(f"{other_name} has an exercise twice")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make skeletons", description="Writes labs/ from solutions/.")
+    parser.add_argument("--force", action="store_true", help="overwrite files that a learner has edited")
+    parser.add_argument("--check", action="store_true", help="only say what has drifted apart")
+    arguments = parser.parse_args()
+    try:
+        if not arguments.check:
+            return write_skeletons(arguments.force)
+    except MarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    found = drifts()
+    print("\n".join(found) or "labs/, solutions/, handouts/ and the graded tests agree")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""`make status`: how far each lab is, by the latest gradings, and what comes next."""
+
+from __future__ import annotations
+
+import sys
+
+from grader import labs
+from grader.course import LABS
+from grader.core.framework import POINTS_OF_A_LAB
+from grader.core.grading import path_text
+from grader.report.progress import Progress, read
+
+_COLOURS = {"ok": "32", "FAILED": "31", "todo": "33", "-": "2"}
+
+
+def status_lines(all_progress: list[Progress], colour: bool = False) -> list[str]:
+    """A line for each lab, notes on what is out of date, and the next thing to do."""
+    lines: list[str] = []
+    notes: list[str] = []
+    for progress in all_progress:
+        number = progress.lab.number
+        if not progress.kinds:
+            lines.append(f"Lab {number}, {progress.lab.title}: not graded yet")
+            continue
+        mark = "*" if progress.changed else " "
+        head = f"Lab {number}, {progress.lab.title}: {progress.points} of {POINTS_OF_A_LAB}{mark}"
+        lines.append(head.rstrip())
+        words = [(exercise, progress.exercise(exercise)) for exercise in progress.lab.exercises()]
+        lines.append("   " + "   ".join(f"{exercise} {_painted(word, colour)}" for exercise, word in words))
+        if progress.changed:
+            notes.append(f"* lab {number}'s file has changed since: make grade LAB={number}")
+    total = sum(progress.points for progress in all_progress)
+    possible = len(all_progress) * POINTS_OF_A_LAB
+    lines += [*notes, "", f"{total} of {possible} points in all", *_next(all_progress)]
+    return lines
+
+
+def _painted(word: str, colour: bool) -> str:
+    return f"\033[{_COLOURS[word]}m{word}\033[0m" if colour else word
+
+
+def _next(all_progress: list[Progress]) -> list[str]:
+    for progress in all_progress:
+        test = progress.first_open()
+        if not test:
+            continue
+        lab = LABS[progress.lab.number]
+        if test.id not in progress.kinds:
+            return [f"Next: make grade LAB={lab.number}; {path_text(lab.handout)} tells about the lab."]
+        folder = path_text(lab.learner_files()[0].parent)
+        return [f"Next: exercise {test.exercise} in {folder}/: {test.title}.",
+                f"      Section {test.exercise} of {path_text(lab.handout)}; "
+                f"make watch LAB={lab.number} grades at each save."]
+    return ["All done. The challenges at the end of the handouts go on from here."]
+
+
+def main() -> int:
+    """Prints it."""
+    colour = sys.stdout.isatty()
+    print("\n".join(status_lines([read(labs.load(number)) for number in labs.NUMBERS], colour)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""What must come of a run: single conditions on its outcome, each with what to say when it fails."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from grader.core.outcome import Outcome
+from grader.core.readable import visible
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """What is wrong in a line; where texts were compared, both of them."""
+
+    text: str
+    expected: Optional[str] = None
+    got: Optional[str] = None
+
+
+Condition = Callable[[Outcome], Optional[Mismatch]]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A condition and the hint for when it does not hold; without one the test's own is used."""
+
+    condition: Condition
+    hint: str = ""
+
+
+def exits(status: int) -> Condition:
+    """The VMM ends with this exit status."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        if outcome.status == status:
+            return None
+        return Mismatch(f"exit status {status} was expected, and it ended with {outcome.result}")
+    return condition
+
+
+def prints(*accepted: str) -> Condition:
+    """Standard output is exactly one of these texts."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        if outcome.stdout in accepted:
+            return None
+        return Mismatch("the output is not what the guest prints", accepted[0], outcome.stdout)
+    return condition
+
+
+def prints_lines(lines: Sequence[str]) -> Condition:
+    """Standard output has exactly these lines, in any order between vCPUs, but in order for each."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        expected = _by_vcpu("".join(line + "\n" for line in lines))
+        got = _by_vcpu(outcome.stdout)
+        if got == expected:
+            return None
+        return Mismatch("the lines are not those that the guests print (here sorted by vCPU)",
+                        "".join(expected), "".join(got))
+    return condition
+
+
+def _by_vcpu(text: str) -> list[str]:
+    """Lines sorted by the vCPU's name, each vCPU's own order kept."""
+    return sorted(text.splitlines(keepends=True), key=lambda line: line.partition(":")[0])
+
+
+def says(pattern: str, what: str) -> Condition:
+    """Standard error matches this regular expression, that is: it tells `what`."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        return None if outcome.said(pattern) else Mismatch(f"standard error does not tell {what}")
+    return condition
+
+
+def registers(vcpu: int, **wanted: int) -> Condition:
+    """The final registers hold these values, e.g. rax=1 or ds_base=0x40000."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        found = outcome.registers.get(vcpu)
+        if not found:
+            return Mismatch(f"the final registers of vcpu{vcpu} were not printed: it ended with "
+                            f"{outcome.result}")
+        if found.repeated:
+            return Mismatch(f"standard error has {found.repeated[0]} of vcpu{vcpu} more than once: the final "
+                            "registers are printed by the kit alone")
+        got = {name: _register(found.values, found.segments, name) for name in wanted}
+        if got == wanted:
+            return None
+        wrong = [name for name in wanted if got[name] != wanted[name]]
+        return Mismatch("the final registers differ: " + ", ".join(wrong),
+                        _table(wanted), _table(got))
+    return condition
+
+
+def _register(values: dict[str, int], segments: dict[str, dict[str, int]], name: str) -> int:
+    segment, _, field = name.partition("_")
+    return segments.get(segment, {}).get(field, -1) if field else values.get(name, -1)
+
+
+def _table(values: dict[str, int]) -> str:
+    return "".join(f"{name}={value:#x}\n" for name, value in values.items())
+
+
+def kernel_panic(outcome: Outcome) -> str:
+    """What lab 6's kernel said when it gave up, to be added to a sentence; or nothing."""
+    found = re.search(r"^1K OS panic: (.*)\n(?s:.*?)^stack trace:\n  0x\w+ (\w+)", outcome.stdout, re.M)
+    if not found:
+        return ""
+    where = "" if found[2] == "nowhere" else f" in {found[2]}"      # not in the kernel
+    return f"; the kernel panicked{where}: {found[1]}"
+
+
+def kernel_unit_passes(case: str, answer: str) -> Condition:
+    """Lab 6's unit kernel answers with `answer`, which it was told for the case that all is right."""
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        if outcome.status == 0 and outcome.stdout == f"ok {answer}\n":
+            return None
+        failed = re.search(r"^not ok: (.*)$", outcome.stdout, re.M)
+        if failed:
+            return Mismatch(failed[1])
+        text = f"the unit test {case} did not come to its end: {outcome.result}" + kernel_panic(outcome)
+        return Mismatch(text, f"ok {answer}\n", outcome.stdout)
+    return condition
+
+
+def unit_passes(case: str) -> Condition:
+    """A Check program's output in TAP says that all of this test case's tests passed.
+
+    The learner's code runs in the same process: whatever it prints itself can only break the count.
+    """
+    def condition(outcome: Outcome) -> Optional[Mismatch]:
+        plan = re.findall(r"^1\.\.(\d+)$", outcome.stdout, re.M)
+        lines = re.findall(r"^(ok|not ok) (\d+) - (.*)$", outcome.stdout, re.M)
+        failed = [_failure(text) for word, _, text in lines if word == "not ok"]
+        if failed:
+            return Mismatch(failed[0])
+        numbers = [int(number) for _, number, _ in lines]
+        if len(plan) != 1 or plan[0] == "0" or numbers != list(range(1, int(plan[0]) + 1)):
+            return Mismatch(f"the unit tests of {case} did not come to their end: {outcome.result}")
+        return None
+    return condition
+
+
+def _failure(text: str) -> str:
+    """The message of "file.c:case:test: message", where Check puts the function's name in front."""
+    return visible(text.split(": ", 1)[-1])

@@ -1,0 +1,273 @@
+"""Grades one lab: builds, lets the tests declare their runs, hands these to the back end, judges."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Optional, Union
+
+from grader.execution.backends import Backend
+from grader.execution.worker import OnResult
+from grader.core.building import BuildError, build_kernel_unit, build_os, build_unit, build_vmm
+from grader.execution.run_counter import counting
+from grader.course import BUILD, LABS, ROOT
+from grader.core.framework import Lab, Test
+from grader.core.guests import write_constants
+from grader.core.object_check import faults
+from grader.core.judge import Kind, Verdict, judge
+from grader.core.expectations import Mismatch
+from grader.core.plan import Plan, Planned, Programs
+from grader.execution.runs import CannotGrade, Ending, Result, Run
+
+JOBS_MAX = 4
+
+LOADED = 1.5          # programs that want to run, a processor: from here on the machine is loaded
+PATIENCE = 2          # times the time for a second try
+IN_VAIN_MAX = 2
+_HUNG = (Ending.WALL, Ending.QUIET)   # on a loaded machine perhaps for lack of time; STILL never is
+
+Pick = Callable[[Sequence[str]], Backend]      # finds the back end for kinds of guest
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is graded: whose code, built how, with which values, and which of its tests."""
+
+    seed: int
+    wanted: str = ""                 # an exercise or a test's id; empty: all
+    solution: bool = False
+    source: str = ""                 # earlier labs whose modules are the learner's: "mine", or "1,2"
+    module: Optional[Path] = None
+    sanitize: str = ""
+    cc: str = ""
+    backend: str = "auto"
+    folder: Optional[Path] = None    # for results; else build/grade/labN
+    sealed: bool = False             # guests' files tell nothing: see grader.core.encryption
+    live: bool = False               # results.json is written anew after each test
+    jobs: int = 0                    # runs at a time; 0: as many as there are processors, up to JOBS_MAX
+
+    def command(self, lab: int, wanted: str) -> str:
+        """The command that repeats this grading of one test or exercise."""
+        words = ["make grade", f"LAB={lab}", f"T={wanted}", f"SEED={self.seed}"]
+        words += ["SOLUTION=1"] if self.solution else []
+        for name, value in (("FROM", self.source), ("MODULE", self.module), ("SANITIZE", self.sanitize),
+                            ("CC", self.cc), ("BACKEND", self.backend)):
+            words += [f"{name}={shlex.quote(path_text(value))}"] if value and value != "auto" else []
+        return " ".join(words)
+
+
+@dataclass
+class Graded:
+    """A test with its runs, what came of them, and the verdict."""
+
+    verdict: Verdict
+    planned: Sequence[Planned] = ()
+    results: Sequence[Result] = ()
+
+
+@dataclass
+class Report:
+    """All that is known when a lab has been graded."""
+
+    lab: Lab
+    choice: Choice
+    folder: Path
+    graded: list[Graded] = field(default_factory=list)
+    build_error: str = ""            # the compiler's words, if the learner's module did not build
+    seconds: float = 0.0
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        return [graded.verdict for graded in self.graded]
+
+    @property
+    def filtered(self) -> bool:
+        return self.choice.wanted != ""
+
+    @property
+    def score(self) -> int:
+        return sum(verdict.points for verdict in self.verdicts)
+
+    @property
+    def possible(self) -> int:
+        return sum(verdict.test.points for verdict in self.verdicts)
+
+    @property
+    def late(self) -> int:
+        """Runs that were stopped for time: on a machine with too much to do perhaps for nothing else."""
+        return sum(result.ending in _HUNG for graded in self.graded for result in graded.results)
+
+    @property
+    def cannot(self) -> bool:
+        return any(verdict.kind is Kind.CANNOT for verdict in self.verdicts)
+
+
+class BuiltPrograms:
+    """The learner's programs, built when first asked for."""
+
+    def __init__(self, lab: int, choice: Choice, folder: Path) -> None:
+        self.folder = folder
+        self._lab = lab
+        self._choice = choice
+        self._built: dict[str, Path] = {}
+
+    def vmm(self) -> Path:
+        return self._build("", build_vmm)
+
+    def unit(self, source: str) -> Path:
+        path = ROOT / "grader" / "units" / f"{source}.c"
+        return self._build(source, lambda lab, **how: build_unit(lab, path, **how))
+
+    def kernel(self) -> Path:
+        if "kernel" not in self._built:
+            sched, folder = self._scheduler()
+            self._built["kernel"], _ = build_os(sched, out=folder)
+        return self._built["kernel"]
+
+    def kernel_unit(self) -> Path:
+        if "kernel unit" not in self._built:
+            sched, folder = self._scheduler()
+            self._built["kernel unit"] = build_kernel_unit(sched, out=folder)
+        return self._built["kernel unit"]
+
+    def _scheduler(self) -> tuple[Optional[Path], Path]:
+        """The learner's scheduler, None for the solution's; and where its kernels are built."""
+        sched: Optional[Path] = LABS[self._lab].learner_files()[1]
+        if self._module_is_kernels():
+            sched = self._choice.module
+        elif self._choice.solution or self._choice.module:
+            sched = None
+        return sched, BUILD / "os-1k-grader" / re.sub(r"[^\w.-]+", "_", str(sched or "solution"))
+
+    def finished_vmm(self) -> Path:
+        if "finished" not in self._built:
+            self._built["finished"] = build_vmm(self._lab, solution=True, sanitize=self._choice.sanitize,
+                                                cc=self._choice.cc)
+        return self._built["finished"]
+
+    def _module_is_kernels(self) -> bool:
+        """MODULE= is the second half of a lab, the kernel's; then the VMM's half is the solution's."""
+        return self._choice.module is not None and self._choice.module.stem == "sched"
+
+    def _build(self, key: str, build: Callable[..., Path]) -> Path:
+        if key not in self._built:
+            choice = self._choice
+            kernels = self._module_is_kernels()
+            program = build(self._lab, solution=choice.solution or kernels, source=choice.source,
+                            module=None if kernels else choice.module, sanitize=choice.sanitize, cc=choice.cc)
+            self._inspect(program.with_name(f"lab{self._lab}.o"))
+            self._built[key] = program
+        return self._built[key]
+
+    def _inspect(self, module: Path) -> None:
+        """Refuses a module that could act by itself. (Sanitizers add such code to every object.)"""
+        sanitized = self._choice.sanitize or os.environ.get("SANITIZE")
+        found = [] if sanitized else faults(module)
+        if found:
+            raise BuildError("\n".join(["The module compiles, but can't be graded:", *found]), learner=True)
+
+
+def results_folder(lab: Lab, choice: Choice) -> Path:
+    """A learner's own results stay when something else is graded."""
+    other = "-solution" if choice.solution else "-module" if choice.module else ""
+    return choice.folder or BUILD / "grade" / f"lab{lab.number}{other}"
+
+
+def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = None,
+          on_test: Optional[Callable[[Report], None]] = None) -> Report:
+    """Grades the chosen tests. `pick` finds the back end for what they need; `programs`, if given, takes the
+    place of what would be built; `on_test` is told after each test what is known by then.
+    Raises CannotGrade."""
+    start = time.monotonic()
+    tests = lab.select(choice.wanted)
+    report = Report(lab, choice, results_folder(lab, choice))
+    if not choice.wanted:
+        shutil.rmtree(report.folder, ignore_errors=True)
+    plans = _plan(tests, report, programs or BuiltPrograms(lab.number, choice, report.folder))
+    if not report.build_error:
+        backend = pick(sorted({*lab.needs, *(need for test in tests for need in test.needs)}))
+        runs = [planned.run for plan in plans for planned in plan.planned]
+        telling = _telling(report, plans, on_test) if on_test else None
+        results = run_patiently(backend, runs, choice.jobs, telling)
+        for plan in plans:
+            mine, results = results[:len(plan.planned)], results[len(plan.planned):]
+            report.graded.append(Graded(judge(plan.test, plan.planned, mine), plan.planned, mine))
+    report.seconds = time.monotonic() - start
+    return report
+
+
+def _telling(report: Report, plans: Sequence[Plan], on_test: Callable[[Report], None]) -> OnResult:
+    """What to call with each run's result, so that `on_test` hears of each test that is complete by it."""
+    results: dict[int, Result] = {}
+    first = list(accumulate((len(plan.planned) for plan in plans), initial=0))
+
+    def so_far(plan: Plan, start: int) -> Graded:
+        mine = [results[place] for place in range(start, start + len(plan.planned)) if place in results]
+        if len(mine) < len(plan.planned):
+            return Graded(Verdict(plan.test, Kind.FAILED, mismatch=Mismatch("there was no time to run it")))
+        return Graded(judge(plan.test, plan.planned, mine), plan.planned, mine)
+
+    def take(place: int, result: Result) -> None:
+        results[place] = result
+        plan = bisect_right(first, place) - 1
+        if all(other in results for other in range(first[plan], first[plan + 1])):
+            on_test(replace(report, graded=[so_far(*pair) for pair in zip(plans, first)]))
+
+    return take
+
+
+def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Plan]:
+    """All tests' plans. Where the learner's module does not build, each test has failed by that."""
+    choice = report.choice
+    write_constants()
+    plans: list[Plan] = []
+    try:
+        for test in tests:
+            plan = Plan(test, choice.seed, programs, choice.sealed)
+            test.body(plan)
+            plans.append(plan)
+    except BuildError as error:
+        if not error.learner:
+            raise CannotGrade(f"the kit's own part of lab {report.lab.number} does not build:\n{error.text}",
+                              "compare common/, solutions/ and grader/ with a fresh clone; see make doctor"
+                              ) from error
+        report.build_error = error.text
+        report.graded = [Graded(Verdict(test, Kind.FAILED, mismatch=Mismatch("your module does not compile")))
+                         for test in tests]
+    return plans
+
+
+def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
+                  on_result: Optional[OnResult] = None) -> list[Result]:
+    """Runs them all. What hung on a loaded machine is run again, by itself and with more time: it may only
+    have been starved. Where that helps no one twice, the rest is taken to hang, too."""
+    processors = os.cpu_count() or 1
+    with counting(len(runs), on_result) as on_result:
+        results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors), on_result=on_result))
+    hung = [place for place, result in enumerate(results) if result.ending in _HUNG]
+    in_vain = 0
+    for place in hung:
+        if in_vain == IN_VAIN_MAX or os.getloadavg()[0] < LOADED * processors:
+            break
+        [results[place]] = backend.run([_with_more_time(runs[place])])
+        in_vain += results[place].ending in _HUNG
+    return results
+
+
+def _with_more_time(run: Run) -> Run:
+    limits = run.limits
+    return replace(run, limits=replace(limits, wall=limits.wall * PATIENCE, quiet=limits.quiet * PATIENCE))
+
+
+def path_text(path: Union[Path, str]) -> str:
+    """A path as a person in the kit's folder would write it."""
+    text = str(path)
+    return text[len(str(ROOT)) + 1:] if text.startswith(f"{ROOT}/") else text

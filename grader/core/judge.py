@@ -1,0 +1,132 @@
+"""The verdict on a test: first the universal checks, then what it expects; and the hint that helps."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from grader.core.expectations import Mismatch
+from grader.core.framework import Test
+from grader.core.outcome import Outcome, Todo
+from grader.core.plan import Planned
+from grader.execution.runs import Ending, Result
+
+
+class Kind(str, enum.Enum):
+    """How a test came out."""
+
+    OK = "ok"
+    FAILED = "FAILED"
+    TODO = "todo"
+    CANNOT = "cannot"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What there is to say about a test. `failed` is the place of the failed run in the test."""
+
+    test: Test
+    kind: Kind
+    hint: str = ""
+    mismatch: Optional[Mismatch] = None
+    failed: Optional[int] = None
+    todo: Optional[Todo] = None
+
+    @property
+    def points(self) -> int:
+        return self.test.points if self.kind is Kind.OK else 0
+
+    @property
+    def text(self) -> str:
+        """The hint, and what was wrong."""
+        return self.hint + (f" [{self.mismatch.text}]" if self.mismatch else "")
+
+
+VCPUS_MAX = 4
+
+# What no test expects, with what is said and hinted where no symptom of the test says more.
+_LIMITS = {
+    Ending.WALL: ("it was still running when its time was over",
+                  "It goes round without an end. Which exit is answered in a way that the guest makes it "
+                  "again?"),
+    Ending.QUIET: ("it hung: for a long time no output, no step, no end",
+                   "It waits for something that never comes, or enters the guest again and again. See with "
+                   "--trace which exit was the last."),
+    Ending.STILL: ("it hung: every thread waited, nothing could wake one, and it did not end",
+                   "Something waits for what never comes. When all guests have ended, is the main thread "
+                   "told? Is every lock given back, on each way out? Below is what each thread waited in."),
+    Ending.OUTPUT: ("it printed without end",
+                    "The same exit is answered again and again: does each handler return what vcpu_end and "
+                    "vcpu_die answer? Or a loop over the bytes of one exit has no end."),
+    Ending.MEMORY: ("it took too much memory",
+                    "Something is allocated anew at each exit, or a size is wrong."),
+    Ending.PROCESSES: ("it started too many processes or threads",
+                       "One thread a vCPU is all that this VMM needs."),
+}
+
+_CRASH_HINT = ("The VMM itself crashed, not the guest: run it in gdb, or build it with "
+               "SANITIZE=address,undefined.")
+_SANITIZER_HINT = "The sanitizer tells the line of the mistake and where the memory came from."
+
+
+def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> Verdict:
+    """The verdict from results; it may be asked for again at any time."""
+    for place, (plan, result) in enumerate(zip(planned, results)):
+        outcome = Outcome(result)
+        if result.ending in (Ending.MACHINE, Ending.NOT_STARTED):
+            text = f"{result}" + (f": {result.diagnosis}" if result.diagnosis else "")
+            return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
+        if plan.unit and outcome.status and not outcome.sanitizer:
+            text = f"the unit program failed by itself: {result}"
+            return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
+        if outcome.todo:
+            return Verdict(test, Kind.TODO, failed=place, todo=outcome.todo)
+        found = _universal(outcome, plan) or _expected(outcome, plan, test)
+        if found:
+            hint, mismatch = found
+            known = next((s.hint for s in plan.symptoms if s.shows(outcome)), "")
+            return Verdict(test, Kind.FAILED, known or hint, mismatch, place)
+    return Verdict(test, Kind.OK)
+
+
+def _universal(outcome: Outcome, plan: Planned) -> Optional[tuple[str, Mismatch]]:
+    """What is wrong whatever the test is about."""
+    result = outcome.result
+    if result.ending in _LIMITS:
+        text, hint = _LIMITS[result.ending]
+        where = "".join(f"\n{line}" for line in outcome.where[:VCPUS_MAX])
+        return hint, Mismatch(text + where, *_unlike(outcome, plan))
+    if outcome.sanitizer:
+        return _SANITIZER_HINT, Mismatch(outcome.sanitizer)
+    if result.ending is Ending.SIGNAL:
+        return _CRASH_HINT, Mismatch(f"the VMM crashed: {result}")
+    if result.ending is not Ending.EXIT:
+        return "", Mismatch(f"{result}")
+    if result.left_behind:
+        return ("Every process and thread that the VMM starts must end with it.",
+                Mismatch(f"it left {result.left_behind} processes behind"))
+    return None
+
+
+def _expected(outcome: Outcome, plan: Planned, test: Test) -> Optional[tuple[str, Mismatch]]:
+    """The first expectation that does not hold."""
+    for expectation in plan.expectations:
+        mismatch = expectation.condition(outcome)
+        if mismatch:
+            return expectation.hint or test.hint, mismatch
+    waits = len(plan.run.steps) - outcome.result.steps_done
+    if waits:
+        step = plan.run.steps[-waits]
+        return test.hint, Mismatch(f"it never printed {step.after!r}: the session ended too early")
+    return None
+
+
+def _unlike(outcome: Outcome, plan: Planned) -> tuple[Optional[str], Optional[str]]:
+    """For a run that was cut short: the first text comparison that does not hold."""
+    for expectation in plan.expectations:
+        mismatch = expectation.condition(outcome)
+        if mismatch and mismatch.expected is not None:
+            return mismatch.expected, mismatch.got
+    return None, None

@@ -1,0 +1,42 @@
+"""Archives for the 1K OS with programs of the grader's own: they attack the kernel, or show what it does."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Mapping, Optional
+
+from grader.core.building import build_os, make_text
+from grader.course import BUILD, ROOT
+
+_PROGRAMS = ROOT / "grader" / "os-programs"
+
+
+def finished_os() -> tuple[Path, Path]:
+    """The 1K OS as the kit has it: kernel and archive."""
+    return build_os()
+
+
+def grader_programs() -> dict[str, bytes]:
+    """The programs of grader/os-programs/."""
+    out = BUILD / "os-1k-grader"
+    make_text("programs", {"PROGRAM_DIR": str(_PROGRAMS.relative_to(ROOT)),
+                           "OS_OUT": str(out.relative_to(ROOT))})
+    return {source.stem: (out / "user" / source.stem).read_bytes()
+            for source in sorted(_PROGRAMS.glob("*.c"))}
+
+
+def archive_with(files: Optional[Mapping[str, bytes]] = None) -> bytes:
+    """The user's archive with the grader's programs and `files` added."""
+    _, archive = finished_os()
+    content = io.BytesIO()
+    with tarfile.open(archive) as user, tarfile.open(fileobj=content, mode="w",
+                                                     format=tarfile.USTAR_FORMAT) as image:
+        for member in user:
+            image.addfile(member, user.extractfile(member))
+        for name, data in {**grader_programs(), **(files or {})}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            image.addfile(member, io.BytesIO(data))
+    return content.getvalue()

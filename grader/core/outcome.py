@@ -1,0 +1,110 @@
+"""A result as tests look at it: text, registers, and the kit's own words found in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Optional
+
+from grader.execution.runs import Result
+
+STATUS_GUEST_FILE = 65
+STATUS_NO_KVM = 69
+STATUS_DIED = 70
+STATUS_TODO = 77
+
+# The VMM says it on standard error; lab 6's kernel on its console, and ends with a status of its own.
+STATUS_KERNEL_TODO = 63
+_TODO = re.compile(r"^(?:vmm|1K OS): exercise (\d\.\d+) is not written yet: (.+), line (\d+)\.$", re.M)
+_REGISTER_LINE = re.compile(r"^vcpu(\d): (\w+=[0-9a-f]+ .*)$", re.M)
+_WHERE = re.compile(r"^vmm: (vcpu\d is at .*)$", re.M)
+_SANITIZER = re.compile(r"(?:ERROR|WARNING): (?:Address|Leak|Thread|Memory)Sanitizer:?.*|.*runtime error: .*")
+
+
+@dataclass(frozen=True)
+class Todo:
+    """Where an exercise that is not written yet was reached."""
+
+    exercise: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Registers:
+    """A vCPU's registers as the kit prints them: each value, and the fields of each segment."""
+
+    values: dict[str, int]
+    segments: dict[str, dict[str, int]]
+    repeated: tuple[str, ...]        # printed more than once: not by the kit alone
+
+
+class Outcome:
+    """What came of one run."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self.stdout = result.stdout.decode("latin-1")  # a character a byte: nothing gets lost
+        self.stderr = result.stderr.decode("utf-8", "replace")
+        self.status = result.status
+
+    @property
+    def hung(self) -> bool:
+        return self.result.hung
+
+    @property
+    def died(self) -> bool:
+        """The VMM says that the guest died."""
+        return self.status == STATUS_DIED
+
+    @property
+    def todo(self) -> Optional[Todo]:
+        found = _TODO.search(self.stdout if self.status == STATUS_KERNEL_TODO else self.stderr)
+        return Todo(found[1], found[2], int(found[3])) if found else None
+
+    @property
+    def where(self) -> list[str]:
+        """Of a VMM that was stopped: where each vCPU was, in the kit's words."""
+        return _WHERE.findall(self.stderr)
+
+    @property
+    def words(self) -> str:
+        """Standard error without that."""
+        return "".join(line for line in self.stderr.splitlines(keepends=True) if not _WHERE.match(line))
+
+    @property
+    def sanitizer(self) -> Optional[str]:
+        """The first line of a sanitizer's report."""
+        found = _SANITIZER.search(self.stderr)
+        return found[0].strip() if found else None
+
+    def said(self, pattern: str) -> bool:
+        """Standard error matches this regular expression, in small or capital letters."""
+        return re.search(pattern, self.stderr, re.I | re.M) is not None
+
+    @cached_property
+    def registers(self) -> dict[int, Registers]:
+        """The final registers (--regs, or of a post-mortem) of each vCPU."""
+        lines: dict[int, list[str]] = {}
+        for found in _REGISTER_LINE.finditer(self.stderr):
+            lines.setdefault(int(found[1]), []).append(found[2])
+        return {vcpu: _parse_registers(text) for vcpu, text in lines.items()}
+
+
+def _parse_registers(lines: list[str]) -> Registers:
+    values: dict[str, int] = {}
+    segments: dict[str, dict[str, int]] = {}
+    repeated: list[str] = []
+    for line in lines:
+        fields = re.findall(r"(\w+)=([0-9a-f]+)", line)
+        first = fields[0][0]
+        if first in values or first in segments:
+            repeated.append(first)
+        elif " base=" in line:
+            segments[first] = {"selector": int(fields[0][1], 16)}
+            segments[first].update({key: int(text, 16 if key in ("base", "limit") else 10)
+                                    for key, text in fields[1:]})
+        else:
+            values.update({key: int(text, 16) for key, text in fields})
+    return Registers(values, segments, tuple(repeated))

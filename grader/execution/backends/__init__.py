@@ -1,0 +1,12 @@
+"""Where runs happen: the host's /dev/kvm or the lab VM, behind one interface.
+
+    backend = pick_backend(os.environ.get("BACKEND", "auto"), needs=("real", "interrupts"))
+    print(backend.why)
+    results = backend.run(runs, jobs=2)
+"""
+
+from grader.execution.worker import Backend
+from grader.execution.backends.pick import Picker, pick_backend
+from grader.execution.kvm_probe import KINDS
+
+__all__ = ["Backend", "KINDS", "Picker", "pick_backend"]

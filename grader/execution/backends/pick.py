@@ -1,0 +1,52 @@
+"""Choosing the back end: BACKEND=auto|kvm|vm, and what the lab needs."""
+
+from __future__ import annotations
+
+import threading
+from typing import List, Sequence
+
+from grader.execution.worker import Backend
+from grader.execution.backends.kvm import KvmBackend
+from grader.execution.backends.vm import VmBackend
+from grader.execution.kvm_probe import KINDS, probe_kvm
+from grader.execution.runs import CannotGrade
+
+
+def pick_backend(name: str, needs: Sequence[str] = ()) -> Backend:
+    """The back end for `name` ("auto", "kvm" or "vm") and guests of the kinds `needs` (of KINDS).
+
+    auto takes the host's /dev/kvm where it was seen to run all that is needed, else the lab VM.
+    """
+    unknown = set(needs) - set(KINDS)
+    if unknown:
+        raise ValueError(f"no such kinds of guest: {', '.join(sorted(unknown))}")
+    if name == "vm":
+        return VmBackend("vm: as asked")
+    if name not in ("auto", "kvm", ""):
+        raise CannotGrade(f"there is no back end {name!r}", "BACKEND=auto, BACKEND=kvm or BACKEND=vm")
+    probe = probe_kvm()
+    against = probe.reason_against(needs)
+    if not against:
+        seen = ", ".join(KINDS[kind] for kind in needs)
+        return KvmBackend(f"kvm: it runs on this machine's /dev/kvm; tried: {seen}" if seen
+                          else "kvm: it runs on this machine's /dev/kvm")
+    if name == "kvm":
+        raise CannotGrade(against, "BACKEND=vm" + (f"; or: {probe.mend()}" if probe.mend() else ""))
+    return VmBackend(f"vm: it runs in the lab VM; {against}")
+
+
+class Picker:
+    """Finds back ends by the same name again and again, and tells once why it is this one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.told: List[str] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, needs: Sequence[str]) -> Backend:
+        with self._lock:
+            backend = pick_backend(self.name, needs=tuple(needs))
+            if backend.why not in self.told:
+                self.told.append(backend.why)
+                print(backend.why, flush=True)
+        return backend

@@ -1,0 +1,74 @@
+"""Building the C tools (runner, probe, the lab VM's init) into build/grader/, when their sources are newer.
+
+They are linked statically: the same file runs on the host and in the lab VM, where there are no libraries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Iterator, List
+
+from grader import course
+from grader.execution.runs import CannotGrade
+
+BUILD = course.BUILD / "grader"
+SETUP = course.ROOT / "grader/setup.sh"
+FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-static"]
+
+
+def install_command(*packages: str) -> str:
+    """The command by which a person installs these packages here; setup.sh knows it."""
+    return subprocess.run(["/bin/sh", str(SETUP), "--command", *packages], stdout=subprocess.PIPE, text=True,
+                          check=True).stdout.strip()
+
+
+def compiler(for_lab_vm: bool) -> str:
+    """The C compiler; for the lab VM one that makes x86-64 programs on any host."""
+    if for_lab_vm and platform.machine() not in ("x86_64", "AMD64"):
+        names, packages = ["x86_64-linux-gnu-gcc"], ("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross")
+    else:
+        names, packages = [os.environ.get("CC", "cc"), "gcc", "clang"], ("gcc", "libc6-dev")
+    for name in names:
+        if shutil.which(name):
+            return name
+    raise CannotGrade("there is no C compiler", install_command(*packages))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`: one process at a time builds what stands beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def c_tool(name: str, sources: Path, for_lab_vm: bool = False) -> Path:
+    """build/grader/NAME, compiled from sources (a .c file or a folder) where these are newer."""
+    output = BUILD / (f"{name}-vm" if for_lab_vm else name)
+    files: List[Path] = sorted(sources.glob("*.[ch]")) if sources.is_dir() else [sources]
+    try:
+        with locked(BUILD / ".lock"):
+            newest = max(file.stat().st_mtime for file in files)
+            if not output.exists() or output.stat().st_mtime < newest:
+                _compile(compiler(for_lab_vm), [f for f in files if f.suffix == ".c"], output)
+    except OSError as error:
+        raise CannotGrade(f"can't write {BUILD}: {error}",
+                          "make room, or make the folder writable") from error
+    return output
+
+
+def _compile(cc: str, files: List[Path], output: Path) -> None:
+    partial = output.with_name(output.name + ".partial")
+    done = subprocess.run([cc, *FLAGS, "-o", str(partial), *map(str, files)],
+                          capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise CannotGrade(f"{cc} could not build the kit's {output.name}:\n{done.stderr}",
+                          "report this: the kit's own source should compile")
+    os.replace(partial, output)

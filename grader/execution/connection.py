@@ -1,0 +1,89 @@
+"""A worker's wire: records over a socket, to a runner on the host or in the lab VM."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Iterator, List, Optional
+
+from grader.execution.worker import WorkerDied
+from grader.execution.runs import Record, Result, Run, decode, encode
+
+# Beyond a run's own wall limit: to start, to kill and to tell, on a loaded machine.
+ANSWER_SLACK = 60.0
+
+
+class Connection:
+    """Records to and from one runner. Reading and writing raise WorkerDied when it is gone."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._buffer = bytearray()
+
+    def send(self, *records: Record) -> None:
+        """Send records in one go."""
+        try:
+            self.socket.sendall(b"".join(b"%s %d\n%s" % (k.encode(), len(v), v) for k, v in records))
+        except OSError as error:
+            raise WorkerDied(f"the runner is gone: {error}") from error
+
+    def receive(self, timeout: Optional[float] = None) -> Record:
+        """The next record. WorkerDied after `timeout` seconds without it."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            record = self._parse()
+            if record:
+                return record
+            self._fill(deadline)
+
+    def arrived(self) -> Iterator[Record]:
+        """The records that are there without waiting, once the socket is readable."""
+        self._fill(None)
+        while True:
+            record = self._parse()
+            if not record:
+                return
+            yield record
+
+    def _parse(self) -> Optional[Record]:
+        end = self._buffer.find(b"\n")
+        if end < 0:
+            return None
+        key, _, length = bytes(self._buffer[:end]).partition(b" ")
+        size = int(length)
+        if len(self._buffer) < end + 1 + size:
+            return None
+        data = bytes(self._buffer[end + 1:end + 1 + size])
+        del self._buffer[:end + 1 + size]
+        return key.decode(), data
+
+    def _fill(self, deadline: Optional[float]) -> None:
+        try:
+            self.socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+            data = self.socket.recv(1 << 18)
+        except socket.timeout as error:
+            raise WorkerDied("the runner did not answer in time") from error
+        except OSError as error:
+            raise WorkerDied(f"the runner is gone: {error}") from error
+        if not data:
+            raise WorkerDied("the runner is gone")
+        self._buffer += data
+
+    def execute(self, run: Run) -> Result:
+        """Send a run and collect what comes of it."""
+        self.send(*encode(run), ("go", b""))
+        deadline = time.monotonic() + run.limits.wall + ANSWER_SLACK
+        records: List[Record] = []
+        while not records or records[-1][0] != "result":
+            records.append(self.receive(max(0.001, deadline - time.monotonic())))
+            if records[-1][0] == "error":
+                raise WorkerDied(records[-1][1].decode("utf-8", "replace"))
+        return decode(records)
+
+    def close(self) -> None:
+        """Hang up. Safe from another thread: a blocked receive ends with WorkerDied."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the other side was first
+        self.socket.close()

@@ -1,0 +1,44 @@
+"""python3 -m grader.execution.labvm run [--] COMMAND [ARGUMENT...] | fetch | clean
+
+run    executes COMMAND in the lab VM, as if it ran here: same input, output, terminal, signals and status
+fetch  makes the lab VM ready for use without a network: kernel and snapshot
+clean  removes the lab VM's cache (kernel and snapshots)
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import List
+
+from grader.execution.labvm import snapshot
+from grader.execution.labvm.session import end_alike, run_live
+from grader.execution.runs import CannotGrade
+
+CANNOT = 69  # sysexits.h: EX_UNAVAILABLE, as the VMM says it where there is no usable KVM
+
+
+def main(arguments: List[str]) -> int:
+    """Do what the command line says; the exit status."""
+    if arguments == ["clean"]:
+        snapshot.clean()
+        return 0
+    if arguments == ["fetch"]:
+        snapshot.start().close()
+        print(f"The lab VM is ready, and needs no network any more: {snapshot.cache_folder()}")
+        return 0
+    if arguments[:1] == ["run"]:
+        argv = arguments[2:] if arguments[1:2] == ["--"] else arguments[1:]
+        if argv:
+            end_alike(run_live(argv))
+    print(__doc__, file=sys.stderr)
+    return 64
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except CannotGrade as error:
+        print(f"lab VM: {error}", file=sys.stderr)
+        sys.exit(CANNOT)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,235 @@
+"""The lab VM's kernel: from Debian's package without installing it, or from two paths that the user names."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Tuple
+
+from grader.execution.c_tools import install_command
+from grader.execution.runs import CannotGrade
+
+# Whose kernels they are: Debian's, Ubuntu's. apt knows one of them.
+PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
+# What such a package depends on, directly or not: a kernel in one package (Debian 12, 13), in two (Ubuntu:
+# image and modules), or in three (later Debian: an empty image package, binary and modules).
+_PART = re.compile(r"^\s*\|?Depends: (linux-(?:image|binary|modules)-\S+)$", re.M)
+
+# What the VM needs as modules, where the kernel does not have it built in: the channel, and KVM.
+WANTED = ("virtio_pci", "virtio_console", "kvm_amd")
+
+BY_HAND = (
+    "name two things, once: make fetch LABVM_KERNEL=<a vmlinuz for x86-64> LABVM_MODULES=<its folder of "
+    f"modules>; they are in the packages that Debian's {PACKAGES[0]} depends on (unpack them with `dpkg -x`, "
+    "or `ar x` and `tar`): boot/vmlinuz-VERSION and lib/modules/VERSION (Debian 12), boot/vmlinuz-VERSION "
+    "and usr/lib/modules/VERSION (Debian 13), or usr/lib/modules/VERSION/vmlinuz beside its modules (later)"
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel image and the folder below which its modules lie."""
+
+    image: Path
+    modules: Path
+
+    def module_files(self) -> List[Tuple[str, Path]]:
+        """The wanted modules and what they depend on, as (name, file), in the order to load them."""
+        available = {_module_name(path): path for path in sorted(self.modules.rglob("*.ko*"))}
+        ordered: Dict[str, Path] = {}
+
+        def add(name: str) -> None:
+            if name in ordered or name not in available:  # not there: built in; init says if it is missed
+                return
+            for dependency in _dependencies(module_content(available[name])):
+                add(dependency)
+            ordered[name] = available[name]
+
+        for wanted in WANTED:
+            add(wanted)
+        if "kvm_amd" not in ordered:
+            raise CannotGrade(f"there is no kvm-amd module below {self.modules}", BY_HAND)
+        return list(ordered.items())
+
+    def check(self) -> None:
+        """Raises CannotGrade where these two are not a kernel for x86-64 and its own modules."""
+        try:
+            version = _image_version(self.image)
+        except OSError as error:
+            raise CannotGrade(f"can't read {self.image}: {error.strerror}",
+                              "make a copy that you may read (sudo install -m 644), and name that") from error
+        if version is None:
+            raise CannotGrade(f"{self.image} is not a Linux kernel for x86-64 (a bzImage)", BY_HAND)
+        for name, path in self.module_files():
+            built_for = _info(module_content(path), b"vermagic").split(" ")[0]
+            if built_for != version:
+                raise CannotGrade(f"the module {name} below {self.modules} is of Linux {built_for}, "
+                                  f"and {self.image} is Linux {version}", BY_HAND)
+
+
+def _module_name(path: Path) -> str:
+    return path.name.split(".ko")[0].replace("-", "_")
+
+
+def module_content(path: Path) -> bytes:
+    """A module's bytes, unpacked."""
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
+    if path.suffix == ".zst":
+        return _unpack_zstd(path)
+    return data
+
+
+def _unpack_zstd(path: Path) -> bytes:
+    try:
+        return subprocess.run(["zstd", "-dcq", str(path)], stdout=subprocess.PIPE, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotGrade(f"can't unpack the module {path}", install_command("zstd")) from error
+
+
+def _info(module: bytes, key: bytes) -> str:
+    """A value of the module's .modinfo, which is text with zero bytes between (modinfo(8))."""
+    found = re.search(rb"\0" + key + rb"=([^\0]*)\0", module)
+    return found.group(1).decode("utf-8", "replace") if found else ""
+
+
+def _dependencies(module: bytes) -> List[str]:
+    return [name.replace("-", "_") for name in _info(module, b"depends").split(",") if name]
+
+
+def _image_version(image: Path) -> Optional[str]:
+    """The version of a bzImage (Linux: arch/x86/boot.rst, kernel_version); None: it is something else."""
+    with open(image, "rb") as file:
+        start = file.read(1 << 16)
+    if start[0x202:0x206] != b"HdrS":
+        return None
+    at = 0x200 + int.from_bytes(start[0x20e:0x210], "little")
+    return start[at:at + 256].split(b"\0")[0].split(b" ")[0].decode("ascii", "replace")
+
+
+def find_kernel(cache: Path, progress: Callable[[str], None]) -> Kernel:
+    """The kernel to boot; what is fetched or named by the user stays in `cache`/kernel. The caller holds the
+    lock of the cache."""
+    folder = cache / "kernel"
+    named = _named_kernel()
+    if named:
+        _keep_named(named, folder)
+    elif not folder.exists():
+        with tempfile.TemporaryDirectory(dir=cache, prefix="partial-") as partial:
+            _fetch(Path(partial), progress)
+            _keep_needed(unpacked_kernel(Path(partial)), folder)
+    return Kernel(folder / "vmlinuz", folder / "modules")
+
+
+def _named_kernel() -> Optional[Kernel]:
+    """The kernel that the user has named with this command, if any."""
+    image, modules = os.environ.get("LABVM_KERNEL"), os.environ.get("LABVM_MODULES")
+    if not image and not modules:
+        return None
+    if not image or not modules:
+        given, missing = ("LABVM_KERNEL", "LABVM_MODULES") if image else ("LABVM_MODULES", "LABVM_KERNEL")
+        raise CannotGrade(f"{given} is set and {missing} is not: the lab VM needs both", BY_HAND)
+    if not Path(image).is_file():
+        raise CannotGrade(f"LABVM_KERNEL={image} is not a file", BY_HAND)
+    if not Path(modules).is_dir():
+        raise CannotGrade(f"LABVM_MODULES={modules} is not a folder", BY_HAND)
+    return Kernel(Path(image).resolve(), Path(modules).resolve())
+
+
+def _keep_named(kernel: Kernel, folder: Path) -> None:
+    """Keep a kernel that the user has named, unless it is the one that is kept already."""
+    status = kernel.image.stat()
+    source = json.dumps([str(kernel.image), status.st_size, status.st_mtime_ns, str(kernel.modules)])
+    mark = folder / "source.json"
+    if mark.exists() and mark.read_text() == source:
+        return
+    kernel.check()
+    shutil.rmtree(folder, ignore_errors=True)
+    _keep_needed(kernel, folder)
+    mark.write_text(source)
+
+
+def _call(argv: List[str], cwd: Path) -> str:
+    try:
+        done = subprocess.run(argv, cwd=cwd, env={**os.environ, "LC_ALL": "C"}, capture_output=True,
+                              text=True, errors="replace", check=False)
+    except OSError as error:
+        raise CannotGrade(f"{argv[0]}: {error.strerror}", BY_HAND) from error
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise CannotGrade(f"`{' '.join(argv)}` failed: {said[-1] if said else done.returncode}",
+                          f"fix that (sudo apt-get update?), or {BY_HAND}")
+    return done.stdout
+
+
+def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
+    """Unpack the kernel's packages below `folder`."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg"):
+        raise CannotGrade("the lab VM's kernel comes by apt, which is not here", BY_HAND)
+    package = _known_package(folder)
+    progress(f"fetching {package} (some 40 MB; nothing is installed)")
+    names = kernel_packages(package, lambda name: _call(["apt-cache", "depends", name], folder))
+    _call(["apt-get", "download", *names], folder)
+    for file in sorted(folder.glob("*.deb")):
+        _call(["dpkg", "-x", str(file), "."], folder)
+
+
+def _known_package(folder: Path) -> str:
+    """The first of PACKAGES that apt knows; where it knows none, its lists may be missing."""
+    for last_try in (False, True):
+        for package in PACKAGES:
+            try:
+                _call(["apt-cache", "show", package], folder)
+                return package
+            except CannotGrade:
+                continue
+        if last_try or os.geteuid() != 0:
+            break
+        _call(["apt-get", "update"], folder)  # a container's image comes without package lists
+    raise CannotGrade(f"apt knows neither {' nor '.join(PACKAGES)}",
+                      f"sudo apt-get update, where there is a network; or {BY_HAND}")
+
+
+def kernel_packages(package: str, depends: Callable[[str], str]) -> List[str]:
+    """The packages that `package` brings a kernel by; `depends` gives what apt-cache says about one."""
+    found: List[str] = []
+    waiting = [package]
+    while waiting:
+        for name in _PART.findall(depends(waiting.pop(0))):
+            if name not in found:
+                found.append(name)
+                waiting.append(name)
+    if not found:
+        raise CannotGrade(f"apt knows no kernel that {package} depends on", BY_HAND)
+    return found
+
+
+def unpacked_kernel(folder: Path) -> Kernel:
+    """The kernel of packages that are unpacked in `folder`."""
+    for pattern in ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz"):
+        for image in sorted(folder.glob(pattern)):
+            return Kernel(image, folder)
+    raise CannotGrade("the kernel's packages have neither boot/vmlinuz-VERSION nor "
+                      "usr/lib/modules/VERSION/vmlinuz", BY_HAND)
+
+
+def _keep_needed(kernel: Kernel, folder: Path) -> None:
+    """Keep in `folder` the image and the modules that are loaded, all or nothing."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as name:
+        kept = Path(name) / "kernel"
+        (kept / "modules").mkdir(parents=True)
+        for _, path in kernel.module_files():
+            shutil.copy(path, kept / "modules")
+        shutil.copy(kernel.image, kept / "vmlinuz")
+        os.rename(kept, folder)

@@ -1,0 +1,132 @@
+"""One lab VM: QEMU's command line, its monitor (QMP), and the channel to the runner inside.
+
+The channel is a virtio-serial port: it carries whole files in both directions at tens of megabytes a
+second, where a serial line manages 0.2. Guest RAM is a file: the snapshot's, mapped privately, so that a
+restore reads only the pages that it touches, and several VMs share them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from grader.execution.worker import WorkerDied
+from grader.execution.connection import Connection
+from grader.execution.c_tools import SETUP, install_command
+from grader.execution.runs import CannotGrade
+
+QEMU = "qemu-system-x86_64"
+RAM_MIB = 1024
+HARDWARE = [
+    "-accel", "tcg", "-cpu", "qemu64,+svm,+npt", "-machine", "pc,memory-backend=ram", "-m", str(RAM_MIB),
+    "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+    "-device", "virtio-serial-pci,max_ports=2", "-device", "virtserialport,chardev=channel,nr=1",
+]
+# To boot fast: no self-tests, no patching for processors that this is not. And a KVM VM that is made or
+# closed waits for RCU, which takes several ticks unless it is expedited.
+KERNEL_ARGUMENTS = ("console=ttyS0 quiet panic=-1 nokaslr cryptomgr.notests noreplace-smp mitigations=off "
+                    "8250.nr_uarts=1 rcupdate.rcu_expedited=1")
+
+
+def qemu_path() -> str:
+    """QEMU's program. Where it is missing, it is installed if that may be done without a question."""
+    path = shutil.which(QEMU)
+    if not path and subprocess.run(["/bin/sh", str(SETUP), "--try", "vm"]).returncode == 0:
+        path = shutil.which(QEMU)
+    if not path:
+        raise CannotGrade(f"{QEMU} is missing", install_command("qemu-system-x86"))
+    return path
+
+
+class Machine:
+    """A running QEMU. It dies with the thread that started it, however that ends."""
+
+    def __init__(self, ram: Path, extra: Sequence[str], keep_ram: bool) -> None:
+        """Start QEMU on the file `ram`, which keeps what the VM writes if `keep_ram`."""
+        share = "on" if keep_ram else "off"
+        self._closing = threading.Lock()
+        self._said: List[str] = []
+        self._log = tempfile.TemporaryFile()
+        fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # two write to it: QEMU and the VM's console
+        ours, theirs = socket.socketpair()
+        with theirs:
+            argv = [qemu_path(), *HARDWARE, "-qmp", "stdio",
+                    "-object", f"memory-backend-file,id=ram,size={RAM_MIB}M,mem-path={ram},share={share}",
+                    "-chardev", f"socket,id=channel,fd={theirs.fileno()}",
+                    "-chardev", "file,id=console,path=/dev/stderr,append=on", "-serial", "chardev:console",
+                    *extra]
+            try:
+                self._process = subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "KILL", *argv], stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE, stderr=self._log, pass_fds=[theirs.fileno()],
+                    start_new_session=True)
+            except OSError as error:
+                raise CannotGrade(f"can't start setpriv: {error}",
+                                  install_command("util-linux")) from error
+        self.channel = Connection(ours)
+
+    def command(self, name: str, **arguments: Any) -> Dict[str, Any]:
+        """A QMP command and its answer."""
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
+            self._process.stdin.flush()
+            for line in self._process.stdout:
+                answer = json.loads(line)
+                if "return" in answer:
+                    return dict(answer)
+                if "error" in answer:
+                    raise WorkerDied(f"QEMU refuses {name}: {answer['error'].get('desc')}")
+        except (OSError, ValueError) as error:
+            raise WorkerDied(f"QEMU is gone: {error}") from error
+        raise WorkerDied("QEMU ended")
+
+    def prepare_migration(self) -> None:
+        """Let snapshot and restore leave the RAM alone: it is in its file."""
+        self.command("qmp_capabilities")
+        self.command("migrate-set-capabilities",
+                     capabilities=[{"capability": "x-ignore-shared", "state": True}])
+
+    def save(self, state: Path) -> None:
+        """Stop the VM and write what is not in its RAM to the file `state`."""
+        self.prepare_migration()
+        self.command("migrate", uri=f"exec:cat > {shlex.quote(str(state))}")
+        while True:
+            status = self.command("query-migrate")["return"]["status"]
+            if status == "completed":
+                return
+            if status in ("failed", "cancelled"):
+                raise WorkerDied("QEMU could not save its state")
+            time.sleep(0.01)
+
+    def load(self, state: Path) -> None:
+        """Go on where a VM was saved. QEMU must have been started with "-incoming defer"."""
+        self.prepare_migration()
+        self.command("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
+
+    def console(self) -> List[str]:
+        """What QEMU and the kernel said, for an error message."""
+        with self._closing:
+            if not self._log.closed:
+                self._log.seek(0)
+                self._said = self._log.read().decode("utf-8", "replace").splitlines()
+            return self._said
+
+    def close(self) -> None:
+        """End QEMU. May come twice, and from another thread."""
+        self.channel.close()
+        self._process.kill()
+        self.console()
+        with self._closing:
+            self._process.communicate()
+            self._log.close()

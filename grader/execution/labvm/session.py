@@ -1,0 +1,165 @@
+"""A person, or a program that acts as one, at a command in the lab VM.
+
+What the command reads, prints and gets as signals passes through as it happens, like ssh: descriptors that
+are a terminal here are a terminal there, pipes are pipes, and stdout and stderr stay apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import selectors
+import signal
+import struct
+import sys
+import termios
+import tty
+from typing import Iterator, List, Optional, Sequence
+
+from grader.execution.worker import WorkerDied
+from grader.execution.labvm.worker import VmWorker
+from grader.execution.runs import CannotGrade, Ending, Limits, Record, Result, Run, Terminal, decode, encode
+
+CHUNK = 1 << 16
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+UNLIMITED = Limits(wall=0, quiet=0, still=0, output=0, memory=0, processes=0, file=0)
+
+
+def _terminals() -> str:
+    """Which of our descriptors 0, 1 and 2 are terminals."""
+    return "".join(str(fd) for fd in range(3) if os.isatty(fd))
+
+
+def _window_size() -> bytes:
+    """Rows and columns of our terminal."""
+    for fd in range(3):
+        with contextlib.suppress(OSError):
+            rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
+            return b"%d %d" % (rows, columns)
+    return b"24 80"
+
+
+@contextlib.contextmanager
+def _raw_terminal(fds: str) -> Iterator[None]:
+    """Our terminal passes every byte on; the one in the VM does the line editing, the echo and Ctrl-C."""
+    if "0" not in fds:
+        yield
+        return
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def _signals_as_bytes() -> Iterator[int]:
+    """A descriptor from which each signal that we forward can be read, as a byte."""
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    numbers = (*FORWARDED, signal.SIGWINCH)
+    before = {number: signal.signal(number, lambda _number, _frame: None) for number in numbers}
+    signal.set_wakeup_fd(writing)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reading)
+        os.close(writing)
+
+
+class _Session:
+    """One command in the VM, from its start to its result."""
+
+    def __init__(self, worker: VmWorker, signals: int) -> None:
+        self._channel = worker.channel
+        self._signals = signals
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._channel.socket, selectors.EVENT_READ, self._from_vm)
+        self._selector.register(signals, selectors.EVENT_READ, self._from_signals)
+        self._listen()
+        self._result: Optional[Result] = None
+
+    def run(self) -> Result:
+        """Pass everything on until the command has ended."""
+        while self._result is None:
+            for key, _ in self._selector.select():
+                key.data()
+        return self._result
+
+    def _listen(self) -> None:
+        """Take input once. The next is taken when the VM has taken this."""
+        try:
+            self._selector.register(0, selectors.EVENT_READ, self._from_input)
+        except PermissionError:  # epoll knows no plain files: they are always readable
+            self._from_input()
+
+    def _from_input(self) -> None:
+        try:
+            data = os.read(0, CHUNK)
+        except OSError:
+            data = b""  # the terminal is gone
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(0)
+        self._channel.send(("send", data) if data else ("close", b""))
+
+    def _from_signals(self) -> None:
+        for number in os.read(self._signals, 64):
+            if number == signal.SIGWINCH:
+                self._channel.send(("resize", _window_size()))
+            else:
+                self._channel.send(("signal", str(number).encode()))
+
+    def _from_vm(self) -> None:
+        for key, data in self._channel.arrived():
+            if key == "taken":
+                self._listen()
+            elif key in ("stdout", "stderr"):
+                self._print(1 if key == "stdout" else 2, data)
+            elif key == "result":
+                self._result = decode([(key, data)])
+
+    def _print(self, fd: int, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(fd, data):]
+        except OSError:  # nobody reads it any more
+            self._channel.send(("shut", str(fd).encode()))
+
+
+def run_live(argv: Sequence[str]) -> Result:
+    """Run argv in the lab VM, connected to our own stdin, stdout and stderr."""
+    fds = _terminals()
+    rows, columns = map(int, _window_size().split())
+    run = Run(tuple(argv), env=dict(os.environ), cwd=os.getcwd(), limits=UNLIMITED,
+              terminal=Terminal(rows, columns, fds) if fds else None)
+    worker = VmWorker()
+    try:
+        worker.send_files(run)
+        records: List[Record] = [*encode(run), ("live", b""), ("go", b"")]
+        with _raw_terminal(fds), _signals_as_bytes() as signals:
+            worker.channel.send(*records)
+            return _Session(worker, signals).run()
+    except WorkerDied as death:
+        raise CannotGrade(f"the lab VM ended: {death}",
+                          "try again; if it persists, run `make doctor`") from death
+    finally:
+        worker.close()
+
+
+def end_alike(result: Result) -> None:
+    """End this process as the command ended: with its status, or by its signal."""
+    sys.stdout.flush()
+    if result.ending is Ending.SIGNAL:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if result.code not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(result.code, signal.SIG_DFL)
+        os.kill(os.getpid(), result.code)
+    if result.ending is Ending.NOT_STARTED:
+        print(f"lab VM: {result}", file=sys.stderr)
+        raise SystemExit(126)
+    raise SystemExit(result.code)

@@ -1,0 +1,222 @@
+"""The cache: a booted lab VM on disk, from which each use starts.
+
+    ~/.cache/mini-kvm-labs/         (XDG_CACHE_HOME; build/labvm where that can't be written)
+        lock                        held while something is made or removed
+        kernel/                     the unpacked kernel
+        snapshot-KEY/               ram, state, and done.json: what both looked like when whole
+        partial-*                   being made; what a killed process left of it goes at the next making
+
+The key is a digest of all that shapes the snapshot, so another QEMU, kernel or kit makes another one;
+the oldest beyond KEPT are removed. A snapshot is made aside and renamed: who finds one finds it whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import List, Optional
+
+from grader.execution.worker import WorkerDied
+from grader.course import ROOT
+from grader.execution.c_tools import BUILD, c_tool, locked
+from grader.execution.labvm import initrd
+from grader.execution.labvm.kernel import Kernel, find_kernel
+from grader.execution.labvm.machine import HARDWARE, KERNEL_ARGUMENTS, Machine, qemu_path
+from grader.execution.runs import CannotGrade
+
+KEPT = 3
+_LAST_RESORT = BUILD.parent / "labvm"
+SPACE_NEEDED = 400 * 1024 * 1024   # the RAM's touched pages, kernel and its package
+BOOT_TIMEOUT = 240.0               # seconds; 4 on an idle machine
+RESTORE_TIMEOUT = 120.0            # seconds; 0.3 on an idle machine
+
+
+def progress(text: str) -> None:
+    """Tell a person what takes its time; only first uses come here."""
+    print(f"lab VM: {text}", file=sys.stderr, flush=True)
+
+
+def _wished_folder() -> Path:
+    """Where the cache should be. A relative XDG_CACHE_HOME does not count (XDG base directories), nor does a
+    home that nothing names."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):
+        home = os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "mini-kvm-labs" if os.path.isabs(home) else _LAST_RESORT
+
+
+def cache_folder() -> Path:
+    """The folder of the cache, made if it is not there."""
+    wished = _wished_folder()
+    for folder in (wished, _LAST_RESORT):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    raise CannotGrade(f"neither {wished} nor build/ can be written",
+                      "make room there, or set XDG_CACHE_HOME to a folder of yours")
+
+
+def _stamp(path: Path) -> List[object]:
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+def _key(kernel: Kernel, init: Path, runner: Path) -> str:
+    """The digest of all that shapes a snapshot."""
+    parts: List[object] = [HARDWARE, KERNEL_ARGUMENTS, _stamp(Path(qemu_path()).resolve()),
+                           _stamp(kernel.image), [name for name, _ in kernel.module_files()]]
+    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (init, runner)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+class Snapshot:
+    """A snapshot on disk, whole or not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ram, self.state, self.done = folder / "ram", folder / "state", folder / "done.json"
+
+    def is_whole(self) -> bool:
+        """Whether both files are as they were when they were made."""
+        try:
+            return bool(json.loads(self.done.read_text()) == self._marks())
+        except (OSError, ValueError):
+            return False
+
+    def _marks(self) -> List[List[int]]:
+        return [[s.st_size, s.st_mtime_ns] for s in (self.ram.stat(), self.state.stat())]
+
+    def seal(self) -> None:
+        """Write down what a whole snapshot looks like; first make sure that it is on the disk."""
+        for path in (self.ram, self.state):
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        self.done.write_text(json.dumps(self._marks()))
+
+    def restore(self) -> Machine:
+        """A VM that goes on from here. Raises WorkerDied if that fails."""
+        machine = Machine(self.ram, ["-incoming", "defer"], keep_ram=False)
+        try:
+            machine.load(self.state)
+            now = time.time()
+            machine.channel.send(("clock", f"{int(now)} {int(now % 1 * 1e6)}".encode()), ("hello", b""))
+            key, _ = machine.channel.receive(RESTORE_TIMEOUT)
+            if key != "hello":
+                raise WorkerDied(f"the restored VM says {key!r}")
+            os.utime(self.folder)
+            return machine
+        except BaseException as error:
+            machine.close()
+            if isinstance(error, WorkerDied):
+                raise WorkerDied("\n".join([str(error), *machine.console()[-5:]])) from error
+            raise
+
+
+def _make(cache: Path, kernel: Kernel, init: Path, runner: Path, target: Path) -> None:
+    """Boot a VM without work and save it as `target`. The caller holds the lock."""
+    if shutil.disk_usage(cache).free < SPACE_NEEDED:
+        raise CannotGrade(f"the lab VM needs {SPACE_NEEDED >> 20} MB in {cache}",
+                          "make room there, or set XDG_CACHE_HOME to a folder elsewhere")
+    started = time.monotonic()
+    progress("booting it for the first time (about 5 seconds; later uses take it from a snapshot)")
+    with tempfile.TemporaryDirectory(dir=cache, prefix="partial-") as name:
+        partial = Snapshot(Path(name) / "snapshot")
+        partial.folder.mkdir()
+        archive = Path(name) / "initrd"
+        archive.write_bytes(initrd.build(init, runner, kernel.module_files()))
+        machine = Machine(partial.ram, ["-kernel", str(kernel.image), "-initrd", str(archive),
+                                        "-append", KERNEL_ARGUMENTS], keep_ram=True)
+        try:
+            key, _ = machine.channel.receive(BOOT_TIMEOUT)
+            if key != "ready":
+                raise WorkerDied(f"it says {key!r}")
+            machine.save(partial.state)
+        except WorkerDied as death:
+            machine.close()
+            raise CannotGrade("\n  ".join([f"the lab VM does not boot: {death}", *machine.console()[-8:]]),
+                              "run `make doctor`; after `make clean-cache` it starts anew") from death
+        finally:
+            machine.close()
+        partial.seal()
+        os.rename(partial.folder, target)
+    progress(f"ready after {time.monotonic() - started:.1f} s")
+
+
+def _tidy(cache: Path, keep: Path) -> None:
+    """Remove what interrupted makings left, and the snapshots unused for longest. Wants the lock held."""
+    for leftover in cache.glob("partial-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    others = [path for path in cache.glob("snapshot-*") if path != keep]
+    for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def start(fresh: bool = False) -> Machine:
+    """A lab VM ready for work: from the snapshot, which is made if it is missing or damaged.
+
+    `fresh` says that a VM from the snapshot died: it is made anew, in case it was the snapshot's fault.
+    """
+    cache = cache_folder()
+    death: Optional[WorkerDied] = None
+    try:
+        for _ in range(2):
+            snapshot = _ensure(cache, discard=fresh or death is not None)
+            try:
+                return snapshot.restore()
+            except WorkerDied as error:
+                death = error
+    except OSError as error:
+        raise CannotGrade(f"can't write {cache}: {error}",
+                          "make room there, or set XDG_CACHE_HOME") from error
+    raise CannotGrade(f"the lab VM does not start: {death}", "run `make doctor`")
+
+
+_failures: List[CannotGrade] = []     # of this process, so that its threads don't fail one after the other
+
+
+def _ensure(cache: Path, discard: bool) -> Snapshot:
+    """A whole snapshot. If another thread failed to make it while this one waited, this one does not try."""
+    before = len(_failures)
+    init = c_tool("init", ROOT / "grader/execution/labvm/init.c", for_lab_vm=True)
+    runner = c_tool("runner", ROOT / "grader/execution/runner", for_lab_vm=True)
+    with locked(cache / "lock"):
+        if len(_failures) > before:
+            raise _failures[-1]
+        try:
+            return _made(cache, init, runner, discard)
+        except CannotGrade as error:
+            _failures.append(error)
+            raise
+
+
+def _made(cache: Path, init: Path, runner: Path, discard: bool) -> Snapshot:
+    """The snapshot, made if it is missing, damaged or to be discarded. The caller holds the lock."""
+    kernel = find_kernel(cache, progress)
+    target = cache / f"snapshot-{_key(kernel, init, runner)}"
+    snapshot = Snapshot(target)
+    if discard or not snapshot.is_whole():
+        shutil.rmtree(target, ignore_errors=True)
+        _tidy(cache, target)
+        _make(cache, kernel, init, runner, target)
+    return snapshot
+
+
+def clean() -> None:
+    """Remove the cache."""
+    cache = cache_folder()
+    with locked(cache / "lock"):
+        for path in cache.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
+    shutil.rmtree(cache, ignore_errors=True)

@@ -1,0 +1,18 @@
+"""Right modules in other styles than the solution's: each patch of grader/alternatives/labN/ makes one, and
+each must get the full score. What fails one of them asks for more than the exercise does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grader.core.grading import Report
+from grader.core.judge import Kind
+
+
+def complaints(_: Mapping[str, str], report: Report) -> list[str]:
+    """Everything that took a point from it."""
+    if report.build_error:
+        return [f"it does not compile:\n{report.build_error}"]
+    return [f"{v.test.id} is {v.kind.value}: {v.text}"
+            for v in report.verdicts if v.kind is not Kind.OK]

@@ -1,0 +1,162 @@
+"""`make cheats`: grades every hostile module of this folder, and shows that none gains a point, none harms
+the grader, and none outlives it.
+
+    python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
+
+A module's lab is that of the header it includes, lab1.h or lab2.h. Without --whole only a few tests of that
+lab are graded, one of each kind: a unit test, a guest judged by registers, one by its output.
+Exit status: 0 all held; 1 one did not, with what it managed; 3 cannot grade here.
+
+How far this goes: in the lab VM a module can reach nothing but its own virtual machine, which is thrown
+away. On the host (BACKEND=kvm) namespaces, a read-only file system and limits hold it; where the machine
+forbids namespaces these are missing, and a learner who is root there could fool the grader, that is: fool
+nobody but themselves. A grade that counts is given by `make grade-class` or an autograder, which use the
+lab VM and sealed guests (grader/core/encryption.py). A module that has the processor emulated in it, and
+answers as the guest would, is beyond what a test can tell from an honest one, and more work than the lab.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grader import labs
+from grader.execution.backends import pick_backend
+from grader.course import BUILD, ROOT
+from grader.core.framework import Lab
+from grader.core.grading import Choice, grade
+from grader.core.judge import Kind
+from grader.report.files import gradescope
+from grader.execution.runs import CannotGrade
+from grader.core.values import new_seed
+
+FOLDER = Path(__file__).resolve().parent
+# One test of each kind. The first is a unit test where the lab has them.
+FEW = {1: ("1.1-opens", "1.5-segments", "1.5-hlt"), 2: ("2.1-decode", "2.2-exit-status", "2.2-putchar")}
+# These use up their time in every run: one test shows all that there is to see.
+SLOW = ("sleep_forever", "fork_bomb", "eat_memory")
+TIME_MAX = 300.0     # seconds for a run, whatever the load: its limits are a tenth of that
+CANNOT_GRADE = 3
+
+
+@dataclass
+class Outcome:
+    """What a cheat came to. `managed`: what it should not have, a sentence each."""
+
+    name: str
+    lab: int
+    tests: int = 0
+    seconds: float = 0.0
+    managed: list[str] = field(default_factory=list)
+
+
+def cheats() -> list[Path]:
+    """The hostile modules."""
+    return sorted(FOLDER.glob("*.c"))
+
+
+def lab_of(module: Path) -> int:
+    found = re.search(r'^#include "lab(\d)\.h"', module.read_text(), re.M)
+    if not found:
+        raise ValueError(f"{module.name} includes no lab's header")
+    return int(found[1])
+
+
+def try_cheat(module: Path, backend: str, whole: bool = False) -> Outcome:
+    """Grades one and looks at what it left. Raises CannotGrade where the machine can't grade at all."""
+    number = lab_of(module)
+    outcome = Outcome(module.stem, number)
+    lab = labs.load(number)
+    few = FEW[number][1:2] if module.stem in SLOW else FEW[number] if not whole else ()
+    if few:
+        lab = Lab(lab.number, lab.title, lab.needs, [test for test in lab.tests if test.id in few])
+    outcome.tests = len(lab.tests)
+    results = BUILD / "cheats" / module.stem
+    choice = Choice(new_seed(), module=_put(module, number), backend=backend, folder=results, sealed=True)
+    before, began = _kit(), time.monotonic()
+    report = grade(lab, choice, lambda needs: pick_backend(backend, tuple(needs)))
+    outcome.seconds = time.monotonic() - began
+    for verdict in report.verdicts:
+        if verdict.points:
+            outcome.managed.append(f"it passed {verdict.test.id}")
+        if verdict.kind is Kind.TODO:
+            outcome.managed.append(f"{verdict.test.id} took it for a skeleton")
+    if gradescope(report)["score"] != 0:
+        outcome.managed.append("the results have points")
+    if outcome.seconds > TIME_MAX * max(1, len(report.graded)):
+        outcome.managed.append(f"it took {outcome.seconds:.0f} s")
+    outcome.managed += [f"it left process {text}" for text in _left()]
+    outcome.managed += [f"it left {path}" for path in _files()]
+    outcome.managed += [f"it changed {name}" for name, digest in _kit().items() if before.get(name) != digest]
+    return outcome
+
+
+def _kit() -> dict[str, str]:
+    """Digests of the files that a cheat could want to change."""
+    paths = [ROOT / "Makefile", *(ROOT / "grader").rglob("*.py"), *(ROOT / "solutions").rglob("*.c")]
+    return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _put(module: Path, lab: int) -> Path:
+    """A copy of the module at one place for all: so the rest of the VMM is compiled once."""
+    place = BUILD / "cheats" / f"lab{lab}"
+    place.mkdir(parents=True, exist_ok=True)
+    for header in FOLDER.glob("*.h"):
+        shutil.copy(header, place)
+    return Path(shutil.copyfile(module, place / "cheat.c"))
+
+
+def _left() -> list[str]:
+    """Processes of a program with a cheat in it."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            program = os.readlink(place / "exe")
+        except OSError:
+            continue
+        if program.startswith(f"{BUILD}/vmm/") and "build_cheats_lab" in program:
+            found.append(f"{place.name} ({program})")
+    return found
+
+
+def _files() -> list[Path]:
+    """Files that a cheat would have made where it may not."""
+    return [path for folder in ("/", "/tmp", "/var/tmp", "/dev/shm", "/run", str(ROOT))
+            for path in Path(folder).glob("cheat-*")]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make cheats", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lab", type=int, help="only those against this lab")
+    parser.add_argument("--backend", default="auto", help="auto, kvm or vm")
+    parser.add_argument("--only", default="", metavar="NAME", help="one of them")
+    parser.add_argument("--whole", action="store_true", help="all tests of the lab")
+    arguments = parser.parse_args()
+    chosen = [module for module in cheats() if arguments.only in ("", module.stem)
+              and arguments.lab in (None, lab_of(module))]
+    held = 0
+    for module in chosen:
+        try:
+            outcome = try_cheat(module, arguments.backend, arguments.whole)
+        except CannotGrade as error:
+            print(f"cannot grade: {error}", file=sys.stderr)
+            return CANNOT_GRADE
+        held += not outcome.managed
+        print(f"{'ok' if not outcome.managed else 'FAIL':4} {outcome.name:18} lab {outcome.lab}, "
+              f"{outcome.tests} tests, {outcome.seconds:.0f} s", flush=True)
+        for sentence in outcome.managed:
+            print(f"       {sentence}")
+    print(f"{held} of {len(chosen)} cheats gained nothing and left nothing")
+    return 0 if chosen and held == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

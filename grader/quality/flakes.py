@@ -1,0 +1,89 @@
+"""`make flakes N=100`: grades each solution again and again, every other time with all processors busy and at
+the lowest priority. Each test must come out the same every time; whatever does not is a bug of the grader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Optional
+
+from grader import labs
+from grader.core.building import clean_environment
+from grader.execution.run_counter import CLEAR_LINE
+from grader.course import BUILD, ROOT
+
+SAME, DIFFERENT = 0, 1
+CANNOT_GRADE = 3                     # exit status of the grader
+
+
+# Keeps a processor busy until its parent ends, however that ends.
+BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
+
+
+@contextmanager
+def busy_processors() -> Iterator[None]:
+    """Each processor has something else to do."""
+    with ExitStack() as stack:
+        for _ in range(os.cpu_count() or 1):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())]))
+            stack.callback(process.kill)
+        yield
+
+
+def failed_tests(lab: int, loaded: bool, backend: str) -> list[str]:
+    """One grading of the solution: what did not pass, and how, if it was not graded at all."""
+    folder = BUILD / "flakes" / f"lab{lab}"
+    command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab), "--solution", "--backend", backend,
+               "--results", str(folder)]
+    with ExitStack() as stack:
+        if loaded:
+            stack.enter_context(busy_processors())
+            command = ["nice", "-n", "19", *command]
+        (folder / "results.json").unlink(missing_ok=True)
+        done = subprocess.run(command, cwd=ROOT, env=clean_environment(), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode == CANNOT_GRADE or not (folder / "results.json").exists():
+        return ["cannot grade: " + done.stdout.strip().splitlines()[-1]]
+    tests = json.loads((folder / "results.json").read_text())["tests"]
+    wrong = [test for test in tests if test["score"] != test["max_score"]]
+    for test in wrong:
+        print(f"  {test['name']}\n    " + test["output"].replace("\n", "\n    "), flush=True)
+    return [test["name"].partition(":")[0] for test in wrong]
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Does what the command line says; the exit status."""
+    parser = argparse.ArgumentParser(prog="grader.quality.flakes", description=str(__doc__))
+    parser.add_argument("--lab", type=int, choices=labs.NUMBERS, help="which lab; all without it")
+    parser.add_argument("--count", type=int, default=10, help="gradings of each solution")
+    parser.add_argument("--backend", default="auto", help="auto, kvm or vm: where the VMM runs")
+    parsed = parser.parse_args(arguments)
+    found: Counter[str] = Counter()
+    for lab in [parsed.lab] if parsed.lab else labs.NUMBERS:
+        start = time.monotonic()
+        wrong: Counter[str] = Counter()
+        for turn in range(parsed.count):
+            loaded = turn % 2 == 1
+            if sys.stderr.isatty():
+                print(f"{CLEAR_LINE}lab {lab}: grading {turn + 1} of {parsed.count}", end="", file=sys.stderr,
+                      flush=True)
+            wrong.update(f"{name} ({'loaded' if loaded else 'quiet'})"
+                         for name in failed_tests(lab, loaded, parsed.backend))
+        if sys.stderr.isatty():
+            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+        names = ", ".join(f"{name}: {count}" for name, count in wrong.items()) or "all points each time"
+        print(f"lab {lab}: {parsed.count} gradings in {time.monotonic() - start:.0f} s: {names}", flush=True)
+        found += wrong
+    return DIFFERENT if found else SAME
+
+
+if __name__ == "__main__":
+    sys.exit(main())

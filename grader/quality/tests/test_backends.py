@@ -1,0 +1,179 @@
+"""Choosing a back end, handing runs to workers, and the records on the wire."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+import unittest
+from pathlib import Path
+from typing import List
+from unittest import mock
+
+from grader.execution import kvm_probe
+from grader.execution.backends import pick_backend
+from grader.execution.worker import Worker, WorkerDied, run_all
+from grader.execution.connection import Connection
+from grader.execution.kvm_probe import Probe
+from grader.execution.runs import CannotGrade, Ending, Result, Run, Step, absolute_argument, decode, encode
+
+ALL_RUN = {kind: "ok" for kind in kvm_probe.KINDS}
+REAL_ONLY = {**ALL_RUN, "paging32": "KVM_RUN ends with exit reason 8 (shutdown)", "protected": "no"}
+
+
+def _with_probe(device: str, kinds: "dict[str, str]") -> "mock._patch[object]":
+    return mock.patch("grader.execution.backends.pick.probe_kvm", lambda: Probe(device, kinds))
+
+
+class Picking(unittest.TestCase):
+    """BACKEND= and the needs of a lab."""
+
+    def test_auto_takes_kvm_where_it_does_what_is_needed(self) -> None:
+        with _with_probe("ok", REAL_ONLY):
+            self.assertEqual(pick_backend("auto", ("real", "interrupts")).name, "kvm")
+            backend = pick_backend("auto", ("real", "paging32"))
+        self.assertEqual(backend.name, "vm")
+        self.assertIn("32-bit paging", backend.why)
+        self.assertNotIn("\n", backend.why)
+
+    def test_auto_takes_the_vm_without_a_device(self) -> None:
+        for device in ("missing", "denied", "version 11"):
+            with _with_probe(device, {}):
+                self.assertEqual(pick_backend("auto", ("real",)).name, "vm")
+
+    def test_kvm_as_asked_or_a_reason(self) -> None:
+        with _with_probe("ok", ALL_RUN):
+            self.assertEqual(pick_backend("kvm", ("paging32",)).name, "kvm")
+        with _with_probe("denied", {}), self.assertRaises(CannotGrade) as caught:
+            pick_backend("kvm", ("real",))
+        self.assertIn("usermod -aG kvm", caught.exception.mend)
+
+    def test_wrong_names(self) -> None:
+        self.assertRaises(CannotGrade, pick_backend, "xen")
+        self.assertRaises(ValueError, pick_backend, "auto", ("vm86",))
+
+    def test_commands(self) -> None:
+        self.assertEqual(pick_backend("vm").command(["a", "b"])[-3:], ["--", "a", "b"])
+        with _with_probe("ok", ALL_RUN):
+            self.assertEqual(pick_backend("kvm").command(["a", "b"]), ["a", "b"])
+
+
+class Probing(unittest.TestCase):
+    """The probe's answers are kept, and asked for anew when something changes."""
+
+    def test_kept_until_the_kernel_changes(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            cache = Path(folder) / "probe.json"
+            with mock.patch.object(kvm_probe, "CACHE", cache):
+                first = kvm_probe.probe_kvm()
+                with mock.patch("subprocess.run", side_effect=AssertionError("asked again")):
+                    self.assertEqual(kvm_probe.probe_kvm(), first)
+                    with mock.patch("platform.release", lambda: "other"), self.assertRaises(AssertionError):
+                        kvm_probe.probe_kvm()
+                cache.write_text("{ damaged")
+                self.assertEqual(kvm_probe.probe_kvm(), first)
+
+
+class _FakeWorker:
+    """A worker that does with a run what its first argument says."""
+
+    def __init__(self, log: List[str]) -> None:
+        self.log = log
+        self.closed = threading.Event()
+        log.append("start")
+
+    def execute(self, run: Run) -> Result:
+        word = run.argv[0]
+        self.log.append(word)
+        if word == "kill" or (word == "kill-once" and self.log.count(word) == 1):
+            raise WorkerDied("killed")
+        if word == "wait":
+            self.closed.wait(20)
+            raise WorkerDied("closed")
+        if word == "fail":
+            raise CannotGrade("no", "none")
+        return Result(Ending.EXIT, int(word) if word.isdigit() else 0)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Pool(unittest.TestCase):
+    """Workers that die do not take other runs' results along."""
+
+    def setUp(self) -> None:
+        self.log: List[str] = []
+        self.after_death: List[bool] = []
+
+    def start(self, after_death: bool) -> Worker:
+        self.after_death.append(after_death)
+        return _FakeWorker(self.log)
+
+    def run_words(self, *words: str, jobs: int = 1) -> List[Result]:
+        return run_all(self.start, [Run((word,)) for word in words], jobs, None)
+
+    def test_a_death_is_tried_once_more(self) -> None:
+        results = self.run_words("1", "kill-once", "2")
+        self.assertEqual([r.code for r in results], [1, 0, 2])
+        self.assertEqual([r.ending for r in results], [Ending.EXIT] * 3)
+        self.assertEqual(self.after_death, [False, True])
+
+    def test_two_deaths_are_the_runs_result(self) -> None:
+        results = self.run_words("1", "kill", "2")
+        self.assertEqual([r.ending for r in results], [Ending.EXIT, Ending.MACHINE, Ending.EXIT])
+        self.assertEqual(self.log.count("kill"), 2)
+
+    def test_no_runs(self) -> None:
+        self.assertEqual(self.run_words(), [])
+        self.assertEqual(self.log, [])
+
+    def test_a_failure_ends_the_other_workers(self) -> None:
+        self.assertRaises(CannotGrade, self.run_words, "wait", "fail", "1", jobs=2)
+
+
+class Wire(unittest.TestCase):
+    """Records and what they stand for."""
+
+    def test_steps_have_one_action(self) -> None:
+        self.assertRaises(ValueError, Step, b"x")
+        self.assertRaises(ValueError, Step, b"x", "stdout", b"y", True)
+        self.assertRaises(ValueError, Step, b"x", "stdin", b"y")
+
+    def test_relative_paths_become_absolute(self) -> None:
+        run = Run(("x",))
+        here = os.path.relpath(__file__)
+        self.assertEqual(absolute_argument(run, here), os.path.abspath(__file__))
+        self.assertEqual(absolute_argument(run, "--initrd=" + here), "--initrd=" + os.path.abspath(__file__))
+        for word in ("a/b", "--x=a/b", "1", "--stats", "-", ""):
+            self.assertEqual(absolute_argument(run, word), word)
+        self.assertEqual(absolute_argument(Run(("x",), cwd="/tmp"), here), here)
+
+    def test_result_from_records(self) -> None:
+        result = decode([("stdout", b"a"), ("stderr", b"e"), ("stdout", b"b"), ("file", b"n\0\0x"),
+                         ("result", b"signal 11 1.5 0.25 2 1 0")])
+        self.assertEqual(result, Result(Ending.SIGNAL, 11, b"ab", b"e", 1.5, 0.25, 2, 1, False, "",
+                                        {"n": b"\0x"}))
+        self.assertRaises(ValueError, decode, [("stdout", b"")])
+
+    def test_encoding_carries_all(self) -> None:
+        keys = [key for key, _ in encode(Run(("/x", "y"), cwd="/", stdin=b"z", hold_stdin=True,
+                                             outputs=("o",),
+                                             steps=(Step(b"m", "stderr", close=True),)))]
+        for key in ("program", "arg", "env", "cwd", "stdin", "hold", "after2", "close", "output", "limits"):
+            self.assertIn(key, keys)
+
+    def test_records_in_pieces(self) -> None:
+        ours, theirs = socket.socketpair()
+        connection = Connection(ours)
+        for byte in b"key 3\na\nb":
+            theirs.send(bytes([byte]))
+        self.assertEqual(connection.receive(5), ("key", b"a\nb"))
+        self.assertRaises(WorkerDied, connection.receive, 0.01)
+        theirs.close()
+        self.assertRaises(WorkerDied, connection.receive, 5)
+        connection.close()
+
+
+if __name__ == "__main__":
+    unittest.main()

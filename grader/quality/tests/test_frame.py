@@ -1,0 +1,195 @@
+"""The kit as a whole: what belongs together agrees, all of it compiles without a warning, and is in style."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import unittest
+from itertools import product
+
+from grader import labs
+from grader.core.building import UNIT_WRAPS, BuildError, build_vmm, make_text
+from grader.course import BUILD, LABS, ROOT, Lab
+from grader.commands.skeletons import drifts
+from grader.core.exercises import handout_exercises, skeleton
+
+FLAKE8 = ["flake8", "--max-line-length", "110"]
+MYPY = ["mypy", "--strict", "--no-error-summary", "--cache-dir", "build/mypy"]
+
+
+def finished_labs() -> list[Lab]:
+    """The labs whose VMM can be built: all modules up to their own have solutions."""
+    finished = []
+    for lab in LABS.values():
+        if not lab.solution_files()[0].exists():
+            break
+        finished.append(lab)
+    return finished
+
+
+def dry_run(*words: str) -> str:
+    """What make would do; an error where it can't."""
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        raise AssertionError(f"make {' '.join(words)}: {done.stdout}")
+    return done.stdout
+
+
+class Agreement(unittest.TestCase):
+    def test_skeletons_solutions_handouts_and_graded_tests_agree(self) -> None:
+        self.assertEqual(drifts(), [])
+
+    def test_a_lab_has_100_points(self) -> None:
+        for number in labs.NUMBERS:
+            self.assertEqual(sum(test.points for test in labs.load(number).tests), 100)
+
+    def test_every_command_in_the_list_exists(self) -> None:
+        names = set(re.findall(r"^#:   make (\w[\w-]*)", (ROOT / "Makefile").read_text(), re.M))
+        self.assertGreater(len(names), 8)
+        for name in names:
+            dry_run(name, "LAB=3")
+
+    def test_handouts_exercises_are_in_order(self) -> None:
+        for lab in LABS.values():
+            found = handout_exercises(lab)
+            self.assertEqual(found, sorted(found), lab.handout)
+
+
+class Building(unittest.TestCase):
+    def build(self, **variables: str) -> None:
+        """A build in a fresh folder, which must say nothing but its path."""
+        name = "-".join(["quiet", *variables.values()]).replace(",", "+")
+        out = BUILD / "tests" / name
+        shutil.rmtree(out, ignore_errors=True)
+        text = make_text("vmm", {**variables, "OUT": str(out.relative_to(ROOT))})
+        self.assertEqual(text, f"{out.relative_to(ROOT)}/vmm\n")
+
+    def test_solutions_and_skeletons_compile_without_a_warning(self) -> None:
+        for lab in finished_labs():
+            for compiler in ("gcc", "clang"):
+                for solution in ("1", ""):
+                    with self.subTest(lab=lab.number, compiler=compiler, solution=solution):
+                        self.build(LAB=str(lab.number), CC=compiler, SOLUTION=solution)
+
+    def test_graded_unit_programs_compile_without_a_warning(self) -> None:
+        units = {1: "vm", 2: "hypercall", 3: "vcpus", 4: "interrupts", 5: "paging", 6: "boot"}
+        for lab, compiler in product(units, ("gcc", "clang")):
+            out = BUILD / "tests" / f"quiet-unit-{lab}-{compiler}"
+            shutil.rmtree(out, ignore_errors=True)
+            with self.subTest(lab=lab, compiler=compiler):
+                text = make_text("unit", {"LAB": str(lab), "SOLUTION": "1", "CC": compiler,
+                                          "UNIT": f"grader/units/{units[lab]}.c", "UNIT_WRAPS": UNIT_WRAPS,
+                                          "OUT": str(out.relative_to(ROOT))})
+                self.assertEqual(len(text.splitlines()), 1, text)
+
+    def test_counts_in_headers_are_signed(self) -> None:
+        """With an unsigned COUNT the compilers warn of `for (int i = 0; i < COUNT; i++)`."""
+        folders = [ROOT / folder for folder in ("common/contract", "os-1k/kernel", "os-1k/lib", "os-1k/user")]
+        for header in [path for folder in folders for path in sorted(folder.glob("*.h"))]:
+            names = re.findall(r"^#define ([A-Z]\w*) +[-(\w]", header.read_text(), re.M)
+            text = f'#include "{header.name}"\n#include <stdint.h>\n' + "".join(
+                f'_Static_assert(_Generic({name}, int: 1, default: {name} > INT32_MAX), "{name}");\n'
+                for name in names)
+            flags = [f"-I{folder}" for folder in folders]
+            done = subprocess.run(["gcc", "-fsyntax-only", *flags, "-xc", "-"],
+                                  input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            with self.subTest(header=header.name):
+                self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_a_changed_header_makes_the_objects_anew(self) -> None:
+        build_vmm(1, solution=True)
+        text = dry_run("vmm", "-W", "common/contract/abi.h", "LAB=1", "SOLUTION=1")
+        for name in ("main.c", "exits.c", "vm.c"):
+            self.assertIn(name, text)
+
+    def broken(self, name: str, text: str) -> BuildError:
+        """The error of lab 1's VMM with `text` as the learner's module."""
+        path = BUILD / "tests" / f"broken-{name}.c"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        with self.assertRaises(BuildError) as caught:
+            build_vmm(1, module=path)
+        return caught.exception
+
+    def test_the_learners_mistakes_are_told_as_theirs(self) -> None:
+        solution = LABS[1].solution_files()[0].read_text()
+        error = self.broken("syntax", "int x")
+        self.assertTrue(error.learner)
+        self.assertIn("broken-syntax.c:1:", error.text)
+        error = self.broken("missing", solution.replace("int kvm_open(", "int kvm_opened("))
+        self.assertTrue(error.learner)
+        self.assertIn("kvm_open", error.text)
+
+    def test_the_kits_mistakes_are_not_the_learners(self) -> None:
+        with self.assertRaises(BuildError) as caught:
+            build_vmm(1, cc="no-such-compiler")
+        self.assertFalse(caught.exception.learner)
+
+    def test_the_constants_for_nasm_are_those_for_c(self) -> None:
+        make_text("build/abi.inc", {})
+        nasm = dict(re.findall(r"^%define (\w+) (\S+)$", (BUILD / "abi.inc").read_text(), re.M))
+        c = dict(re.findall(r"^#define (\w+)\s+(\S+)", (ROOT / "common/contract/abi.h").read_text(), re.M))
+        self.assertEqual(nasm, c)
+        self.assertEqual(nasm["HYPERCALL_PORT"], "0x500")
+
+    def test_every_guest_assembles(self) -> None:
+        make_text("guests", {})
+        for source in (ROOT / "guests").glob("*.asm"):
+            self.assertGreater((BUILD / "guests" / f"{source.stem}.bin").stat().st_size, 0)
+
+
+class Style(unittest.TestCase):
+    def run_tool(self, *command: str) -> None:
+        if not shutil.which(command[0]):
+            self.skipTest(f"{command[0]} is not installed")
+        done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(done.returncode, 0, "\n".join(done.stdout.splitlines()[:12]))
+
+    def tracked(self, *patterns: str) -> list[str]:
+        """The kit's files of these names."""
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "--", *patterns], cwd=ROOT,
+                                text=True, stdout=subprocess.PIPE, check=True).stdout
+        return [name for name in listed.splitlines() if (ROOT / name).exists()]
+
+    def test_c_is_formatted(self) -> None:
+        sources = [name for name in self.tracked("*.c", "*.h") if not name.startswith("labs/")]
+        for name in sources:
+            with self.subTest(file=name):
+                self.run_tool("clang-format", "--dry-run", "--Werror", name)
+
+    def test_skeletons_are_formatted(self) -> None:
+        for lab in finished_labs():
+            for path in lab.solution_files():
+                copy = BUILD / "tests" / "formatted" / path.name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_text(skeleton(path.read_text(), path.name))
+                self.run_tool("clang-format", "--dry-run", "--Werror", str(copy))
+
+    def test_python_is_clean(self) -> None:
+        self.run_tool(*FLAKE8, *self.tracked("*.py"))
+
+    def test_python_is_typed(self) -> None:
+        self.run_tool(*MYPY, "grader")
+
+    def test_shell_is_clean(self) -> None:
+        self.run_tool("shellcheck", *self.tracked("*.sh"), ".ci/run")
+
+
+class Text(unittest.TestCase):
+    def test_links_and_files_named_in_the_texts_exist(self) -> None:
+        for path in [ROOT / "README.md", *sorted((ROOT / "handouts").glob("*.md"))]:
+            for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+                with self.subTest(text=path.name, link=link):
+                    self.assertTrue((path.parent / link).exists())
+
+    def test_every_package_is_explained(self) -> None:
+        setup = (ROOT / "grader/setup.sh").read_text()
+        readme = (ROOT / "README.md").read_text()
+        for package in re.findall(r"^\s*(?:have \w+ >/dev/null \|\| )?need (\S+)", setup, re.M):
+            self.assertIn(f"`{package}`", readme)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,81 @@
+"""The score can be trusted at its two ends: every solution has all points, however it was built, and every
+skeleton has none."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+from grader import labs
+from grader.course import BUILD, LABS, ROOT
+from grader.core.exercises import skeleton
+
+FULL_SCORE, LESS, CANNOT_GRADE = 0, 1, 3  # exit statuses of `grader grade`
+
+
+class Grades(unittest.TestCase):
+    def folder(self, lab: int, name: str) -> Path:
+        """Where the results of a grading lie."""
+        return BUILD / "tests" / "grades" / f"lab{lab}-{name}"
+
+    def grade(self, lab: int, name: str, *options: str) -> tuple[int, float, str]:
+        """Grades a lab: exit status, score, and what was printed."""
+        results = self.folder(lab, name)
+        command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab), "--results", str(results),
+                   *options]
+        done = subprocess.run(command, cwd=ROOT, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        if done.returncode == CANNOT_GRADE:
+            self.skipTest(f"lab {lab} can't be graded here: {done.stdout.strip().splitlines()[-1]}")
+        return done.returncode, json.loads((results / "results.json").read_text())["score"], done.stdout
+
+    def full_score(self, name: str, *options: str, first: int = 1) -> None:
+        """The solutions of all labs from `first` on have all points."""
+        for lab in labs.NUMBERS:
+            if lab >= first:
+                with self.subTest(lab=lab):
+                    status, score, said = self.grade(lab, name, "--solution", *options)
+                    self.assertEqual((status, score), (FULL_SCORE, 100), said)
+
+    def test_solutions_with_gcc(self) -> None:
+        self.full_score("gcc", "--cc", "gcc")
+
+    def test_solutions_with_clang(self) -> None:
+        self.full_score("clang", "--cc", "clang")
+
+    def test_solutions_with_address_and_undefined_behaviour_sanitizers(self) -> None:
+        self.full_score("address", "--sanitize", "address,undefined")
+
+    def test_solutions_with_clang_and_its_sanitizers(self) -> None:
+        self.full_score("clang-address", "--cc", "clang", "--sanitize", "address,undefined")
+
+    def test_solutions_with_thread_sanitizer(self) -> None:
+        self.full_score("thread", "--sanitize", "thread", first=3)
+
+    def fresh_skeleton(self, solution: Path) -> Path:
+        """The skeleton of a module, whatever stands in labs/."""
+        module = BUILD / "tests" / "skeletons" / solution.name
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text(skeleton(solution.read_text(), solution.name))
+        return module
+
+    def test_skeletons_have_no_points_and_name_their_first_exercise(self) -> None:
+        for lab in labs.NUMBERS:
+            for solution in LABS[lab].solution_files():
+                exercises = re.findall(r"/\* answer (\d\.\d) \*/", solution.read_text())
+                with self.subTest(module=solution.name):
+                    name = f"skeleton-{solution.stem}"
+                    status, _, said = self.grade(lab, name, "--module", str(self.fresh_skeleton(solution)))
+                    results = json.loads((self.folder(lab, name) / "results.json").read_text())
+                    points = {test["name"]: test["score"] for test in results["tests"]
+                              if test["number"] in exercises and test["score"]}
+                    self.assertEqual((status, points), (LESS, {}), said)
+                    self.assertIn(f"Next: exercise {min(exercises)} ", said)
+
+
+if __name__ == "__main__":
+    unittest.main()

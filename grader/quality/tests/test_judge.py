@@ -1,0 +1,183 @@
+"""Verdicts on programs that really misbehave."""
+
+from __future__ import annotations
+
+import unittest
+from dataclasses import replace
+from unittest import mock
+
+from grader.core.judge import Kind, judge
+from grader.core.outcome import Outcome, Todo
+from grader.core.plan import Plan
+from grader.execution.runs import Ending, Result, Step
+from grader.quality.tests.fakes import SHORT, FakeCase
+
+REGISTERS = ("vcpu0: rax=0000000000000001 rbx=0000000000000002\n"
+             "vcpu0: cs=0010 base=00000100 limit=0000ffff type=11")
+
+
+def says_hello(plan: Plan) -> None:
+    run = plan.boot("guest", limits=SHORT)
+    run.prints("hello\n")
+    run.exits(0)
+
+
+def one_is_rax(plan: Plan) -> None:
+    plan.boot(limits=SHORT).registers(rax=1, cs_base=0x100)
+
+
+def unit(plan: Plan) -> None:
+    plan.unit("any", "case", limits=SHORT)
+
+
+class UniversalChecks(FakeCase):
+    """What is wrong whatever a test expects."""
+
+    def failed(self, script: str, text: str) -> None:
+        """It fails, with points for nothing and these words."""
+        verdict = self.verdict(script, says_hello)
+        self.assertEqual(verdict.kind, Kind.FAILED, verdict)
+        self.assertEqual(verdict.points, 0)
+        assert verdict.mismatch
+        self.assertIn(text, verdict.mismatch.text)
+        self.assertTrue(verdict.hint)
+
+    def test_right_is_ok(self) -> None:
+        verdict = self.verdict("echo hello", says_hello)
+        self.assertEqual((verdict.kind, verdict.points), (Kind.OK, 10))
+
+    def test_prints_without_end(self) -> None:
+        self.failed("exec yes hello", "without end")
+
+    def test_prints_the_right_text_and_hangs_ignoring_signals(self) -> None:
+        self.failed("trap '' TERM INT HUP; echo hello; while :; do sleep 1; done", "hung")
+
+    def test_a_vmm_that_hangs_is_asked_where_it_is(self) -> None:
+        self.failed("trap 'echo vmm: vcpu1 is at 0000:0006 in real mode >&2' USR2\n"
+                    "while :; do sleep 0.05; done", "vcpu1 is at 0000:0006")
+
+    def test_leaves_a_child_that_holds_the_pipe(self) -> None:
+        self.failed("echo hello; sleep 1000 & exit 0", "left 1 process")
+
+    def test_silent_success_is_none(self) -> None:
+        self.failed("exit 0", "not what the guest prints")
+
+    def test_crash_after_the_right_text(self) -> None:
+        self.failed("echo hello; kill -SEGV $$", "SIGSEGV")
+
+    def test_wrong_status_after_the_right_text(self) -> None:
+        self.failed("echo hello; exit 3", "exit status 3")
+
+    def test_more_than_the_right_text(self) -> None:
+        self.failed("echo hello; echo", "not what the guest prints")
+
+    def test_sanitizer_report(self) -> None:
+        self.failed("echo hello; echo '==1==ERROR: AddressSanitizer: heap-use-after-free' >&2",
+                    "heap-use-after-free")
+
+    def test_todo_is_no_failure_and_no_point(self) -> None:
+        text = "vmm: exercise 1.4 is not written yet: labs/x/vm.c, line 12."
+        verdict = self.verdict(f"echo '{text}' >&2; exit 77", says_hello)
+        self.assertEqual((verdict.kind, verdict.points), (Kind.TODO, 0))
+        assert verdict.todo
+        self.assertEqual(verdict.todo, Todo("1.4", "labs/x/vm.c", 12))
+
+    def test_a_program_that_is_not_there_is_not_the_learners_fault(self) -> None:
+        with mock.patch("grader.quality.tests.fakes.FakePrograms.vmm", lambda self: self.folder / "nonesuch"):
+            self.assertEqual(self.verdict("", says_hello).kind, Kind.CANNOT)
+
+
+class Expectations(FakeCase):
+    """Conditions, hints and symptoms."""
+
+    def test_registers(self) -> None:
+        self.assertEqual(self.verdict(f"echo '{REGISTERS}' >&2", one_is_rax).kind, Kind.OK)
+
+    def test_registers_that_differ(self) -> None:
+        verdict = self.verdict(f"echo '{REGISTERS}' | sed s/base=00000100/base=00000200/ >&2", one_is_rax)
+        assert verdict.mismatch
+        self.assertIn("cs_base", verdict.mismatch.text)
+
+    def test_registers_printed_by_the_module_itself(self) -> None:
+        verdict = self.verdict(f"echo '{REGISTERS}' >&2; echo '{REGISTERS}' >&2", one_is_rax)
+        self.assertEqual(verdict.kind, Kind.FAILED)
+
+    def test_no_registers(self) -> None:
+        self.assertEqual(self.verdict("exit 0", one_is_rax).kind, Kind.FAILED)
+
+    def test_a_session_that_ends_early(self) -> None:
+        def session(plan: Plan) -> None:
+            plan.boot(steps=(Step(after=b"more?", send=b"y"),), limits=SHORT).exits(0)
+        verdict = self.verdict("echo no more", session)
+        self.assertEqual(verdict.kind, Kind.FAILED)
+
+    def test_the_first_symptom_that_shows_gives_the_hint(self) -> None:
+        def body(plan: Plan) -> None:
+            run = plan.boot(limits=SHORT)
+            run.prints("a", hint="the expectation's hint")
+            run.symptom(lambda o: o.stdout == "b\n", "it was b")
+            run.symptom(lambda o: True, "any other")
+        self.assertEqual(self.verdict("echo b", body).hint, "it was b")
+        self.assertEqual(self.verdict("echo c", body).hint, "any other")
+
+    def test_hints_without_a_symptom(self) -> None:
+        def body(plan: Plan) -> None:
+            run = plan.boot(limits=SHORT)
+            run.prints("a\n", hint="the expectation's hint")
+            run.exits(3)
+        self.assertEqual(self.verdict("echo b", body).hint, "the expectation's hint")
+        self.assertEqual(self.verdict("echo a", body).hint, "hint 1")
+
+    def test_judging_can_be_repeated(self) -> None:
+        report = self.grade("echo hello", says_hello)
+        [graded] = report.graded
+        changed = [replace(result, stdout=b"bye\n") for result in graded.results]
+        self.assertEqual(judge(graded.verdict.test, graded.planned, graded.results).kind, Kind.OK)
+        self.assertEqual(judge(graded.verdict.test, graded.planned, changed).kind, Kind.FAILED)
+
+
+class UnitPrograms(FakeCase):
+    """What is read from a Check program's TAP."""
+
+    def kind(self, script: str) -> Kind:
+        return self.verdict(script, unit).kind
+
+    def test_passed(self) -> None:
+        self.assertEqual(self.kind("echo 'ok 1 - a.c:case:test: Passed'; echo 1..1"), Kind.OK)
+
+    def test_failed_shows_the_message(self) -> None:
+        verdict = self.verdict("echo 'not ok 1 - a.c:case:test: rflags: bit 1 is 0'; echo 1..1", unit)
+        assert verdict.mismatch
+        self.assertEqual(verdict.mismatch.text, "rflags: bit 1 is 0")
+
+    def test_a_module_that_prints_tap_itself(self) -> None:
+        for own in ("not ok 1 - a.c:case:test: no", "ok 1 - a.c:case:test: Passed"):
+            kind = self.kind(f"echo 'ok 1 - mine'; echo 1..1; echo '{own}'; echo 1..1")
+            self.assertEqual(kind, Kind.FAILED)
+
+    def test_no_test_at_all(self) -> None:
+        self.assertEqual(self.kind("echo 1..0"), Kind.FAILED)
+        self.assertEqual(self.kind("exit 0"), Kind.FAILED)
+
+    def test_a_unit_program_that_fails_by_itself(self) -> None:
+        self.assertEqual(self.kind("exit 2"), Kind.CANNOT)
+
+
+class Outcomes(unittest.TestCase):
+    """Reading a result."""
+
+    def test_every_byte_of_the_output_is_kept(self) -> None:
+        outcome = Outcome(Result(Ending.EXIT, stdout=bytes(range(256)), stderr=b"\xff"))
+        self.assertEqual([ord(c) for c in outcome.stdout], list(range(256)))
+
+    def test_two_vcpus(self) -> None:
+        other = REGISTERS.replace("vcpu0", "vcpu1").replace("rax=0000000000000001", "rax=0f")
+        text = f"{REGISTERS}\n{other}"
+        registers = Outcome(Result(Ending.EXIT, stderr=text.encode())).registers
+        self.assertEqual((registers[0].values["rax"], registers[1].values["rax"]), (1, 15))
+        self.assertEqual(registers[1].segments["cs"],
+                         {"selector": 0x10, "base": 0x100, "limit": 0xffff, "type": 11})
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,103 @@
+"""The labs' declarations and the guests: what holds without booting anything."""
+
+from __future__ import annotations
+
+import unittest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from grader import labs
+from grader.course import BUILD, ROOT
+from grader.core.framework import POINTS_OF_A_LAB, Test
+from grader.core.guests import assemble, write_constants
+from grader.core.plan import Plan
+from grader.core.values import Values
+
+
+class NoPrograms:
+    """Programs that nobody runs; units must have their source."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def vmm(self) -> Path:
+        return Path("/vmm")
+
+    def kernel(self) -> Path:
+        return Path("/kernel.elf")
+
+    def kernel_unit(self) -> Path:
+        return Path("/kernel.elf")
+
+    def finished_vmm(self) -> Path:
+        return Path("/vmm")
+
+    def unit(self, source: str) -> Path:
+        path = ROOT / "grader" / "units" / f"{source}.c"
+        assert path.exists(), path
+        return path
+
+
+class Declarations(unittest.TestCase):
+    """All labs' tests."""
+
+    def all_tests(self) -> list[Test]:
+        return [test for number in labs.NUMBERS for test in labs.load(number).tests]
+
+    def test_a_lab_has_100_points(self) -> None:
+        for number in labs.NUMBERS:
+            self.assertEqual(sum(test.points for test in labs.load(number).tests), POINTS_OF_A_LAB, number)
+
+    def test_exercises_belong_to_their_lab_and_every_test_has_a_hint(self) -> None:
+        for test in self.all_tests():
+            self.assertTrue(test.exercise.startswith(f"{test.lab}."), test.id)
+            self.assertGreater(len(test.hint), 20, test.id)
+
+    def test_every_test_expects_something_of_every_run(self) -> None:
+        write_constants()
+        with TemporaryDirectory(dir=BUILD) as folder:
+            for test in self.all_tests():
+                plan = Plan(test, 1, NoPrograms(Path(folder)))
+                test.body(plan)
+                self.assertTrue(plan.planned, test.id)
+                self.assertTrue(all(planned.expectations for planned in plan.planned), test.id)
+
+
+class Seeds(unittest.TestCase):
+    """Random values."""
+
+    def test_same_seed_same_values_whatever_else_is_graded(self) -> None:
+        self.assertEqual(Values(5, "1.1-a").text(), Values(5, "1.1-a").text())
+        self.assertNotEqual(Values(5, "1.1-a").text(), Values(6, "1.1-a").text())
+        self.assertNotEqual(Values(5, "1.1-a").text(), Values(5, "1.1-b").text())
+
+    def test_same_seed_same_guests(self) -> None:
+        write_constants()
+        [test] = labs.load(2).select("2.2-widths")
+        images = []
+        for seed in (1, 1, 2):
+            with TemporaryDirectory(dir=BUILD) as folder:
+                plan = Plan(test, seed, NoPrograms(Path(folder)))
+                test.body(plan)
+                images.append(Path(plan.planned[0].run.argv[-1]).read_bytes())
+        self.assertEqual(images[0], images[1])
+        self.assertNotEqual(images[0], images[2])
+
+
+class Guests(unittest.TestCase):
+    """The guests as they are."""
+
+    def test_all_assemble_with_their_default_values(self) -> None:
+        write_constants()
+        with TemporaryDirectory(dir=BUILD) as folder:
+            for source in sorted((ROOT / "guests").glob("*.asm")):
+                image = assemble(source.stem, Path(folder) / "guest.bin")
+                self.assertGreater(image.stat().st_size, 0, source.name)
+
+    def test_minimal_is_one_byte(self) -> None:
+        with TemporaryDirectory(dir=BUILD) as folder:
+            self.assertEqual(assemble("minimal", Path(folder) / "guest.bin").read_bytes(), b"\xf4")
+
+
+if __name__ == "__main__":
+    unittest.main()

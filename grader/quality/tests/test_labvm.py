@@ -1,0 +1,489 @@
+"""The lab VM's parts: what is packed, how the first file system looks, and a cache that survives mishaps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List
+from unittest import mock
+
+from grader.execution.connection import Connection
+from grader.execution.backends.vm import VmBackend
+from grader.course import ROOT
+from grader.execution.c_tools import c_tool
+from grader.execution.labvm import initrd, snapshot
+from grader.execution.labvm.kernel import (Kernel, find_kernel, kernel_packages, module_content,
+                                           unpacked_kernel)
+from grader.execution.labvm.machine import KERNEL_ARGUMENTS
+from grader.execution.labvm.pack import files_needed
+from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
+
+PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
+
+
+def vm_processes(marker: str) -> List[int]:
+    """The QEMUs whose command line contains `marker` (the cache that they use)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            line = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if b"qemu-system" in line.split(b"\0")[0] and marker.encode() in line:
+                found.append(int(entry.name))
+    return found
+
+
+def processor_seconds(pid: int) -> float:
+    """The processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def kill_at_work(pid: int, seconds: float) -> None:
+    """Kill a lab VM that has just got a run, once it has computed for so long."""
+    began = processor_seconds(pid)
+    while processor_seconds(pid) < began + seconds:
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+
+
+class Packing(unittest.TestCase):
+    """Which files are sent along."""
+
+    def test_a_dynamic_program_brings_its_libraries(self) -> None:
+        files = list(files_needed(Run(("/bin/ls",))))
+        self.assertIn("/bin/ls", files)
+        self.assertTrue(any("ld-linux" in name for name in files), files)
+        self.assertTrue(any(name.endswith("libc.so.6") for name in files), files)
+
+    def test_a_static_program_brings_itself(self) -> None:
+        self.assertEqual(list(files_needed(Run((PROGRAM,)))), [PROGRAM])
+
+    def test_a_script_brings_its_interpreter(self) -> None:
+        with tempfile.NamedTemporaryFile("w") as script:
+            script.write("#!/bin/sh\n")
+            script.flush()
+            files = list(files_needed(Run((script.name,))))
+        self.assertIn("/bin/sh", files)
+
+    def test_arguments_that_are_files(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            guest = os.path.join(folder, "a=b.bin")
+            Path(guest).write_bytes(b"x")
+            run = Run((PROGRAM, guest, f"--initrd={guest}", folder, "/dev/kvm", "/nonesuch/x"))
+            self.assertEqual(set(files_needed(run)), {PROGRAM, guest, folder + "/"})
+            self.assertIn(guest, list(files_needed(Run((PROGRAM, "a=b.bin"), cwd=folder))))
+            self.assertIn(guest, list(files_needed(Run((PROGRAM,), files=(guest,)))))
+
+    def test_broken_elf_files_are_just_files(self) -> None:
+        for content in (b"\x7fELF", b"\x7fELF\x02\x01" + bytes(20), b"\x7fELF\x02\x01" + b"\xff" * 4000):
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(content)
+                file.flush()
+                self.assertEqual(list(files_needed(Run((file.name,)))), [file.name])
+
+
+class Booting(unittest.TestCase):
+    """The kernel's modules and the archive that carries them."""
+
+    def test_archive_is_aligned(self) -> None:
+        data = initrd.archive([("a", 0o100644, b"12345"), ("folder", 0o40755, b"")])
+        self.assertEqual(len(data) % 4, 0)
+        self.assertEqual([data.find(b"070701", at) % 4 for at in (0, 6, 130)], [0, 0, 0])
+        self.assertIn(b"TRAILER!!!", data)
+
+    def test_modules_come_after_what_they_need(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for module, needs in {"kvm-amd": "kvm,ccp", "kvm": "irqbypass", "irqbypass": "",
+                                  "virtio_console": "virtio", "virtio": "", "other": ""}.items():
+                (folder / f"{module}.ko").write_bytes(b"\0depends=" + needs.encode() + b"\0")
+            names = [name for name, _ in Kernel(folder, folder).module_files()]
+        self.assertEqual(names, ["virtio", "virtio_console", "irqbypass", "kvm", "kvm_amd"])
+
+    def test_no_kvm_module_is_said(self) -> None:
+        with tempfile.TemporaryDirectory() as name, self.assertRaises(CannotGrade):
+            Kernel(Path(name), Path(name)).module_files()
+
+    def test_without_apt_the_text_says_which_files(self) -> None:
+        with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ, {"PATH": name}), \
+                self.assertRaises(CannotGrade) as caught:
+            find_kernel(Path(name), lambda _: None)
+        self.assertIn("LABVM_KERNEL", caught.exception.mend)
+        self.assertIn("LABVM_MODULES", caught.exception.mend)
+
+
+def bz_image(version: str) -> bytes:
+    """The beginning of a kernel image of this version."""
+    image = bytearray(0x1000)
+    image[0x202:0x206] = b"HdrS"
+    image[0x20e:0x210] = (0x300).to_bytes(2, "little")
+    text = f"{version} (someone@somewhere) #1 SMP".encode()
+    image[0x500:0x500 + len(text)] = text
+    return bytes(image)
+
+
+def write_module(folder: Path, version: str = "6.1.0-49-cloud-amd64") -> None:
+    """kvm-amd.ko as far as the kit reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kvm-amd.ko").write_bytes(b"\0depends=\0vermagic=" + version.encode() + b" SMP mod_unload \0")
+
+
+class Packages(unittest.TestCase):
+    """The forms in which distributions pack a kernel: which packages are taken, and where the parts lie."""
+
+    FORMS = {
+        "Debian 12": ("boot/vmlinuz-6.1", "lib/modules/6.1/kernel/arch/x86/kvm", {
+            "linux-image-cloud-amd64": ["linux-image-6.1-cloud-amd64"],
+            "linux-image-6.1-cloud-amd64": ["kmod", "linux-base", "initramfs-tools"]}),
+        "Debian 13": ("boot/vmlinuz-6.12", "usr/lib/modules/6.12/kernel/arch/x86/kvm", {
+            "linux-image-cloud-amd64": ["linux-image-6.12-cloud-amd64"],
+            "linux-image-6.12-cloud-amd64": ["kmod", "linux-base"]}),
+        "testing": ("usr/lib/modules/6.17/vmlinuz", "usr/lib/modules/6.17/kernel/arch/x86/kvm", {
+            "linux-image-cloud-amd64": ["linux-image-6.17-cloud-amd64"],
+            "linux-image-6.17-cloud-amd64": ["linux-binary-6.17-cloud-amd64",
+                                             "linux-modules-6.17-cloud-amd64"],
+            "linux-binary-6.17-cloud-amd64": ["linux-modules-6.17-cloud-amd64"]}),
+        "Ubuntu": ("boot/vmlinuz-6.8.0-88-generic", "lib/modules/6.8.0-88-generic/kernel/arch/x86/kvm", {
+            "linux-image-virtual": ["linux-image-6.8.0-88-generic", "linux-modules-6.8.0-88-generic"],
+            "linux-image-6.8.0-88-generic": ["kmod", "linux-base", "linux-modules-6.8.0-88-generic"]}),
+    }
+
+    def test_the_packages_of_each_distribution(self) -> None:
+        for form, (_, _, depends) in self.FORMS.items():
+            def said(name: str, depends: Dict[str, List[str]] = depends) -> str:
+                lines = [f"{'Depends' if place else ' |Depends'}: {needed}"
+                         for place, needed in enumerate(depends.get(name, []))]
+                return "\n  ".join([name, *lines, "Suggests: linux-image-other"])
+            with self.subTest(form):
+                wanted = {name for names in depends.values() for name in names if name.startswith("linux-")}
+                self.assertEqual(set(kernel_packages(next(iter(depends)), said)), wanted - {"linux-base"})
+
+    def test_the_parts_of_each_distribution(self) -> None:
+        for form, (image, modules, _) in self.FORMS.items():
+            with self.subTest(form), tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                (folder / image).parent.mkdir(parents=True)
+                (folder / image).write_bytes(bz_image("6"))
+                write_module(folder / modules)
+                kernel = unpacked_kernel(folder)
+                self.assertEqual(kernel.image, folder / image)
+                self.assertEqual([name for name, _ in kernel.module_files()], ["kvm_amd"])
+
+    def test_the_text_names_them_all(self) -> None:
+        with tempfile.TemporaryDirectory() as name, self.assertRaises(CannotGrade) as caught:
+            unpacked_kernel(Path(name))
+        for place in ("boot/vmlinuz-VERSION", "lib/modules/VERSION", "usr/lib/modules/VERSION/vmlinuz"):
+            self.assertIn(place, caught.exception.mend)
+
+    def test_zstd_modules(self) -> None:
+        if not shutil.which("zstd"):
+            self.skipTest("zstd is not installed")
+        with tempfile.TemporaryDirectory() as name:
+            write_module(Path(name))
+            plain = (Path(name) / "kvm-amd.ko").read_bytes()
+            subprocess.run(["zstd", "-q", "--rm", f"{name}/kvm-amd.ko"], check=True)
+            self.assertEqual(module_content(Path(name) / "kvm-amd.ko.zst"), plain)
+
+
+class Named(unittest.TestCase):
+    """LABVM_KERNEL and LABVM_MODULES."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.cache = Path(folder.name) / "cache"
+        self.cache.mkdir()
+        self.image, self.modules = Path(folder.name) / "vmlinuz", Path(folder.name) / "modules"
+        self.image.write_bytes(bz_image("6.1.0-49-cloud-amd64"))
+        write_module(self.modules)
+
+    def find(self, **named: object) -> Kernel:
+        with mock.patch.dict(os.environ, {key: str(value) for key, value in named.items()}):
+            return find_kernel(self.cache, print)
+
+    def refusal(self, **named: object) -> str:
+        with self.assertRaises(CannotGrade) as caught:
+            self.find(**named)
+        return caught.exception.reason
+
+    def test_named_once_it_is_kept(self) -> None:
+        kept = self.find(LABVM_KERNEL=self.image, LABVM_MODULES=self.modules)
+        time_kept = kept.image.stat().st_mtime_ns
+        content = self.image.read_bytes()
+        self.assertEqual(self.find(LABVM_KERNEL=self.image, LABVM_MODULES=self.modules).image, kept.image)
+        self.assertEqual(kept.image.stat().st_mtime_ns, time_kept)     # or each command made a snapshot
+        self.image.unlink()
+        shutil.rmtree(self.modules)
+        self.assertEqual(self.find().image.read_bytes(), content)
+        self.assertEqual([name for name, _ in self.find().module_files()], ["kvm_amd"])
+
+    def test_one_alone(self) -> None:
+        self.assertEqual(self.refusal(LABVM_KERNEL=self.image),
+                         "LABVM_KERNEL is set and LABVM_MODULES is not: the lab VM needs both")
+        self.assertIn("LABVM_KERNEL is not", self.refusal(LABVM_MODULES=self.modules))
+
+    def test_a_wrong_file_is_blamed(self) -> None:
+        self.assertIn("/etc/passwd is not a Linux kernel",
+                      self.refusal(LABVM_KERNEL="/etc/passwd", LABVM_MODULES=self.modules))
+        self.assertIn("LABVM_KERNEL=/nonesuch is not a file",
+                      self.refusal(LABVM_KERNEL="/nonesuch", LABVM_MODULES=self.modules))
+        self.assertIn("no kvm-amd module below /etc/ssl",
+                      self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES="/etc/ssl"))
+        write_module(self.modules, "6.1.0-50-cloud-amd64")
+        self.assertIn("kvm_amd below", self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES=self.modules))
+
+
+class Place(unittest.TestCase):
+    """Where the cache is."""
+
+    def folder(self, **environment: str) -> Path:
+        kept = {"PATH": os.environ["PATH"]}
+        with mock.patch.dict(os.environ, {**kept, **environment}, clear=True), \
+                mock.patch("pwd.getpwuid", side_effect=KeyError):
+            return snapshot.cache_folder()
+
+    def test_only_absolute_folders_count(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            self.assertEqual(self.folder(XDG_CACHE_HOME=name), Path(name) / "mini-kvm-labs")
+            self.assertEqual(self.folder(HOME=name, XDG_CACHE_HOME="here"),
+                             Path(name, ".cache", "mini-kvm-labs"))
+        self.assertEqual(self.folder(), ROOT / "build" / "labvm")     # neither HOME nor a passwd entry
+
+    def test_what_failed_is_not_tried_again_by_a_thread_that_waited(self) -> None:
+        tries: List[int] = []
+        both = threading.Barrier(2)
+
+        def fail(cache: Path, progress: object) -> Kernel:
+            tries.append(1)
+            waiting.wait()
+            raise CannotGrade("no network", "wait")
+
+        waiting = threading.Event()
+        failed: List[str] = []
+
+        def start() -> None:
+            both.wait()
+            try:
+                snapshot.start()
+            except CannotGrade as error:
+                failed.append(error.reason)
+
+        with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ, {"XDG_CACHE_HOME": name}), \
+                mock.patch.object(snapshot, "find_kernel", fail), \
+                mock.patch.object(snapshot, "locked", Serial(waiting).locked):
+            threads = [threading.Thread(target=start) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.assertEqual((len(tries), failed), (1, ["no network"] * 2))
+
+
+class Serial:
+    """A lock for two, which lets the first go on as soon as the second waits for it."""
+
+    def __init__(self, second_waits: threading.Event) -> None:
+        self._lock = threading.Lock()
+        self._second_waits = second_waits
+
+    @contextlib.contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            self._second_waits.set()
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+class Cache(unittest.TestCase):
+    """Mishaps: each ends in a right result or a clear error, with nothing left behind."""
+
+    home: str
+    cache: Path
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.home = tempfile.mkdtemp(prefix="labvm-test-")
+        cls.cache = Path(cls.home) / "mini-kvm-labs"
+        cls.cache.mkdir()
+        try:
+            snapshot.start().close()  # fetches the kernel for everybody, once
+        except CannotGrade as error:
+            shutil.rmtree(cls.home)
+            raise unittest.SkipTest(str(error)) from error
+        kept = snapshot.cache_folder() / "kernel"
+        if kept.exists():
+            shutil.copytree(kept, cls.cache / "kernel")
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        shutil.rmtree(cls.home)
+
+    def setUp(self) -> None:
+        patch = mock.patch.dict(os.environ, {"XDG_CACHE_HOME": self.home})
+        patch.start()
+        self.addCleanup(patch.stop)
+        quiet = mock.patch.object(snapshot, "progress", lambda _: None)
+        quiet.start()
+        self.addCleanup(quiet.stop)
+
+    def tearDown(self) -> None:
+        for _ in range(100):
+            if not vm_processes(self.home):
+                break
+            time.sleep(0.05)
+        self.assertEqual(vm_processes(self.home), [])
+
+    def command(self, *words: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-m", "grader.execution.labvm", "run", "--", PROGRAM,
+                                 *words],
+                                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
+
+    def check_works(self) -> None:
+        result = VmBackend().run([Run((PROGRAM, "exit", "3"))])[0]
+        self.assertEqual((result.ending, result.code), (Ending.EXIT, 3), result)
+
+    def snapshots(self) -> List[Path]:
+        return sorted(self.cache.glob("snapshot-*"))
+
+    def made(self) -> Path:
+        """The snapshot of this kit, made if it is not there."""
+        self.check_works()
+        self.assertEqual(len(self.snapshots()), 1)
+        return self.snapshots()[0]
+
+    def test_damage_is_noticed(self) -> None:
+        damages: Dict[str, Callable[[Path], object]] = {
+            "ram cut": lambda folder: os.truncate(folder / "ram", 10),
+            "state cut": lambda folder: os.truncate(folder / "state", 10),
+            "state written": lambda folder: (folder / "state").write_bytes(b"x" * 1000),
+            "ram gone": lambda folder: (folder / "ram").unlink(),
+            "mark gone": lambda folder: (folder / "done.json").unlink(),
+            "mark written": lambda folder: (folder / "done.json").write_text("[]"),
+        }
+        for what, damage in damages.items():
+            with self.subTest(what), tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                for part in ("ram", "state"):
+                    (folder / part).write_bytes(bytes(1000))
+                    os.utime(folder / part, (1, 1))
+                snapshot.Snapshot(folder).seal()
+                self.assertTrue(snapshot.Snapshot(folder).is_whole())
+                damage(folder)
+                self.assertFalse(snapshot.Snapshot(folder).is_whole())
+
+    def test_damage_is_mended(self) -> None:
+        os.truncate(self.made() / "ram", 1 << 20)
+        self.check_works()
+
+    def test_damage_that_only_a_restore_finds(self) -> None:
+        folder = self.made()
+        (folder / "state").write_bytes(b"x" * 300000)
+        snapshot.Snapshot(folder).seal()
+        self.check_works()
+
+    def test_two_at_once_make_one(self) -> None:
+        shutil.rmtree(self.made())
+        processes = [self.command("exit", "5") for _ in range(2)]
+        said = [process.communicate(timeout=120)[1] for process in processes]
+        self.assertEqual([process.returncode for process in processes], [5, 5], said)
+        self.assertEqual(sum(b"first time" in text for text in said), 1, said)
+
+    def interrupt_first_boot(self, number: int) -> int:
+        shutil.rmtree(self.made())
+        process = self.command("exit", "0")
+        while not vm_processes(self.home) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        return process.returncode
+
+    def test_interrupt_in_the_first_boot(self) -> None:
+        self.assertEqual(self.interrupt_first_boot(signal.SIGINT), 130)
+        self.assertEqual(list(self.cache.glob("partial-*")), [])
+        self.assertEqual(self.snapshots(), [])
+
+    def test_kill_in_the_first_boot(self) -> None:
+        self.assertEqual(self.interrupt_first_boot(signal.SIGKILL), -signal.SIGKILL)
+        self.assertEqual(self.snapshots(), [])
+        self.check_works()
+        self.assertEqual(list(self.cache.glob("partial-*")), [])
+
+    def test_qemu_is_killed_half_way(self) -> None:
+        self.made()
+        hanging = Run((PROGRAM, "spin"), limits=Limits(wall=120, quiet=10))
+        execute = Connection.execute
+
+        def execute_until_killed(connection: Connection, run: Run) -> Result:
+            if run == hanging and kills:
+                threading.Thread(target=kill_at_work, args=(vm_processes(self.home)[0], kills.pop())).start()
+            return execute(connection, run)
+
+        for times, ending in ((1, Ending.QUIET), (2, Ending.MACHINE)):
+            kills = [0.3] * times
+            with self.subTest(times=times), mock.patch.object(Connection, "execute", execute_until_killed):
+                results = VmBackend().run([hanging, Run((PROGRAM, "exit", "1"))])
+                self.assertEqual([r.ending for r in results], [ending, Ending.EXIT])
+
+    def test_no_space(self) -> None:
+        shutil.rmtree(self.made())
+        usage = shutil.disk_usage(self.home)._replace(free=10 << 20)
+        with mock.patch("shutil.disk_usage", lambda _: usage), self.assertRaises(CannotGrade):
+            self.check_works()
+
+    def test_no_qemu(self) -> None:
+        with mock.patch.dict(os.environ, {"PATH": "/nonesuch"}), self.assertRaises(CannotGrade) as caught:
+            self.check_works()
+        self.assertIn("install", caught.exception.mend)
+
+    def test_home_that_cannot_be_written(self) -> None:
+        with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": "/proc/nonesuch"}):
+            self.assertEqual(snapshot.cache_folder(), ROOT / "build" / "labvm")
+
+    def test_other_hardware_is_another_snapshot_and_they_are_bounded(self) -> None:
+        mine = self.made()
+        for number in range(6):
+            other = self.cache / f"snapshot-{number}"
+            other.mkdir()
+            os.utime(other, (number, number))
+        with mock.patch.object(snapshot, "KERNEL_ARGUMENTS", KERNEL_ARGUMENTS + " other"):
+            self.check_works()
+        self.assertEqual(len(self.snapshots()), snapshot.KEPT)
+        self.assertIn(mine, self.snapshots())
+        for folder in self.snapshots():
+            shutil.rmtree(folder)
+
+    def test_clean(self) -> None:
+        self.made()
+        kernel = self.cache / "kernel"
+        aside = Path(self.home) / "kernel"
+        if kernel.exists():
+            shutil.copytree(kernel, aside)
+        snapshot.clean()
+        self.assertFalse(self.cache.exists())
+        self.cache.mkdir()
+        if aside.exists():
+            aside.rename(kernel)
+
+    def test_memory_of_the_vm_runs_out(self) -> None:
+        self.made()
+        greedy = Run((PROGRAM, "memory"), limits=Limits(wall=120, quiet=120, memory=1 << 40))
+        results = VmBackend().run([greedy, Run((PROGRAM, "exit", "1"))])
+        self.assertEqual((results[0].ending, results[0].code), (Ending.SIGNAL, signal.SIGKILL), results[0])
+        self.assertEqual(results[1].status, 1)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,130 @@
+"""make lab, run and diff: what a person sees."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import unittest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from grader import labs
+from grader.execution.backends import pick_backend
+from grader.core.building import build_guests, build_vmm, clean_environment
+from grader.course import BUILD, LABS, ROOT
+from grader.execution.runs import CannotGrade, Result, Run as BackendRun
+from grader.core.exercises import skeleton
+
+
+def make(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """A command of the kit, as typed."""
+    return subprocess.run(["make", *words], cwd=ROOT, env=clean_environment(), text=True, input=stdin,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+class Lab(unittest.TestCase):
+    def test_a_bare_skeleton_names_its_first_exercise(self) -> None:
+        for lab in (1, 2, 3):
+            solution, target = LABS[lab].solution_files()[0], LABS[lab].learner_files()[0]
+            text = skeleton(solution.read_text(), solution.name)
+            if target.read_text() != text:
+                self.skipTest(f"{target.name} is no skeleton any more")
+            done = make(f"lab{lab}")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            line = text[:text.index(f'TODO("{lab}.1")')].count("\n") + 1
+            self.assertRegex(done.stdout, rf"Next: exercise {lab}\.1, \w")
+            self.assertIn(f"where   {target.relative_to(ROOT)}, line {line}\n", done.stdout)
+            self.assertIn(f"read    handouts/{LABS[lab].folder}.md, section {lab}.1\n", done.stdout)
+
+    def test_the_solution_runs_through(self) -> None:
+        done = make("lab3", "SOLUTION=1")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("All of it ran.", done.stdout)
+        self.assertRegex(done.stdout, r"(?m)^vcpu\d: 2000$")
+
+
+class Run(unittest.TestCase):
+    def test_options_reach_the_vmm_and_its_output_us(self) -> None:
+        done = make("-s", "run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "ARGS=--stats --regs")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout, "Hello from the guest!\n")
+        self.assertRegex(done.stderr, r"vcpu0: status 0, \d+ exits")
+        self.assertIn("rip=", done.stderr)
+
+    def test_input_reaches_the_guest(self) -> None:
+        done = make("-s", "run", "LAB=2", "SOLUTION=1", "GUESTS=echo", stdin="typed\n")
+        self.assertIn("typed\n", done.stdout)
+
+    def run_redirected(self, lab: int, guest: str, redirection: str) -> Result:
+        """A guest on the finished VMM of a lab, one of whose streams the shell has redirected."""
+        vmm, image = build_vmm(lab, solution=True), build_guests() / f"{guest}.bin"
+        shell = BackendRun(("/bin/sh", "-c", f'exec "$0" "$1" {redirection}', str(vmm), str(image)))
+        try:
+            [result] = pick_backend("auto", labs.load(lab).needs).run([shell])
+        except CannotGrade as error:
+            self.skipTest(error.reason)
+        return result
+
+    def test_a_closed_input_is_at_its_end_and_a_closed_output_an_error(self) -> None:
+        for lab in (2, 4):
+            with self.subTest(lab=lab):
+                read = self.run_redirected(lab, "echo", "<&-")
+                self.assertEqual((read.status, read.stdout, read.stderr), (0, b"", b""))
+                written = self.run_redirected(lab, "hello", ">&-")
+                self.assertEqual(written.status, 74)
+                self.assertIn(b"standard output", written.stderr)
+
+    def test_the_vmm_runs_under_another_command(self) -> None:
+        done = make("-s", "run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "UNDER=env -u HOME")
+        self.assertEqual((done.returncode, done.stdout), (0, "Hello from the guest!\n"), done.stderr)
+
+    def test_an_archive_for_a_guest_that_knows_none_is_refused(self) -> None:
+        done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "ARGS=--initrd=README.md")
+        self.assertIn("Error 64", done.stderr)
+        self.assertIn("--initrd=README.md is for an ELF kernel", done.stderr)
+
+    def test_pages_need_a_guest_with_paging(self) -> None:
+        done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "ARGS=--unmap=0x1000")
+        self.assertIn("Error 64", done.stderr)
+        self.assertIn("--map and --unmap are for guests with paging", done.stderr)
+
+    def test_a_module_with_an_older_time_is_built_anew(self) -> None:
+        with TemporaryDirectory(dir=BUILD) as folder:
+            module = Path(folder) / "vm.c"
+            [solution] = LABS[1].solution_files()
+            texts = [solution.read_text(), solution.read_text().replace("API version %d", "API number %d")]
+            for text, age in zip(texts, (0, 1000)):
+                module.write_text(text)
+                os.utime(module, (1e9 - age, 1e9 - age))
+                vmm = build_vmm(1, module=module)
+            self.assertIn(b"API number %d", vmm.read_bytes())
+            shutil.rmtree(vmm.parent)
+
+    def test_the_status_is_told(self) -> None:
+        done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=unknown")
+        self.assertIn("Error 70", done.stderr)
+
+    def test_an_unknown_guest_is_answered_with_the_known(self) -> None:
+        done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=nobody")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, r"no file called nobody\. Guests: .*\bcounter\b.*\bhello\b")
+
+    def test_what_is_missing_is_asked_for(self) -> None:
+        for words, answer in ((("run", "GUESTS=hello"), "LAB=3"), (("run", "LAB=2"), "GUESTS="),
+                              (("diff",), "LAB=3"), (("run", "LAB=9", "GUESTS=hello"), "1 to 6")):
+            done = make(*words)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(answer, done.stdout + done.stderr)
+
+
+class Diff(unittest.TestCase):
+    def test_a_skeleton_differs_by_its_answers(self) -> None:
+        done = make("diff", "LAB=1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(re.search(r"^\+\s+vm->kvm_fd = open", done.stdout, re.M) or done.stdout == "")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,145 @@
+"""Reports: for a person, for Gradescope, JUnit and Autolab; and the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from unittest import mock
+from xml.etree import ElementTree
+
+from grader import __main__ as command
+from grader.core.building import BuildError
+from grader.core.plan import Plan
+from grader.report.files import autolab, gradescope, junit, write_files
+from grader.report.text import report_lines, save
+from grader.execution.runs import CannotGrade
+from grader.core.readable import beside, visible
+from grader.quality.tests.fakes import SHORT, FakeCase
+
+
+def good(plan: Plan) -> None:
+    plan.boot(limits=SHORT).exits(0)
+
+
+def bad(plan: Plan) -> None:
+    run = plan.boot(limits=SHORT)
+    run.prints("one\ttwo\n", hint="use a tab")
+
+
+SCRIPT = "echo 'one two '; echo post-mortem >&2"
+
+
+class Texts(FakeCase):
+    """The report for a person."""
+
+    def lines(self, *bodies: object, wanted: str = "") -> list[str]:
+        return report_lines(self.grade(SCRIPT, *bodies, wanted=wanted))  # type: ignore[arg-type]
+
+    def test_the_hint_comes_before_the_texts(self) -> None:
+        lines = self.lines(good, bad)
+        hint = next(i for i, line in enumerate(lines) if "hint: use a tab" in line)
+        got = next(i for i, line in enumerate(lines) if "one two·⏎" in line)
+        self.assertLess(hint, got)
+        self.assertIn("one→two⏎", lines[got])
+        self.assertTrue(any("post-mortem" in line for line in lines[got:]))
+
+    def test_the_command_that_repeats_one_test(self) -> None:
+        self.assertTrue(any("make grade LAB=1 T=1.2-bad SEED=7" in line for line in self.lines(good, bad)))
+
+    def test_score_and_next_exercise(self) -> None:
+        lines = self.lines(good, bad)
+        self.assertEqual(lines[-1], "Score: 10 of 20")
+        self.assertTrue(any(line.startswith("Next: exercise 1.2") for line in lines))
+
+    def test_a_filtered_grading_has_no_score(self) -> None:
+        for wanted in ("1.1", "1.1-good"):
+            lines = self.lines(good, bad, wanted=wanted)
+            self.assertFalse(any("Score" in line for line in lines))
+            self.assertIn("1 of 1 chosen", lines[-1])
+
+    def test_where_everything_is_kept(self) -> None:
+        report = self.grade(SCRIPT, bad)
+        save(report)
+        folder = report.folder / "1.1-bad"
+        self.assertEqual((folder / "run1.stdout").read_text(), "one two \n")
+        self.assertEqual((folder / "expected").read_text(), "one\ttwo\n")
+
+    def test_visible(self) -> None:
+        self.assertEqual(visible("a b \t\x01\xff \n"), "a b →\\x01\\xff·⏎")
+        self.assertEqual(visible("  "), "··")
+
+    def test_long_texts_are_shown_where_they_differ(self) -> None:
+        expected = "".join(f"line {n}\n" for n in range(1000))
+        lines = beside(expected, expected.replace("line 700", "line seven hundred"))
+        self.assertLess(len(lines), 25)
+        self.assertTrue(any(line.startswith("!") and "seven hundred" in line for line in lines))
+
+
+class Files(FakeCase):
+    """The reports for machines."""
+
+    def test_gradescope(self) -> None:
+        report = self.grade(SCRIPT, good, bad)
+        results = json.loads(json.dumps(gradescope(report)))
+        self.assertEqual(results["score"], 10)
+        self.assertEqual([(t["score"], t["max_score"], t["status"]) for t in results["tests"]],
+                         [(10, 10, "passed"), (0, 10, "failed")])
+        self.assertIn("use a tab", results["tests"][1]["output"])
+
+    def test_junit(self) -> None:
+        report = self.grade("printf 'a\\001b'; printf 'x\\033' >&2", good, bad)
+        suite = ElementTree.fromstring(junit(report))[0]
+        self.assertEqual((suite.get("tests"), suite.get("failures"), suite.get("errors")), ("2", "1", "0"))
+        self.assertEqual([len(case) for case in suite], [0, 1])
+
+    def test_autolab(self) -> None:
+        self.assertEqual(json.loads(autolab([self.grade(SCRIPT, good, bad)])), {"scores": {"lab1": 10}})
+
+    def test_results_of_another_grading_do_not_stay(self) -> None:
+        report = self.grade(SCRIPT, good)
+        write_files(report)
+        with mock.patch("grader.quality.tests.fakes.host", side_effect=CannotGrade("", "")):
+            with self.assertRaises(CannotGrade):
+                self.grade(SCRIPT, good)
+        self.assertFalse((report.folder / "results.json").exists())
+
+
+class Status(FakeCase):
+    """The exit status of the command."""
+
+    def main(self, *arguments: str) -> tuple[int, str]:
+        """Status and all that is printed."""
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            status = command.main(["grade", "--lab", "1", "--results", str(self.folder), *arguments])
+        return status, text.getvalue()
+
+    def test_no_kvm_is_no_score(self) -> None:
+        error = CannotGrade("no /dev/kvm", "modprobe kvm")
+        with mock.patch("grader.execution.backends.pick.pick_backend", side_effect=error):
+            status, text = self.main("--solution")
+        self.assertEqual(status, command.CANNOT_GRADE)
+        self.assertIn("modprobe kvm", text)
+        self.assertNotIn("Score", text)
+
+    def test_a_missing_tool_is_no_score(self) -> None:
+        with mock.patch("grader.core.guests.subprocess.run", side_effect=FileNotFoundError):
+            status, text = self.main("--solution")
+        self.assertEqual(status, command.CANNOT_GRADE)
+        self.assertIn("apt install", text)
+
+    def test_the_kits_own_build_error_is_no_score(self) -> None:
+        error = BuildError("kit.c:1: error", learner=False)
+        with mock.patch("grader.core.grading.build_unit", side_effect=error):
+            status, text = self.main()
+        self.assertEqual(status, command.CANNOT_GRADE)
+        self.assertIn("kit.c:1", text)
+
+    def test_the_learners_build_error_is_shown_and_scores_nothing(self) -> None:
+        error = BuildError("vm.c:7: error: no", learner=True)
+        with mock.patch("grader.core.grading.build_unit", side_effect=error):
+            status, text = self.main()
+        self.assertEqual(status, command.LESS)
+        self.assertIn("vm.c:7: error: no", text)
+        self.assertIn("Score: 0 of 100", text)

@@ -1,0 +1,125 @@
+"""`make test` itself: what it counts, and what it can't count."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import signal
+import subprocess
+import sys
+import unittest
+
+from grader.core.building import BuildError
+from grader.course import BUILD, ROOT
+from grader.quality.suite import (COULD_NOT_RUN, FAILED, PASSED, Outcome, Program, counted, run_all,
+                                  run_check, run_unittests)
+
+
+class Sample(unittest.TestCase):
+    def good(self) -> None:
+        pass
+
+    def bad(self) -> None:
+        for number in range(3):
+            with self.subTest(number=number):
+                self.fail("wrong")
+
+    def away(self) -> None:
+        self.skipTest("no such tool")
+
+    def full(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Closed(Sample):
+    @classmethod
+    def setUpClass(cls) -> None:
+        raise unittest.SkipTest("no lab VM")
+
+
+class Counting(unittest.TestCase):
+    def count(self, *tests: unittest.TestCase) -> "tuple[object, ...]":
+        suite = unittest.TestSuite(tests)
+        number = suite.countTestCases()
+        result = unittest.TestResult()
+        suite.run(result)
+        found = counted(number, result)
+        return found["passed"], found["failed"], found["skipped"], found["trouble"]
+
+    def test_each_test_counts_once(self) -> None:
+        self.assertEqual(self.count(Sample("good"), Sample("bad"), Sample("away")), (1, 1, 1, ""))
+
+    def test_all_tests_of_a_class_that_is_skipped_are_skipped(self) -> None:
+        self.assertEqual(self.count(Sample("good"), Closed("good"), Closed("bad")), (1, 0, 2, ""))
+
+    def test_a_full_disk_is_no_failed_test(self) -> None:
+        self.assertEqual(self.count(Sample("good"), Sample("full")), (1, 0, 0, "No space left on device"))
+
+
+class Running(unittest.TestCase):
+    def run_outcomes(self, *outcomes: "Outcome | Exception") -> "tuple[int, str]":
+        def program(outcome: "Outcome | Exception") -> Program:
+            def run() -> Outcome:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                return outcome
+            return Program("suite-sample", run)
+
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            status = run_all([program(outcome) for outcome in outcomes])
+        return status, said.getvalue()
+
+    def test_the_last_line_and_the_status(self) -> None:
+        cases: list[tuple[tuple[Outcome | Exception, ...], int, str]] = [
+            ((Outcome(2), Outcome(3)), PASSED, "5 passed, 0 failed"),
+            ((Outcome(2), Outcome(skipped=3)), PASSED, "2 passed, 0 failed, 3 skipped"),
+            ((Outcome(2), Outcome(3, 1)), FAILED, "5 passed, 1 failed"),
+            ((Outcome(skipped=1),), FAILED, "0 passed, 0 failed, 1 skipped"),
+            ((Outcome(2), Outcome(trouble="x")), COULD_NOT_RUN, "2 passed, 0 failed"),
+            ((Outcome(2), OSError("y")), COULD_NOT_RUN, "2 passed, 0 failed"),
+            ((Outcome(2, 1), OSError("y")), FAILED, "2 passed, 1 failed")]
+        for outcomes, status, last in cases:
+            with self.subTest(outcomes=outcomes):
+                got, said = self.run_outcomes(*outcomes)
+                self.assertEqual((got, said.splitlines()[-1]), (status, last), said)
+                self.assertEqual("could not be run, or" in said, status == COULD_NOT_RUN or "OSError" in said)
+
+    def test_the_slowest_are_listed(self) -> None:
+        _, said = self.run_outcomes(*[Outcome(1)] * 12)
+        self.assertIn("The slowest of 12 programs:\n", said)
+        self.assertEqual(said.count(" s  suite-sample\n"), 10)
+
+    def test_a_build_without_room_is_the_machines_fault(self) -> None:
+        for text, failed in (("x.c:1: error: expected ';'", 1),
+                             ("/tmp/cc1.s: fatal error: write: No space left on device", 0)):
+            def build(text: str = text) -> "None":
+                raise BuildError(text, learner=False)
+
+            outcome = run_check("suite-sample", build)  # type: ignore[arg-type]
+            self.assertEqual((outcome.failed, bool(outcome.trouble)), (failed, not failed))
+
+    def test_a_runner_that_ends_without_a_report_is_trouble(self) -> None:
+        module = BUILD / "tests" / "suite_sample.py"
+        module.parent.mkdir(parents=True, exist_ok=True)
+        module.write_text("import os\nos.abort()\n")
+        outcome = run_unittests("build.tests.suite_sample")
+        self.assertEqual((outcome.passed, outcome.failed), (0, 0))
+        self.assertIn(f"status {-signal.SIGABRT}", outcome.trouble)
+
+
+class Command(unittest.TestCase):
+    def test_it_says_what_it_found_and_ends_with_the_totals(self) -> None:
+        done = subprocess.run([sys.executable, "-m", "grader.quality.suite", "test_blame"], cwd=ROOT,
+                              text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE)
+        lines = done.stdout.splitlines()
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertRegex(lines[0], "back end: ")
+        self.assertTrue([line for line in lines if line.startswith("tools: ")], lines)
+        self.assertRegex(lines[-1], r"^\d+ passed, 0 failed$")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,140 @@
+"""Modules made of a solution and a patch: wrong ones, mutants/labN/NAME.patch, and right ones of another
+style, alternatives/labN/NAME.patch. The lines in front of the patch say what it is:
+
+    # what: the API version is not checked
+    --- a/solutions/lab1-real-mode/vm.c
+    ...
+
+`python3 -m grader.quality.variants mutants` makes each a module, grades it and reports what is wrong with
+the grading; as many at a time as there are processors. Exit status: 0 all as they must be, 1 not, 3 cannot
+grade here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from grader import labs
+from grader.quality import alternatives
+from grader.quality import mutants
+from grader.execution.backends import Picker
+from grader.course import BUILD, ROOT
+from grader.core.grading import Choice, Pick, Report
+from grader.report.recording import grade_and_keep
+from grader.execution.runs import CannotGrade
+from grader.core.values import new_seed
+
+# What is wrong with the grading of a variant, from its fields.
+Check = Callable[[Mapping[str, str], Report], "list[str]"]
+CHECKS: dict[str, Check] = {"mutants": mutants.complaints, "alternatives": alternatives.complaints}
+
+RIGHT, WRONG, CANNOT_GRADE, INTERRUPTED = 0, 1, 3, 130
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A patched solution."""
+
+    kind: str                        # "mutants" or "alternatives"
+    lab: int
+    name: str
+    patch: Path
+    source: Path                     # the solution's file that the patch changes
+    fields: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def what(self) -> str:
+        return self.fields["what"]
+
+    @property
+    def folder(self) -> Path:
+        """For all that is made of it."""
+        return BUILD / self.kind / f"lab{self.lab}" / self.name
+
+
+def read_variants(kind: str, lab: int) -> list[Variant]:
+    """The variants of a lab, by name."""
+    folder = ROOT / "grader" / kind / f"lab{lab}"
+    return [_read(kind, lab, path) for path in sorted(folder.glob("*.patch"))]
+
+
+def _read(kind: str, lab: int, path: Path) -> Variant:
+    text = path.read_text()
+    fields = dict(re.findall(r"^# (\w+): (.+)$", text, re.M))
+    source = re.search(r"^\+\+\+ b/(solutions/\S+)$", text, re.M)
+    if not source or "what" not in fields:
+        raise ValueError(f"{path} has no '# what:' line or is no patch of a solution")
+    return Variant(kind, lab, path.stem, path, ROOT / source[1], fields)
+
+
+def make_module(variant: Variant) -> Path:
+    """The patched module, in build/."""
+    module = variant.folder / variant.source.name
+    module.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(["patch", "--silent", "--no-backup-if-mismatch", f"--output={module}",
+                           str(variant.source), str(variant.patch)], cwd=ROOT, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise CannotGrade(f"{variant.patch.relative_to(ROOT)} no longer fits {variant.source.name}:\n"
+                          f"{done.stdout}", "make the patch anew from today's solution")
+    return module
+
+
+def grade_variant(variant: Variant, seed: int, backend: str, pick: Pick) -> Report:
+    """The lab's grading with this module in place of the solution's."""
+    choice = Choice(seed, module=make_module(variant), backend=backend, folder=variant.folder / "results")
+    return grade_and_keep(labs.load(variant.lab), choice, pick)
+
+
+def check_all(variants: Sequence[Variant], seed: int, backend: str, pick: Pick) -> bool:
+    """Grades them all and tells of each; true if nothing is wrong with any."""
+    passed = 0
+
+    def checked(variant: Variant) -> tuple[list[str], float]:
+        start = time.monotonic()
+        wrong = CHECKS[variant.kind](variant.fields, grade_variant(variant, seed, backend, pick))
+        return wrong, time.monotonic() - start
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for variant, (wrong, seconds) in zip(variants, pool.map(checked, variants)):
+            passed += not wrong
+            print(f"lab {variant.lab} {variant.name}: {variant.what}: {'FAILED' if wrong else 'ok'} "
+                  f"({seconds:.0f} s)", *("    " + complaint for complaint in wrong), sep="\n", flush=True)
+    kind = variants[0].kind if variants else "variants"
+    print(f"{passed} of {len(variants)} {kind} graded as they must be (seed {seed})")
+    return passed == len(variants)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Does what the command line says; the exit status."""
+    parser = argparse.ArgumentParser(prog="grader.quality.variants", description=str(__doc__).splitlines()[0])
+    parser.add_argument("kind", choices=list(CHECKS))
+    parser.add_argument("--lab", type=int, choices=labs.NUMBERS, help="which lab; all without it")
+    parser.add_argument("--only", default="", metavar="NAME", help="one of them")
+    parser.add_argument("--seed", type=int, default=new_seed(), help="of the random values")
+    parser.add_argument("--backend", default="auto", help="auto, kvm or vm: where the VMM runs")
+    parsed = parser.parse_args(arguments)
+    chosen = [variant for number in ([parsed.lab] if parsed.lab else labs.NUMBERS)
+              for variant in read_variants(parsed.kind, number) if parsed.only in ("", variant.name)]
+    try:
+        right = check_all(chosen, parsed.seed, parsed.backend, Picker(parsed.backend))
+    except CannotGrade as error:
+        print(f"cannot grade: {error}", file=sys.stderr)
+        return CANNOT_GRADE
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)        # gradings under way would be waited for
+    return RIGHT if right and chosen else WRONG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""What is known of a learner's progress: build/grade/labN/progress.json keeps the latest verdict on each test
+of their own file, with a digest of what was graded. Gradings of one test are kept beside the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from grader.course import BUILD, LABS
+from grader.core.framework import Lab, Test
+from grader.core.grading import Report
+from grader.core.judge import Kind
+
+
+def _file(number: int) -> Path:
+    return BUILD / "grade" / f"lab{number}" / "progress.json"
+
+
+def digest(files: Sequence[Path]) -> str:
+    """Of the files' contents; a file that is missing counts as empty."""
+    found = hashlib.sha256()
+    for path in files:
+        found.update(path.read_bytes() if path.exists() else b"")
+        found.update(b"\0")
+    return found.hexdigest()
+
+
+def record(report: Report) -> None:
+    """Keeps a report's verdicts, if it is about the learner's own file and nothing special was asked for."""
+    choice = report.choice
+    if choice.solution or choice.module or choice.folder or choice.sanitize or report.cannot:
+        return
+    path = _file(report.lab.number)
+    known = _read(path) if report.filtered else {}
+    source = digest(LABS[report.lab.number].learner_files())
+    known.update({v.test.id: {"kind": v.kind.value, "source": source} for v in report.verdicts})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A lab's tests with their latest verdicts."""
+
+    lab: Lab
+    kinds: dict[str, Kind]           # by the test's id; a test that is not there was never graded
+    changed: bool                    # the file is not what was graded any more, for some of them
+
+    @property
+    def points(self) -> int:
+        return sum(test.points for test in self.lab.tests if self.kinds.get(test.id) is Kind.OK)
+
+    def exercise(self, exercise: str) -> str:
+        """A word for the exercise's tests together."""
+        found = {self.kinds.get(test.id) for test in self.lab.select(exercise)}
+        if found == {Kind.OK}:
+            return "ok"
+        for kind in (Kind.FAILED, Kind.TODO):
+            if kind in found:
+                return str(kind.value)
+        return "-"
+
+    def first_open(self) -> Test | None:
+        """The first test that did not pass yet."""
+        return next((test for test in self.lab.tests if self.kinds.get(test.id) is not Kind.OK), None)
+
+
+def read(lab: Lab) -> Progress:
+    """The lab's progress as it was recorded."""
+    known = _read(_file(lab.number))
+    ids = {test.id for test in lab.tests}
+    source = digest(LABS[lab.number].learner_files())
+    kinds = {name: Kind(entry["kind"]) for name, entry in known.items()
+             if name in ids and entry.get("kind") in list(Kind)}
+    return Progress(lab, kinds, any(known[name].get("source") != source for name in kinds))

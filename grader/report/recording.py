@@ -1,0 +1,26 @@
+"""Grading with everything kept: the results' folder, the files for machines, the learner's progress.
+
+Two gradings of the same lab at once, one by `make watch` and one by hand, say, would take each other's guests
+away: one waits for the other.
+"""
+
+from __future__ import annotations
+
+from grader.report import progress
+from grader.core.framework import Lab
+from grader.core.grading import Choice, Pick, Report, grade, results_folder
+from grader.execution.c_tools import locked
+from grader.report.files import write_files, write_results
+from grader.report.text import save
+
+
+def grade_and_keep(lab: Lab, choice: Choice, pick: Pick) -> Report:
+    """Grades the chosen tests. Raises CannotGrade."""
+    folder = results_folder(lab, choice)
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        report = grade(lab, choice, pick, on_test=write_results if choice.live else None)
+        save(report)
+        progress.record(report)
+        if not report.filtered and not report.cannot:
+            write_files(report)
+    return report

@@ -1,0 +1,153 @@
+"""The report for a person: a table, what to do about the first failure, the next exercise, the score."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from grader.course import LABS
+from grader.core.grading import Graded, Report, path_text
+from grader.core.judge import Kind, Verdict
+from grader.core.outcome import Outcome
+from grader.core.readable import beside, both_ends, first_lines
+
+WIDTH = 96
+_COLOURS = {Kind.OK: "32", Kind.FAILED: "31", Kind.TODO: "33", Kind.CANNOT: "35"}
+
+
+def print_report(report: Report) -> None:
+    """All of it on standard output."""
+    colour = sys.stdout.isatty()
+    print("\n".join(report_lines(report, colour)), flush=True)
+
+
+def report_lines(report: Report, colour: bool = False) -> list[str]:
+    """The lines of the report."""
+    lines = [*_table(report, colour), ""]
+    if report.build_error:
+        lines += ["Your module does not compile:",
+                  *("  " + line for line in first_lines(report.build_error, 30)), ""]
+    else:
+        cannot = [graded for graded in report.graded if graded.verdict.kind is Kind.CANNOT]
+        failed = [graded for graded in report.graded if graded.verdict.kind is Kind.FAILED]
+        for number, graded in enumerate(cannot[:1] + failed):
+            lines += [*failure_lines(report, graded, number == 0, colour), ""]
+    lines += next_lines(report)
+    lines.append(_score(report))
+    return lines
+
+
+def _table(report: Report, colour: bool) -> Iterable[str]:
+    yield f"Lab {report.lab.number}, {report.lab.title}: seed {report.choice.seed}"
+    width = max(len(v.test.title) for v in report.verdicts)
+    before = ""
+    for verdict in report.verdicts:
+        exercise = verdict.test.exercise if verdict.test.exercise != before else ""
+        before = verdict.test.exercise
+        word = f"waits for {waits_for(verdict)}" if waits_for(verdict) else verdict.kind.value
+        if colour:
+            word = f"\033[{_COLOURS[verdict.kind]}m{word}\033[0m"
+        points = f"{verdict.points:3}/{verdict.test.points:<3}"
+        yield f"  {exercise:4} {verdict.test.title:{width}}  {points} {word}"
+
+
+def waits_for(verdict: Verdict) -> str:
+    """The later exercise that a test can't do without, if it was stopped by that; or nothing."""
+    todo = verdict.todo
+    return todo.exercise if todo and todo.exercise != verdict.test.exercise else ""
+
+
+def failure_lines(report: Report, graded: Graded, in_full: bool, colour: bool = False) -> list[str]:
+    """What to know about a test that failed: the hint first."""
+    verdict = graded.verdict
+    lines = [f"{verdict.test.id}: {verdict.test.title}: {verdict.kind.value}"]
+    if verdict.hint:
+        lines += textwrap.wrap(verdict.hint, WIDTH, initial_indent="  hint: ", subsequent_indent="        ")
+    if verdict.mismatch:
+        lines += ["  " + line for line in verdict.mismatch.text.splitlines()]
+    if in_full:
+        lines += ["    " + line for line in evidence(graded, colour)]
+        if graded.planned:
+            lines.append(f"  in full: {path_text(report.folder / verdict.test.id)}/")
+        lines.append(f"  again:   {report.choice.command(report.lab.number, verdict.test.id)}")
+    return lines
+
+
+def evidence(graded: Graded, colour: bool = False) -> list[str]:
+    """Expected beside got, the program's own words, and what its processes did when it was stopped."""
+    verdict = graded.verdict
+    lines: list[str] = []
+    if verdict.mismatch and verdict.mismatch.expected is not None:
+        lines += beside(verdict.mismatch.expected, verdict.mismatch.got or "", colour)
+    if verdict.failed is None:
+        return lines
+    result = graded.results[verdict.failed]
+    words = Outcome(result).words
+    if words.strip():
+        lines += ["standard error:", *("  " + line for line in both_ends(words))]
+    if result.diagnosis.strip():
+        lines += ["when it was stopped:", *("  " + line for line in both_ends(result.diagnosis))]
+    return lines
+
+
+def next_lines(report: Report) -> Iterable[str]:
+    """The first exercise that is not finished, and where it is told about."""
+    verdict = next((v for v in report.verdicts if v.kind is not Kind.OK), None)
+    if not verdict or report.build_error:
+        return
+    lab = LABS.get(report.lab.number)
+    handout = path_text(lab.handout) if lab else "the handout"
+    if verdict.todo:
+        todo = verdict.todo
+        yield f"Next: exercise {todo.exercise} in {todo.file}, line {todo.line}."
+        yield f"      Section {todo.exercise} of {handout} tells about it."
+    elif verdict.kind is Kind.FAILED:
+        exercise = verdict.test.exercise
+        yield f"Next: exercise {exercise}. Section {exercise} of {handout} tells about it."
+
+
+def _score(report: Report) -> str:
+    passed = sum(v.kind is Kind.OK for v in report.verdicts)
+    if report.filtered:
+        later = sorted({waits_for(v) for v in report.verdicts} - {""})
+        return (f"{passed} of {len(report.verdicts)} chosen tests passed. (Only the whole lab has a score.)"
+                + (f"\nThose that wait need exercise {' and '.join(later)}: grade them again when that is "
+                   "written." if later else ""))
+    if report.cannot:
+        return "No score: not all tests could be run here."
+    return f"Score: {report.score} of {report.possible}"
+
+
+def total_line(reports: Sequence[Report]) -> str:
+    """All labs in a line."""
+    points = ", ".join(f"lab {r.lab.number}: {'cannot' if r.cannot else r.score}" for r in reports)
+    return f"All labs: {points}"
+
+
+def save(report: Report) -> None:
+    """Everything of each test into its folder: its runs' outputs, the texts compared, the verdict."""
+    for graded in report.graded:
+        folder = report.folder / graded.verdict.test.id
+        for number, (planned, result) in enumerate(zip(graded.planned, graded.results), 1):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"run{number}.command").write_text(
+                shlex.join(path_text(word) for word in planned.run.argv) + "\n")
+            (folder / f"run{number}.stdin").write_bytes(planned.run.stdin)
+            (folder / f"run{number}.stdout").write_bytes(result.stdout)
+            (folder / f"run{number}.stderr").write_bytes(result.stderr)
+        _save_verdict(report, graded)
+
+
+def _save_verdict(report: Report, graded: Graded) -> None:
+    verdict: Verdict = graded.verdict
+    folder = report.folder / verdict.test.id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verdict").write_text("\n".join(failure_lines(report, graded, True)) + "\n")
+    for name in ("expected", "got"):
+        text = getattr(verdict.mismatch, name, None)
+        if text is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            (folder / name).write_bytes(text.encode("latin-1", "replace"))
