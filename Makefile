@@ -224,10 +224,15 @@ need-lab:
 
 comma   := ,
 space   := $(subst ,, )
+CC_NAME   := $(subst /,_,$(subst $(space),_,$(strip $(CC))))
+SANITIZED := $(if $(SANITIZE),-$(subst $(comma),+,$(SANITIZE)))
 VARIANT := lab$(LAB)$(if $(SOLUTION),-solution)$(if $(FROM),-from-$(FROM))$(if \
-	$(MODULE),-$(subst /,_,$(basename $(MODULE))))$(if $(filter-out gcc,$(CC)),-$(subst \
-	/,_,$(subst $(space),_,$(strip $(CC)))))$(if $(SANITIZE),-$(subst $(comma),+,$(SANITIZE)))
+	$(MODULE),-$(subst /,_,$(basename $(MODULE))))$(if $(filter-out gcc,$(CC)),-$(CC_NAME))$(SANITIZED)
 OUT     ?= $(BUILD)/vmm/$(VARIANT)
+
+# What is the same in every lab is compiled once for a compiler and its sanitizers. Several makes may do
+# that at a time: an object is renamed when it is whole.
+SHARED  ?= $(BUILD)/objects/$(CC_NAME)$(SANITIZED)
 
 WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wno-unused-parameter
 VMM_FLAGS := -std=gnu11 -O2 -g $(WARNINGS) -pthread -Icommon/contract -Icommon \
@@ -240,11 +245,12 @@ MINE    := $(if $(SOLUTION),,$(if $(filter mine,$(FROM)),$(LABS),$(subst $(comma
 # solved NAME: the file, or, where only this is there, its object.
 solved = $(or $(wildcard $(1)),$(wildcard $(1:.c=.o)),$(1))
 
-# module-of N: the file of lab N's module in this VMM.
-module-of = $(call solved,$(if $(filter $(LAB),$(1)),$(or $(MODULE),$(if \
+# module-of N: the file of lab N's module in this VMM; a solution is an object that is shared.
+module-of = $(patsubst solutions/%.c,$(SHARED)/solutions/%.o,$(call file-of,$(1)))
+file-of   = $(call solved,$(if $(filter $(LAB),$(1)),$(or $(MODULE),$(if \
 	$(SOLUTION),solutions,labs)/$(MODULE_$(1))),$(if $(filter $(1),$(MINE)),labs,solutions)/$(MODULE_$(1))))
 
-COMMON_OBJECTS := $(patsubst %.c,$(OUT)/%.o,$(notdir $(wildcard common/core/*.c common/debug/*.c))) $(OUT)/stage.o
+COMMON_OBJECTS := $(patsubst %.c,$(SHARED)/%.o,$(wildcard common/core/*.c common/debug/*.c common/stages/lab$(LAB).c))
 MODULE_OBJECTS := $(STAGES:%=$(OUT)/lab%.o)
 OBJECTS        := $(COMMON_OBJECTS) $(MODULE_OBJECTS)
 
@@ -255,15 +261,20 @@ vmm: need-lab $(OUT)/vmm
 $(OUT)/vmm: $(OBJECTS)
 	@$(CC) $(VMM_FLAGS) $^ -o $@.new && mv $@.new $@
 
-# Each lab has a table of its own: what its VMM consists of.
-$(OUT)/stage.o: common/stages/lab$(LAB).c $(OUT)/flags
-	@$(CC) $(VMM_FLAGS) -MMD -MP -c $< -o $@
+$(SHARED)/%.o: %.c $(SHARED)/flags
+	@mkdir -p $(@D)
+	@$(CC) $(VMM_FLAGS) -MMD -MP -MT $@ -MF $@.$$$$.d -c $< -o $@.$$$$.o && mv $@.$$$$.d $(@:.o=.d) && \
+	    mv $@.$$$$.o $@ || { rm -f $@.$$$$.?; exit 1; }
 
-$(OUT)/%.o: common/core/%.c $(OUT)/flags
-	@$(CC) $(VMM_FLAGS) -MMD -MP -c $< -o $@
+# Each changes when the command line does, and then all objects beside it are made again.
+$(SHARED)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(VMM_FLAGS)' | cmp -s - $@ || { echo '$(CC) $(VMM_FLAGS)' > $@.$$$$ && mv $@.$$$$ $@; }
 
-$(OUT)/%.o: common/debug/%.c $(OUT)/flags
-	@$(CC) $(VMM_FLAGS) -MMD -MP -c $< -o $@
+$(OUT)/flags: FORCE
+	@mkdir -p $(OUT)
+	@echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' | cmp -s - $@ || \
+	    echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' > $@
 
 # What a TODO's answer will use is unused until then, and no fault.
 quiet-todo = $(if $(shell grep -s '\bTODO\b' $(1)),-Wno-unused)
@@ -281,21 +292,15 @@ $(OUT)/lab$(1).o: $(call module-of,$(1)) $(OUT)/lab$(1).sum $(OUT)/flags
 endef
 $(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))
 
-# Changes when the command line does, and then all objects are made anew.
-$(OUT)/flags: FORCE
-	@mkdir -p $(OUT)
-	@echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' | cmp -s - $@ || \
-	    echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' > $@
-
 # How a module is compiled, for those who compile it elsewhere.
 .PHONY: vmm-flags
 vmm-flags: need-lab
-	@echo '$(CC) $(VMM_FLAGS) $(call quiet-todo,$(call module-of,$(LAB)))'
+	@echo '$(CC) $(VMM_FLAGS) $(call quiet-todo,$(call file-of,$(LAB)))'
 
 .PHONY: FORCE
 FORCE:
 
--include $(wildcard $(OUT)/*.d)
+-include $(wildcard $(OUT)/*.d $(SHARED)/*/*/*.d)
 
 # `make unit LAB=4 UNIT=file.c` links a Check program with the same objects, main.c's left out.
 UNIT_PROGRAM := $(OUT)/unit-$(basename $(notdir $(UNIT)))
@@ -315,7 +320,7 @@ ifdef UNIT
 $(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
 	@$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
 
-$(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(filter-out $(OUT)/main.o,$(OBJECTS))
+$(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(filter-out $(SHARED)/common/core/main.o,$(OBJECTS))
 	@$(CC) $(VMM_FLAGS) $(UNIT_LINK) $^ -o $@.new $$(pkg-config --libs check) && mv $@.new $@
 endif
 

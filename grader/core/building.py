@@ -15,8 +15,8 @@ from grader.course import BUILD, ROOT
 # What a `make grade SOLUTION=1 ...` above us exports and what must not reach the make below us.
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
 _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "SOLUTION", "FROM",
-                  "MODULE", "OUT", "UNIT", "GUESTS", "ARGS", "UNDER", "BACKEND", "T", "SEED", "FORCE",
-                  "SCHED", "OS_OUT", "PROGRAM_DIR")
+                  "MODULE", "OUT", "SHARED", "UNIT", "GUESTS", "ARGS", "UNDER", "BACKEND", "T", "SEED",
+                  "FORCE", "SCHED", "OS_OUT", "PROGRAM_DIR")
 
 # The graded unit programs, and the VMM's functions that they stand in for (unit.h).
 UNITS = ROOT / "grader" / "units"

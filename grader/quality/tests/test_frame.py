@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import unittest
 from itertools import product
+from pathlib import Path
+from typing import ClassVar
 
 from grader import labs
 from grader.core.building import UNIT_WRAPS, BuildError, build_vmm, make_text
@@ -58,31 +60,39 @@ class Agreement(unittest.TestCase):
 
 
 class Building(unittest.TestCase):
-    def build(self, **variables: str) -> None:
+    fresh: ClassVar[set[Path]] = set()
+
+    def shared(self, compiler: str) -> str:
+        """A folder for the objects that several programs share; empty when it is first asked for."""
+        folder = BUILD / "tests" / f"quiet-{compiler}"
+        if folder not in self.fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.fresh.add(folder)
+        return str(folder.relative_to(ROOT))
+
+    def build(self, target: str, **variables: str) -> None:
         """A build in a fresh folder, which must say nothing but its path."""
-        name = "-".join(["quiet", *variables.values()]).replace(",", "+")
-        out = BUILD / "tests" / name
+        if not shutil.which(variables["CC"]):
+            self.skipTest(f"{variables['CC']} is not installed")
+        words = [variables[name] for name in ("LAB", "CC", "SOLUTION")]
+        out = BUILD / "tests" / "-".join(["quiet", target, *words])
         shutil.rmtree(out, ignore_errors=True)
-        text = make_text("vmm", {**variables, "OUT": str(out.relative_to(ROOT))})
-        self.assertEqual(text, f"{out.relative_to(ROOT)}/vmm\n")
+        text = make_text(target, {**variables, "OUT": str(out.relative_to(ROOT)),
+                                  "SHARED": self.shared(variables["CC"])})
+        self.assertEqual(len(text.splitlines()), 1, text)
+        self.assertIn(f"{out.relative_to(ROOT)}/", text)
 
     def test_solutions_and_skeletons_compile_without_a_warning(self) -> None:
-        for lab in finished_labs():
-            for compiler in ("gcc", "clang"):
-                for solution in ("1", ""):
-                    with self.subTest(lab=lab.number, compiler=compiler, solution=solution):
-                        self.build(LAB=str(lab.number), CC=compiler, SOLUTION=solution)
+        for lab, compiler, solution in product(finished_labs(), ("gcc", "clang"), ("1", "")):
+            with self.subTest(lab=lab.number, compiler=compiler, solution=solution):
+                self.build("vmm", LAB=str(lab.number), CC=compiler, SOLUTION=solution)
 
     def test_graded_unit_programs_compile_without_a_warning(self) -> None:
         units = {1: "vm", 2: "hypercall", 3: "vcpus", 4: "interrupts", 5: "paging", 6: "boot"}
         for lab, compiler in product(units, ("gcc", "clang")):
-            out = BUILD / "tests" / f"quiet-unit-{lab}-{compiler}"
-            shutil.rmtree(out, ignore_errors=True)
             with self.subTest(lab=lab, compiler=compiler):
-                text = make_text("unit", {"LAB": str(lab), "SOLUTION": "1", "CC": compiler,
-                                          "UNIT": f"grader/units/{units[lab]}.c", "UNIT_WRAPS": UNIT_WRAPS,
-                                          "OUT": str(out.relative_to(ROOT))})
-                self.assertEqual(len(text.splitlines()), 1, text)
+                self.build("unit", LAB=str(lab), SOLUTION="1", CC=compiler,
+                           UNIT=f"grader/units/{units[lab]}.c", UNIT_WRAPS=UNIT_WRAPS)
 
     def test_counts_in_headers_are_signed(self) -> None:
         """With an unsigned COUNT the compilers warn of `for (int i = 0; i < COUNT; i++)`."""

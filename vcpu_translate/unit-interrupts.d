@@ -1,0 +1,22 @@
+vcpu_translate/unit-interrupts.o: grader/units/interrupts.c \
+  common/contract/lab4.h common/contract/lab3.h common/contract/lab2.h \
+  common/contract/lab1.h common/contract/given.h common/contract/vmm.h \
+  common/contract/abi.h common/contract/x86.h grader/units/unit.h
+
+common/contract/lab4.h:
+
+common/contract/lab3.h:
+
+common/contract/lab2.h:
+
+common/contract/lab1.h:
+
+common/contract/given.h:
+
+common/contract/vmm.h:
+
+common/contract/abi.h:
+
+common/contract/x86.h:
+
+grader/units/unit.h:

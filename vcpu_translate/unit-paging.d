@@ -1,0 +1,27 @@
+vcpu_translate/unit-paging.o: grader/units/paging.c \
+  common/contract/lab5.h common/contract/lab4.h common/contract/lab3.h \
+  common/contract/lab2.h common/contract/lab1.h common/contract/given.h \
+  common/contract/vmm.h common/contract/abi.h common/contract/x86.h \
+  grader/units/unit.h common/debug/entry_state.h
+
+common/contract/lab5.h:
+
+common/contract/lab4.h:
+
+common/contract/lab3.h:
+
+common/contract/lab2.h:
+
+common/contract/lab1.h:
+
+common/contract/given.h:
+
+common/contract/vmm.h:
+
+common/contract/abi.h:
+
+common/contract/x86.h:
+
+grader/units/unit.h:
+
+common/debug/entry_state.h:
