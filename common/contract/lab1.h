@@ -40,7 +40,8 @@ int vcpu_set_real_mode(struct vcpu *vcpu, uint32_t base);
  */
 int vcpu_run(struct vcpu *vcpu);
 
-/* 1.6 Release what the two created, even after a creation that failed half-way; twice is allowed.
+/*
+ * 1.6 Release what the two created, even after a creation that failed half-way; twice is allowed.
  */
 void vcpu_destroy(struct vcpu *vcpu);
 void vm_destroy(struct vm *vm);

@@ -1,4 +1,5 @@
-/* lab2.h - what hypercall.c of lab 2 provides: the guest's calls through I/O port HYPERCALL_PORT.
+/*
+ * lab2.h - what hypercall.c of lab 2 provides: the guest's calls through I/O port HYPERCALL_PORT.
  */
 #pragma once
 

@@ -1,4 +1,5 @@
-/* lab5.h - what paging.c of lab 5 provides: 32-bit protected mode with paging, and the page walk.
+/*
+ * lab5.h - what paging.c of lab 5 provides: 32-bit protected mode with paging, and the page walk.
  */
 #pragma once
 

@@ -1,4 +1,5 @@
-/* registers.c - a vCPU's registers decoded: its mode, their values in text, addresses translated.
+/*
+ * registers.c - a vCPU's registers decoded: its mode, their values in text, addresses translated.
  */
 #include <sys/ioctl.h>
 

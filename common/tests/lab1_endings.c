@@ -74,7 +74,7 @@ START_TEST(two_at_once_make_one_report)
     ck_assert(WIFEXITED(status));
     ck_assert_int_eq(WEXITSTATUS(status), endings[_i].status);
     char *text = captured(said, NULL), *report = strstr(text, endings[_i].report);
-    ck_assert_msg(report != NULL, "no report: %s", text);
+    ck_assert_msg(report, "no report: %s", text);
     ck_assert_msg(!strstr(report + 1, "vmm: "), "a second report: %s", text);
     free(text);
 }

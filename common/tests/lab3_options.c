@@ -151,7 +151,7 @@ START_TEST(wrong_usage_is_told)
 
     ck_assert_msg(parse(line) == STATUS_USAGE, "not refused: vmm %s", line);
     char *text = captured(said, NULL);
-    ck_assert_msg(strstr(text, "vmm: ") != NULL, "nothing said about: vmm %s", line);
+    ck_assert_msg(strstr(text, "vmm: "), "nothing said about: vmm %s", line);
     ck_assert_msg(text[strlen(text) - 1] == '\n', "no whole line: %s", text);
     free(text);
 }

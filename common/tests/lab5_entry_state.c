@@ -63,8 +63,8 @@ static struct kvm_regs bad_regs;
         mode;                                                                                      \
         change;                                                                                    \
         const char *fault = entry_state_fault(&bad, &bad_regs);                                    \
-        ck_assert_msg(fault != NULL, "%s: entered", #change);                                      \
-        ck_assert_msg(strstr(fault, word) != NULL, "%s: %s", #change, fault);                      \
+        ck_assert_msg(fault, "%s: entered", #change);                                              \
+        ck_assert_msg(strstr(fault, word), "%s: %s", #change, fault);                              \
     } while (0)
 
 #define REAL   (bad = entry_reset_state(), real_mode_state(0x40000, &bad, &bad_regs))

@@ -55,6 +55,7 @@ static void read_top(void)
 static void stack_overflow(void)
 {
     volatile char room[512];
+
     room[0] = 1;
     if (sink == 0)
         stack_overflow();
@@ -117,22 +118,24 @@ static void bad_pointers(void)
     static const char program[] = "nothing", file[] = "about.txt";
     static char good[64];
     int tried = 0, refused = 0;
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         const int32_t results[] = {
             system_call(CALL_WRITE, bad[i], 16, 0, 0),
             system_call(CALL_READ, bad[i], 16, 0, 0),
             system_call(CALL_SPAWN, bad[i], (uint32_t)good, 0, 0),
             system_call(CALL_SPAWN, (uint32_t)program, bad[i], 0, 0),
             system_call(CALL_WAIT, (uint32_t)WAIT_ANY, bad[i], WAIT_NO_HANG, 0),
-            system_call(CALL_READFILE, bad[i], 0, (uint32_t)good, sizeof(good)),
+            system_call(CALL_READFILE, bad[i], 0, (uint32_t)good, sizeof good),
             system_call(CALL_READFILE, (uint32_t)file, 0, bad[i], 16),
             system_call(CALL_LISTDIR, 0, bad[i], 0, 0),
             system_call(CALL_PROCESSES, 0, bad[i], 0, 0),
         };
-        for (size_t j = 0; j < sizeof(results) / sizeof(results[0]); j++, tried++)
+        for (size_t j = 0; j < sizeof results / sizeof results[0]; j++, tried++)
             refused += results[j] == ERROR_ADDRESS;
     }
-    /* A length that reaches out of the program or around the end; text that is not to be written.
+    /*
+     * A length that reaches out of the program or around the end; text that is not to be written.
      */
     const int32_t lengths[] = {
         system_call(CALL_WRITE, (uint32_t)good, 0x10000, 0, 0),
@@ -143,7 +146,7 @@ static void bad_pointers(void)
         system_call(CALL_READFILE, (uint32_t)file, 0, (uint32_t)good, 0xffffff00),
         system_call(CALL_PROCESSES, 0, 0x00400000, 0, 0),
     };
-    for (size_t j = 0; j < sizeof(lengths) / sizeof(lengths[0]); j++, tried++)
+    for (size_t j = 0; j < sizeof lengths / sizeof lengths[0]; j++, tried++)
         refused += lengths[j] == ERROR_ADDRESS;
     printf("%d of %d bad pointers refused\n", refused, tried);
 }
@@ -152,7 +155,8 @@ static void bad_numbers(void)
 {
     static char good[64], longest[300];
     int status;
-    memset(longest, 'x', sizeof(longest) - 1);
+
+    memset(longest, 'x', sizeof longest - 1);
     printf("calls %d %d %d\n", system_call(SYSTEM_CALLS, 0, 0, 0, 0),
            system_call(0x7fffffff, 0, 0, 0, 0), system_call(0xffffffff, 0, 0, 0, 0));
     printf("names %d %d %d\n", spawn("no such program", "", 0), spawn(longest, "", 0),
@@ -212,7 +216,7 @@ static const struct {
 
 int main(const char *argument)
 {
-    for (size_t i = 0; i < sizeof(attacks) / sizeof(attacks[0]); i++)
+    for (size_t i = 0; i < sizeof attacks / sizeof attacks[0]; i++)
         if (strcmp(argument, attacks[i].name) == 0) {
             attacks[i].run();
             printf("%s came through\n", argument);

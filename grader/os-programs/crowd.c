@@ -4,6 +4,7 @@
 int main(const char *argument)
 {
     int before = pages(), count = 0, status, error;
+
     while ((error = spawn("nap", "300", 0)) > 0)
         count++;
     printf("%d programs more, then: %s\n", count, error_text(error));

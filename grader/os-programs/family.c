@@ -3,7 +3,8 @@
 
 static int child(const char *name, uint32_t number)
 {
-    char text[12], *digit = text + sizeof(text) - 1;
+    char text[12], *digit = text + sizeof text - 1;
+
     *digit = '\0';
     do
         *--digit = (char)('0' + number % 10);
@@ -15,6 +16,7 @@ int main(const char *argument)
 {
     uint32_t number = 0;
     int status = -99, ended;
+
     number_parse(argument, &number);
 
     /* For certain children, the last one first. */

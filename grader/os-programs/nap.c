@@ -4,6 +4,7 @@
 int main(const char *argument)
 {
     uint32_t milliseconds = 0;
+
     number_parse(argument, &milliseconds);
     sleep(milliseconds);
     printf("slept %u\n", milliseconds);

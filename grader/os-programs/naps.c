@@ -5,9 +5,10 @@ int main(const char *argument)
 {
     char number[12];
     int status;
+
     while (*argument != '\0') {
         size_t length = 0;
-        while (*argument != '\0' && *argument != ' ' && length < sizeof(number) - 1)
+        while (*argument != '\0' && *argument != ' ' && length < sizeof number - 1)
             number[length++] = *argument++;
         number[length] = '\0';
         while (*argument == ' ')

@@ -4,6 +4,7 @@
 int main(const char *argument)
 {
     uint32_t status = 0;
+
     number_parse(argument, &status);
     return (int)status;
 }

@@ -6,6 +6,7 @@
 static uint32_t used_by(int pid)
 {
     struct process_info process;
+
     for (uint32_t place = 0; processes(place, &process) == 0; place++)
         if (process.state != PROCESS_UNUSED && process.pid == pid)
             return process.ticks;
@@ -16,6 +17,7 @@ int main(const char *argument)
 {
     int status, naps = spawn("nap", "2000", 0);
     uint32_t start = ticks(), idle = used_by(0), own = used_by(getpid());
+
     sleep(1500);
     uint32_t passed = ticks() - start;
     idle = used_by(0) - idle;

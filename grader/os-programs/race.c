@@ -11,6 +11,7 @@ int main(const char *argument)
     int pids[SPINNERS + 1] = {0};
     struct process_info process;
     uint32_t before[SPINNERS + 1] = {0};
+
     for (int i = 0; i < SPINNERS; i++)
         pids[i] = spawn("spin", "", 0);
     sleep(200);

@@ -5,6 +5,7 @@ int main(const char *argument)
 {
     uint32_t count = 0, done = 0;
     int before = pages(), status;
+
     number_parse(argument, &count);
     for (; done < count; done++) {
         int pid = spawn("nothing", "0", 0);

@@ -12,6 +12,7 @@ static int family(void)
 {
     struct process_info process;
     int count = 0;
+
     for (uint32_t place = 0; processes(place, &process) == 0; place++)
         count += process.state != PROCESS_UNUSED && strcmp(process.name, "turns") == 0;
     return count;
@@ -21,6 +22,7 @@ int main(const char *argument)
 {
     static const char *const letters[] = {"a", "b", "c"};
     int status;
+
     if (*argument != '\0') {
         for (int looks = 0; family() < 4 && looks < PATIENCE; looks++)
             yield();

@@ -195,6 +195,7 @@ START_TEST(wrong_places)
 {
     static const uint32_t places[] = {MEMORY_BYTES - 0x40, MEMORY_BYTES, 0x7fffff00, 0xffffff00,
                                       0xffffffff};
+
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         file_make();
         file.segments[2].p_paddr = places[i];

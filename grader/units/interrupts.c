@@ -230,6 +230,7 @@ static atomic_int refusals; /* this often read of standard input answers EINTR o
 ssize_t read(int fd, void *buffer, size_t bytes)
 {
     int refused = fd == STDIN_FILENO && refusals > 0 ? refusals-- : 0;
+
     if (refused)
         return failed(refused % 2 ? EINTR : EAGAIN);
     ssize_t result = syscall(SYS_read, fd, buffer, bytes);
@@ -717,10 +718,9 @@ START_TEST(halt_wakes)
 }
 END_TEST
 
-#define ASLEEP_MS 500
-#define SLEEPER_MS                                                                                 \
-    25 /* who sleeps uses far less; who goes round, even on a loaded machine, more                 \
-        */
+#define ASLEEP_MS  500
+#define SLEEPER_MS 25 /* a sleeping thread uses far less; a loop, even on a loaded machine, more   \
+                       */
 
 START_TEST(halt_sleeps)
 {

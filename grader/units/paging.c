@@ -306,6 +306,7 @@ START_TEST(map)
     struct address_space space = space_at(BASE, SPACE_BYTES);
     const uint32_t regions[] = {0x40000000 + (unit_random() & 0x0fc00000), 0, HIGHER_HALF,
                                 0xffc00000};
+
     struct {
         uint32_t virt, phys, flags;
     } pages[60];
@@ -355,6 +356,7 @@ START_TEST(split)
 {
     struct address_space space = space_at(BASE, SPACE_BYTES);
     const uint32_t kernel = PAGE_PRESENT | PAGE_WRITABLE;
+
     static const struct {
         uint32_t before, flags; /* rights of the 4 MB; of the page that is mapped in them */
     } steps[] = {{PAGE_PRESENT | PAGE_WRITABLE, PAGE_PRESENT | PAGE_USER},
@@ -396,6 +398,7 @@ END_TEST
 START_TEST(refused)
 {
     struct address_space space = space_at(BASE, SPACE_BYTES);
+
     static const struct {
         uint32_t virt, phys, flags;
         const char *why;
@@ -474,9 +477,7 @@ static struct kvm_sregs sregs;
 static struct kvm_regs regs;
 static uint32_t entry, stack;
 
-#define APIC_BASE                                                                                  \
-    0xfee00900u /* as after reset; of all that KVM gives and no guest here changes                 \
-                 */
+#define APIC_BASE 0xfee00900u /* as after reset; stands for all that no guest here changes */
 
 static void start_paging(struct address_space *space)
 {
@@ -577,9 +578,8 @@ START_TEST(entry_checks)
 
     start_paging(&space);
     const char *fault = entry_state_fault(&sregs, &regs);
-    ck_assert_msg(fault == NULL,
-                  "AMD's processors forgive it, Intel's refuse the entry with this state: %s",
-                  fault);
+    ck_assert_msg(
+        !fault, "AMD's processors forgive it, Intel's refuse the entry with this state: %s", fault);
     ck_assert_msg(sregs.ldt.unusable,
                   "LDTR is still usable, as after reset, and there is no LDT: mark it `unusable`");
 }

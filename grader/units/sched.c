@@ -174,7 +174,7 @@ static void turn_frame(void)
     CHECK(seen == (struct trap_frame *)(current->kernel_stack + PAGE_BYTES) - 1,
           "the trap_frame of a new process is looked for at 0x%x: its last byte is the last one of "
           "the kernel stack, so it begins at 0x%x",
-          (uint32_t)seen, (uint32_t)current->kernel_stack + PAGE_BYTES - sizeof(*seen));
+          (uint32_t)seen, (uint32_t)current->kernel_stack + PAGE_BYTES - sizeof *seen);
     CHECK(seen->eip == ENTRY && seen->esp == STACK,
           "entry 0x%x and stack 0x%x became eip 0x%x and esp 0x%x", ENTRY, STACK, seen->eip,
           seen->esp);
@@ -208,7 +208,7 @@ static void test_switch(void)
     struct process *a = process_make(1, 5, 0), *b = process_make(9, 3, 0);
     struct process *const all[] = {a, b, a, HOME, b, a, b, HOME};
 
-    memcpy(route, all, sizeof(route));
+    memcpy(route, all, sizeof route);
     turn = turn_route;
     turn_route();
     CHECK(route_step == 4, "after four switches, the last one to idle, idle goes on after %d",
@@ -479,9 +479,9 @@ _Noreturn void kernel_main(uint32_t boot_info)
     descriptors_load();
     memory_start(memory);
     pages_start(physical_memory(end), physical_memory(memory));
-    text_copy(name, physical_memory(info->archive_start), sizeof(name));
-    answer = physical_memory(info->archive_start + sizeof(name));
-    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
+    text_copy(name, physical_memory(info->archive_start), sizeof name);
+    answer = physical_memory(info->archive_start + sizeof name);
+    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
         if (strcmp(name, tests[i].name) == 0) {
             tests[i].run();
             CHECK(current == HOME, "`current` is pid %d at the end", current->pid);

@@ -112,7 +112,7 @@ static bool cpuid_fits(struct kvm_cpuid2 *table)
     const size_t bytes = sizeof *table + table->nent * sizeof table->entries[0];
 
     if (__asan_region_is_poisoned)
-        return __asan_region_is_poisoned(table, bytes) == NULL;
+        return !__asan_region_is_poisoned(table, bytes);
     return bytes_allocated(table) >= bytes;
 }
 
@@ -196,7 +196,7 @@ int munmap(void *address, size_t bytes)
 {
     int result = (int)syscall(SYS_munmap, address, bytes);
 
-    bad_closes += result < 0 || address == NULL;
+    bad_closes += result < 0 || !address;
     return result;
 }
 

@@ -307,7 +307,7 @@ START_TEST(lines)
     for (int id = 0; id < VCPUS_MAX; id++)
         pthread_join(threads[id], NULL);
     capturing = false;
-    for (char *rest = captured, *line; (line = strsep(&rest, "\n")) != NULL && rest != NULL;) {
+    for (char *rest = captured, *line; (line = strsep(&rest, "\n")) && rest;) {
         bool whole = false;
         for (int id = 0; id < VCPUS_MAX; id++) {
             char expected[64];
@@ -377,8 +377,7 @@ END_TEST
 static enum {
     SIGNAL_SENT,
     SIGNAL_SLOW,       /* a moment in which the vCPU can look at what was set */
-    SIGNAL_THEN_ENTRY, /* the vCPU, whose thread this is, enters the guest before the kick goes on
-                        */
+    SIGNAL_THEN_ENTRY, /* the vCPU's own thread enters the guest before the kick goes on */
     SIGNAL_COUNTED,    /* nothing */
 } kick_signal;
 static unsigned kick_signals;

@@ -1,4 +1,5 @@
-/* vm.c - lab 1's module function by function: what it asks of KVM and what it makes of the answers.
+/*
+ * vm.c - lab 1's module function by function: what it asks of KVM and what it makes of the answers.
  */
 #include "debug/entry_state.h"
 #include "lab1.h"
@@ -173,11 +174,11 @@ START_TEST(maps_ram)
     ck_assert_msg(vm_create(&vm, bytes) == 0, "vm_create does not return 0 for %zu bytes of RAM",
                   bytes);
     ck_assert_msg(vm.fd >= 0, "vm_create leaves vm->fd without a descriptor");
-    ck_assert_msg(vm.ram != NULL, "vm_create leaves vm->ram NULL");
+    ck_assert_msg(vm.ram, "vm_create leaves vm->ram NULL");
     ck_assert_msg(vm.ram_bytes == bytes, "vm->ram_bytes is %zu, and %zu were asked for",
                   vm.ram_bytes, bytes);
     const struct call *call = call_find(KVM_SET_USER_MEMORY_REGION);
-    ck_assert_msg(call != NULL, "KVM_SET_USER_MEMORY_REGION was not called");
+    ck_assert_msg(call, "KVM_SET_USER_MEMORY_REGION was not called");
     ck_assert_msg(call->region.guest_phys_addr == 0,
                   "RAM is at guest-physical address 0x%llx instead of 0",
                   call->region.guest_phys_addr);
@@ -208,14 +209,13 @@ START_TEST(addresses)
     const struct call *identity = call_find(KVM_SET_IDENTITY_MAP_ADDR);
     ck_assert_msg(created || (tss && identity),
                   "vm_create failed at something else, before it told KVM both addresses");
-    ck_assert_msg(tss != NULL,
-                  "KVM_SET_TSS_ADDR was not called: Intel needs it before the first vCPU");
+    ck_assert_msg(tss, "KVM_SET_TSS_ADDR was not called: Intel needs it before the first vCPU");
     ck_assert_msg(tss->result == 0, "KVM_SET_TSS_ADDR failed");
     ck_assert_msg(tss->argument % PAGE_BYTES == 0 && tss->argument >= HIGHER_HALF &&
                       tss->argument + 3 * PAGE_BYTES <= 1ul << 32,
                   "the TSS's three pages at 0x%lx are not behind all RAM (2 GB) and below 4 GB",
                   tss->argument);
-    ck_assert_msg(identity != NULL, "KVM_SET_IDENTITY_MAP_ADDR was not called");
+    ck_assert_msg(identity, "KVM_SET_IDENTITY_MAP_ADDR was not called");
     ck_assert_msg(identity->result == 0, "KVM_SET_IDENTITY_MAP_ADDR failed");
     ck_assert_msg(identity->address % PAGE_BYTES == 0 && identity->address >= HIGHER_HALF &&
                       identity->address + PAGE_BYTES <= 1ul << 32,
@@ -257,6 +257,7 @@ static void check_vm_kept(const struct vm *vm, size_t bytes, const char *what)
 START_TEST(vm_failures)
 {
     const size_t bytes = 1 << 20;
+
     static const struct {
         struct falsified what;
         const char *name;
@@ -301,7 +302,7 @@ START_TEST(creates_vcpu)
     ck_assert_msg(call && call->argument == (unsigned long)vcpu.index,
                   "the vCPU was not created with the number vcpu->index");
     size_t bytes = (size_t)kernel(vm.kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
-    ck_assert_msg(vcpu.run != NULL, "vcpu_create leaves vcpu->run NULL: kvm_run is not mapped");
+    ck_assert_msg(vcpu.run, "vcpu_create leaves vcpu->run NULL: kvm_run is not mapped");
     ck_assert_msg(vcpu.run_bytes == bytes,
                   "vcpu->run_bytes is %zu, and KVM_GET_VCPU_MMAP_SIZE answers %zu", vcpu.run_bytes,
                   bytes);
@@ -371,7 +372,7 @@ START_TEST(cpuid)
                   "promises: KVM writes behind its end");
     ck_assert_msg(status == 0, "vcpu_create does not return 0");
     const struct call *call = call_find(KVM_SET_CPUID2);
-    ck_assert_msg(call != NULL, "KVM_SET_CPUID2 was not called: the guest's CPUID answers zeros");
+    ck_assert_msg(call, "KVM_SET_CPUID2 was not called: the guest's CPUID answers zeros");
     ck_assert_msg(call->result == 0, "KVM_SET_CPUID2 failed");
     ck_assert_msg(call->entries >= supported,
                   "KVM_SET_CPUID2 was called with %u entries, and KVM supports %u", call->entries,
@@ -416,9 +417,9 @@ static unsigned kvm_runs_mapped(void)
     char line[512];
     unsigned count = 0;
 
-    ck_assert_msg(maps != NULL, "the grader can't read /proc/self/maps");
+    ck_assert_msg(maps, "the grader can't read /proc/self/maps");
     while (fgets(line, sizeof line, maps))
-        count += strstr(line, "kvm-vcpu") != NULL;
+        count += strstr(line, "kvm-vcpu") ? 1 : 0;
     fclose(maps);
     return count;
 }
@@ -438,7 +439,7 @@ static void check_vcpu_kept(const struct vcpu *vcpu, unsigned mapped, const char
     ck_assert_msg(vcpu->run != MAP_FAILED,
                   "mmap failed, which it tells by MAP_FAILED and not by NULL, and vcpu->run is "
                   "set");
-    ck_assert_msg(kvm_runs_mapped() - mapped == (vcpu->run != NULL),
+    ck_assert_msg(kvm_runs_mapped() - mapped == (vcpu->run ? 1 : 0),
                   "%s, and vcpu->run is %p: kvm_run must be there as soon as you have it, for "
                   "vcpu_destroy to unmap",
                   what, (void *)vcpu->run);
@@ -547,7 +548,7 @@ static void check_state(uint32_t base, const struct kvm_sregs *reset, const stru
                   "limit must be 0, and no memory at the base",
                   sregs->idt.base, sregs->idt.limit);
     const char *fault = entry_state_fault(sregs, regs);
-    ck_assert_msg(fault == NULL, "Intel's processors refuse the entry: %s", fault);
+    ck_assert_msg(!fault, "Intel's processors refuse the entry: %s", fault);
 }
 
 START_TEST(state)
@@ -790,7 +791,7 @@ END_TEST
 /* The words of a direction; a message may have both, as in "read/write: 1". */
 static bool says_read(const char *message)
 {
-    return strstr(message, "read") != NULL;
+    return strstr(message, "read");
 }
 
 static bool says_write(const char *message)
@@ -938,13 +939,13 @@ START_TEST(twice)
 
     start_created(&vm, &vcpu);
     vcpu_destroy(&vcpu);
-    ck_assert_msg(vcpu.fd == -1 && vcpu.run == NULL,
+    ck_assert_msg(vcpu.fd == -1 && !vcpu.run,
                   "after vcpu_destroy vcpu->fd is %d instead of -1, or vcpu->run is not NULL: a "
                   "second call would give it back again",
                   vcpu.fd);
     vm_destroy(&vm);
     ck_assert_msg(
-        vm.fd == -1 && vm.kvm_fd == -1 && vm.ram == NULL,
+        vm.fd == -1 && vm.kvm_fd == -1 && !vm.ram,
         "after vm_destroy vm->fd is %d and vm->kvm_fd %d instead of -1, or vm->ram is not "
         "NULL: a second call would give it back again",
         vm.fd, vm.kvm_fd);

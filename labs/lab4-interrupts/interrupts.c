@@ -89,8 +89,7 @@ static int timer_start(unsigned tick_ms)
     TODO("4.1");
 }
 
-/* Exercise 4.1: one read takes all expirations since the last; more than one merge into one tick.
- */
+/* Exercise 4.1: one read takes all expirations since the last one; they merge into one tick. */
 static void timer_expired(void)
 {
     TODO("4.1");

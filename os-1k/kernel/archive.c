@@ -37,9 +37,10 @@ static bool octal_read(const char *field, size_t length, uint32_t *number)
 static uint32_t header_sum(const struct header *header)
 {
     uint32_t sum = 0;
+
     for (size_t i = 0; i < BLOCK_BYTES; i++)
         sum += ((const uint8_t *)header)[i];
-    for (size_t i = 0; i < sizeof(header->checksum); i++)
+    for (size_t i = 0; i < sizeof header->checksum; i++)
         sum += (uint32_t)' ' - (uint8_t)header->checksum[i];
     return sum;
 }
@@ -52,14 +53,14 @@ const char *archive_open(const uint8_t *archive, size_t bytes)
         if (header->name[0] == '\0') /* the block of zeros at the end */
             return NULL;
         uint32_t sum, size;
-        if (memcmp(header->magic, "ustar", sizeof(header->magic)) != 0)
+        if (memcmp(header->magic, "ustar", sizeof header->magic) != 0)
             return "it is no ustar archive";
-        if (!octal_read(header->checksum, sizeof(header->checksum), &sum) ||
+        if (!octal_read(header->checksum, sizeof header->checksum, &sum) ||
             sum != header_sum(header))
             return "a header's checksum is wrong";
         if (header->name[FILE_NAME_MAX - 1] != '\0')
             return "a file's name is too long";
-        if (!octal_read(header->size, sizeof(header->size), &size))
+        if (!octal_read(header->size, sizeof header->size, &size))
             return "a file's size is no number";
         at += BLOCK_BYTES;
         if (size > bytes - at)

@@ -14,9 +14,9 @@ _Noreturn void kernel_main(uint32_t boot_info)
     if (boot_info % sizeof(uint32_t) != 0 || boot_info >= LARGE_PAGE_BYTES)
         refuse("EBX is 0x%x, which can't be the address of the boot information", boot_info);
     const struct boot_info *info = physical_memory(boot_info);
-    if (info->magic != BOOT_MAGIC || info->size != sizeof(*info))
+    if (info->magic != BOOT_MAGIC || info->size != sizeof *info)
         refuse("the boot information at 0x%x begins with 0x%x and size %u, not 0x%x and %u",
-               boot_info, info->magic, info->size, BOOT_MAGIC, (uint32_t)sizeof(*info));
+               boot_info, info->magic, info->size, BOOT_MAGIC, (uint32_t)sizeof *info);
     if (info->tick_ms == 0)
         refuse("the boot information says that the timer ticks every 0 ms");
     tick_ms = info->tick_ms;
@@ -37,7 +37,7 @@ _Noreturn void kernel_main(uint32_t boot_info)
     pages_start(physical_memory(free_start), physical_memory(memory & ~(PAGE_BYTES - 1u)));
 
     const char *wrong = archive_open(physical_memory(start), bytes);
-    if (wrong != NULL)
+    if (wrong)
         refuse("the archive is damaged: %s", wrong);
     console_print("1K OS: %u KB of memory, %u pages free, a tick every %u ms\n", memory / 1024,
                   free_pages, tick_ms);

@@ -13,6 +13,7 @@ void console_write(const char *text, size_t count)
 void console_print(const char *format, ...)
 {
     va_list arguments;
+
     va_start(arguments, format);
     text_format(console_write, format, arguments);
     va_end(arguments);
@@ -21,6 +22,7 @@ void console_print(const char *format, ...)
 int console_getchar(void)
 {
     int character;
+
     asm volatile("outl %%eax, %%dx; inl %%dx, %%eax"
                  : "=a"(character)
                  : "a"(HC_GETCHAR), "d"(HYPERCALL_PORT));

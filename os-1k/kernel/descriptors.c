@@ -8,10 +8,10 @@
 struct task_state {
     uint32_t link, esp0, ss0; /* the last two: the stack of a trap out of ring 3 */
     uint32_t unused[22];
-    uint16_t trace, io_map; /* the last: offset of the I/O permissions; beyond the segment: no port
-                               for ring 3 */
+    uint16_t trace;
+    uint16_t io_map; /* offset of the I/O permissions; beyond the segment: no port for ring 3 */
 };
-static struct task_state task_state = {.ss0 = SELECTOR_KERNEL_DATA, .io_map = sizeof(task_state)};
+static struct task_state task_state = {.ss0 = SELECTOR_KERNEL_DATA, .io_map = sizeof task_state};
 
 /* SDM vol. 3, 3.4.5 "Segment Descriptors". From 0 to 4 GB; privilege levels 0 and 3. */
 static uint64_t gdt[] = {
@@ -19,7 +19,7 @@ static uint64_t gdt[] = {
     [SELECTOR_KERNEL_DATA / 8] = 0x00cf92000000ffff,
     [SELECTOR_USER_CODE / 8] = 0x00cffa000000ffff,
     [SELECTOR_USER_DATA / 8] = 0x00cff2000000ffff,
-    [SELECTOR_TSS / 8] = 0x0000890000000000 | (sizeof(task_state) - 1), /* and its address */
+    [SELECTOR_TSS / 8] = 0x0000890000000000 | (sizeof task_state - 1), /* and its address */
 };
 
 /* The type byte of an interrupt gate, which clears IF. */
@@ -39,6 +39,7 @@ struct table_register {
 static uint64_t gate(const uint8_t *entry, uint8_t type)
 {
     uint32_t offset = (uint32_t)entry;
+
     return (offset & 0xffff) | SELECTOR_KERNEL_CODE << 16 | (uint64_t)type << 40 |
            (uint64_t)(offset >> 16) << 48;
 }
@@ -46,13 +47,14 @@ static uint64_t gate(const uint8_t *entry, uint8_t type)
 void descriptors_load(void)
 {
     uint64_t base = (uint32_t)&task_state;
+
     gdt[SELECTOR_TSS / 8] |= (base & 0xffffff) << 16 | (base >> 24) << 56;
     for (int vector = 0; vector < VECTOR_COUNT; vector++)
         idt[vector] = gate(trap_entries[vector], GATE_KERNEL);
     idt[SYSTEM_CALL_VECTOR] = gate(trap_entries[SYSTEM_CALL_VECTOR], GATE_USER);
 
-    struct table_register gdt_register = {sizeof(gdt) - 1, (uint32_t)gdt};
-    struct table_register idt_register = {sizeof(idt) - 1, (uint32_t)idt};
+    struct table_register gdt_register = {sizeof gdt - 1, (uint32_t)gdt};
+    struct table_register idt_register = {sizeof idt - 1, (uint32_t)idt};
     asm volatile("lgdt %0\n\t"
                  "lidt %1\n\t"
                  "ljmp %2, $1f\n" /* loads CS from the new table */

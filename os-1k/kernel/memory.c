@@ -21,7 +21,8 @@ void memory_start(uint32_t bytes)
 uint32_t *directory_create(void)
 {
     uint32_t *directory = page_allocate();
-    if (directory != NULL)
+
+    if (directory)
         memcpy(directory, kernel_directory, PAGE_BYTES);
     return directory;
 }
@@ -35,6 +36,7 @@ void directory_load(const uint32_t *directory)
 static uint32_t *table_entry(const uint32_t *directory, uint32_t virt)
 {
     uint32_t slot = directory[virt / LARGE_PAGE_BYTES];
+
     if (virt >= HIGHER_HALF || (slot & PAGE_PRESENT) == 0)
         return NULL;
     uint32_t *table = physical_memory(slot & PAGE_FRAME);
@@ -44,14 +46,15 @@ static uint32_t *table_entry(const uint32_t *directory, uint32_t virt)
 uint8_t *user_page_add(uint32_t *directory, uint32_t virt, uint32_t flags)
 {
     uint32_t *slot = &directory[virt / LARGE_PAGE_BYTES];
+
     if ((*slot & PAGE_PRESENT) == 0) {
         uint32_t *table = page_allocate();
-        if (table == NULL)
+        if (!table)
             return NULL;
         *slot = physical_address(table) | PAGE_USER | PAGE_WRITABLE | PAGE_PRESENT;
     }
     uint8_t *page = page_allocate();
-    if (page != NULL)
+    if (page)
         *table_entry(directory, virt) = physical_address(page) | flags | PAGE_USER | PAGE_PRESENT;
     return page;
 }
@@ -60,7 +63,8 @@ uint8_t *user_page(const uint32_t *directory, uint32_t virt, uint32_t flags)
 {
     const uint32_t *entry = table_entry(directory, virt);
     uint32_t needed = flags | PAGE_USER | PAGE_PRESENT;
-    if (entry == NULL || (*entry & needed) != needed)
+
+    if (!entry || (*entry & needed) != needed)
         return NULL;
     return physical_memory(*entry & PAGE_FRAME);
 }
@@ -71,7 +75,7 @@ bool user_range(uint32_t address, uint32_t bytes, uint32_t flags)
         return false;
     uint32_t page = address & PAGE_FRAME;
     for (; page < address + bytes; page += PAGE_BYTES)
-        if (user_page(current->directory, page, flags) == NULL)
+        if (!user_page(current->directory, page, flags))
             return false;
     return true;
 }

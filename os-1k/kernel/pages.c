@@ -17,7 +17,8 @@ void pages_start(void *start, void *end)
 void *page_allocate(void)
 {
     void *page = returned;
-    if (page != NULL) {
+
+    if (page) {
         returned = *(void **)page;
     } else if (untouched < memory_end) {
         page = untouched;
@@ -31,7 +32,7 @@ void *page_allocate(void)
 
 void page_free(void *page)
 {
-    if (page == NULL)
+    if (!page)
         return;
     *(void **)page = returned;
     returned = page;

@@ -5,6 +5,7 @@
 static void address_print(uint32_t address)
 {
     size_t i = 0;
+
     while (i + 1 < symbol_count && symbols[i + 1].address <= address)
         i++;
     console_print("  0x%08x %s+%u\n", address, symbols[i].name, address - symbols[i].address);
@@ -29,6 +30,7 @@ _Noreturn void refuse_end(void)
 _Noreturn void panic_end(const struct trap_frame *frame)
 {
     uint32_t cr2, cr3;
+
     asm volatile("mov %%cr2, %0; mov %%cr3, %1" : "=r"(cr2), "=r"(cr3));
     console_print("\nin process %d (%s)\n", current->pid, current->name);
     console_print("eax %08x  ebx %08x  ecx %08x  edx %08x\n", frame->eax, frame->ebx, frame->ecx,

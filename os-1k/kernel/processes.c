@@ -20,7 +20,8 @@ struct process *process_find(int pid)
 int process_create(const char *name, const char *argument, int parent)
 {
     const struct file *file = file_find(name);
-    if (file == NULL)
+
+    if (!file)
         return ERROR_NOT_FOUND;
     struct process *process = processes;
     while (process->state != PROCESS_UNUSED)
@@ -31,10 +32,10 @@ int process_create(const char *name, const char *argument, int parent)
                                 .parent = parent,
                                 .directory = directory_create(),
                                 .kernel_stack = page_allocate()};
-    text_copy(process->name, name, sizeof(process->name));
+    text_copy(process->name, name, sizeof process->name);
     uint32_t entry, stack;
     int result = ERROR_MEMORY;
-    if (process->directory != NULL && process->kernel_stack != NULL)
+    if (process->directory && process->kernel_stack)
         result = program_load(process->directory, file, argument, &entry, &stack);
     if (result < 0) {
         process_release(process);
@@ -48,9 +49,10 @@ int process_create(const char *name, const char *argument, int parent)
 struct process *process_foreground(void)
 {
     struct process *process, *next = process_find(SHELL_PID);
+
     do {
         process = next;
         next = process_find(process->foreground_pid);
-    } while (next != NULL && next->state != PROCESS_ENDED && next->pid != IDLE_PID);
+    } while (next && next->state != PROCESS_ENDED && next->pid != IDLE_PID);
     return process;
 }

@@ -17,11 +17,11 @@ static int segment_load(uint32_t *directory, const struct file *file,
     uint32_t end = segment->virt + segment->memory_bytes;
     uint32_t offset = segment->virt % PAGE_BYTES; /* in the first page */
     for (uint32_t virt = segment->virt - offset; virt < end; virt += PAGE_BYTES) {
-        if (user_page(directory, virt, 0) != NULL)
+        if (user_page(directory, virt, 0))
             return ERROR_PROGRAM;
         uint8_t *page =
             user_page_add(directory, virt, segment->flags & ELF_WRITABLE ? PAGE_WRITABLE : 0);
-        if (page == NULL)
+        if (!page)
             return ERROR_MEMORY;
         uint32_t count = left < PAGE_BYTES - offset ? left : PAGE_BYTES - offset;
         memcpy(page + offset, from, count);
@@ -32,20 +32,22 @@ static int segment_load(uint32_t *directory, const struct file *file,
     return 0;
 }
 
-/* The stack, with what start.asm hands to main: a pointer to the argument, the argument above it.
+/*
+ * The stack, with what start.asm hands to main: a pointer to the argument, the argument above it.
  */
 static int stack_load(uint32_t *directory, const char *argument, uint32_t *stack)
 {
     uint8_t *page = NULL;
+
     for (uint32_t i = STACK_PAGES; i > 0; i--) {
         page = user_page_add(directory, STACK_TOP - i * PAGE_BYTES, PAGE_WRITABLE);
-        if (page == NULL)
+        if (!page)
             return ERROR_MEMORY;
     }
     uint32_t argument_address = STACK_TOP - ARGUMENT_MAX;
     *stack = argument_address - 16;
     text_copy((char *)page + PAGE_BYTES - ARGUMENT_MAX, argument, ARGUMENT_MAX);
-    memcpy(page + *stack % PAGE_BYTES, &argument_address, sizeof(argument_address));
+    memcpy(page + *stack % PAGE_BYTES, &argument_address, sizeof argument_address);
     return 0;
 }
 
@@ -54,11 +56,12 @@ int program_load(uint32_t *directory, const struct file *file, const char *argum
 {
     const struct elf_header *header = (const struct elf_header *)file->data;
     const struct elf_segment *segments;
-    if (file->bytes < sizeof(*header) ||
-        memcmp(header->ident, ELF_IDENT, sizeof(ELF_IDENT) - 1) != 0 ||
+
+    if (file->bytes < sizeof *header ||
+        memcmp(header->ident, ELF_IDENT, sizeof ELF_IDENT - 1) != 0 ||
         header->type != ELF_PROGRAM || header->machine != ELF_I386 ||
-        header->segment_bytes != sizeof(*segments) || header->segments_offset > file->bytes ||
-        header->segment_count > (file->bytes - header->segments_offset) / sizeof(*segments))
+        header->segment_bytes != sizeof *segments || header->segments_offset > file->bytes ||
+        header->segment_count > (file->bytes - header->segments_offset) / sizeof *segments)
         return ERROR_PROGRAM;
 
     segments = (const struct elf_segment *)(file->data + header->segments_offset);

@@ -39,6 +39,7 @@ static int32_t call_yield(const struct trap_frame *call)
 static int32_t call_sleep(const struct trap_frame *call)
 {
     uint32_t milliseconds = call->ebx < INT32_MAX ? call->ebx : INT32_MAX - 1;
+
     process_sleep(milliseconds / tick_ms + 1);
     return 0;
 }
@@ -56,9 +57,10 @@ static int32_t call_getpid(const struct trap_frame *call)
 static int32_t call_spawn(const struct trap_frame *call)
 {
     char name[FILE_NAME_MAX], argument[ARGUMENT_MAX];
-    int result = user_string(name, call->ebx, sizeof(name));
+    int result = user_string(name, call->ebx, sizeof name);
+
     if (result == 0)
-        result = user_string(argument, call->ecx, sizeof(argument));
+        result = user_string(argument, call->ecx, sizeof argument);
     if (result == 0)
         result = process_create(name, argument, current->pid);
     if (result > 0 && call->edx & SPAWN_FOREGROUND)
@@ -77,13 +79,14 @@ static int32_t call_readfile(const struct trap_frame *call)
 {
     char name[FILE_NAME_MAX];
     uint32_t offset = call->ecx, bytes = call->esi;
-    int result = user_string(name, call->ebx, sizeof(name));
+    int result = user_string(name, call->ebx, sizeof name);
+
     if (result < 0)
         return result;
     if (!user_range(call->edx, bytes, PAGE_WRITABLE))
         return ERROR_ADDRESS;
     const struct file *file = file_find(name);
-    if (file == NULL)
+    if (!file)
         return ERROR_NOT_FOUND;
     if (offset > file->bytes)
         offset = file->bytes;
@@ -96,11 +99,12 @@ static int32_t call_readfile(const struct trap_frame *call)
 static int32_t call_listdir(const struct trap_frame *call)
 {
     struct file_info *info = (struct file_info *)call->ecx;
-    if (!user_range(call->ecx, sizeof(*info), PAGE_WRITABLE))
+
+    if (!user_range(call->ecx, sizeof *info, PAGE_WRITABLE))
         return ERROR_ADDRESS;
     if (call->ebx >= file_count)
         return ERROR_NOT_FOUND;
-    text_copy(info->name, files[call->ebx].name, sizeof(info->name));
+    text_copy(info->name, files[call->ebx].name, sizeof info->name);
     info->bytes = files[call->ebx].bytes;
     return 0;
 }
@@ -108,14 +112,15 @@ static int32_t call_listdir(const struct trap_frame *call)
 static int32_t call_processes(const struct trap_frame *call)
 {
     struct process_info *info = (struct process_info *)call->ecx;
-    if (!user_range(call->ecx, sizeof(*info), PAGE_WRITABLE))
+
+    if (!user_range(call->ecx, sizeof *info, PAGE_WRITABLE))
         return ERROR_ADDRESS;
     if (call->ebx >= PROCESSES_MAX)
         return ERROR_NOT_FOUND;
     const struct process *process = &processes[call->ebx];
     *info =
         (struct process_info){process->pid, process->parent, process->state, process->ticks, ""};
-    text_copy(info->name, process->name, sizeof(info->name));
+    text_copy(info->name, process->name, sizeof info->name);
     return 0;
 }
 

@@ -30,7 +30,8 @@ static const char *page_fault_reason(uint32_t address, uint32_t error_code)
 static void exception_handle(const struct trap_frame *frame)
 {
     const char *name = exceptions[frame->vector];
-    if (name == NULL)
+
+    if (!name)
         name = "unexpected exception";
     if ((frame->cs & 3) == 0) /* in the kernel's own ring */
         panic(frame, "%s (vector %u, error code %x)", name, frame->vector, frame->error_code);
@@ -58,7 +59,8 @@ void trap_handle(struct trap_frame *frame)
         keyboard_interrupt();
     else
         exception_handle(frame);
-    /* An interrupt is the end of a turn; and a process that has ended never comes back from here.
+    /*
+     * An interrupt is the end of a turn; and a process that has ended never comes back from here.
      */
     if (frame->vector != SYSTEM_CALL_VECTOR || current->state == PROCESS_ENDED)
         schedule();

@@ -20,7 +20,7 @@ static void sink_flush(struct sink *sink)
 
 static void sink_put(struct sink *sink, char character)
 {
-    if (sink->used == sizeof(sink->text))
+    if (sink->used == sizeof sink->text)
         sink_flush(sink);
     sink->text[sink->used++] = character;
 }
@@ -37,6 +37,7 @@ static void sink_pad(struct sink *sink, char character, size_t length, size_t wi
 static char *number_text(char digits[DIGITS_MAX], uint32_t number, uint32_t base)
 {
     char *first = digits + DIGITS_MAX - 1;
+
     *first = '\0';
     do {
         *--first = "0123456789abcdef"[number % base];
@@ -49,6 +50,7 @@ void text_format(void (*write)(const char *text, size_t count), const char *form
                  va_list arguments)
 {
     struct sink sink = {.write = write};
+
     for (; *format != '\0'; format++) {
         if (*format != '%') {
             sink_put(&sink, *format);

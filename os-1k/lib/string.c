@@ -5,6 +5,7 @@
 void *memcpy(void *to, const void *from, size_t count)
 {
     void *target = to;
+
     asm volatile("rep movsb" : "+D"(target), "+S"(from), "+c"(count) : : "memory");
     return to;
 }
@@ -12,6 +13,7 @@ void *memcpy(void *to, const void *from, size_t count)
 void *memset(void *to, int byte, size_t count)
 {
     void *target = to;
+
     asm volatile("rep stosb" : "+D"(target), "+c"(count) : "a"(byte) : "memory");
     return to;
 }
@@ -19,6 +21,7 @@ void *memset(void *to, int byte, size_t count)
 int memcmp(const void *a, const void *b, size_t count)
 {
     const unsigned char *left = a, *right = b;
+
     for (size_t i = 0; i < count; i++)
         if (left[i] != right[i])
             return left[i] - right[i];
@@ -28,6 +31,7 @@ int memcmp(const void *a, const void *b, size_t count)
 size_t strlen(const char *text)
 {
     size_t length = 0;
+
     while (text[length] != '\0')
         length++;
     return length;
@@ -45,6 +49,7 @@ int strcmp(const char *a, const char *b)
 void text_copy(char *to, const char *from, size_t size)
 {
     size_t length = strlen(from);
+
     if (length > size - 1)
         length = size - 1;
     memcpy(to, from, length);

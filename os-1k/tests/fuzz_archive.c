@@ -24,7 +24,7 @@ static void files_check(const uint8_t *archive, size_t bytes)
 {
     for (uint32_t i = 0; i < file_count; i++) {
         const struct file *found = file_find(files[i].name);
-        if (found == NULL || files[i].data < archive || files[i].bytes > bytes ||
+        if (!found || files[i].data < archive || files[i].bytes > bytes ||
             files[i].data + files[i].bytes > archive + bytes)
             abort();
         volatile uint8_t byte;
@@ -37,11 +37,12 @@ static void files_check(const uint8_t *archive, size_t bytes)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     uint8_t *archive = malloc(bytes);
+
     __builtin_memcpy(archive, data, bytes);
-    if (archive_open(archive, bytes) == NULL)
+    if (!archive_open(archive, bytes))
         files_check(archive, bytes);
     checksums_set(archive, bytes);
-    if (archive_open(archive, bytes) == NULL)
+    if (!archive_open(archive, bytes))
         files_check(archive, bytes);
     free(archive);
     return 0;

@@ -33,7 +33,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     static const uint8_t zeros[LOAD_MIN];
     uint8_t *memory = calloc(1, MEMORY_BYTES);
     uint32_t entry = 0, end = 0;
-    if (elf_load(data, bytes, memory, MEMORY_BYTES, &entry, &end) == NULL &&
+
+    if (!elf_load(data, bytes, memory, MEMORY_BYTES, &entry, &end) &&
         (end > MEMORY_BYTES || end <= LOAD_MIN))
         abort();
     if (memcmp(memory, zeros, LOAD_MIN) != 0)

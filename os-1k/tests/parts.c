@@ -21,7 +21,7 @@ static size_t written_bytes;
 
 static void collect(const char *text, size_t count)
 {
-    ck_assert_uint_le(written_bytes + count, sizeof(written) - 1);
+    ck_assert_uint_le(written_bytes + count, sizeof written - 1);
     memcpy(written + written_bytes, text, count);
     written_bytes += count;
     written[written_bytes] = '\0';
@@ -30,6 +30,7 @@ static void collect(const char *text, size_t count)
 __attribute__((format(printf, 1, 2))) static const char *formatted(const char *format, ...)
 {
     va_list arguments;
+
     written_bytes = 0;
     written[0] = '\0';
     va_start(arguments, format);
@@ -42,14 +43,15 @@ __attribute__((format(printf, 1, 2))) static const char *formatted(const char *f
 #define SAME(...)                                                                                  \
     do {                                                                                           \
         char expected[1024];                                                                       \
-        snprintf(expected, sizeof(expected), __VA_ARGS__);                                         \
+        snprintf(expected, sizeof expected, __VA_ARGS__);                                          \
         ck_assert_str_eq(formatted(__VA_ARGS__), expected);                                        \
     } while (0)
 
 START_TEST(format_numbers)
 {
     const int numbers[] = {0, 1, -1, 9, 10, 12345, -12345, INT32_MAX, INT32_MIN};
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         SAME("%d|%u|%x", numbers[i], (unsigned)numbers[i], (unsigned)numbers[i]);
         SAME("%7d|%7u|%7x", numbers[i], (unsigned)numbers[i], (unsigned)numbers[i]);
         SAME("%07d|%012d|%08x", numbers[i], numbers[i], (unsigned)numbers[i]);
@@ -79,7 +81,8 @@ END_TEST
 START_TEST(format_long)
 {
     char text[901];
-    for (size_t length = 0; length < sizeof(text); length += 50) {
+
+    for (size_t length = 0; length < sizeof text; length += 50) {
         for (size_t i = 0; i < length; i++)
             text[i] = (char)('a' + i % 26);
         text[length] = '\0';
@@ -92,9 +95,10 @@ END_TEST
 START_TEST(strings)
 {
     char buffer[8] = "xxxxxxx";
-    text_copy(buffer, "abc", sizeof(buffer));
+
+    text_copy(buffer, "abc", sizeof buffer);
     ck_assert_str_eq(buffer, "abc");
-    text_copy(buffer, "abcdefghijk", sizeof(buffer));
+    text_copy(buffer, "abcdefghijk", sizeof buffer);
     ck_assert_str_eq(buffer, "abcdefg");
     text_copy(buffer, "abc", 1);
     ck_assert_str_eq(buffer, "");
@@ -124,6 +128,7 @@ START_TEST(queue_order)
 {
     static struct queue queue;
     uint8_t byte = 77, in = 0, out = 0;
+
     ck_assert(!queue_take(&queue, &byte));
     ck_assert_uint_eq(byte, 77);
     /* Filled and emptied at every position. */
@@ -151,6 +156,7 @@ START_TEST(pages_all)
 {
     uint8_t *memory = aligned_alloc(PAGE_BYTES, TEST_PAGES * PAGE_BYTES);
     void *pages[TEST_PAGES];
+
     os_memset(memory, 0xa5, TEST_PAGES * PAGE_BYTES);
     pages_start(memory, memory + TEST_PAGES * PAGE_BYTES);
     for (int round = 0; round < 3; round++) {
@@ -185,6 +191,7 @@ static size_t archive_bytes;
 static void checksum_set(uint8_t *header)
 {
     unsigned sum = 0;
+
     os_memset(header + 148, ' ', 8);
     for (int i = 0; i < 512; i++)
         sum += header[i];
@@ -195,6 +202,7 @@ static uint8_t *file_add(const char *name, char type, const char *content)
 {
     uint8_t *header = archive + archive_bytes;
     size_t length = os_strlen(content);
+
     os_memset(header, 0, 512);
     snprintf((char *)header, 100, "%s", name);
     snprintf((char *)header + 124, 12, "%011o", (unsigned)length);
@@ -215,13 +223,14 @@ static void archive_end(void)
 static void archive_start(void)
 {
     archive_bytes = 0;
-    os_memset(archive, 0, sizeof(archive));
+    os_memset(archive, 0, sizeof archive);
 }
 
 /* Opens a copy whose end is the end of its memory, so that a sanitizer sees every step beyond. */
 static const char *opened(size_t bytes)
 {
     static uint8_t *copy;
+
     free(copy);
     copy = malloc(bytes > 0 ? bytes : 1);
     os_memcpy(copy, archive, bytes);
@@ -274,7 +283,7 @@ START_TEST(archive_damaged)
         /* A name that begins with 0 would be the end; bit 4 of 'n' is not all of it. */
         bool numbers_end = at == 154 || at == 155; /* behind the checksum's digits */
         if (!numbers_end)
-            ck_assert_msg(opened(archive_bytes) != NULL, "byte %zu", at);
+            ck_assert_msg(opened(archive_bytes), "byte %zu", at);
     }
 }
 END_TEST
@@ -288,13 +297,14 @@ START_TEST(archive_sizes)
                                         "           ",
                                         "-0000000001",
                                         "\x80\0\0\0\0\0\0\0\0\0\1"};
-    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         archive_start();
         uint8_t *header = file_add("name", '0', "text");
         archive_end();
         os_memcpy(header + 124, wrong[i], 11);
         checksum_set(header);
-        ck_assert_msg(opened(archive_bytes) != NULL, "size number %zu", i);
+        ck_assert_msg(opened(archive_bytes), "size number %zu", i);
     }
 }
 END_TEST
@@ -333,6 +343,7 @@ int main(void)
 {
     Suite *suite = suite_create("parts of the kernel");
     TCase *parts = tcase_create("parts");
+
     tcase_add_test(parts, format_numbers);
     tcase_add_test(parts, format_text);
     tcase_add_test(parts, format_long);

@@ -6,7 +6,8 @@ int main(const char *argument)
     static char text[512];
     uint32_t offset = 0;
     int count;
-    while ((count = readfile("about.txt", offset, text, sizeof(text))) > 0) {
+
+    while ((count = readfile("about.txt", offset, text, sizeof text)) > 0) {
         write(text, (size_t)count);
         offset += (uint32_t)count;
     }

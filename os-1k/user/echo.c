@@ -4,6 +4,7 @@
 int main(const char *argument)
 {
     static char line[LINE_MAX];
+
     if (*argument != '\0') {
         printf("%s\n", argument);
         return 0;

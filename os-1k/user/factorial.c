@@ -4,6 +4,7 @@
 int main(const char *argument)
 {
     uint32_t product = 1, n = 0;
+
     for (;;) {
         printf("%u! = %u\n", n, product);
         n++;

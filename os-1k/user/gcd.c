@@ -15,6 +15,7 @@ static uint32_t greatest_common_divisor(uint32_t a, uint32_t b)
 static bool number_ask(const char *question, uint32_t *number)
 {
     static char line[LINE_MAX];
+
     while (getline(question, line) >= 0) {
         if (number_parse(line, number))
             return true;
@@ -26,6 +27,7 @@ static bool number_ask(const char *question, uint32_t *number)
 int main(const char *argument)
 {
     uint32_t a, b;
+
     if (!number_ask("First number: ", &a) || !number_ask("Second number: ", &b))
         return 1;
     printf("GCD(%u, %u) = %u\n", a, b, greatest_common_divisor(a, b));

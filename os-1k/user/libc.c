@@ -4,6 +4,7 @@
 int32_t system_call(uint32_t number, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
     int32_t result;
+
     asm volatile("int %1"
                  : "=a"(result)
                  : "i"(SYSTEM_CALL_VECTOR), "a"(number), "b"(a), "c"(b), "d"(c), "S"(d)
@@ -25,7 +26,7 @@ static void line_out_add(const char *text, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         line_out[line_out_bytes++] = text[i];
-        if (text[i] == '\n' || line_out_bytes == sizeof(line_out))
+        if (text[i] == '\n' || line_out_bytes == sizeof line_out)
             flush();
     }
 }
@@ -33,6 +34,7 @@ static void line_out_add(const char *text, size_t count)
 void printf(const char *format, ...)
 {
     va_list arguments;
+
     va_start(arguments, format);
     text_format(line_out_add, format, arguments);
     va_end(arguments);
@@ -142,6 +144,7 @@ const char *error_text(int error)
 static void escape_skip(void)
 {
     char key;
+
     if (read(&key, 1) != 1 || (key != '[' && key != 'O'))
         return;
     while (read(&key, 1) == 1 && key < '@')
@@ -151,6 +154,7 @@ static void escape_skip(void)
 int getline(const char *prompt, char line[LINE_MAX])
 {
     int length = 0;
+
     printf("%s", prompt);
     for (;;) {
         char key;

@@ -7,6 +7,7 @@ int main(const char *argument)
 {
     bool composite[LIMIT + 1] = {false};
     int count = 0;
+
     for (int number = 2; number <= LIMIT; number++) {
         if (composite[number])
             continue;

@@ -15,7 +15,7 @@ static const struct {
     {"factorial", "factorials, 0! to 12!"},
     {"gcd", "greatest common divisor of two numbers"},
 };
-#define PROGRAM_COUNT (sizeof(programs) / sizeof(programs[0]))
+#define PROGRAM_COUNT (sizeof programs / sizeof programs[0])
 
 static void help(const char *argument)
 {
@@ -36,6 +36,7 @@ static void leave(const char *argument)
 static void ls(const char *argument)
 {
     struct file_info file;
+
     for (uint32_t i = 0; listdir(i, &file) == 0; i++)
         printf("%8u %s\n", file.bytes, file.name);
 }
@@ -43,13 +44,14 @@ static void ls(const char *argument)
 static void cat(const char *name)
 {
     static char text[512];
+
     if (*name == '\0') {
         printf("cat: which file? ls lists them\n");
         return;
     }
     uint32_t offset = 0;
     int count;
-    while ((count = readfile(name, offset, text, sizeof(text))) > 0) {
+    while ((count = readfile(name, offset, text, sizeof text)) > 0) {
         /* A program's file is no text: its control bytes could upset the terminal. */
         for (int i = 0; i < count; i++)
             if ((text[i] < ' ' && text[i] != '\n' && text[i] != '\t') || text[i] == 127)
@@ -65,6 +67,7 @@ static void ps(const char *argument)
 {
     static const char *const states[] = {"unused", "ready", "blocked", "sleeping", "ended"};
     struct process_info process;
+
     printf("  PID PARENT STATE      TICKS NAME\n");
     for (uint32_t i = 0; processes(i, &process) == 0; i++)
         if (process.state != PROCESS_UNUSED)
@@ -122,6 +125,7 @@ static void line_run(char *line)
     char *name = trim(line);
     size_t length = strlen(name);
     bool background = length > 0 && name[length - 1] == '&';
+
     if (background) {
         name[length - 1] = '\0';
         name = trim(name);
@@ -135,7 +139,7 @@ static void line_run(char *line)
         *argument++ = '\0';
     argument = trim(argument);
 
-    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(name, commands[i].name) == 0) {
             commands[i].run(argument);
             return;
@@ -147,6 +151,7 @@ int main(const char *argument)
 {
     static char line[LINE_MAX];
     int length, status, pid;
+
     printf("\nWelcome to the 1K OS, on a virtual machine monitor of your own.\n");
     help("");
     do {

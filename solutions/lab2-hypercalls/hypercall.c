@@ -10,7 +10,7 @@
 
 #include "lab2.h"
 
-/* Exercise 2.1: api.rst section 5, KVM_EXIT_IO. The data lies data_offset bytes into kvm_run. */
+/* Exercise 2.1: api.rst section 5, KVM_EXIT_IO. The data is data_offset bytes into kvm_run. */
 struct io_access io_decode(struct kvm_run *run)
 {
     /* answer 2.1 */
@@ -24,7 +24,7 @@ struct io_access io_decode(struct kvm_run *run)
     /* end 2.1 */
 }
 
-/* Exercise 2.1: memcpy, for an operand may lie at any address. */
+/* Exercise 2.1: memcpy, because operands may be unaligned. */
 uint32_t io_operand(const struct io_access *io, uint32_t index)
 {
     /* answer 2.1 */
@@ -80,8 +80,8 @@ static enum step hypercall_putchar(struct vcpu *vcpu, uint8_t character)
 }
 
 /*
- * Exercise 2.3: HC_GETCHAR takes two steps, for an OUT has no answer. The OUT is only noted; the IN
- * that follows takes the character and hands it over.
+ * Exercise 2.3: HC_GETCHAR takes two steps, because OUT returns nothing. The OUT is only noted; the
+ * IN that follows takes the character and hands it over.
  */
 static enum step hypercall_getchar(struct vcpu *vcpu)
 {

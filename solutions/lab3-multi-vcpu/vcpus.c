@@ -58,11 +58,7 @@ static void console_line(const struct vcpu *vcpu, const char *bytes, size_t coun
     stdout_write(line, (size_t)used + count + 1);
 }
 
-/*
- * Exercise 3.3: one guest's bytes go out as they come; of several guests each line is collected in
- * vcpu->line and goes out whole, while no other line does. A line that fills vcpu->line goes out
- * in pieces.
- */
+/* Exercise 3.3: the lock is for the output; vcpu->line needs none, only its own thread uses it. */
 void console_write_lines(struct vcpu *vcpu, const char *bytes, size_t count)
 {
     /* answer 3.3 */
@@ -86,7 +82,7 @@ void console_write_lines(struct vcpu *vcpu, const char *bytes, size_t count)
     /* end 3.3 */
 }
 
-/* Exercise 3.3: puts out a last line that has no newline. */
+/* Exercise 3.3 */
 void console_finish(struct vcpu *vcpu)
 {
     if (vcpu->line_bytes == 0)
@@ -256,7 +252,7 @@ static void wait_for_all(struct vmm *vmm, int signal_fd, int running)
     }
 }
 
-/* Exercise 3.2: a thread a vCPU, wait for all of them, the highest status. */
+/* Exercise 3.2 */
 static int run_all(struct vmm *vmm, int signal_fd)
 {
     /* answer 3.2 */

@@ -90,8 +90,7 @@ static uint32_t *table_at(const struct address_space *space, uint32_t offset)
     return (uint32_t *)(void *)(space->memory + offset);
 }
 
-/* Exercise 5.2: SDM 4.3, table "Format of a 32-Bit Page-Directory Entry that Maps a 4-MByte Page".
- */
+/* Exercise 5.2: SDM 4.3, table "... 32-Bit Page-Directory Entry that Maps a 4-MByte Page". */
 void directory_build(struct address_space *space)
 {
     /* answer 5.2 */
@@ -296,11 +295,7 @@ bool paging_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t
 
 /* ------------------------------------------------------------------ a memory of one's own */
 
-/*
- * Exercise 5.6: a guest that is alone in its VM has all of its RAM; of several, number i has the
- * SLOT_BYTES from i * SLOT_BYTES on. Its tables map nothing else: that is all that keeps them
- * apart.
- */
+/* Exercise 5.6: a guest's tables map nothing but its part: only that keeps several guests apart. */
 int space_open(struct vcpu *vcpu, struct address_space *space)
 {
     const struct vmm *vmm = vcpu->vm->vmm;

@@ -13,6 +13,7 @@ static const char *header_check(const Elf32_Ehdr *header, size_t file_bytes)
 {
     /* answer 6.1 */
     const uint8_t *ident = header->e_ident;
+
     if (memcmp(ident, ELFMAG, SELFMAG) != 0)
         return "not an ELF file";
     if (ident[EI_CLASS] != ELFCLASS32 || ident[EI_DATA] != ELFDATA2LSB ||
@@ -35,7 +36,8 @@ static const char *header_check(const Elf32_Ehdr *header, size_t file_bytes)
 static Elf32_Phdr program_header(const uint8_t *file, const Elf32_Ehdr *header, unsigned index)
 {
     Elf32_Phdr segment; /* copied, because it need not be aligned in the file */
-    memcpy(&segment, file + header->e_phoff + index * sizeof(segment), sizeof(segment));
+
+    memcpy(&segment, file + header->e_phoff + index * sizeof segment, sizeof segment);
     return segment;
 }
 
@@ -69,26 +71,27 @@ const char *elf_load(const uint8_t *file, size_t file_bytes, uint8_t *memory, si
                      uint32_t *entry, uint32_t *end)
 {
     Elf32_Ehdr header;
-    if (file_bytes < sizeof(header))
+
+    if (file_bytes < sizeof header)
         return "truncated: shorter than an ELF header";
-    memcpy(&header, file, sizeof(header));
+    memcpy(&header, file, sizeof header);
     const char *wrong = header_check(&header, file_bytes);
     bool entry_found = false;
 
     *entry = header.e_entry;
     *end = 0;
-    for (unsigned i = 0; wrong == NULL && i < header.e_phnum; i++) {
+    for (unsigned i = 0; !wrong && i < header.e_phnum; i++) {
         Elf32_Phdr segment = program_header(file, &header, i);
         if (segment.p_type != PT_LOAD || segment.p_memsz == 0)
             continue;
         wrong = segment_check(&segment, file_bytes, memory_bytes);
-        for (unsigned j = 0; wrong == NULL && j < i; j++) {
+        for (unsigned j = 0; !wrong && j < i; j++) {
             Elf32_Phdr earlier = program_header(file, &header, j);
             if (earlier.p_type == PT_LOAD && earlier.p_memsz > 0 &&
                 segments_overlap(&segment, &earlier))
                 wrong = "two segments overlap";
         }
-        if (wrong != NULL)
+        if (wrong)
             break;
         /* answer 6.1 */
         memcpy(memory + segment.p_paddr, file + segment.p_offset, segment.p_filesz);
@@ -99,7 +102,7 @@ const char *elf_load(const uint8_t *file, size_t file_bytes, uint8_t *memory, si
             entry_found = true;
         /* end 6.1 */
     }
-    if (wrong == NULL && !entry_found)
+    if (!wrong && !entry_found)
         wrong = "the entry point lies in none of the segments that can be executed";
     return wrong;
 }
@@ -115,7 +118,7 @@ static int archive_load(const char *path, const struct address_space *space, uin
 
     info->archive_start = 0;
     info->archive_bytes = 0;
-    if (path == NULL)
+    if (!path)
         return 0;
     if (start >= space->bytes)
         return fail(STATUS_GUEST_FILE, "%s: no memory is left for it: give more with --mem", path);
@@ -136,10 +139,10 @@ static void boot_info_write(const struct options *options, struct address_space 
 {
     /* answer 6.2 */
     info->magic = BOOT_MAGIC;
-    info->size = sizeof(*info);
+    info->size = sizeof *info;
     info->memory_bytes = space->bytes;
     info->tick_ms = options->tick_ms;
-    memcpy(space->memory + BOOT_INFO_OFFSET, info, sizeof(*info));
+    memcpy(space->memory + BOOT_INFO_OFFSET, info, sizeof *info);
     /* end 6.2 */
 }
 
@@ -150,11 +153,12 @@ int boot_prepare(struct vcpu *vcpu)
     struct boot_info info;
     uint32_t entry, end;
     int status = space_open(vcpu, &space);
+
     if (status != 0)
         return status;
     const char *wrong = elf_load(vcpu->guest->image, vcpu->guest->image_bytes, space.memory,
                                  space.bytes, &entry, &end);
-    if (wrong != NULL)
+    if (wrong)
         return fail(STATUS_GUEST_FILE, "%s: %s", vcpu->guest->path, wrong);
     status = archive_load(options->initrd, &space, end, &info);
     if (status != 0)

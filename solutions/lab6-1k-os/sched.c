@@ -8,7 +8,8 @@ void process_frame(struct process *process, uint32_t entry, uint32_t stack)
 {
     /* answer 6.4 */
     uint32_t top = (uint32_t)process->kernel_stack + PAGE_BYTES;
-    struct trap_frame *frame = (struct trap_frame *)(top - sizeof(*frame));
+    struct trap_frame *frame = (struct trap_frame *)(top - sizeof *frame);
+
     *frame = (struct trap_frame){.ds = SELECTOR_USER_DATA,
                                  .es = SELECTOR_USER_DATA,
                                  .eip = entry,
@@ -28,6 +29,7 @@ void context_switch(struct process *next)
     /* answer 6.4 */
     uint32_t *save = &current->stack;
     uint32_t load = next->stack;
+
     current = next;
     directory_load(next->directory);
     trap_stack_set((uint32_t)next->kernel_stack + PAGE_BYTES);
@@ -52,6 +54,7 @@ void schedule(void)
 {
     /* answer 6.5 */
     struct process *next = &processes[0];
+
     for (int i = 1; i <= PROCESSES_MAX; i++) {
         struct process *candidate = &processes[(current - processes + i) % PROCESSES_MAX];
         if (candidate->state == PROCESS_READY && candidate->pid != IDLE_PID) {
@@ -151,7 +154,8 @@ void process_release(struct process *process)
 {
     /* answer 6.6 */
     uint32_t *directory = process->directory;
-    for (uint32_t slot = 0; directory != NULL && slot < KERNEL_FIRST_SLOT; slot++) {
+
+    for (uint32_t slot = 0; directory && slot < KERNEL_FIRST_SLOT; slot++) {
         if ((directory[slot] & PAGE_PRESENT) == 0)
             continue;
         uint32_t *table = physical_memory(directory[slot] & PAGE_FRAME);

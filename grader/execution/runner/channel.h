@@ -1,6 +1,5 @@
 /* Records: the form of everything that passes between the runner, its host and its helpers. */
-#ifndef CHANNEL_H
-#define CHANNEL_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,5 +23,3 @@ bool record_is(const struct record *record, const char *key);
 bool record_write(int fd, const char *key, const void *data, size_t length);
 bool record_printf(int fd, const char *key, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-
-#endif

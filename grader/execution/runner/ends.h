@@ -1,6 +1,5 @@
 /* The runner's ends of the program's stdin, stdout and stderr: pipes or a terminal. */
-#ifndef ENDS_H
-#define ENDS_H
+#pragma once
 
 #include "job.h"
 
@@ -28,5 +27,3 @@ char ends_restored(const struct ends *ends);
 /* Without our own hold on it, reading the terminal ends when the last program has closed it. */
 void ends_close_slave(struct ends *ends);
 void ends_close(struct ends *ends);
-
-#endif

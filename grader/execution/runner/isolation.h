@@ -1,6 +1,5 @@
 /* Namespaces and rights: what the program can reach. */
-#ifndef ISOLATION_H
-#define ISOLATION_H
+#pragma once
 
 #include "keeper.h"
 
@@ -15,5 +14,3 @@ bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes
 /* In the program, before exec: give up every right that a guest-booting program does not need, and
  * become `user` if not 0. `override` keeps CAP_DAC_OVERRIDE, if we have it. */
 bool isolation_drop_rights(uid_t user, bool override);
-
-#endif

@@ -64,7 +64,7 @@ static bool set_terminal(struct job *job, const char *text)
     if (sscanf(text, "%hu %hu %3s", &job->rows, &job->columns, fds) != 3)
         return false;
     for (int fd = 0; fd < 3; fd++)
-        job->terminal[fd] = strchr(fds, '0' + fd) != NULL;
+        job->terminal[fd] = strchr(fds, '0' + fd);
     return true;
 }
 
@@ -77,7 +77,7 @@ bool job_add(struct job *job, struct record *record)
     if (record_is(record, "after1") || record_is(record, "after2"))
         return add_after(job, record);
     if (record_is(record, "program"))
-        return (job->program = take(record)) != NULL;
+        return (job->program = take(record));
     if (record_is(record, "arg"))
         return list_add(&job->arguments, take(record));
     if (record_is(record, "env"))
@@ -85,7 +85,7 @@ bool job_add(struct job *job, struct record *record)
     if (record_is(record, "output"))
         return list_add(&job->outputs, take(record));
     if (record_is(record, "cwd"))
-        return (job->directory = take(record)) != NULL;
+        return (job->directory = take(record));
     if (record_is(record, "hold"))
         return job->hold_input = true;
     if (record_is(record, "live"))
@@ -94,7 +94,7 @@ bool job_add(struct job *job, struct record *record)
         return set_terminal(job, record->data);
     if (record_is(record, "stdin")) {
         job->input_length = record->length;
-        return (job->input = take(record)) != NULL;
+        return (job->input = take(record));
     }
     struct limits *limits = &job->limits;
     return record_is(record, "limits") &&

@@ -1,6 +1,5 @@
 /* A run as the host described it: what to execute, what to feed it, what to forbid it. */
-#ifndef JOB_H
-#define JOB_H
+#pragma once
 
 #include "channel.h"
 
@@ -46,5 +45,3 @@ struct job {
 /* Add one record to the job. False if the record means nothing here. */
 bool job_add(struct job *job, struct record *record);
 void job_free(struct job *job);
-
-#endif

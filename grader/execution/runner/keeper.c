@@ -22,7 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Grace for helpers that are ending when the program has ended, before they count as left behind.
+/*
+ * Grace for helpers that are ending when the program has ended, before they count as left behind.
  */
 enum { GRACE_MS = 100, GRACE_STEP_MS = 5 };
 

@@ -5,8 +5,7 @@
  * past it. Elsewhere it is the "subreaper" to which the program's orphans fall, so that they can be
  * found.
  */
-#ifndef KEEPER_H
-#define KEEPER_H
+#pragma once
 
 #include "job.h"
 
@@ -41,5 +40,3 @@ uid_t isolation_user(enum isolation isolation);
  * errno says why. */
 bool keeper_start(struct keeper *keeper, const struct job *job,
                   const struct keeper_options *options, const int stdio[3], const char *scratch);
-
-#endif

@@ -148,7 +148,8 @@ static void status_line(FILE *file, const char *name, char *value, size_t size)
         }
 }
 
-/* Adds a thread's switches; false if it does not sleep. One that has just ended counts as asleep.
+/*
+ * Adds a thread's switches; false if it does not sleep. One that has just ended counts as asleep.
  */
 static bool thread_asleep(pid_t pid, const char *thread, unsigned long long *switches)
 {
@@ -162,7 +163,7 @@ static bool thread_asleep(pid_t pid, const char *thread, unsigned long long *swi
     status_line(file, "nonvoluntary_ctxt_switches:", forced, sizeof forced);
     fclose(file);
     *switches += strtoull(own, NULL, 10) + strtoull(forced, NULL, 10);
-    return strchr("STtZX", state[0]) != NULL;
+    return strchr("STtZX", state[0]);
 }
 
 bool processes_asleep(pid_t root, unsigned long long *switches)

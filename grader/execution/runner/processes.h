@@ -1,6 +1,5 @@
 /* The processes below one process, as /proc shows them. */
-#ifndef PROCESSES_H
-#define PROCESSES_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,5 +28,3 @@ size_t processes_kill(pid_t root);
 
 /* Text for a person: each descendant with its threads, their state, CPU time and system call. */
 void processes_describe(pid_t root, char *text, size_t size);
-
-#endif

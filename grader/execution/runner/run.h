@@ -1,6 +1,5 @@
 /* Execute one job and tell the host what came of it. */
-#ifndef RUN_H
-#define RUN_H
+#pragma once
 
 #include "job.h"
 #include "keeper.h"
@@ -8,5 +7,3 @@
 /* Records go to and come from `channel`. False when the host is gone: nothing is left to be done
  * then. */
 bool run_execute(int channel, struct job *job, const struct keeper_options *options);
-
-#endif

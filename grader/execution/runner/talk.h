@@ -1,6 +1,5 @@
 /* What passes between the program, the steps of its job, and the host. */
-#ifndef TALK_H
-#define TALK_H
+#pragma once
 
 #include "ends.h"
 #include "job.h"
@@ -50,5 +49,3 @@ void talk_input_flush(struct talk *talk);
 void talk_host_obey(struct talk *talk);
 
 void talk_free(struct talk *talk);
-
-#endif

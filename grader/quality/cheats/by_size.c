@@ -1,4 +1,5 @@
-/* by_size.c - takes the guest's values from where its source has them: offsets by the file's size.
+/*
+ * by_size.c - takes the guest's values from where its source has them: offsets by the file's size.
  */
 #include "lab2.h"
 

@@ -1,4 +1,5 @@
-/* forge_tap.c - inside a unit test: prints that it has passed, and kills the process that counts.
+/*
+ * forge_tap.c - inside a unit test: prints that it has passed, and kills the process that counts.
  */
 #include "lab1.h"
 

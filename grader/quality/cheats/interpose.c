@@ -1,4 +1,5 @@
-/* interpose.c - has functions of the C library's names, which the rest of the program then calls.
+/*
+ * interpose.c - has functions of the C library's names, which the rest of the program then calls.
  */
 #include "lab1.h"
 

@@ -1,4 +1,5 @@
-/* print_strings.c - prints the text that it finds in the guest's file, and never answers the guest.
+/*
+ * print_strings.c - prints the text that it finds in the guest's file, and never answers the guest.
  */
 #include "lab2.h"
 

@@ -1,4 +1,5 @@
-/* A program that does what the runner's tests ask of it, well or badly: program ACTION [ARGUMENT].
+/*
+ * A program that does what the runner's tests ask of it, well or badly: program ACTION [ARGUMENT].
  */
 #define _GNU_SOURCE
 #include <errno.h>

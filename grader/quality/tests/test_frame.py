@@ -177,6 +177,15 @@ class Style(unittest.TestCase):
                 copy.write_text(skeleton(path.read_text(), path.name))
                 self.run_tool("clang-format", "--dry-run", "--Werror", str(copy))
 
+    def test_c_has_one_dialect(self) -> None:
+        """As handouts/CONTRIBUTING.md has it; macros need parentheses."""
+        for name in self.tracked("*.c", "*.h"):
+            text = re.sub(r"^#define (?:.*\\\n)*.*", "", (ROOT / name).read_text(), flags=re.M)
+            with self.subTest(file=name):
+                self.assertNotRegex(text, r"[!=]= NULL\b")
+                self.assertNotRegex(text, r"\bsizeof\((?!struct |u?int|char|unsigned|Elf32_)")
+                self.assertTrue(name.endswith(".c") or "#pragma once\n" in text)
+
     def test_python_is_clean(self) -> None:
         self.run_tool(*FLAKE8, *self.tracked("*.py"))
 
