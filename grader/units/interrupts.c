@@ -719,8 +719,7 @@ START_TEST(halt_wakes)
 END_TEST
 
 #define ASLEEP_MS  500
-#define SLEEPER_MS 25 /* a sleeping thread uses far less; a loop, even on a loaded machine, more   \
-                       */
+#define SLEEPER_MS 25 /* of processor time: a sleeping thread uses far less, a loop more */
 
 START_TEST(halt_sleeps)
 {
