@@ -155,7 +155,7 @@ flakes: need-clone
 
 machines: need-clone
 	@$(SETUP) python machines
-	@$(PYTHON) -m grader.quality.machines $(if $(RUN),--run '$(RUN)') $(ROW)
+	@$(PYTHON) -m grader.quality.machines $(if $(RUN),--run '$(value RUN)') $(ROW)
 
 test: need-clone
 	@$(SETUP) build grade vm test handouts

@@ -4,6 +4,6 @@
 int main(const char *argument)
 {
     printf("spinning\n");
-    for (volatile uint32_t turns = 0;; turns++)
-        continue;
+    for (;;)
+        asm volatile("");
 }

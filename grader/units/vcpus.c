@@ -310,7 +310,7 @@ START_TEST(lines)
     for (char *rest = captured, *line; (line = strsep(&rest, "\n")) && rest;) {
         bool whole = false;
         for (int id = 0; id < VCPUS_MAX; id++) {
-            char expected[sizeof "vcpu0: " + sizeof texts[0]];
+            char expected[sizeof "vcpu0: " + sizeof texts];
             snprintf(expected, sizeof expected, "vcpu%d: %s", id, texts[id]);
             if (strcmp(line, expected) == 0) {
                 whole = true;

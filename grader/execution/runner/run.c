@@ -15,15 +15,17 @@
 #include <unistd.h>
 
 enum {
-    LOOK_MS = 50,     /* between two looks at memory and processes, at least */
-    REST_FACTOR = 20, /* between two looks, in times of what the last one took */
-    GATHER_MS = 3,    /* for more output to come, before the next is read */
+    GATHER_MS = 3,  /* for more output to come, before the next is read */
     GLANCE_MS = 20, /* between two looks at the machine's number of processes, which cost nothing */
-    STILL_MS = 500, /* between two looks whether anything of it has run */
+    DRAIN_MS = 50,  /* between two looks whether more output is still in the pipes */
     LAST_WORDS_MS = 250,   /* for a program that hangs to say where */
-    DRAIN_SECONDS = 5,     /* for output still in the pipes when all processes are dead */
     DESCRIPTION_MAX = 4096 /* bytes of diagnosis */
 };
+
+static const double LOOK_SECONDS = 0.05; /* between two looks at memory and processes, at least */
+static const double REST_FACTOR = 20;    /* between two looks, in times of what the last one took */
+static const double STILL_SECONDS = 0.5; /* between two looks whether anything of it has run */
+static const double DRAIN_SECONDS = 5;   /* for output in the pipes when all processes are dead */
 
 struct run {
     struct talk talk;
@@ -106,7 +108,7 @@ static void usage_check(struct run *run)
     bool crowd =
         limits->processes && processes_on_machine() > run->machine_processes + limits->processes;
     double now = clock_now(), since = now - run->looked;
-    if (!crowd && (since < REST_FACTOR * run->look_took || since < LOOK_MS / 1e3))
+    if (!crowd && (since < REST_FACTOR * run->look_took || since < LOOK_SECONDS))
         return;
     run->machine_processes = processes_on_machine();
     struct usage usage = processes_measure(run->keeper.pid);
@@ -128,14 +130,14 @@ static void still_check(struct run *run)
     const struct limits *limits = &run->talk.job->limits;
     double now = clock_now();
     unsigned long long switches;
-    if (limits->still <= 0 || now - run->still_looked < STILL_MS / 1e3)
+    if (limits->still <= 0 || now - run->still_looked < STILL_SECONDS)
         return;
     bool same = processes_asleep(run->keeper.pid, &switches) && switches == run->switches &&
                 run->talk.progress < run->still_looked;
     run->still_looks = same ? run->still_looks + 1 : 0;
     run->switches = switches;
     run->still_looked = now;
-    if (run->still_looks * STILL_MS / 1e3 >= limits->still)
+    if (run->still_looks * STILL_SECONDS >= limits->still)
         stop(run, "still");
 }
 
@@ -199,7 +201,7 @@ static void drain(struct talk *talk)
     while (!talk->flooded && (ends->output[0] >= 0 || ends->output[1] >= 0) &&
            clock_now() < deadline) {
         struct pollfd polled[] = {{ends->output[0], POLLIN, 0}, {ends->output[1], POLLIN, 0}};
-        if (poll(polled, 2, LOOK_MS) <= 0)
+        if (poll(polled, 2, DRAIN_MS) <= 0)
             continue;
         for (int which = 0; which < 2; which++)
             if (polled[which].revents)

@@ -98,9 +98,9 @@ static void memory_fill(void)
 static void herd(void)
 {
     enum { CHILDREN = 60, BYTES = 20 << 20, PAGE_BYTES = 4096 };
-    static volatile char block[BYTES];
-    for (int i = 0; i < BYTES; i += PAGE_BYTES)
-        block[i] = 1;
+    char *block = malloc(BYTES);
+    for (int i = 0; block && i < BYTES; i += PAGE_BYTES)
+        ((volatile char *)block)[i] = 1;
     for (int i = 0; i < CHILDREN; i++)
         if (fork() == 0)
             forever();
@@ -181,8 +181,8 @@ int main(int argc, char **argv)
         for (;;)
             say("0123456789abcdefghijklmnopqrstuvwxyz\n");
     } else if (!strcmp(action, "spin")) {
-        for (volatile int i = 0;; i++)
-            continue;
+        for (;;)
+            __asm__ volatile("");
     } else if (!strcmp(action, "fork")) {
         for (;;)
             fork();

@@ -15,6 +15,7 @@ from grader.core.building import UNIT_WRAPS, BuildError, build_vmm, make_text
 from grader.course import BUILD, LABS, ROOT, Lab
 from grader.commands.skeletons import drifts
 from grader.core.exercises import handout_exercises, skeleton
+from grader.execution.c_tools import FLAGS
 
 FLAKE8 = ["flake8", "--max-line-length", "110"]
 MYPY = ["mypy", "--strict", "--no-error-summary", "--cache-dir", "build/mypy"]
@@ -93,6 +94,19 @@ class Building(unittest.TestCase):
             with self.subTest(lab=lab, compiler=compiler):
                 self.build("unit", LAB=str(lab), SOLUTION="1", CC=compiler,
                            UNIT=f"grader/units/{units[lab]}.c", UNIT_WRAPS=UNIT_WRAPS)
+
+    def test_the_graders_own_programs_compile_without_a_warning(self) -> None:
+        grader = ROOT / "grader"
+        helpers = [*grader.glob("execution/**/*.c"), grader / "quality/tests/program.c"]
+        for compiler in ("gcc", "clang"):
+            guest = make_text("os-flags", {"CC": compiler}).split()
+            commands = [([compiler, *FLAGS], path) for path in helpers]
+            commands += [([*guest, "-Ios-1k/user"], path) for path in (grader / "os-programs").glob("*.c")]
+            for command, path in commands:
+                with self.subTest(compiler=compiler, file=path.name):
+                    done = subprocess.run([*command, "-c", "-o", "/dev/null", str(path)], cwd=ROOT, text=True,
+                                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                    self.assertEqual((done.returncode, done.stdout), (0, ""))
 
     def test_counts_in_headers_are_signed(self) -> None:
         """With an unsigned COUNT the compilers warn of `for (int i = 0; i < COUNT; i++)`."""
