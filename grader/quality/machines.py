@@ -173,7 +173,7 @@ def summary(text: str) -> str:
     wrong = [score for score in scores if score != "100"]
     grades = f"{len(scores) - len(wrong)} of {len(LABS)} solutions have 100"
     totals = re.findall(r"^\d+ passed, \d+ failed.*", text, re.M)
-    programs = re.findall(r"^FAIL (\S+)", text, re.M)
+    programs = re.findall(r"^\[ *\d+/\d+\] (?:FAIL|ERR) +(\S+)", text, re.M)
     tests = totals[-1] if totals else "make test did not end"
     return f"{grades}; {tests}" + (f" ({', '.join(programs)})" if programs else "")
 

@@ -75,9 +75,11 @@ class Report(unittest.TestCase):
     def test_a_rows_output_comes_to_a_line(self) -> None:
         labs = len(LABS)
         self.assertEqual(summary("Score: 100 of 100\n" * (labs - 1) + "Score: 97 of 100\n"
-                                 "ok   a.py  3 passed  1.0 s\nFAIL b.py  1 passed, 1 failed  2.0 s\n"
+                                 "[1/3] ok   a.py  1 passed  1.0 s\n"
+                                 "[2/3] FAIL b.py  2 passed, 1 failed  2.0 s\n[3/3] ERR  c.py  1 passed\n"
                                  "4 passed, 1 failed, 2 skipped\n"),
-                         f"{labs - 1} of {labs} solutions have 100; 4 passed, 1 failed, 2 skipped (b.py)")
+                         f"{labs - 1} of {labs} solutions have 100; "
+                         "4 passed, 1 failed, 2 skipped (b.py, c.py)")
         self.assertEqual(summary("cannot grade\n"), f"0 of {labs} solutions have 100; make test did not end")
 
     def test_an_unknown_row_is_named(self) -> None:
