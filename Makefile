@@ -222,6 +222,9 @@ need-lab:
 # A module may also be given as an object: a release brings the solutions of all labs so, and a class is
 # graded on objects that were compiled in a jail.
 
+# With PROGRESS=1 a recipe says what it makes.
+STEP = $(if $(PROGRESS),$(info : $(notdir $@)))
+
 comma   := ,
 space   := $(subst ,, )
 CC_NAME   := $(subst /,_,$(subst $(space),_,$(strip $(CC))))
@@ -259,10 +262,10 @@ vmm: need-lab $(OUT)/vmm
 	@echo $(OUT)/vmm
 
 $(OUT)/vmm: $(OBJECTS)
-	@$(CC) $(VMM_FLAGS) $^ -o $@.new && mv $@.new $@
+	@$(STEP)$(CC) $(VMM_FLAGS) $^ -o $@.new && mv $@.new $@
 
 $(SHARED)/%.o: %.c $(SHARED)/flags
-	@mkdir -p $(@D)
+	@$(STEP)mkdir -p $(@D)
 	@$(CC) $(VMM_FLAGS) -MMD -MP -MT $@ -MF $@.$$$$.d -c $< -o $@.$$$$.o && mv $@.$$$$.d $(@:.o=.d) && \
 	    mv $@.$$$$.o $@ || { rm -f $@.$$$$.?; exit 1; }
 
@@ -288,7 +291,7 @@ $(OUT)/lab$(1).sum: $(call module-of,$(1)) $(OUT)/flags FORCE
 	$$(call keep-sum,$$<,$$@)
 
 $(OUT)/lab$(1).o: $(call module-of,$(1)) $(OUT)/lab$(1).sum $(OUT)/flags
-	@$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
+	@$$(STEP)$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
 endef
 $(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))
 
@@ -318,10 +321,10 @@ UNIT_LINK := $(UNIT_WRAPS:%=-Wl$(comma)--wrap=%)
 
 ifdef UNIT
 $(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
-	@$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
+	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
 
 $(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(filter-out $(SHARED)/common/core/main.o,$(OBJECTS))
-	@$(CC) $(VMM_FLAGS) $(UNIT_LINK) $^ -o $@.new $$(pkg-config --libs check) && mv $@.new $@
+	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_LINK) $^ -o $@.new $$(pkg-config --libs check) && mv $@.new $@
 endif
 
 # ------------------------------------------------------------------ the guests
@@ -332,7 +335,7 @@ GUEST_IMAGES := $(patsubst guests/%.asm,$(BUILD)/guests/%.bin,$(wildcard guests/
 guests: $(GUEST_IMAGES)
 
 $(BUILD)/guests/%.bin: guests/%.asm $(BUILD)/abi.inc $(wildcard guests/*.inc)
-	@mkdir -p $(@D)
+	@$(STEP)mkdir -p $(@D)
 	@nasm -f bin -I $(BUILD)/ -I guests/ $< -o $@
 
 # The constants of abi.h for nasm: each `#define NAME VALUE` as `%define NAME VALUE`.

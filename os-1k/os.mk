@@ -33,17 +33,17 @@ kernel-unit: $(OS_OUT)/kernel-unit.elf
 
 ifdef KERNEL_UNIT
 $(OS_OUT)/kernel/kernel-unit.o: $(KERNEL_UNIT) $(OS_OUT)/flags
-	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
+	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
 endif
 
 # Linked twice: the first time only to learn the addresses of its functions. The table that the second
 # link adds lies behind them. $(1): the kernel's name, $(2): its objects, $(3): more for the linker.
 define kernel-rules
 $(OS_OUT)/$(1).elf: $(2) $(OS_OUT)/kernel/$(1)-symbols.o os-1k/kernel/kernel.ld
-	@$(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@.new && mv $$@.new $$@
+	@$$(STEP)$(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@.new && mv $$@.new $$@
 
 $(OS_OUT)/kernel/$(1)-nameless.elf: $(2) $(OS_OUT)/kernel/no-symbols.o os-1k/kernel/kernel.ld
-	@$(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@
+	@$$(STEP)$(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@
 
 $(OS_OUT)/kernel/$(1)-symbols.c: $(OS_OUT)/kernel/$(1)-nameless.elf os-1k/kernel/symbols.awk
 	@nm -n $$< | awk -f os-1k/kernel/symbols.awk > $$@
@@ -56,22 +56,22 @@ $(OS_OUT)/kernel/no-symbols.c: os-1k/kernel/symbols.awk $(OS_OUT)/flags
 	@awk -f $< /dev/null > $@
 
 $(OS_OUT)/kernel/%.o: os-1k/kernel/%.c $(OS_OUT)/flags
-	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
+	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
 
 $(OS_OUT)/kernel/%.o: $(OS_OUT)/kernel/%.c
-	@$(CC) $(OS_FLAGS) -c $< -o $@
+	@$(STEP)$(CC) $(OS_FLAGS) -c $< -o $@
 
 $(OS_OUT)/kernel/%.o: os-1k/kernel/%.asm $(BUILD)/abi.inc $(OS_OUT)/flags
-	@nasm -f elf32 -I $(BUILD)/ $< -o $@
+	@$(STEP)nasm -f elf32 -I $(BUILD)/ $< -o $@
 
 $(OS_OUT)/kernel/sched.sum: $(call solved,$(SCHED)) $(OS_OUT)/flags FORCE
 	$(call keep-sum,$<,$@)
 
 $(OS_OUT)/kernel/sched.o: $(call solved,$(SCHED)) $(OS_OUT)/kernel/sched.sum $(OS_OUT)/flags
-	@$(if $(filter %.o,$<),cp $< $@,$(CC) $(OS_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@)
+	@$(STEP)$(if $(filter %.o,$<),cp $< $@,$(CC) $(OS_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@)
 
 $(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags
-	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
+	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
 
 # Changes when the command line does, and then all is made anew.
 $(OS_OUT)/flags: FORCE
@@ -100,16 +100,16 @@ $(OS_OUT)/archive.tar: $(PROGRAMS) $(wildcard os-1k/files/*)
 	    --transform 's,.*/,,' $^
 
 $(PROGRAMS): $(OS_OUT)/user/%: $(OS_OUT)/user/%.o $(USER_PARTS) os-1k/user/program.ld
-	@$(OS_LINK) -s -T os-1k/user/program.ld $(filter %.o,$^) -o $@
+	@$(STEP)$(OS_LINK) -s -T os-1k/user/program.ld $(filter %.o,$^) -o $@
 
 $(OS_OUT)/user/start.o: os-1k/user/start.asm $(OS_OUT)/flags
-	@nasm -f elf32 $< -o $@
+	@$(STEP)nasm -f elf32 $< -o $@
 
 $(OS_OUT)/user/libc.o: os-1k/user/libc.c $(OS_OUT)/flags
-	@$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
+	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
 
 $(OS_OUT)/user/%.o: $(PROGRAM_DIR)/%.c $(OS_OUT)/flags
-	@$(CC) $(OS_FLAGS) -Ios-1k/user -MMD -MP -c $< -o $@
+	@$(STEP)$(CC) $(OS_FLAGS) -Ios-1k/user -MMD -MP -c $< -o $@
 
 .SECONDARY:
 -include $(wildcard $(OS_OUT)/*/*.d)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +25,10 @@ _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "S
 # The graded unit programs, and the VMM's functions that they stand in for (unit.h).
 UNITS = ROOT / "grader" / "units"
 UNIT_WRAPS = "stage_before_entry vcpu_translate"
+
+
+# How make marks a line that names the file it makes: see STEP in the Makefile.
+STEP_MARK = ": "
 
 
 class BuildError(Exception):
@@ -150,13 +158,65 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
     words = [f"{name}={value}" for name, value in variables.items()]
     command = ["make", f"-j{os.cpu_count() or 1}", target, *words]
     with _lock("-".join([target, *words])):
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-    if done.returncode == 0:
-        return done.stderr + done.stdout
-    failed = re.findall(r"^make: \*\*\* \[\S+: (\S+)\] Error", done.stderr, re.M)
-    text = re.sub(r"^make: .*\n?", "", done.stderr, flags=re.M).strip() or done.stderr.strip()
+        progress = _Progress(target, variables)
+        status, output, errors = _run_make([*command, "PROGRESS=1"], environment, progress)
+    if status == 0:
+        return errors + output
+    failed = re.findall(r"^make: \*\*\* \[\S+: (\S+)\] Error", errors, re.M)
+    text = re.sub(r"^make: .*\n?", "", errors, flags=re.M).strip() or errors.strip()
     raise BuildError(text, bool(failed) and all(Path(path).name in learner_targets for path in failed))
+
+
+def _run_make(command: list[str], environment: dict[str, str], progress: _Progress) -> tuple[int, str, str]:
+    """Runs make with PROGRESS=1; its status and what it printed, without the lines of progress."""
+    output = ""
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                if line.startswith(STEP_MARK):
+                    progress.step(line[len(STEP_MARK):].strip())
+                else:
+                    output += line
+        except BaseException:
+            process.terminate()  # make ends its compilers and removes what they have written by half
+            raise
+        finally:
+            process.wait()
+            process.stdout.close()
+            progress.end()
+        errors.seek(0)
+        return process.returncode, output, errors.read()
+
+
+class _Progress:
+    """Says on standard error what is being built, when there is anything to build; on a terminal also which
+    file. Builds of other threads are silent: who starts those has a progress of its own."""
+
+    def __init__(self, target: str, variables: Mapping[str, str]) -> None:
+        names = {"vmm": "the VMM of lab {LAB}", "unit": "the unit tests of lab {LAB}", "guests": "the guests",
+                 "kernel": "the kernel of the 1K OS", "archive": "the programs of the 1K OS",
+                 "kernel-unit": "the unit tests of the scheduler"}
+        self._what = names.get(target, target).format(**variables)
+        self._quiet = threading.current_thread() is not threading.main_thread()
+        self._live = sys.stderr.isatty()
+        self._said = False
+
+    def step(self, name: str) -> None:
+        """A file is being made."""
+        if not self._quiet and self._live:
+            width = shutil.get_terminal_size().columns - 1
+            print("\r\033[K" + f"building {self._what}: {name}"[:width], end="", file=sys.stderr, flush=True)
+        elif not self._quiet and not self._said:
+            print(f"building {self._what}", file=sys.stderr, flush=True)
+        self._said = True
+
+    def end(self) -> None:
+        """The build is over: a terminal's line is free again."""
+        if self._said and self._live and not self._quiet:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ NEVER = "(never)"     # a key that is not pressed: the input stays open
 REST = 0.7        # seconds without output after which a key is pressed
 TIME_MAX = 120.0  # seconds for one command; machines are loaded
 
-_LEFT_OUT = re.compile(r"^((kvm|vm): .*|lab VM: .*|make(\[\d+\])?: \*\*\* .*)$")
+_LEFT_OUT = re.compile(r"^((kvm|vm): .*|lab VM: .*|building .*|make(\[\d+\])?: \*\*\* .*)$")
 
 
 class CannotRun(Exception):

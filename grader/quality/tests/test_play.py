@@ -32,7 +32,7 @@ class Lab(unittest.TestCase):
             if target.read_text() != text:
                 self.skipTest(f"{target.name} is no skeleton any more")
             done = make(f"lab{lab}")
-            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertEqual(done.returncode, 0, done.stderr)
             line = text[:text.index(f'TODO("{lab}.1")')].count("\n") + 1
             self.assertRegex(done.stdout, rf"Next: exercise {lab}\.1, \w")
             self.assertIn(f"where   {target.relative_to(ROOT)}, line {line}\n", done.stdout)
