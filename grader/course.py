@@ -22,6 +22,15 @@ class Lab:
     def handout(self) -> Path:
         return ROOT / "handouts" / f"{self.folder}.md"
 
+    @property
+    def grading(self) -> Path:
+        """The folder of all that grades it: tests, unit programs, mutants, alternatives."""
+        return ROOT / "grader/labs" / self.folder
+
+    def unit(self, source: str) -> Path:
+        """One of its unit programs."""
+        return self.grading / "units" / f"{source}.c"
+
     def learner_files(self) -> list[Path]:
         return [ROOT / "labs" / self.folder / name for name in self.files]
 

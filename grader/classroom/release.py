@@ -34,15 +34,17 @@ FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitattrib
                 ".gitignore", "common/", "guests/", "os-1k/", "grader/", "handouts/")
 NOT_FOR_LEARNERS = (
     "common/tests/", "os-1k/tests/",
-    "grader/mutants/", "grader/alternatives/", "grader/quality/", "grader/classroom/",
+    "grader/quality/", "grader/classroom/",
     "handouts/instructors.md",
 )
 
 
 def released_files() -> list[str]:
     """The tracked files that a release has as they are."""
+    hidden = (*NOT_FOR_LEARNERS, *(f"grader/labs/{lab.folder}/{kind}/" for lab in LABS.values()
+                                   for kind in ("mutants", "alternatives")))
     return [name for name in tracked_files()
-            if name.startswith(FOR_LEARNERS) and not name.startswith(NOT_FOR_LEARNERS)]
+            if name.startswith(FOR_LEARNERS) and not name.startswith(hidden)]
 
 
 def without_dead_links(text: str, place: str, released: set[str]) -> str:

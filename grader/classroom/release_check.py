@@ -20,8 +20,8 @@ from grader.classroom.answers import leaks
 from grader.course import LABS, ROOT, Lab
 
 TIMEOUT = 3600.0  # seconds for one command; a machine may be slow
-MAY_HAVE = {"Makefile", "README.md", "LICENSE", ".clang-format", ".gitignore", "labs", "solutions", "common",
-            "guests", "os-1k", "grader", "handouts"}
+MAY_HAVE = {"Makefile", "README.md", "LICENSE", ".clang-format", ".gitattributes", ".gitignore", "labs",
+            "solutions", "common", "guests", "os-1k", "grader", "handouts"}
 
 
 def check(tarball: Path, labs: list[int], backend: str) -> list[str]:

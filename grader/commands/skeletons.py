@@ -85,7 +85,7 @@ def _without_twin(lab: Lab, numbers: list[str]) -> list[str]:
     if lab.handout.exists():
         found += _unequal(solution, numbers, str(lab.handout.relative_to(ROOT)), handout_exercises(lab))
     if lab.number in labs.NUMBERS:
-        found += _unequal(solution, numbers, f"grader/labs/lab{lab.number}.py",
+        found += _unequal(solution, numbers, str((lab.grading / "tests.py").relative_to(ROOT)),
                           labs.load(lab.number).exercises())
     return found
 

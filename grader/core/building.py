@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from grader.course import BUILD, ROOT
+from grader.course import BUILD, LABS, ROOT
 
 # What a `make grade SOLUTION=1 ...` above us exports and what must not reach the make below us.
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
@@ -22,8 +22,7 @@ _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "S
                   "MODULE", "OUT", "SHARED", "UNIT", "GUESTS", "ARGS", "UNDER", "BACKEND", "T", "SEED",
                   "FORCE", "SCHED", "OS_OUT", "PROGRAM_DIR")
 
-# The graded unit programs, and the VMM's functions that they stand in for (unit.h).
-UNITS = ROOT / "grader" / "units"
+# The VMM's functions that the graded unit programs stand in for (grader/labs/unit.h).
 UNIT_WRAPS = "stage_before_entry vcpu_translate"
 
 
@@ -55,7 +54,7 @@ def build_unit(lab: int, unit: Path, *, solution: bool = False, source: str = ""
     """The Check program `unit`, linked with the VMM's objects of `lab`."""
     variables = _variables(lab, solution, source, module, sanitize, cc, out)
     variables["UNIT"] = _relative(unit)
-    if unit.is_relative_to(UNITS):
+    if unit == LABS[lab].unit(unit.stem):
         variables["UNIT_WRAPS"] = UNIT_WRAPS
     targets = _learner_targets(lab, solution, source, module, f"unit-{unit.stem}")
     return _make_file("unit", variables, targets)
@@ -79,8 +78,8 @@ def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Pat
 
 
 def build_kernel_unit(sched: Path | None, *, out: Path) -> Path:
-    """The kernel that is the unit tests of a scheduler: grader/units/sched.c."""
-    variables = {"OS_OUT": _relative(out), "KERNEL_UNIT": _relative(UNITS / "sched.c")}
+    """The kernel that is the unit tests of a scheduler: units/sched.c."""
+    variables = {"OS_OUT": _relative(out), "KERNEL_UNIT": _relative(LABS[6].unit("sched"))}
     if sched:
         variables["SCHED"] = _relative(sched)
     return _make_file("kernel-unit", variables, {"sched.o"} if sched else set())

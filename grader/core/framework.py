@@ -19,7 +19,7 @@ learners make gets a symptom: a condition on the Outcome and the hint that helps
 whenever the test fails, also when it hung or crashed, the first that fits wins; else the hint of the
 failed expectation, else the test's own is shown.
 
-A Check program of grader/units/ counts in the same way, one graded test for each of its test cases
+A Check program of the lab's units/ counts in the same way, one graded test for each of its test cases
 (TCase): `plan.unit("vm", "kvm_open")`. Lab 6's scheduler can't run in a Check program: its unit tests are a
 kernel, `plan.kernel_unit("switch")`. Anything else that a run may have (stdin, steps of a session, a
 terminal, limits, files wanted back) is handed through to grader.execution.runs.Run by boot's keywords.

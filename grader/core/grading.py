@@ -123,7 +123,7 @@ class BuiltPrograms:
         return self._build("", build_vmm)
 
     def unit(self, source: str) -> Path:
-        path = ROOT / "grader" / "units" / f"{source}.c"
+        path = LABS[self._lab].unit(source)
         return self._build(source, lambda lab, **how: build_unit(lab, path, **how))
 
     def kernel(self) -> Path:

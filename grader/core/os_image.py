@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Mapping, Optional
 
 from grader.core.building import build_os, make_text
-from grader.course import BUILD, ROOT
+from grader.course import BUILD, LABS, ROOT
 
-_PROGRAMS = ROOT / "grader" / "os-programs"
+_PROGRAMS = LABS[6].grading / "programs"
 
 
 def finished_os() -> tuple[Path, Path]:
@@ -19,7 +19,7 @@ def finished_os() -> tuple[Path, Path]:
 
 
 def grader_programs() -> dict[str, bytes]:
-    """The programs of grader/os-programs/."""
+    """The programs of grader/labs/lab6-1k-os/programs/."""
     out = BUILD / "os-1k-grader"
     make_text("programs", {"PROGRAM_DIR": str(_PROGRAMS.relative_to(ROOT)),
                            "OS_OUT": str(out.relative_to(ROOT))})

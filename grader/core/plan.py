@@ -37,7 +37,7 @@ class Programs(Protocol):
 
     def kernel(self) -> Path: ...            # lab 6: with the learner's scheduler
 
-    def kernel_unit(self) -> Path: ...       # lab 6: grader/units/sched.c with that scheduler
+    def kernel_unit(self) -> Path: ...       # lab 6: units/sched.c with that scheduler
 
     def finished_vmm(self) -> Path: ...      # lab 6: what that kernel is tried on
 
@@ -122,7 +122,7 @@ class Plan:
         return self._add((str(vmm), *args, str(kernel)), **keywords)
 
     def kernel_unit(self, case: str, **keywords: Any) -> Planned:
-        """Lab 6: one test of grader/units/sched.c, a kernel of its own on the finished VMM."""
+        """Lab 6: one test of units/sched.c, a kernel of its own on the finished VMM."""
         vmm, kernel, answer = self._programs.finished_vmm(), self._programs.kernel_unit(), self.values.word()
         order = self.file("test", case.encode().ljust(16, b"\0") + answer.encode())
         planned = self._add((str(vmm), f"--initrd={order}", str(kernel)), **keywords)
@@ -130,7 +130,7 @@ class Plan:
         return planned
 
     def unit(self, source: str, case: str, **keywords: Any) -> Planned:
-        """One test case of grader/units/SOURCE.c, linked with the learner's module."""
+        """One test case of units/SOURCE.c, linked with the learner's module."""
         # Check itself ends a test that hangs, and says which.
         keywords.setdefault("limits", Limits(still=0))
         planned = self._add((str(self._programs.unit(source)),), **keywords)

@@ -1,4 +1,4 @@
-"""Common mistakes of learners: what the wrong modules of grader/mutants/ do, and which tests see it."""
+"""Common mistakes of learners: what the wrong modules of the labs' mutants/ do, and which tests see it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import re
 from dataclasses import dataclass
 
 from grader import labs
-from grader.course import ROOT
-
-MUTANTS = ROOT / "grader" / "mutants"
+from grader.course import LABS
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Mistake:
 def mistakes(lab: int) -> list[Mistake]:
     """The mistakes of a lab that the mutants make, in the order of its exercises."""
     found = []
-    for path in sorted((MUTANTS / f"lab{lab}").glob("*.patch")):
+    for path in sorted((LABS[lab].grading / "mutants").glob("*.patch")):
         fields = dict(re.findall(r"^# (what|fails): (.+)$", path.read_text(), re.M))
         tests = [test for name in fields.get("fails", "").split() for test in labs.load(lab).select(name)]
         if tests:

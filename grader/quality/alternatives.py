@@ -1,4 +1,4 @@
-"""Right modules in other styles than the solution's: each patch of grader/alternatives/labN/ makes one, and
+"""Right modules in other styles than the solution's: each patch of a lab's alternatives/ makes one, and
 each must get the full score. What fails one of them asks for more than the exercise does.
 """
 

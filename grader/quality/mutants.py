@@ -1,4 +1,4 @@
-"""Wrong modules that the grader must see through: each patch of grader/mutants/labN/ is a solution with a
+"""Wrong modules that the grader must see through: each patch of a lab's mutants/ is a solution with a
 mistake that learners make.
 
     # what: the API version is not checked

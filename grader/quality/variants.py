@@ -28,7 +28,7 @@ from grader import labs
 from grader.quality import alternatives
 from grader.quality import mutants
 from grader.execution.backends import Picker
-from grader.course import BUILD, ROOT
+from grader.course import BUILD, LABS, ROOT
 from grader.core.grading import Choice, Pick, Report
 from grader.report.recording import grade_and_keep
 from grader.execution.runs import CannotGrade
@@ -64,8 +64,8 @@ class Variant:
 
 def read_variants(kind: str, lab: int) -> list[Variant]:
     """The variants of a lab, by name."""
-    folder = ROOT / "grader" / kind / f"lab{lab}"
-    return [_read(kind, lab, path) for path in sorted(folder.glob("*.patch"))]
+    paths = sorted((LABS[lab].grading / kind).glob("*.patch"))
+    return [_read(kind, lab, path) for path in paths]
 
 
 def _read(kind: str, lab: int, path: Path) -> Variant:

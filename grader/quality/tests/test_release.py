@@ -102,9 +102,10 @@ class Release(ReleaseCase):
         """A new folder of the grader is looked at here: is it for learners?"""
         folders = {name.split("/")[1] for name in released_files() if name.count("/") > 1
                    and name.startswith("grader/")}
-        for_learners = {"core", "execution", "labs", "report", "commands", "handouts", "units",
-                        "os-programs"}
+        for_learners = {"core", "execution", "labs", "report", "commands", "handouts"}
         self.assertEqual(folders - for_learners, set())
+        variants = [name for name in released_files() if "/mutants/" in name or "/alternatives/" in name]
+        self.assertEqual(variants, [])
 
 
 class HandIns(ReleaseCase):

@@ -161,7 +161,8 @@ class Drifts(Kit):
             "handouts/lab7-test.md has an exercise twice",
         ])
         self.start_patch(mock.patch.object(skeletons, "labs", self.graded("7.1")))
-        self.assertIn("solutions/lab7-test has exercise 7.2, grader/labs/lab7.py has not", skeletons.drifts())
+        self.assertIn("solutions/lab7-test has exercise 7.2, grader/labs/lab7-test/tests.py has not",
+                      skeletons.drifts())
         self.solution.write_text("    /* answer 7.1 */\n")
         self.assertIn("solutions/lab7-test/a.c:1: answer 7.1 has no end", skeletons.drifts())
 

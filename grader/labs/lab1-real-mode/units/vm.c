@@ -1,9 +1,9 @@
 /*
  * vm.c - lab 1's module function by function: what it asks of KVM and what it makes of the answers.
  */
+#include "../../unit.h"
 #include "debug/entry_state.h"
 #include "lab1.h"
-#include "unit.h"
 
 /* A descriptor that is still open answers F_GETFD. */
 static bool is_open(int fd)

@@ -2,8 +2,8 @@
  * paging.c - lab 5's module function by function. No guest runs here: what the module writes into
  * memory is read as a processor would read it. Only paging_enter needs KVM.
  */
+#include "../../unit.h"
 #include "lab5.h"
-#include "unit.h"
 
 #include "debug/entry_state.h"
 

@@ -1,7 +1,7 @@
 /* vcpus.c - lab 3's module function by function: windows, threads, the console, the kick. */
 #define _GNU_SOURCE /* fopencookie, RTLD_NEXT */
+#include "../../unit.h"
 #include "lab3.h"
-#include "unit.h"
 
 #include <dlfcn.h>
 #include <poll.h>

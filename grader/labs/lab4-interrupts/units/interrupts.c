@@ -1,7 +1,7 @@
 /* interrupts.c - lab 4's module function by function. No guest runs here, and no KVM is needed. */
 #define _GNU_SOURCE /* posix_openpt, RTLD_NEXT */
+#include "../../unit.h"
 #include "lab4.h"
-#include "unit.h"
 
 #include <dlfcn.h>
 #include <poll.h>

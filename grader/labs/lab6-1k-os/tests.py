@@ -1,6 +1,6 @@
 """Lab 6, the 1K OS: its loader with the finished kernel, its scheduler on the finished VMM.
 
-The functions of sched.c are tried one by one first, by a kernel that is the test (grader/units/sched.c):
+The functions of sched.c are tried one by one first, by a kernel that is the test (units/sched.c):
 so each exercise can be graded before the next one is written. Then whole sessions: the kernel runs programs
 of the grader's own from an archive of the grader's own. Its console is what is judged; input is a script of
 shell lines, each of which the shell echoes.
@@ -59,7 +59,7 @@ def _boot_kernel(plan: Plan, *lines: str, tick: str = SLOW_TICK) -> Planned:
 
 
 def _kernel_unit(plan: Plan, case: str) -> None:
-    """One test of grader/units/sched.c."""
+    """One test of units/sched.c."""
     run = plan.kernel_unit(case, limits=UNIT)
     run.symptom(lambda o: o.hung, plan.test.hint)
 

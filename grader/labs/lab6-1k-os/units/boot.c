@@ -3,8 +3,8 @@
 #include <elf.h>
 #include <sys/wait.h>
 
+#include "../../unit.h"
 #include "lab6.h"
-#include "unit.h"
 
 #define MEMORY_BYTES 0x48000
 #define FILL         0xa5 /* what memory holds before: a loader that only copies leaves it */
