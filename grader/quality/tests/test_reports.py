@@ -124,10 +124,11 @@ class Status(FakeCase):
         self.assertNotIn("Score", text)
 
     def test_a_missing_tool_is_no_score(self) -> None:
-        with mock.patch("grader.core.guests.subprocess.run", side_effect=FileNotFoundError):
+        missing = mock.Mock(run=mock.Mock(side_effect=FileNotFoundError))
+        with mock.patch("grader.core.guests.subprocess", missing):
             status, text = self.main("--solution")
         self.assertEqual(status, command.CANNOT_GRADE)
-        self.assertIn("apt install", text)
+        self.assertIn("make is not installed", text)
 
     def test_the_kits_own_build_error_is_no_score(self) -> None:
         error = BuildError("kit.c:1: error", learner=False)
