@@ -19,6 +19,7 @@ from grader.core.blame import blame_lines
 from grader.core.building import learner_source
 from grader.core.framework import Lab
 from grader.core.grading import Choice, Report
+from grader.execution.tool import run_command
 from grader.report.recording import grade_and_keep
 from grader.report.files import autolab
 from grader.report.text import print_report, total_line
@@ -102,4 +103,4 @@ def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

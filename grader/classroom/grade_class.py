@@ -37,8 +37,10 @@ from grader.classroom.scores import write_csv
 from grader.classroom.submissions import Submission, find
 from grader.classroom.tree import Tree
 from grader.course import BUILD, LABS
+from grader.execution.c_tools import locked
 from grader.execution.runs import CannotGrade
 from grader.core.values import new_seed
+from grader.execution.tool import run_command
 
 CANNOT_GRADE, INTERRUPTED = 3, 130
 
@@ -72,14 +74,11 @@ def class_seed(folder: Path, wanted: Optional[int]) -> int:
     if wanted is not None:
         path.write_text(json.dumps({"seed": wanted}) + "\n")
         return wanted
-    partial = folder / f"class.json.{os.getpid()}"
-    partial.write_text(json.dumps({"seed": new_seed()}) + "\n")
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        pass
-    finally:
-        partial.unlink()
+    with locked(folder / ".class.lock"):
+        if not path.exists():
+            partial = folder / "class.json.partial"
+            partial.write_text(json.dumps({"seed": new_seed()}) + "\n")
+            partial.replace(path)
     return int(json.loads(path.read_text())["seed"])
 
 
@@ -196,4 +195,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main, lasting=True)

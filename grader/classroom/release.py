@@ -25,9 +25,10 @@ from pathlib import Path
 
 from grader.core.building import build_os, make_text
 from grader.classroom.release_check import check
-from grader.core.version import kit_version, tracked_files
+from grader.core.version import git_refusal, kit_version, tracked_files
 from grader.course import BUILD, LABS, ROOT
 from grader.core.exercises import skeleton
+from grader.execution.tool import run_command
 
 # What a release is made of, by the beginning of a file's path; and what of that is not for learners.
 FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitattributes",
@@ -145,8 +146,8 @@ def main() -> int:
     parser.add_argument("--backend", default="", help="where the check grades: auto, kvm or vm")
     arguments = parser.parse_args()
     if not tracked_files():
-        print("A release is made from a clone with its history: git tells which files belong to the kit.",
-              file=sys.stderr)
+        print(git_refusal() or "A release is made from a clone with its history: git knows which files "
+              "belong to the kit.", file=sys.stderr)
         return 2
     tarball = make_release(arguments.labs, arguments.backend)
     print(f"{tarball.relative_to(ROOT)}: {tarball.stat().st_size / 1024:.0f} KB, checked")
@@ -154,4 +155,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

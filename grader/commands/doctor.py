@@ -1,122 +1,168 @@
-"""`make doctor`: what of the kit works on this machine, and what to do about what doesn't.
+"""`make doctor`: what of the kit works on this machine, and what to do about the rest. It installs nothing.
 
-Exit status 0 if guests of every kind can be run here, on one back end or the other.
+A row is OK; WARN where the kit gets along without it; or FAIL. Exit status 0 if nothing fails, and guests of
+every kind can be run here, on one back end or the other.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import locale
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Iterator, List
 
-from grader.execution.worker import WorkerDied
-from grader.execution.c_tools import compiler
+from grader.core.version import git_refusal
+from grader.execution import place
+from grader.execution.c_tools import compiler, install_command
 from grader.execution.kvm_probe import KINDS, probe_kvm
 from grader.execution.labvm import snapshot
 from grader.execution.labvm.machine import QEMU
 from grader.execution.runs import CannotGrade
+from grader.execution.tool import in_colour, run_command
+from grader.execution.worker import WorkerDied
+
+OK, WARN, FAIL = "OK", "WARN", "FAIL"
+_COLOURS = {OK: 32, WARN: 33, FAIL: 31}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `mend` is empty where nothing needs mending."""
+    """One line of the table; `fix` is shown where it is not OK."""
 
     what: str
     found: str
-    works: bool
-    mend: str = ""
+    status: str
+    fix: str = ""
 
 
 def _version(program: str) -> str:
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, errors="replace",
+                          check=False)
     lines = (done.stdout or done.stderr).splitlines()
     return lines[0] if lines else "present"
 
 
-def _tool(what: str, program: str, package: str) -> Row:
+def _tool(what: str, program: str, package: str, missing: str = FAIL) -> Row:
     if shutil.which(program):
-        return Row(what, _version(program), True)
-    return Row(what, "missing", False, f"sudo apt-get install {package}")
+        return Row(what, _version(program), OK)
+    return Row(what, "missing", missing, install_command(package))
 
 
 def tool_rows() -> Iterator[Row]:
     """The programs that the kit calls."""
     try:
-        yield Row("C compiler", _version(compiler(for_lab_vm=False)), True)
+        yield Row("C compiler", _version(compiler(for_lab_vm=False)), OK)
     except CannotGrade as error:
-        yield Row("C compiler", "missing", False, error.mend)
+        yield Row("C compiler", "missing", FAIL, error.mend)
+    headers = os.path.exists("/usr/include/stdio.h")
+    yield Row("C library's headers", "present" if headers else "missing", OK if headers else FAIL,
+              install_command("libc6-dev"))
     yield _tool("assembler", "nasm", "nasm")
-    yield Row("Python", sys.version.split()[0], sys.version_info >= (3, 9), "Python 3.9 or later")
+    yield Row("Python", sys.version.split()[0], OK if sys.version_info >= (3, 9) else FAIL,
+              "the kit needs Python 3.9 or later")
     pexpect = importlib.util.find_spec("pexpect") is not None
-    yield Row("pexpect", "present" if pexpect else "missing", pexpect, "sudo apt-get install python3-pexpect")
-    found = subprocess.run(["pkg-config", "--modversion", "check"], capture_output=True, text=True,
-                           check=False) if shutil.which("pkg-config") else None
-    yield Row("Check (unit tests)", found.stdout.strip() if found and found.returncode == 0 else "missing",
-              bool(found and found.returncode == 0), "sudo apt-get install check pkg-config")
-    yield _tool("QEMU (lab VM)", QEMU, "qemu-system-x86")
-    yield _tool("strace", "strace", "strace")
+    yield Row("pexpect", "present" if pexpect else "missing", OK if pexpect else FAIL,
+              install_command("python3-pexpect"))
+    yield _check_row()
+    yield _tool("QEMU (lab VM)", QEMU, "qemu-system-x86", missing=WARN)
+    yield _tool("strace", "strace", "strace", missing=WARN)
+
+
+def _check_row() -> Row:
+    if shutil.which("pkg-config"):
+        found = subprocess.run(["pkg-config", "--modversion", "check"], capture_output=True, text=True,
+                               check=False)
+        if found.returncode == 0:
+            return Row("Check (unit tests)", found.stdout.strip(), OK)
+    return Row("Check (unit tests)", "missing", FAIL, install_command("check", "pkg-config"))
+
+
+def place_rows() -> Iterator[Row]:
+    """The folder of the kit, its clone, and the locale."""
+    for check in place.checks():
+        yield Row(check.what, check.reason or "yes", FAIL if check.reason else OK, check.fix)
+    refusal = git_refusal()
+    yield Row("git on this clone", refusal.splitlines()[0] if refusal else "works", WARN if refusal else OK,
+              refusal.splitlines()[-1].strip() if refusal else "")
+    try:
+        locale.setlocale(locale.LC_CTYPE, "")
+        encoding = locale.nl_langinfo(locale.CODESET)
+    except locale.Error:
+        encoding = "unknown: the locale is not installed"
+    utf_8 = encoding in ("UTF-8", "ANSI_X3.4-1968")     # the latter is the C locale's, which knows no letters
+    yield Row("locale", encoding, OK if utf_8 else WARN,
+              "the kit reads and prints UTF-8; for a terminal that shows it: export LC_ALL=C.UTF-8")
 
 
 def kvm_rows() -> Iterator[Row]:
-    """The host's /dev/kvm: the device, then each kind of guest."""
-    probe = probe_kvm()
-    yield Row("/dev/kvm", {"ok": "present, permitted, API version 12"}.get(probe.device, probe.device),
-              probe.device == "ok", probe.mend())
+    """The host's /dev/kvm, tried now: the device, then each kind of guest. The lab VM does what it can't."""
+    try:
+        probe = probe_kvm(again=True)
+    except CannotGrade as error:
+        yield Row("/dev/kvm", f"not tried: {error.reason}", WARN, error.mend)
+        return
+    if probe.device != "ok":
+        yield Row("/dev/kvm", probe.reason_against(()), WARN, probe.mend())
+        return
+    yield Row("/dev/kvm", "present, permitted, API version 12", OK)
     for kind, words in KINDS.items():
-        if probe.device == "ok":
-            answer = probe.kinds.get(kind, "not tried")
-            yield Row(f"  {words}", "runs" if answer == "ok" else answer, answer == "ok",
-                      "labs that need it run in the lab VM")
+        answer = probe.kinds.get(kind, "not tried")
+        yield Row(f"  {words}", "runs" if answer == "ok" else answer, OK if answer == "ok" else WARN,
+                  probe.mend() or "labs that need it run in the lab VM")
 
 
 def lab_vm_row() -> Row:
     """The lab VM, started for this (and made, at the first time)."""
+    if not shutil.which(QEMU):
+        return Row("lab VM", "not tried: it needs QEMU", WARN, install_command("qemu-system-x86"))
     try:
         snapshot.start().close()  # the first one may have to be made
         started = time.monotonic()
         snapshot.start().close()
-        return Row("lab VM", f"ready, restored in {time.monotonic() - started:.2f} s", True)
-    except (CannotGrade, WorkerDied) as error:
-        reason, mend = getattr(error, "reason", str(error)), getattr(error, "mend", "run it again")
-        return Row("lab VM", str(reason), False, str(mend))
+        return Row("lab VM", f"ready, restored in {time.monotonic() - started:.2f} s", OK)
+    except CannotGrade as error:
+        return Row("lab VM", error.reason, WARN, error.mend)
+    except WorkerDied as error:
+        return Row("lab VM", str(error), WARN, "run it again")
 
 
-def table(rows: List[Row], colour: bool) -> str:
-    """The rows as text; the mend stands below its row."""
+def table(rows: Sequence[Row], colour: bool) -> str:
+    """The rows as text; the fix stands below its row."""
     lines = []
     width = max(len(row.what) for row in rows)
     for row in rows:
-        mark = "OK" if row.works else "--"
+        mark = f"{row.status:4}"
         if colour:
-            mark = f"\033[{32 if row.works else 33}m{mark}\033[0m"
+            mark = f"\033[{_COLOURS[row.status]}m{mark}\033[0m"
         lines.append(f"{mark}  {row.what:{width}}  {row.found}")
-        if not row.works and row.mend:
-            lines.append(f"    {'':{width}}  mend: {row.mend}")
+        if row.status != OK and row.fix:
+            lines.append(f"      {'':{width}}  fix: {row.fix}")
     return "\n".join(lines)
 
 
 def main() -> int:
     """Print the table; the exit status."""
-    try:
-        tools, kvm = list(tool_rows()), list(kvm_rows())
-    except CannotGrade as error:
-        print(f"doctor: {error}", file=sys.stderr)
-        return 1
+    kvm = list(kvm_rows())
     lab_vm = lab_vm_row()
-    print(table([*tools, *kvm, lab_vm], sys.stdout.isatty() and os.environ.get("TERM") != "dumb"))
-    if all(row.works for row in kvm):
+    tools = [*tool_rows(), *place_rows()]
+    print(table([*tools, *kvm, lab_vm], in_colour()))
+    failing = [row.what for row in tools if row.status == FAIL]
+    kvm_works = all(row.status == OK for row in kvm)
+    if failing:
+        print(f"Fix first: {', '.join(failing)}.")
+    elif kvm_works:
         print("BACKEND=auto runs every lab on /dev/kvm.")
-    elif lab_vm.works:
-        print("BACKEND=auto runs on /dev/kvm what that knows, and the rest in the lab VM.")
+    elif lab_vm.status == OK:
+        print("BACKEND=auto runs on /dev/kvm what that can do, and the rest in the lab VM.")
     else:
-        print("Not every lab can run here: mend /dev/kvm or the lab VM.")
-    return 0 if lab_vm.works or all(row.works for row in kvm) else 1
+        print("Not every lab can run here: fix /dev/kvm or the lab VM.")
+    return 0 if not failing and (kvm_works or lab_vm.status == OK) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

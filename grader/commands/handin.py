@@ -14,6 +14,7 @@ import getpass
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from typing import Any, Optional
 from grader.core.version import kit_version
 from grader.course import BUILD, LABS, ROOT, Lab
 from grader.core.exercises import todos
+from grader.execution.tool import run_command
 
 CANNOT_GRADE = 3  # of `make grade`
 
@@ -66,6 +68,14 @@ def pack(lab: Lab, target: Path, description: dict[str, Any]) -> None:
             archive.addfile(entry, io.BytesIO(content))
 
 
+def _user() -> str:
+    """The user's name on this machine; a container may have a user without one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user{os.getuid()}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make handin", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,7 +88,7 @@ def main() -> int:
     if missing:
         print(f"{' and '.join(missing)} is not there: nothing to hand in", file=sys.stderr)
         return 2
-    name = arguments.name or getpass.getuser()
+    name = arguments.name or _user()
     graded = grade(lab.number, arguments.backend)
     target = BUILD / "handin" / f"lab{lab.number}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.tar.gz"
     description = about(lab, name, graded)
@@ -94,4 +104,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

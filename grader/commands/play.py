@@ -19,6 +19,7 @@ from grader.core.building import BuildError, build_guests, build_os, build_vmm, 
 from grader.course import LABS, ROOT
 from grader.execution.runs import CannotGrade
 from grader.core.exercises import first_todo, handout_exercises, handout_title, todos
+from grader.execution.tool import run_command
 
 STATUS_TODO = 77  # as in common/contract/abi.h
 STATUS_UNDONE = 63  # the 1K OS met an exercise that is not written yet: os-1k/kernel/kernel.h
@@ -296,4 +297,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

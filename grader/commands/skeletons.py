@@ -9,16 +9,21 @@ from pathlib import Path
 
 from grader import labs
 from grader.core.exercises import MarkError, exercises, handout_exercises, skeleton
+from grader.core.version import git_refusal
 from grader.course import BUILD, LABS, ROOT, Lab
+from grader.execution.tool import run_command
 
 # Copies of what was written last, to know a file that nobody has edited since.
 _WRITTEN = BUILD / "skeletons"
 
 
-def _committed(path: Path) -> str | None:
-    """The file's text in the last commit."""
-    done = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+def _committed(path: Path) -> bytes | None:
+    """The file's content in the last commit."""
+    try:
+        done = subprocess.run(["git", "show", f"HEAD:./{path.name}"], cwd=path.parent, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, check=False)
+    except FileNotFoundError:
+        return None
     return done.stdout if done.returncode == 0 else None
 
 
@@ -26,8 +31,8 @@ def _may_replace(path: Path, written: Path) -> bool:
     """Whether the file holds nothing that would be lost: absent, as written here, or committed."""
     if not path.exists():
         return True
-    text = path.read_text(errors="replace")
-    return (written.exists() and written.read_text() == text) or _committed(path) == text
+    content = path.read_bytes()
+    return (written.exists() and written.read_bytes() == content) or _committed(path) == content
 
 
 def write_skeletons(force: bool) -> int:
@@ -52,6 +57,8 @@ def write_skeletons(force: bool) -> int:
     for name in kept:
         print(f"{name} has been edited and is left as it is. Commit it first, or lose the edits with "
               "`make skeletons FORCE=1`.", file=sys.stderr)
+    if kept and (refusal := git_refusal()):
+        print(f"What is committed can't be seen here. {refusal}", file=sys.stderr)
     return 1 if kept else 0
 
 
@@ -117,4 +124,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

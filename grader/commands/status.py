@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 
 from grader import labs
 from grader.course import LABS
 from grader.core.framework import POINTS_OF_A_LAB
 from grader.core.grading import path_text
+from grader.execution.tool import in_colour, run_command
 from grader.report.progress import Progress, read
 
 _COLOURS = {"ok": "32", "FAILED": "31", "todo": "33", "-": "2"}
@@ -56,10 +56,9 @@ def _next(all_progress: list[Progress]) -> list[str]:
 
 def main() -> int:
     """Prints it."""
-    colour = sys.stdout.isatty()
-    print("\n".join(status_lines([read(labs.load(number)) for number in labs.NUMBERS], colour)))
+    print("\n".join(status_lines([read(labs.load(number)) for number in labs.NUMBERS], in_colour())))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

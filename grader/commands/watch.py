@@ -19,6 +19,7 @@ from grader.commands.file_changes import signature, wait_for_change
 from grader.course import LABS
 from grader.core.grading import Choice, Report
 from grader.core.judge import Kind
+from grader.execution.tool import in_colour, on_terminal, run_command
 from grader.report.recording import grade_and_keep
 from grader.report.text import failure_lines, next_lines
 from grader.execution.runs import CannotGrade
@@ -47,7 +48,7 @@ def next_thing(report: Report, colour: bool = False) -> list[str]:
 
 def show(lines: Sequence[str]) -> None:
     """A screen of it; on a terminal nothing else stays."""
-    if sys.stdout.isatty():
+    if on_terminal():
         lines = lines[:max(10, shutil.get_terminal_size().lines - 2)]
         sys.stdout.write(CLEAR)
     print("\n".join(lines), flush=True)
@@ -64,7 +65,7 @@ def watch(number: int, source: str, backend: str) -> None:
         show([f"Lab {number}: grading ..."])
         try:
             report = grade_and_keep(labs.load(number), choice, pick)
-            lines = [*next_thing(report, sys.stdout.isatty()), *blame_lines(report, pick)]
+            lines = [*next_thing(report, in_colour()), *blame_lines(report, pick)]
         except CannotGrade as error:
             lines = [f"cannot grade: {error}"]
         show([*lines, "", f"{time.strftime('%H:%M:%S')}: waiting for a save; Ctrl-C ends."])
@@ -91,4 +92,4 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

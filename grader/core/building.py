@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -10,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from grader.course import BUILD, LABS, ROOT
+from grader.execution import place
+from grader.execution.c_tools import locked
+from grader.execution.runs import CannotGrade
 
 # What a `make grade SOLUTION=1 ...` above us exports and what must not reach the make below us.
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
@@ -43,7 +44,9 @@ def build_vmm(lab: int, *, solution: bool = False, source: str = "", module: Pat
               sanitize: str = "", cc: str = "", out: Path | None = None) -> Path:
     """The VMM of `lab`, ready to run. `source` names the earlier labs whose modules are the learner's:
     "mine" all, "1,2" these. `module` takes the place of the lab's own file; `sanitize` and `cc` default to
-    the environment's SANITIZE and CC, then to none and gcc."""
+    the environment's SANITIZE and CC, then to none and gcc. Raises BuildError, and CannotGrade where the
+    machine is at fault."""
+    _check_sources(lab, solution, source, module)
     variables = _variables(lab, solution, source, module, sanitize, cc, out)
     return _make_file("vmm", variables, _learner_targets(lab, solution, source, module, "vmm"))
 
@@ -52,6 +55,7 @@ def build_unit(lab: int, unit: Path, *, solution: bool = False, source: str = ""
                module: Path | None = None, sanitize: str = "", cc: str = "",
                out: Path | None = None) -> Path:
     """The Check program `unit`, linked with the VMM's objects of `lab`."""
+    _check_sources(lab, solution, source, module)
     variables = _variables(lab, solution, source, module, sanitize, cc, out)
     variables["UNIT"] = _relative(unit)
     if unit == LABS[lab].unit(unit.stem):
@@ -70,6 +74,7 @@ def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Pat
     """The 1K OS, its kernel and its archive; `sched` takes the place of the solution's scheduler."""
     variables = {}
     if sched:
+        _check_learner_file(sched)
         variables["SCHED"] = _relative(sched)
     if out:
         variables["OS_OUT"] = _relative(out)
@@ -81,6 +86,7 @@ def build_kernel_unit(sched: Path | None, *, out: Path) -> Path:
     """The kernel that is the unit tests of a scheduler: units/sched.c."""
     variables = {"OS_OUT": _relative(out), "KERNEL_UNIT": _relative(LABS[6].unit("sched"))}
     if sched:
+        _check_learner_file(sched)
         variables["SCHED"] = _relative(sched)
     return _make_file("kernel-unit", variables, {"sched.o"} if sched else set())
 
@@ -99,6 +105,21 @@ def clean_environment() -> dict[str, str]:
 def make_text(target: str, variables: dict[str, str]) -> str:
     """All that a build says, for those who look for warnings."""
     return _make(target, variables, set())
+
+
+def _check_sources(lab: int, solution: bool, source: str, module: Path | None) -> None:
+    """The learner's files that a VMM is built from. One may be given as an object."""
+    mine = [] if solution else [LABS[number].learner_files()[0] for number in learner_labs(source, lab)]
+    if module or not solution:
+        mine.append(module or LABS[lab].learner_files()[0])
+    for path in mine:
+        _check_learner_file(path)
+
+
+def _check_learner_file(path: Path) -> None:
+    """A learner's file as check_source wants it, or an object in its place."""
+    if path.exists() or not path.with_suffix(".o").exists():
+        check_source(path)
 
 
 def _variables(lab: int, solution: bool, source: str, module: Path | None, sanitize: str, cc: str,
@@ -154,13 +175,20 @@ def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]
 def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> str:
     """Runs make; returns what it and the compiler said, standard error first."""
     environment = {**clean_environment(), "LC_ALL": "C"}
+    _check_compiler(variables.get("CC") or environment.get("CC") or "")
     words = [f"{name}={value}" for name, value in variables.items()]
     command = ["make", f"-j{os.cpu_count() or 1}", target, *words]
-    with _lock("-".join([target, *words])):
-        progress = _Progress(target, variables)
-        status, output, errors = _run_make([*command, "PROGRESS=1"], environment, progress)
+    try:
+        with locked(BUILD / "locks" / re.sub(r"[^\w.=+-]", "_", "-".join([target, *words]))[-200:]):
+            progress = _Progress(target, variables)
+            status, output, errors = _run_make([*command, "PROGRESS=1"], environment, progress)
+    except OSError as error:
+        raise place.cause(error) or error
     if status == 0:
         return errors + output
+    fault = place.fault() if _MACHINES_WORDS.search(errors) else None
+    if fault:
+        raise fault
     failed = re.findall(r"^make: \*\*\* \[\S+: (\S+)\] Error", errors, re.M)
     text = re.sub(r"^make: .*\n?", "", errors, flags=re.M).strip() or errors.strip()
     raise BuildError(text, bool(failed) and all(Path(path).name in learner_targets for path in failed))
@@ -218,11 +246,26 @@ class _Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _lock(name: str) -> Iterator[None]:
-    """Two builds of the same thing at once would write the same files: one waits for the other."""
-    folder = BUILD / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / re.sub(r"[^\w.=+-]", "_", name)[-200:], "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+# How a build speaks of what the machine does not let it do.
+_MACHINES_WORDS = re.compile("Permission denied|Read-only file system|No space left|quota exceeded|"
+                             "No locks available|Cannot allocate memory")
+
+
+def _check_compiler(cc: str) -> None:
+    """CC may be several words: a wrapper, a compiler, its options."""
+    program = cc.split()[0] if cc.split() else ""
+    if program and not shutil.which(program):
+        raise CannotGrade(f"CC={cc}: there is no program {program}",
+                          "name a compiler that is installed, or leave CC out")
+
+
+def check_source(path: Path) -> None:
+    """Raises BuildError where a learner's file is not there, or is no text that a compiler could read."""
+    name = _relative(path)
+    if not path.is_file():
+        alike = [other.name for other in path.parent.glob("*") if other.name.lower() == path.name.lower()]
+        raise BuildError(f"{name} is missing" + (f"; {alike[0]} is there: rename it" if alike else ""), True)
+    content = path.read_bytes()
+    if path.suffix != ".o" and b"\0" in content:
+        utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        raise BuildError(f"{name} is {'UTF-16' if utf_16 else 'not text'}: save it as UTF-8", True)

@@ -193,15 +193,30 @@ def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = N
         shutil.rmtree(report.folder, ignore_errors=True)
     plans = _plan(tests, report, programs or BuiltPrograms(lab.number, choice, report.folder))
     if not report.build_error:
-        backend = pick(sorted({*lab.needs, *(need for test in tests for need in test.needs)}))
+        needs = sorted({*lab.needs, *(need for test in tests for need in test.needs)})
+        backend = pick(needs)
         runs = [planned.run for plan in plans for planned in plan.planned]
         telling = _telling(report, plans, on_test) if on_test else None
-        results = run_patiently(backend, runs, choice.jobs, telling)
-        for plan in plans:
-            mine, results = results[:len(plan.planned)], results[len(plan.planned):]
-            report.graded.append(Graded(judge(plan.test, plan.planned, mine), plan.planned, mine))
+        report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, telling))
+        if not _all_pass(report) and not backend.works_still():     # then nobody fails for KVM's sake
+            backend = pick(needs)
+            report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, telling))
     report.seconds = time.monotonic() - start
     return report
+
+
+def _judged(plans: Sequence[Plan], results: Sequence[Result]) -> list[Graded]:
+    """The verdicts, from the results of all runs in the order of the plans."""
+    graded, place = [], 0
+    for plan in plans:
+        mine = results[place:place + len(plan.planned)]
+        place += len(plan.planned)
+        graded.append(Graded(judge(plan.test, plan.planned, mine), plan.planned, mine))
+    return graded
+
+
+def _all_pass(report: Report) -> bool:
+    return all(verdict.kind in (Kind.OK, Kind.TODO) for verdict in report.verdicts)
 
 
 def _telling(report: Report, plans: Sequence[Plan], on_test: Callable[[Report], None]) -> OnResult:

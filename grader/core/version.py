@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -31,11 +32,23 @@ def tracked_files() -> list[str]:
     return [name for name in _git("ls-files", "-z").split("\0") if name]
 
 
-def _git(*words: str) -> str:
-    """What a git command prints; empty where this is no clone or git is missing."""
+def git_refusal() -> str:
+    """git's own words where it is there and does not work on this clone, which may belong to another user."""
     try:
-        done = subprocess.run(["git", *words], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, check=False)
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, env={**os.environ, "LC_ALL": "C"},
+                              text=True, errors="replace", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              check=False)
+    except FileNotFoundError:
+        return "git is not installed" if (ROOT / ".git").exists() else ""
+    said = done.stderr.strip()
+    return said if done.returncode != 0 and (ROOT / ".git").exists() else ""
+
+
+def _git(*words: str) -> str:
+    """What a git command prints; empty where this is no clone, or git does not work: see git_refusal."""
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, text=True, errors="surrogateescape",
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Iterator, List
 
 from grader import course
+from grader.execution import place
 from grader.execution.runs import CannotGrade
 
 BUILD = course.BUILD / "grader"
@@ -59,8 +60,7 @@ def c_tool(name: str, sources: Path, for_lab_vm: bool = False) -> Path:
             if not output.exists() or output.stat().st_mtime < newest:
                 _compile(compiler(for_lab_vm), [f for f in files if f.suffix == ".c"], output)
     except OSError as error:
-        raise CannotGrade(f"can't write {BUILD}: {error}",
-                          "make room, or make the folder writable") from error
+        raise place.cause(error) or error
     return output
 
 

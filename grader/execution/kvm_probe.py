@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import subprocess
 from dataclasses import dataclass
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Tuple
 
 from grader.course import ROOT
 from grader.execution.c_tools import BUILD, c_tool
@@ -26,6 +27,28 @@ KINDS: Dict[str, str] = {
 }
 
 
+_MODULES = ("load kvm_intel or kvm_amd (sudo modprobe), with virtualisation (VT-x, AMD-V) switched on in the "
+            "firmware")
+_DENIED = ("sudo usermod -aG kvm $USER and log in again; or, for every user: "
+           "echo 'KERNEL==\"kvm\", MODE=\"0666\"' | sudo tee /etc/udev/rules.d/99-kvm.rules "
+           "&& sudo udevadm control --reload && sudo udevadm trigger --name-match=kvm")
+
+# What is wrong with the device, and what to do about it, by the failed call and its errno.
+_DEVICE_FAULTS: Dict[str, Tuple[str, str]] = {
+    f"open {errno.ENOENT}": ("there is no /dev/kvm", f"{_MODULES}; or give the container --device /dev/kvm"),
+    f"open {errno.EACCES}": ("/dev/kvm may not be opened", _DENIED),
+    f"open {errno.EPERM}": ("this container may not open /dev/kvm",
+                            "give the container --device /dev/kvm: the node alone is not enough"),
+    f"open {errno.EISDIR}": ("/dev/kvm is a folder",
+                             "sudo rmdir /dev/kvm (a container that is started with -v /dev/kvm:/dev/kvm on "
+                             "a host without KVM gets one: use --device /dev/kvm)"),
+    f"open {errno.ENXIO}": ("/dev/kvm is a node without a driver", _MODULES),
+    f"open {errno.ENODEV}": ("/dev/kvm is a node without a driver", _MODULES),
+    f"ioctl {errno.ENOTTY}": ("/dev/kvm is not KVM's device but a file, a pipe or another device",
+                              "sudo rm /dev/kvm, and load kvm_intel or kvm_amd again"),
+}
+
+
 @dataclass(frozen=True)
 class Probe:
     """The probe's answers: "ok", or what went wrong."""
@@ -36,23 +59,27 @@ class Probe:
     def reason_against(self, needs: Sequence[str]) -> str:
         """Why guests of the kinds `needs` can't run here; empty if they can."""
         if self.device != "ok":
-            return {"missing": "there is no /dev/kvm", "denied": "/dev/kvm may not be opened"}.get(
-                self.device, f"/dev/kvm is not usable ({self.device})")
+            return self._device_fault()[0]
         failing = [KINDS[kind] for kind in needs if self.kinds.get(kind) != "ok"]
         return f"this machine's /dev/kvm does not run {' and '.join(failing)}" if failing else ""
 
     def mend(self) -> str:
         """What to do about the device; empty if nothing is needed."""
         if self.device == "ok":
-            return ""
-        if self.device == "missing":
-            return ("switch virtualisation (VT-x, AMD-V) on in the firmware and load kvm_intel or kvm_amd, "
-                    "or give the container --device /dev/kvm")
-        if self.device == "denied":
-            return ("sudo usermod -aG kvm $USER and log in again; or, for every user: "
-                    "echo 'KERNEL==\"kvm\", MODE=\"0666\"' | sudo tee /etc/udev/rules.d/99-kvm.rules "
-                    "&& sudo udevadm control --reload && sudo udevadm trigger --name-match=kvm")
-        return "a kernel with KVM API version 12 (any since 2.6.22)"
+            return _BUSY if any(os.strerror(errno.EBUSY) in answer for answer in self.kinds.values()) else ""
+        return self._device_fault()[1]
+
+    def _device_fault(self) -> Tuple[str, str]:
+        call, _, number = self.device.partition(" ")
+        if call in ("open", "ioctl"):
+            text = f"/dev/kvm is not usable ({call}: {os.strerror(int(number))})"
+            return _DEVICE_FAULTS.get(self.device, (text, _MODULES))
+        if call == "version":
+            return f"/dev/kvm has API version {number}", "a kernel with KVM API version 12 (any since 2.6.22)"
+        return f"/dev/kvm could not be tried ({self.device})", "see the other lines of `make doctor`"
+
+
+_BUSY = "another hypervisor (VirtualBox, VMware, Xen) holds the processor's virtualisation: end it"
 
 
 def _identity() -> List[object]:
@@ -66,16 +93,21 @@ def _identity() -> List[object]:
             SOURCE.stat().st_mtime_ns]
 
 
-def probe_kvm() -> Probe:
-    """Probe /dev/kvm, or remember the answers of the last time if nothing has changed since."""
+def probe_kvm(again: bool = False) -> Probe:
+    """Probe /dev/kvm; unless `again`, the answers of the last time count if nothing seems to have changed."""
     identity = _identity()
+    if not again:
+        try:
+            kept = json.loads(CACHE.read_text())
+            if kept["identity"] == identity:
+                return Probe(kept["device"], kept["kinds"])
+        except (OSError, ValueError, KeyError):
+            pass  # not probed yet
     try:
-        kept = json.loads(CACHE.read_text())
-        if kept["identity"] == identity:
-            return Probe(kept["device"], kept["kinds"])
-    except (OSError, ValueError, KeyError):
-        pass  # not probed yet
-    done = subprocess.run([str(c_tool("probe", SOURCE))], capture_output=True, text=True, check=False)
+        done = subprocess.run([str(c_tool("probe", SOURCE)), DEVICE], capture_output=True, text=True,
+                              check=False)
+    except OSError as error:
+        return Probe(f"the probe can't be started: {error.strerror}", {})
     answers = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     probe = Probe(answers.pop("device", "the probe failed"), answers)
     partial = CACHE.with_name(f"probe.{os.getpid()}")

@@ -28,6 +28,9 @@ class Backend(Protocol):
         Raises CannotGrade where the machine is at fault.
         """
 
+    def works_still(self) -> bool:
+        """Whether it does what it was picked for: the host's KVM may have gone since it was probed."""
+
     def command(self, argv: Sequence[str]) -> List[str]:
         """A command line on the host that runs argv there, for a person or pexpect to drive."""
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 from grader.course import ROOT
+from grader.execution.tool import run_command
 from grader.handouts import checking, figures, site, tables, timeline
 from grader.handouts.text import documents
 
@@ -43,4 +44,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(lambda: main(sys.argv[1:]))

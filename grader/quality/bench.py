@@ -19,6 +19,7 @@ from grader.core.building import build_vmm
 from grader.course import BUILD
 from grader.core.guests import Define, assemble, write_constants
 from grader.execution.runs import CannotGrade, Ending, Limits, Run
+from grader.execution.tool import run_command
 
 LAB = 4                      # the VMM that all pairs run on: it has vCPUs, hypercalls and the timer
 ROUNDS = 5
@@ -102,4 +103,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(lambda: main(sys.argv[1:]))

@@ -19,6 +19,7 @@ from grader import labs
 from grader.core.building import clean_environment
 from grader.execution.run_counter import CLEAR_LINE
 from grader.course import BUILD, ROOT
+from grader.execution.tool import run_command
 
 SAME, DIFFERENT = 0, 1
 CANNOT_GRADE = 3                     # exit status of the grader
@@ -86,4 +87,4 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -26,6 +26,7 @@ from typing import IO, Optional
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.c_tools import locked
 from grader.execution.labvm.snapshot import cache_folder
+from grader.execution.tool import run_command
 
 ENTER = ROOT / "grader/quality/enter.sh"
 LOGS = BUILD / "machines"
@@ -221,4 +222,4 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -34,6 +34,7 @@ from grader.course import BUILD, ROOT
 from grader.execution.kvm_probe import KINDS, probe_kvm
 from grader.execution.labvm import snapshot
 from grader.execution.runs import CannotGrade
+from grader.execution.tool import on_terminal, run_command
 
 PASSED, FAILED, COULD_NOT_RUN = 0, 1, 3
 
@@ -289,7 +290,7 @@ class Display:
     def __init__(self, runs: list[Run]) -> None:
         self._runs = runs
         self._lock = threading.Lock()
-        self._live = sys.stdout.isatty()
+        self._live = on_terminal()
         self._over = threading.Event()
 
     def follow(self) -> None:
@@ -401,4 +402,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

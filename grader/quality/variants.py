@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Optional
 
 from grader import labs
+from grader.execution.tool import run_command
 from grader.quality import alternatives
 from grader.quality import mutants
 from grader.execution.backends import Picker
@@ -137,4 +138,4 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

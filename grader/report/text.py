@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -12,6 +11,7 @@ from grader.core.grading import Graded, Report, path_text
 from grader.core.judge import Kind, Verdict
 from grader.core.outcome import Outcome
 from grader.core.readable import beside, both_ends, first_lines
+from grader.execution.tool import in_colour
 
 WIDTH = 96
 _COLOURS = {Kind.OK: "32", Kind.FAILED: "31", Kind.TODO: "33", Kind.CANNOT: "35"}
@@ -19,8 +19,7 @@ _COLOURS = {Kind.OK: "32", Kind.FAILED: "31", Kind.TODO: "33", Kind.CANNOT: "35"
 
 def print_report(report: Report) -> None:
     """All of it on standard output."""
-    colour = sys.stdout.isatty()
-    print("\n".join(report_lines(report, colour)), flush=True)
+    print("\n".join(report_lines(report, in_colour())), flush=True)
 
 
 def report_lines(report: Report, colour: bool = False) -> list[str]:

@@ -23,6 +23,7 @@ from grader.classroom.adapters.github import workflow
 from grader.classroom.release import pack_plain, stage
 from grader.core.version import kit_version, tracked_files
 from grader.course import BUILD, LABS, ROOT
+from grader.execution.tool import run_command
 
 FOLDER = Path(__file__).resolve().parent
 # Beyond a release: the instructor's side of the grader.
@@ -83,4 +84,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

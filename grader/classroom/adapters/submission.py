@@ -30,6 +30,7 @@ from grader.classroom.tree import Tree
 from grader.course import LABS
 from grader.execution.runs import CannotGrade
 from grader.core.values import new_seed
+from grader.execution.tool import run_command
 
 CANNOT_GRADE = 3
 
@@ -98,4 +99,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

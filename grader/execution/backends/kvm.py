@@ -6,11 +6,12 @@ import socket
 import subprocess
 from typing import List, Optional, Sequence
 
-from grader.execution.worker import OnResult, Worker, WorkerDied, run_all
-from grader.execution.connection import Connection
 from grader.course import ROOT
 from grader.execution.c_tools import c_tool
+from grader.execution.connection import Connection
+from grader.execution.kvm_probe import probe_kvm
 from grader.execution.runs import CannotGrade, Result, Run
+from grader.execution.worker import OnResult, Worker, WorkerDied, run_all
 
 START_TIMEOUT = 60.0
 
@@ -52,14 +53,20 @@ class KvmBackend:
 
     name = "kvm"
 
-    def __init__(self, why: str = "") -> None:
+    def __init__(self, why: str = "", needs: Optional[Sequence[str]] = None) -> None:
+        """`needs`: the kinds of guest that it was picked for; None: none."""
         self.why = why
+        self._needs = needs
 
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: Optional[OnResult] = None) -> List[Result]:
         """As Backend.run."""
         def start(_after_death: bool) -> Worker:
             return HostWorker()
         return run_all(start, runs, jobs, on_result)
+
+    def works_still(self) -> bool:
+        """As Backend.works_still."""
+        return self._needs is None or not probe_kvm(again=True).reason_against(self._needs)
 
     def command(self, argv: Sequence[str]) -> List[str]:
         """As Backend.command: on the host the command is itself."""

@@ -28,8 +28,8 @@ def pick_backend(name: str, needs: Sequence[str] = ()) -> Backend:
     against = probe.reason_against(needs)
     if not against:
         seen = ", ".join(KINDS[kind] for kind in needs)
-        return KvmBackend(f"kvm: it runs on this machine's /dev/kvm; tried: {seen}" if seen
-                          else "kvm: it runs on this machine's /dev/kvm")
+        why = "kvm: it runs on this machine's /dev/kvm" + (f"; tried: {seen}" if seen else "")
+        return KvmBackend(why, needs)
     if name == "kvm":
         raise CannotGrade(against, "BACKEND=vm" + (f"; or: {probe.mend()}" if probe.mend() else ""))
     return VmBackend(f"vm: it runs in the lab VM; {against}")

@@ -13,6 +13,7 @@ from typing import List
 from grader.execution.labvm import snapshot
 from grader.execution.labvm.session import end_alike, run_live
 from grader.execution.runs import CannotGrade
+from grader.execution.tool import run_command
 
 CANNOT = 69  # sysexits.h: EX_UNAVAILABLE, as the VMM says it where there is no usable KVM
 
@@ -34,11 +35,13 @@ def main(arguments: List[str]) -> int:
     return 64
 
 
-if __name__ == "__main__":
+def _main() -> int:
     try:
-        sys.exit(main(sys.argv[1:]))
+        return main(sys.argv[1:])
     except CannotGrade as error:
         print(f"lab VM: {error}", file=sys.stderr)
-        sys.exit(CANNOT)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return CANNOT
+
+
+if __name__ == "__main__":
+    run_command(_main)

@@ -33,6 +33,7 @@ from grader.course import BUILD, ROOT
 from grader.core.framework import Lab
 from grader.core.grading import Choice, grade
 from grader.core.judge import Kind
+from grader.execution.tool import run_command
 from grader.report.files import gradescope
 from grader.execution.runs import CannotGrade
 from grader.core.values import new_seed
@@ -159,4 +160,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

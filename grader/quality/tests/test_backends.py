@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 import tempfile
 import threading
 import unittest
@@ -38,14 +40,14 @@ class Picking(unittest.TestCase):
         self.assertNotIn("\n", backend.why)
 
     def test_auto_takes_the_vm_without_a_device(self) -> None:
-        for device in ("missing", "denied", "version 11"):
+        for device in (f"open {errno.ENOENT}", f"open {errno.EACCES}", "version 11", "the probe failed"):
             with _with_probe(device, {}):
                 self.assertEqual(pick_backend("auto", ("real",)).name, "vm")
 
     def test_kvm_as_asked_or_a_reason(self) -> None:
         with _with_probe("ok", ALL_RUN):
             self.assertEqual(pick_backend("kvm", ("paging32",)).name, "kvm")
-        with _with_probe("denied", {}), self.assertRaises(CannotGrade) as caught:
+        with _with_probe(f"open {errno.EACCES}", {}), self.assertRaises(CannotGrade) as caught:
             pick_backend("kvm", ("real",))
         self.assertIn("usermod -aG kvm", caught.exception.mend)
 
@@ -71,8 +73,42 @@ class Probing(unittest.TestCase):
                     self.assertEqual(kvm_probe.probe_kvm(), first)
                     with mock.patch("platform.release", lambda: "other"), self.assertRaises(AssertionError):
                         kvm_probe.probe_kvm()
+                    with self.assertRaises(AssertionError):
+                        kvm_probe.probe_kvm(again=True)
                 cache.write_text("{ damaged")
                 self.assertEqual(kvm_probe.probe_kvm(), first)
+
+    def probed(self, device: Path) -> Probe:
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch.object(kvm_probe, "CACHE", Path(folder) / "probe.json"), \
+                mock.patch.object(kvm_probe, "DEVICE", str(device)):
+            return kvm_probe.probe_kvm()
+
+    def test_what_else_a_device_may_be(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "file").touch()
+            os.mkfifo(folder / "pipe")
+            words = {"nonesuch": ("there is no", "modprobe"), ".": ("is a folder", "rmdir"),
+                     "file": ("not KVM's device", "sudo rm"), "pipe": ("not KVM's device", "sudo rm")}
+            if os.geteuid() == 0:
+                os.mknod(folder / "node", stat.S_IFCHR | 0o600, os.makedev(241, 241))
+                words["node"] = ("without a driver", "modprobe")
+            for device, (reason, mend) in words.items():
+                with self.subTest(device):
+                    probe = self.probed(folder / device)
+                    self.assertIn(reason, probe.reason_against(("real",)))
+                    self.assertIn(mend, probe.mend())
+
+    def test_another_hypervisor(self) -> None:
+        probe = Probe("ok", dict.fromkeys(kvm_probe.KINDS, "no VM can be created: Device or resource busy"))
+        self.assertIn("VirtualBox", probe.mend())
+
+    def test_a_probe_that_can_not_be_started(self) -> None:
+        with mock.patch("subprocess.run", side_effect=PermissionError(errno.EACCES, "Permission denied")), \
+                mock.patch.object(kvm_probe, "c_tool", lambda *_: Path("/x")):
+            probe = self.probed(Path("/dev/null"))
+        self.assertIn("could not be tried", probe.reason_against(()))
 
 
 class _FakeWorker:

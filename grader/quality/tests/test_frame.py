@@ -16,6 +16,7 @@ from grader.course import BUILD, LABS, ROOT, Lab
 from grader.commands.skeletons import drifts
 from grader.core.exercises import handout_exercises, skeleton
 from grader.execution.c_tools import FLAGS
+from grader.execution.runs import CannotGrade
 
 FLAKE8 = ["flake8", "--max-line-length", "110"]
 MYPY = ["mypy", "--strict", "--no-error-summary", "--cache-dir", "build/mypy"]
@@ -148,8 +149,13 @@ class Building(unittest.TestCase):
 
     def test_the_kits_mistakes_are_not_the_learners(self) -> None:
         with self.assertRaises(BuildError) as caught:
-            build_vmm(1, cc="no-such-compiler")
+            build_vmm(1, solution=True, cc="false")
         self.assertFalse(caught.exception.learner)
+
+    def test_a_compiler_that_is_not_there_is_named(self) -> None:
+        with self.assertRaises(CannotGrade) as caught:
+            build_vmm(1, cc="gcc-99 -g3")
+        self.assertEqual(caught.exception.reason, "CC=gcc-99 -g3: there is no program gcc-99")
 
     def test_the_constants_for_nasm_are_those_for_c(self) -> None:
         make_text("build/abi.inc", {})

@@ -1,0 +1,128 @@
+"""The place where the kit lies: whether its files can be written, locked and executed there, and what to do
+where they can't. Doctor asks for all of it; other commands, when something has failed, for the cause."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from grader.course import BUILD, ROOT
+from grader.execution.runs import CannotGrade
+
+SPACE_NEEDED = 64 << 20            # bytes: what is built for all labs, and their gradings' results
+
+_MINE = f"sudo chown -R {os.getuid()}:{os.getgid()}"
+_ELSEWHERE = "copy the kit to a folder on a local disk that you may write, and work there"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A property of the place. `reason` is empty where all is well."""
+
+    what: str
+    reason: str = ""
+    fix: str = ""
+
+
+def checks(folder: Path = BUILD) -> Iterator[Check]:
+    """Each property that commands need, beginning with those that the others depend on."""
+    yield _writable(folder)
+    yield _space(folder)
+    yield _executable(folder)
+    yield _lockable(folder)
+
+
+def fault() -> Optional[CannotGrade]:
+    """The first thing that is wrong with the place, if any."""
+    return next((CannotGrade(check.reason, check.fix) for check in checks() if check.reason), None)
+
+
+def cause(error: OSError) -> Optional[CannotGrade]:
+    """The cause of an error that a command met, where it is the machine's; None: a bug of the kit's own."""
+    if error.errno not in _CAUSES:
+        return None
+    reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return fault() or CannotGrade(reason, _CAUSES[error.errno])
+
+
+_CAUSES = {
+    errno.EACCES: "make it accessible for you (ls -l shows whose it is)",
+    errno.EPERM: "make it accessible for you (ls -l shows whose it is)",
+    errno.EROFS: _ELSEWHERE,
+    errno.ENOSPC: "make room on that disk: `make clean` and `make clean-cache` free what the kit has taken",
+    errno.EDQUOT: "make room in your quota: `make clean` and `make clean-cache` free what the kit has taken",
+    errno.ENOLCK: _ELSEWHERE,
+    errno.EOPNOTSUPP: _ELSEWHERE,
+    errno.EMFILE: "allow more open files: ulimit -n 1024",
+    errno.EAGAIN: "end other programs: no more processes can be started",
+    errno.ENOMEM: "end other programs: there is no memory left",
+}
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) and path != ROOT else str(path)
+
+
+def _writable(folder: Path) -> Check:
+    what = f"{_name(folder)}/ can be written"
+    there = _existing(folder)
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return Check(what, f"{there} is on a read-only file system", _ELSEWHERE)
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Check(what, f"{_name(there)} may not be written by you", _ELSEWHERE if there != folder else
+                     f"{_MINE} {_name(folder)}")
+    for path in folder.rglob("*"):
+        if _is_another_users(path):
+            return Check(what, f"{_name(path)} belongs to another user: was a command run with sudo?",
+                         f"{_MINE} {_name(folder)}")
+    return Check(what)
+
+
+def _is_another_users(path: Path) -> bool:
+    """Whether a file that was built is kept from us by its owner. It may be gone by now."""
+    try:
+        return path.lstat().st_uid != os.getuid() and not path.is_symlink() and not os.access(path, os.W_OK)
+    except OSError:
+        return False
+
+
+def _space(folder: Path) -> Check:
+    for place in (_existing(folder), Path(tempfile.gettempdir())):
+        free = shutil.disk_usage(place).free
+        if free < SPACE_NEEDED:
+            return Check("disk space",
+                         f"{place} has {free >> 20} MB left, and {SPACE_NEEDED >> 20} MB are needed",
+                         _CAUSES[errno.ENOSPC] + "; TMPDIR= names another folder for temporary files")
+    return Check("disk space")
+
+
+def _executable(folder: Path) -> Check:
+    there = _existing(folder)
+    if os.statvfs(there).f_flag & os.ST_NOEXEC:
+        return Check("programs may be executed", f"{there} is on a file system that is mounted noexec",
+                     f"{_ELSEWHERE}; or: sudo mount -o remount,exec "
+                     f"{next(path for path in (there, *there.parents) if os.path.ismount(path))}")
+    return Check("programs may be executed")
+
+
+def _lockable(folder: Path) -> Check:
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            reason = f"the file system of {_name(folder)}/ has no locks (flock: {error.strerror})"
+            return Check("files can be locked", reason, _ELSEWHERE)
+    return Check("files can be locked")

@@ -1,0 +1,121 @@
+"""What all commands of the kit have in common: how they print, in which colours, and how they end.
+
+    if __name__ == "__main__":
+        run_command(main)
+
+Output is UTF-8. A reader that has gone ends the command quietly, as SIGPIPE does; output that can't be
+written is an error in one line, and so is a machine that can't do what is asked. A lasting command goes on
+without its output, and says so at the end.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn, Optional, TextIO, Union
+
+from grader.execution import place
+from grader.execution.runs import CannotGrade
+
+CANNOT, OUTPUT_FAILED = 3, 74     # 74 is sysexits.h's EX_IOERR, as the VMM has it
+
+
+class OutputFailed(Exception):
+    """Standard output can't be written. (No OSError: that is for what a command itself reads and writes.)"""
+
+
+class _Output(io.FileIO):
+    """A descriptor whose first error is kept, and raised if `told`; what comes after it is dropped."""
+
+    def __init__(self, fd: int, told: bool) -> None:
+        super().__init__(fd, "wb", closefd=False)
+        self.failure: Optional[OSError] = None
+        self._told = told
+
+    def write(self, data: object) -> int:
+        if self.failure is None:
+            try:
+                return super().write(data)  # type: ignore[arg-type]
+            except OSError as error:
+                self.failure = error
+                if self._told:
+                    raise OutputFailed(str(error)) from error
+        return memoryview(data).nbytes  # type: ignore[arg-type]
+
+
+def _escape(error: UnicodeError) -> tuple[Union[str, bytes], int]:
+    """Bytes of a name that is not UTF-8 are printed as they are; what can't be that is spelled out."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error("kit", _escape)
+
+
+def _text_output(fd: int, told: bool) -> tuple[TextIO, _Output]:
+    raw = _Output(fd, told)
+    text = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="kit",
+                            line_buffering=raw.isatty() or fd == 2)
+    return text, raw
+
+
+def _open_standard_descriptors() -> None:
+    """A closed one would be the next file that is opened. What takes its place can't be used either."""
+    for fd, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", flags)
+
+
+def on_terminal() -> bool:
+    """Whether a person reads standard output, on a terminal that can do more than a printer."""
+    return os.environ.get("TERM") != "dumb" and sys.stdout.isatty()
+
+
+def in_colour() -> bool:
+    """The rule of all commands: NO_COLOR (no-color.org) wins, then TERM=dumb, then what it is printed to."""
+    return not os.environ.get("NO_COLOR") and on_terminal()
+
+
+def run_command(main: Callable[[], Optional[int]], lasting: bool = False) -> NoReturn:
+    """Run a command and end this process with its status."""
+    _open_standard_descriptors()
+    sys.stdout, output = _text_output(1, not lasting)
+    sys.stderr, _ = _text_output(2, False)
+    try:
+        status = _status(main)
+        failure = output.failure
+    except OutputFailed:
+        status, failure = OUTPUT_FAILED, output.failure
+    if failure and failure.errno == errno.EPIPE and not lasting:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+    if failure and failure.errno != errno.EPIPE:
+        print(f"can't write standard output: {failure.strerror}", file=sys.stderr)
+        status = status or OUTPUT_FAILED
+    sys.exit(status)
+
+
+def _status(main: Callable[[], Optional[int]]) -> int:
+    """What main returns, or the status of what it raised; all of its output is written by then."""
+    try:
+        return main() or 0
+    except CannotGrade as error:
+        print(error, file=sys.stderr)
+        return CANNOT
+    except OSError as error:
+        told = place.cause(error)
+        if told is None:
+            raise
+        print(told, file=sys.stderr)
+        return CANNOT
+    finally:
+        sys.stdout.flush()
