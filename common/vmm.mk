@@ -1,0 +1,111 @@
+# Building the VMM of a lab, and Check programs that are linked with it. Included by the Makefile.
+#
+# `make vmm LAB=3` builds build/vmm/<variant>/vmm and prints its path; OUT= names another folder.
+# A module may also be given as an object: a release brings the solutions of all labs so, and a class is
+# graded on objects that were compiled in a jail.
+
+# With PROGRESS=1 a recipe says what it makes.
+STEP = $(if $(PROGRESS),$(info : $(notdir $@)))
+
+comma   := ,
+space   := $(subst ,, )
+CC_NAME   := $(subst /,_,$(subst $(space),_,$(strip $(CC))))
+SANITIZED := $(if $(SANITIZE),-$(subst $(comma),+,$(SANITIZE)))
+VARIANT := lab$(LAB)$(if $(SOLUTION),-solution)$(if $(FROM),-from-$(FROM))$(if \
+	$(MODULE),-$(subst /,_,$(basename $(MODULE))))$(if $(filter-out gcc,$(CC)),-$(CC_NAME))$(SANITIZED)
+OUT     ?= $(BUILD)/vmm/$(VARIANT)
+
+# What is the same in every lab is compiled once for a compiler and its sanitizers. Several makes may do
+# that at a time: an object is renamed when it is whole.
+SHARED  ?= $(BUILD)/objects/$(CC_NAME)$(SANITIZED)
+
+WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wno-unused-parameter
+VMM_FLAGS := -std=gnu11 -O2 -g $(WARNINGS) -pthread -Icommon/contract -Icommon \
+	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+
+# The labs whose modules are part of this VMM, the last one being this lab.
+STAGES  := $(if $(LAB),$(filter-out 0,$(wordlist 1,$(LAB),$(LABS))))
+MINE    := $(if $(SOLUTION),,$(if $(filter mine,$(FROM)),$(LABS),$(subst $(comma), ,$(FROM))))
+
+# solved NAME: the file, or, where only this is there, its object.
+solved = $(or $(wildcard $(1)),$(wildcard $(1:.c=.o)),$(1))
+
+# module-of N: the file of lab N's module in this VMM; a solution is an object that is shared.
+module-of = $(patsubst solutions/%.c,$(SHARED)/solutions/%.o,$(call file-of,$(1)))
+file-of   = $(call solved,$(if $(filter $(LAB),$(1)),$(or $(MODULE),$(if \
+	$(SOLUTION),solutions,labs)/$(MODULE_$(1))),$(if $(filter $(1),$(MINE)),labs,solutions)/$(MODULE_$(1))))
+
+COMMON_OBJECTS := $(patsubst %.c,$(SHARED)/%.o,$(wildcard common/core/*.c common/debug/*.c common/stages/lab$(LAB).c))
+MODULE_OBJECTS := $(STAGES:%=$(OUT)/lab%.o)
+OBJECTS        := $(COMMON_OBJECTS) $(MODULE_OBJECTS)
+
+.PHONY: vmm
+vmm: need-lab $(OUT)/vmm
+	@echo $(OUT)/vmm
+
+$(OUT)/vmm: $(OBJECTS)
+	@$(STEP)$(CC) $(VMM_FLAGS) $^ -o $@.new && mv $@.new $@
+
+$(SHARED)/%.o: %.c $(SHARED)/flags
+	@$(STEP)mkdir -p $(@D)
+	@$(CC) $(VMM_FLAGS) -MMD -MP -MT $@ -MF $@.$$$$.d -c $< -o $@.$$$$.o && mv $@.$$$$.d $(@:.o=.d) && \
+	    mv $@.$$$$.o $@ || { rm -f $@.$$$$.?; exit 1; }
+
+# Each changes when the command line does, and then all objects beside it are made again.
+$(SHARED)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(VMM_FLAGS)' | cmp -s - $@ || { echo '$(CC) $(VMM_FLAGS)' > $@.$$$$ && mv $@.$$$$ $@; }
+
+$(OUT)/flags: FORCE
+	@mkdir -p $(OUT)
+	@echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' | cmp -s - $@ || \
+	    echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' > $@
+
+# What a TODO's answer will use is unused until then, and no fault.
+quiet-todo = $(if $(shell grep -s '\bTODO\b' $(1)),-Wno-unused)
+
+# keep-sum FILE SUM: a learner's file put back from a copy may be older than the object of the one before:
+# what counts is its content, and SUM changes with that.
+keep-sum = @cksum < $(1) | cmp -s - $(2) || cksum < $(1) > $(2)
+
+define module-rule
+$(OUT)/lab$(1).sum: $(call module-of,$(1)) $(OUT)/flags FORCE
+	$$(call keep-sum,$$<,$$@)
+
+$(OUT)/lab$(1).o: $(call module-of,$(1)) $(OUT)/lab$(1).sum $(OUT)/flags
+	@$$(STEP)$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
+endef
+$(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))
+
+# How a module is compiled, for those who compile it elsewhere.
+.PHONY: vmm-flags
+vmm-flags: need-lab
+	@echo '$(CC) $(VMM_FLAGS) $(call quiet-todo,$(call file-of,$(LAB)))'
+
+-include $(wildcard $(OUT)/*.d $(SHARED)/*/*/*.d)
+
+# A source that an earlier version of the kit had is no longer needed: what was built with it is made again.
+common/%.c: ;
+grader/%.c: ;
+
+# `make unit LAB=4 UNIT=file.c` links a Check program with the same objects, main.c's left out.
+UNIT_PROGRAM := $(OUT)/unit-$(basename $(notdir $(UNIT)))
+
+.PHONY: unit
+unit: need-lab $(UNIT_PROGRAM)
+	@echo $(UNIT_PROGRAM)
+
+# A unit program may put itself between the VMM and the C library; the thread sanitizer calls such a
+# function before it can take calls from one that it has instrumented.
+UNIT_FLAGS := $(if $(filter thread,$(SANITIZE)),-fno-sanitize=thread)
+
+# And between the VMM's own functions: UNIT_WRAPS names those that it replaces by __wrap_NAME.
+UNIT_LINK := $(UNIT_WRAPS:%=-Wl$(comma)--wrap=%)
+
+ifdef UNIT
+$(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
+	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
+
+$(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(filter-out $(SHARED)/common/core/main.o,$(OBJECTS))
+	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_LINK) $^ -o $@.new $$(pkg-config --libs check) && mv $@.new $@
+endif
