@@ -222,3 +222,7 @@ need-lab:
 FORCE:
 
 -include common/vmm.mk guests/guests.mk os-1k/os.mk
+
+# A source that an earlier version of the kit had is no longer needed: what was built with it is made again.
+common/%.c: ;
+grader/%.c: ;

@@ -84,10 +84,6 @@ vmm-flags: need-lab
 
 -include $(wildcard $(OUT)/*.d $(SHARED)/*/*/*.d)
 
-# A source that an earlier version of the kit had is no longer needed: what was built with it is made again.
-common/%.c: ;
-grader/%.c: ;
-
 # `make unit LAB=4 UNIT=file.c` links a Check program with the same objects, main.c's left out.
 UNIT_PROGRAM := $(OUT)/unit-$(basename $(notdir $(UNIT)))
 
