@@ -60,7 +60,8 @@ static atomic_uint run_turns;    /* KVM_RUN so far */
 static _Thread_local int run_fd; /* the vCPU of the latest */
 static unsigned bad_closes;      /* close and munmap of what was not there */
 static bool opened_writable;     /* /dev/kvm, by its latest open */
-static bool cpuid_too_small; /* KVM_GET_SUPPORTED_CPUID's table: KVM would write behind its end */
+static unsigned cpuid_wanted; /* entries below which KVM_GET_SUPPORTED_CPUID answers E2BIG, too */
+static bool cpuid_too_small;  /* KVM_GET_SUPPORTED_CPUID's table: KVM would write behind its end */
 
 /* The latest call of this request, or NULL. */
 static inline const struct call *call_find(unsigned long request)
@@ -134,6 +135,9 @@ int ioctl(int fd, unsigned long request, ...)
         result = failed(falsified.error);
     } else if (meant && falsified.answered) {
         result = falsified.answer;
+    } else if (request == KVM_GET_SUPPORTED_CPUID &&
+               ((const struct kvm_cpuid2 *)argument)->nent < cpuid_wanted) {
+        result = failed(E2BIG);
     } else if (request == KVM_GET_SUPPORTED_CPUID && !cpuid_fits(argument)) {
         cpuid_too_small = true;
         result = 0;

@@ -359,6 +359,9 @@ static uint32_t cpuid_supported(const struct vm *vm)
     return all.table.nent;
 }
 
+/* As many entries as a server's processor has, and some more. (Linux has room for 256.) */
+enum { CPUID_OF_LARGE_PROCESSORS = 128 };
+
 START_TEST(cpuid)
 {
     struct vm vm;
@@ -366,10 +369,16 @@ START_TEST(cpuid)
 
     start_vm(&vm, &vcpu);
     const uint32_t supported = cpuid_supported(&vm);
+    cpuid_wanted = CPUID_OF_LARGE_PROCESSORS;
     const int status = vcpu_create(&vcpu);
     ck_assert_msg(!cpuid_too_small,
                   "the table for KVM_GET_SUPPORTED_CPUID has no room for the nent entries that it "
                   "promises: KVM writes behind its end");
+    const struct call *asked = call_find(KVM_GET_SUPPORTED_CPUID);
+    ck_assert_msg(!asked || asked->result == 0,
+                  "KVM_GET_SUPPORTED_CPUID fails with E2BIG, as it does on a processor with more "
+                  "entries than the table has room for: give it %d or more",
+                  CPUID_OF_LARGE_PROCESSORS);
     ck_assert_msg(status == 0, "vcpu_create does not return 0");
     const struct call *call = call_find(KVM_SET_CPUID2);
     ck_assert_msg(call, "KVM_SET_CPUID2 was not called: the guest's CPUID answers zeros");
