@@ -25,7 +25,7 @@
 #define STATUS_USAGE      64  /* wrong command line */
 #define STATUS_GUEST_FILE 65  /* a guest file that can't be loaded */
 #define STATUS_NO_KVM     69  /* no usable KVM, or the host lacks memory or threads for it */
-#define STATUS_DIED       70  /* the guest died; a post-mortem tells how */
+#define STATUS_CRASHED    70  /* the guest crashed; a post-mortem tells how */
 #define STATUS_OUTPUT     74  /* standard output can't be written */
 #define STATUS_TODO       77  /* an exercise that isn't written yet was reached */
 #define STATUS_SIGNAL     128 /* plus the signal that ended the VMM */

@@ -31,7 +31,7 @@ bool ram_write(struct vm *vm, uint64_t phys, const void *bytes, size_t count);
 /* Writes all bytes to standard output; ends the VMM with STATUS_OUTPUT when that fails. */
 void stdout_write(const char *bytes, size_t count);
 
-/* ------------------------------------------------------------------ a vCPU's life */
+/* ------------------------------------------------------------------ a vCPU's state */
 
 /* Set every field to "nothing created yet", so that vm_destroy and vcpu_destroy are always safe. */
 void vm_init(struct vm *vm, struct vmm *vmm);
@@ -44,10 +44,10 @@ int vcpu_prepare(struct vcpu *vcpu);
 enum step vcpu_end(struct vcpu *vcpu, int status) __attribute__((warn_unused_result));
 
 /*
- * The guest crashed: prints the cause in words and a post-mortem; the vCPU ends with STATUS_DIED:
- * STEP_END. Only on the vCPU's own thread.
+ * The guest crashed: prints the cause in words and a post-mortem; the vCPU ends with
+ * STATUS_CRASHED: STEP_END. Only on the vCPU's own thread.
  */
-enum step vcpu_die(struct vcpu *vcpu, const char *format, ...)
+enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
     __attribute__((format(printf, 2, 3), warn_unused_result));
 
 /* The vCPU has ended: prints --regs, calls the stage's on_end. Its own thread calls it last. */

@@ -23,7 +23,7 @@ uint32_t io_operand(const struct io_access *io, uint32_t index);
 /* 2.1 Its counterpart for `in`: stores the low io->size bytes of `value` as operand `index`. */
 void io_answer(const struct io_access *io, uint32_t index, uint32_t value);
 
-/* 2.2 The general registers at this exit. 0 or STATUS_DIED. */
+/* 2.2 The general registers at this exit. 0 or STATUS_CRASHED. */
 int vcpu_registers(struct vcpu *vcpu, struct kvm_regs *regs);
 
 /*

@@ -31,7 +31,7 @@ void console_finish(struct vcpu *vcpu);
 /*
  * 3.4 Makes the vCPU, from any thread, check what it has to do: takes it out of KVM_RUN and out of
  * its sleep on vcpu->wake, even if it is just about to enter either. Set the flag that it must see
- * before the call. Takes vcpu->lock; does nothing unless vcpu->life is VCPU_RUNNING.
+ * before the call. Takes vcpu->lock; does nothing unless vcpu->state is VCPU_RUNNING.
  */
 void vcpu_kick(struct vcpu *vcpu);
 

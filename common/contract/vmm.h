@@ -67,7 +67,7 @@ enum step {
 };
 
 /* Where a vCPU's thread is. */
-enum vcpu_life { VCPU_CREATED, VCPU_RUNNING, VCPU_ENDED };
+enum vcpu_state { VCPU_CREATED, VCPU_RUNNING, VCPU_ENDED };
 
 /* What is kept of an exit. */
 struct exit_record {
@@ -100,9 +100,9 @@ struct vcpu {
 
     bool getchar_called; /* lab 2: HC_GETCHAR was written, its answer not yet read */
 
-    pthread_t thread;     /* lab 3: once `life` is VCPU_RUNNING; for the kick */
-    pthread_mutex_t lock; /* lab 3: guards `life` and, from lab 4 on, `pending` */
-    enum vcpu_life life;  /* lab 3: of its thread */
+    pthread_t thread;      /* lab 3: once `state` is VCPU_RUNNING; for the kick */
+    pthread_mutex_t lock;  /* lab 3: guards `state` and, from lab 4 on, `pending` */
+    enum vcpu_state state; /* lab 3: of its thread */
     char line[CONSOLE_LINE_MAX];
     size_t line_bytes; /* lab 3: of `line`, waiting for their newline */
 

@@ -38,7 +38,7 @@ static const char help[] =
     "SIGUSR2 (kill -USR2) makes it say where each guest is: for one that hangs.\n"
     "\n"
     "Exit status: the guest's own, 0 to 63, of several the highest; 64 wrong usage; 65 a guest\n"
-    "file can't be loaded; 69 no usable KVM; 70 the guest died; 77 an exercise is not written\n"
+    "file can't be loaded; 69 no usable KVM; 70 the guest crashed; 77 an exercise is not written\n"
     "yet; 128 + N ended by signal N.\n";
 
 enum option_code {

@@ -67,7 +67,7 @@ void vcpu_ended(struct vcpu *vcpu)
     struct kvm_sregs sregs;
 
     where_set(vcpu, false);
-    if (vcpu->vm->vmm->options.final_registers && vcpu->status != STATUS_DIED &&
+    if (vcpu->vm->vmm->options.final_registers && vcpu->status != STATUS_CRASHED &&
         ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0) {
         flockfile(stderr);
         registers_print(vcpu->id, &regs, &sregs);

@@ -71,7 +71,7 @@ static void print_exit(const char *title, const struct exit_record *exit)
     fprintf(stderr, "  %s: %s\n", title, text);
 }
 
-enum step vcpu_die(struct vcpu *vcpu, const char *format, ...)
+enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
 {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
@@ -79,7 +79,7 @@ enum step vcpu_die(struct vcpu *vcpu, const char *format, ...)
 
     va_start(arguments, format);
     flockfile(stderr);
-    fprintf(stderr, "vmm: vcpu%d (%s) died: ", vcpu->id, vcpu->guest->path);
+    fprintf(stderr, "vmm: vcpu%d (%s) crashed: ", vcpu->id, vcpu->guest->path);
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
     va_end(arguments);
@@ -103,5 +103,5 @@ enum step vcpu_die(struct vcpu *vcpu, const char *format, ...)
         registers_print(vcpu->id, &regs, &sregs);
     }
     funlockfile(stderr);
-    return vcpu_end(vcpu, STATUS_DIED);
+    return vcpu_end(vcpu, STATUS_CRASHED);
 }

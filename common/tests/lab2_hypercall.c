@@ -166,7 +166,7 @@ END_TEST
 START_TEST(a_read_without_getchar_is_refused)
 {
     ck_assert_int_eq(port_access(false, HYPERCALL_PORT, 1, 1, NULL), STEP_END);
-    ck_assert_int_eq(vcpu.status, STATUS_DIED);
+    ck_assert_int_eq(vcpu.status, STATUS_CRASHED);
 }
 END_TEST
 
@@ -198,7 +198,7 @@ START_TEST(the_unknown_is_refused_with_its_place)
     ck_assert_int_eq(
         port_access(unknown[_i].out, unknown[_i].port, unknown[_i].size, 1, unknown[_i].bytes),
         STEP_END);
-    ck_assert_int_eq(vcpu.status, STATUS_DIED);
+    ck_assert_int_eq(vcpu.status, STATUS_CRASHED);
     char *text = captured(errors, NULL);
     ck_assert_msg(strstr(text, "0x1234"), "the guest's address is missing: %s", text);
     free(text);

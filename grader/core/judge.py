@@ -59,7 +59,7 @@ _LIMITS = {
                    "told? Is every lock given back, on each way out? Below is what each thread waited in."),
     Ending.OUTPUT: ("it printed without end",
                     "The same exit is answered again and again: does each handler return what vcpu_end and "
-                    "vcpu_die answer? Or a loop over the bytes of one exit has no end."),
+                    "vcpu_crash answer? Or a loop over the bytes of one exit has no end."),
     Ending.MEMORY: ("it took too much memory",
                     "Something is allocated anew at each exit, or a size is wrong."),
     Ending.PROCESSES: ("it started too many processes or threads",

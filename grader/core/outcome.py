@@ -11,7 +11,7 @@ from grader.execution.runs import Result
 
 STATUS_GUEST_FILE = 65
 STATUS_NO_KVM = 69
-STATUS_DIED = 70
+STATUS_CRASHED = 70
 STATUS_TODO = 77
 
 # The VMM says it on standard error; lab 6's kernel on its console, and ends with a status of its own.
@@ -55,8 +55,8 @@ class Outcome:
 
     @property
     def died(self) -> bool:
-        """The VMM says that the guest died."""
-        return self.status == STATUS_DIED
+        """The VMM says that the guest crashed."""
+        return self.status == STATUS_CRASHED
 
     @property
     def todo(self) -> Optional[Todo]:

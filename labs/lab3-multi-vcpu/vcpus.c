@@ -71,7 +71,7 @@ static void kick_handler(int signal)
  * before the ioctl. immediate_exit closes that gap: KVM_RUN looks at it and returns at once with
  * EINTR (api.rst section 5, "immediate_exit"). From lab 4 on a halted vCPU sleeps on vcpu->wake.
  * A thread that has been joined, or has not set vcpu->thread yet, must not be signalled:
- * vcpu->life tells, and vcpu->lock keeps it so.
+ * vcpu->state tells, and vcpu->lock keeps it so.
  */
 void vcpu_kick(struct vcpu *vcpu)
 {
@@ -91,12 +91,12 @@ enum step vcpu_check_stop(struct vcpu *vcpu)
     TODO("3.4");
 }
 
-/* Tells other threads from where to where in its life the vCPU may be kicked. */
-static void vcpu_set_life(struct vcpu *vcpu, enum vcpu_life life)
+/* Other threads kick the vCPU only while its state is VCPU_RUNNING. */
+static void vcpu_set_state(struct vcpu *vcpu, enum vcpu_state state)
 {
     pthread_mutex_lock(&vcpu->lock);
     vcpu->thread = pthread_self();
-    vcpu->life = life;
+    vcpu->state = state;
     pthread_mutex_unlock(&vcpu->lock);
 }
 

@@ -121,7 +121,7 @@ static struct vm *keyboard_owner(void)
     for (int i = 0; i < devices.vmm->guest_count; i++) {
         struct vcpu *vcpu = &devices.vmm->vcpus[i];
         pthread_mutex_lock(&vcpu->lock);
-        bool ended = vcpu->life == VCPU_ENDED;
+        bool ended = vcpu->state == VCPU_ENDED;
         pthread_mutex_unlock(&vcpu->lock);
         if (!ended)
             return vcpu->vm;

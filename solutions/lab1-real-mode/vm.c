@@ -207,25 +207,25 @@ static enum step vcpu_exit(struct vcpu *vcpu)
     case KVM_EXIT_INTR:
         return STEP_RUN;
     case KVM_EXIT_IO:
-        return vcpu_die(vcpu, "it used I/O port 0x%x, and nothing is there", run->io.port);
+        return vcpu_crash(vcpu, "it used I/O port 0x%x, and nothing is there", run->io.port);
     case KVM_EXIT_MMIO:
-        return vcpu_die(vcpu, "it %s address 0x%llx, and nothing is there",
-                        run->mmio.is_write ? "wrote to" : "read from", run->mmio.phys_addr);
+        return vcpu_crash(vcpu, "it %s address 0x%llx, and nothing is there",
+                          run->mmio.is_write ? "wrote to" : "read from", run->mmio.phys_addr);
     case KVM_EXIT_SHUTDOWN:
-        return vcpu_die(vcpu, "shutdown: an exception that could not be handled");
+        return vcpu_crash(vcpu, "shutdown: an exception that could not be handled");
     case KVM_EXIT_FAIL_ENTRY:
-        return vcpu_die(vcpu, "the processor refused the entry, hardware reason 0x%llx",
-                        run->fail_entry.hardware_entry_failure_reason);
+        return vcpu_crash(vcpu, "the processor refused the entry, hardware reason 0x%llx",
+                          run->fail_entry.hardware_entry_failure_reason);
     case KVM_EXIT_INTERNAL_ERROR: {
         char data[16 * 18 + 1] = "";
         for (uint32_t i = 0, used = 0; i < run->internal.ndata && i < 16; i++)
             used +=
                 (uint32_t)snprintf(data + used, sizeof data - used, " %llx", run->internal.data[i]);
-        return vcpu_die(vcpu, "KVM's internal error, suberror %u%s%s", run->internal.suberror,
-                        data[0] ? ", data" : "", data);
+        return vcpu_crash(vcpu, "KVM's internal error, suberror %u%s%s", run->internal.suberror,
+                          data[0] ? ", data" : "", data);
     }
     default:
-        return vcpu_die(vcpu, "unexpected %s", exit_name(run->exit_reason));
+        return vcpu_crash(vcpu, "unexpected %s", exit_name(run->exit_reason));
     }
     /* end 1.5 */
 }
@@ -242,7 +242,7 @@ int vcpu_run(struct vcpu *vcpu)
             else if (errno == EINTR) /* a signal came: there was no exit */
                 continue;
             else
-                step = vcpu_die(vcpu, "KVM_RUN: %s", strerror(errno));
+                step = vcpu_crash(vcpu, "KVM_RUN: %s", strerror(errno));
         }
         if (step == STEP_END)
             return vcpu->status;

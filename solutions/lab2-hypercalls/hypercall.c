@@ -52,7 +52,7 @@ int vcpu_registers(struct vcpu *vcpu, struct kvm_regs *regs)
         return 0;
     }
     if (ioctl(vcpu->fd, KVM_GET_REGS, regs) < 0)
-        return fail(STATUS_DIED, "KVM_GET_REGS: %s", strerror(errno));
+        return fail(STATUS_CRASHED, "KVM_GET_REGS: %s", strerror(errno));
     return 0;
     /* end 2.2 */
 }
@@ -95,7 +95,7 @@ static enum step hypercall_answer(struct vcpu *vcpu, const struct io_access *io,
 {
     /* answer 2.3 */
     if (!vcpu->getchar_called)
-        return vcpu_die(vcpu, "it read port 0x%x without calling GETCHAR before", HYPERCALL_PORT);
+        return vcpu_crash(vcpu, "it read port 0x%x without calling GETCHAR before", HYPERCALL_PORT);
     vcpu->getchar_called = false;
     io_answer(io, index, (uint32_t)stage.getchar(vcpu));
     return STEP_RUN;
@@ -113,7 +113,7 @@ static enum step hypercall_write(struct vcpu *vcpu, const struct kvm_regs *regs)
     struct kvm_sregs sregs;
 
     if (ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
-        return vcpu_die(vcpu, "KVM_GET_SREGS: %s", strerror(errno));
+        return vcpu_crash(vcpu, "KVM_GET_SREGS: %s", strerror(errno));
     uint32_t mask = sregs.cs.db ? UINT32_MAX : UINT16_MAX;
     uint32_t linear = (uint32_t)sregs.ds.base + ((uint32_t)regs->rsi & mask);
     uint32_t left = (uint32_t)regs->rcx & mask;
@@ -122,8 +122,8 @@ static enum step hypercall_write(struct vcpu *vcpu, const struct kvm_regs *regs)
         uint32_t part = left < in_page ? left : in_page;
         uint64_t phys;
         if (!vcpu_translate(vcpu, linear, &phys, NULL) || phys + part > vcpu->vm->ram_bytes)
-            return vcpu_die(vcpu, "WRITE of a string at 0x%" PRIx32 ", which is not in RAM",
-                            linear);
+            return vcpu_crash(vcpu, "WRITE of a string at 0x%" PRIx32 ", which is not in RAM",
+                              linear);
         stage.console_write(vcpu, (const char *)vcpu->vm->ram + phys, part);
         linear += part;
         left -= part;
@@ -139,7 +139,7 @@ static enum step hypercall_call(struct vcpu *vcpu, uint32_t number)
     struct kvm_regs regs;
 
     if (vcpu_registers(vcpu, &regs) != 0)
-        return vcpu_end(vcpu, STATUS_DIED);
+        return vcpu_end(vcpu, STATUS_CRASHED);
     switch (number) {
     case HC_EXIT:
         return hypercall_exit(vcpu, (uint8_t)regs.rbx);
@@ -154,7 +154,7 @@ static enum step hypercall_call(struct vcpu *vcpu, uint32_t number)
     }
     /* end 2.2 */
     /* answer 2.5 */
-    return vcpu_die(vcpu, "unknown hypercall %" PRIu32 " at 0x%llx", number, regs.rip);
+    return vcpu_crash(vcpu, "unknown hypercall %" PRIu32 " at 0x%llx", number, regs.rip);
     /* end 2.5 */
 }
 
@@ -183,8 +183,8 @@ enum step hypercall_io(struct vcpu *vcpu)
     struct kvm_regs regs;
 
     if (vcpu_registers(vcpu, &regs) != 0)
-        return vcpu_end(vcpu, STATUS_DIED);
-    return vcpu_die(vcpu, "unknown I/O at 0x%llx: %s port 0x%x, %u bytes", regs.rip,
-                    io.out ? "out to" : "in from", io.port, io.size);
+        return vcpu_end(vcpu, STATUS_CRASHED);
+    return vcpu_crash(vcpu, "unknown I/O at 0x%llx: %s port 0x%x, %u bytes", regs.rip,
+                      io.out ? "out to" : "in from", io.port, io.size);
     /* end 2.5 */
 }

@@ -102,13 +102,13 @@ static void kick_handler(int signal)
  * before the ioctl. immediate_exit closes that gap: KVM_RUN looks at it and returns at once with
  * EINTR (api.rst section 5, "immediate_exit"). From lab 4 on a halted vCPU sleeps on vcpu->wake.
  * A thread that has been joined, or has not set vcpu->thread yet, must not be signalled:
- * vcpu->life tells, and vcpu->lock keeps it so.
+ * vcpu->state tells, and vcpu->lock keeps it so.
  */
 void vcpu_kick(struct vcpu *vcpu)
 {
     /* answer 3.4 */
     pthread_mutex_lock(&vcpu->lock);
-    if (vcpu->life == VCPU_RUNNING) {
+    if (vcpu->state == VCPU_RUNNING) {
         __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
         pthread_kill(vcpu->thread, KICK_SIGNAL);
         pthread_cond_signal(&vcpu->wake);
@@ -134,12 +134,12 @@ enum step vcpu_check_stop(struct vcpu *vcpu)
     /* end 3.4 */
 }
 
-/* Tells other threads from where to where in its life the vCPU may be kicked. */
-static void vcpu_set_life(struct vcpu *vcpu, enum vcpu_life life)
+/* Other threads kick the vCPU only while its state is VCPU_RUNNING. */
+static void vcpu_set_state(struct vcpu *vcpu, enum vcpu_state state)
 {
     pthread_mutex_lock(&vcpu->lock);
     vcpu->thread = pthread_self();
-    vcpu->life = life;
+    vcpu->state = state;
     pthread_mutex_unlock(&vcpu->lock);
 }
 
@@ -151,9 +151,9 @@ static void *vcpu_thread(void *argument)
     /* answer 3.2 */
     const uint64_t one = 1;
 
-    vcpu_set_life(vcpu, VCPU_RUNNING);
+    vcpu_set_state(vcpu, VCPU_RUNNING);
     vcpu_run(vcpu);
-    vcpu_set_life(vcpu, VCPU_ENDED);
+    vcpu_set_state(vcpu, VCPU_ENDED);
     console_finish(vcpu);
     vcpu_ended(vcpu);
     if (write(ended_fd, &one, sizeof one) != sizeof one)

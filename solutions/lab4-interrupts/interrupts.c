@@ -64,7 +64,7 @@ enum step interrupt_deliver(struct vcpu *vcpu)
     if (vector >= 0 && run->ready_for_interrupt_injection && run->if_flag) {
         struct kvm_interrupt interrupt = {.irq = (uint32_t)vector};
         if (ioctl(vcpu->fd, KVM_INTERRUPT, &interrupt) < 0) {
-            step = vcpu_die(vcpu, "KVM_INTERRUPT 0x%x: %s", (unsigned)vector, strerror(errno));
+            step = vcpu_crash(vcpu, "KVM_INTERRUPT 0x%x: %s", (unsigned)vector, strerror(errno));
         } else {
             vcpu->pending &= ~(1u << (vector - TIMER_VECTOR));
             vcpu->interrupts++;
@@ -191,7 +191,7 @@ static struct vm *keyboard_owner(void)
     for (int i = 0; i < devices.vmm->guest_count; i++) {
         struct vcpu *vcpu = &devices.vmm->vcpus[i];
         pthread_mutex_lock(&vcpu->lock);
-        bool ended = vcpu->life == VCPU_ENDED;
+        bool ended = vcpu->state == VCPU_ENDED;
         pthread_mutex_unlock(&vcpu->lock);
         if (!ended)
             return vcpu->vm;

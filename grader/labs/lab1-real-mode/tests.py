@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from grader.core.framework import Lab
-from grader.core.outcome import STATUS_DIED, STATUS_GUEST_FILE, STATUS_NO_KVM, Outcome
+from grader.core.outcome import STATUS_CRASHED, STATUS_GUEST_FILE, STATUS_NO_KVM, Outcome
 from grader.core.plan import Plan, Planned
 
 lab = Lab(1, "real-mode boot", needs=("real",))
@@ -158,7 +158,7 @@ def interrupted(plan: Plan) -> None:
 
 
 @lab.test("1.5", "lets a guest die that KVM can't run", points=2,
-          hint="EINTR is the one error of KVM_RUN to go on after. Any other ends the guest: vcpu_die with "
+          hint="EINTR is the one error of KVM_RUN to go on after. Any other ends the guest: vcpu_crash with "
                "strerror(errno).")
 def run_error(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "run_error"))
@@ -172,29 +172,30 @@ def before_entry(plan: Plan) -> None:
 
 
 @lab.test("1.5", "tells which port or address it was", points=2,
-          hint="KVM_EXIT_IO: vcpu_die with run->io.port. KVM_EXIT_MMIO: vcpu_die with run->mmio.phys_addr, "
-               "and whether it read or wrote (run->mmio.is_write). The line `exit:` is the kit's, not yours.")
+          hint="KVM_EXIT_IO: vcpu_crash with run->io.port. KVM_EXIT_MMIO: vcpu_crash with "
+               "run->mmio.phys_addr, and whether it read or wrote (run->mmio.is_write). The line `exit:` is "
+               "the kit's, not yours.")
 def accesses(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "accesses"))
 
 
 @lab.test("1.5", "tells why the entry failed", points=3,
-          hint="KVM_EXIT_FAIL_ENTRY: vcpu_die with run->fail_entry.hardware_entry_failure_reason, in "
+          hint="KVM_EXIT_FAIL_ENTRY: vcpu_crash with run->fail_entry.hardware_entry_failure_reason, in "
                "hexadecimal (%llx).")
 def fail_entry(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "fail_entry"))
 
 
 @lab.test("1.5", "tells KVM's internal error", points=3,
-          hint="KVM_EXIT_INTERNAL_ERROR: vcpu_die with run->internal.suberror and the first ndata words of "
+          hint="KVM_EXIT_INTERNAL_ERROR: vcpu_crash with run->internal.suberror and the first ndata words of "
                "run->internal.data, which has 16.")
 def internal_error(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "internal_error"))
 
 
 @lab.test("1.5", "ignores no other exit", points=3,
-          hint="The default of the switch over exit_reason is vcpu_die with exit_name(run->exit_reason): an "
-               "exit that is ignored makes a guest that hangs or goes wrong in silence.")
+          hint="The default of the switch over exit_reason is vcpu_crash with exit_name(run->exit_reason): "
+               "an exit that is ignored makes a guest that hangs or goes wrong in silence.")
 def other_reasons(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "other_reasons"))
 
@@ -212,21 +213,21 @@ def memory(plan: Plan) -> None:
 
 @lab.test("1.5", "lets a guest die that goes wrong", points=2,
           hint="Shutdown, a port and an address where nothing is: each is the end of this guest by "
-               "vcpu_die.")
+               "vcpu_crash.")
 def deaths(plan: Plan) -> None:
     offset = plan.values.randrange(0, 0xf000, 2)
     mmio = plan.boot(plan.guest("mmio", OFFSET=offset), args=["--mem=1M"])
-    mmio.exits(STATUS_DIED, hint="An access outside of RAM (KVM_EXIT_MMIO) must end the guest by vcpu_die: "
-                                 "nothing is there to answer it.")
+    mmio.exits(STATUS_CRASHED, hint="An access outside of RAM (KVM_EXIT_MMIO) must end the guest by "
+                                    "vcpu_crash: nothing is there to answer it.")
     mmio.says(rf"0x0*{0x100000 + offset:x}\b", what=f"the address, 0x{0x100000 + offset:x}")
     port = plan.values.randrange(0x600, 0xf000)
     out = plan.boot(plan.guest("port", PORT=port))
-    out.exits(STATUS_DIED, hint="An access to a port (KVM_EXIT_IO) must end the guest by vcpu_die: lab 1 "
-                                "has nothing at any port.")
+    out.exits(STATUS_CRASHED, hint="An access to a port (KVM_EXIT_IO) must end the guest by vcpu_crash: lab "
+                                   "1 has nothing at any port.")
     out.says(rf"0x0*{port:x}\b", what=f"the port, 0x{port:x}")
     fault = plan.boot(plan.guest("triple-fault"))
-    fault.exits(STATUS_DIED, hint="KVM_EXIT_SHUTDOWN is the end of the guest: vcpu_die. (A vCPU that is run "
-                                  "again after it starts from reset.)")
+    fault.exits(STATUS_CRASHED, hint="KVM_EXIT_SHUTDOWN is the end of the guest: vcpu_crash. (A vCPU that "
+                                     "is run again after it starts from reset.)")
     for run in (mmio, out, fault):
         _before_the_guest(run)
 
@@ -271,7 +272,7 @@ def _before_the_guest(run: Planned) -> None:
 def _status_returned(unit: Planned) -> None:
     """The vCPU ended as it should, and vcpu_run answers something else."""
     unit.symptom(lambda o: re.search(r"vcpu_run returned \d+, and vcpu->status", o.stdout) is not None,
-                 "vcpu_run returns vcpu->status, which vcpu_end and vcpu_die have set.")
+                 "vcpu_run returns vcpu->status, which vcpu_end and vcpu_crash have set.")
 
 
 def _start_state_symptoms(run: Planned) -> None:

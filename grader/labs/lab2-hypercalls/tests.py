@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 from grader.core.framework import Lab
-from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.execution.runs import Ending, Step
 from grader.core.values import letters
@@ -114,8 +114,8 @@ def registers(plan: Plan) -> None:
 
 
 @lab.test("2.2", "ends the vCPU when its registers can't be had", points=2,
-          hint="KVM_GET_REGS can fail: vcpu_registers says so by fail and returns STATUS_DIED, and who "
-               "called it returns vcpu_end(vcpu, STATUS_DIED).")
+          hint="KVM_GET_REGS can fail: vcpu_registers says so by fail and returns STATUS_CRASHED, and who "
+               "called it returns vcpu_end(vcpu, STATUS_CRASHED).")
 def registers_failed(plan: Plan) -> None:
     plan.unit("hypercall", "registers_failed")
 
@@ -255,7 +255,7 @@ def write_pages(plan: Plan) -> None:
 
 @lab.test("2.4", "refuses a WRITE that reaches out of RAM, and no other", points=2,
           hint="Before a part is printed: did vcpu_translate find it, and is all of it below ram_bytes? If "
-               "not, vcpu_die; or a guest reads the VMM's memory. The last byte of RAM is at "
+               "not, vcpu_crash; or a guest reads the VMM's memory. The last byte of RAM is at "
                "ram_bytes - 1.")
 def write_outside(plan: Plan) -> None:
     plan.unit("hypercall", "write_outside")
@@ -264,7 +264,7 @@ def write_outside(plan: Plan) -> None:
 # ---------------------------------------------------------------- 2.5 what is unknown
 
 @lab.test("2.5", "refuses an unknown call", points=6,
-          hint="The default of the switch over the call's number is vcpu_die, with the number and the "
+          hint="The default of the switch over the call's number is vcpu_crash, with the number and the "
                "guest's RIP in its message.")
 def unknown_call(plan: Plan) -> None:
     known = 1                        # PUTCHAR in the low byte
@@ -277,7 +277,7 @@ def unknown_call(plan: Plan) -> None:
 
 
 @lab.test("2.5", "refuses an unknown port", points=5,
-          hint="Whatever is neither HYPERCALL_PORT nor STRING_PORT ends the guest: vcpu_die, with the port "
+          hint="Whatever is neither HYPERCALL_PORT nor STRING_PORT ends the guest: vcpu_crash, with the port "
                "and the guest's RIP in its message.")
 def unknown_port(plan: Plan) -> None:
     for width in (8, 32):
@@ -289,7 +289,7 @@ def unknown_port(plan: Plan) -> None:
           hint="An `in` from another port than HYPERCALL_PORT has no answer: the guest dies of it.")
 def unknown_read(plan: Plan) -> None:
     answered = ("The guest went on after the read: only HYPERCALL_PORT can be read. What is written to the "
-                "string port is a string; a read of it is unknown, and vcpu_die's answer is returned.")
+                "string port is a string; a read of it is unknown, and vcpu_crash's answer is returned.")
     for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
         _dies(plan, port, ignored=answered, WIDTH=width, PORT=port, READ=None)
 
@@ -302,7 +302,7 @@ def unknown_size(plan: Plan) -> None:
 
 
 _IGNORED = ("The guest went on after the access: an unknown one must not be ignored, or a typing error in "
-            "a guest becomes a riddle. Does the handler return what vcpu_die answers?")
+            "a guest becomes a riddle. Does the handler return what vcpu_crash answers?")
 
 
 def _number(number: int) -> str:
@@ -316,20 +316,20 @@ def _dies(plan: Plan, refused: Optional[int], *, ignored: str = _IGNORED, **defi
     run = plan.boot(plan.guest("unknown", ADDRESS=place, TEXT=text, **defines))  # type: ignore[arg-type]
     run.symptom(lambda o: "ignored" in o.stdout, ignored)
     run.prints(text + "\n")
-    run.exits(STATUS_DIED)
-    died = "died: .*"
+    run.exits(STATUS_CRASHED)
+    crashed = "crashed: .*"
     if refused is None:
-        run.says(died, what="by vcpu_die that the guest died")
+        run.says(crashed, what="by vcpu_crash that the guest crashed")
         return
     # KVM tells RIP at the access, or behind its 1 to 2 bytes.
     places = "|".join(f"{place + skipped:x}" for skipped in (0, 1, 2))
-    run.says(died + rf"\b(?:0x)?0*(?:{places})\b",
+    run.says(crashed + rf"\b(?:0x)?0*(?:{places})\b",
              what=f"the guest's address, about 0x{place:x}",
-             hint="The message of vcpu_die must name the guest's address in hexadecimal: RIP, from "
+             hint="The message of vcpu_crash must name the guest's address in hexadecimal: RIP, from "
                   "vcpu_registers, as 0x%llx.")
-    run.says(died + rf"\b(?:{_number(refused)})\b",
+    run.says(crashed + rf"\b(?:{_number(refused)})\b",
              what="what was refused",
-             hint="The message of vcpu_die must name what was refused: the number, or the port.")
+             hint="The message of vcpu_crash must name what was refused: the number, or the port.")
 
 
 def _common_symptoms(run: Planned) -> None:

@@ -9,7 +9,7 @@ from typing import Optional
 
 from grader.core.expectations import Condition, Mismatch, prints_lines
 from grader.core.framework import Lab
-from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.execution.runs import Ending, Step, Terminal
 from grader.core.values import letters
@@ -82,10 +82,10 @@ def too_large(plan: Plan) -> None:
 # The guests of these print nothing, so that they don't wait for 3.3: --regs tells what they found.
 
 @lab.test("3.2", "says that a vCPU runs, and that it has ended", points=4,
-          hint="vcpu_set_life(vcpu, VCPU_RUNNING) before vcpu_run, vcpu_set_life(vcpu, VCPU_ENDED) after it: "
-               "vcpu_kick looks at vcpu->life.")
-def life(plan: Plan) -> None:
-    unit = _unit_of_runs(plan, "life")
+          hint="vcpu_set_state(vcpu, VCPU_RUNNING) before vcpu_run, vcpu_set_state(vcpu, VCPU_ENDED) after "
+               "it: vcpu_kick looks at vcpu->state.")
+def state(plan: Plan) -> None:
+    unit = _unit_of_runs(plan, "state")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
                  "vcpus_run does not return although the vCPU made its HLT. Is a thread started for it, and "
                  "does that thread write the number 1 to ended_fd, as 8 bytes (uint64_t), last of all?")
@@ -154,8 +154,8 @@ def worst_status(plan: Plan) -> None:
 def one_dies(plan: Plan) -> None:
     dying, living = plan.guest("port"), plan.guest("echo")
     run = plan.boot(dying, living, args=["--regs"], hold_stdin=True,
-                    steps=(Step(after=b"died", stream="stderr", close=True),))
-    run.exits(STATUS_DIED)
+                    steps=(Step(after=b"crashed", stream="stderr", close=True),))
+    run.exits(STATUS_CRASHED)
     run.registers(1, rdx=HYPERCALL_PORT, rbx=0)
     _common_symptoms(run)
 
@@ -284,9 +284,9 @@ def check_order(plan: Plan) -> None:
 
 
 @lab.test("3.4", "kicks only a vCPU that runs", points=1,
-          hint="Look at vcpu->life under vcpu->lock: only VCPU_RUNNING has a thread to be signalled.")
-def kick_life(plan: Plan) -> None:
-    plan.unit("vcpus", "kick_life")
+          hint="Look at vcpu->state under vcpu->lock: only VCPU_RUNNING has a thread to be signalled.")
+def kick_state(plan: Plan) -> None:
+    plan.unit("vcpus", "kick_state")
 
 
 @lab.test("3.4", "wakes a vCPU that sleeps", points=1,
@@ -297,7 +297,7 @@ def kick_wakes(plan: Plan) -> None:
                  "A vCPU that sleeps on vcpu->wake was kicked and sleeps on: vcpu_kick must signal "
                  "vcpu->wake, too (pthread_cond_signal).")
     unit.symptom(lambda o: "has not taken vcpu->lock" in o.stdout,
-                 "vcpu_kick takes vcpu->lock before it looks at vcpu->life, and keeps it until it has "
+                 "vcpu_kick takes vcpu->lock before it looks at vcpu->state, and keeps it until it has "
                  "signalled.")
 
 
@@ -496,10 +496,10 @@ def _stop_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.hung and o.result.steps_done == len(run.run.steps) and bool(o.where),
                 "The signal came, and a vCPU still runs. A guest in an endless loop makes no exit: only a "
                 "signal to its thread (pthread_kill) takes it out of KVM_RUN. stop_all must kick every vCPU, "
-                "and vcpu_kick sends the signal only while vcpu->life is VCPU_RUNNING.")
+                "and vcpu_kick sends the signal only while vcpu->state is VCPU_RUNNING.")
     run.symptom(lambda o: (o.result.ending, o.result.code) == (Ending.SIGNAL, signal.SIGSEGV),
                 "The VMM crashed at the stop. pthread_kill crashes with a thread that there is not, or not "
-                "any more: does vcpu_kick look at vcpu->life first, and hold vcpu->lock until the signal is "
+                "any more: does vcpu_kick look at vcpu->state first, and hold vcpu->lock until the signal is "
                 "sent?")
     run.symptom(lambda o: (o.result.ending, o.result.code) in (
                     (Ending.SIGNAL, signal.SIGINT), (Ending.SIGNAL, signal.SIGTERM)),

@@ -11,7 +11,7 @@ from typing import Optional
 
 from grader.core.expectations import Condition, Mismatch
 from grader.core.framework import Lab
-from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.execution.runs import Limits, Step, Terminal
 
@@ -70,7 +70,7 @@ def several(plan: Plan) -> None:
 
 
 @lab.test("4.2", "tells when KVM refuses an interrupt", points=2,
-          hint="KVM_INTERRUPT can fail: return vcpu_die(vcpu, ...) with strerror(errno).")
+          hint="KVM_INTERRUPT can fail: return vcpu_crash(vcpu, ...) with strerror(errno).")
 def injection_failure(plan: Plan) -> None:
     plan.unit("interrupts", "injection_failure")
 
@@ -159,7 +159,7 @@ def preserve(plan: Plan) -> None:
                "run loop answers. Count what you inject in vcpu->interrupts: the post-mortem looks at it.")
 def no_handler(plan: Plan) -> None:
     run = plan.boot(plan.guest("no-handler"), hold_stdin=True)
-    run.exits(STATUS_DIED)
+    run.exits(STATUS_CRASHED)
     run.says("interrupt came and the guest has no handler",
              what="that an interrupt came and the guest has no handler for it")
     _symptoms(run)
@@ -394,7 +394,7 @@ def session(plan: Plan) -> None:
         run.must(_terminal_restored)
         _symptoms(run)
     dies = plan.boot(plan.guest("no-handler"), terminal=Terminal())
-    dies.exits(STATUS_DIED)
+    dies.exits(STATUS_CRASHED)
     dies.must(_terminal_restored)
 
 

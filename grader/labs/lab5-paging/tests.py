@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from grader.core.framework import Lab
-from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.core.values import Values
 
@@ -314,7 +314,7 @@ def post_mortem(plan: Plan) -> None:
     values = plan.values
     entry = HIGHER_HALF + LOAD_DEFAULT
     run = plan.boot(plan.guest("high"), args=[PAGING, f"--unmap={entry:#x}"])
-    run.exits(STATUS_DIED)
+    run.exits(STATUS_CRASHED)
     run.says(rf"page walk of 0x{entry:08x}: .*\[512\] = 0*[1-9a-f][0-9a-f]*\b.*"
              r": not mapped: (?!\(null\))\S",
              what="the page walk of the guest's first instruction: its directory entry, `not mapped:`, "
@@ -322,7 +322,7 @@ def post_mortem(plan: Plan) -> None:
     virtual, page = values.randrange(0x40000000, 0x70000000, PAGE), values.randrange(FREE, RAM, PAGE)
     string = plan.boot(plan.guest("string-pages", VIRTUAL=virtual, OFFSET=PAGE - 4, LENGTH=8, BLIND=None),
                        args=[PAGING, f"--map={virtual:#x}:{page:#x}:w"])
-    string.exits(STATUS_DIED)
+    string.exits(STATUS_CRASHED)
     string.says(f"0x{virtual + PAGE:x}", what="the address of the page that is not there")
 
 
@@ -368,12 +368,12 @@ def _symptoms(run: Planned) -> None:
                 "The processor refused the start state: look at each segment's type, S, P, DPL, G and limit, "
                 "and at CR0. Test 5.4-entry-checks names the field.")
     run.symptom(lambda o: died_at_once(o) and o.said(": not mapped: "),
-                "The guest died before its first exit: its first instruction is not mapped. The page walk in "
-                "the post-mortem says at which level.")
+                "The guest crashed before its first exit: its first instruction is not mapped. The page walk "
+                "in the post-mortem says at which level.")
     run.symptom(died_at_once,
-                "The guest died before its first exit. Its code is mapped; so look at CR4.PSE (the page walk "
-                "knows it), at CS (base, limit, D/B), at the stack, and at the pages of --map: paging_enter "
-                "maps them after directory_build, which writes all of the directory.")
+                "The guest crashed before its first exit. Its code is mapped; so look at CR4.PSE (the page "
+                "walk knows it), at CS (base, limit, D/B), at the stack, and at the pages of --map: "
+                "paging_enter maps them after directory_build, which writes all of the directory.")
     run.symptom(lambda o: o.status == STATUS_STRAY,
                 "The guest got an exception that it did not expect: a segment that it loads, a gate that it "
                 "goes through, or the TSS is wrong. See exercise 5.1.")

@@ -15,7 +15,7 @@ from typing import Optional
 from grader.core.expectations import Condition, Mismatch, kernel_panic
 from grader.core.framework import Lab
 from grader.core.os_image import archive_with, finished_os
-from grader.core.outcome import STATUS_DIED, Outcome
+from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.execution.runs import Limits
 
@@ -441,13 +441,13 @@ def _vmm_symptoms(run: Planned) -> None:
     run.symptom(lambda o: "the archive is damaged" in o.stdout,
                 "The archive lies over the kernel's .bss (its end in memory is p_paddr + p_memsz), or its "
                 "length is wrong.")
-    run.symptom(lambda o: o.status == STATUS_DIED and not o.stdout,
-                "The guest died before the kernel's first word: are the segments at p_paddr, is the entry "
+    run.symptom(lambda o: o.status == STATUS_CRASHED and not o.stdout,
+                "The guest crashed before the kernel's first word: are the segments at p_paddr, is the entry "
                 "point the one of the file, and does the stack lie in memory?")
 
 
 def _kernel_symptoms(run: Planned) -> None:
-    run.symptom(lambda o: o.status == STATUS_DIED,
+    run.symptom(lambda o: o.status == STATUS_CRASHED,
                 "The processor found no way on: usually a wrong stack, CR3 or TSS.esp0 after a switch. The "
                 "post-mortem shows ESP and CR3.")
     run.symptom(lambda o: o.status == STATUS_PANIC and "panic: the shell" in o.stdout,

@@ -635,7 +635,7 @@ static int run_scripted(struct vcpu *vcpu, int (*script)(struct kvm_run *run, un
     return status;
 }
 
-/* The first exit must end the vCPU as died; `said` is then the module's own words alone. */
+/* The first exit must end the vCPU as crashed; `said` is then the module's own words alone. */
 static void check_died(const char *name)
 {
     struct vm vm;
@@ -645,17 +645,17 @@ static void check_died(const char *name)
     run_turns = 0;
     int status = run_scripted(&vcpu, run_first_exit);
     ck_assert_msg(run_turns == 1, "%s was ignored: the vCPU was run again", name);
-    ck_assert_msg(vcpu.status == STATUS_DIED,
-                  "after %s vcpu->status is %d instead of STATUS_DIED (%d)", name, vcpu.status,
-                  STATUS_DIED);
+    ck_assert_msg(vcpu.status == STATUS_CRASHED,
+                  "after %s vcpu->status is %d instead of STATUS_CRASHED (%d)", name, vcpu.status,
+                  STATUS_CRASHED);
     ck_assert_msg(status == vcpu.status, "after %s vcpu_run returned %d, and vcpu->status is %d",
                   name, status, vcpu.status);
     uint32_t reason = first_exit.exit_reason;
     ck_assert_msg(vcpu.exits[reason < EXIT_REASONS_MAX ? reason : EXIT_REASONS_MAX] == 1,
                   "%s was not handed to exit_dispatch first", name);
-    ck_assert_msg(strstr(said, "(guest) died: "),
-                  "after %s there is no post-mortem: vcpu_die prints it", name);
-    char *kit = strstr(said, "\n  exit: "); /* vcpu_die's lines about the exit and the registers */
+    ck_assert_msg(strstr(said, "(guest) crashed: "),
+                  "after %s there is no post-mortem: vcpu_crash prints it", name);
+    char *kit = strstr(said, "\n  exit: "); /* vcpu_crash's lines, up to the registers */
     if (kit)
         *kit = '\0';
 }
@@ -785,14 +785,14 @@ START_TEST(run_error)
         ck_assert_msg(run_turns == 1, "KVM_RUN failed (%s), and the vCPU was run again", why);
         ck_assert_msg(strstr(said, why), "KVM_RUN failed, and the message does not tell why (%s)",
                       why);
-        ck_assert_msg(vcpu.status == STATUS_DIED,
-                      "KVM_RUN failed, and vcpu->status is %d instead of STATUS_DIED (%d)",
-                      vcpu.status, STATUS_DIED);
+        ck_assert_msg(vcpu.status == STATUS_CRASHED,
+                      "KVM_RUN failed, and vcpu->status is %d instead of STATUS_CRASHED (%d)",
+                      vcpu.status, STATUS_CRASHED);
         ck_assert_msg(status == vcpu.status,
                       "after KVM_RUN failed, vcpu_run returned %d, and vcpu->status is %d", status,
                       vcpu.status);
-        ck_assert_msg(strstr(said, "(guest) died: "),
-                      "KVM_RUN failed, and there is no post-mortem: vcpu_die prints it");
+        ck_assert_msg(strstr(said, "(guest) crashed: "),
+                      "KVM_RUN failed, and there is no post-mortem: vcpu_crash prints it");
     }
 }
 END_TEST

@@ -160,20 +160,21 @@ START_TEST(registers_failed)
     listen_start();
     int status = vcpu_registers(&vcpu, &regs);
     listen_end();
-    ck_assert_msg(status == STATUS_DIED,
-                  "KVM_GET_REGS failed, and vcpu_registers returned %d instead of STATUS_DIED (%d)",
-                  status, STATUS_DIED);
+    ck_assert_msg(
+        status == STATUS_CRASHED,
+        "KVM_GET_REGS failed, and vcpu_registers returned %d instead of STATUS_CRASHED (%d)",
+        status, STATUS_CRASHED);
     ck_assert_msg(said[0] != '\0',
                   "KVM_GET_REGS failed, and vcpu_registers said nothing: fail() says it");
     for (size_t i = 0; i < sizeof accesses / sizeof accesses[0]; i++) {
         make_io(true, accesses[i].port, 1, 1)[0] = accesses[i].number;
         vcpu.status = 0;
         enum step step = run_hypercall(&vcpu);
-        ck_assert_msg(step == STEP_END && vcpu.status == STATUS_DIED,
+        ck_assert_msg(step == STEP_END && vcpu.status == STATUS_CRASHED,
                       "KVM_GET_REGS failed at %s, and %s: when vcpu_registers does not return 0, "
-                      "return vcpu_end(vcpu, STATUS_DIED)",
+                      "return vcpu_end(vcpu, STATUS_CRASHED)",
                       accesses[i].what,
-                      step == STEP_END ? "the status is not STATUS_DIED" : "the vCPU runs on");
+                      step == STEP_END ? "the status is not STATUS_CRASHED" : "the vCPU runs on");
     }
 }
 END_TEST
@@ -385,7 +386,7 @@ static void check_refused(struct vcpu *vcpu, const char *what)
 {
     vcpu->status = 0;
     enum step step = run_hypercall(vcpu);
-    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_DIED, "%s, and the guest went on",
+    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED, "%s, and the guest went on",
                   what);
 }
 

@@ -122,29 +122,30 @@ static void start_guests(int count, uint8_t *code, size_t bytes)
         vmm.guests[i] = (struct guest){"guest", GUEST_REAL, code, bytes};
 }
 
-static enum vcpu_life life_in_run;
+static enum vcpu_state state_in_run;
 static bool own_thread_in_run;
 
-static int look_at_life(struct kvm_run *run, unsigned turn)
+static int look_at_state(struct kvm_run *run, unsigned turn)
 {
     const struct vcpu *vcpu = &vmm.vcpus[0];
 
-    life_in_run = vcpu->life;
+    state_in_run = vcpu->state;
     own_thread_in_run = pthread_equal(vcpu->thread, pthread_self());
     return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
 }
 
-START_TEST(life)
+START_TEST(state)
 {
     start_guests(1, halt, sizeof halt);
-    falsified.run = look_at_life;
+    falsified.run = look_at_state;
     vcpus_run(&vmm);
-    ck_assert_msg(life_in_run == VCPU_RUNNING && own_thread_in_run,
-                  "in KVM_RUN the vCPU's life is not VCPU_RUNNING, or vcpu->thread is not its "
-                  "thread: nobody can kick it. vcpu_set_life comes before vcpu_run");
-    ck_assert_msg(vmm.vcpus[0].life == VCPU_ENDED,
-                  "the vCPU has ended and its life is not VCPU_ENDED: a kick would signal a thread "
-                  "that is gone. vcpu_set_life comes after vcpu_run, too");
+    ck_assert_msg(state_in_run == VCPU_RUNNING && own_thread_in_run,
+                  "in KVM_RUN the vCPU's state is not VCPU_RUNNING, or vcpu->thread is not its "
+                  "thread: nobody can kick it. vcpu_set_state comes before vcpu_run");
+    ck_assert_msg(
+        vmm.vcpus[0].state == VCPU_ENDED,
+        "the vCPU has ended and its state is not VCPU_ENDED: a kick would signal a thread "
+        "that is gone. vcpu_set_state comes after vcpu_run, too");
 }
 END_TEST
 
@@ -157,7 +158,7 @@ static void end_is_told(void)
 
     fstat(listen_fd, &printed); /* vcpu_ended has printed --regs there */
     told = true;
-    told_too_early = printed.st_size == 0 || vmm.vcpus[0].life != VCPU_ENDED;
+    told_too_early = printed.st_size == 0 || vmm.vcpus[0].state != VCPU_ENDED;
 }
 
 START_TEST(told_last)
@@ -170,9 +171,10 @@ START_TEST(told_last)
     watching_end = false;
     bool left = thread_left;
     listen_end();
-    ck_assert_msg(!told || !told_too_early,
-                  "ended_fd is told before the vCPU's life is VCPU_ENDED, or before its thread has "
-                  "called vcpu_ended: write to it last of all");
+    ck_assert_msg(
+        !told || !told_too_early,
+        "ended_fd is told before the vCPU's state is VCPU_ENDED, or before its thread has "
+        "called vcpu_ended: write to it last of all");
     ck_assert_msg(!told || left, "vcpus_run returns while the thread of a vCPU still runs: run_all "
                                  "must pthread_join it");
 }
@@ -432,25 +434,25 @@ START_TEST(kick_order)
 }
 END_TEST
 
-START_TEST(kick_life)
+START_TEST(kick_state)
 {
     static const struct {
-        enum vcpu_life life;
+        enum vcpu_state state;
         const char *name;
-    } lives[] = {{VCPU_CREATED, "VCPU_CREATED"}, {VCPU_ENDED, "VCPU_ENDED"}};
+    } states[] = {{VCPU_CREATED, "VCPU_CREATED"}, {VCPU_ENDED, "VCPU_ENDED"}};
     struct vm vm;
     struct vcpu vcpu;
 
     start_created(&vm, &vcpu);
     vcpu.thread = pthread_self();
     kick_signal = SIGNAL_COUNTED;
-    for (size_t i = 0; i < sizeof lives / sizeof lives[0]; i++) {
-        vcpu.life = lives[i].life;
+    for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
+        vcpu.state = states[i].state;
         vcpu_kick(&vcpu);
         ck_assert_msg(kick_signals == 0,
-                      "a vCPU whose life is %s was kicked, and vcpu_kick signalled its thread: "
+                      "a vCPU whose state is %s was kicked, and vcpu_kick signalled its thread: "
                       "there is none, or it is gone",
-                      lives[i].name);
+                      states[i].name);
     }
 }
 END_TEST
@@ -505,7 +507,7 @@ START_TEST(kick_wakes)
     struct vcpu vcpu;
 
     start_created(&vm, &vcpu);
-    vcpu.life = VCPU_RUNNING;
+    vcpu.state = VCPU_RUNNING;
     kick_signal = SIGNAL_COUNTED;
     ck_assert_int_eq(pthread_create(&vcpu.thread, NULL, sleep_on_wake, &vcpu), 0);
     while (!awake) {
@@ -658,14 +660,14 @@ int main(void)
     unit_add(suite, "prepare_fails", prepare_fails);
     unit_add(suite, "full_window", full_window);
     unit_add(suite, "too_large", too_large);
-    unit_add(suite, "life", life);
+    unit_add(suite, "state", state);
     unit_add(suite, "told_last", told_last);
     unit_add(suite, "no_thread", no_thread);
     unit_add(suite, "lines", lines);
     unit_add(suite, "any_bytes", any_bytes);
     unit_add(suite, "kick", kick);
     unit_add(suite, "kick_order", kick_order);
-    unit_add(suite, "kick_life", kick_life);
+    unit_add(suite, "kick_state", kick_state);
     unit_add(suite, "kick_wakes", kick_wakes);
     unit_add(suite, "check_order", check_order);
     unit_add(suite, "kick_taken_back", kick_taken_back);

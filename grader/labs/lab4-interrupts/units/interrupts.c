@@ -460,8 +460,8 @@ START_TEST(injection_failure)
     listen_start();
     enum step step = interrupt_deliver(vcpu);
     listen_end();
-    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_DIED,
-                  "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_die");
+    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED,
+                  "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_crash");
     ck_assert_msg(strstr(said, strerror(ENXIO)) || strstr(said, "ENXIO"),
                   "KVM_INTERRUPT failed, and the message does not tell why (%s)", strerror(ENXIO));
     check_lock(vcpu, "after a failed KVM_INTERRUPT interrupt_deliver");
@@ -527,7 +527,7 @@ START_TEST(raise_kicks)
 {
     start(2);
     struct vcpu *vcpu = &vmm.vcpus[0];
-    vcpu->life = VCPU_RUNNING;
+    vcpu->state = VCPU_RUNNING;
     vcpu->thread = pthread_self();
     watch_begin(vcpu);
     interrupt_raise(vcpu, KEYBOARD_VECTOR);
@@ -574,7 +574,7 @@ START_TEST(raised_late)
 {
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
-    vcpu->life = VCPU_RUNNING;
+    vcpu->state = VCPU_RUNNING;
     vcpu->thread = pthread_self();
     falsified.run = run_raised_late;
     listen_start();
@@ -595,7 +595,7 @@ START_TEST(merges)
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
     unsigned times = 2 + unit_random() % 50;
-    vcpu->life = VCPU_RUNNING;
+    vcpu->state = VCPU_RUNNING;
     vcpu->thread = pthread_self();
     for (unsigned i = 0; i < times; i++)
         interrupt_raise(vcpu, TIMER_VECTOR);
@@ -618,7 +618,7 @@ START_TEST(late_ticks)
     input_open();
     start(1);
     vmm.options.tick_ms = 1;
-    vmm.vcpus[0].life = VCPU_RUNNING;
+    vmm.vcpus[0].state = VCPU_RUNNING;
     vmm.vcpus[0].thread = pthread_self();
     kicks_take = true;
     expirations = 3 + unit_random() % 9;
@@ -659,7 +659,7 @@ static void start_halted(void)
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->run->if_flag = 1;
-    vcpu->life = VCPU_RUNNING;
+    vcpu->state = VCPU_RUNNING;
     pthread_create(&thread, NULL, halt_thread, vcpu);
     pthread_detach(thread);
     vcpu->thread = thread;
@@ -786,7 +786,7 @@ START_TEST(halt_never_missed)
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->run->if_flag = 1;
-    vcpu->life = VCPU_RUNNING;
+    vcpu->state = VCPU_RUNNING;
     for (unsigned number = 1; number <= 2; number++) {
         double since = 0;
         atomic_store(&halt_returned, false);
@@ -1090,7 +1090,7 @@ START_TEST(owner)
                   "behind GETCHAR_END no byte may come",
                   byte);
     pthread_mutex_lock(&owner_vcpu->lock);
-    owner_vcpu->life = VCPU_ENDED;
+    owner_vcpu->state = VCPU_ENDED;
     pthread_mutex_unlock(&owner_vcpu->lock);
     byte = keyboard_getchar(second);
     ck_assert_msg(byte == 'b',
