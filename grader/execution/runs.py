@@ -44,7 +44,7 @@ class Ending(str, enum.Enum):
     MEMORY = "memory"            # used more than limits.memory bytes
     PROCESSES = "processes"      # had more than limits.processes processes
     NOT_STARTED = "not-started"  # the program could not be executed: code is errno
-    ESCAPED = "escaped"          # it killed its own keeper: possible only where namespaces are forbidden
+    ESCAPED = "escaped"          # it killed its own supervisor: possible only where namespaces are forbidden
     MACHINE = "machine"          # the lab VM died under it, twice
 
 

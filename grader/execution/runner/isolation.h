@@ -1,7 +1,7 @@
 /* Namespaces and rights: what the program can reach. */
 #pragma once
 
-#include "keeper.h"
+#include "supervisor.h"
 
 /* As fork, but the child is process 1 of new namespaces unless the isolation is plain, and can't be
  * traced. */

@@ -60,7 +60,7 @@ static bool clock_set(const char *text)
            settimeofday(&(struct timeval){seconds, microseconds}, NULL) == 0;
 }
 
-static bool serve(int channel, const struct keeper_options *options)
+static bool serve(int channel, const struct supervisor_options *options)
 {
     struct job job = {0};
     struct record record;
@@ -92,7 +92,7 @@ static bool serve(int channel, const struct keeper_options *options)
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"plain", "namespaces", "user namespaces"};
-    struct keeper_options options = {.isolation = isolation_detect()};
+    struct supervisor_options options = {.isolation = isolation_detect()};
     options.user = argc > 1 ? (uid_t)atol(argv[1]) : isolation_user(options.isolation);
     options.override = argc == 1 && geteuid() == 0;
     int channel = fcntl(0, F_DUPFD_CLOEXEC, 3);

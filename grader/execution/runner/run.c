@@ -2,7 +2,7 @@
 #include "run.h"
 
 #include "processes.h"
-#include "talk.h"
+#include "relay.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -28,8 +28,8 @@ static const double STILL_SECONDS = 0.5; /* between two looks whether anything o
 static const double DRAIN_SECONDS = 5;   /* for output in the pipes when all processes are dead */
 
 struct run {
-    struct talk talk;
-    struct keeper keeper;
+    struct relay relay;
+    struct supervisor supervisor;
     double started;
     double looked, look_took; /* the last look at its processes: when, and how long it took */
     double still_looked;      /* the last look whether anything of it runs */
@@ -50,7 +50,7 @@ static void last_words(struct run *run)
     char number[16];
     const struct timespec moment = {.tv_nsec = LAST_WORDS_MS * 1000000};
     snprintf(number, sizeof number, "%d", SIGUSR2);
-    record_write(run->keeper.command, "signal", number, strlen(number));
+    record_write(run->supervisor.command, "signal", number, strlen(number));
     nanosleep(&moment, NULL);
 }
 
@@ -64,9 +64,9 @@ static void stop(struct run *run, const char *ending)
     run->ending = ending;
     if (strcmp(ending, "processes") == 0)
         return;
-    run->cpu = processes_measure(run->keeper.pid).cpu;
-    processes_describe(run->keeper.pid, text, sizeof text);
-    talk_tell(&run->talk, "diagnosis", text, strlen(text));
+    run->cpu = processes_measure(run->supervisor.pid).cpu;
+    processes_describe(run->supervisor.pid, text, sizeof text);
+    relay_send(&run->relay, "diagnosis", text, strlen(text));
     if (strcmp(ending, "wall") == 0 || strcmp(ending, "quiet") == 0 || strcmp(ending, "still") == 0)
         last_words(run);
 }
@@ -83,7 +83,7 @@ static void ended(struct run *run, const char *text)
 static void report_take(struct run *run)
 {
     struct record record;
-    if (!record_read(run->keeper.report, &record)) {
+    if (!record_read(run->supervisor.report, &record)) {
         if (!run->ending)
             run->ending = "escaped";
         return;
@@ -91,7 +91,7 @@ static void report_take(struct run *run)
     if (record_is(&record, "ended"))
         ended(run, record.data);
     else if (record_is(&record, "file"))
-        talk_tell(&run->talk, "file", record.data, record.length);
+        relay_send(&run->relay, "file", record.data, record.length);
     else if (record_is(&record, "failed")) {
         run->ending = "not-started";
         run->code = atoi(record.data);
@@ -104,14 +104,14 @@ static void report_take(struct run *run)
  * once. */
 static void usage_check(struct run *run)
 {
-    const struct limits *limits = &run->talk.job->limits;
-    bool crowd =
+    const struct limits *limits = &run->relay.job->limits;
+    bool too_many =
         limits->processes && processes_on_machine() > run->machine_processes + limits->processes;
     double now = clock_now(), since = now - run->looked;
-    if (!crowd && (since < REST_FACTOR * run->look_took || since < LOOK_SECONDS))
+    if (!too_many && (since < REST_FACTOR * run->look_took || since < LOOK_SECONDS))
         return;
     run->machine_processes = processes_on_machine();
-    struct usage usage = processes_measure(run->keeper.pid);
+    struct usage usage = processes_measure(run->supervisor.pid);
     if (limits->processes && usage.count > limits->processes)
         stop(run, "processes"); /* that they have too much memory, too, comes of their number */
     else if (limits->memory && usage.memory > limits->memory)
@@ -127,13 +127,13 @@ static void usage_check(struct run *run)
  */
 static void still_check(struct run *run)
 {
-    const struct limits *limits = &run->talk.job->limits;
+    const struct limits *limits = &run->relay.job->limits;
     double now = clock_now();
     unsigned long long switches;
     if (limits->still <= 0 || now - run->still_looked < STILL_SECONDS)
         return;
-    bool same = processes_asleep(run->keeper.pid, &switches) && switches == run->switches &&
-                run->talk.progress < run->still_looked;
+    bool same = processes_asleep(run->supervisor.pid, &switches) && switches == run->switches &&
+                run->relay.progress < run->still_looked;
     run->still_looks = same ? run->still_looks + 1 : 0;
     run->switches = switches;
     run->still_looked = now;
@@ -143,20 +143,20 @@ static void still_check(struct run *run)
 
 static void time_check(struct run *run)
 {
-    const struct limits *limits = &run->talk.job->limits;
+    const struct limits *limits = &run->relay.job->limits;
     double now = clock_now();
     if (limits->wall > 0 && now - run->started > limits->wall)
         stop(run, "wall");
-    else if (limits->quiet > 0 && now - run->talk.progress > limits->quiet)
+    else if (limits->quiet > 0 && now - run->relay.progress > limits->quiet)
         stop(run, "quiet");
 }
 
-/* Kill what is left. In a PID namespace the keeper's death is everybody's; without one the orphans
- * fall to us. */
+/* Kill what is left. In a PID namespace the supervisor's death is everybody's; without one the
+ * orphans fall to us. */
 static void kill_all(struct run *run)
 {
-    kill(run->keeper.pid, SIGKILL);
-    while (waitpid(run->keeper.pid, NULL, 0) < 0 && errno == EINTR)
+    kill(run->supervisor.pid, SIGKILL);
+    while (waitpid(run->supervisor.pid, NULL, 0) < 0 && errno == EINTR)
         continue;
     while (processes_kill(getpid()) > 0)
         while (waitpid(-1, NULL, WNOHANG) > 0)
@@ -166,62 +166,66 @@ static void kill_all(struct run *run)
 /* Wait for what happens next, at most GLANCE_MS. */
 static void wait_and_serve(struct run *run)
 {
-    struct talk *talk = &run->talk;
-    bool input_wanted = talk_input_waits(talk) || talk->input_ending;
+    struct relay *relay = &run->relay;
+    bool input_wanted = relay_input_waits(relay) || relay->input_ending;
     struct pollfd polled[] = {
-        {run->keeper.report, POLLIN, 0},   {talk->ends.output[0], POLLIN, 0},
-        {talk->ends.output[1], POLLIN, 0}, {input_wanted ? talk->ends.input : -1, POLLOUT, 0},
-        {talk->channel, POLLIN, 0},
+        {run->supervisor.report, POLLIN, 0},
+        {relay->endpoints.output[0], POLLIN, 0},
+        {relay->endpoints.output[1], POLLIN, 0},
+        {input_wanted ? relay->endpoints.input : -1, POLLOUT, 0},
+        {relay->channel, POLLIN, 0},
     };
     if (poll(polled, sizeof polled / sizeof *polled, GLANCE_MS) < 0)
         return;
     for (int which = 0; which < 2; which++)
         if (polled[1 + which].revents)
-            talk_output_take(talk, which);
+            relay_output_take(relay, which);
     /* A program that writes byte by byte shall not be a wake-up, a read and a record a byte. */
     if (polled[1].revents || polled[2].revents)
         nanosleep(&(struct timespec){.tv_nsec = GATHER_MS * 1000000}, NULL);
-    if (talk->flooded)
+    if (relay->flooded)
         stop(run, "output");
-    talk_steps_take(talk);
+    relay_steps_take(relay);
     if (polled[3].revents)
-        talk_input_flush(talk);
+        relay_input_flush(relay);
     if (polled[4].revents)
-        talk_host_obey(talk);
+        relay_host_obey(relay);
     if (polled[0].revents && !run->ending)
         report_take(run);
 }
 
 /* All writers are dead: read to the end of file, which must come at once. */
-static void drain(struct talk *talk)
+static void drain(struct relay *relay)
 {
-    struct ends *ends = &talk->ends;
+    struct endpoints *endpoints = &relay->endpoints;
     double deadline = clock_now() + DRAIN_SECONDS;
-    ends_close_slave(ends);
-    while (!talk->flooded && (ends->output[0] >= 0 || ends->output[1] >= 0) &&
+    endpoints_close_slave(endpoints);
+    while (!relay->flooded && (endpoints->output[0] >= 0 || endpoints->output[1] >= 0) &&
            clock_now() < deadline) {
-        struct pollfd polled[] = {{ends->output[0], POLLIN, 0}, {ends->output[1], POLLIN, 0}};
+        struct pollfd polled[] = {{endpoints->output[0], POLLIN, 0},
+                                  {endpoints->output[1], POLLIN, 0}};
         if (poll(polled, 2, DRAIN_MS) <= 0)
             continue;
         for (int which = 0; which < 2; which++)
             if (polled[which].revents)
-                talk_output_take(talk, which);
+                relay_output_take(relay, which);
     }
 }
 
-static bool run_start(struct run *run, const struct keeper_options *options, const char *scratch)
+static bool run_start(struct run *run, const struct supervisor_options *options,
+                      const char *scratch)
 {
-    struct ends *ends = &run->talk.ends;
+    struct endpoints *endpoints = &run->relay.endpoints;
     run->started = run->looked = clock_now();
     run->machine_processes = processes_on_machine();
-    if (!ends_open(ends, run->talk.job) ||
-        !keeper_start(&run->keeper, run->talk.job, options, ends->program, scratch)) {
+    if (!endpoints_open(endpoints, run->relay.job) ||
+        !supervisor_start(&run->supervisor, run->relay.job, options, endpoints->program, scratch)) {
         run->ending = "not-started";
         run->code = errno;
         return false;
     }
-    ends_started(ends);
-    talk_begin(&run->talk, run->keeper.command);
+    endpoints_started(endpoints);
+    relay_begin(&run->relay, run->supervisor.command);
     return true;
 }
 
@@ -235,34 +239,34 @@ static void scratch_remove(const char *path)
     waitpid(child, NULL, 0);
 }
 
-bool run_execute(int channel, struct job *job, const struct keeper_options *options)
+bool run_execute(int channel, struct job *job, const struct supervisor_options *options)
 {
-    struct run run = {.talk = {.channel = channel, .job = job}};
+    struct run run = {.relay = {.channel = channel, .job = job}};
     char scratch[] = "/tmp/mini-kvm-XXXXXX", restored = '-', result[128];
     if (!mkdtemp(scratch)) {
         perror("runner: /tmp");
         return false;
     }
     if (run_start(&run, options, scratch)) {
-        while (!run.ending && !run.talk.host_gone) {
+        while (!run.ending && !run.relay.host_gone) {
             wait_and_serve(&run);
             usage_check(&run);
             still_check(&run);
             time_check(&run);
         }
         kill_all(&run);
-        restored = ends_restored(&run.talk.ends);
-        drain(&run.talk);
-        close(run.keeper.report);
-        close(run.keeper.command);
+        restored = endpoints_restored(&run.relay.endpoints);
+        drain(&run.relay);
+        close(run.supervisor.report);
+        close(run.supervisor.command);
     }
-    ends_close(&run.talk.ends);
+    endpoints_close(&run.relay.endpoints);
     if (rmdir(scratch) != 0)
         scratch_remove(scratch);
     snprintf(result, sizeof result, "%s %d %.6f %.6f %zu %zu %c",
              run.ending ? run.ending : "escaped", run.code, clock_now() - run.started, run.cpu,
-             run.left, run.talk.steps_done, restored);
-    talk_tell(&run.talk, "result", result, strlen(result));
-    talk_free(&run.talk);
-    return !run.talk.host_gone;
+             run.left, run.relay.steps_done, restored);
+    relay_send(&run.relay, "result", result, strlen(result));
+    relay_free(&run.relay);
+    return !run.relay.host_gone;
 }

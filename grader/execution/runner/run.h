@@ -2,8 +2,8 @@
 #pragma once
 
 #include "job.h"
-#include "keeper.h"
+#include "supervisor.h"
 
 /* Records go to and come from `channel`. False when the host is gone: nothing is left to be done
  * then. */
-bool run_execute(int channel, struct job *job, const struct keeper_options *options);
+bool run_execute(int channel, struct job *job, const struct supervisor_options *options);

@@ -1,21 +1,21 @@
 /* What passes between the program, the steps of its job, and the host. */
 #pragma once
 
-#include "ends.h"
+#include "endpoints.h"
 #include "job.h"
 
 /* What one of the program's streams has said: kept only where a step waits for something in it. */
-struct heard {
+struct captured {
     char *data;
     size_t length, searched;
 };
 
-struct talk {
+struct relay {
     int channel; /* to the host */
-    int command; /* to the keeper */
+    int command; /* to the supervisor */
     const struct job *job;
-    struct ends ends;
-    struct heard heard[2];
+    struct endpoints endpoints;
+    struct captured captured[2];
     char *input; /* for the program's stdin */
     size_t input_length, input_taken;
     bool input_ending; /* close stdin once all is taken */
@@ -28,24 +28,24 @@ struct talk {
 /* CLOCK_MONOTONIC in seconds. */
 double clock_now(void);
 
-void talk_tell(struct talk *talk, const char *key, const void *data, size_t length);
+void relay_send(struct relay *relay, const char *key, const void *data, size_t length);
 
-/* The program runs: give it the job's input, and signals through the keeper's `command`. */
-void talk_begin(struct talk *talk, int command);
+/* The program runs: give it the job's input, and signals through the supervisor's `command`. */
+void relay_begin(struct relay *relay, int command);
 
 /* Read from stdout (0) or stderr (1), which has something, and pass it on. */
-void talk_output_take(struct talk *talk, int which);
+void relay_output_take(struct relay *relay, int which);
 
 /* Take all steps whose time has come. */
-void talk_steps_take(struct talk *talk);
+void relay_steps_take(struct relay *relay);
 
 /* Whether there is input that the program has not taken. */
-bool talk_input_waits(const struct talk *talk);
+bool relay_input_waits(const struct relay *relay);
 
 /* Write to the program's stdin, which has room. */
-void talk_input_flush(struct talk *talk);
+void relay_input_flush(struct relay *relay);
 
 /* Do what the host says, which has said something. */
-void talk_host_obey(struct talk *talk);
+void relay_host_obey(struct relay *relay);
 
-void talk_free(struct talk *talk);
+void relay_free(struct relay *relay);

@@ -1,4 +1,4 @@
-/* The keeper: the process between the runner and the program.
+/* The supervisor: the process between the runner and the program.
  *
  * Where the machine allows namespaces it is process 1 of a PID namespace of its own: killing it
  * kills all that the program ever started, and from inside nothing can kill it, trace it or see
@@ -13,14 +13,14 @@
 
 enum isolation { ISOLATION_PLAIN, ISOLATION_NAMESPACES, ISOLATION_USER_NAMESPACES };
 
-struct keeper_options {
+struct supervisor_options {
     enum isolation isolation;
     uid_t user;    /* become this user; 0 stays who we are */
     bool override; /* but reach all files, as root does */
     int priority;  /* the program's nice value; the runner's own is better where that is allowed */
 };
 
-struct keeper {
+struct supervisor {
     pid_t pid;
     int report;  /* records from it: "failed ERRNO", "ended STATUS CPU LEFT", "file"; then end of
                     file */
@@ -36,7 +36,8 @@ enum isolation isolation_detect(void);
  * only us. */
 uid_t isolation_user(enum isolation isolation);
 
-/* Start the program of `job` under a new keeper, with these three descriptors as its own. False:
- * errno says why. */
-bool keeper_start(struct keeper *keeper, const struct job *job,
-                  const struct keeper_options *options, const int stdio[3], const char *scratch);
+/* Start the program of `job` under a new supervisor, with these three descriptors as its own.
+ * False: errno says why. */
+bool supervisor_start(struct supervisor *supervisor, const struct job *job,
+                      const struct supervisor_options *options, const int stdio[3],
+                      const char *scratch);

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "keeper.h"
+#include "supervisor.h"
 
 #include "isolation.h"
 #include "processes.h"
@@ -50,7 +50,7 @@ static void prefer_for_oom_killer(void)
 }
 
 /* Become the program. Returns only on failure, errno says why. */
-static void program_become(const struct job *job, const struct keeper_options *options,
+static void program_become(const struct job *job, const struct supervisor_options *options,
                            const int stdio[3], const char *scratch)
 {
     sigset_t none;
@@ -154,8 +154,8 @@ static double seconds(struct timeval time)
     return (double)time.tv_sec + (double)time.tv_usec / 1e6;
 }
 
-static void keeper_main(const struct job *job, const struct keeper_options *options,
-                        const int stdio[3], const char *scratch, int report, int command)
+static void supervisor_main(const struct job *job, const struct supervisor_options *options,
+                            const int stdio[3], const char *scratch, int report, int command)
 {
     sigset_t child;
     struct rusage usage;
@@ -188,8 +188,9 @@ static void keeper_main(const struct job *job, const struct keeper_options *opti
     _exit(0);
 }
 
-bool keeper_start(struct keeper *keeper, const struct job *job,
-                  const struct keeper_options *options, const int stdio[3], const char *scratch)
+bool supervisor_start(struct supervisor *supervisor, const struct job *job,
+                      const struct supervisor_options *options, const int stdio[3],
+                      const char *scratch)
 {
     int report[2], command[2];
     if (pipe2(report, O_CLOEXEC) != 0)
@@ -199,14 +200,14 @@ bool keeper_start(struct keeper *keeper, const struct job *job,
         close(report[1]);
         return false;
     }
-    keeper->pid = isolation_fork(options->isolation);
-    if (keeper->pid == 0) {
+    supervisor->pid = isolation_fork(options->isolation);
+    if (supervisor->pid == 0) {
         close(command[1]);
-        keeper_main(job, options, stdio, scratch, report[1], command[0]);
+        supervisor_main(job, options, stdio, scratch, report[1], command[0]);
     }
     close(report[1]);
     close(command[0]);
-    keeper->report = report[0];
-    keeper->command = command[1];
-    return keeper->pid > 0;
+    supervisor->report = report[0];
+    supervisor->command = command[1];
+    return supervisor->pid > 0;
 }
