@@ -109,8 +109,8 @@ class Setup(unittest.TestCase):
         self.command("sudo", "exit 1")
         (self.folder / "nasm").unlink()
         _, said, _ = self.setup("build", "grade")
-        packages = "nasm python3-pexpect check pkg-config qemu-system-x86"
-        self.assertIn(f"install --no-install-recommends {packages}\n", said)
+        packages = "nasm( python3-pexpect)? check pkg-config qemu-system-x86"   # /usr/bin/python3 may have it
+        self.assertRegex(said, f"install --no-install-recommends {packages}\n")
 
     def test_a_command_asks_only_for_its_own_part(self) -> None:
         self.apt()
