@@ -85,7 +85,8 @@ def _check_row() -> Row:
 def place_rows() -> Iterator[Row]:
     """The folder of the kit, its clone, and the locale."""
     for check in place.checks():
-        yield Row(check.what, check.reason or "yes", FAIL if check.reason else OK, check.fix)
+        fault = FAIL if check.stops else WARN
+        yield Row(check.what, check.reason or "yes", fault if check.reason else OK, check.fix)
     refusal = git_refusal()
     yield Row("git on this clone", refusal.splitlines()[0] if refusal else "works", WARN if refusal else OK,
               refusal.splitlines()[-1].strip() if refusal else "")

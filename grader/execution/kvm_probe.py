@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Sequence, Tuple
 
 from grader.course import ROOT
+from grader.execution import place
 from grader.execution.c_tools import BUILD, c_tool
 
 SOURCE = ROOT / "grader/execution/probe.c"
@@ -107,7 +108,8 @@ def probe_kvm(again: bool = False) -> Probe:
         done = subprocess.run([str(c_tool("probe", SOURCE)), DEVICE], capture_output=True, text=True,
                               check=False)
     except OSError as error:
-        return Probe(f"the probe can't be started: {error.strerror}", {})
+        fault = place.cause(error)
+        return Probe(f"the probe can't be started: {fault.reason if fault else error.strerror}", {})
     answers = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     probe = Probe(answers.pop("device", "the probe failed"), answers)
     partial = CACHE.with_name(f"probe.{os.getpid()}")
