@@ -97,7 +97,7 @@ need_parts() {
 # The command that installs packages, for a person to type.
 install_command() {
     if ! have apt-get >/dev/null; then
-        echo "this system's package manager; the names in Debian are: $*"
+        echo "install, with this system's package manager, what Debian calls: $*"
     elif [ "$(id -u)" = 0 ]; then
         echo "apt-get update && apt-get install --no-install-recommends $*"
     else

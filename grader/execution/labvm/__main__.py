@@ -41,6 +41,8 @@ def _main() -> int:
     except CannotGrade as error:
         print(f"lab VM: {error}", file=sys.stderr)
         return CANNOT
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
