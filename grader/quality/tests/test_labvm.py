@@ -236,8 +236,10 @@ class Named(unittest.TestCase):
                       self.refusal(LABVM_KERNEL="/etc/passwd", LABVM_MODULES=self.modules))
         self.assertIn("LABVM_KERNEL=/nonesuch is not a file",
                       self.refusal(LABVM_KERNEL="/nonesuch", LABVM_MODULES=self.modules))
-        self.assertIn("no kvm-amd module below /etc/ssl",
-                      self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES="/etc/ssl"))
+        empty = self.image.with_name("empty")
+        empty.mkdir()
+        self.assertIn(f"no kvm-amd module below {empty}",
+                      self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES=empty))
         write_module(self.modules, "6.1.0-50-cloud-amd64")
         self.assertIn("kvm_amd below", self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES=self.modules))
 
