@@ -36,7 +36,7 @@ FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitattrib
 NOT_FOR_LEARNERS = (
     "common/tests/", "os-1k/tests/",
     "grader/quality/", "grader/classroom/",
-    "handouts/instructors.md",
+    "handouts/instructors.md", "handouts/mistakes.md",
 )
 
 

@@ -46,7 +46,7 @@ def _content(folder: Path) -> Iterator[str]:
             yield f"{name} is a link"
         if name.parts[0] == "solutions" and path.is_file() and path.suffix != ".o":
             yield f"{name} is a solution's source"
-        if path.name in (".git", "mutants", "cheats", "instructors.md"):
+        if path.name in (".git", "mutants", "cheats", "instructors.md", "mistakes.md"):
             yield f"{name} is not for learners"
     yield from leaks(folder)
 

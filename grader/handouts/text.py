@@ -14,7 +14,7 @@ FOLDER = ROOT / "handouts"
 ORDER = ["README.md", *(f"{lab.folder}.md" for lab in LABS.values()),
          "reference/hypercalls.md", "reference/kvm-api.md", "reference/exit-reasons.md", "reference/x86.md",
          "reference/boot-information.md", "reference/debugging.md", "reference/glossary.md",
-         "instructors.md", "CONTRIBUTING.md"]
+         "instructors.md", "mistakes.md", "CONTRIBUTING.md"]
 
 _FENCE = re.compile(r"^( *)```(.*)$")
 _HEADING = re.compile(r"^(#{1,6}) (.+?) *$")
