@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from grader.course import ROOT
-from grader.handouts import timeline
+from grader.handouts import structure, timeline
 from grader.handouts.drawing import Drawing
 from grader.handouts.text import FOLDER
 
@@ -268,6 +268,7 @@ PICTURES: dict[str, Callable[[], Drawing]] = {
     "context-switch": context_switch,
     "lost-kick": lost_kick,
     "timeline": timeline.picture,
+    "grader": structure.layers,
 }
 
 

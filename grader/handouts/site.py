@@ -23,7 +23,7 @@ PDF = BUILD / "handouts" / "mini-kvm-labs.pdf"
 ASSETS = Path(__file__).parent / "assets"
 FORMAT = "gfm+gfm_auto_identifiers"
 SHORT_ROWS = 12
-PARTS = {"README.md": "The course", "lab1-real-mode.md": "The labs", "reference/hypercalls.md": "Reference",
+PARTS = {"README.md": "The course", "lab1-real-mode.md": "The labs", "reference/commands.md": "Reference",
          "instructors.md": "For instructors"}
 
 

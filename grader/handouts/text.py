@@ -12,8 +12,9 @@ FOLDER = ROOT / "handouts"
 
 # In the order in which one reads them, and in which the site lists them.
 ORDER = ["README.md", *(f"{lab.folder}.md" for lab in LABS.values()),
-         "reference/hypercalls.md", "reference/kvm-api.md", "reference/exit-reasons.md", "reference/x86.md",
-         "reference/boot-information.md", "reference/debugging.md", "reference/glossary.md",
+         "reference/commands.md", "reference/hypercalls.md", "reference/kvm-api.md",
+         "reference/exit-reasons.md", "reference/x86.md", "reference/boot-information.md",
+         "reference/debugging.md", "reference/glossary.md",
          "instructors.md", "mistakes.md", "CONTRIBUTING.md"]
 
 _FENCE = re.compile(r"^( *)```(.*)$")

@@ -228,7 +228,7 @@ class Text(unittest.TestCase):
 
     def test_every_package_is_explained(self) -> None:
         setup = (ROOT / "grader/setup.sh").read_text()
-        readme = (ROOT / "README.md").read_text()
+        readme = (ROOT / "handouts/reference/commands.md").read_text()
         for package in re.findall(r"^\s*(?:have \w+ >/dev/null \|\| )?need (\S+)", setup, re.M):
             self.assertIn(f"`{package}`", readme)
 

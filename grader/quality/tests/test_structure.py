@@ -2,45 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import unittest
 from collections.abc import Iterator
 
 from grader.course import ROOT
+from grader.handouts.structure import RANKS, imports, room
 
-# A room may take from itself and from rooms of a lower rank; of the same rank it may not.
-RANKS = {
-    "grader.course": 0,
-    "grader.execution": 1,
-    "grader.core": 2,
-    "grader.labs": 3,
-    "grader.report": 3,
-    "grader.commands": 4,
-    "grader.handouts": 4,
-    "grader.classroom": 4,
-    "grader.__main__": 5,
-    "grader.quality": 6,
-}
 PACKAGES = ("grader.execution.labvm", "grader.execution.backends")
-
-
-def room(module: str) -> str:
-    """The room of a module: grader.core of grader.core.plan."""
-    return ".".join(module.split(".")[:2])
-
-
-def python_arrows() -> Iterator[tuple[str, str]]:
-    """Each module of the grader, and each module of the grader that it imports."""
-    for path in sorted((ROOT / "grader").rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                yield from ((name, alias.name) for alias in node.names if alias.name.startswith("grader."))
-            elif isinstance(node, ast.ImportFrom) and node.module == "grader":
-                yield from ((name, f"grader.{alias.name}") for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("grader."):
-                yield name, str(node.module)
 
 
 def includes(folder: str) -> Iterator[tuple[str, str]]:
@@ -52,13 +21,13 @@ def includes(folder: str) -> Iterator[tuple[str, str]]:
 
 class Arrows(unittest.TestCase):
     def test_no_room_takes_from_one_above_it(self) -> None:
-        for module, imported in python_arrows():
+        for module, imported in imports():
             own, other = room(module), room(imported)
             if own != other and other in RANKS:
                 self.assertGreater(RANKS[own], RANKS[other], f"{module} imports {imported}")
 
     def test_every_room_has_a_rank(self) -> None:
-        rooms = {room(module) for module, _ in python_arrows()}
+        rooms = {room(module) for module, _ in imports()}
         self.assertEqual(rooms - set(RANKS), set())
 
     def test_no_two_modules_or_packages_import_each_other(self) -> None:
@@ -66,7 +35,7 @@ class Arrows(unittest.TestCase):
             return next((package for package in PACKAGES if module.startswith(package)), module)
 
         takes: dict[str, set[str]] = {}
-        for module, imported in python_arrows():
+        for module, imported in imports():
             if unit(module) != unit(imported):
                 takes.setdefault(unit(module), set()).add(unit(imported))
 
