@@ -34,6 +34,9 @@ DAYS_KEPT = 7
 USER = "learner"
 LATIN_1 = "de_DE.ISO-8859-1"
 
+# In namespaces of its own a command's mounts and processes end with it, and it ends when we do.
+NAMESPACES = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+
 PACKAGES = "grader/setup.sh build grade vm test handouts"
 
 # Makes a Debian root one that the kit works in: its packages, a user without sudo, a Latin-1 locale.
@@ -117,10 +120,9 @@ def apt_options() -> str:
 
 def enter(root: Path, command: Sequence[str], output: Optional[IO[bytes]] = None, scratch: str = "",
           kvm: bool = False, folder: str = "") -> int:
-    """Runs a command in a root (enter.sh); the exit status. It ends, and its mounts with it, when we do."""
-    namespaces = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    """Runs a command in a root (enter.sh); the exit status."""
     arguments = [str(root), scratch, "1" if kvm else "", str(ROOT) if folder else "", folder]
-    with subprocess.Popen([*namespaces, "sh", str(ENTER), *arguments, *command], stdout=output,
+    with subprocess.Popen([*NAMESPACES, "sh", str(ENTER), *arguments, *command], stdout=output,
                           stderr=subprocess.STDOUT if output else None,
                           stdin=subprocess.DEVNULL if output else None) as process:
         try:
@@ -142,8 +144,9 @@ def root_of(debian: str) -> Path:
             shutil.rmtree(old, ignore_errors=True)
         log = LOGS / f"{debian}-root.log"
         with open(log, "wb") as output:
-            done = subprocess.run(["debootstrap", "--variant=minbase", "--include=locales,make", debian,
-                                   str(partial), mirror()], stdout=output, stderr=subprocess.STDOUT)
+            debootstrap = ["debootstrap", "--variant=minbase", "--include=locales,make"]
+            done = subprocess.run([*NAMESPACES, *debootstrap, debian, str(partial), mirror()], stdout=output,
+                                  stderr=subprocess.STDOUT)
             if done.returncode == 0:
                 (partial / "etc/apt/apt.conf.d/00-acquire").write_text(apt_options())
                 (partial / "grader").mkdir()
@@ -161,7 +164,7 @@ def run(row: Row, command: str, output: Optional[IO[bytes]] = None) -> int:
     if row.kvm and not os.path.exists("/dev/kvm"):
         raise Missing("there is no /dev/kvm here")
     scratch = cache_folder() / "machines/scratch"
-    scratch.mkdir(exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     environment = [f"{name}={value}" for name, value in row.environment.items()]
     clone = f"{row.home}/{row.folder}"
     return enter(root_of(row.debian), ["env", *environment, "sh", "-c", RUN, "sh", row.user, row.home, clone,
