@@ -13,14 +13,13 @@
 
 int fail(int status, const char *format, ...)
 {
+    char line[strlen(format) + sizeof "vmm: \n"];
     va_list arguments;
 
+    /* One write for the line: guests print to the same terminal. */
+    snprintf(line, sizeof line, "vmm: %s\n", format);
     va_start(arguments, format);
-    flockfile(stderr);
-    fputs("vmm: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    funlockfile(stderr);
+    vfprintf(stderr, line, arguments);
     va_end(arguments);
     return status;
 }

@@ -72,18 +72,18 @@ void exit_describe(const struct exit_record *exit, char *text, size_t size)
 void trace_event(struct vcpu *vcpu, const char *format, ...)
 {
     FILE *out = vcpu->vm->vmm->options.trace;
+    char line[EXIT_TEXT_MAX + 64];
     struct timespec now;
     va_list arguments;
 
     if (!out)
         return;
+    /* One write for the line: guests print to the same terminal. */
     clock_gettime(CLOCK_MONOTONIC, &now);
+    snprintf(line, sizeof line, "%lld.%06ld vcpu%d %s\n", (long long)now.tv_sec, now.tv_nsec / 1000,
+             vcpu->id, format);
     va_start(arguments, format);
-    flockfile(out);
-    fprintf(out, "%lld.%06ld vcpu%d ", (long long)now.tv_sec, now.tv_nsec / 1000, vcpu->id);
-    vfprintf(out, format, arguments);
-    fputc('\n', out);
-    funlockfile(out);
+    vfprintf(out, line, arguments);
     va_end(arguments);
 }
 

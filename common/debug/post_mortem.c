@@ -7,6 +7,7 @@
 #include "given.h"
 
 #define CODE_BYTES 16
+#define CAUSE_MAX  1024 /* bytes of a cause in words; what is longer is cut */
 
 /* The usual causes of a death, most special first; the first line that fits is printed. */
 static const struct {
@@ -49,16 +50,14 @@ static void print_causes(const struct vcpu *vcpu, enum cpu_mode mode)
 static void print_code(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear)
 {
     const struct vm *vm = vcpu->vm;
+    char code[CODE_BYTES * 3 + 1] = "";
     uint64_t phys;
 
     if (!registers_translate(vcpu, sregs, linear, &phys, stderr))
         return;
-    fprintf(stderr, "  code at 0x%" PRIx32 ":", linear);
-    if (phys >= vm->ram_bytes)
-        fputs(" outside of RAM", stderr);
-    for (uint64_t i = phys; i < vm->ram_bytes && i < phys + CODE_BYTES; i++)
-        fprintf(stderr, " %02x", vm->ram[i]);
-    fputc('\n', stderr);
+    for (size_t i = 0; i < CODE_BYTES && phys + i < vm->ram_bytes; i++)
+        snprintf(code + 3 * i, sizeof code - 3 * i, " %02x", vm->ram[phys + i]);
+    fprintf(stderr, "  code at 0x%" PRIx32 ":%s\n", linear, code[0] ? code : " outside of RAM");
 }
 
 static void print_exit(const char *title, const struct exit_record *exit)
@@ -75,14 +74,14 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
 {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    char cause[CAUSE_MAX];
     va_list arguments;
 
     va_start(arguments, format);
-    flockfile(stderr);
-    fprintf(stderr, "vmm: vcpu%d (%s) crashed: ", vcpu->id, vcpu->guest->path);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    vsnprintf(cause, sizeof cause, format, arguments);
     va_end(arguments);
+    flockfile(stderr);
+    fprintf(stderr, "vmm: vcpu%d (%s) crashed: %s\n", vcpu->id, vcpu->guest->path, cause);
     print_exit("exit", &vcpu->exit);
     print_exit("the exit before", &vcpu->exit_before);
     if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0) {
