@@ -1,4 +1,4 @@
-"""The rooms of the grader and the imports between them: for the test of their direction and for the figure."""
+"""The rooms of the grader and the imports between them: for the test of their direction, and as a figure."""
 
 from __future__ import annotations
 
