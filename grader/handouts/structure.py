@@ -18,20 +18,20 @@ RANKS = {
     "grader.commands": 4,
     "grader.handouts": 4,
     "grader.classroom": 4,
-    "grader.__main__": 5,
-    "grader.quality": 6,
+    "grader.__main__": 4,
+    "grader.quality": 5,
 }
 ABOUT = {
-    "grader.course": "the labs and their files",
-    "grader.execution": "back ends, lab VM, runner",
-    "grader.core": "tests, building, judging",
+    "grader.course": "labs and their files",
+    "grader.execution": "back ends, lab VM",
+    "grader.core": "building, judging",
     "grader.labs": "each lab's tests",
     "grader.report": "text, files, progress",
     "grader.commands": "what make calls",
     "grader.handouts": "checks and renders",
-    "grader.classroom": "release, class, adapters",
+    "grader.classroom": "release, class",
     "grader.__main__": "make grade",
-    "grader.quality": "make test, mutants, cheats",
+    "grader.quality": "make test, mutants",
 }
 
 
@@ -70,7 +70,7 @@ def layers() -> Drawing:
     rows: dict[int, list[str]] = {}
     for name, rank in RANKS.items():
         rows.setdefault(rank, []).append(name)
-    width, height, step = 190, 50, 84
+    width, height, step = 160, 50, 84
     picture = Drawing(680, step * len(rows) + 6, "The layers of the grader: each imports from those below it")
     places: dict[str, tuple[float, float]] = {}
     for place, rank in enumerate(sorted(rows, reverse=True)):
