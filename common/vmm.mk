@@ -96,12 +96,13 @@ unit: need-lab $(UNIT_PROGRAM)
 UNIT_FLAGS := $(if $(filter thread,$(SANITIZE)),-fno-sanitize=thread)
 
 # And between the VMM's own functions: UNIT_WRAPS names those that it replaces by __wrap_NAME.
-UNIT_LINK := $(UNIT_WRAPS:%=-Wl$(comma)--wrap=%)
+# UNIT_SCRIPT is a script for the linker, beside its own.
+UNIT_LINK := $(UNIT_WRAPS:%=-Wl$(comma)--wrap=%) $(UNIT_SCRIPT:%=-Wl$(comma)-T$(comma)%)
 
 ifdef UNIT
 $(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
 	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
 
-$(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(filter-out $(SHARED)/common/core/main.o,$(OBJECTS))
-	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_LINK) $^ -o $@.new $$(pkg-config --libs check) && mv $@.new $@
+$(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(UNIT_SCRIPT) $(filter-out $(SHARED)/common/core/main.o,$(OBJECTS))
+	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_LINK) $(filter %.o,$^) -o $@.new $$(pkg-config --libs check) && mv $@.new $@
 endif

@@ -21,10 +21,13 @@ from grader.execution.runs import CannotGrade
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
 _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "SOLUTION", "FROM",
                   "MODULE", "OUT", "SHARED", "UNIT", "GUESTS", "ARGS", "UNDER", "BACKEND", "T", "SEED",
-                  "FORCE", "SCHED", "OS_OUT", "PROGRAM_DIR")
+                  "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "OS_OUT", "PROGRAM_DIR")
 
 # The VMM's functions that the graded unit programs stand in for (grader/labs/unit.h).
 UNIT_WRAPS = "stage_before_entry vcpu_translate"
+
+# How the linker arranges such a program: grader/labs/apart.h.
+UNIT_SCRIPT = ROOT / "grader/labs/unit.ld"
 
 
 # How make marks a line that names the file it makes: see STEP in the Makefile.
@@ -59,7 +62,9 @@ def build_unit(lab: int, unit: Path, *, solution: bool = False, source: str = ""
     variables = _variables(lab, solution, source, module, sanitize, cc, out)
     variables["UNIT"] = _relative(unit)
     if unit == LABS[lab].unit(unit.stem):
-        variables["UNIT_WRAPS"] = UNIT_WRAPS
+        modules = re.findall(r"^MODULE\(.*?, (\w+), |^MODULE_VOID\((\w+),", unit.read_text(), re.M)
+        variables["UNIT_WRAPS"] = " ".join([UNIT_WRAPS, *("".join(names) for names in modules)])
+        variables["UNIT_SCRIPT"] = _relative(UNIT_SCRIPT)
     targets = _learner_targets(lab, solution, source, module, f"unit-{unit.stem}")
     return _make_file("unit", variables, targets)
 

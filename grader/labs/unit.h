@@ -10,8 +10,6 @@
  */
 #pragma once
 
-#include <check.h>
-#undef fail /* the kit has a function of this name */
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -24,6 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "apart.h"
 #include "given.h"
 
 #define CALLS_MAX 4096
@@ -253,7 +252,7 @@ static struct guest guest = {.path = "guest", .kind = GUEST_REAL};
 /* Random numbers of this grading: the grader gives the seed. */
 static inline uint32_t unit_random(void)
 {
-    static uint64_t state;
+    static PRIVATE uint64_t state;
 
     if (state == 0)
         state = strtoull(getenv("UNIT_SEED") ? getenv("UNIT_SEED") : "1", NULL, 10) * 2 + 1;
@@ -273,10 +272,30 @@ static inline void start_empty(struct vm *vm, struct vcpu *vcpu)
     vcpu_init(vcpu, 0, 0, vm, &guest);
 }
 
+/* What the kernel writes where `argument` leads to. */
+static inline void see_answer(unsigned long request, void *argument)
+{
+    if (_IOC_DIR(request) & _IOC_READ)
+        call_see(argument, _IOC_SIZE(request));
+}
+
 /* The real calls that tests make for themselves: not recorded, never falsified. */
-static inline long kernel(int fd, unsigned long request, void *argument)
+THERE(long, kernel, (int fd, unsigned long request, void *argument), (fd, request, argument),
+      see_answer(request, argument))
 {
     return syscall(SYS_ioctl, fd, request, argument);
+}
+
+THERE(int, kvm_device, (void), ())
+{
+    return (int)syscall(SYS_openat, AT_FDCWD, "/dev/kvm", O_RDWR | O_CLOEXEC);
+}
+
+/* kvm_run of this vCPU, in the place of what is at `address`. */
+THERE(bool, run_map, (void *address, size_t bytes, int fd), (address, bytes, fd))
+{
+    return syscall(SYS_mmap, address, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+                   0L) == (long)address;
 }
 
 /*
@@ -286,12 +305,11 @@ static inline long kernel(int fd, unsigned long request, void *argument)
 static inline void start_vm(struct vm *vm, struct vcpu *vcpu)
 {
     start_empty(vm, vcpu);
-    vm->kvm_fd = (int)syscall(SYS_openat, AT_FDCWD, "/dev/kvm", O_RDWR | O_CLOEXEC);
+    vm->kvm_fd = kvm_device();
     vm->fd = (int)kernel(vm->kvm_fd, KVM_CREATE_VM, NULL);
     kernel(vm->fd, KVM_SET_TSS_ADDR, (void *)0xfffbd000ul);
     vm->ram_bytes = 1 << 20;
-    vm->ram = (uint8_t *)syscall(SYS_mmap, NULL, vm->ram_bytes, PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS, -1L, 0L);
+    vm->ram = memory_for_both(vm->ram_bytes);
     struct kvm_userspace_memory_region region = {.memory_size = vm->ram_bytes,
                                                  .userspace_addr = (uintptr_t)vm->ram};
     ck_assert_msg(kernel(vm->fd, KVM_SET_USER_MEMORY_REGION, &region) == 0,
@@ -304,17 +322,16 @@ static inline void start_created(struct vm *vm, struct vcpu *vcpu)
     start_vm(vm, vcpu);
     vcpu->fd = (int)kernel(vm->fd, KVM_CREATE_VCPU, NULL);
     vcpu->run_bytes = (size_t)kernel(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
-    vcpu->run = (struct kvm_run *)syscall(SYS_mmap, NULL, vcpu->run_bytes, PROT_READ | PROT_WRITE,
-                                          MAP_SHARED, vcpu->fd, 0L);
-    ck_assert_msg(vcpu->fd >= 0 && vcpu->run != MAP_FAILED,
+    vcpu->run = memory_for_both(vcpu->run_bytes);
+    ck_assert_msg(vcpu->fd >= 0 && run_map(vcpu->run, vcpu->run_bytes, vcpu->fd),
                   "the grader's own vCPU could not be created: see make doctor");
     falsified.kvm_run = vcpu->run;
 }
 
 /* ------------------------------------------------------------------ what the module says */
 
-static char said[16384]; /* what was written to standard error between the two below */
-static int listen_fd = -1, real_stderr = -1;
+static PRIVATE char said[16384]; /* what was written to standard error between the two below */
+static PRIVATE int listen_fd = -1, real_stderr = -1;
 
 static inline void listen_start(void)
 {
@@ -326,6 +343,8 @@ static inline void listen_end(void)
 {
     fflush(stderr);
     dup2(real_stderr, STDERR_FILENO);
+    if (is_module) /* the judge has it */
+        return;
     ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
     said[count > 0 ? count : 0] = '\0';
     if (write(STDERR_FILENO, said, strlen(said)) < 0 || ftruncate(listen_fd, 0) < 0)
@@ -350,8 +369,6 @@ static inline bool said_number(uint64_t number)
  * What a test's process exits with at its end, and only there: a module that calls exit(0) half-way
  * has not passed. Taken from the seed, which is then gone from where a module could read it.
  */
-static int end_status;
-
 static inline void end_status_choose(void)
 {
     char *seed = getenv("UNIT_SEED");
@@ -363,26 +380,47 @@ static inline void end_status_choose(void)
 
 static inline void test_end(void)
 {
+    if (apart)
+        apart_end();
     exit(end_status);
 }
 
 /* A test's process may be looked at, for its /proc/self; the one that counts may not. */
 static inline void test_begin(void)
 {
+    memory_for_both_begin();
     prctl(PR_SET_DUMPABLE, 1);
 }
 
-/* One graded test: a test case with one function. */
-static inline void unit_add(Suite *suite, const char *name, const TTest *test)
+static inline void test_begin_apart(void)
+{
+    memory_for_both_begin();
+    apart_begin((int[]){listen_fd, real_stderr}, 2);
+}
+
+static inline void unit_add_begun(Suite *suite, const char *name, const TTest *test,
+                                  void (*begin)(void))
 {
     TCase *tcase = tcase_create(name);
 
     if (end_status == 0)
         end_status_choose();
     tcase_set_timeout(tcase, 12);
-    tcase_add_checked_fixture(tcase, test_begin, test_end);
+    tcase_add_checked_fixture(tcase, begin, test_end);
     tcase_add_exit_test(tcase, test, end_status);
     suite_add_tcase(suite, tcase);
+}
+
+/* One graded test: a test case with one function. */
+static inline void unit_add(Suite *suite, const char *name, const TTest *test)
+{
+    unit_add_begun(suite, name, test, test_begin);
+}
+
+/* The same in two processes: see apart.h. */
+static inline void unit_add_apart(Suite *suite, const char *name, const TTest *test)
+{
+    unit_add_begun(suite, name, test, test_begin_apart);
 }
 
 /*

@@ -1,0 +1,303 @@
+/*
+ * apart.h - a unit test in two processes, so that its verdict is reached where the module never
+ * runs.
+ *
+ * Both are forked from one and go through the same test, one after the other, but only the module's
+ * process calls the module. The judge waits for it there and is told what came of the call: the
+ * result, what the call's pointers lead to, and the unit program's static variables, which both
+ * share. What these are compared with, local variables and constants, is the judge's own.
+ *
+ *     MODULE(int, kvm_open, (struct vm *vm), (vm), see_vm(vm))  a function of the module
+ *     THERE(bool, is_open, (int fd), (fd)) { ... }               a function of the test that looks
+ * at, or acts on, the module's process
+ *
+ * Between two such calls the judge goes first and the module's process follows: what a test does by
+ * itself happens twice. So a statement that adds to a static variable adds twice, and what is asked
+ * of the kernel about descriptors or mappings belongs into a function that is THERE. Memory other
+ * than static variables, for both, comes from memory_for_both.
+ */
+#pragma once
+
+#include <check.h>
+#undef fail /* the kit has a function of this name */
+#include <fcntl.h>
+#include <linux/mman.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "given.h"
+
+/* Both evaluate the condition, which may call the module; the judge alone judges. */
+#undef ck_assert_msg
+#define ck_assert_msg(condition, ...)                                                              \
+    ((condition) || is_module ? (void)0 : ck_abort_msg(__VA_ARGS__))
+#undef ck_assert
+#define ck_assert(condition) ck_assert_msg(condition, "%s", #condition)
+
+/* A static variable that is not shared. */
+#define PRIVATE __attribute__((section("unit_private")))
+
+#define MAILBOX_BYTES (64 * 1024)
+#define BOTH_BYTES    (256ul << 20) /* of addresses: a page is taken when it is used */
+#define FD_MAX        256           /* of those that a test's process has from Check */
+
+static PRIVATE bool apart;           /* this test has two processes, and this ... */
+static PRIVATE bool is_module;       /* ... is the module's */
+static PRIVATE int channel;          /* to the other one */
+static PRIVATE pid_t module_process; /* of the judge */
+static PRIVATE int end_status;       /* of the judge's process, when its test has come to its end */
+static PRIVATE const char *called;   /* the function to which the judge has come */
+static PRIVATE uint8_t *mailbox, *both, *both_next;
+static PRIVATE size_t mailbox_used; /* by this call */
+static _Thread_local bool testing;  /* this thread is in the test itself and not inside a call */
+
+/* The ends of what unit.ld puts together: the unit program's variables, and the module's code. */
+extern uint8_t unit_data_start[], unit_data_end[], unit_bss_start[], unit_bss_end[];
+extern uint8_t module_code_start[], module_code_end[];
+
+static inline void *map_shared(size_t bytes)
+{
+    return (void *)syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1L, 0L);
+}
+
+/* Before there are two. */
+static inline void memory_for_both_begin(void)
+{
+    both = both_next = map_shared(BOTH_BYTES);
+}
+
+/* Zeros, at the same address in both processes. */
+static inline void *memory_for_both(size_t bytes)
+{
+    uint8_t *memory = both_next;
+
+    both_next += (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    if (both_next > both + BOTH_BYTES)
+        ck_abort_msg("the unit program's processes have no more memory for both");
+    return memory;
+}
+
+/* The module's process is gone: the judge ends as it did, but never as one whose test has ended. */
+_Noreturn static inline void module_ended(void)
+{
+    int status = 0;
+
+    waitpid(module_process, &status, 0);
+    if (WIFSIGNALED(status)) {
+        signal(WTERMSIG(status), SIG_DFL);
+        kill(getpid(), WTERMSIG(status));
+    }
+    _exit(WEXITSTATUS(status) == end_status ? 0 : WEXITSTATUS(status));
+}
+
+/* The module's process: until the judge has come to its next call. */
+static inline void judge_wait(void)
+{
+    if (syscall(SYS_read, channel, &called, sizeof called) != sizeof called)
+        _exit(EXIT_FAILURE);
+}
+
+/* Whether to call right here: the test has one process, or something inside a call calls. */
+static inline bool call_is_direct(void)
+{
+    return !apart || !testing;
+}
+
+/* True in the module's process, which now calls; in the judge's it has called. */
+static inline bool call_begin(const char *name)
+{
+    uint8_t done;
+
+    testing = false;
+    mailbox_used = 0;
+    if (is_module) {
+        if (called == name)
+            return true;
+        dprintf(STDERR_FILENO, "unit: the judge is at %s, the module's process at %s\n", called,
+                name);
+        _exit(EXIT_FAILURE);
+    }
+    if (syscall(SYS_write, channel, &name, sizeof name) < 0 ||
+        syscall(SYS_read, channel, &done, sizeof done) != sizeof done)
+        module_ended();
+    return false;
+}
+
+/* Tells the judge what is there. */
+static inline void call_see(void *object, size_t bytes)
+{
+    if (mailbox_used + bytes > MAILBOX_BYTES)
+        ck_abort_msg("the unit program's mailbox is too small");
+    if (is_module)
+        memcpy(mailbox + mailbox_used, object, bytes);
+    else
+        memcpy(object, mailbox + mailbox_used, bytes);
+    mailbox_used += bytes;
+}
+
+#define SEE(object) call_see(&(object), sizeof(object))
+
+static inline void call_end(void)
+{
+    if (is_module) {
+        if (syscall(SYS_write, channel, "", 1L) != 1)
+            _exit(EXIT_FAILURE);
+        judge_wait();
+    }
+    testing = true;
+}
+
+/* All of a VM but where it belongs. */
+static inline void see_vm(struct vm *vm)
+{
+    struct vmm *before = vm->vmm;
+
+    SEE(*vm);
+    vm->vmm = before;
+}
+
+/* All of a vCPU but its pointers: the judge follows none that the module may have written. */
+static inline void see_vcpu(struct vcpu *vcpu)
+{
+    const struct vcpu before = *vcpu;
+
+    SEE(*vcpu);
+    vcpu->vm = before.vm;
+    vcpu->guest = before.guest;
+    vcpu->run = before.run;
+}
+
+#define CALL(type, call, name, ...)                                                                \
+    type result = {0};                                                                             \
+    if (call_is_direct())                                                                          \
+        return call;                                                                               \
+    if (call_begin(name))                                                                          \
+        result = call;                                                                             \
+    SEE(result);                                                                                   \
+    __VA_ARGS__;                                                                                   \
+    call_end();                                                                                    \
+    return result;
+
+#define CALL_VOID(call, name, ...)                                                                 \
+    if (call_is_direct()) {                                                                        \
+        call;                                                                                      \
+        return;                                                                                    \
+    }                                                                                              \
+    if (call_begin(name))                                                                          \
+        call;                                                                                      \
+    __VA_ARGS__;                                                                                   \
+    call_end();
+
+/* The linker leads the unit program's calls of NAME to __wrap_NAME: grader/core/building.py. */
+#define MODULE(type, name, parameters, arguments, ...)                                             \
+    type __real_##name parameters;                                                                 \
+    type __wrap_##name parameters;                                                                 \
+    type __wrap_##name parameters                                                                  \
+    {                                                                                              \
+        CALL(type, __real_##name arguments, #name, __VA_ARGS__)                                    \
+    }
+
+#define MODULE_VOID(name, parameters, arguments, ...)                                              \
+    void __real_##name parameters;                                                                 \
+    void __wrap_##name parameters;                                                                 \
+    void __wrap_##name parameters                                                                  \
+    {                                                                                              \
+        CALL_VOID(__real_##name arguments, #name, __VA_ARGS__)                                     \
+    }
+
+#define THERE(type, name, parameters, arguments, ...)                                              \
+    static inline type name##_there parameters;                                                    \
+    static inline type name parameters                                                             \
+    {                                                                                              \
+        CALL(type, name##_there arguments, #name, __VA_ARGS__)                                     \
+    }                                                                                              \
+    static inline type name##_there parameters
+
+#define THERE_VOID(name, parameters, arguments, ...)                                               \
+    static inline void name##_there parameters;                                                    \
+    static inline void name parameters                                                             \
+    {                                                                                              \
+        CALL_VOID(name##_there arguments, #name, __VA_ARGS__)                                      \
+    }                                                                                              \
+    static inline void name##_there parameters
+
+/* ------------------------------------------------------------------ the start and the end */
+
+/*
+ * What is there stays, but is shared with processes that are forked off. Word by word: between the
+ * variables may be what the address sanitizer forbids to read.
+ */
+__attribute__((no_sanitize("address"))) static inline void memory_share(uint8_t *start,
+                                                                        const uint8_t *end)
+{
+    const size_t bytes = (size_t)(end - start);
+    const uint64_t *words = (const uint64_t *)(uintptr_t)start;
+    uint64_t *copy = bytes ? map_shared(bytes) : NULL;
+
+    if (!copy)
+        return;
+    for (size_t i = 0; i < bytes / sizeof *words; i++)
+        if (words[i] != 0) /* pages of zeros stay untouched */
+            copy[i] = words[i];
+    if (syscall(SYS_mremap, copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, start) < 0)
+        ck_abort_msg("the unit program can't share its variables");
+}
+
+static inline void memory_forbid(uint8_t *start, const uint8_t *end)
+{
+    if (end > start && syscall(SYS_mprotect, start, end - start, (long)PROT_NONE) != 0)
+        ck_abort_msg("the unit program's judge can't give up the module's code");
+}
+
+static inline void module_begin(const int *kept, int count)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_DUMPABLE, 1); /* for its own /proc/self */
+    for (int fd = STDERR_FILENO + 1; fd < FD_MAX; fd++) {
+        bool keep = fd == channel;
+        for (int i = 0; i < count; i++)
+            keep |= fd == kept[i];
+        if (!keep)
+            syscall(SYS_close, fd);
+    }
+    int nowhere = (int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_WRONLY);
+    syscall(SYS_dup2, nowhere, STDOUT_FILENO); /* the verdict goes there */
+    syscall(SYS_close, nowhere);
+    judge_wait();
+}
+
+/* Here one process becomes two. The module's keeps standard error and these descriptors. */
+static inline void apart_begin(const int *kept, int count)
+{
+    int ends[2];
+
+    memory_share(unit_data_start, unit_data_end);
+    memory_share(unit_bss_start, unit_bss_end);
+    mailbox = map_shared(MAILBOX_BYTES);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        ck_abort_msg("the unit program can't make a second process");
+    apart = testing = true;
+    module_process = fork();
+    is_module = module_process == 0;
+    channel = ends[is_module];
+    syscall(SYS_close, ends[!is_module]);
+    if (is_module) {
+        end_status = 0;
+        module_begin(kept, count);
+    } else {
+        memory_forbid(module_code_start, module_code_end);
+    }
+}
+
+static inline void apart_end(void)
+{
+    kill(module_process, SIGKILL);
+    waitpid(module_process, NULL, 0);
+}
