@@ -5,15 +5,36 @@
 #include "debug/entry_state.h"
 #include "lab1.h"
 
+MODULE(int, kvm_open, (struct vm * vm), (vm), see_vm(vm))
+MODULE(int, vm_create, (struct vm * vm, size_t ram_bytes), (vm, ram_bytes), see_vm(vm))
+MODULE(int, vcpu_create, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu), SEE(vcpu->run))
+MODULE_VOID(real_mode_state, (uint32_t base, struct kvm_sregs *sregs, struct kvm_regs *regs),
+            (base, sregs, regs), SEE(*sregs), SEE(*regs))
+MODULE(int, vcpu_set_real_mode, (struct vcpu * vcpu, uint32_t base), (vcpu, base), see_vcpu(vcpu))
+MODULE(int, vcpu_run, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
+MODULE_VOID(vcpu_destroy, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu), SEE(vcpu->run))
+MODULE_VOID(vm_destroy, (struct vm * vm), (vm), see_vm(vm))
+
 /* A descriptor that is still open answers F_GETFD. */
-static bool is_open(int fd)
+THERE(bool, is_open, (int fd), (fd))
 {
     return syscall(SYS_fcntl, fd, F_GETFD) >= 0;
 }
 
-static bool is_mapped(void *address)
+THERE(bool, is_mapped, (void *address), (address))
 {
     return syscall(SYS_msync, address, PAGE_BYTES, MS_ASYNC) == 0;
+}
+
+THERE_VOID(descriptor_close, (int fd), (fd))
+{
+    syscall(SYS_close, fd);
+}
+
+THERE_VOID(descriptor_move, (int from, int to), (from, to))
+{
+    syscall(SYS_dup2, from, to);
+    syscall(SYS_close, from);
 }
 
 /*
@@ -46,7 +67,7 @@ START_TEST(opens)
     ck_assert_msg(opened_writable, "/dev/kvm must be opened with O_RDWR");
     ck_assert_msg(call_find(KVM_GET_API_VERSION), "KVM_GET_API_VERSION was not asked");
 
-    syscall(SYS_close, 0);
+    descriptor_close(0);
     start_empty(&vm, &vcpu);
     ck_assert_msg(kvm_open(&vm) == 0 && vm.kvm_fd == 0,
                   "open answered 0, and kvm_open takes it for a failure: 0 is a valid descriptor");
@@ -73,7 +94,7 @@ START_TEST(version)
 }
 END_TEST
 
-static int descriptors_open(void)
+THERE(int, descriptors_open, (void), ())
 {
     int count = 0;
 
@@ -161,7 +182,16 @@ END_TEST
 static void start_open(struct vm *vm, struct vcpu *vcpu)
 {
     start_empty(vm, vcpu);
-    vm->kvm_fd = (int)syscall(SYS_openat, AT_FDCWD, "/dev/kvm", O_RDWR | O_CLOEXEC);
+    vm->kvm_fd = kvm_device();
+}
+
+/* What this byte of RAM was before it was written. */
+THERE(uint8_t, ram_take, (struct vm * vm, size_t at), (vm, at))
+{
+    const uint8_t before = vm->ram[at];
+
+    vm->ram[at] = 1;
+    return before;
 }
 
 START_TEST(maps_ram)
@@ -187,11 +217,11 @@ START_TEST(maps_ram)
                   bytes);
     ck_assert_msg(call->region.userspace_addr == (uintptr_t)vm.ram,
                   "the memory region is not the memory at vm->ram");
-    ck_assert_msg(vm.ram[0] == 0 && vm.ram[bytes - 1] == 0, "fresh RAM is not all zero");
-    vm.ram[0] = vm.ram[bytes - 1] = 1;
+    ck_assert_msg(ram_take(&vm, 0) == 0 && ram_take(&vm, bytes - 1) == 0,
+                  "fresh RAM is not all zero");
 
     start_open(&vm, &vcpu);
-    syscall(SYS_close, 0);
+    descriptor_close(0);
     ck_assert_msg(
         vm_create(&vm, bytes) == 0,
         "KVM_CREATE_VM answered 0, and vm_create takes it for a failure: 0 is a valid descriptor");
@@ -289,6 +319,13 @@ END_TEST
 
 /* ------------------------------------------------------------------ 1.3 vcpu_create */
 
+/* The errno of a KVM_RUN that is not to enter the guest. */
+THERE(int, run_at_once, (struct vcpu * vcpu), (vcpu))
+{
+    vcpu->run->immediate_exit = 1;
+    return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+}
+
 START_TEST(creates_vcpu)
 {
     struct vm vm;
@@ -306,17 +343,21 @@ START_TEST(creates_vcpu)
     ck_assert_msg(vcpu.run_bytes == bytes,
                   "vcpu->run_bytes is %zu, and KVM_GET_VCPU_MMAP_SIZE answers %zu", vcpu.run_bytes,
                   bytes);
-    vcpu.run->immediate_exit = 1;
-    ck_assert_msg(kernel(vcpu.fd, KVM_RUN, NULL) < 0 && errno == EINTR,
+    ck_assert_msg(run_at_once(&vcpu) == EINTR,
                   "vcpu->run is not what KVM reads: the mapping must be MAP_SHARED, of vcpu->fd, "
                   "at offset 0");
 
     start_vm(&vm, &vcpu);
-    syscall(SYS_close, 0);
+    descriptor_close(0);
     ck_assert_msg(vcpu_create(&vcpu) == 0, "KVM_CREATE_VCPU answered 0, and vcpu_create takes it "
                                            "for a failure: 0 is a valid descriptor");
 }
 END_TEST
+
+THERE(uint64_t, registers_asked, (const struct vcpu *vcpu), (vcpu))
+{
+    return vcpu->run->kvm_valid_regs;
+}
 
 /*
  * Whatever KVM offers to hand over with each exit: asked for may be part of it, and no more. -1 is
@@ -337,10 +378,11 @@ START_TEST(synced)
                                        .answer = offers[i]};
         ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0");
         const uint64_t offered = offers[i] < 0 ? 0 : (uint64_t)offers[i];
-        ck_assert_msg((vcpu.run->kvm_valid_regs & ~offered) == 0,
+        const uint64_t asked = registers_asked(&vcpu);
+        ck_assert_msg((asked & ~offered) == 0,
                       "KVM_CAP_SYNC_REGS answered %d, and kvm_valid_regs is 0x%llx: KVM_RUN fails "
                       "where registers are asked for that KVM can't hand over",
-                      offers[i], vcpu.run->kvm_valid_regs);
+                      offers[i], (unsigned long long)asked);
     }
 }
 END_TEST
@@ -389,6 +431,11 @@ START_TEST(cpuid)
 }
 END_TEST
 
+THERE(size_t, heap_used, (void), ())
+{
+    return mallinfo2().uordblks;
+}
+
 /* Memory that was freed counts as used while malloc keeps it at hand: that grows at first only. */
 START_TEST(cpuid_freed)
 {
@@ -401,7 +448,7 @@ START_TEST(cpuid_freed)
     for (int round = 0; round < WARM_UP + ROUNDS; round++) {
         start_vm(&vm, &vcpu);
         if (round == WARM_UP)
-            before = mallinfo2().uordblks;
+            before = heap_used();
         for (int i = 0; i < 3; i++) {
             vcpu_init(&vcpu, 0, i, &vm, &guest);
             falsified = (struct falsified){.request = failing[i], .error = ENOMEM};
@@ -412,7 +459,7 @@ START_TEST(cpuid_freed)
             table = call ? call->entries * sizeof(struct kvm_cpuid_entry2) : 0;
         }
     }
-    size_t kept = mallinfo2().uordblks - before;
+    size_t kept = heap_used() - before;
     ck_assert_msg(kept < ROUNDS * table,
                   "after %d vCPUs more, some of which failed, %zu bytes more are allocated: the "
                   "CPUID table is not freed on every way out",
@@ -420,7 +467,7 @@ START_TEST(cpuid_freed)
 }
 END_TEST
 
-static unsigned kvm_runs_mapped(void)
+THERE(unsigned, kvm_runs_mapped, (void), ())
 {
     FILE *maps = fopen("/proc/self/maps", "r");
     char line[512];
@@ -929,8 +976,7 @@ START_TEST(given_back)
     int *const descriptors[] = {&vcpu.fd, &vm.fd, &vm.kvm_fd};
     for (size_t i = 0; i < sizeof descriptors / sizeof descriptors[0]; i++) {
         start_created(&vm, &vcpu);
-        syscall(SYS_dup2, *descriptors[i], 0);
-        syscall(SYS_close, *descriptors[i]);
+        descriptor_move(*descriptors[i], 0);
         *descriptors[i] = 0;
         vcpu_destroy(&vcpu);
         vm_destroy(&vm);
@@ -1011,30 +1057,30 @@ int main(void)
 {
     Suite *suite = suite_create("vm");
 
-    unit_add(suite, "opens", opens);
-    unit_add(suite, "version", version);
-    unit_add(suite, "capabilities", capabilities);
-    unit_add(suite, "no_device", no_device);
-    unit_add(suite, "maps_ram", maps_ram);
-    unit_add(suite, "addresses", addresses);
-    unit_add(suite, "vm_failures", vm_failures);
-    unit_add(suite, "creates_vcpu", creates_vcpu);
-    unit_add(suite, "synced", synced);
-    unit_add(suite, "cpuid", cpuid);
-    unit_add(suite, "cpuid_freed", cpuid_freed);
-    unit_add(suite, "vcpu_failures", vcpu_failures);
-    unit_add(suite, "state", state);
-    unit_add(suite, "state_set", state_set);
-    unit_add(suite, "hlt", hlt);
-    unit_add(suite, "interrupted", interrupted);
-    unit_add(suite, "before_entry", before_entry);
-    unit_add(suite, "run_error", run_error);
-    unit_add(suite, "accesses", accesses);
-    unit_add(suite, "fail_entry", fail_entry);
-    unit_add(suite, "internal_error", internal_error);
-    unit_add(suite, "other_reasons", other_reasons);
-    unit_add(suite, "given_back", given_back);
-    unit_add(suite, "twice", twice);
-    unit_add(suite, "half_way", half_way);
+    unit_add_apart(suite, "opens", opens);
+    unit_add_apart(suite, "version", version);
+    unit_add_apart(suite, "capabilities", capabilities);
+    unit_add_apart(suite, "no_device", no_device);
+    unit_add_apart(suite, "maps_ram", maps_ram);
+    unit_add_apart(suite, "addresses", addresses);
+    unit_add_apart(suite, "vm_failures", vm_failures);
+    unit_add_apart(suite, "creates_vcpu", creates_vcpu);
+    unit_add_apart(suite, "synced", synced);
+    unit_add_apart(suite, "cpuid", cpuid);
+    unit_add_apart(suite, "cpuid_freed", cpuid_freed);
+    unit_add_apart(suite, "vcpu_failures", vcpu_failures);
+    unit_add_apart(suite, "state", state);
+    unit_add_apart(suite, "state_set", state_set);
+    unit_add_apart(suite, "hlt", hlt);
+    unit_add_apart(suite, "interrupted", interrupted);
+    unit_add_apart(suite, "before_entry", before_entry);
+    unit_add_apart(suite, "run_error", run_error);
+    unit_add_apart(suite, "accesses", accesses);
+    unit_add_apart(suite, "fail_entry", fail_entry);
+    unit_add_apart(suite, "internal_error", internal_error);
+    unit_add_apart(suite, "other_reasons", other_reasons);
+    unit_add_apart(suite, "given_back", given_back);
+    unit_add_apart(suite, "twice", twice);
+    unit_add_apart(suite, "half_way", half_way);
     return unit_main(suite);
 }
