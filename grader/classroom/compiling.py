@@ -21,7 +21,7 @@ from grader.course import LABS, ROOT
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
 
 NOBODY = 65534
-LIMITS = Limits(wall=40, quiet=40, output=1 << 20, memory=1 << 30, processes=32, file=16 << 20)
+LIMITS = Limits(wall=40, quiet=40, spin=0, output=1 << 20, memory=1 << 30, processes=32, file=16 << 20)
 HEADERS = ("common/contract", "os-1k/lib", "os-1k/kernel")
 OBJECT = "module.o"
 NOTHING = b"int nothing;\n"

@@ -32,7 +32,9 @@ JOBS_MAX = 4
 LOADED = 1.5          # programs that want to run, a processor: from here on the machine is loaded
 PATIENCE = 2          # times the time for a second try
 IN_VAIN_MAX = 2
-_HUNG = (Ending.WALL, Ending.QUIET)   # on a loaded machine perhaps for lack of time; STILL never is
+# On a loaded machine perhaps for lack of time; STILL never is. The lab VM's processor time runs on while its
+# host does other things.
+_HUNG = (Ending.WALL, Ending.QUIET, Ending.SPIN)
 
 Pick = Callable[[Sequence[str]], Backend]      # finds the back end for kinds of guest
 
@@ -265,6 +267,7 @@ def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
     """Runs them all. What hung on a loaded machine is run again, by itself and with more time: it may only
     have been starved. Where that helps no one twice, the rest is taken to hang, too."""
     processors = os.cpu_count() or 1
+    runs = [_with_more_time(run, spin=max(1.0, os.getloadavg()[0] / processors)) for run in runs]
     with counting(len(runs), on_result) as on_result:
         results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors), on_result=on_result))
     hung = [place for place, result in enumerate(results) if result.ending in _HUNG]
@@ -272,14 +275,16 @@ def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
     for place in hung:
         if in_vain == IN_VAIN_MAX or os.getloadavg()[0] < LOADED * processors:
             break
-        [results[place]] = backend.run([_with_more_time(runs[place])])
+        [results[place]] = backend.run([_with_more_time(runs[place], PATIENCE, PATIENCE)])
         in_vain += results[place].ending in _HUNG
     return results
 
 
-def _with_more_time(run: Run) -> Run:
+def _with_more_time(run: Run, clock: float = 1.0, spin: float = 1.0) -> Run:
+    """The run with its limits of time so many times as long: those by the clock, that of processor time."""
     limits = run.limits
-    return replace(run, limits=replace(limits, wall=limits.wall * PATIENCE, quiet=limits.quiet * PATIENCE))
+    return replace(run, limits=replace(limits, wall=limits.wall * clock, quiet=limits.quiet * clock,
+                                       spin=limits.spin * spin))
 
 
 def path_text(path: Union[Path, str]) -> str:

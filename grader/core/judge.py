@@ -57,6 +57,9 @@ _LIMITS = {
     Ending.STILL: ("it hung: every thread waited, nothing could wake one, and it did not end",
                    "Something waits for what never comes. When all guests have ended, is the main thread "
                    "told? Is every lock given back, on each way out? Below is what each thread waited in."),
+    Ending.SPIN: ("it spun: it kept a processor busy, without output, and did not end",
+                  "It loops forever. Does the guest make the same exit again and again, because of how that "
+                  "is answered? Or does a loop of yours not end? --trace and the lines below show where."),
     Ending.OUTPUT: ("it printed without end",
                     "The same exit is answered again and again: does each handler return what vcpu_end and "
                     "vcpu_crash answer? Or a loop over the bytes of one exit has no end."),

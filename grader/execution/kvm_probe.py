@@ -64,7 +64,7 @@ class Probe:
         failing = [KINDS[kind] for kind in needs if self.kinds.get(kind) != "ok"]
         return f"this machine's /dev/kvm does not run {' and '.join(failing)}" if failing else ""
 
-    def mend(self) -> str:
+    def fix(self) -> str:
         """What to do about the device; empty if nothing is needed."""
         if self.device == "ok":
             return _BUSY if any(os.strerror(errno.EBUSY) in answer for answer in self.kinds.values()) else ""

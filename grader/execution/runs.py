@@ -24,12 +24,12 @@ MIB = 1024 * 1024
 
 
 class CannotGrade(Exception):
-    """The machine is at fault, never the learner: `reason` says what is missing, `mend` what to do."""
+    """The machine is at fault, never the learner: `reason` says what is missing, `fix` what to do."""
 
-    def __init__(self, reason: str, mend: str) -> None:
-        super().__init__(f"{reason}\n  mend: {mend}")
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(f"{reason}\n  fix: {fix}")
         self.reason = reason
-        self.mend = mend
+        self.fix = fix
 
 
 class Ending(str, enum.Enum):
@@ -40,6 +40,7 @@ class Ending(str, enum.Enum):
     WALL = "wall"                # still running after limits.wall seconds
     QUIET = "quiet"              # no byte printed and no step taken for limits.quiet seconds
     STILL = "still"              # none of its threads ran at all for limits.still seconds
+    SPIN = "spin"                # limits.spin seconds of processor time, and no byte printed, no step taken
     OUTPUT = "output"            # printed more than limits.output bytes
     MEMORY = "memory"            # used more than limits.memory bytes
     PROCESSES = "processes"      # had more than limits.processes processes
@@ -55,6 +56,7 @@ class Limits:
     wall: float = 30.0            # seconds
     quiet: float = 15.0           # seconds without any output, step or end: no progress
     still: float = 3.0            # seconds, 0 for no limit: all threads sleep, and nothing wakes any of them
+    spin: float = 4.0             # seconds of processor time without any output or step
     output: int = 1 * MIB         # bytes, stdout and stderr together
     memory: int = 512 * MIB       # bytes resident, all processes together
     processes: int = 32
@@ -142,7 +144,7 @@ class Result:
     @property
     def hung(self) -> bool:
         """It was stopped because it came to no end."""
-        return self.ending in (Ending.WALL, Ending.QUIET, Ending.STILL)
+        return self.ending in (Ending.WALL, Ending.QUIET, Ending.STILL, Ending.SPIN)
 
     def __str__(self) -> str:
         """How it ended, in words for a person."""
@@ -159,6 +161,7 @@ class Result:
             Ending.WALL: "still running when its time was over",
             Ending.QUIET: "hung: no output and no end",
             Ending.STILL: "hung: all of it slept, and nothing woke it",
+            Ending.SPIN: "hung: it kept a processor busy, without output and without an end",
             Ending.OUTPUT: "printed without end",
             Ending.MEMORY: "took too much memory",
             Ending.PROCESSES: "started too many processes",
@@ -209,8 +212,8 @@ def encode(run: Run) -> List[Record]:
     for step in run.steps:
         records += _encode_step(step)
     records += [("output", os.fsencode(name)) for name in run.outputs]
-    records.append(("limits", (f"{limits.wall:.3f} {limits.quiet:.3f} {limits.still:.3f} {limits.output} "
-                               f"{limits.memory} {limits.processes} {limits.file}").encode()))
+    records.append(("limits", (f"{limits.wall:.3f} {limits.quiet:.3f} {limits.still:.3f} {limits.spin:.3f} "
+                               f"{limits.output} {limits.memory} {limits.processes} {limits.file}").encode()))
     return records
 
 

@@ -31,7 +31,7 @@ def pick_backend(name: str, needs: Sequence[str] = ()) -> Backend:
         why = "kvm: it runs on this machine's /dev/kvm" + (f"; tried: {seen}" if seen else "")
         return KvmBackend(why, needs)
     if name == "kvm":
-        raise CannotGrade(against, "BACKEND=vm" + (f"; or: {probe.mend()}" if probe.mend() else ""))
+        raise CannotGrade(against, "BACKEND=vm" + (f"; or: {probe.fix()}" if probe.fix() else ""))
     return VmBackend(f"vm: it runs in the lab VM; {against}")
 
 

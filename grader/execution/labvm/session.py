@@ -24,7 +24,7 @@ from grader.execution.runs import CannotGrade, Ending, Limits, Record, Result, R
 
 CHUNK = 1 << 16
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-UNLIMITED = Limits(wall=0, quiet=0, still=0, output=0, memory=0, processes=0, file=0)
+UNLIMITED = Limits(wall=0, quiet=0, still=0, spin=0, output=0, memory=0, processes=0, file=0)
 
 
 def _terminals() -> str:

@@ -98,9 +98,9 @@ bool job_add(struct job *job, struct record *record)
     }
     struct limits *limits = &job->limits;
     return record_is(record, "limits") &&
-           sscanf(record->data, "%lf %lf %lf %zu %zu %zu %zu", &limits->wall, &limits->quiet,
-                  &limits->still, &limits->output, &limits->memory, &limits->processes,
-                  &limits->file) == 7;
+           sscanf(record->data, "%lf %lf %lf %lf %zu %zu %zu %zu", &limits->wall, &limits->quiet,
+                  &limits->still, &limits->spin, &limits->output, &limits->memory,
+                  &limits->processes, &limits->file) == 8;
 }
 
 static void list_free(struct list *list)

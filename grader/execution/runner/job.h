@@ -23,7 +23,7 @@ struct step {
 };
 
 struct limits {
-    double wall, quiet, still; /* seconds; 0 is none */
+    double wall, quiet, still, spin; /* seconds; 0 is none */
     size_t output, memory, processes, file;
 };
 

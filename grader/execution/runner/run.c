@@ -24,7 +24,7 @@ enum {
 
 static const double LOOK_SECONDS = 0.05; /* between two looks at memory and processes, at least */
 static const double REST_FACTOR = 20;    /* between two looks, in times of what the last one took */
-static const double STILL_SECONDS = 0.5; /* between two looks whether anything of it has run */
+static const double HANG_SECONDS = 0.5;  /* between two looks whether it sleeps or spins */
 static const double DRAIN_SECONDS = 5;   /* for output in the pipes when all processes are dead */
 
 struct run {
@@ -32,9 +32,10 @@ struct run {
     struct supervisor supervisor;
     double started;
     double looked, look_took; /* the last look at its processes: when, and how long it took */
-    double still_looked;      /* the last look whether anything of it runs */
+    double hang_looked;       /* the last look whether it sleeps or spins */
     unsigned still_looks;     /* in a row that found all of it asleep, and none woken */
     unsigned long long switches;
+    double cpu_at_progress;   /* its processor time when output or a step came last */
     size_t machine_processes; /* all processes of the machine at the last look */
     /* the result */
     const char *ending; /* NULL while running */
@@ -67,7 +68,8 @@ static void stop(struct run *run, const char *ending)
     run->cpu = processes_measure(run->supervisor.pid).cpu;
     processes_describe(run->supervisor.pid, text, sizeof text);
     relay_send(&run->relay, "diagnosis", text, strlen(text));
-    if (strcmp(ending, "wall") == 0 || strcmp(ending, "quiet") == 0 || strcmp(ending, "still") == 0)
+    if (strcmp(ending, "wall") == 0 || strcmp(ending, "quiet") == 0 ||
+        strcmp(ending, "still") == 0 || strcmp(ending, "spin") == 0)
         last_words(run);
 }
 
@@ -120,6 +122,12 @@ static void usage_check(struct run *run)
     run->look_took = run->looked - now;
 }
 
+/* Output or a step came since the last look whether it hangs. */
+static bool progressed(const struct run *run)
+{
+    return run->relay.progress >= run->hang_looked;
+}
+
 /*
  * A program none of whose threads runs, nor is woken, waits for something that never comes: what
  * could still come, a timer or our own input, would wake one. That is no matter of the machine's
@@ -128,17 +136,38 @@ static void usage_check(struct run *run)
 static void still_check(struct run *run)
 {
     const struct limits *limits = &run->relay.job->limits;
-    double now = clock_now();
     unsigned long long switches;
-    if (limits->still <= 0 || now - run->still_looked < STILL_SECONDS)
+    if (limits->still <= 0)
         return;
     bool same = processes_asleep(run->supervisor.pid, &switches) && switches == run->switches &&
-                run->relay.progress < run->still_looked;
+                !progressed(run);
     run->still_looks = same ? run->still_looks + 1 : 0;
     run->switches = switches;
-    run->still_looked = now;
-    if (run->still_looks * STILL_SECONDS >= limits->still)
+    if (run->still_looks * HANG_SECONDS >= limits->still)
         stop(run, "still");
+}
+
+/*
+ * A program that computes for long and says nothing goes round in a circle. Its processor time
+ * counts, not the clock's: that it has to wait for a processor is not its fault.
+ */
+static void spin_check(struct run *run)
+{
+    double cpu = processes_measure(run->supervisor.pid).cpu, limit = run->relay.job->limits.spin;
+    if (progressed(run) || cpu < run->cpu_at_progress) /* a process of it may have ended */
+        run->cpu_at_progress = cpu;
+    if (limit > 0 && cpu - run->cpu_at_progress > limit)
+        stop(run, "spin");
+}
+
+static void hang_check(struct run *run)
+{
+    double now = clock_now();
+    if (now - run->hang_looked < HANG_SECONDS)
+        return;
+    still_check(run);
+    spin_check(run);
+    run->hang_looked = now;
 }
 
 static void time_check(struct run *run)
@@ -251,7 +280,7 @@ bool run_execute(int channel, struct job *job, const struct supervisor_options *
         while (!run.ending && !run.relay.host_gone) {
             wait_and_serve(&run);
             usage_check(&run);
-            still_check(&run);
+            hang_check(&run);
             time_check(&run);
         }
         kill_all(&run);

@@ -12,6 +12,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -180,7 +181,9 @@ int main(int argc, char **argv)
     } else if (!strcmp(action, "print")) {
         for (;;)
             say("0123456789abcdefghijklmnopqrstuvwxyz\n");
-    } else if (!strcmp(action, "spin")) {
+    } else if (!strcmp(action, "spin-in-child") && fork() > 0) {
+        wait(NULL);
+    } else if (!strncmp(action, "spin", 4)) {
         for (;;)
             __asm__ volatile("");
     } else if (!strcmp(action, "fork")) {

@@ -9,7 +9,7 @@ from unittest import mock
 from grader.core.judge import Kind, judge
 from grader.core.outcome import Outcome, Todo
 from grader.core.plan import Plan
-from grader.execution.runs import Ending, Result, Step
+from grader.execution.runs import Ending, Limits, Result, Step
 from grader.quality.tests.fakes import SHORT, FakeCase
 
 REGISTERS = ("vcpu0: rax=0000000000000001 rbx=0000000000000002\n"
@@ -51,6 +51,13 @@ class UniversalChecks(FakeCase):
 
     def test_prints_the_right_text_and_hangs_ignoring_signals(self) -> None:
         self.failed("trap '' TERM INT HUP; echo hello; while :; do sleep 1; done", "hung")
+
+    def test_spins_after_the_right_text(self) -> None:
+        def body(plan: Plan) -> None:
+            plan.boot(limits=Limits(wall=0, quiet=0, spin=0.1)).prints("hello\n")
+        verdict = self.verdict("echo hello; while :; do :; done", body)
+        self.assertEqual((verdict.kind, verdict.points), (Kind.FAILED, 0))
+        self.assertIn("kept a processor busy", verdict.text)
 
     def test_a_vmm_that_hangs_is_asked_where_it_is(self) -> None:
         self.failed("trap 'echo vmm: vcpu1 is at 0000:0006 in real mode >&2' USR2\n"

@@ -117,8 +117,8 @@ class Booting(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ, {"PATH": name}), \
                 self.assertRaises(CannotGrade) as caught:
             find_kernel(Path(name), lambda _: None)
-        self.assertIn("LABVM_KERNEL", caught.exception.mend)
-        self.assertIn("LABVM_MODULES", caught.exception.mend)
+        self.assertIn("LABVM_KERNEL", caught.exception.fix)
+        self.assertIn("LABVM_MODULES", caught.exception.fix)
 
 
 def bz_image(version: str) -> bytes:
@@ -182,7 +182,7 @@ class Packages(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name, self.assertRaises(CannotGrade) as caught:
             unpacked_kernel(Path(name))
         for place in ("boot/vmlinuz-VERSION", "lib/modules/VERSION", "usr/lib/modules/VERSION/vmlinuz"):
-            self.assertIn(place, caught.exception.mend)
+            self.assertIn(place, caught.exception.fix)
 
     def test_zstd_modules(self) -> None:
         if not shutil.which("zstd"):
@@ -425,7 +425,7 @@ class Cache(unittest.TestCase):
 
     def test_qemu_is_killed_half_way(self) -> None:
         self.made()
-        hanging = Run((PROGRAM, "spin"), limits=Limits(wall=120, quiet=10))
+        hanging = Run((PROGRAM, "spin"), limits=Limits(wall=120, quiet=10, spin=0))
         execute = Connection.execute
 
         def execute_until_killed(connection: Connection, run: Run) -> Result:
@@ -448,7 +448,7 @@ class Cache(unittest.TestCase):
     def test_no_qemu(self) -> None:
         with mock.patch.dict(os.environ, {"PATH": "/nonesuch"}), self.assertRaises(CannotGrade) as caught:
             self.check_works()
-        self.assertIn("install", caught.exception.mend)
+        self.assertIn("install", caught.exception.fix)
 
     def test_home_that_cannot_be_written(self) -> None:
         with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": "/proc/nonesuch"}):
@@ -481,7 +481,7 @@ class Cache(unittest.TestCase):
 
     def test_memory_of_the_vm_runs_out(self) -> None:
         self.made()
-        greedy = Run((PROGRAM, "memory"), limits=Limits(wall=120, quiet=120, memory=1 << 40))
+        greedy = Run((PROGRAM, "memory"), limits=Limits(wall=120, quiet=120, spin=0, memory=1 << 40))
         results = VmBackend().run([greedy, Run((PROGRAM, "exit", "1"))])
         self.assertEqual((results[0].ending, results[0].code), (Ending.SIGNAL, signal.SIGKILL), results[0])
         self.assertEqual(results[1].status, 1)

@@ -102,13 +102,16 @@ class RunnerTests:
             (do("stubborn", limits=Limits(quiet=30, still=1)), Ending.STILL, 0),
             (do("stubborn", limits=Limits(quiet=2, still=0)), Ending.QUIET, 0),
             (do("naps", limits=Limits(quiet=4, still=1)), Ending.QUIET, 0),
-            (do("spin", limits=SHORT), Ending.QUIET, 0),
+            (do("spin", limits=Limits(quiet=2, spin=0)), Ending.QUIET, 0),
+            (do("spin", limits=Limits(wall=0, quiet=0, spin=1)), Ending.SPIN, 0),
+            (do("spin-in-child", limits=Limits(wall=0, quiet=0, spin=1)), Ending.SPIN, 0),
+            (do("print", limits=Limits(wall=2, spin=0.5, output=10 ** 10)), Ending.WALL, 0),
             (do("print", limits=Limits(wall=0.5, output=10 ** 10)), Ending.WALL, 0),
-            (do("memory", limits=Limits(memory=100 * MIB)), Ending.MEMORY, 0),
+            (do("memory", limits=Limits(spin=0, memory=100 * MIB)), Ending.MEMORY, 0),
             (do("fork"), Ending.PROCESSES, 0))
 
     def test_a_crowd_that_has_too_much_memory_is_a_crowd(self) -> None:
-        self.check_all((do("herd", limits=Limits(memory=800 * MIB)), Ending.PROCESSES, 0))
+        self.check_all((do("herd", limits=Limits(spin=0, memory=800 * MIB)), Ending.PROCESSES, 0))
 
     def test_the_kernel_bounds_the_processes(self) -> None:
         result = self.run_one(do("fork-at-limit"))
@@ -119,7 +122,7 @@ class RunnerTests:
         self.check(len(result.stdout) == 12345, result)
 
     def test_a_hang_is_described(self) -> None:
-        result = self.run_one(do("spin", limits=SHORT))
+        result = self.run_one(do("spin", limits=Limits(wall=0, quiet=0, spin=1)))
         self.check("running" in result.diagnosis and "test-program" in result.diagnosis, result)
         self.check(result.cpu > 0.1, result)
 
