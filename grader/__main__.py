@@ -1,6 +1,6 @@
 """`python3 -m grader grade`: grades a lab or all of them.
 
-Exit status: 0 full score; 1 less; 2 wrong usage; 3 cannot grade here (what is missing, and its mend, is
+Exit status: 0 full score; 1 less; 2 wrong usage; 3 cannot grade here (what is missing, and how to fix it, is
 printed): that is never a score of 0.
 """
 

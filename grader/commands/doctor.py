@@ -58,7 +58,7 @@ def tool_rows() -> Iterator[Row]:
     try:
         yield Row("C compiler", _version(compiler(for_lab_vm=False)), OK)
     except CannotGrade as error:
-        yield Row("C compiler", "missing", FAIL, error.mend)
+        yield Row("C compiler", "missing", FAIL, error.fix)
     headers = os.path.exists("/usr/include/stdio.h")
     yield Row("C library's headers", "present" if headers else "missing", OK if headers else FAIL,
               install_command("libc6-dev"))
@@ -105,16 +105,16 @@ def kvm_rows() -> Iterator[Row]:
     try:
         probe = probe_kvm(again=True)
     except CannotGrade as error:
-        yield Row("/dev/kvm", f"not tried: {error.reason}", WARN, error.mend)
+        yield Row("/dev/kvm", f"not tried: {error.reason}", WARN, error.fix)
         return
     if probe.device != "ok":
-        yield Row("/dev/kvm", probe.reason_against(()), WARN, probe.mend())
+        yield Row("/dev/kvm", probe.reason_against(()), WARN, probe.fix())
         return
     yield Row("/dev/kvm", "present, permitted, API version 12", OK)
     for kind, words in KINDS.items():
         answer = probe.kinds.get(kind, "not tried")
         yield Row(f"  {words}", "runs" if answer == "ok" else answer, OK if answer == "ok" else WARN,
-                  probe.mend() or "labs that need it run in the lab VM")
+                  probe.fix() or "labs that need it run in the lab VM")
 
 
 def lab_vm_row() -> Row:
@@ -127,7 +127,7 @@ def lab_vm_row() -> Row:
         snapshot.start().close()
         return Row("lab VM", f"ready, restored in {time.monotonic() - started:.2f} s", OK)
     except CannotGrade as error:
-        return Row("lab VM", error.reason, WARN, error.mend)
+        return Row("lab VM", error.reason, WARN, error.fix)
     except WorkerDied as error:
         return Row("lab VM", str(error), WARN, "run it again")
 

@@ -18,7 +18,11 @@ from grader.execution.backends import Backend, pick_backend
 from grader.core.building import BuildError, build_guests, build_os, build_vmm, learner_source
 from grader.course import LABS, ROOT
 from grader.execution.runs import CannotGrade
-from grader.core.exercises import first_todo, handout_exercises, handout_title, todos
+from grader.core.exercises import first_todo, handout_exercises, todos
+from grader.core.grading import path_text
+from grader.core.judge import Kind
+from grader.report.causes import next_lines
+from grader.report.progress import read
 from grader.execution.tool import run_command
 
 STATUS_TODO = 77  # as in common/contract/abi.h
@@ -111,7 +115,7 @@ def built(make: Callable[[], Built]) -> Built:
         return make()
     except BuildError as error:
         say(error.text)
-        say("Your module does not compile yet: mend the first error above." if error.learner
+        say("Your module does not compile yet: fix the first error above." if error.learner
             else "The kit itself does not build: compare its files with a fresh clone.")
         raise Stop(1) from error
 
@@ -160,17 +164,29 @@ def boot_interactive(command: list[str]) -> NoReturn:
 
 def tell_next(lab: int) -> bool:
     """Says which exercise comes next. False: there is nothing to boot yet, as not one is written."""
-    todo = first_todo(LABS[lab])
-    if todo is None:
+    failed, todo = failed_exercise(lab), first_todo(LABS[lab])
+    if failed:
+        say("\n".join(next_lines(lab, failed)))
+    elif todo:
+        say("\n".join(next_lines(lab, todo.exercise, f"{path_text(todo.path)}, line {todo.line}")))
+    else:
         say(f"All exercises of lab {lab} are written.")
-        return True
-    title = handout_title(LABS[lab], todo.exercise)
-    say(f"Next: exercise {todo.exercise}{', ' + title if title else ''}")
-    say(f"  where   {todo.path.relative_to(ROOT)}, line {todo.line}")
-    say(f"  read    {LABS[lab].handout.relative_to(ROOT)}, section {todo.exercise}")
-    say(f"  grade   make grade LAB={lab} T={todo.exercise}")
     left = {todo.exercise for path in LABS[lab].learner_files() for todo in todos(path)}
     return not left.issuperset(handout_exercises(LABS[lab]))
+
+
+def failed_exercise(lab: int) -> str:
+    """The exercise to work on by the latest grading of the file as it is, if that found it wrong."""
+    progress = read(labs.load(lab))
+    test = progress.first_open()
+    wrong = test and progress.kinds.get(test.id) is Kind.FAILED and not progress.changed
+    return progress.exercise_of(test) if test and wrong else ""
+
+
+def next_exercise(lab: int) -> str:
+    """As the grader names it; empty: all are written, and none is known to be wrong."""
+    todo = first_todo(LABS[lab])
+    return failed_exercise(lab) or (todo.exercise if todo else "")
 
 
 def play_lab(arguments: argparse.Namespace) -> int:
@@ -186,12 +202,13 @@ def play_lab(arguments: argparse.Namespace) -> int:
     for demonstration in DEMONSTRATIONS[lab]:
         status = boot(backend, vmm, demonstration, folder)
         if status == STATUS_TODO:
+            say(f"It stopped at an exercise that is not written yet; next is exercise {next_exercise(lab)}.")
             return 0
         if status != 0:
             say(f"The VMM ended with status {status}; 0 was to be expected.")
             return 1
-    unwritten = None if arguments.solution else first_todo(LABS[lab])
-    say(f"\nAll of it ran; next is exercise {unwritten.exercise}." if unwritten
+    following = "" if arguments.solution else next_exercise(lab)
+    say(f"\nAll of it ran; next is exercise {following}." if following
         else f"\nAll of it ran. To know whether it is right: make grade LAB={lab}")
     return 0
 

@@ -8,6 +8,7 @@ from grader.course import LABS
 from grader.core.framework import POINTS_OF_A_LAB
 from grader.core.grading import path_text
 from grader.execution.tool import in_colour, run_command
+from grader.report.causes import next_lines
 from grader.report.progress import Progress, read
 
 _COLOURS = {"ok": "32", "FAILED": "31", "todo": "33", "-": "2"}
@@ -46,10 +47,8 @@ def _next(all_progress: list[Progress]) -> list[str]:
             continue
         lab = LABS[progress.lab.number]
         if test.id not in progress.kinds:
-            return [f"Next: make grade LAB={lab.number}; {path_text(lab.handout)} tells about the lab."]
-        folder = path_text(lab.learner_files()[0].parent)
-        return [f"Next: exercise {test.exercise} in {folder}/: {test.title}.",
-                f"      Section {test.exercise} of {path_text(lab.handout)}; "
+            return [f"Next: make grade LAB={lab.number}; read {path_text(lab.handout)} first."]
+        return [*next_lines(lab.number, progress.exercise_of(test)),
                 f"make watch LAB={lab.number} grades at each save."]
     return ["All done. The challenges at the end of the handouts go on from here."]
 

@@ -17,9 +17,10 @@ from grader.core.blame import blame_lines
 from grader.core.building import learner_labs, learner_source
 from grader.commands.file_changes import signature, wait_for_change
 from grader.course import LABS
-from grader.core.grading import Choice, Report
+from grader.core.grading import Choice, Graded, Report
 from grader.core.judge import Kind
 from grader.execution.tool import in_colour, on_terminal, run_command
+from grader.report.causes import failures, first_open
 from grader.report.recording import grade_and_keep
 from grader.report.text import failure_lines, next_lines
 from grader.execution.runs import CannotGrade
@@ -37,13 +38,22 @@ def next_thing(report: Report, colour: bool = False) -> list[str]:
     if report.build_error:
         return [head, "", "It does not compile:",
                 *("  " + line for line in first_lines(report.build_error, 30))]
-    first = next((graded for graded in report.graded if graded.verdict.kind is not Kind.OK), None)
-    if not first:
+    if passed == len(report.verdicts):
         other = LABS[report.lab.number].solution_files()[0].exists()
         return [head, "", "The lab is done." +
                 (f" make diff LAB={report.lab.number} shows another way to write it." if other else "")]
-    told = [] if first.verdict.kind is Kind.TODO else [*failure_lines(report, first, True, colour), ""]
+    first = _first_failure(report)
+    told = [*failure_lines(report, first, True, colour), ""] if first else []
     return [head, "", *told, *next_lines(report)]
+
+
+def _first_failure(report: Report) -> Optional[Graded]:
+    """The failure to look at first; None: what comes first is not written yet."""
+    found = first_open(report.graded)
+    if found and found[0].verdict.kind is Kind.TODO:
+        return None
+    cannot = [[graded] for graded in report.graded if graded.verdict.kind is Kind.CANNOT]
+    return (cannot + failures(report.graded))[0][0]
 
 
 def show(lines: Sequence[str]) -> None:

@@ -58,6 +58,7 @@ class Planned:
     expectations: list[Expectation] = field(default_factory=list)
     symptoms: list[Symptom] = field(default_factory=list)
     unit: bool = False               # a Check program: it exits with 0 whatever its tests find
+    white_box: bool = False          # it calls the learner's functions by themselves
 
     def must(self, condition: Condition, hint: str = "") -> None:
         """Any condition; the methods below are the usual ones."""
@@ -126,6 +127,7 @@ class Plan:
         vmm, kernel, answer = self._programs.finished_vmm(), self._programs.kernel_unit(), self.values.word()
         order = self.file("test", case.encode().ljust(16, b"\0") + answer.encode())
         planned = self._add((str(vmm), f"--initrd={order}", str(kernel)), **keywords)
+        planned.white_box = True
         planned.must(expect.kernel_unit_passes(case, answer))
         return planned
 
@@ -137,7 +139,7 @@ class Plan:
         environment = {**planned.run.env, "CK_RUN_CASE": case, "CK_TAP_LOG_FILE_NAME": "-",
                        "CK_VERBOSITY": "silent", "TEMP": ".", "UNIT_SEED": str(self.values.getrandbits(31))}
         planned.run = replace(planned.run, env=environment)
-        planned.unit = True
+        planned.unit = planned.white_box = True
         planned.must(expect.unit_passes(case))
         return planned
 

@@ -14,6 +14,7 @@ from grader.course import BUILD, LABS
 from grader.core.framework import Lab, Test
 from grader.core.grading import Report
 from grader.core.judge import Kind
+from grader.report.causes import first_open
 
 
 def _file(number: int) -> Path:
@@ -38,6 +39,9 @@ def record(report: Report) -> None:
     known = _read(path) if report.filtered else {}
     source = digest(LABS[report.lab.number].learner_files())
     known.update({v.test.id: {"kind": v.kind.value, "source": source} for v in report.verdicts})
+    found = first_open(report.graded)
+    if found:
+        known[found[0].verdict.test.id]["next"] = found[1]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known, indent=1) + "\n")
 
@@ -56,6 +60,7 @@ class Progress:
 
     lab: Lab
     kinds: dict[str, Kind]           # by the test's id; a test that is not there was never graded
+    nexts: dict[str, str]            # tests to work on first: the exercise to do for them
     changed: bool                    # the file is not what was graded any more, for some of them
 
     @property
@@ -73,8 +78,13 @@ class Progress:
         return "-"
 
     def first_open(self) -> Test | None:
-        """The first test that did not pass yet."""
-        return next((test for test in self.lab.tests if self.kinds.get(test.id) is not Kind.OK), None)
+        """The test to work on first, of those that did not pass yet."""
+        left = [test for test in self.lab.tests if self.kinds.get(test.id) is not Kind.OK]
+        return next((test for test in left if test.id in self.nexts), left[0] if left else None)
+
+    def exercise_of(self, test: Test) -> str:
+        """The exercise to do for an open test: its own, or a later one that it waits for."""
+        return self.nexts.get(test.id, test.exercise)
 
 
 def read(lab: Lab) -> Progress:
@@ -84,4 +94,5 @@ def read(lab: Lab) -> Progress:
     source = digest(LABS[lab.number].learner_files())
     kinds = {name: Kind(entry["kind"]) for name, entry in known.items()
              if name in ids and entry.get("kind") in list(Kind)}
-    return Progress(lab, kinds, any(known[name].get("source") != source for name in kinds))
+    nexts = {name: known[name]["next"] for name in kinds if "next" in known[name]}
+    return Progress(lab, kinds, nexts, any(known[name].get("source") != source for name in kinds))

@@ -6,12 +6,13 @@ import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from grader.course import LABS
 from grader.core.grading import Graded, Report, path_text
 from grader.core.judge import Kind, Verdict
 from grader.core.outcome import Outcome
 from grader.core.readable import beside, both_ends, first_lines
 from grader.execution.tool import in_colour
+from grader.report import causes
+from grader.report.causes import failures, first_open
 
 WIDTH = 96
 _COLOURS = {Kind.OK: "32", Kind.FAILED: "31", Kind.TODO: "33", Kind.CANNOT: "35"}
@@ -30,9 +31,8 @@ def report_lines(report: Report, colour: bool = False) -> list[str]:
                   *("  " + line for line in first_lines(report.build_error, 30)), ""]
     else:
         cannot = [graded for graded in report.graded if graded.verdict.kind is Kind.CANNOT]
-        failed = [graded for graded in report.graded if graded.verdict.kind is Kind.FAILED]
-        for number, graded in enumerate(cannot[:1] + failed):
-            lines += [*failure_lines(report, graded, number == 0, colour), ""]
+        for number, (first, *others) in enumerate([cannot[:1]] * bool(cannot) + failures(report.graded)):
+            lines += [*failure_lines(report, first, number == 0, colour), *_others(others), ""]
     lines += next_lines(report)
     lines.append(_score(report))
     return lines
@@ -69,9 +69,16 @@ def failure_lines(report: Report, graded: Graded, in_full: bool, colour: bool = 
     if in_full:
         lines += ["    " + line for line in evidence(graded, colour)]
         if graded.planned:
-            lines.append(f"  in full: {path_text(report.folder / verdict.test.id)}/")
-        lines.append(f"  again:   {report.choice.command(report.lab.number, verdict.test.id)}")
+            lines.append(f"  details: {path_text(report.folder / verdict.test.id)}/")
+        lines.append(f"  rerun:   {report.choice.command(report.lab.number, verdict.test.id)}")
     return lines
+
+
+def _others(others: Sequence[Graded]) -> list[str]:
+    """The tests that failed for the same cause."""
+    names = ", ".join(graded.verdict.test.id for graded in others)
+    return textwrap.wrap(names, WIDTH, initial_indent="  so do:   ", subsequent_indent="           ",
+                         break_on_hyphens=False)
 
 
 def evidence(graded: Graded, colour: bool = False) -> list[str]:
@@ -91,20 +98,14 @@ def evidence(graded: Graded, colour: bool = False) -> list[str]:
     return lines
 
 
-def next_lines(report: Report) -> Iterable[str]:
-    """The first exercise that is not finished, and where it is told about."""
-    verdict = next((v for v in report.verdicts if v.kind is not Kind.OK), None)
-    if not verdict or report.build_error:
-        return
-    lab = LABS.get(report.lab.number)
-    handout = path_text(lab.handout) if lab else "the handout"
-    if verdict.todo:
-        todo = verdict.todo
-        yield f"Next: exercise {todo.exercise} in {todo.file}, line {todo.line}."
-        yield f"      Section {todo.exercise} of {handout} tells about it."
-    elif verdict.kind is Kind.FAILED:
-        exercise = verdict.test.exercise
-        yield f"Next: exercise {exercise}. Section {exercise} of {handout} tells about it."
+def next_lines(report: Report) -> list[str]:
+    """The exercise to work on next; nothing if all are done."""
+    found = first_open(report.graded)
+    if not found or report.build_error:
+        return []
+    graded, exercise = found
+    todo = graded.verdict.todo
+    return causes.next_lines(report.lab.number, exercise, f"{todo.file}, line {todo.line}" if todo else "")
 
 
 def _score(report: Report) -> str:

@@ -451,9 +451,9 @@ def _kernel_symptoms(run: Planned) -> None:
                 "The processor found no way on: usually a wrong stack, CR3 or TSS.esp0 after a switch. The "
                 "post-mortem shows ESP and CR3.")
     run.symptom(lambda o: o.status == STATUS_PANIC and "panic: the shell" in o.stdout,
-                "The shell itself was killed. If a test above failed, mend that first. If not: a page fault "
-                "at a system call comes of TSS.esp0 (the end of the kernel stack), any other of a register "
-                "or a stack lost in a switch.")
+                "The shell itself was killed. If a test of a single function failed, start there. If not: a "
+                "page fault at a system call comes of TSS.esp0 (the end of the kernel stack), any other of a "
+                "register or a stack lost in a switch.")
     run.symptom(lambda o: o.status == STATUS_PANIC,
                 "The kernel panicked. The functions on the stack at that moment are in its console's last "
                 "lines.")
@@ -462,4 +462,4 @@ def _kernel_symptoms(run: Planned) -> None:
                 "not woken.")
     run.symptom(lambda o: o.hung,
                 "The system stands still: a process is never made ready again, or is lost in a switch. If a "
-                "test above failed, mend that first: it names the function.")
+                "test of a single function failed, start there.")

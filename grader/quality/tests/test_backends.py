@@ -49,7 +49,7 @@ class Picking(unittest.TestCase):
             self.assertEqual(pick_backend("kvm", ("paging32",)).name, "kvm")
         with _with_probe(f"open {errno.EACCES}", {}), self.assertRaises(CannotGrade) as caught:
             pick_backend("kvm", ("real",))
-        self.assertIn("usermod -aG kvm", caught.exception.mend)
+        self.assertIn("usermod -aG kvm", caught.exception.fix)
 
     def test_wrong_names(self) -> None:
         self.assertRaises(CannotGrade, pick_backend, "xen")
@@ -94,15 +94,15 @@ class Probing(unittest.TestCase):
             if os.geteuid() == 0:
                 os.mknod(folder / "node", stat.S_IFCHR | 0o600, os.makedev(241, 241))
                 words["node"] = ("without a driver", "modprobe")
-            for device, (reason, mend) in words.items():
+            for device, (reason, fix) in words.items():
                 with self.subTest(device):
                     probe = self.probed(folder / device)
                     self.assertIn(reason, probe.reason_against(("real",)))
-                    self.assertIn(mend, probe.mend())
+                    self.assertIn(fix, probe.fix())
 
     def test_another_hypervisor(self) -> None:
         probe = Probe("ok", dict.fromkeys(kvm_probe.KINDS, "no VM can be created: Device or resource busy"))
-        self.assertIn("VirtualBox", probe.mend())
+        self.assertIn("VirtualBox", probe.fix())
 
     def test_a_probe_that_can_not_be_started(self) -> None:
         with mock.patch("subprocess.run", side_effect=PermissionError(errno.EACCES, "Permission denied")), \

@@ -74,7 +74,7 @@ class Grades(unittest.TestCase):
                     points = {test["name"]: test["score"] for test in results["tests"]
                               if test["number"] in exercises and test["score"]}
                     self.assertEqual((status, points), (LESS, {}), said)
-                    self.assertIn(f"Next: exercise {min(exercises)} ", said)
+                    self.assertIn(f"Next: exercise {min(exercises)},", said)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ class Folders(unittest.TestCase):
                   "run_command(main)")
         done = call("-c", script)
         self.assertEqual(done.returncode, tool.CANNOT, done.stderr)
-        self.assertRegex(done.stderr, rb"^No space left on device\n  mend: make room .*\n$")
+        self.assertRegex(done.stderr, rb"^No space left on device\n  fix: make room .*\n$")
         self.assertIsNone(place.cause(OSError(errno.ENOENT, "a bug")))
 
 

@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 from grader import __main__ as command
 from grader.core.building import BuildError
+from grader.core.framework import Body
 from grader.core.plan import Plan
 from grader.report.files import autolab, gradescope, junit, write_files
 from grader.report.text import report_lines, save
-from grader.execution.runs import CannotGrade
+from grader.execution.runs import CannotGrade, Limits
 from grader.core.readable import beside, visible
 from grader.quality.tests.fakes import SHORT, FakeCase
 
@@ -51,6 +52,61 @@ class Texts(FakeCase):
         lines = self.lines(good, bad)
         self.assertEqual(lines[-1], "Score: 10 of 20")
         self.assertTrue(any(line.startswith("Next: exercise 1.2") for line in lines))
+
+    def test_one_cause_is_one_paragraph(self) -> None:
+        def other(plan: Plan) -> None:
+            plan.boot(limits=SHORT).exits(3, hint="return the status")
+
+        lines = self.lines(bad, other, good, bad, other)
+        hints = [line for line in lines if line.startswith("  hint: ")]
+        self.assertEqual(hints, ["  hint: use a tab", "  hint: return the status"])
+        self.assertIn("  so do:   1.4-bad", lines)
+        self.assertIn("  so do:   1.5-other", lines)
+
+    def test_the_vmms_own_message_is_one_cause_whatever_the_hints(self) -> None:
+        def other(plan: Plan) -> None:
+            plan.boot("2", limits=SHORT).exits(0, hint="look at the status")
+
+        script = "echo \"vmm: vcpu0 (guest$1.bin) crashed: KVM_RUN at 0x$1f: Invalid argument\" >&2; exit 70"
+        lines = report_lines(self.grade(script, bad, other))
+        self.assertEqual(sum(line.startswith("  hint: ") for line in lines), 1)
+        self.assertIn("  so do:   1.2-other", lines)
+
+    def test_next_is_the_exercise_whose_function_fails_by_itself(self) -> None:
+        def unit(plan: Plan) -> None:
+            plan.unit("any", "case", limits=SHORT)
+
+        lines = self.lines(bad, good, unit)
+        self.assertTrue(any(line.startswith("Next: exercise 1.3") for line in lines), lines)
+        self.assertLess(next(i for i, line in enumerate(lines) if line.startswith("1.3-unit")),
+                        next(i for i, line in enumerate(lines) if line.startswith("1.1-bad")))
+
+    def test_a_deadlock_is_told_first(self) -> None:
+        def unit(plan: Plan) -> None:
+            plan.unit("any", "case", limits=SHORT)
+
+        def deadlock(plan: Plan) -> None:
+            plan.boot("wait", hold_stdin=True, limits=Limits(still=0.5)).exits(0)
+
+        lines = report_lines(self.grade('[ "$1" != wait ] || read line', unit, bad, deadlock))
+        heads = [line.partition(":")[0] for line in lines if line.startswith("1.")]
+        self.assertEqual(heads, ["1.3-deadlock", "1.1-unit", "1.2-bad"])
+
+    def test_what_is_not_written_comes_after_what_fails_before_it(self) -> None:
+        script = ("case $1 in 1.*) echo \"vmm: exercise $1 is not written yet: labs/vm.c, line 12.\" >&2; "
+                  "exit 77;; esac; exit 3")
+
+        def waits(exercise: str) -> Body:
+            def body(plan: Plan) -> None:
+                plan.boot(exercise, limits=SHORT).exits(0)
+            body.__name__ = f"waits{exercise[2]}"
+            return body
+
+        lines = report_lines(self.grade(script, waits("1.4"), waits("1.3"), waits("ends")))
+        self.assertIn("  where   labs/vm.c, line 12", lines)
+        self.assertTrue(any(line.startswith("Next: exercise 1.3") for line in lines), lines)
+        lines = report_lines(self.grade(script, waits("ends"), waits("1.2")))
+        self.assertTrue(any(line.startswith("Next: exercise 1.1") for line in lines), lines)
 
     def test_a_filtered_grading_has_no_score(self) -> None:
         for wanted in ("1.1", "1.1-good"):
