@@ -2,6 +2,7 @@
 # another sched.c than the solution's, OS_OUT= another folder than build/os-1k.
 
 SCHED  ?= solutions/$(KERNEL_MODULE_6)
+SCHED_FLAGS ?=#   more for its compiler: the grader's
 OS_OUT ?= $(BUILD)/os-1k
 
 # Code for a processor that nobody has prepared: no SSE, no floating point, no position independence.
@@ -20,7 +21,7 @@ KERNEL_PARTS := $(addprefix $(OS_OUT)/kernel/,$(addsuffix .o,$(KERNEL_NAMES) sch
 # How sched.c is compiled, for those who compile it elsewhere.
 .PHONY: os-flags
 os-flags:
-	@echo '$(CC) $(OS_FLAGS) $(call quiet-todo,$(SCHED))'
+	@echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS) $(call quiet-todo,$(SCHED))'
 
 .PHONY: kernel
 kernel: $(OS_OUT)/kernel.elf
@@ -68,7 +69,7 @@ $(OS_OUT)/kernel/sched.sum: $(call solved,$(SCHED)) $(OS_OUT)/flags FORCE
 	$(call keep-sum,$<,$@)
 
 $(OS_OUT)/kernel/sched.o: $(call solved,$(SCHED)) $(OS_OUT)/kernel/sched.sum $(OS_OUT)/flags
-	@$(STEP)$(if $(filter %.o,$<),cp $< $@,$(CC) $(OS_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@)
+	@$(STEP)$(if $(filter %.o,$<),cp $< $@,$(CC) $(OS_FLAGS) $(SCHED_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@)
 
 $(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags
 	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
@@ -76,7 +77,8 @@ $(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags
 # Changes when the command line does, and then all is made anew.
 $(OS_OUT)/flags: FORCE
 	@mkdir -p $(OS_OUT)/kernel $(OS_OUT)/lib $(OS_OUT)/user
-	@echo '$(CC) $(OS_FLAGS) $(SCHED)' | cmp -s - $@ || echo '$(CC) $(OS_FLAGS) $(SCHED)' > $@
+	@echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS) $(SCHED)' | cmp -s - $@ || \
+	    echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS) $(SCHED)' > $@
 
 # ------------------------------------------------------------------ the programs and their archive
 #

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from grader.execution.worker import Worker, run_all
 from grader.execution.backends.kvm import HostWorker
-from grader.core.building import make_text
+from grader.core.building import SCHED_FLAGS, SCHED_PROBE, make_text
 from grader.course import LABS, ROOT
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
 
@@ -64,14 +64,17 @@ def check_jail() -> None:
 @functools.lru_cache(maxsize=None)
 def _compiler(lab: int, which: int) -> tuple[str, ...]:
     """The words that compile a lab's first or, for the kernel, second file."""
-    text = make_text("os-flags" if which else "vmm-flags", {"LAB": str(lab)})
+    if which:
+        text = make_text("os-flags", {"LAB": str(lab), "SCHED_FLAGS": SCHED_FLAGS})
+    else:
+        text = make_text("vmm-flags", {"LAB": str(lab)})
     return (*text.split(), "-Wno-unused")
 
 
 @functools.lru_cache(maxsize=None)
 def _headers() -> dict[str, bytes]:
-    return {str(path.relative_to(ROOT)): path.read_bytes()
-            for folder in HEADERS for path in sorted((ROOT / folder).glob("*.h"))}
+    paths = [path for folder in HEADERS for path in sorted((ROOT / folder).glob("*.h"))]
+    return {str(path.relative_to(ROOT)): path.read_bytes() for path in [*paths, SCHED_PROBE]}
 
 
 def _execute(command: list[str], files: dict[str, bytes], jailed: bool) -> Result:

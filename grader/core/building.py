@@ -21,13 +21,17 @@ from grader.execution.runs import CannotGrade
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
 _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "SOLUTION", "FROM",
                   "MODULE", "OUT", "SHARED", "UNIT", "GUESTS", "ARGS", "UNDER", "BACKEND", "T", "SEED",
-                  "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "OS_OUT", "PROGRAM_DIR")
+                  "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "SCHED_FLAGS", "OS_OUT", "PROGRAM_DIR")
 
 # The VMM's functions that the graded unit programs stand in for (grader/labs/unit.h).
 UNIT_WRAPS = "stage_before_entry vcpu_translate"
 
 # How the linker arranges such a program: grader/labs/apart.h.
 UNIT_SCRIPT = ROOT / "grader/labs/unit.ld"
+
+# Compiled in front of a graded scheduler: a caller into which its context_switch is inlined.
+SCHED_PROBE = LABS[6].grading / "units/inlined.h"
+SCHED_FLAGS = f"-include {SCHED_PROBE.relative_to(ROOT)}"
 
 
 # How make marks a line that names the file it makes: see STEP in the Makefile.
@@ -76,24 +80,28 @@ def build_guests() -> Path:
 
 
 def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Path, Path]:
-    """The 1K OS, its kernel and its archive; `sched` takes the place of the solution's scheduler."""
-    variables = {}
-    if sched:
-        _check_learner_file(sched)
-        variables["SCHED"] = _relative(sched)
-    if out:
-        variables["OS_OUT"] = _relative(out)
+    """The 1K OS, its kernel and its archive; `sched` takes the place of the solution's scheduler. In a
+    folder `out` of the grader's own it is built to be graded."""
+    variables = _graded_kernel(sched, out) if out else _scheduler(sched)
     return (_make_file("kernel", variables, {"sched.o"} if sched else set()),
             _make_file("archive", variables, set()))
 
 
 def build_kernel_unit(sched: Path | None, *, out: Path) -> Path:
     """The kernel that is the unit tests of a scheduler: units/sched.c."""
-    variables = {"OS_OUT": _relative(out), "KERNEL_UNIT": _relative(LABS[6].unit("sched"))}
-    if sched:
-        _check_learner_file(sched)
-        variables["SCHED"] = _relative(sched)
+    variables = {**_graded_kernel(sched, out), "KERNEL_UNIT": _relative(LABS[6].unit("sched"))}
     return _make_file("kernel-unit", variables, {"sched.o"} if sched else set())
+
+
+def _scheduler(sched: Path | None) -> dict[str, str]:
+    if not sched:
+        return {}
+    _check_learner_file(sched)
+    return {"SCHED": _relative(sched)}
+
+
+def _graded_kernel(sched: Path | None, out: Path) -> dict[str, str]:
+    return {**_scheduler(sched), "OS_OUT": _relative(out), "SCHED_FLAGS": SCHED_FLAGS}
 
 
 def build_path(path: str) -> Path:

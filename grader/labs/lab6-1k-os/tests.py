@@ -240,14 +240,23 @@ def frame(plan: Plan) -> None:
     _kernel_unit(plan, "frame")
 
 
-@lab.test("6.4", "switches from stack to stack", points=7,
+@lab.test("6.4", "switches from stack to stack", points=6,
           hint="Read next->stack and the address of current->stack before `current` changes. Then CR3, "
                "TSS.esp0, and on the stacks: what is pushed on the one is what is popped from the other.")
 def switch(plan: Plan) -> None:
     _kernel_unit(plan, "switch")
 
 
-@lab.test("6.4", "enters a new process in ring 3", points=4,
+@lab.test("6.4", "names all that the switch changes", points=2,
+          hint="Between the two halves of the asm other processes run: which registers, and what else, do they "
+               "change? Read \"Clobbers and Scratch Registers\" in GCC's manual, 6.47.2 \"Extended Asm\". The "
+               "compiler keeps values across an asm in every register that is neither an operand that is written "
+               "nor a clobber; and without \"memory\" it keeps variables, too.")
+def clobbers(plan: Plan) -> None:
+    _kernel_unit(plan, "clobbers")
+
+
+@lab.test("6.4", "enters a new process in ring 3", points=3,
           hint="The frame's cs, ss, ds and es are those of ring 3, eip and esp as given; below it is the "
                "address of trap_return, where the first switch goes on.")
 def ring3(plan: Plan) -> None:

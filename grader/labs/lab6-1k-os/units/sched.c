@@ -218,6 +218,35 @@ static void test_switch(void)
           route_step);
 }
 
+/* inlined.h: the learner's switch, inlined into a caller that has much to lose. */
+uint32_t switch_inlined(struct process *next, bool *same);
+extern volatile uint32_t switch_pattern;
+
+static void turn_home(void)
+{
+    leave(HOME);
+}
+
+static void test_clobbers(void)
+{
+    struct process *other = process_make(1, 5, 0);
+    bool same;
+
+    turn = turn_home;
+    for (int i = 0; i < 4; i++) {
+        switch_pattern = 0x9e3779b9u * (uint32_t)(i + 1);
+        left = NULL;
+        uint32_t lost = switch_inlined(other, &same);
+        CHECK(lost == 0, "context_switch inlined into its caller: after the switch back a value of "
+                         "the caller's is another one, in a register that the asm changes and does "
+                         "not name as an operand or a clobber");
+        CHECK(same,
+              "context_switch inlined into its caller: after the switch back the caller takes "
+              "`current` as it was before the asm, because the asm does not say that it "
+              "changes memory");
+    }
+}
+
 /* ------------------------------------------------------------------ 6.5 */
 
 #define STEPS 9
@@ -463,9 +492,9 @@ static const struct {
     const char *name;
     void (*run)(void);
 } tests[] = {
-    {"frame", test_frame}, {"switch", test_switch},   {"order", test_order},
-    {"wake", test_wake},   {"sleep", test_sleep},     {"end", test_end},
-    {"wait", test_wait},   {"release", test_release},
+    {"frame", test_frame}, {"switch", test_switch}, {"clobbers", test_clobbers},
+    {"order", test_order}, {"wake", test_wake},     {"sleep", test_sleep},
+    {"end", test_end},     {"wait", test_wait},     {"release", test_release},
 };
 
 _Noreturn void kernel_main(uint32_t boot_info);
