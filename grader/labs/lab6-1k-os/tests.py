@@ -248,10 +248,10 @@ def switch(plan: Plan) -> None:
 
 
 @lab.test("6.4", "names all that the switch changes", points=2,
-          hint="Between the two halves of the asm other processes run: which registers, and what else, do they "
-               "change? Read \"Clobbers and Scratch Registers\" in GCC's manual, 6.47.2 \"Extended Asm\". The "
-               "compiler keeps values across an asm in every register that is neither an operand that is written "
-               "nor a clobber; and without \"memory\" it keeps variables, too.")
+          hint="Other processes run between the two halves of the asm: what do they change? See \"Clobbers "
+               "and Scratch Registers\" in GCC's manual, section \"Extended Asm\". The compiler keeps values "
+               "across an asm in each register that is neither written by an operand nor a clobber, and "
+               "variables too, unless \"memory\" is one.")
 def clobbers(plan: Plan) -> None:
     _kernel_unit(plan, "clobbers")
 

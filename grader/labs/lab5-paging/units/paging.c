@@ -668,7 +668,7 @@ START_TEST(walks)
 {
     for (int i = 0; i < 100; i++) {
         uint32_t virt = unit_random(), frame = unit_random() & 0xfffff000;
-        uint32_t upper = unit_random() & 6, lower = unit_random() & 6, both = upper & lower;
+        uint32_t upper = unit_random() & 6, lower = unit_random() & 6, granted = upper & lower;
         uint32_t table = WALK_TABLE | upper | PAGE_PRESENT,
                  page = frame | lower | PAGE_PRESENT | 0x60;
         struct page_walk found = walk(table, page, CR4_PSE, virt);
@@ -677,8 +677,8 @@ START_TEST(walks)
                       "page_walk of 0x%x finds 0x%llx instead of 0x%x: the frame is bits 12 to 31 "
                       "of the entry, the offset bits 0 to 11 of the address",
                       virt, (unsigned long long)found.phys, frame | virt % PAGE_BYTES);
-        ck_assert_msg(found.writable == !!(both & PAGE_WRITABLE) &&
-                          found.user == !!(both & PAGE_USER),
+        ck_assert_msg(found.writable == !!(granted & PAGE_WRITABLE) &&
+                          found.user == !!(granted & PAGE_USER),
                       "directory entry %s %s, table entry %s %s: page_walk finds %s, %s. A right "
                       "needs both levels",
                       upper & 2 ? "writable" : "read-only", upper & 4 ? "user" : "kernel",
