@@ -1,8 +1,7 @@
 # Building the VMM of a lab, and Check programs that are linked with it. Included by the Makefile.
 #
 # `make vmm LAB=3` builds build/vmm/<variant>/vmm and prints its path; OUT= names another folder.
-# A module may also be given as an object: a release brings the solutions of all labs so, and a class is
-# graded on objects that were compiled in a jail.
+# A module may also be given as an object: a release brings the solutions of all labs so.
 
 # With PROGRESS=1 a recipe says what it makes.
 STEP = $(if $(PROGRESS),$(info : $(notdir $@)))
@@ -22,6 +21,9 @@ SHARED  ?= $(BUILD)/objects/$(CC_NAME)$(SANITIZED)
 WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wno-unused-parameter
 VMM_FLAGS := -std=gnu11 -O2 -g $(WARNINGS) -pthread -Icommon/contract -Icommon \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+
+# No object says whether it needs an executable stack: none does. And none is compiled again by the linker.
+LINK_FLAGS := -Wl,-z,noexecstack -fno-lto
 
 # The labs whose modules are part of this VMM, the last one being this lab.
 STAGES  := $(if $(LAB),$(filter-out 0,$(wordlist 1,$(LAB),$(LABS))))
@@ -44,7 +46,7 @@ vmm: need-lab $(OUT)/vmm
 	@echo $(OUT)/vmm
 
 $(OUT)/vmm: $(OBJECTS)
-	@$(STEP)$(CC) $(VMM_FLAGS) $^ -o $@.new && mv $@.new $@
+	@$(STEP)$(CC) $(VMM_FLAGS) $(LINK_FLAGS) $^ -o $@.new && mv $@.new $@
 
 $(SHARED)/%.o: %.c $(SHARED)/flags
 	@$(STEP)mkdir -p $(@D)
@@ -68,12 +70,19 @@ quiet-todo = $(if $(shell grep -s '\bTODO\b' $(1)),-Wno-unused)
 # what counts is its content, and SUM changes with that.
 keep-sum = @cksum < $(1) | cmp -s - $(2) || cksum < $(1) > $(2)
 
+# A module gives the rest of the VMM the functions of its lab's contract and nothing else. (Sanitizers add
+# code that runs before main to every object.)
+close-module = $(if $(SANITIZE),cp $(1) $(2),sh common/close_module.sh $(1) $(2))
+
 define module-rule
 $(OUT)/lab$(1).sum: $(call module-of,$(1)) $(OUT)/flags FORCE
 	$$(call keep-sum,$$<,$$@)
 
-$(OUT)/lab$(1).o: $(call module-of,$(1)) $(OUT)/lab$(1).sum $(OUT)/flags
+$(OUT)/lab$(1)-whole.o: $(call module-of,$(1)) $(OUT)/lab$(1).sum $(OUT)/flags
 	@$$(STEP)$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
+
+$(OUT)/lab$(1).o: $(OUT)/lab$(1)-whole.o common/module.ld common/close_module.sh
+	@$$(call close-module,$$<,$$@) < common/contract/lab$(1).h
 endef
 $(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))
 
@@ -104,5 +113,6 @@ $(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
 	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
 
 $(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(UNIT_SCRIPT) $(filter-out $(SHARED)/common/core/main.o,$(OBJECTS))
-	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_LINK) $(filter %.o,$^) -o $@.new $$(pkg-config --libs check) && mv $@.new $@
+	@$(STEP)$(CC) $(VMM_FLAGS) $(LINK_FLAGS) $(UNIT_LINK) $(filter %.o,$^) -o $@.new \
+	    $$(pkg-config --libs check) && mv $@.new $@
 endif

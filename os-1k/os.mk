@@ -68,8 +68,13 @@ $(OS_OUT)/kernel/%.o: os-1k/kernel/%.asm $(BUILD)/abi.inc $(OS_OUT)/flags
 $(OS_OUT)/kernel/sched.sum: $(call solved,$(SCHED)) $(OS_OUT)/flags FORCE
 	$(call keep-sum,$<,$@)
 
-$(OS_OUT)/kernel/sched.o: $(call solved,$(SCHED)) $(OS_OUT)/kernel/sched.sum $(OS_OUT)/flags
+$(OS_OUT)/kernel/sched-whole.o: $(call solved,$(SCHED)) $(OS_OUT)/kernel/sched.sum $(OS_OUT)/flags
 	@$(STEP)$(if $(filter %.o,$<),cp $< $@,$(CC) $(OS_FLAGS) $(SCHED_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@)
+
+# Its contract stands in kernel.h, under a title of its own.
+$(OS_OUT)/kernel/sched.o: $(OS_OUT)/kernel/sched-whole.o common/module.ld common/close_module.sh
+	@sed -n '/ lab 6: sched.c /,/--- system_calls.c /p' os-1k/kernel/kernel.h | \
+	    sh common/close_module.sh $< $@ -m elf_i386
 
 $(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags
 	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@

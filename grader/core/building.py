@@ -83,14 +83,14 @@ def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Pat
     """The 1K OS, its kernel and its archive; `sched` takes the place of the solution's scheduler. In a
     folder `out` of the grader's own it is built to be graded."""
     variables = _graded_kernel(sched, out) if out else _scheduler(sched)
-    return (_make_file("kernel", variables, {"sched.o"} if sched else set()),
+    return (_make_file("kernel", variables, _kernel_targets("kernel") if sched else set()),
             _make_file("archive", variables, set()))
 
 
 def build_kernel_unit(sched: Path | None, *, out: Path) -> Path:
     """The kernel that is the unit tests of a scheduler: units/sched.c."""
     variables = {**_graded_kernel(sched, out), "KERNEL_UNIT": _relative(LABS[6].unit("sched"))}
-    return _make_file("kernel-unit", variables, {"sched.o"} if sched else set())
+    return _make_file("kernel-unit", variables, _kernel_targets("kernel-unit") if sched else set())
 
 
 def _scheduler(sched: Path | None) -> dict[str, str]:
@@ -165,7 +165,17 @@ def _learner_targets(lab: int, solution: bool, source: str, module: Path | None,
     if solution and not module:
         return set()
     labs = [lab] if solution else [*learner_labs(source, lab), lab]
-    return {f"lab{number}.o" for number in labs} | {program}
+    return {name for number in labs for name in _objects(f"lab{number}")} | {program}
+
+
+def _kernel_targets(kernel: str) -> set[str]:
+    """The same of a kernel with the learner's scheduler."""
+    return {*_objects("sched"), f"{kernel}-nameless.elf", f"{kernel}.elf"}
+
+
+def _objects(module: str) -> tuple[str, str]:
+    """The objects that the Makefile makes of a module, one of the other."""
+    return f"{module}-whole.o", f"{module}.o"
 
 
 def learner_source(text: str) -> str:

@@ -77,12 +77,6 @@ def _library_folders() -> Tuple[str, ...]:
     return tuple(folders)
 
 
-def library_path(name: str) -> Optional[str]:
-    """Where the loader finds this library."""
-    paths = (os.path.join(folder, name) for folder in _library_folders())
-    return next((path for path in paths if os.path.isfile(path)), None)
-
-
 @functools.lru_cache(maxsize=None)
 def _closure(path: str, _changed: Tuple[int, int]) -> Tuple[str, ...]:
     """The program at `path` and all that must be there for it to start."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import unittest
 from pathlib import Path
 from random import Random
 
 from grader.quality.cheats.__main__ import cheats, try_cheat
-from grader.course import BUILD
+from grader.core.building import build_vmm
+from grader.course import BUILD, LABS, ROOT
 from grader.core.guests import assemble, write_constants
-from grader.core.object_check import faults
 from grader.execution.runs import CannotGrade
 from grader.core.encryption import SEAL, sealable
 
@@ -27,40 +28,80 @@ class Cheats(unittest.TestCase):
                 self.assertEqual(outcome.managed, [])
 
 
-class Inspection(unittest.TestCase):
-    def compiled(self, text: str) -> Path:
-        folder = BUILD / "tests" / "inspection"
+class Closing(unittest.TestCase):
+    """common/close_module.sh: what a module gives to the program is its contract, by whatever name."""
+
+    CONTRACT = "int contract(int number);\n"
+    PLAIN = "int contract(int number) { return number; }\n"
+
+    def closed(self, text: str, cc: str = "gcc") -> tuple[str, str]:
+        """The names that are visible to the program, or none and what was said."""
+        folder = BUILD / "tests" / "closing"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "module.c").write_text(text)
-        subprocess.run(["gcc", "-O1", "-c", "module.c"], cwd=folder, check=True)
-        return folder / "module.o"
+        source, whole, closed = (str(folder / name) for name in ("module.c", "whole.o", "closed.o"))
+        subprocess.run([cc, "-O1", "-g", "-w", "-c", source, "-o", whole], check=True)
+        done = subprocess.run(["sh", "common/close_module.sh", whole, closed], cwd=ROOT, input=self.CONTRACT,
+                              text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if done.returncode != 0:
+            return "", done.stderr
+        names = subprocess.run(["nm", "-g", "--defined-only", closed], check=True, text=True,
+                               stdout=subprocess.PIPE).stdout
+        return " ".join(line.split()[-1] for line in names.splitlines()), done.stderr
 
-    def test_plain_code_is_taken(self) -> None:
-        self.assertEqual(faults(self.compiled("int x; int f(void) { return x; } static int write(void) "
-                                              "{ return 1; } int g(void) { return write(); }")), [])
+    def compilers(self) -> list[str]:
+        return [cc for cc in ("gcc", "clang") if shutil.which(cc)]
 
-    def test_code_that_runs_by_itself_is_not(self) -> None:
-        for text in ("extern int x; __attribute__((constructor)) static void f(void) { x = 1; }",
-                     "extern int x; __attribute__((destructor)) static void f(void) { x = 1; }",
-                     "void f(void) {} void *t[] __attribute__((section(\".preinit_array\"))) = {f};",
-                     "__asm__(\".section .init,\\\"ax\\\"; nop\");",
-                     "static void f(void) {} static void *c(void) { return f; } "
-                     "void g(void) __attribute__((ifunc(\"c\")));"):
-            with self.subTest(text=text):
-                self.assertNotEqual(faults(self.compiled(text)), [])
+    def test_every_other_name_is_the_modules_own(self) -> None:
+        texts = ["", *(f"void {name}(int x) {{ }}" for name in
+                       ("ioctl", "write", "main", "srunner_run_all", "__gmon_start__",
+                        "_ITM_registerTMCloneTable", "__libc_start_main",
+                        "__wrap_stage_before_entry", "fail")),
+                 "int mine(int x) { return x; } __asm__(\".symver mine, prctl@@GLIBC_2.2.5\");",
+                 "int environ __attribute__((common));", "__thread int errno_of_mine = 1;",
+                 "__attribute__((weak)) void write(int x) { }", "__asm__(\".globl stdout; stdout = 5\");"]
+        for cc in self.compilers():
+            for text in texts:
+                with self.subTest(cc=cc, text=text):
+                    self.assertEqual(self.closed(self.PLAIN + text, cc), ("contract", ""))
 
-    def test_code_in_the_place_of_a_librarys_is_not(self) -> None:
-        for name in ("ioctl", "write", "_exit", "main", "srunner_run_all", "ck_assert_failed"):
-            with self.subTest(name=name):
-                [fault] = faults(self.compiled(f"void {name}(int x) {{ }}"))
-                self.assertIn("static", fault)
+    def test_what_would_run_by_itself_is_refused(self) -> None:
+        texts = ["extern int x; __attribute__((constructor)) static void f(void) { x = 1; }",
+                 "extern int x; __attribute__((destructor)) static void f(void) { x = 1; }",
+                 *(f"void *table[] __attribute__((section(\"{section}\"))) = {{contract}};" for section in
+                   (".preinit_array", ".ctors", ".tm_clone_table", "__libc_atexit", "__libc_IO_vtables",
+                    ".gnu.linkonce.d.x", "of_mine")),
+                 *(f"__asm__(\".section {section}; nop; .previous\");" for section in
+                   (".init,\\\"ax\\\"", ".fini,\\\"ax\\\"", ".gnu.lto_.opts", ".gnu.warning.write",
+                    ".interp")),
+                 "static void f(void) {} static void *c(void) { return f; } "
+                 "void g(void) __attribute__((ifunc(\"c\")));",
+                 "__asm__(\".globl u; .type u, @gnu_unique_object; .data; u: .long 1; .text\");"]
+        for cc in self.compilers():
+            for text in texts:
+                with self.subTest(cc=cc, text=text):
+                    said = self.closed(self.PLAIN + text, cc)[1]
+                    self.assertIn("A module has functions and variables only", said)
 
-    def test_a_broken_file_is_not(self) -> None:
-        path = BUILD / "tests" / "broken.o"
-        good = self.compiled("int x;").read_bytes()
-        for content in (b"", b"\x7fELF", good[:100], good[:40] + b"\xff" * 20 + good[60:]):
-            path.write_bytes(content)
-            self.assertNotEqual(faults(path), [])
+    def test_a_broken_object_is_refused(self) -> None:
+        self.closed(self.PLAIN)
+        good = (BUILD / "tests" / "closing" / "whole.o").read_bytes()
+        broken, out = BUILD / "tests" / "closing" / "broken.o", BUILD / "tests" / "closing" / "out.o"
+        for content in (b"", b"\x7fELF", good[:100]):
+            broken.write_bytes(content)
+            done = subprocess.run(["sh", "common/close_module.sh", str(broken), str(out)], cwd=ROOT,
+                                  input=self.CONTRACT, text=True, stderr=subprocess.DEVNULL)
+            self.assertNotEqual(done.returncode, 0)
+
+    def test_each_labs_contract_is_what_its_solution_gives(self) -> None:
+        for lab in LABS.values():
+            vmm = build_vmm(lab.number, solution=True)
+            whole, closed = (self.names(vmm.with_name(f"lab{lab.number}{end}.o")) for end in ("-whole", ""))
+            self.assertEqual(whole, closed)
+
+    def names(self, path: Path) -> str:
+        return subprocess.run(["nm", "-g", "--defined-only", "--format=just-symbols", str(path)], check=True,
+                              stdout=subprocess.PIPE, text=True).stdout
 
 
 class Seals(unittest.TestCase):
