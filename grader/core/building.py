@@ -24,7 +24,7 @@ _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "S
                   "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "SCHED_FLAGS", "OS_OUT", "PROGRAM_DIR")
 
 # The VMM's functions that the graded unit programs stand in for (grader/labs/unit.h).
-UNIT_WRAPS = "stage_before_entry vcpu_translate"
+UNIT_WRAPS = ("stage_before_entry", "vcpu_translate")
 
 # How the linker arranges such a program: grader/labs/apart.h.
 UNIT_SCRIPT = ROOT / "grader/labs/unit.ld"
@@ -66,11 +66,15 @@ def build_unit(lab: int, unit: Path, *, solution: bool = False, source: str = ""
     variables = _variables(lab, solution, source, module, sanitize, cc, out)
     variables["UNIT"] = _relative(unit)
     if unit == LABS[lab].unit(unit.stem):
-        modules = re.findall(r"^MODULE\(.*?, (\w+), |^MODULE_VOID\((\w+),", unit.read_text(), re.M)
-        variables["UNIT_WRAPS"] = " ".join([UNIT_WRAPS, *("".join(names) for names in modules)])
+        variables["UNIT_WRAPS"] = " ".join([*UNIT_WRAPS, *_module_functions(unit.read_text())])
         variables["UNIT_SCRIPT"] = _relative(UNIT_SCRIPT)
     targets = _learner_targets(lab, solution, source, module, f"unit-{unit.stem}")
     return _make_file("unit", variables, targets)
+
+
+def _module_functions(unit: str) -> list[str]:
+    """The module's functions that a unit program calls in the module's process (grader/labs/apart.h)."""
+    return re.findall(r"^MODULE(?:_VOID\(|\([^,(]+,)\s*(\w+),", unit, re.M)
 
 
 def build_guests() -> Path:

@@ -23,6 +23,7 @@
 #include <fcntl.h>
 #include <linux/mman.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -33,13 +34,6 @@
 
 #include "given.h"
 
-/* Both evaluate the condition, which may call the module; the judge alone judges. */
-#undef ck_assert_msg
-#define ck_assert_msg(condition, ...)                                                              \
-    ((condition) || is_module ? (void)0 : ck_abort_msg(__VA_ARGS__))
-#undef ck_assert
-#define ck_assert(condition) ck_assert_msg(condition, "%s", #condition)
-
 /* A static variable that is not shared. */
 #define PRIVATE __attribute__((section("unit_private")))
 
@@ -47,15 +41,38 @@
 #define BOTH_BYTES    (256ul << 20) /* of addresses: a page is taken when it is used */
 #define FD_MAX        256           /* of those that a test's process has from Check */
 
-static PRIVATE bool apart;           /* this test has two processes, and this ... */
+static PRIVATE bool is_apart;        /* this test has two processes, and this ... */
 static PRIVATE bool is_module;       /* ... is the module's */
-static PRIVATE int channel;          /* to the other one */
+static PRIVATE int side_channel;     /* to the other one */
 static PRIVATE pid_t module_process; /* of the judge */
 static PRIVATE int end_status;       /* of the judge's process, when its test has come to its end */
-static PRIVATE const char *called;   /* the function to which the judge has come */
-static PRIVATE uint8_t *mailbox, *both, *both_next;
+static PRIVATE const char *call_name; /* the function to which the judge has come */
+static PRIVATE uint8_t *mailbox, *arena, *arena_next;
 static PRIVATE size_t mailbox_used; /* by this call */
 static _Thread_local bool testing;  /* this thread is in the test itself and not inside a call */
+
+/* The test has failed. */
+__attribute__((format(printf, 1, 2))) static inline void test_fail(const char *format, ...)
+{
+    char text[4096];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    ck_abort_msg("%s", text);
+}
+
+/*
+ * Both processes evaluate the condition, which may call the module. But the judge alone judges:
+ * what the module's process sees, the judge may have prepared for its next call.
+ */
+#undef ck_abort_msg
+#undef ck_assert_msg
+#undef ck_assert
+#define ck_abort_msg(...)             (is_module ? (void)0 : test_fail(__VA_ARGS__))
+#define ck_assert_msg(condition, ...) ((condition) ? (void)0 : ck_abort_msg(__VA_ARGS__))
+#define ck_assert(condition)          ck_assert_msg(condition, "%s", #condition)
 
 /* The ends of what unit.ld puts together: the unit program's variables, and the module's code. */
 extern uint8_t unit_data_start[], unit_data_end[], unit_bss_start[], unit_bss_end[];
@@ -70,16 +87,16 @@ static inline void *map_shared(size_t bytes)
 /* Before there are two. */
 static inline void memory_for_both_begin(void)
 {
-    both = both_next = map_shared(BOTH_BYTES);
+    arena = arena_next = map_shared(BOTH_BYTES);
 }
 
 /* Zeros, at the same address in both processes. */
 static inline void *memory_for_both(size_t bytes)
 {
-    uint8_t *memory = both_next;
+    uint8_t *memory = arena_next;
 
-    both_next += (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    if (both_next > both + BOTH_BYTES)
+    arena_next += (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    if (arena_next > arena + BOTH_BYTES)
         ck_abort_msg("the unit program's processes have no more memory for both");
     return memory;
 }
@@ -100,14 +117,14 @@ _Noreturn static inline void module_ended(void)
 /* The module's process: until the judge has come to its next call. */
 static inline void judge_wait(void)
 {
-    if (syscall(SYS_read, channel, &called, sizeof called) != sizeof called)
+    if (syscall(SYS_read, side_channel, &call_name, sizeof call_name) != sizeof call_name)
         _exit(EXIT_FAILURE);
 }
 
 /* Whether to call right here: the test has one process, or something inside a call calls. */
 static inline bool call_is_direct(void)
 {
-    return !apart || !testing;
+    return !is_apart || !testing;
 }
 
 /* True in the module's process, which now calls; in the judge's it has called. */
@@ -118,14 +135,14 @@ static inline bool call_begin(const char *name)
     testing = false;
     mailbox_used = 0;
     if (is_module) {
-        if (called == name)
+        if (call_name == name)
             return true;
-        dprintf(STDERR_FILENO, "unit: the judge is at %s, the module's process at %s\n", called,
+        dprintf(STDERR_FILENO, "unit: the judge is at %s, the module's process at %s\n", call_name,
                 name);
         _exit(EXIT_FAILURE);
     }
-    if (syscall(SYS_write, channel, &name, sizeof name) < 0 ||
-        syscall(SYS_read, channel, &done, sizeof done) != sizeof done)
+    if (syscall(SYS_write, side_channel, &name, sizeof name) < 0 ||
+        syscall(SYS_read, side_channel, &done, sizeof done) != sizeof done)
         module_ended();
     return false;
 }
@@ -147,7 +164,7 @@ static inline void call_see(void *object, size_t bytes)
 static inline void call_end(void)
 {
     if (is_module) {
-        if (syscall(SYS_write, channel, "", 1L) != 1)
+        if (syscall(SYS_write, side_channel, "", 1L) != 1)
             _exit(EXIT_FAILURE);
         judge_wait();
     }
@@ -172,6 +189,26 @@ static inline void see_vcpu(struct vcpu *vcpu)
     vcpu->vm = before.vm;
     vcpu->guest = before.guest;
     vcpu->run = before.run;
+}
+
+#define TEXT_BYTES 256
+#define TEXTS      16 /* that the judge has at a time */
+
+/* What a pointer to the module's words leads to, or that it is NULL. */
+static inline void see_text(const char **text)
+{
+    static PRIVATE char texts[TEXTS][TEXT_BYTES];
+    static PRIVATE unsigned next;
+    char *copy = texts[next++ % TEXTS];
+    bool given = *text;
+
+    if (is_module && given)
+        memcpy(copy, *text, strnlen(*text, TEXT_BYTES - 1) + 1);
+    SEE(given);
+    call_see(copy, TEXT_BYTES);
+    copy[TEXT_BYTES - 1] = '\0';
+    if (!is_module)
+        *text = given ? copy : NULL;
 }
 
 #define CALL(type, call, name, ...)                                                                \
@@ -261,7 +298,7 @@ static inline void module_begin(const int *kept, int count)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_DUMPABLE, 1); /* for its own /proc/self */
     for (int fd = STDERR_FILENO + 1; fd < FD_MAX; fd++) {
-        bool keep = fd == channel;
+        bool keep = fd == side_channel;
         for (int i = 0; i < count; i++)
             keep |= fd == kept[i];
         if (!keep)
@@ -283,10 +320,10 @@ static inline void apart_begin(const int *kept, int count)
     mailbox = map_shared(MAILBOX_BYTES);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         ck_abort_msg("the unit program can't make a second process");
-    apart = testing = true;
+    is_apart = testing = true;
     module_process = fork();
     is_module = module_process == 0;
-    channel = ends[is_module];
+    side_channel = ends[is_module];
     syscall(SYS_close, ends[!is_module]);
     if (is_module) {
         end_status = 0;

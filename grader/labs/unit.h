@@ -384,7 +384,7 @@ static inline void end_status_choose(void)
 
 static inline void test_end(void)
 {
-    if (apart)
+    if (is_apart)
         apart_end();
     exit(end_status);
 }

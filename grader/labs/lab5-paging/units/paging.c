@@ -7,6 +7,26 @@
 
 #include "debug/entry_state.h"
 
+MODULE(uint64_t, descriptor_encode, (const struct descriptor *descriptor), (descriptor))
+MODULE(struct kvm_segment, segment_load, (const uint64_t *gdt, uint16_t selector), (gdt, selector))
+MODULE_VOID(gdt_build, (struct address_space * space), (space), SEE(space->next_table))
+MODULE_VOID(directory_build, (struct address_space * space), (space), SEE(space->next_table))
+MODULE(int, page_map, (struct address_space * space, uint32_t virt, uint32_t phys, uint32_t flags),
+       (space, virt, phys, flags), SEE(space->next_table))
+MODULE_VOID(paging_state,
+            (const struct address_space *space, uint32_t entry, uint32_t stack,
+             struct kvm_sregs *sregs, struct kvm_regs *regs),
+            (space, entry, stack, sregs, regs), SEE(*sregs), SEE(*regs))
+MODULE(struct page_walk, page_walk,
+       (const uint8_t *ram, size_t ram_bytes, uint32_t cr3, uint32_t cr4, uint32_t virt),
+       (ram, ram_bytes, cr3, cr4, virt), see_text(&result.reason))
+MODULE(int, space_open, (struct vcpu * vcpu, struct address_space *space), (vcpu, space),
+       SEE(*space))
+MODULE(int, paging_enter,
+       (struct vcpu * vcpu, struct address_space *space, uint32_t entry, uint32_t stack,
+        uint32_t ebx),
+       (vcpu, space, entry, stack, ebx), SEE(space->next_table))
+
 #define SPACE_BYTES 0x1000000u /* of most address spaces here: 16 MB */
 #define BASE        0x400000u  /* and where they start in their VM's RAM */
 #define CR4_PGE     0x80u
@@ -409,7 +429,7 @@ START_TEST(refused)
         {0x40000000, SPACE_BYTES, PAGE_PRESENT, "phys is the first page behind the guest's memory"},
         {0x40000000, 0xfffff000, PAGE_PRESENT, "phys is far outside of the guest's memory"},
     };
-    static uint8_t before[TABLES_END];
+    static PRIVATE uint8_t before[TABLES_END];
 
     directory_build(&space);
     memcpy(before, space.memory, sizeof before);
@@ -475,7 +495,7 @@ END_TEST
 
 static struct kvm_sregs sregs;
 static struct kvm_regs regs;
-static uint32_t entry, stack;
+static PRIVATE uint32_t entry, stack;
 
 #define APIC_BASE 0xfee00900u /* as after reset; stands for all that no guest here changes */
 
@@ -635,8 +655,8 @@ START_TEST(enter_failure)
                       ioctls[i].name);
     }
     falsified = (struct falsified){0};
-    vmm.options.mappings[vmm.options.mapping_count++] =
-        (struct page_mapping){0x40000000, space.bytes + 4, PAGE_PRESENT};
+    vmm.options.mapping_count = 1;
+    vmm.options.mappings[0] = (struct page_mapping){0x40000000, space.bytes + 4, PAGE_PRESENT};
     listen_start();
     int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
     listen_end();
@@ -838,23 +858,23 @@ int main(void)
 {
     Suite *suite = suite_create("paging");
 
-    unit_add(suite, "encode", encode);
-    unit_add(suite, "load", load);
-    unit_add(suite, "gdt", gdt);
-    unit_add(suite, "directory", directory);
-    unit_add(suite, "map", map);
-    unit_add(suite, "split", split);
-    unit_add(suite, "refused", refused);
-    unit_add(suite, "exhausted", exhausted);
-    unit_add(suite, "state", state);
-    unit_add(suite, "descriptors_loaded", descriptors_loaded);
-    unit_add(suite, "entry_checks", entry_checks);
-    unit_add(suite, "ebx", ebx);
-    unit_add(suite, "enter_failure", enter_failure);
-    unit_add(suite, "walks", walks);
-    unit_add(suite, "walks_large", walks_large);
-    unit_add(suite, "walks_nowhere", walks_nowhere);
-    unit_add(suite, "walks_edges", walks_edges);
-    unit_add(suite, "spaces", spaces);
+    unit_add_apart(suite, "encode", encode);
+    unit_add_apart(suite, "load", load);
+    unit_add_apart(suite, "gdt", gdt);
+    unit_add_apart(suite, "directory", directory);
+    unit_add_apart(suite, "map", map);
+    unit_add_apart(suite, "split", split);
+    unit_add_apart(suite, "refused", refused);
+    unit_add_apart(suite, "exhausted", exhausted);
+    unit_add_apart(suite, "state", state);
+    unit_add_apart(suite, "descriptors_loaded", descriptors_loaded);
+    unit_add_apart(suite, "entry_checks", entry_checks);
+    unit_add_apart(suite, "ebx", ebx);
+    unit_add_apart(suite, "enter_failure", enter_failure);
+    unit_add_apart(suite, "walks", walks);
+    unit_add_apart(suite, "walks_large", walks_large);
+    unit_add_apart(suite, "walks_nowhere", walks_nowhere);
+    unit_add_apart(suite, "walks_edges", walks_edges);
+    unit_add_apart(suite, "spaces", spaces);
     return unit_main(suite);
 }
