@@ -1,1 +1,1 @@
-"""What an instructor does with the kit: release it, collect hand-ins, grade a class."""
+"""What an instructor does with the kit: release it, collect submissions, grade a class."""

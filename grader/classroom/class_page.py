@@ -1,4 +1,5 @@
-"""The page about a class: one HTML file that needs nothing else. All that learners wrote is escaped."""
+"""The page about a class: one HTML file that needs nothing else. What learners wrote is made printable, cut,
+and escaped."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, folder_name
+from grader.classroom.record import GRADED, MACHINE, REFUSED, Record
 from grader.classroom.scores import most_failed, spread
+from grader.core.readable import file_name, printable
 from grader.core.version import kit_version
 from grader.course import Lab
 
@@ -23,14 +25,14 @@ th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .bar { display: block; height: .8rem; background: var(--bar); min-width: 1px; border-radius: 2px }
 .cells { letter-spacing: 1px; white-space: nowrap } .ok { color: var(--good) } .no { color: var(--bad) }
-.wide { width: 50% } small { opacity: .75 }
+.wide { width: 50% } td span { white-space: pre-wrap } small { opacity: .75 }
 """
 
 
 def write_page(lab: Lab, seed: int, records: Sequence[Record], path: Path) -> None:
     """Writes the page, whole or not at all."""
     graded = [record for record in records if record.status == GRADED]
-    title = f"Lab {lab.number}: {len(records)} hand-ins"
+    title = f"Lab {lab.number}: {len(records)} submissions"
     parts = [
         "<!DOCTYPE html>", '<html lang="en">', '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -56,18 +58,23 @@ def _summary(records: Sequence[Record], graded: Sequence[Record]) -> str:
 
 
 def _link(record: Record) -> str:
-    return f'<a href="reports/{quote(folder_name(record.name))}/report.txt">{escape(record.name)}</a>'
+    return f'<a href="reports/{quote(file_name(record.name))}/report.txt">{_text(record.name)}</a>'
+
+
+def _text(text: str) -> str:
+    """A stranger's text as HTML."""
+    return f"<span>{escape(printable(text))}</span>"
 
 
 def _not_graded(records: Sequence[Record]) -> list[str]:
     """Who has no score, and why: what the machine could not do first, as it asks for the instructor."""
     parts: list[str] = []
     for status, title in ((MACHINE, "Could not be graded: the machine's fault, not a score of 0"),
-                          (REFUSED, "Refused: what was handed in can't be taken")):
+                          (REFUSED, "Refused: what was submitted can't be taken")):
         found = [record for record in records if record.status == status]
         if found:
-            rows = [f"<tr><td>{_link(record)}<td>{escape(record.reason)}" for record in found]
-            parts += [f"<h2>{title}</h2>", "<table><tr><th>Hand-in<th>Why", *rows, "</table>"]
+            rows = [f"<tr><td>{_link(record)}<td>{_text(record.reason)}" for record in found]
+            parts += [f"<h2>{title}</h2>", "<table><tr><th>Submission<th>Why", *rows, "</table>"]
     return parts
 
 
@@ -94,9 +101,10 @@ def _bar(count: int, most: int) -> str:
 
 def _table(graded: Sequence[Record]) -> list[str]:
     rows = [f'<tr><td>{_link(record)}<td class="n">{record.score:g} of {record.possible:g}'
-            f'<td class="cells">{_cells(record)}<td>{escape(record.reason)}'
+            f'<td class="cells">{_cells(record)}<td>{_text(record.reason)}'
             for record in sorted(graded, key=lambda record: (-record.score, record.name))]
-    return ["<h2>Hand-ins</h2>", "<table><tr><th>Hand-in<th>Score<th>Tests, in order<th>", *rows, "</table>"]
+    return ["<h2>Submissions</h2>", "<table><tr><th>Submission<th>Score<th>Tests, in order<th>", *rows,
+            "</table>"]
 
 
 def _cells(record: Record) -> str:

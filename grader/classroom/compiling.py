@@ -12,7 +12,9 @@ import io
 import os
 import shlex
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from grader.execution.worker import Worker, run_all
 from grader.execution.backends.kvm import HostWorker
@@ -33,11 +35,14 @@ class CompileError(Exception):
     """The file does not compile; the text is the compiler's, for its learner."""
 
 
-def compile_file(lab: int, name: str, content: bytes, jail: bool = True) -> bytes:
-    """The object of a lab's file `name`. Raises CompileError."""
-    place = f"labs/{LABS[lab].folder}/{name}"
+def compile_file(lab: int, name: str, content: bytes, jail: bool = True,
+                 headers: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """The object of a lab's file `name`, with the learner's own headers beside it. Raises CompileError."""
+    folder = f"labs/{LABS[lab].folder}"
+    place = f"{folder}/{name}"
     command = [*_compiler(lab, LABS[lab].files.index(name)), "-c", place, "-o", f"../{OBJECT}"]
-    result = _execute(command, {place: content}, jail)
+    beside = {f"{folder}/{header}": text for header, text in headers.items()}
+    result = _execute(command, {**beside, place: content}, jail)
     made = result.files.get(OBJECT, b"")
     if result.ending is Ending.EXIT and result.code == 0 and made:
         return made
@@ -56,7 +61,7 @@ def check_jail() -> None:
     result = _execute(command, {"nothing.c": NOTHING}, True)
     if not result.files.get(OBJECT):
         said = result.stderr.decode("utf-8", "replace").strip() or str(result)
-        raise CannotGrade(f"hand-ins can't be compiled safely here: {said}",
+        raise CannotGrade(f"submissions can't be compiled safely here: {said}",
                           "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1), install "
                           "util-linux and gcc below /usr; a container needs --cap-add SYS_ADMIN")
 

@@ -1,18 +1,19 @@
-"""`make grade-class LAB=3 SUBMISSIONS=folder`: grades every hand-in of a folder.
+"""`make grade-class LAB=3 SUBMISSIONS=folder`: grades every submission in a folder.
 
 Each is compiled in a jail and run in the lab VM, never on this machine itself; several at once. All get the
 same random values. What is done is kept: the same command goes on after an interruption, grades again what
 has changed, and tries again what the machine could not grade.
 
     build/class/lab3/index.html     the class: scores, the tests most failed, who could not be graded and why
-    build/class/lab3/scores.csv     a line a hand-in
+    build/class/lab3/scores.csv     one line per submission
     build/class/lab3/reports/NAME/  report.txt for the learner, and record.json
 
-On many machines that share a folder, one hand-in a job (Slurm, GNU parallel): --only NAME grades that one
-and leaves the page to a last run without it, which finds all done; --list prints the names.
+On many machines that share a folder, one submission per job (Slurm, GNU parallel): --only NAME grades one
+and leaves the page to a last run without it, which finds all done; --list prints the names for --only. What
+another process is grading is left to it.
 
-Exit status: 0 every hand-in was graded or refused; 1 some could not be graded here; 2 wrong usage;
-3 nothing can be graded on this machine; 130 interrupted.
+Exit status: 0 every submission was graded or refused; 1 some could not be graded here; 2 wrong usage;
+3 nothing can be graded on this machine; 130 interrupted, 128 + N ended by signal N.
 """
 
 from __future__ import annotations
@@ -21,32 +22,86 @@ import argparse
 import json
 import os
 import queue
-import shutil
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
 
 from grader.execution.backends import pick_backend
 from grader.classroom.class_page import write_page
 from grader.classroom.compiling import check_jail
-from grader.classroom.grade_one import Processes, Settings, finished, grade_one
+from grader.classroom.claims import Claims
+from grader.classroom.grade_one import Processes, Settings, finished, grade_one, not_graded
 from grader.classroom.record import GRADED, MACHINE, Record
 from grader.classroom.scores import write_csv
 from grader.classroom.submissions import Submission, find
-from grader.classroom.tree import Tree
+from grader.classroom.tree import Tree, remove_stale
+from grader.core.readable import file_name, printable
 from grader.course import BUILD, LABS
-from grader.execution.c_tools import locked
 from grader.execution.runs import CannotGrade
 from grader.core.values import new_seed
 from grader.execution.tool import run_command
 
-CANNOT_GRADE, INTERRUPTED = 3, 130
+CANNOT_GRADE = 3
+END_SECONDS = 10.0     # for what was started to end, when this is told to end
+SEED_SECONDS = 5.0     # for another process to write the seed that it has chosen
+
+
+class Ended(BaseException):
+    """This process was told to end by a signal, Ctrl-C's or another."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Events:
+    """What the main thread waits for: a worker that has ended, or a signal. An exception in a handler
+    could break what it interrupts: it is raised only while nothing is at work."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._workers = 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)      # once is enough
+        if not self._workers:
+            raise Ended(number)
+        self._queue.put(number)
+
+    def run(self, work: Callable[[], None], workers: int, stop: Callable[[], None]) -> None:
+        """Runs `work` in so many threads. A signal calls `stop`, lets them end, and raises Ended."""
+        def work_and_say_so() -> None:
+            try:
+                work()
+            finally:
+                self._queue.put(0)
+
+        self._workers, number, end = workers, 0, float("inf")
+        for _ in range(workers):
+            threading.Thread(target=work_and_say_so, daemon=True).start()
+        while self._workers and time.monotonic() < end:
+            try:
+                event = self._queue.get(timeout=END_SECONDS)
+            except queue.Empty:
+                continue
+            if event:
+                number, end = event, time.monotonic() + END_SECONDS
+                stop()
+            else:
+                self._workers -= 1
+        self._workers = 0
+        if number:
+            raise Ended(number)
 
 
 class Progress:
-    """A line for each hand-in that is done, with the time that is left."""
+    """A line for each submission that is done, with the time that is left."""
 
     def __init__(self, total: int, jobs: int) -> None:
         self._total, self._jobs = total, jobs
@@ -58,9 +113,9 @@ class Progress:
             self._took.append(record.seconds)
             left = (self._total - len(self._took)) * sum(self._took) / len(self._took) / self._jobs
             result = (f"{record.score:g}/{record.possible:g}" if record.status == GRADED else record.status)
-            note = f"  {record.reason}" if record.reason else ""
-            print(f"[{len(self._took):3}/{self._total}] {_span(left):>6} left  {record.name}: {result}{note}",
-                  flush=True)
+            note = f"  {printable(record.reason)}" if record.reason else ""
+            print(f"[{len(self._took):3}/{self._total}] {_span(left):>6} left  "
+                  f"{printable(record.name)}: {result}{note}", flush=True)
 
 
 def _span(seconds: float) -> str:
@@ -74,60 +129,74 @@ def class_seed(folder: Path, wanted: Optional[int]) -> int:
     if wanted is not None:
         path.write_text(json.dumps({"seed": wanted}) + "\n")
         return wanted
-    with locked(folder / ".class.lock"):
-        if not path.exists():
-            partial = folder / "class.json.partial"
-            partial.write_text(json.dumps({"seed": new_seed()}) + "\n")
-            partial.replace(path)
-    return int(json.loads(path.read_text())["seed"])
+    try:
+        with open(path, "x") as file:
+            file.write(json.dumps({"seed": new_seed()}) + "\n")
+    except FileExistsError:
+        pass
+    end = time.monotonic() + SEED_SECONDS
+    while True:
+        try:
+            return int(json.loads(path.read_text())["seed"])
+        except (ValueError, KeyError, TypeError) as error:
+            if time.monotonic() > end:
+                raise CannotGrade(f"{path} has no seed", "remove it; or say which: SEED=N") from error
+        time.sleep(0.1)
 
 
-def grade_all(settings: Settings, submissions: list[Submission], jobs: int, trees: Path) -> None:
-    """Grades these, `jobs` at a time. KeyboardInterrupt ends all that was started."""
+def grade_all(settings: Settings, submissions: list[Submission], jobs: int, out: Path,
+              events: Events) -> dict[str, Record]:
+    """Grades these, `jobs` at a time; their records by name. A signal ends all that was started."""
     waiting: queue.SimpleQueue[Submission] = queue.SimpleQueue()
     for submission in submissions:
         waiting.put(submission)
     processes, progress = Processes(), Progress(len(submissions), jobs)
+    trees, claims = Claims(out / "trees"), Claims(out / "claims")
+    remove_stale(trees)
+    records: dict[str, Record] = {}
     failures: list[BaseException] = []
 
-    def work(number: int) -> None:
-        tree = Tree(trees / f"{os.getpid()}-{number}", settings.lab)
+    def work() -> None:
         try:
-            while not processes.stopped:
-                record = grade_one(settings, waiting.get_nowait(), tree, processes)
-                if not processes.stopped:
-                    progress.tell(record)
+            tree = Tree(trees, settings.lab)
+            try:
+                while not processes.stopped:
+                    record = _claimed(settings, waiting.get_nowait(), tree, processes, claims)
+                    if not processes.stopped:
+                        records[record.name] = record
+                        progress.tell(record)
+            finally:
+                tree.remove()
         except queue.Empty:
             pass
         except BaseException as error:  # raised again below, in the main thread
             failures.append(error)
             processes.stop()
-        finally:
-            tree.remove()
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(min(jobs, len(submissions)))]
-    for thread in threads:
-        thread.start()
     try:
-        for thread in threads:
-            thread.join()
-    except KeyboardInterrupt:
-        processes.stop()
-        for thread in threads:
-            thread.join()
-        raise
+        events.run(work, min(jobs, len(submissions)), processes.stop)
+    finally:
+        trees.close()
+        claims.close()
     if failures:
         raise failures[0]
+    return records
 
 
-def remove_stale(trees: Path) -> None:
-    """Takes away the trees of gradings that were killed; a tree's name begins with its process's number."""
-    for tree in trees.glob("*"):
-        if not Path("/proc", tree.name.partition("-")[0]).exists():
-            shutil.rmtree(tree, ignore_errors=True)
+def _claimed(settings: Settings, submission: Submission, tree: Tree, processes: Processes,
+             claims: Claims) -> Record:
+    """Grades a submission unless another process does, or has done meanwhile."""
+    name = file_name(submission.name)
+    if not claims.take(name):
+        return not_graded(submission, f"{claims.holder(name)} is grading it")
+    try:
+        return finished(settings, submission) or grade_one(settings, submission, tree, processes)
+    finally:
+        claims.release(name)
 
 
-def grade_class(settings: Settings, submissions: list[Submission], jobs: int, out: Path) -> list[Record]:
+def grade_class(settings: Settings, submissions: list[Submission], jobs: int, out: Path,
+                events: Events) -> list[Record]:
     """Grades what is not done yet; the records of all."""
     done = {submission.name: finished(settings, submission) for submission in submissions}
     todo = [submission for submission in submissions if done[submission.name] is None]
@@ -136,60 +205,50 @@ def grade_class(settings: Settings, submissions: list[Submission], jobs: int, ou
     if todo:
         check_jail()
         pick_backend("vm")
-        remove_stale(out / "trees")
-        grade_all(settings, todo, jobs, out / "trees")
-    records = [finished(settings, submission) or _left(settings, submission) for submission in submissions]
-    return records
-
-
-def _left(settings: Settings, submission: Submission) -> Record:
-    """The record of one that the machine could not grade."""
-    try:
-        fields = json.loads((settings.folder(submission) / "record.json").read_text())
-        return Record(submission.name, fields["key"], MACHINE, fields["reason"])
-    except (OSError, ValueError, KeyError):
-        return Record(submission.name, "", MACHINE, "it was not graded")
+        done.update(grade_all(settings, todo, jobs, out, events))
+    return [done[submission.name] or not_graded(submission, "it had no turn") for submission in submissions]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make grade-class", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lab", type=int, choices=LABS, required=True)
-    parser.add_argument("--submissions", type=Path, required=True, help="the folder of hand-ins")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="hand-ins at a time")
+    parser.add_argument("--submissions", type=Path, required=True, help="the folder of submissions")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="submissions at a time")
     parser.add_argument("--seed", type=int, help="of the random values; chosen and kept without it")
     parser.add_argument("--out", type=Path, help="where results go; build/class/labN without it")
-    parser.add_argument("--only", metavar="NAME", help="grade one hand-in, and write no page")
-    parser.add_argument("--list", action="store_true", help="print the hand-ins' names")
+    parser.add_argument("--only", metavar="NAME", help="grade one submission, and write no page")
+    parser.add_argument("--list", action="store_true", help="print the submissions' names")
     arguments = parser.parse_args()
     if not arguments.submissions.is_dir() or str(arguments.submissions) == "":
-        print("Say where the hand-ins are: make grade-class LAB=3 SUBMISSIONS=folder", file=sys.stderr)
+        print("Say where the submissions are: make grade-class LAB=3 SUBMISSIONS=folder", file=sys.stderr)
         return 2
     submissions = find(arguments.submissions)
     if arguments.list:
-        print("\n".join(submission.name for submission in submissions))
+        print("\n".join(file_name(submission.name) for submission in submissions))
         return 0
     if arguments.only:
-        submissions = [submission for submission in submissions if submission.name == arguments.only]
+        submissions = [submission for submission in submissions
+                       if arguments.only in (submission.name, file_name(submission.name))]
     if not submissions:
-        print(f"There is no such hand-in in {arguments.submissions}", file=sys.stderr)
+        print(f"There is no such submission in {arguments.submissions}", file=sys.stderr)
         return 2
     lab = LABS[arguments.lab]
     out = (arguments.out or BUILD / "class" / f"lab{lab.number}").absolute()
     settings = Settings(lab, class_seed(out, arguments.seed), out / "reports")
     began = time.monotonic()
     try:
-        records = grade_class(settings, submissions, max(1, arguments.jobs), out)
+        records = grade_class(settings, submissions, max(1, arguments.jobs), out, Events())
     except CannotGrade as error:
         print(f"cannot grade: {error}", file=sys.stderr)
         return CANNOT_GRADE
-    except KeyboardInterrupt:
+    except Ended as ended:
         print("\ninterrupted: the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + ended.number
     if not arguments.only:
         write_csv(records, out / "scores.csv")
         write_page(lab, settings.seed, records, out / "index.html")
-        print(f"{len(records)} hand-ins in {_span(time.monotonic() - began)}: "
+        print(f"{len(records)} submissions in {_span(time.monotonic() - began)}: "
               f"{os.path.relpath(out)}/index.html, scores.csv, reports/")
     return 1 if any(record.status == MACHINE for record in records) else 0
 

@@ -1,7 +1,8 @@
-"""Grading one hand-in: read, compiled in a jail, put on a clean tree whose grader runs it in the lab VM."""
+"""Grading one submission: read, compiled in a jail, put in a clean tree; its grader runs it in the lab VM."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,15 +16,17 @@ from pathlib import Path
 from grader import labs
 from grader.core.building import clean_environment
 from grader.classroom.compiling import CompileError, compile_file
-from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, TestScore, folder_name, key_of, load
-from grader.classroom.submissions import HandIn, Refused, Submission, read
+from grader.classroom.archives import Refused
+from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, TestScore, key_of, load
+from grader.classroom.submissions import Contents, Submission, read
 from grader.classroom.tree import Tree
+from grader.core.readable import file_name, printable, printable_lines
 from grader.core.version import kit_version
 from grader.course import Lab
 from grader.execution.runs import CannotGrade
 
 TIMEOUT = 3600.0    # seconds for all tests of a lab: each run has far narrower limits of its own
-OVERLOAD = 3.0      # runnable processes a processor, from which on the lack of time is no fault of a hand-in
+OVERLOAD = 3.0      # runnable processes per processor: from there on a lack of time is the machine's fault
 FULL_SCORE, LESS = 0, 1
 
 
@@ -33,15 +36,15 @@ class Settings:
 
     lab: Lab
     seed: int
-    reports: Path        # a folder a hand-in goes here
+    reports: Path        # each submission has a folder here
     jail: bool = True    # for the compiler; only a container that is thrown away can do without
     results: Path | None = None      # where the grader writes results.json after each test
 
     def folder(self, submission: Submission) -> Path:
-        return self.reports / folder_name(submission.name)
+        return self.reports / file_name(submission.name)
 
-    def key(self, files: dict[str, bytes]) -> str:
-        return key_of(files, self.lab.number, self.seed, kit_version())
+    def key(self, contents: Contents) -> str:
+        return key_of({**contents.files, **contents.headers}, self.lab.number, self.seed, kit_version())
 
 
 class Processes:
@@ -54,8 +57,9 @@ class Processes:
     def run(self, command: list[str], folder: Path, output: Path) -> int:
         """Runs a command to its end and ends all that it leaves behind; its exit status."""
         with open(output, "wb") as report:
-            process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stdin=subprocess.DEVNULL,
-                                       stdout=report, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], cwd=folder,
+                                       env=clean_environment(), stdin=subprocess.DEVNULL, stdout=report,
+                                       stderr=subprocess.STDOUT, start_new_session=True)
         self._running.add(process)
         if self.stopped:
             _kill(process)
@@ -88,45 +92,65 @@ def finished(settings: Settings, submission: Submission) -> Record | None:
     if record is None or record.status == MACHINE:
         return None
     try:
-        key = settings.key(read(submission, settings.lab).files)
+        key = settings.key(read(submission, settings.lab))
     except Refused as error:
         return record if record.status == REFUSED and record.reason == str(error) else None
+    except Exception:  # it is tried again, and what is wrong becomes its record
+        return None
     return record if record.status == GRADED and record.key == key else None
 
 
 def grade_one(settings: Settings, submission: Submission, tree: Tree, processes: Processes) -> Record:
-    """Grades a hand-in; its report and record are then in its folder."""
+    """Grades a submission; its report and record are then in its folder. Whatever goes wrong with one is said
+    in its record: the others are graded."""
     began = time.monotonic()
     folder = settings.folder(submission)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        hand_in = read(submission, settings.lab)
-    except Refused as error:
-        (folder / "report.txt").write_text(f"This hand-in was not graded: {error}\n")
-        record = Record(submission.name, "", REFUSED, str(error))
-    else:
-        record = _graded(settings, submission, hand_in, tree, processes)
-    record = dataclasses.replace(record, seconds=round(time.monotonic() - began, 1))
-    if not processes.stopped:
-        record.save(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.txt").unlink(missing_ok=True)
+        record = _read_and_graded(settings, submission, tree, processes)
+        record = dataclasses.replace(record, seconds=round(time.monotonic() - began, 1))
+        if not processes.stopped:
+            record.save(folder)
+    except CannotGrade as error:
+        record = not_graded(submission, error.reason)
+    except Exception as error:
+        record = not_graded(submission, f"{type(error).__name__}: {error}")
+    if record.status == MACHINE and not (folder / "report.txt").exists():
+        with contextlib.suppress(OSError):
+            (folder / "report.txt").write_text(f"This submission {printable(record.reason, 2000)}\n")
     return record
 
 
-def _graded(settings: Settings, submission: Submission, hand_in: HandIn, tree: Tree,
-            processes: Processes) -> Record:
-    key, report = settings.key(hand_in.files), settings.folder(submission) / "report.txt"
+def not_graded(submission: Submission, reason: str) -> Record:
+    """The record of one that this machine could not grade. It is kept nowhere: the next run tries again."""
+    return Record(submission.name, "", MACHINE, f"could not be graded: {reason}")
+
+
+def _read_and_graded(settings: Settings, submission: Submission, tree: Tree, processes: Processes) -> Record:
+    report = settings.folder(submission) / "report.txt"
     try:
-        tree.put({name: compile_file(settings.lab.number, name, content, settings.jail)
-                  for name, content in hand_in.files.items()})
+        contents = read(submission, settings.lab)
+    except Refused as error:
+        report.write_text(f"This submission was not graded: {printable(str(error), 2000)}\n")
+        return Record(submission.name, "", REFUSED, str(error))
+    try:
+        tree.put({name: compile_file(settings.lab.number, name, content, settings.jail, contents.headers)
+                  for name, content in contents.files.items()})
     except CompileError as error:
-        report.write_text(f"It does not compile, so no test could pass:\n\n{error}\n")
+        report.write_text("\n".join(["It does not compile, so no test could pass:", "",
+                                     *printable_lines(str(error)), ""]))
         tests = [TestScore(f"{test.id}: {test.title}", 0, test.points)
                  for test in labs.load(settings.lab.number).tests]
-        return Record(submission.name, key, GRADED, "does not compile", 0, sum(t.possible for t in tests),
-                      tests, hand_in.kit)
-    except CannotGrade as error:
-        report.write_text(f"{error}\n")
-        return Record(submission.name, key, MACHINE, error.reason, kit=hand_in.kit)
+        return Record(submission.name, settings.key(contents), GRADED, "does not compile", 0,
+                      sum(test.possible for test in tests), tests, contents.kit)
+    return _graded(settings, submission, contents, tree, processes)
+
+
+def _graded(settings: Settings, submission: Submission, contents: Contents, tree: Tree,
+            processes: Processes) -> Record:
+    """Runs the grader in the tree. Raises CannotGrade."""
+    report = settings.folder(submission) / "report.txt"
     results = settings.results or tree.folder / "results"
     (results / "results.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "grader", "grade", "--lab", str(settings.lab.number), "--backend", "vm",
@@ -134,28 +158,25 @@ def _graded(settings: Settings, submission: Submission, hand_in: HandIn, tree: T
     command += ["--live"] if settings.results else []
     status = processes.run(command, tree.folder, report)
     if status not in (FULL_SCORE, LESS):
-        return Record(submission.name, key, MACHINE, _last_words(report, status), kit=hand_in.kit)
-    return _from_results(submission, key, results / "results.json", hand_in.kit)
+        raise CannotGrade(_last_words(report, status), "")
+    if not tree.is_ours():
+        raise CannotGrade("another machine took this one for dead and removed its files", "")
+    try:
+        found = json.loads((results / "results.json").read_text())
+        tests = [TestScore(test["name"], test["score"], test["max_score"]) for test in found["tests"]]
+        late = found["extra_data"]["late"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CannotGrade(f"the grader left no results: {error}", "") from error
+    if late and _overloaded():
+        raise CannotGrade(f"{late} runs were stopped for time on an overloaded machine: grade again with "
+                          "fewer JOBS", "")
+    return Record(submission.name, settings.key(contents), GRADED, "", found["score"],
+                  sum(test.possible for test in tests), tests, contents.kit)
 
 
 def _overloaded() -> bool:
     """Whether this machine had so much to do that a right program may have run out of time."""
     return os.getloadavg()[0] > OVERLOAD * (os.cpu_count() or 1)
-
-
-def _from_results(submission: Submission, key: str, path: Path, kit: str) -> Record:
-    """The record from the grader's results.json."""
-    try:
-        results = json.loads(path.read_text())
-        tests = [TestScore(test["name"], test["score"], test["max_score"]) for test in results["tests"]]
-        late = results["extra_data"]["late"]
-    except (OSError, ValueError, KeyError) as error:
-        return Record(submission.name, key, MACHINE, f"the grader left no results: {error}", kit=kit)
-    if late and _overloaded():
-        return Record(submission.name, key, MACHINE, f"{late} runs were stopped for time on an overloaded "
-                      "machine: grade again with fewer JOBS", kit=kit)
-    return Record(submission.name, key, GRADED, "", results["score"], sum(test.possible for test in tests),
-                  tests, kit)
 
 
 def _last_words(report: Path, status: int) -> str:

@@ -1,20 +1,25 @@
-"""The class's scores as CSV, and what the page tells of them in numbers."""
+"""The class's scores as CSV, and in numbers for the page."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from grader.classroom.record import GRADED, Record
+from grader.core.readable import printable
+
+# Where a spreadsheet would begin a formula, whatever separator it expects.
+_FORMULA = re.compile(r"(^|[,;|])(\s*)(?=[-=+@\uff1d\uff0b\uff0d\uff20])")
 
 
 def write_csv(records: Sequence[Record], path: Path) -> None:
-    """A line a hand-in: name, status, score, points of each test, reason. No score where there is none."""
+    """One line per submission: name, status, score, points of each test, reason."""
     tests = list(dict.fromkeys(test.name for record in records for test in record.tests))
     partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
+    with open(partial, "w", newline="", encoding="utf-8-sig") as file:    # Excel wants the mark of UTF-8
+        table = csv.writer(file, quoting=csv.QUOTE_ALL)
         table.writerow(["name", "status", "score", "possible", "kit", "reason",
                         *(name.partition(":")[0] for name in tests)])
         for record in records:
@@ -27,9 +32,8 @@ def write_csv(records: Sequence[Record], path: Path) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    text = " ".join(text.split())
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    """Text that a spreadsheet does not take for a formula, nor several cells or lines."""
+    return _FORMULA.sub(r"\1\2'", printable(text))
 
 
 def most_failed(records: Sequence[Record]) -> list[tuple[str, int]]:

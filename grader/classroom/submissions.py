@@ -1,208 +1,262 @@
-"""Reading hand-ins, which come from strangers: only the lab's files are taken, and never written anywhere.
+"""Reading submissions, which come from strangers: only the lab's files are taken, and never written anywhere.
 
-A hand-in is a file or a folder in the folder of submissions; its name is the learner's. It may be what
-`make handin` packed, any other tar, tar.gz or zip with the lab's file in it, a folder with it, or, where
-the lab has one file, this file itself under any name.
+A submission is a file or a folder in the folder of submissions; its name is the learner's. It may be what
+`make handin` packed, any other tar or zip with the lab's files in it, a folder with them, the whole kit, or a
+folder or an archive with one of these in it. Where the lab has one file, that file may come by itself, under
+any name.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import re
 import stat
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
+from grader.classroom.archives import DAMAGE, PACKED_MAX, Budget, Member, Refused, is_archive, members
 from grader.course import Lab
+from grader.execution.runs import CannotGrade
 
-PACKED_MAX = 4 << 20          # bytes of an archive
-UNPACKED_MAX = 16 << 20       # bytes of all that is in it
-ENTRIES_MAX = 2000
 FILE_MAX = 256 << 10          # bytes of one source file; the longest solution has 16 KB
 DESCRIPTION = "handin.json"
-SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip", ".c")
-
-
-class Refused(Exception):
-    """This hand-in is not taken; the text is for its learner."""
+ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
+# What systems put beside files, and what is not the learner's work in a whole kit.
+LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+NOT_THEIRS = (".git", "build", "solutions")
+NAMES_SHOWN = 8
+_C_TEXT = re.compile(rb"#\s*include|[;{}]")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One hand-in, not yet looked into."""
+    """One submission, not yet read."""
 
     name: str
     path: Path
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A file in an archive or a folder. `content` is None for what is no plain file."""
-
-    name: PurePosixPath
-    content: Optional[bytes]
-
-
-@dataclass(frozen=True)
-class HandIn:
-    """What was handed in: the lab's files by name, and the kit's version that they were packed with."""
+class Contents:
+    """What was submitted: the lab's files and the headers beside them, by name; and the version of the kit
+    that packed them."""
 
     files: dict[str, bytes]
+    headers: dict[str, bytes] = field(default_factory=dict)
     kit: str = ""
 
 
+@dataclass(frozen=True)
+class _File:
+    """A file that may count. `content` is None where it can't be taken, for the reason `fault`."""
+
+    path: PurePosixPath
+    content: Optional[bytes]
+    fault: str = ""
+
+
 def find(folder: Path) -> list[Submission]:
-    """The hand-ins in a folder, sorted; hidden files are none."""
-    found = [Submission(_name(path), path) for path in sorted(folder.iterdir())
-             if not path.name.startswith(".")]
-    names = [submission.name for submission in found]
-    return [Submission(entry.name if names.count(entry.name) == 1 else entry.path.name, entry.path)
-            for entry in found]
+    """The submissions in a folder, sorted by name; hidden files and what systems leave there are not."""
+    paths = [path for path in sorted(folder.iterdir())
+             if not path.name.startswith(".") and path.name not in LITTER]
+    full = {path.name for path in paths}
+    short = [_short(path.name) for path in paths]
+    return [Submission(path.name if short.count(name) > 1 or name in full else name, path)
+            for path, name in zip(paths, short)]
 
 
-def _name(path: Path) -> str:
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
-            return path.name[:-len(suffix)]
-    return path.name
+def _short(name: str) -> str:
+    """A submission's name without the suffix of its format."""
+    for suffix in (*ARCHIVES, ".c"):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[:-len(suffix)]
+    return name
 
 
-def read(submission: Submission, lab: Lab) -> HandIn:
-    """The lab's files out of a hand-in. Raises Refused."""
-    path = submission.path
-    try:
-        if path.is_symlink():
-            raise Refused("it is a link")
-        entries = list(_from_folder(path) if path.is_dir() else _from_file(path, lab))
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError,
-            NotImplementedError, ValueError) as error:
-        raise Refused(f"it can't be read: {error}") from error
-    described = _description(entries)
-    if described.get("lab", lab.number) != lab.number:
-        raise Refused(f"it was packed for lab {described['lab']}")
-    files = {name: _wanted(entries, lab, name) for name in lab.files}
-    return HandIn(files, str(described.get("kit", ""))[:100])
+def read(submission: Submission, lab: Lab) -> Contents:
+    """The lab's files in a submission. Raises Refused; and CannotGrade where this machine can't read it."""
+    path, budget = submission.path, Budget()
+    if path.is_symlink():
+        raise Refused("it is a link")
+    if path.is_dir():
+        return _Reader(lab, budget).take(_folder_members(path, budget))
+    content = _read_plain(path, PACKED_MAX)
+    if content is None:
+        raise Refused("it is neither a file nor a folder")
+    if len(content) > PACKED_MAX:
+        raise Refused(f"it has more than {PACKED_MAX >> 20} MB")
+    if is_archive(content):
+        return _Reader(lab, budget).take(_checked(members(content, budget)))
+    if len(lab.files) == 1 and (path.suffix.lower() == ".c" or _is_c(content)):
+        return Contents({lab.files[0]: _text(_File(PurePosixPath(lab.files[0]), *_limited(content)))})
+    raise Refused(f"it is neither an archive (tar.gz, tar, zip) nor {' and '.join(lab.files)}: pack it with "
+                  "`make handin`")
 
 
-def _from_folder(folder: Path) -> Iterator[Entry]:
+def _is_c(content: bytes) -> bool:
+    """Whether it looks like C, whatever it is called."""
+    return b"\0" not in content and not content.startswith(b"%PDF") and _C_TEXT.search(content) is not None
+
+
+def _limited(content: bytes) -> tuple[Optional[bytes], str]:
+    return (content, "") if len(content) <= FILE_MAX else (None, f"has more than {FILE_MAX >> 10} KB")
+
+
+def _folder_members(folder: Path, budget: Budget) -> Iterator[Member]:
     """The files below a folder; links are not followed."""
-    count = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            count += 1
-            if count > ENTRIES_MAX:
-                raise Refused(f"it has more than {ENTRIES_MAX} files")
-            path = Path(place) / name
-            if name.endswith(".c") or name == DESCRIPTION:
-                yield Entry(PurePosixPath(path.relative_to(folder).as_posix()), _read_plain(path, FILE_MAX))
+    waiting = [folder]
+    while waiting:
+        try:
+            found = sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name)
+        except OSError as error:
+            raise _unreadable(error) from error
+        for entry in found:
+            path = Path(entry.path)
+            name = budget.enter(path.relative_to(folder).as_posix())
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in (*LITTER, *NOT_THEIRS):
+                    waiting.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                def content(limit: int, path: Path = path) -> Optional[bytes]:
+                    found = _read_plain(path, limit)
+                    budget.unpack(len(found or b""))
+                    return found if found is not None and len(found) <= limit else None
+                yield Member(name, content)
+            else:
+                yield Member(name, None)
 
 
 def _read_plain(path: Path, limit: int) -> Optional[bytes]:
-    """A file's content; None for a link, a device, a pipe."""
+    """A file's content, at most a byte more than `limit`; None for a link, a device, a pipe."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise Refused(f"{path.name} has more than {limit >> 10} KB")
-    return content
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            return file.read(limit + 1)
+    except OSError as error:
+        raise _unreadable(error) from error
 
 
-def _from_file(path: Path, lab: Lab) -> Iterator[Entry]:
-    content = _read_plain(path, PACKED_MAX)
-    if content is None:
-        raise Refused("it is no plain file")
-    if content[:2] == b"PK":
-        return _from_zip(content)
-    if content[:2] == b"\x1f\x8b":
-        return _from_tar(_decompress(content))
-    if content[257:262] == b"ustar":
-        return _from_tar(content)
-    if path.suffix == ".c" and len(lab.files) == 1:
-        return iter([Entry(PurePosixPath(lab.files[0]), content)])
-    raise Refused("it is no archive that the kit knows (tar.gz, tar, zip): pack it with `make handin`")
+def _unreadable(error: OSError) -> CannotGrade:
+    """It is there, and this machine does not let us read it."""
+    return CannotGrade(f"{error.filename or 'it'} can't be read: {error.strerror}",
+                       "make it readable for you: chmod -R u+rX, or grade as the user whose it is")
 
 
-def _decompress(content: bytes) -> bytes:
-    """What is in a gzip file, but never more than UNPACKED_MAX."""
-    machine = zlib.decompressobj(wbits=31)
-    unpacked = machine.decompress(content, UNPACKED_MAX)
-    if machine.unconsumed_tail:
-        raise Refused(f"it unpacks to more than {UNPACKED_MAX >> 20} MB")
-    return unpacked
+def _checked(found: Iterator[Member]) -> Iterator[Member]:
+    """The same; what is wrong with the bytes is the learner's affair."""
+    try:
+        yield from found
+    except DAMAGE as error:
+        raise Refused(f"it can't be read: {error}") from error
 
 
-def _from_tar(content: bytes) -> Iterator[Entry]:
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-        for count, member in enumerate(archive):
-            name = _inside(member.name, count)
-            if member.isdir():
+class _Reader:
+    """Goes through a submission and takes the lab's files."""
+
+    def __init__(self, lab: Lab, budget: Budget) -> None:
+        self._lab, self._budget = lab, budget
+        self._wanted = {name.lower() for name in lab.files}
+        self._files: list[_File] = []       # the lab's, headers and descriptions
+        self._archives: list[_File] = []
+        self._others: list[str] = []        # what else there is, for a message
+        self._nested = False                # we are in an archive of an archive or folder
+
+    def take(self, found: Iterator[Member]) -> Contents:
+        """The lab's files. Archives in it are opened if it has not all of them itself, and none in those."""
+        self._collect(found, PurePosixPath())
+        if self._wanted - {file.path.name.lower() for file in self._files}:
+            archives, self._nested = self._archives, True
+            for archive in archives:
+                if archive.content and is_archive(archive.content):
+                    self._collect(_checked(members(archive.content, self._budget)), archive.path)
+        described = self._description()
+        number = described.get("lab")
+        if isinstance(number, int) and number != self._lab.number:
+            raise Refused(f"it was packed for lab {number}")
+        chosen = {name: self._choose(name) for name in self._lab.files}
+        places = {file.path.parent for file in chosen.values()}
+        headers = {file.path.name: file.content for file in self._files
+                   if file.path.suffix == ".h" and file.path.parent in places and file.content is not None}
+        kit = described.get("kit")
+        return Contents({name: _text(file) for name, file in chosen.items()}, headers,
+                        kit[:100] if isinstance(kit, str) else "")
+
+    def _collect(self, found: Iterator[Member], below: PurePosixPath) -> None:
+        for member in found:
+            if {*LITTER, *NOT_THEIRS} & set(member.name.parts) or member.name.name.startswith("._"):
                 continue
-            file = archive.extractfile(member) if member.isreg() else None
-            yield Entry(name, file.read(FILE_MAX + 1) if file else None)
+            path, name = below / member.name, member.name.name.lower()
+            if name in self._wanted or name == DESCRIPTION or name.endswith(".h"):
+                self._files.append(self._keep(path, member, FILE_MAX))
+            else:
+                self._others.append(str(path))
+                if name.endswith(ARCHIVES) and not self._nested:
+                    self._archives.append(self._keep(path, member, PACKED_MAX))
+
+    def _keep(self, path: PurePosixPath, member: Member, limit: int) -> _File:
+        if member.read is None:
+            return _File(path, None, "is a link or a device, not a file")
+        try:
+            content = member.read(limit)
+        except DAMAGE as error:
+            return _File(path, None, f"can't be read: {error}")
+        if content is None:
+            return _File(path, None, f"has more than {limit >> 10} KB")
+        self._budget.keep(len(content))
+        return _File(path, content)
+
+    def _description(self) -> dict[str, object]:
+        """What `make handin` wrote about it, as far as it makes sense."""
+        for file in self._files:
+            if file.path.name == DESCRIPTION and file.content:
+                try:
+                    found = json.loads(file.content)
+                except (ValueError, RecursionError):
+                    return {}
+                return found if isinstance(found, dict) else {}
+        return {}
+
+    def _choose(self, name: str) -> _File:
+        """The one file that counts as `name`: in labs/ and the lab's folder, in such a folder, anywhere."""
+        found = [file for file in self._files if file.path.name.lower() == name.lower()]
+        for better in (lambda file: file.path.name == name,
+                       lambda file: file.path.parent.name == self._lab.folder,
+                       lambda file: file.path.parts[-3:-2] == ("labs",) and "grader" not in file.path.parts):
+            found = list(filter(better, found)) or found
+        if not found:
+            raise Refused(f"{name} is not in it" + self._instead())
+        if len({file.content for file in found}) > 1:
+            raise Refused(f"it has {len(found)} files called {name}: which one counts, "
+                          f"{_listed([str(file.path) for file in found])}?")
+        return found[0]
+
+    def _instead(self) -> str:
+        """What there is instead of the lab's file."""
+        names = self._others + [str(file.path) for file in self._files if file.path.name != DESCRIPTION]
+        faults = [f"{archive.path} {archive.fault}" for archive in self._archives if archive.fault]
+        return "".join([f"; it has {_listed(names)}" if names else "; it is empty",
+                        *(f"; {fault}" for fault in faults[:NAMES_SHOWN])])
 
 
-def _from_zip(content: bytes) -> Iterator[Entry]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for count, member in enumerate(archive.infolist()):
-            name = _inside(member.filename, count)
-            if member.is_dir() or not name.name.endswith((".c", ".json")):
-                continue
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG):
-                yield Entry(name, None)
-                continue
-            with archive.open(member) as file:
-                yield Entry(name, file.read(FILE_MAX + 1))
+def _listed(names: Sequence[str]) -> str:
+    """Some names, few enough to be read."""
+    more = len(names) - NAMES_SHOWN
+    shown = ", ".join(name[:100] for name in sorted(names)[:NAMES_SHOWN])
+    return shown + (f" and {more} more" if more > 0 else "")
 
 
-def _inside(name: str, count: int) -> PurePosixPath:
-    """An entry's name, if it stays inside the archive."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if count >= ENTRIES_MAX:
-        raise Refused(f"it has more than {ENTRIES_MAX} entries")
-    if path.is_absolute() or ".." in path.parts:
-        raise Refused(f"it has an entry that leads out of it: {name[:80]!r}")
-    return path
-
-
-def _description(entries: list[Entry]) -> dict[str, object]:
-    """handin.json, as far as it makes sense."""
-    for entry in entries:
-        if entry.name.name == DESCRIPTION and entry.content:
-            try:
-                found = json.loads(entry.content)
-            except (ValueError, RecursionError):
-                return {}
-            return found if isinstance(found, dict) else {}
-    return {}
-
-
-def _wanted(entries: list[Entry], lab: Lab, name: str) -> bytes:
-    """The content of the one file `name`: from the lab's folder, else from wherever there is just one."""
-    found = [entry for entry in entries if entry.name.name == name and "__MACOSX" not in entry.name.parts]
-    in_folder = [entry for entry in found if entry.name.parent.name == lab.folder]
-    found = in_folder or found
-    if not found:
-        others = ", ".join(sorted({entry.name.name for entry in entries})[:8])
-        raise Refused(f"{name} is not in it" + (f"; it has {others}" if others else ""))
-    if len(found) > 1:
-        raise Refused(f"it has {len(found)} files called {name}: which one counts?")
-    content = found[0].content
-    if content is None:
-        raise Refused(f"{name} is a link or a device, not a file")
-    if len(content) > FILE_MAX:
-        raise Refused(f"{name} has more than {FILE_MAX >> 10} KB")
-    if b"\0" in content:
-        raise Refused(f"{name} is no text")
-    return content
+def _text(file: _File) -> bytes:
+    """A file's content, if a compiler could read it."""
+    if file.content is None:
+        raise Refused(f"{file.path.name} {file.fault}")
+    if file.content.startswith(_UTF_16):
+        raise Refused(f"{file.path.name} is UTF-16: save it as UTF-8")
+    if b"\0" in file.content:
+        raise Refused(f"{file.path.name} is not text")
+    return file.content

@@ -1,14 +1,15 @@
-"""A clean tree: a copy of the kit in which one hand-in after the other is graded.
+"""A clean tree: a copy of the kit in which one submission after the other is graded.
 
-Nothing of a hand-in comes into it but the objects of the lab's files. The kit's own objects are built once.
+Nothing of a submission gets into it but the objects of the lab's files. The kit's own objects are built once.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from pathlib import Path
+import uuid
 
+from grader.classroom.claims import Claims
 from grader.course import ROOT, Lab
 
 PARTS = ("Makefile", "common", "guests", "os-1k", "grader", "solutions")
@@ -16,13 +17,14 @@ REMOVALS = 50
 
 
 class Tree:
-    """A copy of the kit at `folder`."""
+    """A copy of the kit, at a place in the claims' folder that is claimed for it."""
 
-    def __init__(self, folder: Path, lab: Lab) -> None:
-        self.folder = folder
+    def __init__(self, claims: Claims, lab: Lab) -> None:
+        self._claims, self._name = claims, uuid.uuid4().hex
+        self.folder = folder = claims.folder / self._name
         self._lab = lab
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        claims.take(self._name)
+        folder.mkdir()
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
@@ -49,10 +51,23 @@ class Tree:
         for path in (self.folder / "build").rglob("kernel/sched.o"):
             path.unlink()
 
+    def is_ours(self) -> bool:
+        """Whether nobody has taken this process for dead and the tree for stale."""
+        return self._claims.holds(self._name)
+
     def remove(self) -> None:
-        """Takes it away; what was killed in it may write for a moment still."""
+        """Removes it; what was killed in it may write for a moment still."""
         for _ in range(REMOVALS):
             shutil.rmtree(self.folder, ignore_errors=True)
             if not self.folder.exists():
                 break
             time.sleep(0.1)
+        self._claims.release(self._name)
+
+
+def remove_stale(claims: Claims) -> None:
+    """Removes the trees of gradings that were killed, on this machine or another one."""
+    for folder in claims.folder.iterdir():
+        if folder.is_dir() and claims.is_stale(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+            claims.remove(folder.name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os.path
+import re
 from itertools import zip_longest
 from typing import Union
 
@@ -25,6 +27,39 @@ def _one(character: str) -> str:
     if character in _NAMES:
         return _NAMES[character]
     return character if " " <= character <= "~" else f"\\x{ord(character):02x}"
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """A stranger's text on one line: control characters and invisible ones are spelled out, and what is too
+    long is cut."""
+    more = len(text) - limit
+    shown = "".join(c if c.isprintable() else _spelled(ord(c)) for c in text[:limit])
+    return shown + (f"... ({more} more characters)" if more > 0 else "")
+
+
+def _spelled(code: int) -> str:
+    if 0xdc80 <= code <= 0xdcff:       # a byte of a name that is not UTF-8
+        code -= 0xdc00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def printable_lines(text: str, count: int = 200) -> list[str]:
+    """A stranger's text of several lines, each one printable, and at most `count` of them."""
+    lines = text.split("\n")
+    more = len(lines) - count
+    return [*(printable(line.rstrip("\r").expandtabs()) for line in lines[:count]),
+            *([f"({more} more lines)"] if more > 0 else [])]
+
+
+_DIGEST = re.compile(r"-[0-9a-f]{24}$")
+
+
+def file_name(text: str) -> str:
+    """Any text as the name of a file: different texts have different names. A text that is fit stays."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip(".-")[:60]
+    if plain and plain == text and not _DIGEST.search(plain):
+        return plain
+    return f"{plain or 'unnamed'}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
 
 
 def beside(expected: str, got: str, colour: bool = False) -> list[str]:

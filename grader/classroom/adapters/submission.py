@@ -1,6 +1,6 @@
-"""Grades the one submission of an autograder's container: read like a class's hand-ins, graded in the lab VM.
+"""Grades the one submission of an autograder's container: read as a class's are, graded in the lab VM.
 
-    python3 -m grader.classroom.adapters.submission --lab 3 --hand-in PLACE --results FOLDER [--autolab]
+    python3 -m grader.classroom.adapters.submission --lab 3 --submission PLACE --results FOLDER [--autolab]
 
 PLACE is the file or the folder that was submitted. FOLDER/results.json grows with each test, in Gradescope's
 format, and is there from the beginning, so that a container that runs out of time still tells something.
@@ -24,11 +24,13 @@ from pathlib import Path
 from grader import labs
 from grader.classroom.compiling import check_jail
 from grader.classroom.grade_one import Processes, Settings, grade_one
-from grader.classroom.record import GRADED, REFUSED, Record, TestScore
+from grader.classroom.claims import Claims
+from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, TestScore
 from grader.classroom.submissions import Submission
 from grader.classroom.tree import Tree
 from grader.course import LABS
 from grader.execution.runs import CannotGrade
+from grader.core.readable import printable
 from grader.core.values import new_seed
 from grader.execution.tool import run_command
 
@@ -61,17 +63,18 @@ def jail_works() -> bool:
         return False
 
 
-def grade(lab: int, hand_in: Path, results: Path) -> Record:
+def grade(lab: int, place: Path, results: Path) -> Record:
     """Grades it; results.json is then complete."""
     write(results / "results.json", without_runs(lab, "The grading was cut short before a test had ended."))
     with tempfile.TemporaryDirectory(prefix="mini-kvm-") as name:
         settings = Settings(LABS[lab], new_seed(), Path(name) / "reports", jail_works(), results)
-        tree = Tree(Path(name) / "tree", LABS[lab])
-        record = grade_one(settings, Submission("submission", hand_in), tree, Processes())
-        report = settings.folder(Submission("submission", hand_in)) / "report.txt"
-        print(report.read_text(errors="replace"), flush=True)
-        if record.status == REFUSED or record.status == GRADED and record.reason:
-            write(results / "results.json", without_runs(lab, report.read_text(errors="replace")))
+        submission = Submission("submission", place)
+        record = grade_one(settings, submission, Tree(Claims(Path(name) / "trees"), LABS[lab]), Processes())
+        if record.status != MACHINE:
+            report = (settings.folder(submission) / "report.txt").read_text(errors="replace")
+            print(report, flush=True)
+            if record.status == REFUSED or record.reason:
+                write(results / "results.json", without_runs(lab, report))
     return record
 
 
@@ -84,14 +87,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="submission", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lab", type=int, choices=LABS, required=True)
-    parser.add_argument("--hand-in", type=Path, required=True, help="the file or folder submitted")
+    parser.add_argument("--submission", type=Path, required=True, help="the file or folder submitted")
     parser.add_argument("--results", type=Path, required=True, help="folder for results.json")
     parser.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")
     arguments = parser.parse_args()
-    record = grade(arguments.lab, arguments.hand_in.absolute(), arguments.results.absolute())
+    record = grade(arguments.lab, arguments.submission.absolute(), arguments.results.absolute())
     if record.status not in (GRADED, REFUSED):
         (arguments.results / "results.json").unlink(missing_ok=True)
-        print(f"This machine could not grade: {record.reason}", file=sys.stderr)
+        print(f"This submission {printable(record.reason, 2000)}", file=sys.stderr)
         return CANNOT_GRADE
     if arguments.autolab:
         print(autolab_line(arguments.lab, record.tests), flush=True)

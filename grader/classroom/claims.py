@@ -1,0 +1,138 @@
+"""Who works on what, where several machines share a folder.
+
+A claim is a file that is created exclusively: one step, even for several machines. It says which process on
+which machine has made it, and that process renews its time every few seconds. A claim is stale when its
+process is known to be gone, or when it has not been renewed for long by the file system's own clock: the
+clocks of two machines may differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import tempfile
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+RENEW_SECONDS = 15.0
+STALE_SECONDS = 180.0     # more than a network file system keeps a file's time in its cache
+
+
+def _process(pid: str) -> dict[str, Any]:
+    """What tells a process from all others, ever: its number alone is used again, and by other machines."""
+    stat = Path("/proc", pid, "stat").read_text(errors="replace")
+    return {"host": socket.gethostname(), "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            "namespace": os.readlink("/proc/self/ns/pid"), "pid": pid,
+            "start": stat.rpartition(")")[2].split()[19]}
+
+
+class Claims:
+    """The claims in a folder. Those that this object has taken are renewed until they are released."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._me = json.dumps({**_process(str(os.getpid())), "id": uuid.uuid4().hex})
+        self._held: set[Path] = set()
+        self._over = threading.Event()
+        threading.Thread(target=self._renew_on, daemon=True).start()
+
+    def take(self, name: str) -> bool:
+        """Claims `name`, unless somebody has a claim to it that is not stale."""
+        path = self._path(name)
+        for _ in range(2):
+            try:
+                with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), "w") as file:
+                    file.write(self._me)
+                self._held.add(path)
+                return True
+            except FileExistsError:
+                if not self.is_stale(name):
+                    return False
+                self.remove(name)
+        return False
+
+    def holds(self, name: str) -> bool:
+        """Whether the claim is still ours: a process that was stopped for long may have lost it."""
+        return _content(self._path(name)) == self._me
+
+    def holder(self, name: str) -> str:
+        """Who has the claim, for a message."""
+        found = _parsed(_content(self._path(name)))
+        return f"process {found.get('pid', '?')} on {found.get('host', 'another machine')}"
+
+    def release(self, name: str) -> None:
+        """Gives a claim of ours up."""
+        self._held.discard(self._path(name))
+        if self.holds(name):
+            self._path(name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Gives all of ours up."""
+        self._over.set()
+        for path in list(self._held):
+            self.release(path.name[:-len(SUFFIX)])
+
+    def is_stale(self, name: str) -> bool:
+        """Whether nobody works on it any more. One that is not claimed is stale, too."""
+        path = self._path(name)
+        found = _parsed(_content(path))
+        ours = json.loads(self._me)
+        if all(found.get(key) == ours[key] for key in ("boot", "namespace")):
+            try:
+                return bool(_process(str(found["pid"]))["start"] != found["start"])
+            except (OSError, KeyError, IndexError):
+                return True
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".now-") as now:
+            try:
+                return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime > STALE_SECONDS
+            except FileNotFoundError:
+                return True
+
+    def remove(self, name: str) -> None:
+        """Removes a stale claim. One that has taken its place meanwhile is put back."""
+        path, aside = self._path(name), self.folder / f".stale-{uuid.uuid4().hex}"
+        before = _content(path)
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return
+        if _content(aside) == before:
+            aside.unlink()
+        else:
+            aside.rename(path)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}{SUFFIX}"
+
+    def _renew_on(self) -> None:
+        while not self._over.wait(RENEW_SECONDS):
+            self.renew()
+
+    def renew(self) -> None:
+        """Shows that we are still there."""
+        for path in list(self._held):
+            with contextlib.suppress(OSError):      # holds() will say that it is lost
+                os.utime(path)
+
+
+SUFFIX = ".claim"
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
