@@ -70,6 +70,9 @@ quiet-todo = $(if $(shell grep -s '\bTODO\b' $(1)),-Wno-unused)
 # what counts is its content, and SUM changes with that.
 keep-sum = @cksum < $(1) | cmp -s - $(2) || cksum < $(1) > $(2)
 
+# The names of the functions whose prototypes are in a header.
+CONTRACT = sed -n 's/^[a-z][^(]*[ *]\([a-z0-9_]*\)(.*/\1/p'
+
 # A module gives the rest of the VMM the functions of its lab's contract and nothing else. (Sanitizers add
 # code that runs before main to every object.)
 close-module = $(if $(SANITIZE),cp $(1) $(2),sh common/close_module.sh $(1) $(2))
@@ -82,7 +85,7 @@ $(OUT)/lab$(1)-whole.o: $(call module-of,$(1)) $(OUT)/lab$(1).sum $(OUT)/flags
 	@$$(STEP)$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
 
 $(OUT)/lab$(1).o: $(OUT)/lab$(1)-whole.o common/module.ld common/close_module.sh
-	@$$(call close-module,$$<,$$@) < common/contract/lab$(1).h
+	@$$(CONTRACT) common/contract/lab$(1).h | $$(call close-module,$$<,$$@)
 endef
 $(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))
 

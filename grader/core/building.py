@@ -21,7 +21,8 @@ from grader.execution.runs import CannotGrade
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
 _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "SOLUTION", "FROM",
                   "MODULE", "OUT", "SHARED", "UNIT", "GUESTS", "ARGS", "UNDER", "BACKEND", "T", "SEED",
-                  "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "SCHED_FLAGS", "OS_OUT", "PROGRAM_DIR")
+                  "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "SCHED_FLAGS", "SCHED_GIVES",
+                  "OS_OUT", "PROGRAM_DIR")
 
 # The VMM's functions that the graded unit programs stand in for (grader/labs/unit.h).
 UNIT_WRAPS = ("stage_before_entry", "vcpu_translate")
@@ -32,6 +33,7 @@ UNIT_SCRIPT = ROOT / "grader/labs/unit.ld"
 # Compiled in front of a graded scheduler: a caller into which its context_switch is inlined.
 SCHED_PROBE = LABS[6].grading / "units/inlined.h"
 SCHED_FLAGS = f"-include {SCHED_PROBE.relative_to(ROOT)}"
+SCHED_GIVES = "switch_pattern switch_inlined"
 
 
 # How make marks a line that names the file it makes: see STEP in the Makefile.
@@ -105,7 +107,8 @@ def _scheduler(sched: Path | None) -> dict[str, str]:
 
 
 def _graded_kernel(sched: Path | None, out: Path) -> dict[str, str]:
-    return {**_scheduler(sched), "OS_OUT": _relative(out), "SCHED_FLAGS": SCHED_FLAGS}
+    return {**_scheduler(sched), "OS_OUT": _relative(out), "SCHED_FLAGS": SCHED_FLAGS,
+            "SCHED_GIVES": SCHED_GIVES}
 
 
 def build_path(path: str) -> Path:

@@ -31,7 +31,7 @@ class Cheats(unittest.TestCase):
 class Closing(unittest.TestCase):
     """common/close_module.sh: what a module gives to the program is its contract, by whatever name."""
 
-    CONTRACT = "int contract(int number);\n"
+    CONTRACT = "contract\n"
     PLAIN = "int contract(int number) { return number; }\n"
 
     def closed(self, text: str, cc: str = "gcc") -> tuple[str, str]:
