@@ -12,9 +12,10 @@
  * at, or acts on, the module's process
  *
  * Between two such calls the judge goes first and the module's process follows: what a test does by
- * itself happens twice. So a statement that adds to a static variable adds twice, and what is asked
- * of the kernel about descriptors or mappings belongs into a function that is THERE. Memory other
- * than static variables, for both, comes from memory_for_both.
+ * itself happens twice. So static variables that a test changes are PRIVATE, each process has its
+ * own, unless it must see there what the module does; and what is asked of the kernel about
+ * descriptors or mappings belongs into a function that is THERE. Memory other than static
+ * variables, for both, comes from memory_for_both.
  */
 #pragma once
 
@@ -34,7 +35,7 @@
 
 #include "given.h"
 
-/* A static variable that is not shared. */
+/* A static variable of which each process has its own. */
 #define PRIVATE __attribute__((section("unit_private")))
 
 #define MAILBOX_BYTES (64 * 1024)

@@ -52,7 +52,7 @@ struct falsified {
     struct kvm_run *kvm_run;
 };
 
-static struct falsified falsified;
+static PRIVATE struct falsified falsified;
 static struct call calls[CALLS_MAX];
 static size_t call_count;
 static atomic_uint run_turns;    /* KVM_RUN so far */
@@ -247,7 +247,7 @@ bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, F
 /* ------------------------------------------------------------------ what tests start from */
 
 static struct vmm vmm;
-static struct guest guest = {.path = "guest", .kind = GUEST_REAL};
+static PRIVATE struct guest guest = {.path = "guest", .kind = GUEST_REAL};
 
 /* Random numbers of this grading: the grader gives the seed. */
 static inline uint32_t unit_random(void)

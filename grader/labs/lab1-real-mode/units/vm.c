@@ -659,7 +659,7 @@ END_TEST
 #define TURNS_MAX 20
 
 /* The exit that the scripted KVM_RUN makes on its first turn; HLT comes after it. */
-static struct kvm_run first_exit;
+static PRIVATE struct kvm_run first_exit;
 
 static int run_first_exit(struct kvm_run *run, unsigned turn)
 {
@@ -808,7 +808,7 @@ START_TEST(before_entry)
 }
 END_TEST
 
-static int run_fault_error;
+static PRIVATE int run_fault_error;
 
 static int run_fault(struct kvm_run *run, unsigned turn)
 {

@@ -6,11 +6,17 @@
 #include "../../unit.h"
 #include "lab6.h"
 
+MODULE(const char *, elf_load,
+       (const uint8_t *bytes, size_t byte_count, uint8_t *to, size_t to_bytes, uint32_t *first,
+        uint32_t *behind),
+       (bytes, byte_count, to, to_bytes, first, behind), see_text(&result))
+MODULE(int, boot_prepare, (struct vcpu * vcpu), (vcpu))
+
 #define MEMORY_BYTES 0x48000
 #define FILL         0xa5 /* what memory holds before: a loader that only copies leaves it */
 
 /* A file with three segments: code, nothing to load, data with zeros behind. */
-static struct {
+static PRIVATE struct {
     Elf32_Ehdr header;
     Elf32_Phdr segments[3];
     uint8_t code[0x300];
@@ -294,7 +300,7 @@ END_TEST
 
 static struct vm vm;
 static struct vcpu vcpu;
-static uint8_t archive[ARCHIVE_BYTES];
+static PRIVATE uint8_t archive[ARCHIVE_BYTES];
 
 /* A VM of 1 MB and our file as its guest; its RAM is shared with processes that are forked off. */
 static void start_guest(void)
@@ -302,8 +308,7 @@ static void start_guest(void)
     file_make();
     start_empty(&vm, &vcpu);
     vm.ram_bytes = 1 << 20;
-    vm.ram = (uint8_t *)syscall(SYS_mmap, NULL, vm.ram_bytes, PROT_READ | PROT_WRITE,
-                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    vm.ram = memory_for_both(vm.ram_bytes);
     guest.kind = GUEST_ELF;
     guest.image = (uint8_t *)&file;
     guest.image_bytes = sizeof file;
@@ -323,9 +328,8 @@ __attribute__((noinline)) static void stack_dirty(void)
  * Calls boot_prepare in a process of its own and leaves what it wrote to RAM; its status. There 6.3
  * may end it: that exercise may not be written yet, and no KVM is behind this vCPU.
  */
-static int prepare_apart(void)
+THERE(int, status_of_prepare, (void), ())
 {
-    listen_start();
     pid_t child = fork();
     if (child == 0) {
         stack_dirty();
@@ -333,12 +337,19 @@ static int prepare_apart(void)
     }
     int ended = 0;
     waitpid(child, &ended, 0);
+    return WIFEXITED(ended) ? WEXITSTATUS(ended) : -1;
+}
+
+static int prepare_apart(void)
+{
+    listen_start();
+    int status = status_of_prepare();
     ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
     said[count > 0 ? count : 0] = '\0';
     if (!strstr(said, "exercise 6.1") && !strstr(said, "exercise 6.2"))
         ck_assert_msg(ftruncate(listen_fd, 0) == 0, "the unit program can't cut its own file");
     listen_end();
-    return WIFEXITED(ended) ? WEXITSTATUS(ended) : -1;
+    return status;
 }
 
 /* What the kernel will find. */
@@ -492,17 +503,17 @@ int main(void)
 {
     Suite *suite = suite_create("boot");
 
-    unit_add(suite, "loads", loads);
-    unit_add(suite, "zeros", zeros);
-    unit_add(suite, "wrong_files", wrong_files);
-    unit_add(suite, "cut_files", cut_files);
-    unit_add(suite, "wrong_places", wrong_places);
-    unit_add(suite, "overlap", overlap);
-    unit_add(suite, "wrong_entry", wrong_entry);
-    unit_add(suite, "boot_information", boot_information);
-    unit_add(suite, "no_archive", no_archive);
-    unit_add(suite, "archive_place", archive_place);
-    unit_add(suite, "archive_room", archive_room);
-    unit_add(suite, "start_state", start_state);
+    unit_add_apart(suite, "loads", loads);
+    unit_add_apart(suite, "zeros", zeros);
+    unit_add_apart(suite, "wrong_files", wrong_files);
+    unit_add_apart(suite, "cut_files", cut_files);
+    unit_add_apart(suite, "wrong_places", wrong_places);
+    unit_add_apart(suite, "overlap", overlap);
+    unit_add_apart(suite, "wrong_entry", wrong_entry);
+    unit_add_apart(suite, "boot_information", boot_information);
+    unit_add_apart(suite, "no_archive", no_archive);
+    unit_add_apart(suite, "archive_place", archive_place);
+    unit_add_apart(suite, "archive_room", archive_room);
+    unit_add_apart(suite, "start_state", start_state);
     return unit_main(suite);
 }
