@@ -1,6 +1,6 @@
 /*
- * abi.h - what guest and VMM agree on. C includes this file; nasm gets the same constants from
- * build/abi.inc, which the Makefile writes from the #define lines below. So: plain numbers only.
+ * abi.h - the interface between guest and VMM. C includes this file; nasm gets the same constants from
+ * build/abi.inc, which the build generates from the #define lines below. So: plain numbers only.
  */
 #pragma once
 
@@ -12,11 +12,11 @@
 #define HC_WRITE       3 /* DS:ESI = string, ECX = bytes (16-bit code: SI, CX): one exit for all */
 
 #define GETCHAR_NOTHING -1 /* no character yet */
-#define GETCHAR_END     -2 /* end of input: there will never be one again */
+#define GETCHAR_END     -2 /* end of input: no character will ever follow */
 
 /*
- * `rep outsb` to STRING_PORT writes a run of characters with one instruction. How many of them come
- * in one exit is KVM's choice (kvm_run.io.count); today's KVM makes an exit of each.
+ * `rep outsb` to STRING_PORT writes a run of characters with one instruction. KVM chooses how
+ * many of them one exit carries (kvm_run.io.count); current KVM makes one exit for each.
  */
 #define STRING_PORT 0x501
 
@@ -25,7 +25,7 @@
 #define STATUS_USAGE      64  /* wrong command line */
 #define STATUS_GUEST_FILE 65  /* a guest file that can't be loaded */
 #define STATUS_NO_KVM     69  /* no usable KVM, or the host lacks memory or threads for it */
-#define STATUS_CRASHED    70  /* the guest crashed; a post-mortem tells how */
+#define STATUS_CRASHED    70  /* the guest crashed; a post-mortem says how */
 #define STATUS_OUTPUT     74  /* standard output can't be written */
 #define STATUS_TODO       77  /* an exercise that isn't written yet was reached */
 #define STATUS_SIGNAL     128 /* plus the signal that ended the VMM */
@@ -35,7 +35,7 @@
 #define KEYBOARD_VECTOR 0x21 /* to vCPU 0, while there are characters to take */
 
 /* Physical memory of real-mode guests: window N starts at N * WINDOW_BYTES. */
-#define VCPUS_MAX    4       /* so many guests at most */
+#define VCPUS_MAX    4       /* the largest number of guests */
 #define WINDOW_BYTES 0x40000 /* 256 KB: a real-mode guest's part of RAM */
 
 /*
@@ -51,7 +51,7 @@
 #define TSS_OFFSET       0x1800     /* 104 zeros: the guest fills in esp0, ss0, I/O map base */
 #define DIRECTORY_OFFSET 0x2000     /* the page directory: CR3 */
 #define TABLES_OFFSET    0x3000     /* page tables, taken one after the other up to TABLES_END */
-#define TABLES_END       0x20000    /* first byte behind the room for tables */
+#define TABLES_END       0x20000    /* first byte past the page tables */
 #define BOOT_INFO_OFFSET 0x20000    /* struct boot_info, for ELF guests; its address is in EBX */
 #define LOAD_MIN         0x30000    /* lowest address an image may be loaded at */
 #define LOAD_DEFAULT     0x100000   /* where a flat image is loaded without --load */

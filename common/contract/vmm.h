@@ -38,7 +38,7 @@ struct guest {
 /* A page that --map adds to a paging guest's tables. */
 struct page_mapping {
     uint32_t virt, phys; /* multiples of PAGE_BYTES; phys counts from the guest's own part of RAM */
-    uint32_t flags;      /* PAGE_PRESENT, PAGE_WRITABLE, PAGE_USER; 0 takes the page away */
+    uint32_t flags;      /* PAGE_PRESENT, PAGE_WRITABLE, PAGE_USER; 0 unmaps the page */
 };
 
 #define MAPPINGS_MAX 64
@@ -59,7 +59,7 @@ struct options {
     size_t mapping_count;
 };
 
-/* What vCPU is to do next: the answer of every exit handler. */
+/* What a vCPU does next: the return value of every exit handler. */
 enum step {
     STEP_RUN,       /* enter the guest again */
     STEP_END,       /* this vCPU has ended; vcpu->status is set */
@@ -69,7 +69,7 @@ enum step {
 /* Where a vCPU's thread is. */
 enum vcpu_state { VCPU_CREATED, VCPU_RUNNING, VCPU_ENDED };
 
-/* What is kept of an exit. */
+/* An exit as it is recorded. */
 struct exit_record {
     uint32_t reason;  /* EXIT_NONE: there was none */
     bool out;         /* KVM_EXIT_IO, KVM_EXIT_MMIO: the guest writes */
@@ -142,8 +142,8 @@ struct vmm {
 };
 
 /*
- * What this stage's VMM consists of: common/stages/ has one for each lab. The run loop asks this
- * table and so needs no change when a later lab adds to it.
+ * What this stage's VMM consists of: common/stages/ has one for each lab. The run loop reads this
+ * table, so a later lab changes it without changing the loop.
  */
 struct stage {
     int lab;
