@@ -1,6 +1,7 @@
 /*
- * abi.h - the interface between guest and VMM. C includes this file; nasm gets the same constants from
- * build/abi.inc, which the build generates from the #define lines below. So: plain numbers only.
+ * abi.h - the interface between guest and VMM. C includes this file; nasm gets the same constants
+ * from build/abi.inc, which the build generates from the #define lines below. So: plain numbers
+ * only.
  */
 #pragma once
 

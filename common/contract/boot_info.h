@@ -10,7 +10,7 @@ struct boot_info {
     uint32_t magic;         /* BOOT_MAGIC */
     uint32_t size;          /* sizeof(struct boot_info) */
     uint32_t memory_bytes;  /* guest RAM, from address 0 */
-    uint32_t archive_start; /* the --initrd file, on the first page boundary after the kernel; 0: none */
+    uint32_t archive_start; /* the --initrd file, on the next page after the kernel; 0: none */
     uint32_t archive_bytes;
     uint32_t tick_ms; /* time between two timer interrupts */
 };
