@@ -69,6 +69,10 @@ _LIMITS = {
                        "One thread a vCPU is all that this VMM needs."),
 }
 
+# A vCPU that sleeps in KVM_RUN and never came back from it, in the words of common/debug/where.c.
+_NO_EXIT = "; 0 exits, the last: none"
+_IRQCHIP_HINT = ("0 exits, always in KVM_RUN: did you create an irqchip (KVM_CREATE_IRQCHIP)? KVM then "
+                 "handles HLT itself, without an exit.")
 _CRASH_HINT = ("The VMM itself crashed, not the guest: run it in gdb, or build it with "
                "SANITIZE=address,undefined.")
 _SANITIZER_HINT = "The sanitizer tells the line of the mistake and where the memory came from."
@@ -100,6 +104,8 @@ def _universal(outcome: Outcome, plan: Planned) -> Optional[tuple[str, Mismatch]
     if result.ending in _LIMITS:
         text, hint = _LIMITS[result.ending]
         where = "".join(f"\n{line}" for line in outcome.where[:VCPUS_MAX])
+        if result.ending is Ending.STILL and any(_NO_EXIT in line for line in outcome.where):
+            hint = _IRQCHIP_HINT
         return hint, Mismatch(text + where, *_unlike(outcome, plan))
     if outcome.sanitizer:
         return _SANITIZER_HINT, Mismatch(outcome.sanitizer)

@@ -10,7 +10,7 @@ from grader.core.judge import Kind, judge
 from grader.core.outcome import Outcome, Todo
 from grader.core.plan import Plan
 from grader.execution.runs import Ending, Limits, Result, Step
-from grader.quality.tests.fakes import SHORT, FakeCase
+from grader.quality.tests.fakes import SHORT, FakeCase, FakePrograms, lab_of
 
 REGISTERS = ("vcpu0: rax=0000000000000001 rbx=0000000000000002\n"
              "vcpu0: cs=0010 base=00000100 limit=0000ffff type=11")
@@ -62,6 +62,16 @@ class UniversalChecks(FakeCase):
     def test_a_vmm_that_hangs_is_asked_where_it_is(self) -> None:
         self.failed("trap 'echo vmm: vcpu1 is at 0000:0006 in real mode >&2' USR2\n"
                     "while :; do sleep 0.05; done", "vcpu1 is at 0000:0006")
+
+    def test_an_irqchip_is_asked_for_where_no_exit_comes(self) -> None:
+        line = "vmm: vcpu0 is at 0000:0018 in real mode, code f4; interrupts disabled; {}"
+        for exits, ending, asked in (("0 exits, the last: none", Ending.STILL, True),
+                                     ("3 exits, the last: HLT", Ending.STILL, False),
+                                     ("0 exits, the last: none", Ending.WALL, False)):
+            result = Result(ending, stderr=line.format(exits).encode())
+            plan = Plan(lab_of(says_hello).tests[0], 7, FakePrograms(self.folder, ""))
+            says_hello(plan)
+            self.assertEqual("irqchip" in judge(plan.test, plan.planned, [result]).hint, asked)
 
     def test_leaves_a_child_that_holds_the_pipe(self) -> None:
         self.failed("echo hello; sleep 1000 & exit 0", "left 1 process")
