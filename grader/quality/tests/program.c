@@ -12,6 +12,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -144,6 +145,24 @@ static void attack_parent(void)
     printf("traced %d, channel %d, still here\n", traced == 0, descriptor >= 0);
 }
 
+/* Keep something in the user's keyring, by the system call of each ABI. */
+static void keep_a_key(void)
+{
+    enum { USER_KEYRING = -4, ADD_KEY_I386 = 286, X32 = 0x40000000 };
+    long key = syscall(SYS_add_key, "user", "kept", "x", 1, USER_KEYRING);
+    printf("%s\n", key < 0 ? strerror(errno) : "kept");
+    key = syscall(SYS_add_key | X32, "user", "kept", "x", 1, USER_KEYRING);
+    printf("%s\n", key < 0 ? strerror(errno) : "kept");
+#ifdef __x86_64__
+    long answer;
+    __asm__ volatile("int $0x80"
+                     : "=a"(answer)
+                     : "a"(ADD_KEY_I386), "b"(0), "c"(0), "d"(0)
+                     : "memory");
+    printf("%s\n", strerror((int)-answer));
+#endif
+}
+
 int main(int argc, char **argv)
 {
     const char *action = argc > 1 ? argv[1] : "";
@@ -202,6 +221,8 @@ int main(int argc, char **argv)
     } else if (!strcmp(action, "kill-all")) {
         kill(-1, SIGKILL);
         say("alive\n");
+    } else if (!strcmp(action, "keep")) {
+        keep_a_key();
     } else if (!strcmp(action, "attack")) {
         attack_parent();
     } else if (!strcmp(action, "write")) {

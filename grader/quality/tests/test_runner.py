@@ -66,6 +66,10 @@ class RunnerTests:
         result = self.run_one(do("copy", stdin=data))
         self.check(result.stdout == data, replace(result, stdout=b""))
 
+    def test_no_key_outlives_a_run(self) -> None:
+        result = self.run_one(do("keep"))
+        self.check(set(result.stdout.splitlines()) == {b"Function not implemented"}, result)
+
     def test_input_ends(self) -> None:
         self.check(self.run_one(do("copy")).status == 0, self.run_one(do("copy")))
         held = self.run_one(do("copy", stdin=b"x", hold_stdin=True, limits=Limits(quiet=30, still=2)))
