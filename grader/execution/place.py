@@ -59,6 +59,7 @@ _CAUSES = {
     errno.EROFS: _ELSEWHERE,
     errno.ENOSPC: "make room on that disk: `make clean` and `make clean-cache` free what the kit has taken",
     errno.EDQUOT: "make room in your quota: `make clean` and `make clean-cache` free what the kit has taken",
+    errno.EFBIG: "allow larger files: ulimit -f unlimited",
     errno.ENOLCK: _ELSEWHERE,
     errno.EOPNOTSUPP: _ELSEWHERE,
     errno.EMFILE: "allow more open files: ulimit -n 1024",

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -15,15 +16,15 @@ import unittest
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Optional
+from typing import Any, Optional
 from unittest import mock
 
 from grader.commands import doctor, handin, skeletons
-from grader.core import version
+from grader.core import building, version
 from grader.core.building import BuildError, build_vmm, check_source, clean_environment
 from grader.core.grading import Choice, Report, grade
 from grader.core.plan import Plan
-from grader.course import ROOT
+from grader.course import LABS, ROOT
 from grader.execution import place, tool
 from grader.execution.backends.kvm import KvmBackend
 from grader.execution.runs import CannotGrade, Ending, Result, Run
@@ -187,6 +188,62 @@ class Folders(unittest.TestCase):
         self.assertEqual(done.returncode, tool.CANNOT, done.stderr)
         self.assertRegex(done.stderr, rb"^No space left on device\n  fix: make room .*\n$")
         self.assertIsNone(place.cause(OSError(errno.ENOENT, "a bug")))
+
+
+class StoppedBuilds(unittest.TestCase):
+    """A compiler that was killed, has crashed or could not write is never the learner's fault."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.module = self.folder / "hypercall.c"
+        self.module.write_bytes(LABS[2].solution_files()[0].read_bytes())
+        self.command = [sys.executable, "-m", "grader", "grade", "--lab", "2", "--module", str(self.module)]
+        build_vmm(2, module=self.module)          # all but the module is there then
+        self.module.write_bytes(self.module.read_bytes() + b"/* one more comment */\n")
+
+    def grade(self, **options: Any) -> "subprocess.CompletedProcess[str]":
+        results = self.folder / "results"
+        done = subprocess.run([*self.command, "--results", str(results)], cwd=ROOT, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              **options)
+        self.assertFalse(results.exists())
+        return done
+
+    def test_a_file_size_limit(self) -> None:
+        done = self.grade(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40 << 10, 40 << 10)))
+        self.assertEqual((done.returncode, done.stdout), (3, ""))
+        self.assertIn("this machine: ", done.stderr)
+
+    def test_no_room_for_temporary_files(self) -> None:
+        full = self.folder / "full"
+        full.mkdir()
+        script = (f"mount -t tmpfs -o size=16k full {full} && ! cat /dev/zero 2>/dev/null >{full}/x && "
+                  'exec "$@"')
+        done = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh",
+                               *self.command], cwd=ROOT, env={**clean_environment(), "TMPDIR": str(full)},
+                              text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if "unshare" in done.stderr or "mount:" in done.stderr:
+            self.skipTest(done.stderr)
+        self.assertEqual((done.returncode, done.stdout), (3, ""), done.stderr)
+        self.assertIn("No space left on device", done.stderr)
+
+    def test_what_is_the_machines_and_what_the_learners(self) -> None:
+        for line in ("gcc: fatal error: Killed signal terminated program cc1",
+                     "gcc: internal compiler error: Segmentation fault signal terminated program cc1",
+                     "vm.c:12:3: internal compiler error: in foo, at bar.c:7",
+                     "vm.c:9:1: fatal error: error writing to /tmp/x.s: No space left on device",
+                     "/usr/bin/ld: final link failed: No space left on device",
+                     "collect2: fatal error: ld terminated with signal 25 [File size limit exceeded]",
+                     "clang: error: unable to execute command: Killed",
+                     "make: *** [vmm.mk:7: build/lab2.o] Killed"):
+            self.assertEqual(building._stopped(f"x\n{line}\ny"), line)
+        for line in ("vm.c:1:2: error: #error internal compiler error: No space left",
+                     'vm.c:11:2: error: static assertion failed: "Killed signal terminated program"',
+                     "    1 | #error gcc: fatal error: Killed signal terminated program cc1",
+                     "make: *** [vmm.mk:7: build/lab2.o] Error 1"):
+            self.assertEqual(building._stopped(line), "")
 
 
 class Sources(unittest.TestCase):
