@@ -14,6 +14,20 @@
 #include <ucontext.h>
 #include <x86intrin.h>
 
+MODULE(int, pending_first, (uint32_t pending), (pending))
+MODULE(enum step, interrupt_deliver, (struct vcpu * vcpu), (vcpu))
+MODULE(enum step, interrupt_window_open, (struct vcpu * vcpu), (vcpu))
+MODULE_VOID(interrupt_raise, (struct vcpu * vcpu, int vector), (vcpu, vector))
+MODULE(enum step, interrupt_halt, (struct vcpu * vcpu), (vcpu))
+MODULE(unsigned, ring_room, (const struct ring *ring), (ring))
+MODULE(bool, ring_put, (struct ring * ring, uint8_t byte), (ring, byte))
+MODULE(int, ring_get, (struct ring * ring), (ring))
+MODULE(int, keyboard_getchar, (struct vcpu * vcpu), (vcpu))
+MODULE(int, devices_start, (struct vmm * all), (all))
+MODULE_VOID(devices_stop, (void), ())
+MODULE_VOID(vcpu_kick, (struct vcpu * vcpu), (vcpu))
+MODULE(int, vcpu_run, (struct vcpu * vcpu), (vcpu))
+
 #define TIMER    0x1u /* bits of vcpu->pending */
 #define KEYBOARD 0x2u
 #define PATIENCE 4000 /* ms until something that should happen at once counts as lost */
@@ -80,7 +94,7 @@ static bool patient(double *since)
     return time_since(since) < PATIENCE;
 }
 
-static uint32_t pending_of(struct vcpu *vcpu)
+THERE(uint32_t, pending_of, (struct vcpu * vcpu), (vcpu))
 {
     pthread_mutex_lock(&vcpu->lock);
     uint32_t pending = vcpu->pending;
@@ -88,7 +102,7 @@ static uint32_t pending_of(struct vcpu *vcpu)
     return pending;
 }
 
-static bool lock_is_free(struct vcpu *vcpu)
+THERE(bool, lock_is_free, (struct vcpu * vcpu), (vcpu))
 {
     bool is_free = pthread_mutex_trylock(&vcpu->lock) == 0;
 
@@ -107,7 +121,7 @@ static void check_lock(struct vcpu *vcpu, const char *function)
 }
 
 /* Waits until a vector is pending; false: it never was. */
-static bool comes(struct vcpu *vcpu, uint32_t bit)
+THERE(bool, comes, (struct vcpu * vcpu, uint32_t bit), (vcpu, bit))
 {
     double since = 0;
 
@@ -116,7 +130,7 @@ static bool comes(struct vcpu *vcpu, uint32_t bit)
     return pending_of(vcpu) & bit;
 }
 
-static void take(struct vcpu *vcpu, uint32_t bits)
+THERE_VOID(take, (struct vcpu * vcpu, uint32_t bits), (vcpu, bits))
 {
     pthread_mutex_lock(&vcpu->lock);
     vcpu->pending &= ~bits;
@@ -130,6 +144,14 @@ static unsigned interrupts_injected(void)
     for (size_t i = 0; i < call_count; i++)
         count += calls[i].request == KVM_INTERRUPT;
     return count;
+}
+
+/* The latest; 0: none. */
+static uint32_t vector_injected(void)
+{
+    const struct call *call = call_find(KVM_INTERRUPT);
+
+    return call ? call->irq : 0;
 }
 
 /*
@@ -240,7 +262,7 @@ ssize_t read(int fd, void *buffer, size_t bytes)
 }
 
 /* Standard input from which nothing comes; returns its other end. */
-static int input_open(void)
+THERE(int, input_open, (void), ())
 {
     int ends[2];
 
@@ -372,9 +394,9 @@ START_TEST(injects)
                       "a vector is pending and the guest can take it: KVM_INTERRUPT was called %u "
                       "times instead of once",
                       count);
-        ck_assert_msg(call_find(KVM_INTERRUPT)->irq == KEYBOARD_VECTOR,
+        ck_assert_msg(vector_injected() == KEYBOARD_VECTOR,
                       "bit 1 is pending, and KVM_INTERRUPT got vector 0x%x instead of 0x%x",
-                      call_find(KVM_INTERRUPT)->irq, KEYBOARD_VECTOR);
+                      vector_injected(), KEYBOARD_VECTOR);
         ck_assert_msg(vcpu->pending == 0,
                       "the vector was injected and is still pending: it would come twice");
         ck_assert_msg(
@@ -427,8 +449,8 @@ START_TEST(several)
         "two vectors are pending: KVM_INTERRUPT was called %u times before one entry, and "
         "KVM takes one",
         count);
-    ck_assert_msg(call_find(KVM_INTERRUPT)->irq == TIMER_VECTOR,
-                  "0x20 and 0x21 are pending, and 0x%x came first", call_find(KVM_INTERRUPT)->irq);
+    ck_assert_msg(vector_injected() == TIMER_VECTOR,
+                  "0x20 and 0x21 are pending, and 0x%x came first", vector_injected());
     ck_assert_msg(vcpu->pending == KEYBOARD, "0x20 was injected; pending is 0x%x instead of 0x2",
                   vcpu->pending);
     ck_assert_msg(vcpu->run->request_interrupt_window == 1,
@@ -468,15 +490,20 @@ START_TEST(injection_failure)
 }
 END_TEST
 
+THERE_VOID(deliver_watched, (struct vcpu * vcpu), (vcpu))
+{
+    watch_begin(vcpu);
+    interrupt_deliver(vcpu);
+    steps_end();
+}
+
 START_TEST(guards)
 {
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->pending = TIMER;
     vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 1;
-    watch_begin(vcpu);
-    interrupt_deliver(vcpu);
-    steps_end();
+    deliver_watched(vcpu);
     ck_assert_msg(!watch.unguarded,
                   "interrupt_deliver changes vcpu->pending without vcpu->lock: what another thread "
                   "raises at the same moment is lost");
@@ -486,24 +513,35 @@ START_TEST(guards)
 }
 END_TEST
 
+static char traced[1024]; /* what --trace has said */
+static PRIVATE char *trace_text;
+static PRIVATE size_t trace_bytes;
+
+THERE_VOID(trace_begin, (void), ())
+{
+    vmm.options.trace = open_memstream(&trace_text, &trace_bytes);
+}
+
+THERE_VOID(trace_look, (void), ())
+{
+    fflush(vmm.options.trace);
+    snprintf(traced, sizeof traced, "%s", trace_text);
+}
+
 START_TEST(traces)
 {
-    char *text = NULL;
-    size_t bytes;
-
     start(1);
-    vmm.options.trace = open_memstream(&text, &bytes);
+    trace_begin();
     deliver(KEYBOARD, false, false, false);
-    fflush(vmm.options.trace);
-    ck_assert_msg(!strstr(text, "inject vector"),
-                  "IF is 0, 0x21 was not injected, and --trace says \"%s\"", text);
+    trace_look();
+    ck_assert_msg(!strstr(traced, "inject vector"),
+                  "IF is 0, 0x21 was not injected, and --trace says \"%s\"", traced);
     deliver(KEYBOARD, true, true, false);
-    fclose(vmm.options.trace);
-    const char *event = strstr(text, "vcpu0 "); /* in front of it is the time */
+    trace_look();
+    const char *event = strstr(traced, "vcpu0 "); /* in front of it is the time */
     ck_assert_msg(event, "0x21 was injected, and --trace has no line about it: trace_event");
     ck_assert_msg(strstr(event, "21") || strstr(event, "33"),
                   "0x21 was injected, and --trace says \"%s\": the vector is to be named", event);
-    free(text);
 }
 END_TEST
 
@@ -523,15 +561,20 @@ int pthread_kill(pthread_t thread, int signal)
     return 0;
 }
 
+THERE_VOID(raise_watched, (struct vcpu * vcpu), (vcpu))
+{
+    watch_begin(vcpu);
+    interrupt_raise(vcpu, KEYBOARD_VECTOR);
+    steps_end();
+}
+
 START_TEST(raise_kicks)
 {
     start(2);
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->state = VCPU_RUNNING;
     vcpu->thread = pthread_self();
-    watch_begin(vcpu);
-    interrupt_raise(vcpu, KEYBOARD_VECTOR);
-    steps_end();
+    raise_watched(vcpu);
     check_lock(vcpu, "interrupt_raise");
     ck_assert_msg(interrupts_injected() == 0,
                   "interrupt_raise calls KVM_INTERRUPT. That is a vCPU ioctl: while the vCPU is in "
@@ -558,11 +601,13 @@ START_TEST(raise_kicks)
 END_TEST
 
 /* Turn 0: the interrupt comes just before KVM_RUN, after all checks. */
+static bool run_with_lock; /* the vCPU's lock was held then, and nothing could be raised */
+
 static int run_raised_late(struct kvm_run *run, unsigned turn)
 {
-    check_lock(&vmm.vcpus[0], "interrupt_deliver");
+    run_with_lock |= !lock_is_free(&vmm.vcpus[0]);
     run->ready_for_interrupt_injection = run->if_flag = 1;
-    if (turn == 0)
+    if (turn == 0 && !run_with_lock)
         interrupt_raise(&vmm.vcpus[0], TIMER_VECTOR);
     if (run->immediate_exit)
         return EINTR;
@@ -580,6 +625,10 @@ START_TEST(raised_late)
     listen_start();
     vcpu_run(vcpu);
     listen_end();
+    ck_assert_msg(
+        !run_with_lock,
+        "interrupt_deliver returned with vcpu->lock held: whoever wants it next waits for "
+        "ever. Unlock on each way out");
     ck_assert_msg(run_turns == 2,
                   "an interrupt that is raised after the last check and before KVM_RUN must make "
                   "KVM_RUN return at once (immediate_exit): vcpu_kick sees to that");
@@ -651,18 +700,23 @@ static void *halt_thread(void *argument)
     return NULL;
 }
 
-/* A thread in interrupt_halt, with interrupts enabled and nothing pending. */
-static void start_halted(void)
+THERE_VOID(thread_begin, (struct vcpu * vcpu), (vcpu))
 {
     pthread_t thread;
 
+    pthread_create(&thread, NULL, halt_thread, vcpu);
+    pthread_detach(thread);
+    vcpu->thread = thread;
+}
+
+/* A thread in interrupt_halt, with interrupts enabled and nothing pending. */
+static void start_halted(void)
+{
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->run->if_flag = 1;
     vcpu->state = VCPU_RUNNING;
-    pthread_create(&thread, NULL, halt_thread, vcpu);
-    pthread_detach(thread);
-    vcpu->thread = thread;
+    thread_begin(vcpu);
     sleep_ms(100);
     ck_assert_msg(!atomic_load(&halt_returned),
                   "interrupt_halt returned although no interrupt was pending: a halted vCPU must "
@@ -721,15 +775,22 @@ END_TEST
 #define ASLEEP_MS  500
 #define SLEEPER_MS 25 /* of processor time: a sleeping thread uses far less, a loop more */
 
-START_TEST(halt_sleeps)
+/* ms of processor time of the halted vCPU's thread. */
+THERE(double, used_asleep, (void), ())
 {
     clockid_t clock;
 
-    start_halted();
-    ck_assert_int_eq(pthread_getcpuclockid(vmm.vcpus[0].thread, &clock), 0);
+    if (pthread_getcpuclockid(vmm.vcpus[0].thread, &clock) != 0)
+        return ASLEEP_MS;
     double before = clock_ms(clock);
     sleep_ms(ASLEEP_MS);
-    double used = clock_ms(clock) - before;
+    return clock_ms(clock) - before;
+}
+
+START_TEST(halt_sleeps)
+{
+    start_halted();
+    double used = used_asleep();
     ck_assert_msg(used < SLEEPER_MS,
                   "a vCPU that was halted for %d ms used %.0f ms of processor time: it must sleep, "
                   "in pthread_cond_wait, not go round",
@@ -777,31 +838,45 @@ static void *halt_and_raise(void *lock_number)
     return NULL;
 }
 
+static PRIVATE pthread_t raiser;
+static PRIVATE unsigned raise_at;
+
+/* A thread that halts and has an interrupt come at this lock, or after `ms` if it never does. */
+THERE_VOID(raiser_begin, (struct vcpu * vcpu, unsigned number, int ms), (vcpu, number, ms))
+{
+    double since = 0;
+
+    raise_at = number;
+    pthread_create(&raiser, NULL, halt_and_raise, &raise_at);
+    while (!atomic_load(&raised) && time_since(&since) < ms)
+        sleep_ms(1);
+    if (!atomic_load(&raised))
+        interrupt_raise(vcpu, TIMER_VECTOR);
+}
+
+THERE_VOID(raiser_end, (void), ())
+{
+    pthread_join(raiser, NULL);
+}
+
 START_TEST(halt_never_missed)
 {
     /* Who takes the lock once, as is right, makes the second wait in vain: so it is short. */
     static const int wait_ms[] = {PATIENCE, 100};
-    pthread_t thread;
-
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->run->if_flag = 1;
     vcpu->state = VCPU_RUNNING;
     for (unsigned number = 1; number <= 2; number++) {
-        double since = 0;
         atomic_store(&halt_returned, false);
         atomic_store(&raised, false);
         vcpu->thread = pthread_self(); /* whom a kick signals does not matter here */
-        pthread_create(&thread, NULL, halt_and_raise, &number);
-        while (!atomic_load(&raised) && time_since(&since) < wait_ms[number - 1])
-            sleep_ms(1);
-        if (!atomic_load(&raised))
-            interrupt_raise(vcpu, TIMER_VECTOR);
+        raiser_begin(vcpu, number, wait_ms[number - 1]);
         ck_assert_msg(halt_returns(),
                       "an interrupt came just as the vCPU was about to sleep, and it sleeps with "
                       "the interrupt pending: look at `pending` and wait under one lock, "
                       "vcpu->lock");
-        pthread_join(thread, NULL);
+        raiser_end();
         take(vcpu, TIMER);
     }
 }
@@ -812,7 +887,7 @@ END_TEST
 START_TEST(ring_of_bytes)
 {
     static struct ring ring;
-    static uint8_t model[RING_BYTES];
+    static PRIVATE uint8_t model[RING_BYTES];
     unsigned count = 0;
 
     ck_assert_msg(ring_get(&ring) == -1, "ring_get of an empty ring is not -1");
@@ -865,21 +940,37 @@ static void start_devices(int guests)
     devices_begin();
 }
 
+THERE(bool, write_there, (int fd, const void *bytes, size_t count), (fd, bytes, count))
+{
+    return write(fd, bytes, count) == (ssize_t)count;
+}
+
 static void type(const void *bytes, size_t count)
 {
-    ck_assert_int_eq(write(input, bytes, count), (int)count);
+    ck_assert(write_there(input, bytes, count));
+}
+
+THERE_VOID(input_end, (void), ())
+{
+    syscall(SYS_close, input);
+}
+
+/* Bytes that can be read there. */
+THERE(int, bytes_left, (int fd), (fd))
+{
+    int left = 0;
+
+    kernel(fd, FIONREAD, &left);
+    return left;
 }
 
 static int input_left(void)
 {
-    int left = 0;
-
-    kernel(STDIN_FILENO, FIONREAD, &left);
-    return left;
+    return bytes_left(STDIN_FILENO);
 }
 
 /* Waits until the input holds `left` bytes. */
-static bool input_shrinks_to(int left)
+THERE(bool, input_shrinks_to, (int left), (left))
 {
     double since = 0;
 
@@ -915,7 +1006,9 @@ START_TEST(keyboard)
 }
 END_TEST
 
-static unsigned steps, key_step; /* instructions of keyboard_getchar; behind this one a key comes */
+static unsigned steps;
+static PRIVATE unsigned
+    key_step; /* instructions of keyboard_getchar; behind this one a key comes */
 static uint8_t keys_typed;
 
 /* Called in a signal handler, too: it counts only what is written. */
@@ -937,6 +1030,25 @@ static void key_at_step(int signal, siginfo_t *info, void *context)
 
 #define KEYS_MS 3000 /* for the instructions that come late in a long function */
 
+THERE_VOID(key_typed, (void), ())
+{
+    type_key();
+}
+
+THERE(int, getchar_in_steps, (struct vcpu * vcpu), (vcpu))
+{
+    steps = 0;
+    steps_begin(key_at_step);
+    int byte = keyboard_getchar(vcpu);
+    steps_end();
+    return byte;
+}
+
+THERE(bool, in_time, (double *since), (since))
+{
+    return time_since(since) < KEYS_MS;
+}
+
 START_TEST(ring_guarded)
 {
     struct vcpu *vcpu = &vmm.vcpus[0];
@@ -944,16 +1056,13 @@ START_TEST(ring_guarded)
     double since = 0;
 
     start_devices(1);
-    for (key_step = 0, steps = 1; key_step < steps && time_since(&since) < KEYS_MS; key_step++) {
-        type_key();
-        type_key();
+    for (key_step = 0, steps = 1; key_step < steps && in_time(&since); key_step++) {
+        key_typed();
+        key_typed();
         ck_assert_msg(comes(vcpu, KEYBOARD) && input_shrinks_to(0),
                       "something was typed, and vector 0x21 is not pending");
         take(vcpu, KEYBOARD);
-        steps = 0;
-        steps_begin(key_at_step);
-        int byte = keyboard_getchar(vcpu);
-        steps_end();
+        int byte = getchar_in_steps(vcpu);
         for (double wait = 0; keys_taken != keys_typed; byte = keyboard_getchar(vcpu)) {
             bool nothing_yet = byte == GETCHAR_NOTHING && patient(&wait);
             ck_assert_msg(nothing_yet || byte == keys_taken,
@@ -977,10 +1086,12 @@ START_TEST(full_ring)
     for (int i = 0; i < count; i++)
         typed[i] = (uint8_t)unit_random();
     type(typed, (size_t)count);
-    ck_assert_msg(input_shrinks_to(count - RING_BYTES),
+    bool full = input_shrinks_to(count - RING_BYTES);
+    int left = input_left();
+    ck_assert_msg(full,
                   "%d bytes were typed and none taken: %d are left in the input instead of %d. No "
                   "more may be read than the ring has room for",
-                  count, input_left(), count - RING_BYTES);
+                  count, left, count - RING_BYTES);
     for (int i = 0; i < count; i++) {
         double since = 0;
         int byte;
@@ -1003,7 +1114,7 @@ START_TEST(end_of_input)
     type("z", 1);
     ck_assert_msg(comes(vcpu, KEYBOARD), "something was typed, and vector 0x21 is not pending");
     take(vcpu, KEYBOARD);
-    syscall(SYS_close, input);
+    input_end();
     ck_assert_msg(
         comes(vcpu, KEYBOARD),
         "the input has ended, and 0x21 is not raised: a guest that sleeps would never know");
@@ -1058,6 +1169,13 @@ START_TEST(input_fails)
 }
 END_TEST
 
+THERE_VOID(vcpu_ends, (struct vcpu * vcpu), (vcpu))
+{
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->state = VCPU_ENDED;
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
 START_TEST(owner)
 {
     struct vcpu *owner_vcpu = &vmm.vcpus[0], *second = &vmm.vcpus[1], *third = &vmm.vcpus[2];
@@ -1081,7 +1199,7 @@ START_TEST(owner)
     byte = keyboard_getchar(owner_vcpu);
     ck_assert_msg(byte == 'a', "GETCHAR in the VM that owns the keyboard gives %d, not 'a'", byte);
     take(owner_vcpu, KEYBOARD);
-    syscall(SYS_close, input);
+    input_end();
     ck_assert_msg(comes(owner_vcpu, KEYBOARD), "the input has ended, and 0x21 is not raised");
     byte = keyboard_getchar(second);
     ck_assert_msg(byte == GETCHAR_NOTHING,
@@ -1089,9 +1207,7 @@ START_TEST(owner)
                   "own the keyboard gives %d instead of GETCHAR_NOTHING: it may own it later, and "
                   "behind GETCHAR_END no byte may come",
                   byte);
-    pthread_mutex_lock(&owner_vcpu->lock);
-    owner_vcpu->state = VCPU_ENDED;
-    pthread_mutex_unlock(&owner_vcpu->lock);
+    vcpu_ends(owner_vcpu);
     byte = keyboard_getchar(second);
     ck_assert_msg(byte == 'b',
                   "the first VM has ended, the keyboard is the second's, and GETCHAR there gives "
@@ -1111,7 +1227,7 @@ END_TEST
 static int terminal_fd; /* the terminal's own side: what the VMM has as standard input */
 static int person;      /* its other side */
 
-static void terminal_open(struct termios *before)
+THERE_VOID(terminal_open, (struct termios * before), (before), SEE(*before))
 {
     person = posix_openpt(O_RDWR | O_NOCTTY);
     ck_assert_msg(person >= 0 && grantpt(person) == 0 && unlockpt(person) == 0,
@@ -1139,8 +1255,13 @@ static const struct way_out {
 
 #define KEYS (RING_BYTES + 1) /* typed; what the ring doesn't take is for who reads next */
 
+THERE_VOID(terminal_look, (struct termios * now_set), (now_set), SEE(*now_set))
+{
+    tcgetattr(terminal_fd, now_set);
+}
+
 /* A process with the devices on the terminal that ends in this way; its wait status. */
-static int leave(const struct way_out *way)
+THERE(int, leave, (const struct way_out *way), (way))
 {
     int status;
     pid_t child = fork();
@@ -1167,15 +1288,14 @@ START_TEST(restored)
 {
     char keys[KEYS];
     struct termios before = {0}, after = {0}; /* zeroed: memcmp sees the padding, too */
-    int left = 0;
 
     memset(keys, 'k', sizeof keys);
     for (size_t i = 0; i < sizeof ways_out / sizeof ways_out[0]; i++) {
         const struct way_out *way = &ways_out[i];
         terminal_open(&before);
-        ck_assert_int_eq(write(person, keys, sizeof keys), (int)sizeof keys);
+        ck_assert(write_there(person, keys, sizeof keys));
         int status = leave(way);
-        tcgetattr(terminal_fd, &after);
+        terminal_look(&after);
         ck_assert_msg(!WIFEXITED(status) || WEXITSTATUS(status) != STATUS_TODO, "not written yet");
         ck_assert_msg(!WIFSIGNALED(status) || WTERMSIG(status) != SIGXCPU,
                       "after %s crash_handler is called again and again: SA_RESETHAND makes the "
@@ -1188,7 +1308,7 @@ START_TEST(restored)
                       "after %s the VMM must %s", way->name,
                       way->signal ? "still die by this signal, so that one sees the crash"
                                   : "exit");
-        kernel(terminal_fd, FIONREAD, &left);
+        int left = bytes_left(terminal_fd);
         ck_assert_msg(
             !way->stops || left > 0,
             "%d bytes were typed, the ring holds %d, and after devices_stop none is left "
@@ -1207,10 +1327,10 @@ START_TEST(raw)
         dup2(terminal_fd, STDIN_FILENO);
         start(1);
         vmm.guests[0].kind = elf ? GUEST_ELF : GUEST_REAL;
-        ck_assert_int_eq(write(person, "t\n", 2), 2);
+        ck_assert(write_there(person, "t\n", 2));
         ck_assert_msg(input_shrinks_to(2), "the grader's terminal takes no keys");
         ck_assert_int_eq(devices_start(&vmm), 0);
-        tcgetattr(terminal_fd, &now);
+        terminal_look(&now);
         ck_assert_msg(!(now.c_lflag & ICANON) && now.c_cc[VMIN] <= 1,
                       "keys shall arrive one by one: without ICANON, with VMIN 1");
         ck_assert_msg(!(now.c_lflag & ECHO), "the guest echoes what is typed: ECHO must be off");
@@ -1232,34 +1352,34 @@ int main(void)
 {
     Suite *suite = suite_create("interrupts");
 
-    unit_add(suite, "period", period);
-    unit_add(suite, "timer_failure", timer_failure);
-    unit_add(suite, "first", first);
-    unit_add(suite, "injects", injects);
-    unit_add(suite, "waits", waits);
-    unit_add(suite, "several", several);
-    unit_add(suite, "injection_failure", injection_failure);
-    unit_add(suite, "guards", guards);
-    unit_add(suite, "traces", traces);
-    unit_add(suite, "raise_kicks", raise_kicks);
-    unit_add(suite, "raised_late", raised_late);
-    unit_add(suite, "merges", merges);
-    unit_add(suite, "late_ticks", late_ticks);
-    unit_add(suite, "halt_ends", halt_ends);
-    unit_add(suite, "halt_pending", halt_pending);
-    unit_add(suite, "halt_wakes", halt_wakes);
-    unit_add(suite, "halt_sleeps", halt_sleeps);
-    unit_add(suite, "halt_stops", halt_stops);
-    unit_add(suite, "halt_never_missed", halt_never_missed);
-    unit_add(suite, "ring", ring_of_bytes);
-    unit_add(suite, "keyboard", keyboard);
-    unit_add(suite, "ring_guarded", ring_guarded);
-    unit_add(suite, "full_ring", full_ring);
-    unit_add(suite, "end_of_input", end_of_input);
-    unit_add(suite, "input_not_now", input_not_now);
-    unit_add(suite, "input_fails", input_fails);
-    unit_add(suite, "owner", owner);
-    unit_add(suite, "restored", restored);
-    unit_add(suite, "raw", raw);
+    unit_add_apart(suite, "period", period);
+    unit_add_apart(suite, "timer_failure", timer_failure);
+    unit_add_apart(suite, "first", first);
+    unit_add_apart(suite, "injects", injects);
+    unit_add_apart(suite, "waits", waits);
+    unit_add_apart(suite, "several", several);
+    unit_add_apart(suite, "injection_failure", injection_failure);
+    unit_add_apart(suite, "guards", guards);
+    unit_add_apart(suite, "traces", traces);
+    unit_add_apart(suite, "raise_kicks", raise_kicks);
+    unit_add_apart(suite, "raised_late", raised_late);
+    unit_add_apart(suite, "merges", merges);
+    unit_add_apart(suite, "late_ticks", late_ticks);
+    unit_add_apart(suite, "halt_ends", halt_ends);
+    unit_add_apart(suite, "halt_pending", halt_pending);
+    unit_add_apart(suite, "halt_wakes", halt_wakes);
+    unit_add_apart(suite, "halt_sleeps", halt_sleeps);
+    unit_add_apart(suite, "halt_stops", halt_stops);
+    unit_add_apart(suite, "halt_never_missed", halt_never_missed);
+    unit_add_apart(suite, "ring", ring_of_bytes);
+    unit_add_apart(suite, "keyboard", keyboard);
+    unit_add_apart(suite, "ring_guarded", ring_guarded);
+    unit_add_apart(suite, "full_ring", full_ring);
+    unit_add_apart(suite, "end_of_input", end_of_input);
+    unit_add_apart(suite, "input_not_now", input_not_now);
+    unit_add_apart(suite, "input_fails", input_fails);
+    unit_add_apart(suite, "owner", owner);
+    unit_add_apart(suite, "restored", restored);
+    unit_add_apart(suite, "raw", raw);
     return unit_main(suite);
 }
