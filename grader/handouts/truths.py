@@ -130,9 +130,11 @@ def _check_make(document: Document, code: str, makefile: str) -> Iterator[str]:
         name, is_choice, _ = word.partition("=")
         name = re.sub(r"^lab[1-6N]$", "lab1", name)
         if is_choice:
-            known = bool(re.search(rf"^{name}\s*\??=|\$\({name}\)", makefile, re.M)) or name == "CC"
+            known = (bool(re.search(rf"^{name}\s*\??=|\$\({name}\)", makefile, re.M))
+                     or name in ("CC", "LABVM_KERNEL", "LABVM_MODULES"))  # read from the environment
         else:
-            known = name == "lab1" or bool(re.search(rf"^\.PHONY:.*\b{re.escape(name)}\b|^{re.escape(name)}:",
+            known = name == "lab1" or bool(re.search(rf"^\.PHONY:.*\b{re.escape(name)}\b|"
+                                                     rf"^(?:[\w-]+ )*{re.escape(name)}(?: [\w-]+)*:",
                                                      makefile, re.M))
         if not known:
             yield f"{document.name}: `{code}`: make knows no {name}"
