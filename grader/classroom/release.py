@@ -25,7 +25,7 @@ from pathlib import Path
 
 from grader.core.building import build_os, make_text
 from grader.classroom.release_check import check
-from grader.core.version import git_refusal, kit_version, tracked_files
+from grader.core.version import blob_hash, git_refusal, kit_version, tracked_files
 from grader.course import BUILD, LABS, ROOT
 from grader.core.exercises import skeleton
 from grader.execution.tool import run_command
@@ -71,6 +71,9 @@ def stage(folder: Path, version: str) -> None:
         if name.endswith(".md"):
             target.write_text(without_dead_links(target.read_text(), name, set(released)))
     (folder / "grader" / "VERSION").write_text(f"{version}\n")
+    (folder / "grader" / "HEADERS").write_text("".join(
+        f"100644 {blob_hash((ROOT / name).read_bytes())} 0\t{name}\n"
+        for name in released if name.endswith(".h")))
     for lab in LABS.values():
         for solution, target in zip(lab.solution_files(), lab.learner_files()):
             learner = folder / target.relative_to(ROOT)

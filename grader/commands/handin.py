@@ -2,9 +2,9 @@
 
     build/handin/lab3-NAME.tar.gz
         handin.json             who, which lab and kit, the grade on this machine, digests of the files
-        lab3-multi-vcpu/vcpus.c the learner's files of that lab, nothing else
+        lab3-multi-vcpu/vcpus.c the learner's files of that lab, and the learner's headers that these include
 
-The grade is this machine's word, for the learner's own peace; the instructor grades the files anew.
+The grade is this machine's, for the learner; the instructor grades the files again.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
-from grader.core.version import kit_version
+from grader.core.readable import file_name, printable
+from grader.core.version import blob_hash, kit_files, kit_version
 from grader.course import BUILD, LABS, ROOT, Lab
 from grader.core.exercises import todos
 from grader.execution.tool import run_command
 
 CANNOT_GRADE = 3  # of `make grade`
+# Where the compiler looks for headers, after the folder of the file that includes them.
+HEADER_FOLDERS = ("common/contract", "common", "os-1k/lib", "os-1k/kernel")
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.M)
 
 
 def grade(lab: int, backend: str) -> Optional[dict[str, Any]]:
@@ -42,6 +46,42 @@ def grade(lab: int, backend: str) -> Optional[dict[str, Any]]:
     return graded
 
 
+def included(lab: Lab) -> dict[str, Path]:
+    """The headers that a lab's files include by a name in quotes, directly or not, by that name: beside the
+    files or in the kit's folders of headers."""
+    folders = [lab.learner_files()[0].parent, *(ROOT / folder for folder in HEADER_FOLDERS)]
+    waiting, found = lab.learner_files(), {}
+    while waiting:
+        for name in _INCLUDE.findall(waiting.pop().read_text(errors="replace")):
+            path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+            if path and name not in found:
+                found[name] = path
+                waiting.append(path)
+    return found
+
+
+def own_headers(lab: Lab) -> tuple[dict[str, Path], list[str]]:
+    """Of these, the learner's own; and a note on each that can't be packed, or differs from the kit's."""
+    own: dict[str, Path] = {}
+    notes: list[str] = []
+    kit = kit_files()
+    for name, path in sorted(included(lab).items()):
+        place = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+        if place in kit:
+            if kit[place] != blob_hash(path.read_bytes()):
+                notes.append(f"{place} was changed here: your work is graded with the kit's own")
+        elif "/" in name:
+            notes.append(f"{place} is not packed: put it beside your file, and include it without a folder")
+        else:
+            own[name] = path
+    return own, notes
+
+
+def packed_files(lab: Lab) -> dict[str, Path]:
+    """What is packed, by its name in the lab's folder."""
+    return {**{path.name: path for path in lab.learner_files()}, **own_headers(lab)[0]}
+
+
 def about(lab: Lab, name: str, graded: Optional[dict[str, Any]]) -> dict[str, Any]:
     """handin.json."""
     return {
@@ -52,14 +92,15 @@ def about(lab: Lab, name: str, graded: Optional[dict[str, Any]]) -> dict[str, An
         "score": graded["score"] if graded else None,
         "tests": {test["name"]: test["score"] for test in graded["tests"]} if graded else None,
         "seed": graded["extra_data"]["seed"] if graded else None,
-        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in lab.learner_files()},
+        "files": {key: hashlib.sha256(path.read_bytes()).hexdigest()
+                  for key, path in packed_files(lab).items()},
     }
 
 
 def pack(lab: Lab, target: Path, description: dict[str, Any]) -> None:
     """Writes the archive."""
     contents = {"handin.json": json.dumps(description, indent=2).encode() + b"\n"}
-    contents.update({f"{lab.folder}/{path.name}": path.read_bytes() for path in lab.learner_files()})
+    contents.update({f"{lab.folder}/{name}": path.read_bytes() for name, path in packed_files(lab).items()})
     target.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(target, "w:gz") as archive:
         for name, content in contents.items():
@@ -90,14 +131,17 @@ def main() -> int:
         return 2
     name = arguments.name or _user()
     graded = grade(lab.number, arguments.backend)
-    target = BUILD / "handin" / f"lab{lab.number}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.tar.gz"
+    target = BUILD / "handin" / f"lab{lab.number}-{file_name(name)}.tar.gz"
     description = about(lab, name, graded)
     pack(lab, target, description)
     left = sorted({todo.exercise for path in lab.learner_files() for todo in todos(path)})
-    held = " and ".join(lab.files)
-    print(f"\n{target.relative_to(ROOT)} holds {held}")
+    print(f"\n{target.relative_to(ROOT)} holds {', '.join(packed_files(lab))}")
     score = f"score {description['score']}" if graded else "not graded here"
     print(f"  kit {description['kit']}, {score}")
+    for note in own_headers(lab)[1]:
+        print(f"  {note}")
+    if not arguments.name:
+        print(f"  packed for {printable(name)}, the user here: NAME=... gives your own name")
     if left:
         print(f"  not yet written: exercise {', '.join(left)}")
     return 0

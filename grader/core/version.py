@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from grader.course import ROOT
 
 # Written into a release, which has no history to ask.
 FILE = ROOT / "grader" / "VERSION"
+HASHES = ROOT / "grader" / "HEADERS"
 
 
 def number() -> str:
@@ -30,6 +32,17 @@ def kit_version() -> str:
 def tracked_files() -> list[str]:
     """The kit's own files by their paths from its folder; empty where there is no history to ask."""
     return [name for name in _git("ls-files", "-z").split("\0") if name]
+
+
+def blob_hash(content: bytes) -> str:
+    """git's name for this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def kit_files() -> dict[str, str]:
+    """The kit's own files by their paths, with git's name for each content; in a release the headers."""
+    text = HASHES.read_text() if HASHES.exists() else _git("ls-files", "-s", "-z").replace("\0", "\n")
+    return {match[2]: match[1] for match in re.finditer(r"^\d+ ([0-9a-f]+) \d+\t(.+)$", text, re.M)}
 
 
 def git_refusal() -> str:

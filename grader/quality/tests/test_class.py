@@ -62,6 +62,11 @@ class Compiling(unittest.TestCase):
             self.assertNotIn("root:", said)
         self.assertIn("not found", self.refused(b'__asm__(".incbin \\"/etc/passwd\\"");'))
 
+    def test_headers_of_the_learners_own(self) -> None:
+        text = b'#include "helper.h"\nint of_helper = HELPER;\n' + SOLUTION.read_bytes()
+        self.assertIn("helper.h", self.refused(text))
+        self.assertTrue(compile_file(2, NAME, text, headers={"helper.h": b"#define HELPER 1\n"}))
+
     def test_the_compilers_words_reach_the_learner(self) -> None:
         self.assertIn(f"{LAB.folder}/{NAME}:1:", self.refused(b"int x"))
 

@@ -12,6 +12,7 @@ import tarfile
 import unittest
 from pathlib import Path
 from tempfile import mkdtemp
+from unittest import mock
 
 from grader.core.building import clean_environment
 from grader.commands import handin
@@ -19,7 +20,8 @@ from grader.classroom.answers import leaks
 from grader.classroom.release import make_release, pack_plain, released_files, stage
 from grader.classroom.release_check import check
 from grader.classroom.submissions import Submission, read
-from grader.core.version import kit_version, tracked_files
+from grader.core.readable import file_name
+from grader.core.version import blob_hash, kit_files, kit_version, tracked_files
 from grader.course import BUILD, LABS, ROOT
 from grader.core.exercises import skeleton
 
@@ -123,13 +125,46 @@ class HandIns(ReleaseCase):
             told = json.load(io.TextIOWrapper(file))
         self.assertEqual((told["score"], told["seed"], told["lab"]), (41, 7, 2))
 
+    def test_what_the_files_include_is_packed_and_graded(self) -> None:
+        kit = self.folder / "kit"
+        for folder in ("labs/lab2-hypercalls", "common/contract"):
+            (kit / folder).mkdir(parents=True)
+        module = kit / "labs/lab2-hypercalls/hypercall.c"
+        module.write_text('#include "lab2.h"\n#include "helper.h"\n # include "mine.h"\n#include "none.h"\n')
+        (module.parent / "helper.h").write_text('#include "deeper.h"\n')
+        (module.parent / "deeper.h").write_text("#define DEEPER 1\n")
+        (kit / "common/contract/mine.h").write_text("#define MINE 1\n")
+        (kit / "common/contract/lab2.h").write_text("#define CHANGED 1\n")
+        lab = mock.Mock(wraps=LABS[2], folder=LABS[2].folder, number=2, learner_files=lambda: [module])
+        target = self.folder / "anna.tar.gz"
+        with mock.patch("grader.commands.handin.ROOT", kit):
+            handin.pack(lab, target, {})
+            notes = handin.own_headers(lab)[1]
+        self.assertEqual(read(Submission("anna", target), LABS[2]).headers, {
+            "helper.h": b'#include "deeper.h"\n', "deeper.h": b"#define DEEPER 1\n",
+            "mine.h": b"#define MINE 1\n"})
+        self.assertEqual(len(notes), 1)
+        self.assertIn("common/contract/lab2.h was changed here", notes[0])
+
+    def test_a_release_knows_its_headers(self) -> None:
+        kit = self.folder / "kit"
+        stage(kit, "1.0-test")
+        with mock.patch("grader.core.version.HASHES", kit / "grader/HEADERS"):
+            found = kit_files()
+        self.assertEqual(found["common/contract/lab2.h"],
+                         blob_hash((ROOT / "common/contract/lab2.h").read_bytes()))
+        self.assertTrue(all((kit / name).exists() for name in found))
+
+    def test_no_two_names_have_one_package(self) -> None:
+        self.assertEqual(len({file_name(name) for name in ("李明", "王芳", "A b", "A-b", "")}), 5)
+
     def test_the_command(self) -> None:
         command = [sys.executable, "-m", "grader.commands.handin", "--lab", "2", "--name", "A b/../c"]
         done = subprocess.run(command, cwd=ROOT, env=clean_environment(), text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        target = BUILD / "handin" / "lab2-A-b-..-c.tar.gz"
+        target = BUILD / "handin" / f"lab2-{file_name('A b/../c')}.tar.gz"
         self.assertEqual(done.returncode, 0, done.stdout)
-        self.assertIn("lab2-A-b-..-c.tar.gz holds hypercall.c", done.stdout)
+        self.assertIn(f"{target.name} holds hypercall.c\n", done.stdout)
         self.assertTrue(target.exists())
         target.unlink()
 
