@@ -214,7 +214,7 @@ need-clone:
 	    "no tests of its own. make $(MAKECMDGOALS) works in a clone." >&2; exit 2; }
 
 need-lab:
-	@test -n "$(MODULE_$(LAB))" || { echo "Say which lab, 1 to 6: make $(MAKECMDGOALS) LAB=3" >&2; exit 2; }
+	@test -n "$(MODULE_$(LAB))" || { echo "Say which lab, 1 to $(lastword $(LABS)): make $(MAKECMDGOALS) LAB=3" >&2; exit 2; }
 
 # ------------------------------------------------------------------ what builds the parts
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -19,6 +18,7 @@ from grader.core.building import BuildError, build_guests, build_os, build_vmm, 
 from grader.course import LABS, ROOT
 from grader.execution.runs import CannotGrade
 from grader.core.exercises import first_todo, handout_exercises, todos
+from grader.core.framework import Demonstration
 from grader.core.grading import path_text
 from grader.core.judge import Kind
 from grader.report.causes import next_lines
@@ -31,51 +31,8 @@ LONG = 30.0       # seconds for a demonstration; all take less on a machine that
 CANNOT_RUN = 3    # as of `make grade`: this machine, not the learner
 
 
-@dataclass(frozen=True)
-class Demonstration:
-    """Guests that are worth a look in a lab."""
-
-    title: str
-    guests: tuple[str, ...]
-    options: tuple[str, ...] = ()
-    stdin: bytes = b""
-
-
 # What a lab's guests may need, where no graded tests tell.
 ALL_NEEDS = ("real", "interrupts", "protected", "paging32")
-
-CLASSICS = ("hello", "counter", "fibonacci", "multiplication")
-
-DEMONSTRATIONS: dict[int, list[Demonstration]] = {
-    1: [
-        Demonstration("The smallest guest: one HLT", ("minimal",), ("--regs",)),
-        Demonstration("1 + 2 + ... + 10, the sum in EAX", ("sum",), ("--regs",)),
-    ],
-    2: [
-        *(Demonstration(f"One guest: {name}", (name,)) for name in CLASSICS),
-        Demonstration("Every hypercall, with the input abc", ("hctest",), stdin=b"abc"),
-    ],
-    3: [
-        Demonstration("Four guests, a vCPU each", CLASSICS),
-        Demonstration("Four vCPUs that print at the same time", ("lines",) * 4),
-        Demonstration("Four vCPUs add to one number in shared memory", ("shared-counter",) * 4),
-        Demonstration("Each guest in a VM of its own", CLASSICS, ("--isolate",)),
-    ],
-    4: [
-        Demonstration("Five ticks, with sleep in between", ("ticks",), ("--stats",)),
-        Demonstration("Four vCPUs that are ticked", ("ticks",) * 4),
-        Demonstration("A guest that goes to sleep a thousand times", ("sti-hlt",), ("--tick-ms=1",)),
-        Demonstration("A handler that echoes what is typed", ("typing",), stdin=b"hello q"),
-    ],
-    5: [
-        Demonstration("A guest in the higher half", ("high",), ("--mode=paging",)),
-        Demonstration("What it was started with", ("start-state",), ("--mode=paging",)),
-        Demonstration("Ring 3 and back, by two page faults", ("ring3",),
-                      ("--mode=paging", "--map=0x40000000:0x101000:u", "--map=0x40001000:0x200000:wu")),
-        Demonstration("Two guests, each in its own memory", ("apart",) * 2, ("--mode=paging",)),
-    ],
-}
-
 
 OS_SESSION = b"ls\n5\n9\n48\n18\nps\n0\n"
 
@@ -199,7 +156,7 @@ def play_lab(arguments: argparse.Namespace) -> int:
     if lab == 6:
         return play_lab_6(arguments, vmm)
     backend, folder = choose_backend(arguments.backend, lab), build_guests()
-    for demonstration in DEMONSTRATIONS[lab]:
+    for demonstration in labs.load(lab).demonstrations:
         status = boot(backend, vmm, demonstration, folder)
         if status == STATUS_TODO:
             say(f"It stopped at an exercise that is not written yet; next is exercise {next_exercise(lab)}.")
@@ -250,7 +207,7 @@ def play_demo(arguments: argparse.Namespace) -> int:
     say(f"The finished VMM of lab {lab}: {os.path.relpath(vmm)}")
     backend = choose_backend(arguments.backend, 3)
     shown = [Demonstration("The smallest guest: one HLT", ("minimal",), ("--regs",)),
-             *DEMONSTRATIONS[2], *DEMONSTRATIONS[3]]
+             *labs.load(2).demonstrations, *labs.load(3).demonstrations]
     for demonstration in shown:
         status = boot(backend, vmm, demonstration, folder)
         if status != 0:

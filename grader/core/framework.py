@@ -54,6 +54,16 @@ class Test:
         return f"{self.exercise}-{self.name}"
 
 
+@dataclass(frozen=True)
+class Demonstration:
+    """Guests that `make labN` boots for a person to look at."""
+
+    title: str
+    guests: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    stdin: bytes = b""
+
+
 @dataclass
 class Lab:
     """The tests of one lab, in the order in which they are shown."""
@@ -62,6 +72,7 @@ class Lab:
     title: str
     needs: tuple[str, ...]           # of every boot: kinds that grader.execution.backends probes
     tests: list[Test] = field(default_factory=list)
+    demonstrations: list[Demonstration] = field(default_factory=list)
 
     def test(self, exercise: str, title: str, *, points: int, hint: str,
              needs: Iterable[str] = ()) -> Callable[[Body], Body]:

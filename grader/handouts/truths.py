@@ -128,7 +128,7 @@ def vmm_options() -> set[str]:
 def _check_make(document: Document, code: str, makefile: str) -> Iterator[str]:
     for word in re.sub(r'="[^"]*"', "=x", code).split()[1:]:
         name, is_choice, _ = word.partition("=")
-        name = re.sub(r"^lab[1-6N]$", "lab1", name)
+        name = re.sub(r"^lab[\dN]$", "lab1", name)
         if is_choice:
             known = (bool(re.search(rf"^{name}\s*\??=|\$\({name}\)", makefile, re.M))
                      or name in ("CC", "LABVM_KERNEL", "LABVM_MODULES"))  # read from the environment

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from grader.core.framework import Lab
+from grader.core.framework import Demonstration, Lab
 from grader.core.outcome import STATUS_CRASHED, STATUS_GUEST_FILE, STATUS_NO_KVM, Outcome
 from grader.core.plan import Plan, Planned
 
@@ -289,3 +289,11 @@ def _start_state_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
                 "The processor refused the start state: set all fields of section 1.4's table, type and "
                 "limit, too, also of TR and LDT.")
+
+
+# ---------------------------------------------------------------- what `make lab1` boots
+
+lab.demonstrations = [
+    Demonstration("The smallest guest: one HLT", ("minimal",), ("--regs",)),
+    Demonstration("1 + 2 + ... + 10, the sum in EAX", ("sum",), ("--regs",)),
+]

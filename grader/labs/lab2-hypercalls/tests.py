@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from grader.core.framework import Lab
+from grader.core.framework import Demonstration, Lab
 from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.execution.runs import Ending, Step
@@ -364,3 +364,13 @@ def _getchar_symptoms(run: Planned) -> None:
                 "About half of the characters got lost: one is taken at the OUT, and another at the IN. "
                 "Only the IN may take one.")
     _common_symptoms(run)
+
+
+# ---------------------------------------------------------------- what `make lab2` boots
+
+CLASSICS = ("hello", "counter", "fibonacci", "multiplication")
+
+lab.demonstrations = [
+    *(Demonstration(f"One guest: {name}", (name,)) for name in CLASSICS),
+    Demonstration("Every hypercall, with the input abc", ("hctest",), stdin=b"abc"),
+]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Optional
 
 from grader.core.expectations import Condition, Mismatch, prints_lines
-from grader.core.framework import Lab
+from grader.core.framework import Demonstration, Lab
 from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.execution.runs import Ending, Step, Terminal
@@ -521,3 +521,15 @@ def _common_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.said("KVM_CREATE_VCPU .*File exists"),
                 "KVM_CREATE_VCPU with a number that the VM already has: vcpu->index is the vCPU's place in "
                 "its VM, 0 for the first.")
+
+
+# ---------------------------------------------------------------- what `make lab3` boots
+
+CLASSICS = ("hello", "counter", "fibonacci", "multiplication")
+
+lab.demonstrations = [
+    Demonstration("Four guests, a vCPU each", CLASSICS),
+    Demonstration("Four vCPUs that print at the same time", ("lines",) * 4),
+    Demonstration("Four vCPUs add to one number in shared memory", ("shared-counter",) * 4),
+    Demonstration("Each guest in a VM of its own", CLASSICS, ("--isolate",)),
+]

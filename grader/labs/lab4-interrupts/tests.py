@@ -10,7 +10,7 @@ import signal
 from typing import Optional
 
 from grader.core.expectations import Condition, Mismatch
-from grader.core.framework import Lab
+from grader.core.framework import Demonstration, Lab
 from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.execution.runs import Limits, Step, Terminal
@@ -479,3 +479,13 @@ def _lock_kept(outcome: Outcome) -> bool:
 def _unit(plan: Plan, case: str) -> None:
     """A unit test in which a function may wait for a lock for ever."""
     plan.unit("interrupts", case).symptom(lambda o: "timeout" in o.stdout.lower(), _LOCK_KEPT)
+
+
+# ---------------------------------------------------------------- what `make lab4` boots
+
+lab.demonstrations = [
+    Demonstration("Five ticks, with sleep in between", ("ticks",), ("--stats",)),
+    Demonstration("Four vCPUs that are ticked", ("ticks",) * 4),
+    Demonstration("A guest that goes to sleep a thousand times", ("sti-hlt",), ("--tick-ms=1",)),
+    Demonstration("A handler that echoes what is typed", ("typing",), stdin=b"hello q"),
+]

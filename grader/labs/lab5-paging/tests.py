@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from grader.core.framework import Lab
+from grader.core.framework import Demonstration, Lab
 from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.core.values import Values
@@ -377,3 +377,14 @@ def _symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.status == STATUS_STRAY,
                 "The guest got an exception that it did not expect: a segment that it loads, a gate that it "
                 "goes through, or the TSS is wrong. See exercise 5.1.")
+
+
+# ---------------------------------------------------------------- what `make lab5` boots
+
+lab.demonstrations = [
+    Demonstration("A guest in the higher half", ("high",), ("--mode=paging",)),
+    Demonstration("What it was started with", ("start-state",), ("--mode=paging",)),
+    Demonstration("Ring 3 and back, by two page faults", ("ring3",),
+                  ("--mode=paging", "--map=0x40000000:0x101000:u", "--map=0x40001000:0x200000:wu")),
+    Demonstration("Two guests, each in its own memory", ("apart",) * 2, ("--mode=paging",)),
+]
