@@ -33,6 +33,15 @@ void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs
 bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
                          uint64_t *phys, FILE *out);
 
+/* ------------------------------------------------------------------ symbols.c, kernel_state.c */
+
+/* "schedule+22": the function of an ELF guest that holds the address. false: none is known. */
+bool symbol_find(const struct guest *guest, uint32_t address, char *text, size_t size);
+
+/* Prints on standard error which functions were called, and the stack for traps out of ring 3. */
+void kernel_state_print(struct vcpu *vcpu, const struct kvm_regs *regs,
+                        const struct kvm_sregs *sregs);
+
 /* ------------------------------------------------------------------ where.c */
 
 /* From now on SIGUSR2 makes the thread of each vCPU print where its guest is. */

@@ -9,37 +9,56 @@
 #define CODE_BYTES 16
 #define CAUSE_MAX  1024 /* bytes of a cause in words; what is longer is cut */
 
-/* The usual causes of a death, most special first; the first line that fits is printed. */
+static bool in_real_mode(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
+{
+    return cpu_mode(sregs) == MODE_REAL;
+}
+
+/* An interrupt was injected, and the guest has no IDT that reaches to it. */
+static bool interrupted_without_handler(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
+{
+    return vcpu->interrupts > 0 &&
+           (in_real_mode(vcpu, sregs) || sregs->idt.limit < TIMER_VECTOR * sizeof(uint64_t));
+}
+
+static bool in_ring_3(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
+{
+    return !in_real_mode(vcpu, sregs) && sregs->ss.dpl == 3;
+}
+
+/* The usual causes of a crash, most special first; the first that fits is printed. */
 static const struct {
     uint32_t reason;
-    bool interrupted; /* only if an interrupt was injected before */
-    bool real_mode;   /* only in real mode */
+    bool (*fits)(const struct vcpu *vcpu, const struct kvm_sregs *sregs); /* NULL: always */
     const char *text;
 } causes[] = {
-    {KVM_EXIT_SHUTDOWN, true, false,
+    {KVM_EXIT_SHUTDOWN, interrupted_without_handler,
      "an interrupt came and the guest has no handler for it: no IDT was loaded (lidt), its limit "
      "is too small, or its entry leads nowhere"},
-    {KVM_EXIT_SHUTDOWN, false, true,
+    {KVM_EXIT_SHUTDOWN, in_real_mode,
      "an exception and no handler for it: an invalid instruction, a jump into data, or an access "
      "over the end of a segment"},
-    {KVM_EXIT_SHUTDOWN, false, false,
+    {KVM_EXIT_SHUTDOWN, in_ring_3,
+     "an interrupt, exception or system call in ring 3, and no way into the kernel (a triple "
+     "fault): the stack in the TSS (esp0, ss0), the IDT, or what CR3 maps"},
+    {KVM_EXIT_SHUTDOWN, NULL,
      "an exception, and its handler could not be reached (a triple fault): a page that is not "
      "mapped, a bad descriptor or IDT, a stack that is not there"},
-    {KVM_EXIT_FAIL_ENTRY, false, false,
+    {KVM_EXIT_FAIL_ENTRY, NULL,
      "a start state that the processor refuses: a wrong type, limit, S or P in a segment register, "
      "or a TR that is no busy TSS"},
-    {KVM_EXIT_INTERNAL_ERROR, false, false,
+    {KVM_EXIT_INTERNAL_ERROR, NULL,
      "KVM met an instruction it can't emulate: execution ran into data or out of RAM, or a "
      "register of the start state is wrong"},
-    {KVM_EXIT_MMIO, false, false,
+    {KVM_EXIT_MMIO, NULL,
      "an address outside of RAM: a wrong segment or pointer, or too little --mem"},
 };
 
-static void print_causes(const struct vcpu *vcpu, enum cpu_mode mode)
+static void print_causes(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
 {
     for (size_t i = 0; i < sizeof causes / sizeof causes[0]; i++) {
-        if (causes[i].reason != vcpu->exit.reason || (causes[i].interrupted && !vcpu->interrupts) ||
-            (causes[i].real_mode && mode != MODE_REAL))
+        if (causes[i].reason != vcpu->exit.reason ||
+            (causes[i].fits && !causes[i].fits(vcpu, sregs)))
             continue;
         fprintf(stderr, "  usual cause: %s\n", causes[i].text);
         return;
@@ -95,10 +114,10 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
             regs = vcpu->known_regs;
             sregs = vcpu->known_sregs;
         }
-        enum cpu_mode mode = cpu_mode(&sregs);
-        fprintf(stderr, "  mode: %s\n", cpu_mode_name(mode));
+        fprintf(stderr, "  mode: %s\n", cpu_mode_name(cpu_mode(&sregs)));
         print_code(vcpu, &sregs, (uint32_t)(sregs.cs.base + regs.rip));
-        print_causes(vcpu, mode);
+        kernel_state_print(vcpu, &regs, &sregs);
+        print_causes(vcpu, &sregs);
         registers_print(vcpu->id, &regs, &sregs);
     }
     funlockfile(stderr);

@@ -1,0 +1,71 @@
+/*
+ * kernel_state.c - what a post-mortem says of a guest with a kernel: the functions that were called
+ * when it crashed, and the stack that the processor takes when it leaves ring 3.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "debug/debug.h"
+#include "given.h"
+
+#define CALLERS_MAX 12
+#define TSS_ESP0    4 /* SDM vol. 3, 8.2.1 "Task-State Segment (TSS)" */
+#define TSS_SS0     8
+
+/* The 4 bytes at a linear address; false: they are not in RAM. Reads no further than their page. */
+static bool word_read(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
+                      uint32_t *word)
+{
+    const struct vm *vm = vcpu->vm;
+    uint64_t phys;
+
+    if (linear % PAGE_BYTES > PAGE_BYTES - sizeof *word ||
+        !registers_translate(vcpu, sregs, linear, &phys, NULL) || vm->ram_bytes < sizeof *word ||
+        phys > vm->ram_bytes - sizeof *word)
+        return false;
+    memcpy(word, vm->ram + phys, sizeof *word);
+    return true;
+}
+
+/* The function at EIP and those that called it, along EBP: [EBP] the caller's, [EBP + 4] where to.
+ */
+static void functions_print(struct vcpu *vcpu, const struct kvm_regs *regs,
+                            const struct kvm_sregs *sregs)
+{
+    uint32_t address = (uint32_t)(sregs->cs.base + regs->rip), frame = (uint32_t)regs->rbp, next;
+    char name[96];
+
+    for (int i = 0; i < CALLERS_MAX && symbol_find(vcpu->guest, address, name, sizeof name); i++) {
+        fprintf(stderr, "  %s 0x%08" PRIx32 " %s\n", i == 0 ? "in" : "called from", address, name);
+        if (!word_read(vcpu, sregs, frame, &next) || !word_read(vcpu, sregs, frame + 4, &address))
+            break;
+        frame = next > frame ? next : 0; /* callers are higher up; anything else is damage */
+    }
+}
+
+/* The stack for traps out of ring 3. A guest that has set neither word has no ring 3. */
+static void trap_stack_print(struct vcpu *vcpu, const struct kvm_sregs *sregs)
+{
+    uint32_t base = (uint32_t)sregs->tr.base, esp0, ss0;
+    uint64_t phys;
+
+    if (!word_read(vcpu, sregs, base + TSS_ESP0, &esp0) ||
+        !word_read(vcpu, sregs, base + TSS_SS0, &ss0) ||
+        (esp0 == 0 && ss0 == 0 && sregs->ss.dpl == 0))
+        return;
+    fprintf(stderr,
+            "  stack for traps out of ring 3: TSS.esp0 %08" PRIx32 ", TSS.ss0 %04" PRIx32 "\n",
+            esp0, ss0 & 0xffff);
+    registers_translate(vcpu, sregs, esp0 - (uint32_t)sizeof esp0, &phys, stderr);
+}
+
+void kernel_state_print(struct vcpu *vcpu, const struct kvm_regs *regs,
+                        const struct kvm_sregs *sregs)
+{
+    enum cpu_mode mode = cpu_mode(sregs);
+
+    if (mode != MODE_PROTECTED && mode != MODE_PAGING)
+        return;
+    functions_print(vcpu, regs, sregs);
+    trap_stack_print(vcpu, sregs);
+}
