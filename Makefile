@@ -61,6 +61,7 @@ help:
 #:   make demo              the whole kit at work: the reference guests, then the 1K OS
 #:   make doctor            what works on this machine, and how to fix what doesn't
 #:   make fetch             downloads and prepares the lab VM, for later use without a network
+#:   make compile-commands  build/compile_commands.json, for clangd and editors
 #:
 #: For instructors and developers, in a clone
 #:   make handouts          build/handouts/: all handouts as a site with search, and as a PDF
@@ -80,9 +81,9 @@ help:
 #:   make release           a tarball for learners: skeletons, no solutions; it checks itself
 #:   make handin LAB=3      (for learners, too) packs the lab's files with the kit's version and the grade
 #:   make grade-class LAB=3 SUBMISSIONS=folder
-#:                          grades every hand-in of a folder in the lab VM; goes on where it was
+#:                          grades every submission in a folder, in the lab VM; goes on where it was
 #:                          interrupted; JOBS=n at a time; ends with a page, a CSV and the reports
-#:   make adapters LAB=3    bundles for Gradescope, Autolab and GitHub Classroom
+#:   make adapters LAB=3    bundles for Gradescope, Autolab, Classroom 50 and GitHub Actions
 #:   make cheats            hostile modules against the grader: none may gain a point
 #:
 #: Choices, for lab, run and grade
@@ -177,6 +178,11 @@ clean:
 fetch:
 	@$(SETUP) build grade vm
 	@$(PYTHON) -m grader.execution.labvm fetch
+
+.PHONY: compile-commands
+compile-commands:
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.commands.compile_commands
 
 clean-cache:
 	@$(SETUP) python

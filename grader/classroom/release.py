@@ -32,7 +32,8 @@ from grader.execution.tool import run_command
 
 # What a release is made of, by the beginning of a file's path; and what of that is not for learners.
 FOR_LEARNERS = ("Makefile", "README.md", "LICENSE", ".clang-format", ".gitattributes",
-                ".gitignore", "common/", "guests/", "os-1k/", "grader/", "handouts/")
+                ".gitignore", ".devcontainer/", ".vscode/", "common/", "guests/", "os-1k/", "grader/",
+                "handouts/")
 NOT_FOR_LEARNERS = (
     "common/tests/", "os-1k/tests/",
     "grader/quality/", "grader/classroom/",

@@ -20,7 +20,8 @@ from grader.classroom.answers import leaks
 from grader.course import LABS, ROOT, Lab
 
 TIMEOUT = 3600.0  # seconds for one command; a machine may be slow
-MAY_HAVE = {"Makefile", "README.md", "LICENSE", ".clang-format", ".gitattributes", ".gitignore", "labs",
+MAY_HAVE = {"Makefile", "README.md", "LICENSE", ".clang-format", ".gitattributes", ".gitignore",
+            ".devcontainer", ".vscode", "labs",
             "solutions", "common", "guests", "os-1k", "grader", "handouts"}
 
 

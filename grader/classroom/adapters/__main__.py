@@ -2,24 +2,26 @@
 
     build/adapters/gradescope-lab3.zip     Gradescope: Configure Autograder, Zip file upload
     build/adapters/autolab-lab3/           Autolab: autograde-Makefile and autograde.tar
-    build/adapters/classroom-lab3.yml      GitHub Classroom: .github/workflows/classroom.yml
+    build/adapters/classroom50-lab3/       Classroom 50: CLASSROOM/autograders/ASSIGNMENT/ in the classroom50
+                                           repository, whose pages are public
+    build/adapters/github-lab3.yml         GitHub Actions: .github/workflows/ of a template with the kit
     grader/classroom/adapters/slurm/       Slurm and GNU parallel need no bundle: `make grade-class`
 
-The first two hold the kit as a release has it, solutions as objects only, and what grades a stranger's file.
-On GitHub the workflow runs in the learner's own repository, who can change it: look at its history, or
-grade the final state with `make grade-class`.
+The first three hold the kit as a release has it, solutions as objects only, and what grades a submission.
+The workflow runs in the learner's own repository, where it can be changed: look at its history, or grade the
+final state with `make grade-class`.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import shutil
 import sys
 import zipfile
 from pathlib import Path
 
 from grader import labs
-from grader.classroom.adapters.github import workflow
 from grader.classroom.release import pack_plain, stage
 from grader.core.version import kit_version, tracked_files
 from grader.course import BUILD, LABS, ROOT
@@ -59,6 +61,21 @@ def autolab(lab: int, kit: Path, target: Path) -> Path:
     return target
 
 
+def classroom50(lab: int, kit: Path, target: Path) -> Path:
+    """The folder with autograder.py and what it needs beside it."""
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(FOLDER / "classroom50" / "autograder.py", target / "autograder.py")
+    (target / "lab").write_text(f"{lab}\n")
+    (target / "kit.tar.gz").write_bytes(gzip.compress(pack_plain(kit), mtime=0))
+    return target
+
+
+def github(lab: int, target: Path) -> Path:
+    """The workflow."""
+    target.write_text((FOLDER / "github" / "grade.yml").read_text().replace("@LAB@", str(lab)))
+    return target
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make adapters", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -73,13 +90,13 @@ def main() -> int:
     kit = out / "kit"
     stage_kit(kit)
     made = [gradescope(lab, kit, out / f"gradescope-lab{lab}.zip"),
-            autolab(lab, kit, out / f"autolab-lab{lab}")]
+            autolab(lab, kit, out / f"autolab-lab{lab}"),
+            classroom50(lab, kit, out / f"classroom50-lab{lab}"),
+            github(lab, out / f"github-lab{lab}.yml")]
     shutil.rmtree(kit)
-    yml = out / f"classroom-lab{lab}.yml"
-    yml.write_text(workflow(labs.load(lab)))
-    for path in (*made, yml):
+    for path in made:
         print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
-    print(f"what is handed in: {', '.join(LABS[lab].files)}, alone or as packed by `make handin`")
+    print(f"what learners submit: {', '.join(LABS[lab].files)}, alone or as packed by `make handin`")
     return 0
 
 

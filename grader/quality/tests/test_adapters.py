@@ -1,0 +1,140 @@
+"""What autograders and editors get: bundles, a workflow, results in the form that each service reads."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+from unittest import mock
+
+from grader.classroom.adapters import __main__ as adapters
+from grader.commands import compile_commands
+from grader.core.building import clean_environment
+from grader.course import BUILD, LABS, ROOT
+from grader.report import actions
+
+RESULTS: dict[str, Any] = {"score": 6, "tests": [
+    {"name": "2.1-decode: decodes", "score": 6, "max_score": 6, "status": "passed", "output": ""},
+    {"name": "2.2-exit: ends, and: more", "score": 0, "max_score": 94, "status": "failed",
+     "output": "2.2-exit: FAILED\n  hint: see | 3.2 <b>%0A::error::\x1b[2J\n  more"}]}
+ENVIRONMENT = {"CLASSROOM": "os", "ASSIGNMENT": "lab2", "SUBMISSION_TAG": "submit/x",
+               "COMMIT_URL": "https://c", "RELEASE_URL": "https://r", "REVIEW_URL": ""}
+
+
+class Case(unittest.TestCase):
+    def setUp(self) -> None:
+        (BUILD / "tests").mkdir(parents=True, exist_ok=True)
+        self.folder = Path(mkdtemp(dir=BUILD / "tests"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+
+class Actions(Case):
+    def test_the_summary_has_a_row_for_each_test(self) -> None:
+        text = actions.summary(2, RESULTS)
+        self.assertIn("## Lab 2: 6 of 100", text)
+        rows = [line for line in text.splitlines() if line.startswith("| ✅") or line.startswith("| ❌")]
+        self.assertEqual(len(rows), 2)
+        self.assertTrue(all(line.count("|") == 5 for line in rows), rows)
+        self.assertNotIn("<b>", text)
+        self.assertNotIn("\x1b", text)
+
+    def test_a_failed_test_is_one_annotation(self) -> None:
+        [line] = actions.failures(2, RESULTS)
+        self.assertRegex(line, r"^::error file=labs/lab2-hypercalls/hypercall.c,title=2.2-exit%3A ends%2C "
+                               r"and%3A more::hint: see \| 3.2 <b>%250A::error::\\x1b\[2J$")
+
+    def test_without_results_the_machine_could_not_grade(self) -> None:
+        with mock.patch.object(actions, "BUILD", self.folder), mock.patch.object(sys, "argv", ["x", "2"]):
+            self.assertEqual(actions.main(), actions.NO_RESULTS)
+
+    def test_the_workflow(self) -> None:
+        text = adapters.github(2, self.folder / "x.yml").read_text()
+        self.assertNotIn("@LAB@", text)
+        self.assertNotIn("classroom", text)
+        self.assertIn("make grade LAB=2\n", text)
+        self.assertIn("99-kvm4all.rules", text)
+
+
+class Classroom50(Case):
+    def module(self) -> Any:
+        path = adapters.FOLDER / "classroom50" / "autograder.py"
+        spec = importlib.util.spec_from_file_location("autograder", path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def test_the_contract(self) -> None:
+        found = self.module().result(RESULTS, ENVIRONMENT)
+        self.assertEqual(set(found), {"schema", "classroom", "assignment", "submission", "commit", "release",
+                                      "review", "datetime", "score", "max-score", "tests"})
+        self.assertEqual((found["schema"], found["review"]), ("classroom50/result/v1", "https://c"))
+        self.assertEqual((found["score"], found["max-score"]), (6, 100))
+        self.assertRegex(found["datetime"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+        for test in found["tests"]:
+            self.assertEqual(set(test), {"test-name", "passed", "score", "max-score", "output"})
+            self.assertIsInstance(test["score"], int)
+
+    def run_bundle(self, submission: str) -> tuple[int, Path]:
+        """The bundle with a kit whose grader is this shell script; its status and the checkout."""
+        kit, checkout = self.folder / "kit", self.folder / "checkout"
+        (kit / "grader").mkdir(parents=True)
+        checkout.mkdir()
+        python = kit / "python"
+        python.write_text(f"#!/bin/sh\n{submission}\n")
+        python.chmod(0o755)
+        (kit / "grader" / "setup.sh").write_text('case $1 in --python) echo "$PWD/python" ;; esac\n')
+        bundle = adapters.classroom50(2, kit, self.folder / "bundle")
+        done = subprocess.run([sys.executable, str(bundle / "autograder.py")], cwd=checkout,
+                              env={**os.environ, **ENVIRONMENT}, stderr=subprocess.DEVNULL)
+        return done.returncode, checkout
+
+    def test_the_bundle_grades_the_checkout(self) -> None:
+        script = ('test "$4 $6" = "2 %s" || exit 9\necho \'%s\' >"$8"/results.json\nexit 1'
+                  % (self.folder / "checkout", json.dumps({"score": 0, "tests": []})))
+        status, checkout = self.run_bundle(script)
+        self.assertEqual(status, 0)
+        self.assertEqual(json.loads((checkout / "result.json").read_text())["tests"], [])
+
+    def test_a_machine_that_can_not_grade_gives_no_result(self) -> None:
+        status, checkout = self.run_bundle("exit 3")
+        self.assertEqual(status, 3)
+        self.assertFalse((checkout / "result.json").exists())
+
+
+class Editors(unittest.TestCase):
+    def test_each_c_file_has_a_command_that_compiles_it(self) -> None:
+        found = {str(entry["file"]): entry for entry in compile_commands.commands()}
+        wanted = [*LABS[6].solution_files(), *LABS[2].learner_files(), LABS[2].unit("hypercall"),
+                  *(ROOT / name for name in ("common/core/main.c", "os-1k/user/libc.c",
+                                             "grader/execution/probe.c"))]
+        for path in wanted:
+            words = found[str(path)]["arguments"]
+            assert isinstance(words, list)
+            done = subprocess.run([*words, "-fsyntax-only"], cwd=ROOT, env=clean_environment(), text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_the_files_of_editors_are_in_order(self) -> None:
+        for name in (".vscode/tasks.json", ".vscode/launch.json", ".devcontainer/devcontainer.json"):
+            text = re.sub(r"^\s*//.*$", "", (ROOT / name).read_text(), flags=re.M)
+            self.assertTrue(json.loads(text), name)
+        tasks = json.loads((ROOT / ".vscode/tasks.json").read_text())
+        labs = [str(number) for number in LABS]
+        self.assertEqual(tasks["inputs"][0]["options"], labs)
+        launch = json.loads((ROOT / ".vscode/launch.json").read_text())
+        self.assertEqual(launch["inputs"][0]["options"], labs)
+        names = [task["label"] for task in tasks["tasks"]]
+        self.assertIn(launch["configurations"][0]["preLaunchTask"], names)
+
+
+if __name__ == "__main__":
+    unittest.main()
