@@ -15,7 +15,8 @@
  * itself happens twice. So static variables that a test changes are PRIVATE, each process has its
  * own, unless it must see there what the module does; and what is asked of the kernel about
  * descriptors or mappings belongs into a function that is THERE. Memory other than static
- * variables, for both, comes from memory_for_both.
+ * variables, for both, comes from memory_for_both. A function of the module that is not declared
+ * so ends the judge by a signal: it can't execute the module's code.
  */
 #pragma once
 
@@ -42,15 +43,14 @@
 #define BOTH_BYTES    (256ul << 20) /* of addresses: a page is taken when it is used */
 #define FD_MAX        256           /* of those that a test's process has from Check */
 
-static PRIVATE bool is_apart;        /* this test has two processes, and this ... */
-static PRIVATE bool is_module;       /* ... is the module's */
-static PRIVATE int side_channel;     /* to the other one */
-static PRIVATE pid_t module_process; /* of the judge */
-static PRIVATE int end_status;       /* of the judge's process, when its test has come to its end */
+static PRIVATE bool is_module;        /* this is the module's process */
+static PRIVATE int side_channel;      /* to the other one */
+static PRIVATE pid_t module_process;  /* of the judge */
 static PRIVATE const char *call_name; /* the function to which the judge has come */
 static PRIVATE uint8_t *mailbox, *arena, *arena_next;
 static PRIVATE size_t mailbox_used; /* by this call */
-static _Thread_local bool testing;  /* this thread is in the test itself and not inside a call */
+/* This thread is in the test itself; inside a call, and in threads, calls are made as they are. */
+static _Thread_local bool testing;
 
 /* The test has failed. */
 __attribute__((format(printf, 1, 2))) static inline void test_fail(const char *format, ...)
@@ -79,18 +79,6 @@ __attribute__((format(printf, 1, 2))) static inline void test_fail(const char *f
 extern uint8_t unit_data_start[], unit_data_end[], unit_bss_start[], unit_bss_end[];
 extern uint8_t module_code_start[], module_code_end[];
 
-static inline void *map_shared(size_t bytes)
-{
-    return (void *)syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE,
-                           MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1L, 0L);
-}
-
-/* Before there are two. */
-static inline void memory_for_both_begin(void)
-{
-    arena = arena_next = map_shared(BOTH_BYTES);
-}
-
 /* Zeros, at the same address in both processes. */
 static inline void *memory_for_both(size_t bytes)
 {
@@ -102,7 +90,7 @@ static inline void *memory_for_both(size_t bytes)
     return memory;
 }
 
-/* The module's process is gone: the judge ends as it did, but never as one whose test has ended. */
+/* The module's process is gone: the judge ends as it did. */
 _Noreturn static inline void module_ended(void)
 {
     int status = 0;
@@ -112,7 +100,9 @@ _Noreturn static inline void module_ended(void)
         signal(WTERMSIG(status), SIG_DFL);
         kill(getpid(), WTERMSIG(status));
     }
-    _exit(WEXITSTATUS(status) == end_status ? 0 : WEXITSTATUS(status));
+    if (WEXITSTATUS(status) == 0)
+        test_fail("the module ended the program, with status 0");
+    _exit(WEXITSTATUS(status));
 }
 
 /* The module's process: until the judge has come to its next call. */
@@ -120,12 +110,6 @@ static inline void judge_wait(void)
 {
     if (syscall(SYS_read, side_channel, &call_name, sizeof call_name) != sizeof call_name)
         _exit(EXIT_FAILURE);
-}
-
-/* Whether to call right here: the test has one process, or something inside a call calls. */
-static inline bool call_is_direct(void)
-{
-    return !is_apart || !testing;
 }
 
 /* True in the module's process, which now calls; in the judge's it has called. */
@@ -214,7 +198,7 @@ static inline void see_text(const char **text)
 
 #define CALL(type, call, name, ...)                                                                \
     type result = {0};                                                                             \
-    if (call_is_direct())                                                                          \
+    if (!testing)                                                                                  \
         return call;                                                                               \
     if (call_begin(name))                                                                          \
         result = call;                                                                             \
@@ -224,7 +208,7 @@ static inline void see_text(const char **text)
     return result;
 
 #define CALL_VOID(call, name, ...)                                                                 \
-    if (call_is_direct()) {                                                                        \
+    if (!testing) {                                                                                \
         call;                                                                                      \
         return;                                                                                    \
     }                                                                                              \
@@ -267,6 +251,12 @@ static inline void see_text(const char **text)
     static inline void name##_there parameters
 
 /* ------------------------------------------------------------------ the start and the end */
+
+static inline void *map_shared(size_t bytes)
+{
+    return (void *)syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1L, 0L);
+}
 
 /*
  * What is there stays, but is shared with processes that are forked off. Word by word: between the
@@ -319,19 +309,18 @@ static inline void apart_begin(const int *kept, int count)
     memory_share(unit_data_start, unit_data_end);
     memory_share(unit_bss_start, unit_bss_end);
     mailbox = map_shared(MAILBOX_BYTES);
+    arena = arena_next = map_shared(BOTH_BYTES);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         ck_abort_msg("the unit program can't make a second process");
-    is_apart = testing = true;
+    testing = true;
     module_process = fork();
     is_module = module_process == 0;
     side_channel = ends[is_module];
     syscall(SYS_close, ends[!is_module]);
-    if (is_module) {
-        end_status = 0;
+    if (is_module)
         module_begin(kept, count);
-    } else {
+    else
         memory_forbid(module_code_start, module_code_end);
-    }
 }
 
 static inline void apart_end(void)

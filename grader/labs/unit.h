@@ -369,62 +369,20 @@ static inline bool said_number(uint64_t number)
 
 /* ------------------------------------------------------------------ the program */
 
-/*
- * What a test's process exits with at its end, and only there: a module that calls exit(0) half-way
- * has not passed. Taken from the seed, which is then gone from where a module could read it.
- */
-static inline void end_status_choose(void)
-{
-    char *seed = getenv("UNIT_SEED");
-
-    end_status = (int)(unit_random() % 200) + 20;
-    if (seed)
-        memset(seed, '0', strlen(seed));
-}
-
-static inline void test_end(void)
-{
-    if (is_apart)
-        apart_end();
-    exit(end_status);
-}
-
-/* A test's process may be looked at, for its /proc/self; the one that counts may not. */
 static inline void test_begin(void)
 {
-    memory_for_both_begin();
-    prctl(PR_SET_DUMPABLE, 1);
-}
-
-static inline void test_begin_apart(void)
-{
-    memory_for_both_begin();
     apart_begin((int[]){listen_fd, real_stderr}, 2);
-}
-
-static inline void unit_add_begun(Suite *suite, const char *name, const TTest *test,
-                                  void (*begin)(void))
-{
-    TCase *tcase = tcase_create(name);
-
-    if (end_status == 0)
-        end_status_choose();
-    tcase_set_timeout(tcase, 12);
-    tcase_add_checked_fixture(tcase, begin, test_end);
-    tcase_add_exit_test(tcase, test, end_status);
-    suite_add_tcase(suite, tcase);
 }
 
 /* One graded test: a test case with one function. */
 static inline void unit_add(Suite *suite, const char *name, const TTest *test)
 {
-    unit_add_begun(suite, name, test, test_begin);
-}
+    TCase *tcase = tcase_create(name);
 
-/* The same in two processes: see apart.h. */
-static inline void unit_add_apart(Suite *suite, const char *name, const TTest *test)
-{
-    unit_add_begun(suite, name, test, test_begin_apart);
+    tcase_set_timeout(tcase, 12);
+    tcase_add_checked_fixture(tcase, test_begin, apart_end);
+    tcase_add_test(tcase, test);
+    suite_add_tcase(suite, tcase);
 }
 
 /*

@@ -429,15 +429,15 @@ int main(void)
 {
     Suite *suite = suite_create("hypercall");
 
-    unit_add_apart(suite, "decode", decode);
-    unit_add_apart(suite, "operands", operands);
-    unit_add_apart(suite, "answers", answers);
-    unit_add_apart(suite, "registers", registers);
-    unit_add_apart(suite, "registers_failed", registers_failed);
-    unit_add_apart(suite, "console_stage", console_stage);
-    unit_add_apart(suite, "getchar_steps", getchar_steps);
-    unit_add_apart(suite, "string_count", string_count);
-    unit_add_apart(suite, "write_pages", write_pages);
-    unit_add_apart(suite, "write_outside", write_outside);
+    unit_add(suite, "decode", decode);
+    unit_add(suite, "operands", operands);
+    unit_add(suite, "answers", answers);
+    unit_add(suite, "registers", registers);
+    unit_add(suite, "registers_failed", registers_failed);
+    unit_add(suite, "console_stage", console_stage);
+    unit_add(suite, "getchar_steps", getchar_steps);
+    unit_add(suite, "string_count", string_count);
+    unit_add(suite, "write_pages", write_pages);
+    unit_add(suite, "write_outside", write_outside);
     return unit_main(suite);
 }

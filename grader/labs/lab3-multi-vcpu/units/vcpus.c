@@ -10,6 +10,14 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+MODULE(uint32_t, window_base, (int id), (id))
+MODULE(int, window_prepare, (struct vcpu * vcpu), (vcpu))
+MODULE(int, vcpus_run, (struct vmm * all), (all))
+MODULE_VOID(console_write_lines, (struct vcpu * vcpu, const char *bytes, size_t count),
+            (vcpu, bytes, count))
+MODULE_VOID(console_finish, (struct vcpu * vcpu), (vcpu))
+MODULE_VOID(vcpu_kick, (struct vcpu * vcpu), (vcpu))
+
 /* ------------------------------------------------------------------ 3.1 windows */
 
 START_TEST(bases)
@@ -23,7 +31,7 @@ END_TEST
 
 START_TEST(prepare)
 {
-    static uint8_t image[3000];
+    static PRIVATE uint8_t image[3000];
     struct vm vm;
     struct vcpu vcpu;
     struct kvm_sregs sregs;
@@ -51,7 +59,7 @@ END_TEST
 
 START_TEST(full_window)
 {
-    static uint8_t image[WINDOW_BYTES];
+    static PRIVATE uint8_t image[WINDOW_BYTES];
     struct vm vm;
     struct vcpu vcpu;
 
@@ -71,7 +79,7 @@ END_TEST
 
 START_TEST(too_large)
 {
-    static uint8_t image[WINDOW_BYTES + 1];
+    static PRIVATE uint8_t image[WINDOW_BYTES + 1];
     struct vm vm;
     struct vcpu vcpu;
 
@@ -88,7 +96,7 @@ END_TEST
 
 START_TEST(prepare_fails)
 {
-    static uint8_t image[3000];
+    static PRIVATE uint8_t image[3000];
     struct vm vm;
     struct vcpu vcpu;
 
@@ -110,8 +118,8 @@ END_TEST
 
 /* ------------------------------------------------------------------ 3.2 threads */
 
-static uint8_t endless[] = {0xeb, 0xfe}; /* jmp $ */
-static uint8_t halt[] = {0xf4};
+static PRIVATE uint8_t endless[] = {0xeb, 0xfe}; /* jmp $ */
+static PRIVATE uint8_t halt[] = {0xf4};
 
 /* What vcpus_run is to run: so many guests of this code. */
 static void start_guests(int count, uint8_t *code, size_t bytes)
@@ -196,18 +204,24 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 }
 
 /* In a process of its own: a module may also end the program. */
-START_TEST(no_thread)
+THERE(int, status_of_run, (void), ())
 {
     int status;
-
-    start_guests(VCPUS_MAX, endless, sizeof endless);
-    threads_left = 2;
-    errno = 0;
-    listen_start();
     pid_t process = fork();
+
+    errno = 0;
     if (process == 0)
         _exit(vcpus_run(&vmm));
     waitpid(process, &status, 0);
+    return status;
+}
+
+START_TEST(no_thread)
+{
+    start_guests(VCPUS_MAX, endless, sizeof endless);
+    threads_left = 2;
+    listen_start();
+    int status = status_of_run();
     listen_end();
     ck_assert_msg(WIFEXITED(status), "pthread_create fails, and the VMM crashes: %s",
                   strsignal(WTERMSIG(status)));
@@ -274,7 +288,7 @@ static void capture_stdio(void)
 
 static struct vm console_vm;
 static struct vcpu console_vcpus[VCPUS_MAX];
-static char texts[VCPUS_MAX][32];
+static PRIVATE char texts[VCPUS_MAX][32];
 
 static void *print_lines(void *argument)
 {
@@ -291,9 +305,18 @@ static void *print_lines(void *argument)
     return NULL;
 }
 
-START_TEST(lines)
+THERE_VOID(print_at_once, (void), ())
 {
     pthread_t threads[VCPUS_MAX];
+
+    for (int id = 0; id < VCPUS_MAX; id++)
+        pthread_create(&threads[id], NULL, print_lines, &console_vcpus[id]);
+    for (int id = 0; id < VCPUS_MAX; id++)
+        pthread_join(threads[id], NULL);
+}
+
+START_TEST(lines)
+{
     int seen[VCPUS_MAX] = {0};
 
     vmm.guest_count = VCPUS_MAX;
@@ -304,10 +327,7 @@ START_TEST(lines)
     }
     capture_stdio();
     capturing = true;
-    for (int id = 0; id < VCPUS_MAX; id++)
-        pthread_create(&threads[id], NULL, print_lines, &console_vcpus[id]);
-    for (int id = 0; id < VCPUS_MAX; id++)
-        pthread_join(threads[id], NULL);
+    print_at_once();
     capturing = false;
     for (char *rest = captured, *line; (line = strsep(&rest, "\n")) && rest;) {
         bool whole = false;
@@ -340,7 +360,7 @@ static void ck_captured(const char *expected, size_t count, const char *what)
 
 START_TEST(any_bytes)
 {
-    static char long_line[4000 + 1], expected[sizeof long_line + 7];
+    static PRIVATE char long_line[4000 + 1], expected[sizeof long_line + 7];
     struct vcpu *vcpu = &console_vcpus[1];
 
     vm_init(&console_vm, &vmm);
@@ -501,7 +521,7 @@ static void *sleep_on_wake(void *argument)
     return NULL;
 }
 
-START_TEST(kick_wakes)
+THERE_VOID(kick_sleeper, (void), ())
 {
     struct vm vm;
     struct vcpu vcpu;
@@ -509,7 +529,7 @@ START_TEST(kick_wakes)
     start_created(&vm, &vcpu);
     vcpu.state = VCPU_RUNNING;
     kick_signal = SIGNAL_COUNTED;
-    ck_assert_int_eq(pthread_create(&vcpu.thread, NULL, sleep_on_wake, &vcpu), 0);
+    pthread_create(&vcpu.thread, NULL, sleep_on_wake, &vcpu);
     while (!awake) {
         pthread_mutex_lock(&vcpu.lock);
         awake = asleep;
@@ -520,6 +540,11 @@ START_TEST(kick_wakes)
     vcpu_kick(&vcpu);
     watched_lock = NULL;
     pthread_join(vcpu.thread, NULL);
+}
+
+START_TEST(kick_wakes)
+{
+    kick_sleeper();
     ck_assert_msg(!woken_without_lock,
                   "vcpu_kick signals vcpu->wake and has not taken vcpu->lock: a vCPU that has "
                   "looked for work and does not sleep yet, which it does under that lock, misses "
@@ -539,7 +564,7 @@ static void stop_before_store(int signal, siginfo_t *info, void *context)
     watched->immediate_exit = 1;
 }
 
-START_TEST(check_order)
+THERE(bool, stop_is_lost, (void), ())
 {
     struct sigaction fault = {.sa_sigaction = stop_before_store,
                               .sa_flags = SA_SIGINFO | (int)SA_RESETHAND};
@@ -555,7 +580,12 @@ START_TEST(check_order)
     vcpu.run = watched;
     enum step step = vcpu_check_stop(&vcpu);
     bool stopped = atomic_load(&vmm.stop_signal) != 0;
-    ck_assert_msg(!stopped || step == STEP_END || watched->immediate_exit,
+    return stopped && step != STEP_END && !watched->immediate_exit;
+}
+
+START_TEST(check_order)
+{
+    ck_assert_msg(!stop_is_lost(),
                   "a stop came just before vcpu_check_stop cleared run->immediate_exit, and it was "
                   "lost: clear first, and only then look at stop_signal");
 }

@@ -858,23 +858,23 @@ int main(void)
 {
     Suite *suite = suite_create("paging");
 
-    unit_add_apart(suite, "encode", encode);
-    unit_add_apart(suite, "load", load);
-    unit_add_apart(suite, "gdt", gdt);
-    unit_add_apart(suite, "directory", directory);
-    unit_add_apart(suite, "map", map);
-    unit_add_apart(suite, "split", split);
-    unit_add_apart(suite, "refused", refused);
-    unit_add_apart(suite, "exhausted", exhausted);
-    unit_add_apart(suite, "state", state);
-    unit_add_apart(suite, "descriptors_loaded", descriptors_loaded);
-    unit_add_apart(suite, "entry_checks", entry_checks);
-    unit_add_apart(suite, "ebx", ebx);
-    unit_add_apart(suite, "enter_failure", enter_failure);
-    unit_add_apart(suite, "walks", walks);
-    unit_add_apart(suite, "walks_large", walks_large);
-    unit_add_apart(suite, "walks_nowhere", walks_nowhere);
-    unit_add_apart(suite, "walks_edges", walks_edges);
-    unit_add_apart(suite, "spaces", spaces);
+    unit_add(suite, "encode", encode);
+    unit_add(suite, "load", load);
+    unit_add(suite, "gdt", gdt);
+    unit_add(suite, "directory", directory);
+    unit_add(suite, "map", map);
+    unit_add(suite, "split", split);
+    unit_add(suite, "refused", refused);
+    unit_add(suite, "exhausted", exhausted);
+    unit_add(suite, "state", state);
+    unit_add(suite, "descriptors_loaded", descriptors_loaded);
+    unit_add(suite, "entry_checks", entry_checks);
+    unit_add(suite, "ebx", ebx);
+    unit_add(suite, "enter_failure", enter_failure);
+    unit_add(suite, "walks", walks);
+    unit_add(suite, "walks_large", walks_large);
+    unit_add(suite, "walks_nowhere", walks_nowhere);
+    unit_add(suite, "walks_edges", walks_edges);
+    unit_add(suite, "spaces", spaces);
     return unit_main(suite);
 }

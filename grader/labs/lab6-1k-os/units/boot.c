@@ -503,17 +503,17 @@ int main(void)
 {
     Suite *suite = suite_create("boot");
 
-    unit_add_apart(suite, "loads", loads);
-    unit_add_apart(suite, "zeros", zeros);
-    unit_add_apart(suite, "wrong_files", wrong_files);
-    unit_add_apart(suite, "cut_files", cut_files);
-    unit_add_apart(suite, "wrong_places", wrong_places);
-    unit_add_apart(suite, "overlap", overlap);
-    unit_add_apart(suite, "wrong_entry", wrong_entry);
-    unit_add_apart(suite, "boot_information", boot_information);
-    unit_add_apart(suite, "no_archive", no_archive);
-    unit_add_apart(suite, "archive_place", archive_place);
-    unit_add_apart(suite, "archive_room", archive_room);
-    unit_add_apart(suite, "start_state", start_state);
+    unit_add(suite, "loads", loads);
+    unit_add(suite, "zeros", zeros);
+    unit_add(suite, "wrong_files", wrong_files);
+    unit_add(suite, "cut_files", cut_files);
+    unit_add(suite, "wrong_places", wrong_places);
+    unit_add(suite, "overlap", overlap);
+    unit_add(suite, "wrong_entry", wrong_entry);
+    unit_add(suite, "boot_information", boot_information);
+    unit_add(suite, "no_archive", no_archive);
+    unit_add(suite, "archive_place", archive_place);
+    unit_add(suite, "archive_room", archive_room);
+    unit_add(suite, "start_state", start_state);
     return unit_main(suite);
 }
