@@ -60,8 +60,8 @@ $(SHARED)/flags: FORCE
 
 $(OUT)/flags: FORCE
 	@mkdir -p $(OUT)
-	@echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' | cmp -s - $@ || \
-	    echo '$(CC) $(VMM_FLAGS) $(call module-of,$(LAB))' > $@
+	@echo '$(CC) $(VMM_FLAGS)' | cmp -s - $@ || \
+	    echo '$(CC) $(VMM_FLAGS)' > $@
 
 # What a TODO's answer will use is unused until then, and no fault.
 quiet-todo = $(if $(shell grep -s '\bTODO\b' $(1)),-Wno-unused)

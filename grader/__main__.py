@@ -16,7 +16,7 @@ from typing import Optional
 from grader import labs
 from grader.execution.backends import Picker
 from grader.core.blame import blame_lines
-from grader.core.building import learner_source
+from grader.core.building import learner_source, use_jail
 from grader.core.framework import Lab
 from grader.core.grading import Choice, Report
 from grader.execution.tool import run_command
@@ -50,6 +50,7 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     command.add_argument("--cc", default=told("CC", ""), help="the compiler")
     command.add_argument("--results", type=Path, help="folder of results; build/grade/labN without it")
     command.add_argument("--sealed", action="store_true", help="guests whose files tell nothing")
+    command.add_argument("--jailed", action="store_true", help="compile and link the module in a jail")
     command.add_argument("--live", action="store_true", help="write results.json after each test")
     command.add_argument("--jobs", type=int, default=0, help="runs at a time")
     command.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")
@@ -67,6 +68,8 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Does what the command line says; the exit status."""
     parsed = parse(arguments)
+    if parsed.jailed:
+        use_jail()
     pick = Picker(parsed.backend)
     numbers = [parsed.lab] if parsed.lab else labs.NUMBERS
     try:

@@ -83,8 +83,8 @@ $(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags
 # Changes when the command line does, and then all is made anew.
 $(OS_OUT)/flags: FORCE
 	@mkdir -p $(OS_OUT)/kernel $(OS_OUT)/lib $(OS_OUT)/user
-	@echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS) $(SCHED)' | cmp -s - $@ || \
-	    echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS) $(SCHED)' > $@
+	@echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS)' | cmp -s - $@ || \
+	    echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS)' > $@
 
 # ------------------------------------------------------------------ the programs and their archive
 #

@@ -32,7 +32,6 @@ from typing import Optional
 
 from grader.execution.backends import pick_backend
 from grader.classroom.class_page import write_page
-from grader.classroom.compiling import check_jail
 from grader.classroom.claims import Claims
 from grader.classroom.grade_one import Processes, Settings, finished, grade_one, not_graded
 from grader.classroom.record import GRADED, MACHINE, Record
@@ -203,7 +202,6 @@ def grade_class(settings: Settings, submissions: list[Submission], jobs: int, ou
     if len(todo) < len(submissions):
         print(f"{len(submissions) - len(todo)} of {len(submissions)} were done before")
     if todo:
-        check_jail()
         pick_backend("vm")
         done.update(grade_all(settings, todo, jobs, out, events))
     return [done[submission.name] or not_graded(submission, "it had no turn") for submission in submissions]

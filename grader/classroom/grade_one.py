@@ -1,4 +1,5 @@
-"""Grading one submission: read, compiled in a jail, put in a clean tree; its grader runs it in the lab VM."""
+"""Grading one submission: read, and put in a clean tree; its grader compiles it in a jail and runs it
+in the lab VM."""
 
 from __future__ import annotations
 
@@ -13,14 +14,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from grader import labs
 from grader.core.building import clean_environment
-from grader.classroom.compiling import CompileError, compile_file
 from grader.classroom.archives import Refused
 from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, TestScore, key_of, load
 from grader.classroom.submissions import Contents, Submission, read
 from grader.classroom.tree import Tree
-from grader.core.readable import file_name, printable, printable_lines
+from grader.core.readable import file_name, printable
 from grader.core.version import kit_version
 from grader.course import Lab
 from grader.execution.runs import CannotGrade
@@ -37,7 +36,6 @@ class Settings:
     lab: Lab
     seed: int
     reports: Path        # each submission has a folder here
-    jail: bool = True    # for the compiler; only a container that is thrown away can do without
     results: Path | None = None      # where the grader writes results.json after each test
 
     def folder(self, submission: Submission) -> Path:
@@ -134,16 +132,7 @@ def _read_and_graded(settings: Settings, submission: Submission, tree: Tree, pro
     except Refused as error:
         report.write_text(f"This submission was not graded: {printable(str(error), 2000)}\n")
         return Record(submission.name, "", REFUSED, str(error))
-    try:
-        tree.put({name: compile_file(settings.lab.number, name, content, settings.jail, contents.headers)
-                  for name, content in contents.files.items()})
-    except CompileError as error:
-        report.write_text("\n".join(["It does not compile, so no test could pass:", "",
-                                     *printable_lines(str(error)), ""]))
-        tests = [TestScore(f"{test.id}: {test.title}", 0, test.points)
-                 for test in labs.load(settings.lab.number).tests]
-        return Record(submission.name, settings.key(contents), GRADED, "does not compile", 0,
-                      sum(test.possible for test in tests), tests, contents.kit)
+    tree.put({**contents.files, **contents.headers})
     return _graded(settings, submission, contents, tree, processes)
 
 
@@ -154,7 +143,7 @@ def _graded(settings: Settings, submission: Submission, contents: Contents, tree
     results = settings.results or tree.folder / "results"
     (results / "results.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "grader", "grade", "--lab", str(settings.lab.number), "--backend", "vm",
-               "--sealed", "--jobs", "1", "--seed", str(settings.seed), "--results", str(results)]
+               "--sealed", "--jailed", "--jobs", "1", "--seed", str(settings.seed), "--results", str(results)]
     command += ["--live"] if settings.results else []
     status = processes.run(command, tree.folder, report)
     if status not in (FULL_SCORE, LESS):
@@ -164,14 +153,14 @@ def _graded(settings: Settings, submission: Submission, contents: Contents, tree
     try:
         found = json.loads((results / "results.json").read_text())
         tests = [TestScore(test["name"], test["score"], test["max_score"]) for test in found["tests"]]
-        late = found["extra_data"]["late"]
+        late, compiles = found["extra_data"]["late"], found["extra_data"]["compiles"]
     except (OSError, ValueError, KeyError) as error:
         raise CannotGrade(f"the grader left no results: {error}", "") from error
     if late and _overloaded():
         raise CannotGrade(f"{late} runs were stopped for time on an overloaded machine: grade again with "
                           "fewer JOBS", "")
-    return Record(submission.name, settings.key(contents), GRADED, "", found["score"],
-                  sum(test.possible for test in tests), tests, contents.kit)
+    return Record(submission.name, settings.key(contents), GRADED, "" if compiles else "does not compile",
+                  found["score"], sum(test.possible for test in tests), tests, contents.kit)
 
 
 def _overloaded() -> bool:

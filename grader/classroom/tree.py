@@ -1,6 +1,7 @@
 """A clean tree: a copy of the kit in which one submission after the other is graded.
 
-Nothing of a submission gets into it but the objects of the lab's files. The kit's own objects are built once.
+Nothing of a submission gets into it but the lab's files and headers beside them. The kit's own objects are
+built once.
 """
 
 from __future__ import annotations
@@ -32,24 +33,14 @@ class Tree:
             else:
                 shutil.copy(source, folder / part)
 
-    def put(self, objects: dict[str, bytes]) -> None:
-        """The learner's modules, as objects by their sources' names, instead of those before."""
+    def put(self, files: dict[str, bytes]) -> None:
+        """The learner's files instead of those before."""
         learner = self.folder / "labs" / self._lab.folder
-        shutil.rmtree(learner, ignore_errors=True)
+        for old in (learner, self.folder / "build" / "grade", self.folder / "build" / "jailed"):
+            shutil.rmtree(old, ignore_errors=True)
         learner.mkdir(parents=True)
-        for name, content in objects.items():
-            (learner / name).with_suffix(".o").write_bytes(content)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Removes what was linked with the objects before."""
-        built = self.folder / "build" / "vmm" / f"lab{self._lab.number}"
-        programs = [path for path in built.glob("unit-*") if not path.suffix]
-        for path in (built / f"lab{self._lab.number}.o", built / "vmm", *programs):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "build" / "grade", ignore_errors=True)
-        for path in (self.folder / "build").rglob("kernel/sched.o"):
-            path.unlink()
+        for name, content in files.items():
+            (learner / name).write_bytes(content)
 
     def is_ours(self) -> bool:
         """Whether nobody has taken this process for dead and the tree for stale."""

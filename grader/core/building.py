@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from grader.core.jailed_make import JailedError, jailed_make, learner_headers
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import place
 from grader.execution.c_tools import locked
@@ -38,6 +39,15 @@ SCHED_GIVES = "switch_pattern switch_inlined"
 
 # How make marks a line that names the file it makes: see STEP in the Makefile.
 STEP_MARK = ": "
+
+
+_jailed = False
+
+
+def use_jail() -> None:
+    """From now on a learner's files are compiled and linked in a jail: they are a stranger's."""
+    global _jailed
+    _jailed = True
 
 
 class BuildError(Exception):
@@ -199,7 +209,25 @@ def learner_labs(source: str, lab: int) -> list[int]:
 
 def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]) -> Path:
     """Makes a target that prints its file's path last."""
+    if _jailed and learner_targets:
+        return _make_in_jail(target, variables)
     return ROOT / _make(target, variables, learner_targets).splitlines()[-1]
+
+
+def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
+    """The same for a stranger's files. The kit's own part is made first, here, with the solution."""
+    lab, which = (6, 1) if "OS_OUT" in variables else (int(variables["LAB"]), 0)
+    name = f"labs/{LABS[lab].folder}/{LABS[lab].files[which]}"
+    source = ROOT / (variables.pop("SCHED" if which else "MODULE", name))
+    shared = variables if which else {"OUT": f"build/vmm/lab{lab}", **variables}
+    twin = _make_file(target, shared if which else {**shared, "SOLUTION": "1"}, set())
+    files = {name: source, **{f"{os.path.dirname(name)}/{header.name}": header
+                              for header in learner_headers(source.parent)}}
+    try:
+        return jailed_make(lab, target, {**shared, "SCHED": name} if which else shared, twin, files,
+                           clean_environment().get("CC", ""))
+    except JailedError as error:
+        raise BuildError(str(error), learner=True) from error
 
 
 def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> str:

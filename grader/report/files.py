@@ -51,7 +51,8 @@ def gradescope(report: Report) -> dict[str, object]:
         "output_format": "text",
         "visibility": "visible",
         "tests": tests,
-        "extra_data": {"lab": report.lab.number, "seed": report.choice.seed, "late": report.late},
+        "extra_data": {"lab": report.lab.number, "seed": report.choice.seed, "late": report.late,
+                       "compiles": not report.build_error},
     }
 
 

@@ -9,8 +9,8 @@ With --autolab the last line printed is Autolab's JSON.
 Exit status: 0 graded, whatever the score; 1 refused: the learner reads why, with a score of 0; 3 this
 machine could not grade: there is no results.json then, and no line of scores.
 
-The container is thrown away, holds no solution's source and no other submission. So where it forbids the
-compiler's jail (grader/classroom/compiling.py), as unprivileged containers do, the limits alone must do.
+Where the container forbids namespaces, as unprivileged ones do, the lab VM is the compiler's jail
+(grader/execution/jail.py).
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ import tempfile
 from pathlib import Path
 
 from grader import labs
-from grader.classroom.compiling import check_jail
 from grader.classroom.grade_one import Processes, Settings, grade_one
 from grader.classroom.claims import Claims
 from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, TestScore
 from grader.classroom.submissions import Submission
 from grader.classroom.tree import Tree
 from grader.course import LABS
-from grader.execution.runs import CannotGrade
 from grader.core.readable import printable
 from grader.core.values import new_seed
 from grader.execution.tool import run_command
@@ -54,20 +52,11 @@ def without_runs(lab: int, why: str) -> dict[str, object]:
     }
 
 
-def jail_works() -> bool:
-    """Whether a compiler can be jailed here."""
-    try:
-        check_jail()
-        return True
-    except CannotGrade:
-        return False
-
-
 def grade(lab: int, place: Path, results: Path) -> Record:
     """Grades it; results.json is then complete."""
     write(results / "results.json", without_runs(lab, "The grading was cut short before a test had ended."))
     with tempfile.TemporaryDirectory(prefix="mini-kvm-") as name:
-        settings = Settings(LABS[lab], new_seed(), Path(name) / "reports", jail_works(), results)
+        settings = Settings(LABS[lab], new_seed(), Path(name) / "reports", results)
         submission = Submission("submission", place)
         record = grade_one(settings, submission, Tree(Claims(Path(name) / "trees"), LABS[lab]), Processes())
         if record.status != MACHINE:

@@ -10,6 +10,7 @@ import functools
 import glob
 import os
 import struct
+from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from grader.execution.runs import Run, absolute_argument, file_part, program_path
@@ -77,6 +78,22 @@ def _library_folders() -> Tuple[str, ...]:
     return tuple(folders)
 
 
+_TWINS: Dict[str, str] = {}
+
+
+def pack_like(program: Path, twin: Path) -> None:
+    """Pack `program` with what its twin needs. For a strange file: by itself it could ask for any other."""
+    _TWINS[str(program)] = str(twin)
+
+
+def _with_libraries(path: str) -> Iterator[str]:
+    """A file and, if it is a program, what it needs to start."""
+    twin = _TWINS.get(path, path)
+    status = os.stat(twin)
+    yield path
+    yield from _closure(twin, (status.st_size, status.st_mtime_ns))[1:]
+
+
 @functools.lru_cache(maxsize=None)
 def _closure(path: str, _changed: Tuple[int, int]) -> Tuple[str, ...]:
     """The program at `path` and all that must be there for it to start."""
@@ -120,8 +137,7 @@ def files_needed(run: Run) -> Iterator[str]:
     if run.cwd:
         yield os.path.join(os.path.abspath(run.cwd), "")
     if os.path.isfile(program):
-        status = os.stat(program)
-        yield from _closure(program, (status.st_size, status.st_mtime_ns))
+        yield from _with_libraries(program)
     given = [os.path.abspath(os.path.join(base, name)) for name in run.files]
     for argument in run.argv[1:]:
         part = file_part(absolute_argument(run, argument))
@@ -132,4 +148,4 @@ def files_needed(run: Run) -> Iterator[str]:
         if os.path.isdir(path):
             yield os.path.join(path, "")
         elif os.path.isfile(path):
-            yield from _closure(path, (os.stat(path).st_size, os.stat(path).st_mtime_ns))
+            yield from _with_libraries(path)

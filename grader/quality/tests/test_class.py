@@ -22,7 +22,6 @@ from grader.core.building import clean_environment
 from grader.core.readable import file_name, printable, printable_lines
 from grader.classroom.claims import STALE_SECONDS, Claims
 from grader.classroom.class_page import write_page
-from grader.classroom.compiling import CompileError, compile_file
 from grader.classroom.grade_one import Processes, Settings, finished, grade_one
 from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, TestScore, load
 from grader.classroom.scores import most_failed, spread, write_csv
@@ -43,32 +42,6 @@ class FolderCase(unittest.TestCase):
         (BUILD / "tests").mkdir(parents=True, exist_ok=True)
         self.folder = Path(mkdtemp(dir=BUILD / "tests"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-
-
-class Compiling(unittest.TestCase):
-    def refused(self, text: bytes) -> str:
-        try:
-            with self.assertRaises(CompileError) as caught:
-                compile_file(2, NAME, text)
-        except CannotGrade as error:
-            self.skipTest(error.reason)
-        return str(caught.exception)
-
-    def test_the_compiler_sees_nothing_of_this_machine(self) -> None:
-        for path in ("/etc/passwd", "/proc/self/environ", "/dev/zero", str(ROOT / "Makefile"),
-                     f"../../solutions/{LAB.folder}/{NAME}"):
-            said = self.refused(b'#include "%s"\n' % path.encode())
-            self.assertIn("No such file", said)
-            self.assertNotIn("root:", said)
-        self.assertIn("not found", self.refused(b'__asm__(".incbin \\"/etc/passwd\\"");'))
-
-    def test_headers_of_the_learners_own(self) -> None:
-        text = b'#include "helper.h"\nint of_helper = HELPER;\n' + SOLUTION.read_bytes()
-        self.assertIn("helper.h", self.refused(text))
-        self.assertTrue(compile_file(2, NAME, text, headers={"helper.h": b"#define HELPER 1\n"}))
-
-    def test_the_compilers_words_reach_the_learner(self) -> None:
-        self.assertIn(f"{LAB.folder}/{NAME}:1:", self.refused(b"int x"))
 
 
 class Telling(FolderCase):
@@ -164,7 +137,7 @@ class OneOfMany(FolderCase):
         return record
 
     def test_unexpected_errors(self) -> None:
-        for target in ("read", "compile_file"):
+        for target in ("read", "_graded"):
             for error in (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ValueError("\ud800"),
                           MemoryError(), RecursionError(), CannotGrade("the lab VM is lost", "")):
                 with self.subTest(target=target, error=error):
@@ -180,8 +153,7 @@ class OneOfMany(FolderCase):
         submission.path.write_text("int x;\n")
         processes = mock.Mock(stopped=False)
         processes.run.return_value = 1
-        with mock.patch("grader.classroom.grade_one.compile_file", return_value=b""):
-            self.assertEqual(grade_one(settings, submission, tree, processes).status, MACHINE)
+        self.assertEqual(grade_one(settings, submission, tree, processes).status, MACHINE)
 
 
 class SharedFolder(FolderCase):

@@ -1,0 +1,74 @@
+"""The Makefile at work on a stranger's files: in a jail, with the kit's own objects made before.
+
+What comes out is one program, as bytes that this machine only stores: it is never read here, let alone run.
+The lab VM gets it with the libraries of the kit's own program of that kind.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from grader.course import BUILD, LABS, ROOT
+from grader.execution.jail import RESULT, Files, check_jail, run_jailed
+from grader.execution.labvm.pack import pack_like
+from grader.execution.runs import Ending
+
+JAILED = BUILD / "jailed"
+# The kit's sources that a build reads.
+SOURCES = ("Makefile", "common/**/*", "guests/guests.mk", "os-1k/**/*", "grader/labs/*.*", "build/abi.inc")
+
+
+class JailedError(Exception):
+    """It was not built: the compiler's words, for the learner."""
+
+
+def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
+                learner: Mapping[str, Path], cc: str) -> Path:
+    """Makes what the kit has made as `twin` with its solution. `learner`: the strange files, by the names
+    that the Makefile has for them. Raises JailedError."""
+    files = {**_kit(lab, twin.parent), **{name: (path.read_bytes(), 0.0) for name, path in learner.items()}}
+    place = str(twin.relative_to(ROOT))
+    words = ["make", "-j2", target, *(f"{name}={value}" for name, value in variables.items())]
+    command = f'{shlex.join(words)} && cp {shlex.quote(place)} "$RESULT"'
+    result = run_jailed(command, files, {"CC": cc} if cc else {})
+    if RESULT not in result.files:
+        check_jail()
+    if result.ending is not Ending.EXIT:
+        raise JailedError(f"the compiler was stopped: {result}")
+    if result.code != 0 or RESULT not in result.files:
+        said = re.sub(r"^make: .*\n?", "", result.stderr.decode("utf-8", "replace"), flags=re.M)
+        raise JailedError(said.strip() or "the compiler made nothing")
+    program = JAILED / place
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.unlink(missing_ok=True)
+    program.write_bytes(result.files[RESULT])
+    program.chmod(0o755)
+    pack_like(program, twin)
+    return program
+
+
+def _kit(lab: int, built: Path) -> Files:
+    """The kit without this lab's solution, sources or objects, and without what was linked with it."""
+    folder = LABS[lab].folder
+    paths = [path for pattern in SOURCES for path in ROOT.glob(pattern)]
+    paths += (ROOT / "grader/labs" / folder / "units").glob("*")
+    paths += [path for path in (ROOT / "solutions").glob("*/*.o") if path.parent.name != folder]
+    objects = [*(BUILD / "objects").rglob("*"), *built.rglob("*")]
+    paths += [path for path in objects if _is_open(path, lab)]
+    return {str(path.relative_to(ROOT)): (path.read_bytes(), path.stat().st_mtime)
+            for path in paths if path.is_file()}
+
+
+def _is_open(path: Path, lab: int) -> bool:
+    if path.parent.name == LABS[lab].folder and path.parent.parent.name == "solutions":
+        return False
+    return (path.suffix in (".o", ".sum") or path.name == "flags") and not re.match(
+        rf"lab{lab}\b|sched\b|kernel.*-symbols", path.name)
+
+
+def learner_headers(folder: Path) -> list[Path]:
+    """The headers that lie beside a learner's file."""
+    return [path for path in sorted(folder.glob("*.h")) if path.is_file()]

@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+# The text of `unshare --user --map-root-user --mount sh -ec TEXT jail COMMAND`: runs the shell's COMMAND in
+# /kit, which holds what came by standard input as a tar file, and keeps the one file that it leaves as
+# /out/result. The command sees /usr read-only, an empty /tmp and nothing else of this machine: no other
+# folder, process, network or capability. Its memory, time, processes and output are the runner's matter.
+mkdir root out
+mount -t tmpfs -o size=192m,nr_inodes=20k,mode=0755 jail root
+mount -t tmpfs -o size=32m,nr_inodes=16,mode=0755 jail out
+mkdir root/usr root/tmp root/kit root/out root/dev root/etc root/etc/alternatives
+mount --rbind /usr root/usr
+for name in bin lib lib32 lib64 libx32; do
+    if [ -L "/$name" ]; then
+        cp -P "/$name" root/
+    elif [ -d "/$name" ]; then
+        mkdir "root/$name"
+        mount --rbind "/$name" "root/$name"
+    fi
+done
+if [ -d /etc/alternatives ]; then
+    mount --bind /etc/alternatives root/etc/alternatives
+fi
+: > root/dev/null
+mount --bind /dev/null root/dev/null
+mount --bind out root/out
+tar -x -C root/kit
+status=0
+# Without capabilities, and with no way to new ones: a process in a chroot can't make a user namespace.
+unshare --mount --pid --net --ipc --uts --fork --kill-child /usr/sbin/chroot root \
+    setpriv --no-new-privs --bounding-set=-all --inh-caps=-all sh -c "cd /kit && $1" || status=$?
+# It may be a link to anything, which is not followed.
+if [ -f out/result ] && [ ! -L out/result ]; then
+    cp out/result result
+fi
+exit "$status"

@@ -1,0 +1,46 @@
+"""What `make` and a C compiler consist of, for a lab VM that is their jail."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+PROGRAMS = ("make", "tar", "as", "ld", "ld.bfd", "nm", "objcopy", "awk", "sed", "grep", "cat", "cp", "mv",
+            "rm", "mkdir", "cmp", "cksum", "pkg-config", "echo", "printf", "test")
+PARTS = ("cc1", "collect2", "lto-wrapper")
+LIBRARIES = ("crt1.o", "Scrt1.o", "crti.o", "crtn.o", "crtbegin.o", "crtbeginS.o", "crtend.o", "crtendS.o",
+             "liblto_plugin.so", "libgcc.a", "libgcc_s.so", "libgcc_s.so.1", "libc.so", "libc.so.6",
+             "libc_nonshared.a", "libm.so", "libm.so.6", "libm.a", "libmvec.so.1", "libpthread.a", "librt.a",
+             "libcheck.a", "libcheck.so", "libsubunit.a", "libsubunit.so", "pkgconfig/check.pc",
+             "pkgconfig/libsubunit.pc")
+# Of the folders of headers, beside what is right in them.
+HEADERS = ("asm", "asm-generic", "bits", "gnu", "linux", "sys")
+
+
+@functools.lru_cache(maxsize=None)
+def toolchain_files(cc: str) -> Tuple[str, ...]:
+    """All files that a build with this compiler reads or executes, but for the kit's own."""
+    return tuple(dict.fromkeys(_files(cc)))
+
+
+def _files(cc: str) -> Iterator[str]:
+    yield "/bin/sh"
+    yield from (path for path in map(shutil.which, (*PROGRAMS, cc)) if path)
+    for option, names in (("prog", PARTS), ("file", LIBRARIES)):
+        for name in names:
+            path = Path(_output([cc, f"-print-{option}-name={name}"]).strip())
+            if path.is_absolute() and path.is_file():
+                yield str(path)
+    for line in _output([cc, "-E", "-v", "-x", "c", "/dev/null"]).splitlines():
+        folder = Path(line.strip())
+        if line.startswith(" /") and folder.is_dir():
+            for place in (folder, *(folder / name for name in HEADERS)):
+                yield from (str(path) for path in place.glob("*.h" if place == folder else "**/*.h"))
+
+
+def _output(command: List[str]) -> str:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors="replace").stdout

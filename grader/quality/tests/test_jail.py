@@ -1,0 +1,163 @@
+"""The jail where a stranger's file is compiled and linked: it reads nothing of this machine, and one file
+comes out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import unittest
+from pathlib import Path
+from tempfile import mkdtemp
+from unittest import mock
+
+from grader.core import building
+from grader.core.building import BuildError, build_kernel_unit, build_unit, build_vmm
+from grader.core.jailed_make import _kit
+from grader.course import BUILD, LABS, ROOT
+from grader.execution import jail
+from grader.execution.jail import RESULT, run_jailed
+from grader.execution.labvm.pack import files_needed, pack_like
+from grader.execution.runs import CannotGrade, Run
+
+LAB = LABS[2]
+SOLUTION = LAB.solution_files()[0].read_text()
+SECRET = "the-instructors-secret"
+
+
+class JailCase(unittest.TestCase):
+    def setUp(self) -> None:
+        (BUILD / "tests").mkdir(parents=True, exist_ok=True)
+        self.folder = Path(mkdtemp(dir=BUILD / "tests"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        (self.folder / "secret").write_text(SECRET)
+        patch = mock.patch.object(building, "_jailed", True)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def build(self, text: str) -> Path:
+        (self.folder / "hypercall.c").write_text(text)
+        try:
+            return build_vmm(2, module=self.folder / "hypercall.c")
+        except CannotGrade as error:
+            self.skipTest(error.reason)
+
+    def refused(self, text: str) -> str:
+        with self.assertRaises(BuildError) as caught:
+            self.build(text)
+        self.assertTrue(caught.exception.learner)
+        self.assertNotIn(SECRET, caught.exception.text)
+        return caught.exception.text
+
+
+class Closed(JailCase):
+    def run_command(self, command: str) -> str:
+        try:
+            result = run_jailed(command, {"given": (b"", 0.0)}, {})
+        except CannotGrade as error:
+            self.skipTest(error.reason)
+        return (result.stdout + result.stderr).decode()
+
+    @unittest.skipUnless(jail.namespaces_work(), "this machine has no namespaces for the jail")
+    def test_what_is_there(self) -> None:
+        self.assertEqual(self.run_command("echo *"), "given\n")
+        found = self.run_command("echo /* /tmp/* /etc/* /dev/*").split()
+        given = "/bin /lib /lib32 /lib64 /libx32 /usr /kit /out /tmp /dev /etc /tmp/* /etc/alternatives /dev/null"
+        self.assertLessEqual(set(found), set(given.split()))
+
+    @unittest.skipUnless(jail.namespaces_work(), "this machine has no namespaces for the jail")
+    def test_no_way_to_rights(self) -> None:
+        for command in ("unshare --user --map-root-user true", "mount -t tmpfs x /tmp",
+                        "/usr/sbin/chroot / true", "touch /usr/x"):
+            with self.subTest(command=command):
+                self.assertEqual(self.run_command(f"{command} 2> /dev/null && echo done"), "")
+
+    def test_a_link_as_result_is_not_followed(self) -> None:
+        for target in ("/etc/passwd", "/proc/self/environ", str(self.folder / "secret")):
+            result = run_jailed(f'ln -s {target} "$RESULT"', {}, {})
+            self.assertEqual(result.files.get(RESULT, b""), b"")
+
+
+class Building(JailCase):
+    def test_a_right_module(self) -> None:
+        program = self.build(SOLUTION)
+        self.assertTrue(program.is_relative_to(BUILD / "jailed"))
+        self.assertEqual(program.read_bytes()[:4], b"\x7fELF")
+
+    def test_unit_programs_and_kernels(self) -> None:
+        module, sched = LABS[6].solution_files()
+        unit = build_unit(6, LABS[6].unit("boot"), module=module)
+        kernel = build_kernel_unit(sched, out=BUILD / "tests" / "jailed-kernel")
+        for program in (unit, kernel):
+            self.assertEqual(program.read_bytes()[:4], b"\x7fELF")
+
+    def test_files_of_this_machine(self) -> None:
+        for path in ("/etc/passwd", "/proc/self/environ", str(self.folder / "secret"), str(ROOT / "README.md"),
+                     f"../../solutions/{LAB.folder}/{LAB.files[0]}"):
+            for text in ('#include "%s"', '__asm__(".incbin \\"%s\\"");',
+                         '__asm__(".include \\"%s\\"");'):
+                with self.subTest(path=path, text=text):
+                    self.refused(f"{SOLUTION}\n{text % path}\n")
+
+    def test_bytecode_for_the_linker(self) -> None:
+        inner = self.folder / "inner.c"
+        inner.write_text('__attribute__((used)) void f(void) { __asm__(".include \\"%s\\""); }\n'
+                         % (self.folder / "secret"))
+        done = subprocess.run(["gcc", "-O2", "-flto", "-S", str(inner), "-o", "-"], stdout=subprocess.PIPE,
+                              text=True)
+        if done.returncode != 0:
+            self.skipTest("no gcc with link-time optimisation")
+        bytecode = [line for line in done.stdout.splitlines() if ".file" not in line]
+        written = self.folder / "written"
+        options = ['.section .gnu.lto_.opts,\\"e\\",@progbits',
+                   f".string \\\"'-Xassembler' '-aln={written}'\\\""]
+        for lines in ([self.quoted(line) for line in bytecode], options):
+            with self.subTest(lines=lines[:1]):
+                text = "\n".join(f'"{line}\\n"' for line in [*lines, ".text"])
+                self.refused(f"{SOLUTION}\n__asm__({text});\n")
+                self.assertFalse(written.exists())
+
+    def quoted(self, line: str) -> str:
+        return line.replace("\\", "\\\\").replace('"', '\\"')
+
+    def test_headers_of_the_learners_own(self) -> None:
+        text = '#include "helper.h"\nint of_helper = HELPER;\n' + SOLUTION
+        self.assertIn("helper.h", self.refused(text))
+        (self.folder / "helper.h").write_text("#define HELPER 1\n")
+        self.build(text)
+
+    def test_a_file_without_end(self) -> None:
+        self.refused(SOLUTION + '\n__asm__(".data\\n.space 3000000000\\n.text");\n')
+
+    def test_the_compilers_words_reach_the_learner(self) -> None:
+        self.assertIn(f"{LAB.folder}/{LAB.files[0]}:1:", self.refused("int x"))
+
+    def test_this_labs_solution_is_not_inside(self) -> None:
+        with mock.patch.object(building, "_jailed", False):
+            built = build_vmm(2, solution=True, out=BUILD / "vmm/lab2").parent
+        inside = _kit(2, built)
+        self.assertIn("build/objects/gcc/solutions/lab1-real-mode/vm.o", inside)
+        wrong = [name for name in inside if f"solutions/{LAB.folder}" in name
+                 or os.path.basename(name) in ("lab2.o", "lab2-whole.o", "lab2.sum", "vmm", "unit-hypercall")]
+        self.assertEqual(wrong, [])
+
+    def test_in_the_lab_vm(self) -> None:
+        with mock.patch.object(jail, "namespaces_work", return_value=False):
+            self.assertEqual(self.build(SOLUTION).read_bytes()[:4], b"\x7fELF")
+            said = self.refused(f'{SOLUTION}\n#include "{self.folder}/secret"\n')
+        self.assertIn("No such file", said)
+
+
+class Packing(JailCase):
+    def test_a_strange_program_names_no_files(self) -> None:
+        program = self.folder / "program"
+        program.write_bytes(b"#!/etc/passwd " + os.fsencode(self.folder / "secret") + b"\n")
+        pack_like(program, Path(shutil.which("true") or "/bin/true"))
+        for run in (Run((str(program),)), Run(("/bin/true", str(program)))):
+            needed = set(files_needed(run))
+            self.assertIn(str(program), needed)
+            self.assertFalse(needed & {"/etc/passwd", str(self.folder / "secret")})
+
+
+if __name__ == "__main__":
+    unittest.main()
