@@ -28,17 +28,20 @@ def toolchain_files(cc: str) -> Tuple[str, ...]:
 
 def _files(cc: str) -> Iterator[str]:
     yield "/bin/sh"
-    yield from (path for path in map(shutil.which, (*PROGRAMS, cc)) if path)
+    for program in (*PROGRAMS, cc):
+        path = shutil.which(program)
+        if path:
+            yield path
     for option, names in (("prog", PARTS), ("file", LIBRARIES)):
         for name in names:
-            path = Path(_output([cc, f"-print-{option}-name={name}"]).strip())
-            if path.is_absolute() and path.is_file():
-                yield str(path)
+            part = Path(_output([cc, f"-print-{option}-name={name}"]).strip())
+            if part.is_absolute() and part.is_file():
+                yield str(part)
     for line in _output([cc, "-E", "-v", "-x", "c", "/dev/null"]).splitlines():
         folder = Path(line.strip())
         if line.startswith(" /") and folder.is_dir():
             for place in (folder, *(folder / name for name in HEADERS)):
-                yield from (str(path) for path in place.glob("*.h" if place == folder else "**/*.h"))
+                yield from map(str, place.glob("*.h" if place == folder else "**/*.h"))
 
 
 def _output(command: List[str]) -> str:

@@ -62,7 +62,8 @@ class Closed(JailCase):
     def test_what_is_there(self) -> None:
         self.assertEqual(self.run_command("echo *"), "given\n")
         found = self.run_command("echo /* /tmp/* /etc/* /dev/*").split()
-        given = "/bin /lib /lib32 /lib64 /libx32 /usr /kit /out /tmp /dev /etc /tmp/* /etc/alternatives /dev/null"
+        given = ("/bin /lib /lib32 /lib64 /libx32 /usr /kit /out /tmp /dev /etc /tmp/* /etc/alternatives "
+                 "/dev/null")
         self.assertLessEqual(set(found), set(given.split()))
 
     @unittest.skipUnless(jail.namespaces_work(), "this machine has no namespaces for the jail")
@@ -92,7 +93,8 @@ class Building(JailCase):
             self.assertEqual(program.read_bytes()[:4], b"\x7fELF")
 
     def test_files_of_this_machine(self) -> None:
-        for path in ("/etc/passwd", "/proc/self/environ", str(self.folder / "secret"), str(ROOT / "README.md"),
+        for path in ("/etc/passwd", "/proc/self/environ", str(self.folder / "secret"),
+                     str(ROOT / "README.md"),
                      f"../../solutions/{LAB.folder}/{LAB.files[0]}"):
             for text in ('#include "%s"', '__asm__(".incbin \\"%s\\"");',
                          '__asm__(".include \\"%s\\"");'):
