@@ -1,5 +1,5 @@
-"""`make compile-commands`: build/compile_commands.json, from which clangd and editors learn how each C file is
-compiled. clangd finds it there by itself."""
+"""`make compile-commands`: build/compile_commands.json tells clangd and editors how each C file is compiled.
+clangd finds it there by itself."""
 
 from __future__ import annotations
 
