@@ -40,7 +40,7 @@ void vcpu_init(struct vcpu *vcpu, int id, int index, struct vm *vm, struct guest
 /* Loads the guest and sets its start state, by its kind. 0 or a status. */
 int vcpu_prepare(struct vcpu *vcpu);
 
-/* The vCPU ends by itself with this status: STEP_END. */
+/* The vCPU ends by itself with this status: STEP_END. Takes no lock, and may be called with any. */
 enum step vcpu_end(struct vcpu *vcpu, int status) __attribute__((warn_unused_result));
 
 /*

@@ -46,15 +46,22 @@ enum step interrupt_window_open(struct vcpu *vcpu);
 enum step interrupt_halt(struct vcpu *vcpu);
 
 /*
- * 4.5 HC_GETCHAR's source from lab 4 on: a byte for a guest of the VM that has the keyboard,
- * GETCHAR_NOTHING, or GETCHAR_END. Raises KEYBOARD_VECTOR again while there is more to take. Takes
- * the devices' lock, and inside it that of vCPUs.
+ * 4.5 HC_GETCHAR's source from lab 4 on: a byte for any vCPU of the VM that has the keyboard,
+ * GETCHAR_NOTHING, or GETCHAR_END. Raises KEYBOARD_VECTOR again, on that VM's vCPU 0, while there
+ * is more to take. Takes the devices' lock, and inside it that of vCPUs.
  */
 int keyboard_getchar(struct vcpu *vcpu);
 
 /* Gives the keyboard to the next VM when the guests of a VM with it have ended; provided. */
 void keyboard_pass_on(struct vcpu *vcpu);
 
-/* 4.1, 4.5, 4.6 Start and stop timer, keyboard and the devices' thread. 0 or STATUS_NO_KVM. */
+/*
+ * 4.1, 4.5, 4.6 Start and stop timer, keyboard and the devices' thread. 0 or STATUS_NO_KVM.
+ *
+ * Between the two, and until the program ends in any way, a terminal on standard input hands over
+ * each key at once, unechoed, as the byte that it sends, whatever its settings were. Enter is a
+ * newline. Ctrl-C is SIGINT and Ctrl-\ is SIGQUIT; with an ELF guest both are bytes, and Ctrl-] is
+ * SIGINT. No key suspends the VMM or its output. Typed keys are not lost, and output not changed.
+ */
 int devices_start(struct vmm *vmm);
 void devices_stop(void);

@@ -374,13 +374,22 @@ static inline void test_begin(void)
     apart_begin((int[]){listen_fd, real_stderr}, 2);
 }
 
+static PRIVATE void (*before_end)(void); /* checks what holds for every test; or NULL */
+
+static inline void test_end(void)
+{
+    if (before_end)
+        before_end();
+    apart_end();
+}
+
 /* One graded test: a test case with one function. */
 static inline void unit_add(Suite *suite, const char *name, const TTest *test)
 {
     TCase *tcase = tcase_create(name);
 
     tcase_set_timeout(tcase, 12);
-    tcase_add_checked_fixture(tcase, test_begin, apart_end);
+    tcase_add_checked_fixture(tcase, test_begin, test_end);
     tcase_add_test(tcase, test);
     suite_add_tcase(suite, tcase);
 }

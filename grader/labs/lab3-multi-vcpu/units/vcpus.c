@@ -1,9 +1,9 @@
 /* vcpus.c - lab 3's module function by function: windows, threads, the console, the kick. */
 #define _GNU_SOURCE /* fopencookie, RTLD_NEXT */
-#include "../../unit.h"
+#include "../../locks.h"
 #include "lab3.h"
 
-#include <dlfcn.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -158,7 +158,8 @@ START_TEST(state)
 END_TEST
 
 /* What is so when the end of a vCPU is told: set by write, below. */
-static bool watching_end, told, told_too_early, thread_left = true;
+static bool watching_end, told, told_too_early;
+static atomic_int leaving; /* threads that have told their end and still run */
 
 static void end_is_told(void)
 {
@@ -177,7 +178,7 @@ START_TEST(told_last)
     watching_end = true;
     vcpus_run(&vmm);
     watching_end = false;
-    bool left = thread_left;
+    bool left = atomic_load(&leaving) == 0;
     listen_end();
     ck_assert_msg(
         !told || !told_too_early,
@@ -193,15 +194,13 @@ static int threads_left = -1; /* so many can be created; -1: any number */
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                    void *argument)
 {
-    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
-        (int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(
-            RTLD_NEXT, "pthread_create");
-
     if (threads_left == 0)
         return EAGAIN;
     threads_left -= threads_left > 0;
-    return real(thread, attributes, start, argument);
+    return REAL(pthread_create)(thread, attributes, start, argument);
 }
+
+#define STATUS_UNJOINED 1 /* of the process below: a vCPU's thread still runs */
 
 /* In a process of its own: a module may also end the program. */
 THERE(int, status_of_run, (void), ())
@@ -210,8 +209,11 @@ THERE(int, status_of_run, (void), ())
     pid_t process = fork();
 
     errno = 0;
-    if (process == 0)
-        _exit(vcpus_run(&vmm));
+    if (process == 0) {
+        watching_end = true;
+        int result = vcpus_run(&vmm);
+        _exit(atomic_load(&leaving) == 0 ? result : STATUS_UNJOINED);
+    }
     waitpid(process, &status, 0);
     return status;
 }
@@ -225,6 +227,9 @@ START_TEST(no_thread)
     listen_end();
     ck_assert_msg(WIFEXITED(status), "pthread_create fails, and the VMM crashes: %s",
                   strsignal(WTERMSIG(status)));
+    ck_assert_msg(WEXITSTATUS(status) != STATUS_UNJOINED,
+                  "pthread_create fails, and vcpus_run returns while threads that were started "
+                  "still run: they use the vCPUs that it has destroyed");
     ck_assert_msg(WEXITSTATUS(status) == STATUS_NO_KVM,
                   "pthread_create fails, and the status is %d instead of STATUS_NO_KVM, %d",
                   WEXITSTATUS(status), STATUS_NO_KVM);
@@ -256,10 +261,10 @@ ssize_t write(int fd, const void *bytes, size_t count)
                          "nobody learns that the vCPU has ended",
                          count);
         if (watching_end && written == sizeof(uint64_t) && fd > STDERR_FILENO) {
-            thread_left = false;
+            atomic_fetch_add(&leaving, 1);
             end_is_told();
             poll(NULL, 0, 300); /* a moment in which run_all could return */
-            thread_left = true;
+            atomic_fetch_sub(&leaving, 1);
         }
         return written;
     }
@@ -286,7 +291,6 @@ static void capture_stdio(void)
     setvbuf(stdout, NULL, _IONBF, 0);
 }
 
-static struct vm console_vm;
 static struct vcpu console_vcpus[VCPUS_MAX];
 static PRIVATE char texts[VCPUS_MAX][32];
 
@@ -319,11 +323,11 @@ START_TEST(lines)
 {
     int seen[VCPUS_MAX] = {0};
 
-    vmm.guest_count = VCPUS_MAX;
-    vm_init(&console_vm, &vmm);
-    for (int id = 0; id < VCPUS_MAX; id++) {
+    vmm.guest_count = vmm.vm_count = VCPUS_MAX;
+    for (int id = 0; id < VCPUS_MAX; id++) { /* each in a VM of its own: there is one output */
         snprintf(texts[id], sizeof texts[id], "%c%u%u", 'a' + id, unit_random(), unit_random());
-        vcpu_init(&console_vcpus[id], id, id, &console_vm, &guest);
+        vm_init(&vmm.vms[id], &vmm);
+        vcpu_init(&console_vcpus[id], id, 0, &vmm.vms[id], &guest);
     }
     capture_stdio();
     capturing = true;
@@ -363,8 +367,8 @@ START_TEST(any_bytes)
     static PRIVATE char long_line[4000 + 1], expected[sizeof long_line + 7];
     struct vcpu *vcpu = &console_vcpus[1];
 
-    vm_init(&console_vm, &vmm);
-    vcpu_init(vcpu, 1, 1, &console_vm, &guest);
+    vm_init(&vmm.vms[0], &vmm);
+    vcpu_init(vcpu, 1, 1, &vmm.vms[0], &guest);
     memset(long_line, 'x', sizeof long_line - 1);
     long_line[sizeof long_line - 1] = '\n';
     memcpy(expected, "vcpu1: ", 7);
@@ -395,7 +399,7 @@ END_TEST
 
 /* ------------------------------------------------------------------ 3.4 the kick */
 
-/* What comes of a kick's signal. */
+/* What comes of the signal that vcpu_kick sends; any other pthread_kill is the module's affair. */
 static enum {
     SIGNAL_SENT,
     SIGNAL_SLOW,       /* a moment in which the vCPU can look at what was set */
@@ -403,18 +407,31 @@ static enum {
     SIGNAL_COUNTED,    /* nothing */
 } kick_signal;
 static unsigned kick_signals;
+static struct vcpu *kicked;        /* whose signal is meant; NULL: any vCPU's */
+static unsigned signals_to_nobody; /* to `kicked`, when its thread had ended */
+
+static bool is_kick(pthread_t thread)
+{
+    for (int i = 0; i < VCPUS_MAX; i++)
+        if (!kicked && vmm.vcpus[i].state == VCPU_RUNNING &&
+            pthread_equal(thread, vmm.vcpus[i].thread))
+            return true;
+    return kicked && pthread_equal(thread, kicked->thread);
+}
 
 int pthread_kill(pthread_t thread, int signal)
 {
-    int (*real)(pthread_t, int) = (int (*)(pthread_t, int))dlsym(RTLD_NEXT, "pthread_kill");
+    const bool kick = is_kick(thread);
 
-    kick_signals++;
-    if (kick_signal == SIGNAL_COUNTED)
+    if (kick && kick_signal == SIGNAL_COUNTED) {
+        kick_signals++;
+        signals_to_nobody += kicked->state != VCPU_RUNNING;
         return 0;
-    int result = real(thread, signal);
-    if (kick_signal == SIGNAL_SLOW)
+    }
+    int result = REAL(pthread_kill)(thread, signal);
+    if (kick && kick_signal == SIGNAL_SLOW)
         poll(NULL, 0, 300);
-    else if (kick_signal == SIGNAL_THEN_ENTRY)
+    else if (kick && kick_signal == SIGNAL_THEN_ENTRY && pthread_equal(thread, pthread_self()))
         kernel(vmm.vcpus[0].fd, KVM_RUN, NULL);
     return result;
 }
@@ -454,68 +471,99 @@ START_TEST(kick_order)
 }
 END_TEST
 
+static struct vm kicked_vm;
+static struct vcpu kicked_vcpu;
+
+/* A vCPU in this state, whose signals are counted. */
+static void start_kicked(enum vcpu_state state)
+{
+    start_created(&kicked_vm, &kicked_vcpu);
+    kicked_vcpu.state = state;
+    kicked_vcpu.thread = pthread_self();
+    kicked = &kicked_vcpu;
+    kick_signal = SIGNAL_COUNTED;
+    kick_signals = signals_to_nobody = 0;
+}
+
+/* The vCPU's thread ends, as vcpu_set_state notes it; from now on it may be joined. */
+static void thread_ends(void)
+{
+    pthread_mutex_lock(&kicked_vcpu.lock);
+    kicked_vcpu.state = VCPU_ENDED;
+    pthread_mutex_unlock(&kicked_vcpu.lock);
+}
+
+/* A kick in whose gap of this number the thread ends; false: it has no such gap. */
+THERE(bool, kick_with_end, (unsigned number), (number))
+{
+    gaps_begin(&kicked_vcpu.lock, number, thread_ends);
+    vcpu_kick(&kicked_vcpu);
+    return gaps_end();
+}
+
+#define KICK_GAPS_MAX 8
+
 START_TEST(kick_state)
 {
     static const struct {
         enum vcpu_state state;
         const char *name;
     } states[] = {{VCPU_CREATED, "VCPU_CREATED"}, {VCPU_ENDED, "VCPU_ENDED"}};
-    struct vm vm;
-    struct vcpu vcpu;
+    bool has_gap = true;
 
-    start_created(&vm, &vcpu);
-    vcpu.thread = pthread_self();
-    kick_signal = SIGNAL_COUNTED;
     for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
-        vcpu.state = states[i].state;
-        vcpu_kick(&vcpu);
+        start_kicked(states[i].state);
+        vcpu_kick(&kicked_vcpu);
+        check_unlocked("vcpu_kick");
         ck_assert_msg(kick_signals == 0,
                       "a vCPU whose state is %s was kicked, and vcpu_kick signalled its thread: "
                       "there is none, or it is gone",
                       states[i].name);
     }
+    for (unsigned number = 0; has_gap && number < KICK_GAPS_MAX; number++) {
+        start_kicked(VCPU_RUNNING);
+        has_gap = kick_with_end(number);
+        check_unlocked("vcpu_kick");
+        ck_assert_msg(signals_to_nobody == 0,
+                      "the vCPU's thread ended while vcpu_kick ran and did not hold vcpu->lock, "
+                      "and vcpu_kick signalled it after that: the lock must be held from the look "
+                      "at vcpu->state until the signal is sent");
+    }
 }
 END_TEST
 
-/* A lock whose taking is noticed, and whether a signal to a sleeper came after that. */
-static pthread_mutex_t *watched_lock;
-static bool lock_taken, woken_without_lock;
+static bool waking; /* vcpu_kick is called */
+static bool woken_without_lock;
 
-int pthread_mutex_lock(pthread_mutex_t *lock)
+static void nothing_happens(void)
 {
-    int (*real)(pthread_mutex_t *) =
-        (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_lock");
-
-    lock_taken |= lock == watched_lock;
-    return real(lock);
 }
 
-static int wake(const char *function, pthread_cond_t *condition)
+static void note_wake(void)
 {
-    int (*real)(pthread_cond_t *) = (int (*)(pthread_cond_t *))dlsym(RTLD_NEXT, function);
-
-    woken_without_lock |= watched_lock && !lock_taken;
-    return real(condition);
+    woken_without_lock |= waking && gaps_seen == 0;
 }
 
 int pthread_cond_signal(pthread_cond_t *condition)
 {
-    return wake("pthread_cond_signal", condition);
+    note_wake();
+    return REAL(pthread_cond_signal)(condition);
 }
 
 int pthread_cond_broadcast(pthread_cond_t *condition)
 {
-    return wake("pthread_cond_broadcast", condition);
+    note_wake();
+    return REAL(pthread_cond_broadcast)(condition);
 }
 
-static bool asleep, awake; /* guarded by the vCPU's lock */
+static bool sleeper_asleep, awake; /* guarded by the vCPU's lock */
 
 static void *sleep_on_wake(void *argument)
 {
     struct vcpu *sleeper = argument;
 
     pthread_mutex_lock(&sleeper->lock);
-    for (asleep = true; !awake;)
+    for (sleeper_asleep = true; !awake;)
         pthread_cond_wait(&sleeper->wake, &sleeper->lock);
     pthread_mutex_unlock(&sleeper->lock);
     return NULL;
@@ -523,23 +571,20 @@ static void *sleep_on_wake(void *argument)
 
 THERE_VOID(kick_sleeper, (void), ())
 {
-    struct vm vm;
-    struct vcpu vcpu;
-
-    start_created(&vm, &vcpu);
-    vcpu.state = VCPU_RUNNING;
-    kick_signal = SIGNAL_COUNTED;
-    pthread_create(&vcpu.thread, NULL, sleep_on_wake, &vcpu);
+    start_kicked(VCPU_RUNNING);
+    pthread_create(&kicked_vcpu.thread, NULL, sleep_on_wake, &kicked_vcpu);
     while (!awake) {
-        pthread_mutex_lock(&vcpu.lock);
-        awake = asleep;
-        pthread_mutex_unlock(&vcpu.lock);
+        pthread_mutex_lock(&kicked_vcpu.lock);
+        awake = sleeper_asleep;
+        pthread_mutex_unlock(&kicked_vcpu.lock);
         sched_yield();
     }
-    watched_lock = &vcpu.lock;
-    vcpu_kick(&vcpu);
-    watched_lock = NULL;
-    pthread_join(vcpu.thread, NULL);
+    gaps_begin(&kicked_vcpu.lock, UINT_MAX, nothing_happens); /* they are only counted */
+    waking = true;
+    vcpu_kick(&kicked_vcpu);
+    waking = false;
+    gaps_end();
+    pthread_join(kicked_vcpu.thread, NULL);
 }
 
 START_TEST(kick_wakes)
@@ -564,7 +609,8 @@ static void stop_before_store(int signal, siginfo_t *info, void *context)
     watched->immediate_exit = 1;
 }
 
-THERE(bool, stop_is_lost, (void), ())
+/* `kicked_before`: by an earlier kick, for another reason. */
+THERE(bool, stop_is_lost, (bool kicked_before), (kicked_before))
 {
     struct sigaction fault = {.sa_sigaction = stop_before_store,
                               .sa_flags = SA_SIGINFO | (int)SA_RESETHAND};
@@ -572,9 +618,10 @@ THERE(bool, stop_is_lost, (void), ())
     struct vcpu vcpu;
 
     start_empty(&vm, &vcpu);
+    atomic_store(&vmm.stop_signal, 0);
     watched = (struct kvm_run *)syscall(SYS_mmap, NULL, PAGE_BYTES, PROT_READ | PROT_WRITE,
                                         MAP_PRIVATE | MAP_ANONYMOUS, -1L, 0L);
-    watched->immediate_exit = 1; /* an earlier kick, for another reason */
+    watched->immediate_exit = kicked_before;
     mprotect(watched, PAGE_BYTES, PROT_READ);
     sigaction(SIGSEGV, &fault, NULL);
     vcpu.run = watched;
@@ -585,9 +632,10 @@ THERE(bool, stop_is_lost, (void), ())
 
 START_TEST(check_order)
 {
-    ck_assert_msg(!stop_is_lost(),
-                  "a stop came just before vcpu_check_stop cleared run->immediate_exit, and it was "
-                  "lost: clear first, and only then look at stop_signal");
+    for (int kicked_before = 1; kicked_before >= 0; kicked_before--)
+        ck_assert_msg(!stop_is_lost(kicked_before),
+                      "a stop came just before vcpu_check_stop cleared run->immediate_exit, and it "
+                      "was lost: clear first, and only then look at stop_signal");
 }
 END_TEST
 

@@ -1,0 +1,203 @@
+/*
+ * locks.h - stands between a module and the C library's mutexes, for the unit programs of the labs
+ * with threads. A misuse that usually goes unnoticed is noted, and answered as an error-checking
+ * mutex would; and a test can have something happen in the gaps in which another thread could act.
+ */
+#pragma once
+
+#include "unit.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sched.h>
+
+/* The C library's own function: a unit program's definition comes first for everyone else. */
+#define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
+
+/* Looked up once: a test may step through a function whose every instruction takes a lock. */
+static PRIVATE struct {
+    __typeof__(&pthread_mutex_lock) lock;
+    __typeof__(&pthread_mutex_trylock) trylock;
+    __typeof__(&pthread_mutex_unlock) unlock;
+} real;
+
+static inline void check_locks(void);
+
+static inline __attribute__((constructor)) void locks_begin(void)
+{
+    before_end = check_locks;
+    real.lock = REAL(pthread_mutex_lock);
+    real.trylock = REAL(pthread_mutex_trylock);
+    real.unlock = REAL(pthread_mutex_unlock);
+}
+
+static pthread_mutex_t *devices_lock; /* lab 4's, once it is known */
+
+/* The first misuse, and which lock it was. */
+static enum { LOCK_RIGHT, LOCKED_TWICE, UNLOCKED_NOT_HELD, WAITED_NOT_HELD } lock_misuse;
+static enum { LOCK_OTHER, LOCK_OF_VCPU, LOCK_OF_DEVICES } lock_misused;
+
+static _Thread_local unsigned locks_held;
+static _Thread_local pthread_mutex_t **first_lock; /* where to note the next lock taken, or NULL */
+static void (*before_unlock)(
+    const pthread_mutex_t *lock); /* in each thread that holds it; or NULL */
+
+/* By the owner that glibc keeps: 0 or a thread's number. */
+static inline bool lock_is_mine(const pthread_mutex_t *lock)
+{
+    return lock->__data.__owner == (int)syscall(SYS_gettid);
+}
+
+static inline bool lock_is_recursive(const pthread_mutex_t *lock)
+{
+    return (lock->__data.__kind & 3) == PTHREAD_MUTEX_RECURSIVE;
+}
+
+static inline int lock_misuse_note(int misuse, const pthread_mutex_t *lock, int error)
+{
+    if (lock_misuse == LOCK_RIGHT) {
+        lock_misused = lock == devices_lock ? LOCK_OF_DEVICES : LOCK_OTHER;
+        for (int i = 0; i < VCPUS_MAX; i++)
+            if (lock == &vmm.vcpus[i].lock)
+                lock_misused = LOCK_OF_VCPU;
+        lock_misuse = (__typeof__(lock_misuse))misuse;
+    }
+    return error;
+}
+
+/*
+ * A gap: this thread is about to take a lock, or has just released it. Another thread may act
+ * there; a test has it act in gap number `gap_wanted`.
+ */
+static _Thread_local void (*in_gap)(void);
+static _Thread_local const pthread_mutex_t *gap_lock; /* only gaps of this lock count */
+static _Thread_local unsigned gap_wanted, gaps_seen;
+
+static inline void gap(const pthread_mutex_t *lock)
+{
+    void (*act)(void) = in_gap;
+
+    if (!act || lock != gap_lock || gaps_seen++ != gap_wanted)
+        return;
+    in_gap = NULL; /* what it does has no gaps */
+    act();
+}
+
+/* From here to gaps_end `act` is called in gap `number` of this lock, counted from 0. */
+static inline void gaps_begin(const pthread_mutex_t *lock, unsigned number, void (*act)(void))
+{
+    gap_lock = lock;
+    gap_wanted = number;
+    gaps_seen = 0;
+    in_gap = act;
+}
+
+/* Whether gap `number` came. */
+static inline bool gaps_end(void)
+{
+    in_gap = NULL;
+    return gaps_seen > gap_wanted;
+}
+
+int pthread_mutex_lock(pthread_mutex_t *lock)
+{
+    if (lock_is_mine(lock) && !lock_is_recursive(lock))
+        return lock_misuse_note(LOCKED_TWICE, lock, EDEADLK);
+    if (first_lock && !*first_lock)
+        *first_lock = lock;
+    gap(lock);
+    int error = real.lock(lock);
+    locks_held += error == 0;
+    return error;
+}
+
+int pthread_mutex_trylock(pthread_mutex_t *lock)
+{
+    int error = real.trylock(lock);
+
+    locks_held += error == 0;
+    return error;
+}
+
+int pthread_mutex_timedlock(pthread_mutex_t *lock, const struct timespec *until)
+{
+    int error = REAL(pthread_mutex_timedlock)(lock, until);
+
+    locks_held += error == 0;
+    return error;
+}
+
+int pthread_mutex_unlock(pthread_mutex_t *lock)
+{
+    if (!lock_is_mine(lock))
+        return lock_misuse_note(UNLOCKED_NOT_HELD, lock, EPERM);
+    if (before_unlock)
+        before_unlock(lock);
+    locks_held--;
+    int error = real.unlock(lock);
+    gap(lock);
+    return error;
+}
+
+static atomic_uint asleep; /* threads that wait, and hold the lock that the condition needs */
+
+int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
+{
+    if (!lock_is_mine(lock)) {
+        sched_yield(); /* it may come again and again */
+        return lock_misuse_note(WAITED_NOT_HELD, lock, EPERM);
+    }
+    atomic_fetch_add(&asleep, 1);
+    int error = REAL(pthread_cond_wait)(condition, lock);
+    atomic_fetch_sub(&asleep, 1);
+    return error;
+}
+
+int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
+                           const struct timespec *until)
+{
+    if (!lock_is_mine(lock)) {
+        sched_yield();
+        return lock_misuse_note(WAITED_NOT_HELD, lock, EPERM);
+    }
+    atomic_fetch_add(&asleep, 1);
+    int error = REAL(pthread_cond_timedwait)(condition, lock, until);
+    atomic_fetch_sub(&asleep, 1);
+    return error;
+}
+
+/* ------------------------------------------------------------------ what tests ask */
+
+static inline void check_locks(void)
+{
+    static const char *const names[] = {"a mutex", "vcpu->lock", "devices.lock"};
+    const char *name = names[(unsigned)lock_misused % 3];
+
+    ck_assert_msg(lock_misuse != WAITED_NOT_HELD,
+                  "pthread_cond_wait with %s, which the thread does not hold: what comes between "
+                  "its last look and its sleep wakes nobody",
+                  name);
+    ck_assert_msg(lock_misuse != LOCKED_TWICE,
+                  "a thread takes %s, which it already holds: it would wait for itself forever",
+                  name);
+    ck_assert_msg(lock_misuse == LOCK_RIGHT,
+                  "a thread unlocks %s, which it does not hold: one unlock for each lock, by the "
+                  "same thread",
+                  name);
+}
+
+/* Locks that the thread of the tests still holds. */
+THERE(unsigned, locks_left, (void), ())
+{
+    return locks_held;
+}
+
+/* A lock that is kept makes the next thread that wants it hang, and the hint would blame that. */
+static inline void check_unlocked(const char *function)
+{
+    check_locks();
+    ck_assert_msg(locks_left() == 0,
+                  "%s returned with a lock held: the next thread that wants it waits forever. "
+                  "Unlock on each way out",
+                  function);
+}
