@@ -58,7 +58,7 @@ bool symbol_find(const struct guest *guest, uint32_t address, char *text, size_t
 {
     Elf32_Ehdr header;
     Elf32_Shdr table, names;
-    Elf32_Sym symbol;
+    Elf32_Sym symbol = {0};
 
     if (guest->kind != GUEST_ELF || !file_part(guest, 0, sizeof header))
         return false;

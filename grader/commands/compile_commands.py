@@ -1,4 +1,4 @@
-"""`make compile-commands`: build/compile_commands.json tells clangd and editors how each C file is compiled.
+"""`make compile-commands`: build/compile_commands.json, from which clangd and editors learn each C file's flags.
 clangd finds it there by itself."""
 
 from __future__ import annotations

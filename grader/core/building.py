@@ -76,12 +76,17 @@ def build_unit(lab: int, unit: Path, *, solution: bool = False, source: str = ""
     """The Check program `unit`, linked with the VMM's objects of `lab`."""
     _check_sources(lab, solution, source, module)
     variables = _variables(lab, solution, source, module, sanitize, cc, out)
-    variables["UNIT"] = _relative(unit)
-    if unit == LABS[lab].unit(unit.stem):
-        variables["UNIT_WRAPS"] = " ".join([*UNIT_WRAPS, *_module_functions(unit.read_text())])
-        variables["UNIT_SCRIPT"] = _relative(UNIT_SCRIPT)
+    variables.update(unit_variables(lab, unit))
     targets = _learner_targets(lab, solution, source, module, f"unit-{unit.stem}")
     return _make_file("unit", variables, targets)
+
+
+def unit_variables(lab: int, unit: Path) -> dict[str, str]:
+    """What make needs for a Check program; a graded one is linked in a way of its own."""
+    if unit != LABS[lab].unit(unit.stem):
+        return {"UNIT": _relative(unit)}
+    wraps = [*UNIT_WRAPS, *_module_functions(unit.read_text())]
+    return {"UNIT": _relative(unit), "UNIT_WRAPS": " ".join(wraps), "UNIT_SCRIPT": _relative(UNIT_SCRIPT)}
 
 
 def _module_functions(unit: str) -> list[str]:

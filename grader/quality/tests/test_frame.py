@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from grader import labs
-from grader.core.building import UNIT_WRAPS, BuildError, build_vmm, make_text
+from grader.core.building import BuildError, build_vmm, make_text, unit_variables
 from grader.course import BUILD, LABS, ROOT, Lab
 from grader.commands.skeletons import drifts
 from grader.core.exercises import handout_exercises, skeleton
@@ -94,7 +94,7 @@ class Building(unittest.TestCase):
         for lab, compiler in product(units, ("gcc", "clang")):
             with self.subTest(lab=lab, compiler=compiler):
                 self.build("unit", LAB=str(lab), SOLUTION="1", CC=compiler,
-                           UNIT=str(LABS[lab].unit(units[lab]).relative_to(ROOT)), UNIT_WRAPS=UNIT_WRAPS)
+                           **unit_variables(lab, LABS[lab].unit(units[lab])))
 
     def test_the_graders_own_programs_compile_without_a_warning(self) -> None:
         grader = ROOT / "grader"
@@ -102,7 +102,8 @@ class Building(unittest.TestCase):
         for compiler in ("gcc", "clang"):
             guest = make_text("os-flags", {"CC": compiler}).split()
             commands = [([compiler, *FLAGS], path) for path in helpers]
-            commands += [([*guest, "-Ios-1k/user"], path) for path in (grader / "os-programs").glob("*.c")]
+            programs = (LABS[6].grading / "programs").glob("*.c")
+            commands += [([*guest, "-Ios-1k/user"], path) for path in programs]
             for command, path in commands:
                 with self.subTest(compiler=compiler, file=path.name):
                     done = subprocess.run([*command, "-c", "-o", "/dev/null", str(path)], cwd=ROOT, text=True,
@@ -123,11 +124,25 @@ class Building(unittest.TestCase):
             with self.subTest(header=header.name):
                 self.assertEqual(done.returncode, 0, done.stdout)
 
-    def test_a_changed_header_makes_the_objects_anew(self) -> None:
-        build_vmm(1, solution=True)
-        text = dry_run("vmm", "-W", "common/contract/abi.h", "LAB=1", "SOLUTION=1")
-        for name in ("main.c", "exits.c", "vm.c"):
-            self.assertIn(name, text)
+    def test_a_changed_header_makes_the_objects_again(self) -> None:
+        out = BUILD / "tests" / "changed-header"
+        shutil.rmtree(out, ignore_errors=True)
+        variables = {"LAB": "1", "SOLUTION": "1", "OUT": str(out.relative_to(ROOT)),
+                     "SHARED": str((out / "shared").relative_to(ROOT))}
+
+        def built() -> dict[str, int]:
+            """When each object was made."""
+            return {path.name: path.stat().st_mtime_ns for path in out.rglob("*.o")}
+
+        make_text("vmm", variables)
+        first = built()
+        make_text("vmm", variables)
+        self.assertEqual(built(), first)
+        words = [f"{name}={value}" for name, value in variables.items()]
+        subprocess.run(["make", "vmm", "-W", "common/contract/abi.h", *words],
+                       cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        for name in ("main.o", "exits.o", "vm.o"):
+            self.assertGreater(built()[name], first[name])
 
     def broken(self, name: str, text: str) -> BuildError:
         """The error of lab 1's VMM with `text` as the learner's module."""
