@@ -1,4 +1,4 @@
-"""`make compile-commands`: build/compile_commands.json, from which clangd and editors learn each C file's flags.
+"""`make compile-commands`: writes build/compile_commands.json, the compiler flags of each C file for clangd.
 clangd finds it there by itself."""
 
 from __future__ import annotations
