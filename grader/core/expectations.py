@@ -126,7 +126,7 @@ def kernel_unit_passes(case: str, answer: str) -> Condition:
 def unit_passes(case: str) -> Condition:
     """A Check program's output in TAP says that all of this test case's tests passed.
 
-    The learner's code runs in the same process: whatever it prints itself can only break the count.
+    The module's code has no way to this output: see grader/labs/apart.h.
     """
     def condition(outcome: Outcome) -> Optional[Mismatch]:
         plan = re.findall(r"^1\.\.(\d+)$", outcome.stdout, re.M)

@@ -3,7 +3,7 @@ the grader, and none outlives it.
 
     python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
 
-A module's lab is that of the header it includes, lab1.h or lab2.h. Without --whole only a few tests of that
+A module's lab is that of the header it includes, lab1.h to lab5.h. Without --whole only a few tests of that
 lab are graded, one of each kind: a unit test, a guest judged by registers, one by its output.
 Exit status: 0 all held; 1 one did not, with what it managed; 3 cannot grade here.
 
@@ -40,7 +40,8 @@ from grader.core.values import new_seed
 
 FOLDER = Path(__file__).resolve().parent
 # One test of each kind. The first is a unit test where the lab has them.
-FEW = {1: ("1.1-opens", "1.5-segments", "1.5-hlt"), 2: ("2.1-decode", "2.2-exit-status", "2.2-putchar")}
+FEW = {1: ("1.1-opens", "1.5-segments", "1.5-hlt"), 2: ("2.1-decode", "2.2-exit-status", "2.2-putchar"),
+       3: ("3.1-bases", "3.3-lines"), 4: ("4.2-first", "4.2-injects"), 5: ("5.1-encode", "5.5-walks")}
 # These use up their time in every run: one test shows all that there is to see.
 SLOW = ("sleep_forever", "fork_bomb", "eat_memory")
 TIME_MAX = 300.0     # seconds for a run, whatever the load: its limits are a tenth of that
