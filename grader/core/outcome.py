@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Optional
 
+from grader.core.readable import printable
 from grader.execution.runs import Result
 
 STATUS_GUEST_FILE = 65
@@ -61,7 +62,7 @@ class Outcome:
     @property
     def todo(self) -> Optional[Todo]:
         found = _TODO.search(self.stdout if self.status == STATUS_KERNEL_TODO else self.stderr)
-        return Todo(found[1], found[2], int(found[3])) if found else None
+        return Todo(found[1], printable(found[2]), int(found[3])) if found else None
 
     @property
     def where(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which kit this is: told in a release, in each hand-in, and beside each grade."""
+"""Which kit this is: stated in a release, in each submission, and beside each grade."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from grader.core.grading import Graded, Report
 from grader.core.judge import Kind
+from grader.core.readable import printable, printable_lines
 from grader.report.text import failure_lines
 
 _GRADESCOPE_STATUS = {Kind.OK: "passed"}
@@ -47,7 +48,8 @@ def gradescope(report: Report) -> dict[str, object]:
     return {
         "score": report.score,
         "execution_time": round(report.seconds),
-        "output": report.build_error or f"Lab {report.lab.number}, {report.lab.title}",
+        "output": ("\n".join(printable_lines(report.build_error))
+                   or f"Lab {report.lab.number}, {report.lab.title}"),
         "output_format": "text",
         "visibility": "visible",
         "tests": tests,
@@ -75,7 +77,8 @@ def junit(report: Report) -> str:
         })
         if verdict.kind is not Kind.OK:
             tag = "error" if verdict.kind is Kind.CANNOT else "failure"
-            message = verdict.hint or (verdict.mismatch.text if verdict.mismatch else verdict.kind.value)
+            found = printable(verdict.mismatch.text) if verdict.mismatch else verdict.kind.value
+            message = verdict.hint or found
             ElementTree.SubElement(case, tag, {"message": _xml(message), "type": verdict.kind.value}
                                    ).text = _xml(_output(report, graded))
     suites = ElementTree.Element("testsuites")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from grader.core.grading import Graded, Report, path_text
 from grader.core.judge import Kind, Verdict
 from grader.core.outcome import Outcome
-from grader.core.readable import beside, both_ends, first_lines
+from grader.core.readable import beside, both_ends, first_lines, printable_lines
 from grader.execution.tool import in_colour
 from grader.report import causes
 from grader.report.causes import failures, first_open
@@ -65,7 +65,7 @@ def failure_lines(report: Report, graded: Graded, in_full: bool, colour: bool = 
     if verdict.hint:
         lines += textwrap.wrap(verdict.hint, WIDTH, initial_indent="  hint: ", subsequent_indent="        ")
     if verdict.mismatch:
-        lines += ["  " + line for line in verdict.mismatch.text.splitlines()]
+        lines += ["  " + line for line in printable_lines(verdict.mismatch.text.rstrip("\n"))]
     if in_full:
         lines += ["    " + line for line in evidence(graded, colour)]
         if graded.planned:

@@ -1,7 +1,7 @@
 """Which files a program needs in the lab VM: itself, its interpreter, its libraries, the files it is given.
 
 The libraries are found by reading the ELF files, not by ldd: that would execute the program's own
-interpreter on the host, and a hand-in may be hostile.
+interpreter on the host, and a submission may be hostile.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ class Release(ReleaseCase):
         self.assertEqual(variants, [])
 
 
-class HandIns(ReleaseCase):
-    def test_a_hand_in_is_what_a_class_grading_reads(self) -> None:
+class Packages(ReleaseCase):
+    def test_a_package_is_what_a_class_grading_reads(self) -> None:
         target = self.folder / "anna.tar.gz"
         graded = {"score": 41, "tests": [{"name": "2.1-decode: x", "score": 6}], "extra_data": {"seed": 7}}
         handin.pack(LABS[2], target, handin.about(LABS[2], "anna", graded))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
+from typing import Any, cast
 from unittest import mock
 from xml.etree import ElementTree
 
@@ -47,6 +49,26 @@ class Texts(FakeCase):
 
     def test_the_command_that_repeats_one_test(self) -> None:
         self.assertTrue(any("make grade LAB=1 T=1.2-bad SEED=7" in line for line in self.lines(good, bad)))
+
+    def test_no_control_character_of_a_program_reaches_a_reader(self) -> None:
+        words = "'\\033]0;x\\007\\033[2J\\r'"
+        scripts = (f"printf {words}; printf {words} >&2; exit 1",
+                   f"printf 'vmm: vcpu0 is at %b\\n' {words} >&2; kill -STOP $$",
+                   f"printf '%b runtime error: %b\\n' {words} {words} >&2; exit 1",
+                   f"printf 'vmm: exercise 1.1 is not written yet: %b, line 3.\\n' {words} >&2; exit 77")
+        for script in scripts:
+            with self.subTest(script=script):
+                report = self.grade(script, bad)
+                outputs = [str(test["output"]) for test in cast(Any, gradescope(report)["tests"])]
+                texts = [*report_lines(report), junit(report), *outputs]
+                self.assertEqual(re.findall("[\x00-\x09\x0b-\x1f\x7f]", "".join(texts)), [])
+
+    def test_a_flood_is_cut(self) -> None:
+        report = self.grade(SCRIPT, bad)
+        report.build_error = "\x1b[2J" * 100 + "error\n" * 100_000
+        self.assertLess(len("".join(report_lines(report))), 20_000)
+        self.assertLess(len(str(gradescope(report)["output"])), 20_000)
+        self.assertNotIn("\x1b", str(gradescope(report)["output"]))
 
     def test_score_and_next_exercise(self) -> None:
         lines = self.lines(good, bad)
