@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -146,6 +147,14 @@ def next_exercise(lab: int) -> str:
     return failed_exercise(lab) or (todo.exercise if todo else "")
 
 
+def unexpected(status: int) -> str:
+    """What to say of a VMM that ended otherwise than it should."""
+    if status >= 0:
+        return f"The VMM ended with status {status}; 0 was to be expected."
+    return (f"The VMM itself crashed: {signal.Signals(-status).name}, {signal.strsignal(-status)}. "
+            "make run with UNDER=\"gdb --args\" shows where.")
+
+
 def play_lab(arguments: argparse.Namespace) -> int:
     """Builds the lab's VMM and boots its demonstrations. An exercise not yet written is no failure."""
     lab: int = arguments.lab
@@ -162,7 +171,7 @@ def play_lab(arguments: argparse.Namespace) -> int:
             say(f"It stopped at an exercise that is not written yet; next is exercise {next_exercise(lab)}.")
             return 0
         if status != 0:
-            say(f"The VMM ended with status {status}; 0 was to be expected.")
+            say(unexpected(status))
             return 1
     following = "" if arguments.solution else next_exercise(lab)
     say(f"\nAll of it ran; next is exercise {following}." if following
@@ -211,7 +220,7 @@ def play_demo(arguments: argparse.Namespace) -> int:
     for demonstration in shown:
         status = boot(backend, vmm, demonstration, folder)
         if status != 0:
-            say(f"The VMM ended with status {status}; 0 was to be expected.")
+            say(unexpected(status))
             return 1
     if lab == 6:
         status = demonstrate_os(arguments, vmm)
@@ -232,7 +241,7 @@ def demonstrate_os(arguments: argparse.Namespace, vmm: Path, sched: Path | None 
     say(f"$ {shlex.join(argv)}")
     status = run_with_input(backend.command(argv), OS_SESSION)
     if status not in (0, STATUS_TODO, STATUS_UNDONE):
-        say(f"The VMM ended with status {status}; 0 was to be expected.")
+        say(unexpected(status))
     return status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -73,8 +74,24 @@ _LIMITS = {
 _NO_EXIT = "; 0 exits, the last: none"
 _IRQCHIP_HINT = ("0 exits, always in KVM_RUN: did you create an irqchip (KVM_CREATE_IRQCHIP)? KVM then "
                  "handles HLT itself, without an exit.")
-_CRASH_HINT = ("The VMM itself crashed, not the guest: run it in gdb, or build it with "
-               "SANITIZE=address,undefined.")
+
+THIRD_ARGUMENT = (
+    "What is the third argument of that ioctl? KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_RUN and "
+    "KVM_GET_VCPU_MMAP_SIZE take 0: where it is left out, the kernel gets whatever the register holds, and "
+    "answers EINVAL.")
+
+# What the kernel's words mean, whatever the test is about.
+_ERRORS = (
+    (r"(?:KVM_RUN|KVM_CREATE_VM|KVM_GET_API_VERSION|KVM_GET_VCPU_MMAP_SIZE)\b.*Invalid argument",
+     THIRD_ARGUMENT),
+    (r"Inappropriate ioctl for device",
+     "Which descriptor did that call go to? Calls on /dev/kvm go to vm->kvm_fd, those on a VM to vm->fd, "
+     "those on a vCPU, KVM_RUN too, to vcpu->fd; on another one they fail with \"Inappropriate ioctl for "
+     "device\"."),
+)
+
+_CRASH_HINT = ("The VMM itself crashed, not the guest. Which pointer was not set, or which index is too "
+               "large? The command below with SANITIZE=address,undefined names the line; so does gdb.")
 _SANITIZER_HINT = "The sanitizer tells the line of the mistake and where the memory came from."
 
 
@@ -90,11 +107,10 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
             return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
         if outcome.todo:
             return Verdict(test, Kind.TODO, failed=place, todo=outcome.todo)
-        found = _universal(outcome, plan) or _expected(outcome, plan, test)
+        found = _universal(outcome, plan) or _crashed(outcome, plan, test) or _expected(outcome, plan, test)
         if found:
             hint, mismatch = found
-            known = next((s.hint for s in plan.symptoms if s.shows(outcome)), "")
-            return Verdict(test, Kind.FAILED, known or hint, mismatch, place)
+            return Verdict(test, Kind.FAILED, _known(outcome, plan) or hint, mismatch, place)
     return Verdict(test, Kind.OK)
 
 
@@ -117,6 +133,20 @@ def _universal(outcome: Outcome, plan: Planned) -> Optional[tuple[str, Mismatch]
         return ("Every process and thread that the VMM starts must end with it.",
                 Mismatch(f"it left {result.left_behind} processes behind"))
     return None
+
+
+def _known(outcome: Outcome, plan: Planned) -> str:
+    """The hint for what this failure looks like, or nothing."""
+    errors = (hint for words, hint in _ERRORS if outcome.said(words))
+    return next(errors, "") or next((s.hint for s in plan.symptoms if s.shows(outcome)), "")
+
+
+def _crashed(outcome: Outcome, plan: Planned, test: Test) -> Optional[tuple[str, Mismatch]]:
+    """A function of the module crashed in a unit program, which goes on itself."""
+    crash = re.search(r"^not ok .*Received signal \d+ \((.*)\)", outcome.stdout, re.M) if plan.unit else None
+    if not crash:
+        return None
+    return f"{_CRASH_HINT} This test is about: {test.hint}", Mismatch(f"the module crashed: {crash[1]}")
 
 
 def _expected(outcome: Outcome, plan: Planned, test: Test) -> Optional[tuple[str, Mismatch]]:

@@ -116,6 +116,35 @@ static bool cpuid_fits(struct kvm_cpuid2 *table)
     return bytes_allocated(table) >= bytes;
 }
 
+/*
+ * What another thread does just before the module's next call of this request, or AFTER it
+ * (AT_TRANSLATE: before vcpu_translate). A module that keeps in a static variable what belongs to
+ * one vCPU mixes them up.
+ */
+#define AT_TRANSLATE   1ul
+#define AFTER(request) ((request) | 1ul << 32)
+static PRIVATE void (*meanwhile)(void);
+static PRIVATE unsigned long meanwhile_at;
+
+static void *meanwhile_thread(void *what)
+{
+    (*(void (**)(void))what)();
+    return NULL;
+}
+
+static inline void meanwhile_run(unsigned long at)
+{
+    void (*what)(void) = meanwhile;
+    pthread_t thread;
+
+    if (!what || at != meanwhile_at)
+        return;
+    meanwhile = NULL;
+    if (pthread_create(&thread, NULL, meanwhile_thread, &what) != 0)
+        ck_abort_msg("the unit program can't start a thread");
+    pthread_join(thread, NULL);
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
@@ -124,11 +153,12 @@ int ioctl(int fd, unsigned long request, ...)
     va_start(arguments, request);
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
+    meanwhile_run(request);
     bool meant = request == falsified.request &&
                  (!falsified.argument || falsified.argument == (unsigned long)argument);
     if (request == KVM_RUN && falsified.run) {
         run_fd = fd;
-        int error = falsified.run(falsified.kvm_run, run_turns++);
+        int error = argument ? EINVAL : falsified.run(falsified.kvm_run, run_turns++);
         result = error ? failed(error) : 0;
     } else if (meant && falsified.error) {
         result = failed(falsified.error);
@@ -145,6 +175,7 @@ int ioctl(int fd, unsigned long request, ...)
     }
     int error = errno;
     call_record(request, argument, result);
+    meanwhile_run(AFTER(request));
     errno = error;
     return (int)result;
 }
@@ -182,6 +213,8 @@ static void *memory_map(void *address, size_t bytes, int rights, int flags, int 
         errno = falsified.mmap_error;
         return MAP_FAILED;
     }
+    if (flags & MAP_ANONYMOUS) /* as much RAM as a test asks for, on any machine */
+        flags |= MAP_NORESERVE;
     return (void *)syscall(SYS_mmap, address, bytes, rights, flags, fd, offset);
 }
 
@@ -216,10 +249,13 @@ enum step __real_stage_before_entry(struct vcpu *vcpu);
 enum step __wrap_stage_before_entry(struct vcpu *vcpu);
 
 static unsigned entries_asked;
+static PRIVATE void (*at_entry)(struct vcpu *vcpu); /* called each time, if not NULL */
 static unsigned last_entry; /* from this one on, if not 0, the vCPU is told to end */
 
 enum step __wrap_stage_before_entry(struct vcpu *vcpu)
 {
+    if (at_entry)
+        at_entry(vcpu);
     if (++entries_asked == last_entry)
         return vcpu_end(vcpu, STATUS_GUEST_MAX);
     return __real_stage_before_entry(vcpu);
@@ -235,13 +271,27 @@ bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, F
 
 static bool pages_swapped;
 static bool pages_missing; /* none is mapped */
+static unsigned translations;
 
 bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out)
 {
+    meanwhile_run(AT_TRANSLATE);
+    translations++;
     if (!pages_swapped && !pages_missing)
         return __real_vcpu_translate(vcpu, linear, phys, out);
     *phys = (linear & ~HIGHER_HALF) ^ PAGE_BYTES;
     return !pages_missing;
+}
+
+/* Other functions in the stage's table, as later labs have them; it is constant for the module. */
+static inline void stage_set(const struct stage *changed)
+{
+    uintptr_t table = (uintptr_t)&stage;
+
+    __asm__("" : "+r"(table)); /* what is written here is no constant any more to the compiler */
+    const uintptr_t start = table & ~(uintptr_t)(PAGE_BYTES - 1);
+    ck_assert(mprotect((void *)start, table + sizeof stage - start, PROT_READ | PROT_WRITE) == 0);
+    memcpy((void *)table, changed, sizeof *changed);
 }
 
 /* ------------------------------------------------------------------ what tests start from */

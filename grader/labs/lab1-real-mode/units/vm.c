@@ -212,6 +212,10 @@ START_TEST(maps_ram)
     ck_assert_msg(call->region.guest_phys_addr == 0,
                   "RAM is at guest-physical address 0x%llx instead of 0",
                   call->region.guest_phys_addr);
+    ck_assert_msg(call->region.flags == 0 && call->region.slot == 0,
+                  "the memory region has slot 0x%x and flags 0x%x instead of 0 and 0: is every "
+                  "field of the structure set?",
+                  call->region.slot, call->region.flags);
     ck_assert_msg(call->region.memory_size == bytes,
                   "the memory region has %llu bytes instead of %zu", call->region.memory_size,
                   bytes);
@@ -219,6 +223,19 @@ START_TEST(maps_ram)
                   "the memory region is not the memory at vm->ram");
     ck_assert_msg(ram_take(&vm, 0) == 0 && ram_take(&vm, bytes - 1) == 0,
                   "fresh RAM is not all zero");
+
+    const uint8_t *const first = vm.ram;
+    start_open(&vm, &vcpu);
+    ck_assert_msg(vm_create(&vm, HIGHER_HALF) == 0,
+                  "vm_create does not return 0 for a second VM, with 2 GB of RAM (--mem=2G): is a "
+                  "size kept in an int?");
+    call = call_find(KVM_SET_USER_MEMORY_REGION);
+    ck_assert_msg(vm.ram_bytes == HIGHER_HALF && call->region.memory_size == HIGHER_HALF,
+                  "2 GB of RAM were asked for (--mem=2G); vm->ram_bytes is 0x%zx, and the memory "
+                  "region has 0x%llx bytes",
+                  vm.ram_bytes, call->region.memory_size);
+    ck_assert_msg(vm.ram && vm.ram != first && ram_take(&vm, 0) == 0,
+                  "a second VM has the RAM of the first: with --isolate each has its own");
 
     start_open(&vm, &vcpu);
     descriptor_close(0);
@@ -346,6 +363,12 @@ START_TEST(creates_vcpu)
     ck_assert_msg(run_at_once(&vcpu) == EINTR,
                   "vcpu->run is not what KVM reads: the mapping must be MAP_SHARED, of vcpu->fd, "
                   "at offset 0");
+
+    const struct kvm_run *const first = vcpu.run;
+    vcpu_init(&vcpu, 0, 0, &vm, &guest);
+    ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0 for a VM's second vCPU");
+    ck_assert_msg(vcpu.run && vcpu.run != first && run_at_once(&vcpu) == EINTR,
+                  "a second vCPU has the kvm_run of the first");
 
     start_vm(&vm, &vcpu);
     descriptor_close(0);
@@ -618,9 +641,24 @@ START_TEST(state)
         memset(&regs, 0xa5, sizeof regs); /* nobody has read them: all must be set */
         real_mode_state(base, &sregs, &regs);
         check_state(base, &reset, &sregs, &regs);
+        struct kvm_sregs others = sregs;                          /* all but what the table names */
+        memcpy(&others, &reset, offsetof(struct kvm_sregs, gdt)); /* the segments */
+        others.idt = reset.idt;
+        ck_assert_msg(memcmp(&others, &reset, sizeof others) == 0,
+                      "something that section 1.4's table does not name has changed: GDT, CR2 to "
+                      "CR8, EFER and the rest must stay as they are after reset");
     }
 }
 END_TEST
+
+static struct vm other_vm;
+static struct vcpu other;
+
+/* The other vCPU's thread. */
+static void other_starts(void)
+{
+    vcpu_set_real_mode(&other, 0x70000);
+}
 
 START_TEST(state_set)
 {
@@ -636,6 +674,20 @@ START_TEST(state_set)
     kernel(vcpu.fd, KVM_GET_SREGS, &sregs);
     kernel(vcpu.fd, KVM_GET_REGS, &regs);
     check_state(base, &reset, &sregs, &regs);
+
+    static const unsigned long moments[] = {AFTER(KVM_GET_SREGS), KVM_SET_SREGS, KVM_SET_REGS};
+    start_created(&other_vm, &other);
+    for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
+        meanwhile = other_starts;
+        meanwhile_at = moments[i];
+        vcpu_set_real_mode(&vcpu, 0x30000);
+        kernel(vcpu.fd, KVM_GET_SREGS, &sregs);
+        ck_assert_msg(sregs.cs.base == 0x30000 && sregs.gs.base == 0x30000,
+                      "while vcpu_set_real_mode(0x30000) was at work, another vCPU's thread called "
+                      "vcpu_set_real_mode(0x70000), and CS's base is 0x%llx, GS's 0x%llx: what "
+                      "belongs to a call must be in local variables, not in static ones",
+                      sregs.cs.base, sregs.gs.base);
+    }
 
     static const struct {
         unsigned long request;
@@ -765,10 +817,19 @@ END_TEST
 
 /* Signals come, one as an error and two as exits, then HLT. */
 static bool run_after_end; /* the stage had ended the vCPU before */
+static bool run_changed;   /* what the stage had put into kvm_run was gone at the entry */
+
+/* As labs 3 and 4 do. */
+static void ask_of_run(struct vcpu *vcpu)
+{
+    vcpu->run->immediate_exit = 1;
+    vcpu->run->request_interrupt_window = 1;
+}
 
 static int run_signals(struct kvm_run *run, unsigned turn)
 {
     run_after_end |= entries_asked >= last_entry;
+    run_changed |= !run->immediate_exit || !run->request_interrupt_window;
     if (turn == 0)
         return EINTR;
     run->exit_reason = turn < 3 ? KVM_EXIT_INTR : KVM_EXIT_HLT;
@@ -791,11 +852,15 @@ START_TEST(before_entry)
         run_turns = 0;
         entries_asked = 0;
         last_entry = last;
+        at_entry = ask_of_run;
         int status = run_scripted(&vcpu, run_signals);
         ck_assert_msg(!run_after_end,
                       "stage_before_entry answered STEP_END when it was asked for the %u. time, "
                       "and KVM_RUN was called all the same",
                       last);
+        ck_assert_msg(!run_changed,
+                      "stage_before_entry set immediate_exit and request_interrupt_window in "
+                      "*vcpu->run, as in labs 3 and 4, and at KVM_RUN one was 0 again");
         ck_assert_msg(vcpu.status == STATUS_GUEST_MAX,
                       "a signal came (EINTR or KVM_EXIT_INTR), and the vCPU ended with status %d "
                       "instead of being run on until stage_before_entry ends it",
@@ -805,6 +870,41 @@ START_TEST(before_entry)
                       "vcpu->status is %d",
                       status, vcpu.status);
     }
+}
+END_TEST
+
+static int halt_answers;
+
+/* Runs on after the first HLT, and ends the vCPU at the second. */
+static enum step on_halt(struct vcpu *vcpu)
+{
+    return ++halt_answers == 1 ? STEP_RUN : vcpu_end(vcpu, 5);
+}
+
+static int run_halts(struct kvm_run *run, unsigned turn)
+{
+    run->exit_reason = turn < TURNS_MAX ? KVM_EXIT_HLT : KVM_EXIT_SHUTDOWN;
+    return 0;
+}
+
+START_TEST(handlers)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    struct stage changed = stage;
+
+    start_created(&vm, &vcpu);
+    changed.on_exit[KVM_EXIT_HLT] = on_halt;
+    stage_set(&changed);
+    int status = run_scripted(&vcpu, run_halts);
+    ck_assert_msg(halt_answers != 0, "KVM_EXIT_HLT was not handed to exit_dispatch, which calls "
+                                     "the handlers of later labs");
+    ck_assert_msg(halt_answers == 2,
+                  "exit_dispatch answered STEP_RUN, and the vCPU was not run again");
+    ck_assert_msg(run_turns == 2, "exit_dispatch answered STEP_END, and the vCPU was run again");
+    ck_assert_msg(status == 5,
+                  "exit_dispatch answered STEP_END, vcpu->status is 5, and vcpu_run returned %d",
+                  status);
 }
 END_TEST
 
@@ -1074,6 +1174,7 @@ int main(void)
     unit_add(suite, "hlt", hlt);
     unit_add(suite, "interrupted", interrupted);
     unit_add(suite, "before_entry", before_entry);
+    unit_add(suite, "handlers", handlers);
     unit_add(suite, "run_error", run_error);
     unit_add(suite, "accesses", accesses);
     unit_add(suite, "fail_entry", fail_entry);

@@ -1,6 +1,11 @@
 /* hypercall.c - lab 2's module function by function, on exits made by hand. */
+#include <setjmp.h>
+
 #include "../../unit.h"
 #include "lab2.h"
+
+#define AT_CONSOLE 2ul        /* meanwhile: at the next output of the stage's console */
+#define NOWHERE    0x40000000 /* behind all RAM of a test */
 
 MODULE(struct io_access, io_decode, (struct kvm_run * run), (run))
 MODULE(uint32_t, io_operand, (const struct io_access *io, uint32_t index), (io, index))
@@ -12,10 +17,11 @@ MODULE(int, vcpu_registers, (struct vcpu * vcpu, struct kvm_regs *regs), (vcpu, 
 static const uint8_t sizes[] = {1, 2, 4};
 
 /* A kvm_run with room for data behind it, as KVM maps it. */
-static union {
+union io_page {
     struct kvm_run run;
     uint8_t bytes[2 * PAGE_BYTES];
-} page;
+};
+static union io_page page, other_page; /* of the vCPU in question; of another one */
 
 /* An exit for `count` operands of `size` bytes, random ones, at a random place in the page. */
 static uint8_t *make_io(bool out, uint16_t port, uint8_t size, uint32_t count)
@@ -64,13 +70,17 @@ START_TEST(decode)
 }
 END_TEST
 
+/* More than a byte counts; all of size 4 fit into a page. */
+enum { OPERANDS = 700 };
+
 START_TEST(operands)
 {
     for (size_t i = 0; i < sizeof sizes; i++) {
         const uint8_t size = sizes[i];
-        uint8_t *data = copy_at_end(make_io(true, HYPERCALL_PORT, size, 8), 8u * size);
-        const struct io_access io = {true, HYPERCALL_PORT, size, 8, data};
-        for (uint32_t index = 0; index < 8; index++) {
+        uint8_t *data =
+            copy_at_end(make_io(true, HYPERCALL_PORT, size, OPERANDS), (size_t)OPERANDS * size);
+        const struct io_access io = {true, HYPERCALL_PORT, size, OPERANDS, data};
+        for (uint32_t index = 0; index < OPERANDS; index++) {
             uint32_t expected = 0;
             for (uint8_t byte = size; byte > 0; byte--)
                 expected = expected << 8 | data[index * size + byte - 1u];
@@ -87,16 +97,17 @@ START_TEST(answers)
 {
     for (size_t i = 0; i < sizeof sizes; i++) {
         const uint8_t size = sizes[i];
-        uint8_t *data = make_io(false, HYPERCALL_PORT, size, 8);
-        const struct io_access io = {false, HYPERCALL_PORT, size, 8, data};
-        const uint32_t index = 1 + unit_random() % 6, value = unit_random();
-        uint8_t before[8 * 4];
+        uint8_t *data = make_io(false, HYPERCALL_PORT, size, OPERANDS);
+        const struct io_access io = {false, HYPERCALL_PORT, size, OPERANDS, data};
+        const uint32_t index = 257 + unit_random() % (OPERANDS - 258), value = unit_random();
+        uint8_t before[OPERANDS * 4];
         memcpy(before, data, sizeof before);
         io_answer(&io, index, value);
         ck_assert_msg(memcmp(data + index * size, &value, size) == 0,
                       "the answer 0x%x of size %u is not at its place in the data", value, size);
+        const size_t next = (size_t)(index + 1) * size;
         ck_assert_msg(memcmp(data, before, index * size) == 0 &&
-                          memcmp(data + (index + 1) * size, before + (index + 1) * size, size) == 0,
+                          memcmp(data + next, before + next, (size_t)OPERANDS * size - next) == 0,
                       "the answer of size %u changes the operands beside it", size);
     }
 }
@@ -126,6 +137,8 @@ START_TEST(registers)
 END_TEST
 
 static size_t said_bytes; /* of `said`, where zeros may be among them */
+static jmp_buf too_much;  /* where a handler is left that does not end */
+static bool endless;      /* it was */
 
 /* hypercall_io on the exit in `page`; what it printed is in `said`. */
 THERE(enum step, run_hypercall, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu), SEE(said))
@@ -135,7 +148,11 @@ THERE(enum step, run_hypercall, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu), SE
     vcpu->run = &page.run;
     fflush(stdout);
     dup2(listen_fd, STDOUT_FILENO);
-    enum step step = hypercall_io(vcpu);
+    enum step step = STEP_RUN;
+    if (setjmp(too_much) == 0)
+        step = hypercall_io(vcpu);
+    else
+        endless = true;
     dup2(real_stdout, STDOUT_FILENO);
     close(real_stdout);
     ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
@@ -188,14 +205,18 @@ END_TEST
 
 /* ------------------------------------------------------------------ the stage's functions */
 
-static char console[64]; /* what stage.console_write got */
+static char console[2048]; /* what stage.console_write got of vCPU 0, not of another one */
 static size_t console_bytes;
 static unsigned typed; /* how many characters stage.getchar has given */
 
 static void console_keep(struct vcpu *vcpu, const char *bytes, size_t count)
 {
-    if (console_bytes + count <= sizeof console)
-        memcpy(console + console_bytes, bytes, count);
+    meanwhile_run(AT_CONSOLE);
+    if (vcpu->id != 0)
+        return;
+    if (console_bytes + count > sizeof console)
+        longjmp(too_much, 1);
+    memcpy(console + console_bytes, bytes, count);
     console_bytes += count;
 }
 
@@ -205,18 +226,14 @@ static int type_next(struct vcpu *vcpu)
     return 'A' + (int)typed++;
 }
 
-/* Other functions in the stage's table, as later labs have them; it is constant for the module. */
+/* As later labs have it. */
 static void stage_change(void)
 {
-    uintptr_t table = (uintptr_t)&stage;
     struct stage changed = stage;
 
-    __asm__("" : "+r"(table)); /* what is written here is no constant any more to the compiler */
-    const uintptr_t start = table & ~(uintptr_t)(PAGE_BYTES - 1);
     changed.console_write = console_keep;
     changed.getchar = type_next;
-    ck_assert(mprotect((void *)start, table + sizeof stage - start, PROT_READ | PROT_WRITE) == 0);
-    memcpy((void *)table, &changed, sizeof changed);
+    stage_set(&changed);
 }
 
 START_TEST(console_stage)
@@ -231,17 +248,148 @@ START_TEST(console_stage)
     kernel(vcpu.fd, KVM_GET_REGS, &regs);
     regs.rbx = (uint8_t)character;
     kernel(vcpu.fd, KVM_SET_REGS, &regs);
-    memset(make_io(true, HYPERCALL_PORT, 1, 3), HC_PUTCHAR, 3);
+    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
     enum step step = run_hypercall(&vcpu);
     ck_assert_msg(step == STEP_RUN, "after PUTCHAR the vCPU does not run on");
     ck_assert_msg(said_bytes == 0, "PUTCHAR went to standard output past stage.console_write, "
                                    "where lab 3 has a function of its own");
-    ck_assert_msg(console_bytes == 3,
-                  "one exit had io.count = 3 operands, each a PUTCHAR, and stage.console_write "
+    ck_assert_msg(console_bytes == 1 && console[0] == character,
+                  "stage.console_write got something else than BL, one character");
+}
+END_TEST
+
+/* One exit with more operands than a byte counts. */
+START_TEST(each_operand)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    struct kvm_regs regs;
+    const uint32_t count = 257 + unit_random() % 300, end = unit_random() % 256;
+
+    start_created(&vm, &vcpu);
+    stage_change();
+    kernel(vcpu.fd, KVM_GET_REGS, &regs);
+    regs.rbx = 'a';
+    kernel(vcpu.fd, KVM_SET_REGS, &regs);
+    memset(make_io(true, HYPERCALL_PORT, 1, count), HC_PUTCHAR, count);
+    enum step step = run_hypercall(&vcpu);
+    ck_assert_msg(!endless,
+                  "one exit had io.count = %u operands, each a PUTCHAR, and hypercall_io does not "
+                  "come to their end",
+                  count);
+    ck_assert_msg(step == STEP_RUN && console_bytes == count,
+                  "one exit had io.count = %u operands, each a PUTCHAR, and stage.console_write "
                   "got %zu characters",
+                  count, console_bytes);
+    console_bytes = 0;
+    uint8_t *data = make_io(true, HYPERCALL_PORT, 1, count);
+    memset(data, HC_PUTCHAR, count);
+    data[end] = HC_EXIT;
+    step = run_hypercall(&vcpu);
+    ck_assert_msg(step == STEP_END && !endless,
+                  "one exit had io.count = %u operands, number %u of them EXIT, and the vCPU runs "
+                  "on",
+                  count, end);
+    ck_assert_msg(console_bytes == end,
+                  "one exit had %u times PUTCHAR, then EXIT, then PUTCHAR again, and %zu "
+                  "characters were printed: nothing comes after EXIT",
+                  end, console_bytes);
+}
+END_TEST
+
+/*
+ * The guest calls WRITE in this state, the rest of which is as after reset; KVM hands over the
+ * registers that are `valid` (kvm_valid_regs).
+ */
+struct write_state {
+    uint32_t cr0; /* 0 or CR0_PE */
+    bool code_32;
+    uint32_t ds_base, esi, ecx;
+};
+
+static void make_write(struct vcpu *vcpu, struct write_state state, uint32_t valid)
+{
+    struct kvm_sregs sregs;
+    struct kvm_regs regs;
+
+    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_WRITE;
+    kernel(vcpu->fd, KVM_GET_SREGS, &sregs);
+    kernel(vcpu->fd, KVM_GET_REGS, &regs);
+    sregs.ds.base = state.ds_base;
+    sregs.ds.selector = state.cr0 & CR0_PE ? SELECTOR_KERNEL_DATA : (uint16_t)(state.ds_base >> 4);
+    sregs.cs.db = state.code_32;
+    sregs.cr0 = (sregs.cr0 & ~(uint64_t)CR0_PE) | state.cr0;
+    regs.rsi = state.esi;
+    regs.rcx = state.ecx;
+    ck_assert_msg(kernel(vcpu->fd, KVM_SET_SREGS, &sregs) == 0 &&
+                      kernel(vcpu->fd, KVM_SET_REGS, &regs) == 0,
+                  "the grader's own vCPU could not be set up: see make doctor");
+    memset(&page.run.s.regs, 0xa5, sizeof page.run.s.regs); /* what KVM did not hand over */
+    page.run.kvm_valid_regs = valid;
+    if (valid & KVM_SYNC_X86_REGS)
+        page.run.s.regs.regs = regs;
+    if (valid & KVM_SYNC_X86_SREGS)
+        page.run.s.regs.sregs = sregs;
+}
+
+static struct vm other_vm;
+static struct vcpu other;
+
+/* The other vCPU's thread: a call of its own, one operand. */
+static void other_calls(void)
+{
+    hypercall_io(&other);
+}
+
+/* Another vCPU makes the same call in the middle of this one's. */
+START_TEST(vcpus_apart)
+{
+    static const unsigned long moments[] = {AT_CONSOLE, KVM_GET_SREGS, AFTER(KVM_GET_SREGS),
+                                            AFTER(KVM_GET_REGS), AT_TRANSLATE};
+    struct vm vm;
+    struct vcpu vcpu;
+    const uint8_t number = HC_PUTCHAR;
+
+    start_created(&other_vm, &other);
+    other.id = 1;
+    make_write(&other, (struct write_state){0, false, 0x10000, 0x100, 1}, 0);
+    other_page = page;
+    other.run = &other_page.run;
+    start_created(&vm, &vcpu);
+    stage_change();
+    for (size_t i = 0; i < vm.ram_bytes; i++)
+        vm.ram[i] = (uint8_t)unit_random();
+    make_io(true, STRING_PORT, 1, 10);
+    run_hypercall(&vcpu);
+    make_write(&vcpu, (struct write_state){0, false, 0x20000, 0, 10}, 0);
+    run_hypercall(&vcpu);
+    ck_assert_msg(console_bytes == 20 && said_bytes == 0,
+                  "of a string of 10 bytes and a WRITE of 10 %zu went to stage.console_write, and "
+                  "%zu to standard output: lab 3 puts another function there",
+                  console_bytes, said_bytes);
+    for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
+        make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
+        console_bytes = 0;
+        meanwhile = other_calls;
+        meanwhile_at = moments[i];
+        run_hypercall(&vcpu);
+        ck_assert_msg(console_bytes == 0x100 && memcmp(console, vm.ram + 0x20f80, 0x100) == 0,
+                      "while a WRITE of 256 bytes was served, another vCPU's thread made one, and "
+                      "of the first %zu bytes were printed, or others than its own: what belongs "
+                      "to a call must be in local variables, not in static ones",
+                      console_bytes);
+    }
+    memset(make_io(true, HYPERCALL_PORT, 1, 3), number, 3);
+    other_page.bytes[other_page.run.io.data_offset] = number;
+    console_bytes = 0;
+    meanwhile = other_calls;
+    meanwhile_at = AT_CONSOLE;
+    run_hypercall(&vcpu);
+    ck_assert_msg(console_bytes == 3 && console[0] == 0 && console[2] == 0,
+                  "while three PUTCHARs of one exit were served, another vCPU's thread made one, "
+                  "and of the three %zu were printed: what belongs to a call must be in local "
+                  "variables, not in static ones",
                   console_bytes);
-    for (size_t i = 0; i < console_bytes; i++)
-        ck_assert_msg(console[i] == character, "stage.console_write got another character than BL");
 }
 END_TEST
 
@@ -266,11 +414,12 @@ static uint32_t read_answer(struct vcpu *vcpu)
 
 START_TEST(getchar_steps)
 {
-    struct vm vm, other_vm;
-    struct vcpu vcpu, other;
+    struct vm vm;
+    struct vcpu vcpu;
 
     start_created(&vm, &vcpu);
-    start_created(&other_vm, &other);
+    start_created(&other_vm, &other); /* as with --isolate: its index is 0, too */
+    other.id = 1;
     stage_change();
     call_getchar(&vcpu);
     call_getchar(&vcpu);
@@ -289,6 +438,19 @@ START_TEST(getchar_steps)
     ck_assert_msg(read_answer(&vcpu) == 'B',
                   "one vCPU called GETCHAR, and its read was not answered after a read of "
                   "another vCPU: each has a note of its own, vcpu->getchar_called");
+    call_getchar(&vcpu);
+    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
+    run_hypercall(&vcpu);
+    ck_assert_msg(read_answer(&vcpu) == 'C',
+                  "GETCHAR and then PUTCHAR were called, and the read was not answered: the note "
+                  "of GETCHAR stays until it is");
+    call_getchar(&vcpu);
+    make_io(false, HYPERCALL_PORT, 1, 2);
+    enum step step = run_hypercall(&vcpu);
+    ck_assert_msg(step == STEP_END && typed == 4,
+                  "one GETCHAR was called, then one exit had two reads (io.count): the first is "
+                  "answered, the second ends the guest; %u characters were taken",
+                  typed - 3);
 }
 END_TEST
 
@@ -298,7 +460,7 @@ START_TEST(string_count)
 {
     struct vm vm;
     struct vcpu vcpu;
-    const uint32_t count = 100 + unit_random() % 1000;
+    const uint32_t count = 257 + unit_random() % 1000;
     uint8_t *data = make_io(true, STRING_PORT, 1, count);
 
     data[unit_random() % count] = 0; /* a character like any other */
@@ -313,34 +475,6 @@ START_TEST(string_count)
                   "the characters printed are not those of the exit, one after the other");
 }
 END_TEST
-
-/* The guest calls WRITE in this state; the rest of it is as after reset. */
-struct write_state {
-    uint32_t cr0; /* 0 or CR0_PE */
-    bool code_32;
-    uint32_t ds_base, esi, ecx;
-};
-
-static void make_write(struct vcpu *vcpu, struct write_state state)
-{
-    struct kvm_sregs sregs;
-    struct kvm_regs regs;
-
-    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_WRITE;
-    kernel(vcpu->fd, KVM_GET_SREGS, &sregs);
-    kernel(vcpu->fd, KVM_GET_REGS, &regs);
-    sregs.ds.base = state.ds_base;
-    sregs.ds.selector = state.cr0 & CR0_PE ? SELECTOR_KERNEL_DATA : (uint16_t)(state.ds_base >> 4);
-    sregs.cs.db = state.code_32;
-    sregs.cr0 = (sregs.cr0 & ~(uint64_t)CR0_PE) | state.cr0;
-    regs.rsi = state.esi;
-    regs.rcx = state.ecx;
-    ck_assert_msg(kernel(vcpu->fd, KVM_SET_SREGS, &sregs) == 0 &&
-                      kernel(vcpu->fd, KVM_SET_REGS, &regs) == 0,
-                  "the grader's own vCPU could not be set up: see make doctor");
-    page.run.s.regs.regs = regs; /* for those who take them from there without asking */
-    page.run.s.regs.sregs = sregs;
-}
 
 /* What a WRITE has to print is `bytes` of RAM at `linear`, in pages that changed places. */
 static void check_write(struct vcpu *vcpu, const char *what, uint32_t linear, uint32_t bytes)
@@ -368,23 +502,27 @@ START_TEST(write_pages)
     for (size_t i = 0; i < vm.ram_bytes; i++)
         vm.ram[i] = (uint8_t)unit_random();
     pages_swapped = true;
-    make_write(&vcpu, (struct write_state){0, false, base, offset, bytes});
+    make_write(&vcpu, (struct write_state){0, false, base, offset, bytes}, 0);
     check_write(
         &vcpu,
         "16-bit code, over three pages (ask vcpu_translate again for each; a character may be 0)",
         base + offset, bytes);
-    make_write(&vcpu, (struct write_state){0, false, base, last, 200});
+    make_write(&vcpu, (struct write_state){0, false, base, last, 200}, KVM_SYNC_X86_SREGS);
     check_write(&vcpu, "16-bit code, over offset 0xffff (it does not wrap around)", base + last,
                 200);
-    make_write(&vcpu, (struct write_state){CR0_PE, false, base, garbage | offset, bytes});
+    make_write(&vcpu, (struct write_state){CR0_PE, false, base, garbage | offset, bytes},
+               KVM_SYNC_X86_REGS);
     check_write(&vcpu,
                 "16-bit code in protected mode (sregs.cs.db is 0, DS's base not its selector "
                 "times 16)",
                 base + offset, bytes);
     make_write(&vcpu,
-               (struct write_state){CR0_PE, true, base, HIGHER_HALF + 0x30000 + offset, bytes});
+               (struct write_state){CR0_PE, true, base, HIGHER_HALF + 0x30000 + offset, bytes},
+               KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
     check_write(&vcpu, "32-bit code, at an address that vcpu_translate finds in RAM",
                 HIGHER_HALF + base + 0x30000 + offset, bytes);
+    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, NOWHERE, 0}, 0);
+    check_write(&vcpu, "no bytes, so any address is right", NOWHERE, 0);
 }
 END_TEST
 
@@ -405,23 +543,42 @@ START_TEST(write_outside)
     start_created(&vm, &vcpu);
     memset(vm.ram, 'x', vm.ram_bytes);
     const uint32_t end = (uint32_t)vm.ram_bytes, last_page = end - PAGE_BYTES;
-    make_write(&vcpu, (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside});
+    make_write(&vcpu, (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside}, 0);
     enum step step = run_hypercall(&vcpu);
     ck_assert_msg(step == STEP_RUN && said_bytes == inside,
                   "a WRITE of %u bytes ends with the last byte of RAM, and was refused: all of it "
                   "is there",
                   inside);
     make_write(&vcpu,
-               (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside + outside});
+               (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside + outside}, 0);
     check_refused(&vcpu, "a WRITE began in RAM and ended behind it, where the VMM's own memory is");
-    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, end - PAGE_BYTES, 0x10000 + inside});
+    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, end - PAGE_BYTES, 0x10000 + inside}, 0);
     check_refused(&vcpu, "32-bit code made a WRITE of over 64 KB (all of ECX counts) that ended "
                          "behind RAM");
-    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside});
+    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside}, 0);
     check_refused(&vcpu, "a WRITE ended with the last byte of 4 GB, far behind RAM");
     pages_missing = true;
-    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, inside});
+    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, inside}, 0);
     check_refused(&vcpu, "vcpu_translate answered false, for the page of a WRITE is not mapped");
+}
+END_TEST
+
+/* Where KVM does not hand over the segment registers, they have to be read; that can fail, too. */
+START_TEST(write_failed)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    pages_swapped = true;
+    make_write(&vcpu, (struct write_state){0, false, 0x10000, 0x100, 20}, KVM_SYNC_X86_REGS);
+    falsified.request = KVM_GET_SREGS;
+    falsified.error = EFAULT;
+    translations = 0;
+    check_refused(&vcpu, "KVM_GET_SREGS failed in a WRITE");
+    ck_assert_msg(translations == 0 && said_bytes == 0,
+                  "KVM_GET_SREGS failed in a WRITE, and it was served all the same, with whatever "
+                  "was in the variable for the registers");
 }
 END_TEST
 
@@ -435,9 +592,12 @@ int main(void)
     unit_add(suite, "registers", registers);
     unit_add(suite, "registers_failed", registers_failed);
     unit_add(suite, "console_stage", console_stage);
+    unit_add(suite, "each_operand", each_operand);
+    unit_add(suite, "vcpus_apart", vcpus_apart);
     unit_add(suite, "getchar_steps", getchar_steps);
     unit_add(suite, "string_count", string_count);
     unit_add(suite, "write_pages", write_pages);
     unit_add(suite, "write_outside", write_outside);
+    unit_add(suite, "write_failed", write_failed);
     return unit_main(suite);
 }
