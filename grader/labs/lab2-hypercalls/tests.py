@@ -279,7 +279,10 @@ def write_failed(plan: Plan) -> None:
           hint="In lab 3 up to four threads are in this handler at once: which of its variables do they "
                "share? A static variable exists once, whatever the thread; a local one belongs to the call.")
 def vcpus_apart(plan: Plan) -> None:
-    plan.unit("hypercall", "vcpus_apart")
+    unit = plan.unit("hypercall", "vcpus_apart")
+    unit.symptom(lambda o: "to standard output" in o.stdout,
+                 "Where do the bytes of strings go? All that a guest prints goes to stage.console_write, "
+                 "io.count or ECX bytes of it: lab 3 puts another function there.")
 
 
 # ---------------------------------------------------------------- 2.5 what is unknown
