@@ -52,7 +52,7 @@ $(OS_OUT)/kernel/$(1)-symbols.c: $(OS_OUT)/kernel/$(1)-nameless.elf os-1k/kernel
 endef
 $(eval $(call kernel-rules,kernel,$(KERNEL_PARTS)))
 $(eval $(call kernel-rules,kernel-unit,$(filter-out %/boot.o,$(KERNEL_PARTS)) \
-	$(OS_OUT)/kernel/kernel-unit.o,--wrap=trap_return))
+	$(OS_OUT)/kernel/kernel-unit.o,--wrap=trap_return --wrap=page_free))
 
 $(OS_OUT)/kernel/no-symbols.c: os-1k/kernel/symbols.awk $(OS_OUT)/flags
 	@awk -f $< /dev/null > $@

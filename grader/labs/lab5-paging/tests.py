@@ -64,15 +64,16 @@ def gdt(plan: Plan) -> None:
 # ---------------------------------------------------------------- 5.2 the directory
 
 @lab.test("5.2", "maps all of the guest's memory in both halves", points=8,
-          hint="Entry i of the directory maps the 4 MB at i * 4 MB: base + i * LARGE_PAGE_BYTES, PAGE_LARGE, "
-               "writable, present; the same again from HIGHER_HALF / LARGE_PAGE_BYTES on; all others 0.")
+          hint="Entry i of the directory maps the 4 MB at i * 4 MB: base + i * LARGE_PAGE_BYTES, "
+               "PAGE_LARGE, writable, present; the same again from HIGHER_HALF / LARGE_PAGE_BYTES on; all "
+               "others 0.")
 def directory(plan: Plan) -> None:
     plan.unit("paging", "directory")
 
 
 # ---------------------------------------------------------------- 5.3 single pages
 
-@lab.test("5.3", "maps and unmaps pages of 4 KB", points=6,
+@lab.test("5.3", "maps and unmaps pages of 4 KB", points=5,
           hint="The directory entry leads to a page table and grants every right; the table's entry has the "
                "page and the rights that were asked for. Its number is bits 12 to 21 of virt. A table "
                "that is there already begins at offset frame - space->base.")
@@ -87,6 +88,13 @@ def split(plan: Plan) -> None:
     plan.unit("paging", "split")
 
 
+@lab.test("5.3", "keeps the tables of two guests apart", points=2,
+          hint="What do your functions remember from one call to the next? Everything about a guest is in "
+               "its struct address_space; a static variable is the same one for all guests.")
+def two_spaces(plan: Plan) -> None:
+    plan.unit("paging", "two_spaces")
+
+
 @lab.test("5.3", "refuses what is not a page of the guest's", points=3,
           hint="virt and phys must be multiples of PAGE_BYTES, phys below space->bytes: else EINVAL, before "
                "anything is changed; with flags 0, too.")
@@ -94,7 +102,7 @@ def refused(plan: Plan) -> None:
     plan.unit("paging", "refused")
 
 
-@lab.test("5.3", "tells when no page table is left", points=4,
+@lab.test("5.3", "reports that no page table is left", points=3,
           hint="Tables are taken from space->next_table on; one that would end behind TABLES_END is not "
                "there: ENOMEM.")
 def exhausted(plan: Plan) -> None:
@@ -112,8 +120,8 @@ def state(plan: Plan) -> None:
 
 
 @lab.test("5.4", "loads the segment registers, TR and GDTR", points=3,
-          hint="segment_load for each, from the GDT in memory: kernel code for CS, kernel data for the other "
-               "five, the TSS for TR. GDTR's base is linear, its limit the last valid byte.")
+          hint="segment_load for each, from the GDT in memory: kernel code for CS, kernel data for the "
+               "other five, the TSS for TR. GDTR's base is linear, its limit the last valid byte.")
 def descriptors_loaded(plan: Plan) -> None:
     plan.unit("paging", "descriptors_loaded")
 
@@ -155,8 +163,8 @@ def high(plan: Plan) -> None:
 
 
 @lab.test("5.4", "gives the guest the state that it reads back", points=3,
-          hint="The guest prints its selectors, control registers, GDTR and flags; then it loads all segment "
-               "registers anew from the GDT.")
+          hint="The guest prints its selectors, control registers, GDTR and flags; then it loads all "
+               "segment registers anew from the GDT.")
 def start_state(plan: Plan) -> None:
     text = plan.values.text()
     run = plan.boot(plan.guest("start-state", TEXT=text), args=[PAGING])
@@ -184,8 +192,8 @@ def halves(plan: Plan) -> None:
 
 
 @lab.test("5.4", "maps a random permutation of pages", points=4,
-          hint="The guest numbers physical pages and reads them where --map has put them. What --unmap takes "
-               "away is split off its 4 MB page; its neighbours stay.")
+          hint="The guest numbers physical pages and reads them where --map has put them. What --unmap "
+               "takes away is split off its 4 MB page; its neighbours stay.")
 def permutation(plan: Plan) -> None:
     values = plan.values
     region = values.randrange(0x40000000, 0x70000000, LARGE_PAGE)
@@ -329,8 +337,8 @@ def post_mortem(plan: Plan) -> None:
 # ---------------------------------------------------------------- 5.6 a memory of one's own
 
 @lab.test("5.6", "gives each guest its part of RAM", points=2,
-          hint="Alone in its VM: all of RAM. Of several: SLOT_BYTES from vcpu->index * SLOT_BYTES on, if RAM "
-               "reaches that far.")
+          hint="Alone in its VM: all of RAM. Of several: SLOT_BYTES from vcpu->index * SLOT_BYTES on, if "
+               "RAM reaches that far.")
 def spaces(plan: Plan) -> None:
     plan.unit("paging", "spaces")
 
@@ -344,7 +352,9 @@ def apart(plan: Plan) -> None:
         offset, beyond = values.randrange(FREE, 0x2e0000, 4), values.randrange(LARGE_PAGE, RAM, 4)
         marks = [values.number(31) for _ in range(count)]
         guests = [plan.guest("apart", MARK=mark, OFFSET=offset, BEYOND=beyond) for mark in marks]
-        run = plan.boot(*guests, args=[PAGING, f"--mem={count * 4}M"])
+        # For each guest in its own tables: one that is new, then one that is there already.
+        maps = [f"--map={0x40000000 + i * PAGE:#x}:{FREE + i * PAGE:#x}" for i in range(2)]
+        run = plan.boot(*guests, args=[PAGING, f"--mem={count * 4}M", *maps])
         run.symptom(lambda o: any(f"vcpu{vcpu}: {_hex(marks[0] + 8)}" in o.stdout
                                   for vcpu in range(1, 4)),
                     "Another guest prints what vcpu0 should: they share one page directory. CR3 is "
@@ -365,11 +375,11 @@ def _symptoms(run: Planned) -> None:
         return outcome.said("KVM_EXIT_SHUTDOWN") and outcome.said("What follows is from the start")
 
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
-                "The processor refused the start state: look at each segment's type, S, P, DPL, G and limit, "
-                "and at CR0. Test 5.4-entry-checks names the field.")
+                "The processor refused the start state: look at each segment's type, S, P, DPL, G and "
+                "limit, and at CR0. Test 5.4-entry-checks names the field.")
     run.symptom(lambda o: died_at_once(o) and o.said(": not mapped: "),
-                "The guest crashed before its first exit: its first instruction is not mapped. The page walk "
-                "in the post-mortem says at which level.")
+                "The guest crashed before its first exit: its first instruction is not mapped. The page "
+                "walk in the post-mortem says at which level.")
     run.symptom(died_at_once,
                 "The guest crashed before its first exit. Its code is mapped; so look at CR4.PSE (the page "
                 "walk knows it), at CS (base, limit, D/B), at the stack, and at the pages of --map: "

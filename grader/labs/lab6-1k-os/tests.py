@@ -205,7 +205,14 @@ def start_state(plan: Plan) -> None:
     plan.unit("boot", "start_state")
 
 
-@lab.test("6.3", "boots to the shell", points=4,
+@lab.test("6.3", "starts one guest after another", points=2,
+          hint="What does boot.c remember when it starts the next guest? Kernel, archive and boot "
+               "information are the guest's own: a static variable still holds those of the guest before.")
+def guests_in_turn(plan: Plan) -> None:
+    plan.unit("boot", "guests_in_turn")
+
+
+@lab.test("6.3", "boots to the shell", points=2,
           hint="paging_enter with the ELF's entry point, a stack in the higher half, BOOT_INFO_OFFSET in "
                "EBX.")
 def shell(plan: Plan) -> None:
@@ -241,17 +248,18 @@ def frame(plan: Plan) -> None:
 
 
 @lab.test("6.4", "switches from stack to stack", points=6,
-          hint="Read next->stack and the address of current->stack before `current` changes. Then CR3, "
-               "TSS.esp0, and on the stacks: what is pushed on the one is what is popped from the other.")
+          hint="A process is four things to the processor: which, and does each of them change? `current`, "
+               "CR3, TSS.esp0 and ESP. next->stack and the address of current->stack are read before "
+               "`current` changes; what is pushed on the one stack is what is popped from the other.")
 def switch(plan: Plan) -> None:
     _kernel_unit(plan, "switch")
 
 
 @lab.test("6.4", "names all that the switch changes", points=2,
           hint="Other processes run between the two halves of the asm: what do they change? See \"Clobbers "
-               "and Scratch Registers\" in GCC's manual, section \"Extended Asm\". The compiler keeps values "
-               "across an asm in each register that is neither written by an operand nor a clobber, and "
-               "variables too, unless \"memory\" is one.")
+               "and Scratch Registers\" in GCC's manual, section \"Extended Asm\". The compiler keeps "
+               "values across an asm in each register that is neither written by an operand nor a clobber, "
+               "and variables too, unless \"memory\" is one.")
 def clobbers(plan: Plan) -> None:
     _kernel_unit(plan, "clobbers")
 
@@ -270,8 +278,9 @@ def ring3(plan: Plan) -> None:
 
 
 @lab.test("6.4", "gives each process its own memory and kernel stack", points=3,
-          hint="context_switch loads next->directory into CR3 and sets TSS.esp0 to the end of next's kernel "
-               "stack; also when next is idle or has just been made.")
+          hint="Which tables and which kernel stack does the processor use after the switch? context_switch "
+               "loads next->directory into CR3 and sets TSS.esp0 to the end of next's kernel stack, even "
+               "if next has just been created.")
 def own_memory(plan: Plan) -> None:
     words = [plan.values.word() for _ in range(3)]
     run = _boot_kernel(plan, "nap 400 &", "nap 200 &", f"echo {words[0]}", "attack write-text",
@@ -286,8 +295,9 @@ def own_memory(plan: Plan) -> None:
 # ---------------------------------------------------------------- 6.5 the scheduler
 
 @lab.test("6.5", "takes the next ready process", points=4,
-          hint="schedule looks from the place after current on, around the end of the table, current itself "
-               "last, for the next ready process; idle only if there is no other.")
+          hint="Draw the table as a ring: where does the search begin, and where does it end? It begins at "
+               "the place after current and ends with current itself; idle is taken only if no other is "
+               "ready. If the search ends at current, there is nothing to switch.")
 def order(plan: Plan) -> None:
     _kernel_unit(plan, "order")
 
@@ -451,18 +461,19 @@ def _vmm_symptoms(run: Planned) -> None:
                 "The archive lies over the kernel's .bss (its end in memory is p_paddr + p_memsz), or its "
                 "length is wrong.")
     run.symptom(lambda o: o.status == STATUS_CRASHED and not o.stdout,
-                "The guest crashed before the kernel's first word: are the segments at p_paddr, is the entry "
-                "point the one of the file, and does the stack lie in memory?")
+                "The guest crashed before the kernel's first word: are the segments at p_paddr, is the "
+                "entry point the one of the file, and does the stack lie in memory?")
 
 
 def _kernel_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.status == STATUS_CRASHED,
-                "The processor found no way on: usually a wrong stack, CR3 or TSS.esp0 after a switch. The "
-                "post-mortem shows ESP and CR3.")
+                "Which of the process's four things is wrong: current, CR3, TSS.esp0, ESP? The post-mortem "
+                "has CR3, ESP, TSS.esp0 with the page that it leads to, and the functions that were called.")
     run.symptom(lambda o: o.status == STATUS_PANIC and "panic: the shell" in o.stdout,
-                "The shell itself was killed. If a test of a single function failed, start there. If not: a "
-                "page fault at a system call comes of TSS.esp0 (the end of the kernel stack), any other of a "
-                "register or a stack lost in a switch.")
+                "The shell itself was killed: compare EIP, CR2 and CR3 in the panic. If a test of a single "
+                "function failed, start there. If not: a page fault at the shell's first instruction comes "
+                "of CR3, one at a system call of TSS.esp0, any other of a register or a stack that is lost "
+                "in a switch.")
     run.symptom(lambda o: o.status == STATUS_PANIC,
                 "The kernel panicked. The functions on the stack at that moment are in its console's last "
                 "lines.")
@@ -470,5 +481,5 @@ def _kernel_symptoms(run: Planned) -> None:
                 "No prompt came: the first process never ran, never came back from its first wait, or was "
                 "not woken.")
     run.symptom(lambda o: o.hung,
-                "The system stands still: a process is never made ready again, or is lost in a switch. If a "
+                "Nothing runs any more: a process is never made ready again, or is lost in a switch. If a "
                 "test of a single function failed, start there.")

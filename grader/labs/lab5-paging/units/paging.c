@@ -27,8 +27,9 @@ MODULE(int, paging_enter,
         uint32_t ebx),
        (vcpu, space, entry, stack, ebx), SEE(space->next_table))
 
-#define SPACE_BYTES 0x1000000u /* of most address spaces here: 16 MB */
-#define BASE        0x400000u  /* and where they start in their VM's RAM */
+#define SPACE_BYTES 0x1000000u  /* of most address spaces here: 16 MB */
+#define BASE        0x400000u   /* and where they start in their VM's RAM */
+#define MEMORY_MAX  HIGHER_HALF /* 2 GB: the largest --mem; only its tables are really there */
 #define CR4_PGE     0x80u
 #define CR4_OSFXSR  0x200u
 #define RIGHTS      (PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER)
@@ -286,7 +287,8 @@ START_TEST(directory)
 {
     static const struct {
         uint32_t base, bytes;
-    } spaces[] = {{0, SPACE_BYTES}, {BASE, SPACE_BYTES}, {BASE, SLOT_BYTES}, {0, 1 << 20}};
+    } spaces[] = {
+        {0, SPACE_BYTES}, {BASE, SPACE_BYTES}, {BASE, SLOT_BYTES}, {0, 1 << 20}, {0, MEMORY_MAX}};
     char when[80];
 
     for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++) {
@@ -415,6 +417,32 @@ START_TEST(split)
 }
 END_TEST
 
+/* Two guests of one VM, their pages mapped in turns: nothing may be kept from one to the other. */
+START_TEST(two_spaces)
+{
+    struct address_space spaces[2] = {space_at(0, SLOT_BYTES), space_at(BASE, SLOT_BYTES)};
+
+    for (int i = 0; i < 2; i++)
+        directory_build(&spaces[i]);
+    for (uint32_t page = 0; page < 6; page++)
+        for (int i = 0; i < 2; i++) {
+            /* Each second one is in a table that is there; the first of all splits a 4 MB page. */
+            uint32_t virt = page / 2 * 0x40000000u + (1 + page % 2) * PAGE_BYTES;
+            uint32_t phys = 0x200000 + page * PAGE_BYTES;
+            int error = page_map(&spaces[i], virt, phys, PAGE_PRESENT | PAGE_USER);
+            ck_assert_msg(error == 0, "page_map(0x%x) for guest %d of 2 returns %d instead of 0",
+                          virt, i, error);
+        }
+    for (uint32_t page = 0; page < 6; page++)
+        for (int i = 0; i < 2; i++)
+            check_page(&spaces[i], page / 2 * 0x40000000u + (1 + page % 2) * PAGE_BYTES,
+                       0x200000 + page * PAGE_BYTES, PAGE_PRESENT | PAGE_USER,
+                       i == 0
+                           ? "the first of two guests, after pages were mapped for both in turns"
+                           : "the second of two guests, after pages were mapped for both in turns");
+}
+END_TEST
+
 START_TEST(refused)
 {
     struct address_space space = space_at(BASE, SPACE_BYTES);
@@ -443,6 +471,18 @@ START_TEST(refused)
     }
     int error = page_map(&space, 0x40000000, SPACE_BYTES - PAGE_BYTES, PAGE_PRESENT);
     ck_assert_msg(error == 0, "the last page of the guest's memory is refused (%d)", error);
+
+    space = space_at(0, MEMORY_MAX);
+    directory_build(&space);
+    error = page_map(&space, 0x40000000, MEMORY_MAX - PAGE_BYTES, PAGE_PRESENT);
+    ck_assert_msg(error == 0,
+                  "the guest has 2 GB of memory (--mem=2G), and its last page is "
+                  "refused (%d): sizes and addresses of 2 GB and more are unsigned",
+                  error);
+    error = page_map(&space, 0x40001000, MEMORY_MAX, PAGE_PRESENT);
+    ck_assert_msg(error == EINVAL,
+                  "the guest has 2 GB of memory, and the first page past it is not refused (%d)",
+                  error);
 }
 END_TEST
 
@@ -832,6 +872,10 @@ START_TEST(spaces)
         ck_assert_msg(space.base == 0 && space.bytes == SPACE_BYTES && space.memory == ram,
                       "a guest that is alone in its VM has all of its RAM");
     }
+    ck_assert_int_eq(open_space(1, 1, 0, MEMORY_MAX, &space), 0);
+    ck_assert_msg(space.base == 0 && space.bytes == MEMORY_MAX,
+                  "with --mem=2G a guest that is alone has 0x%x bytes instead of 0x%x", space.bytes,
+                  MEMORY_MAX);
     for (int index = 0; index < 4; index++) {
         uint32_t base = (uint32_t)index * SLOT_BYTES;
         ck_assert_msg(open_space(4, 1, index, SPACE_BYTES, &space) == 0,
@@ -863,6 +907,7 @@ int main(void)
     unit_add(suite, "gdt", gdt);
     unit_add(suite, "directory", directory);
     unit_add(suite, "map", map);
+    unit_add(suite, "two_spaces", two_spaces);
     unit_add(suite, "split", split);
     unit_add(suite, "refused", refused);
     unit_add(suite, "exhausted", exhausted);

@@ -466,6 +466,13 @@ START_TEST(start_state)
     guest.image = (uint8_t *)&file;
     guest.image_bytes = sizeof file;
     vmm.options.tick_ms = 10;
+    /* The archive ends where the memory does. */
+    char path[] = "archive-XXXXXX";
+    int fd = mkstemp(path);
+    const uint32_t archive_end = (uint32_t)vm.ram_bytes;
+    ck_assert_msg(fd >= 0 && ftruncate(fd, archive_end - archive_home()) == 0,
+                  "the unit program can't write its archive");
+    vmm.options.initrd = path;
     int status = boot_prepare(&vcpu);
     ck_assert_msg(status == 0, "boot_prepare returns %d for a right file", status);
     ck_assert_msg(kernel(vcpu.fd, KVM_GET_REGS, &regs) == 0 &&
@@ -483,9 +490,9 @@ START_TEST(start_state)
                   "ESP is 0x%llx: the stack grows down from there into the boot information or the "
                   "VMM's tables",
                   regs.rsp);
-    const Elf32_Phdr *data = &file.segments[2];
-    ck_assert_msg(stack <= LOAD_MIN || stack >= data->p_paddr + data->p_memsz + PAGE_BYTES,
-                  "ESP is 0x%llx: the stack grows down from there into the kernel's image",
+    ck_assert_msg(stack <= LOAD_MIN || stack >= archive_end + PAGE_BYTES,
+                  "ESP is 0x%llx: the stack grows down from there into the kernel's image or into "
+                  "the archive, which may fill all of the memory after it",
                   regs.rsp);
 
     vmm.options.mappings[0].phys = vmm.options.mappings[0].virt = 1; /* no page begins there */
@@ -496,6 +503,37 @@ START_TEST(start_state)
     ck_assert_msg(status != 0,
                   "a page of --map can't be mapped: paging_enter returns a status, and "
                   "boot_prepare returned 0");
+    unlink(path);
+}
+END_TEST
+
+/* Another kernel, another archive, at last none: no guest has anything of the one before. */
+START_TEST(guests_in_turn)
+{
+    static const uint32_t archives[] = {5000, 300, 9000, 0};
+    char path[] = "archive-XXXXXX";
+    int fd = mkstemp(path);
+
+    for (size_t i = 0; i < sizeof archives / sizeof archives[0]; i++) {
+        start_guest();
+        file.segments[2].p_memsz = sizeof file.data + 0x1000 * ((uint32_t)i % 3);
+        ck_assert_msg(fd >= 0 && ftruncate(fd, archives[i]) == 0,
+                      "the unit program can't write its archive");
+        vmm.options.initrd = archives[i] > 0 ? path : NULL;
+        listen_start();
+        boot_prepare(&vcpu); /* no KVM is behind this vCPU: paging_enter fails at the end */
+        listen_end();
+        struct boot_info info = info_found();
+        uint32_t place = archives[i] > 0 ? archive_home() : 0;
+        ck_assert_msg(info.archive_start == place && info.archive_bytes == archives[i],
+                      "guest %zu, started after others: its archive is at 0x%x, %u bytes, instead "
+                      "of 0x%x, %u bytes",
+                      i + 1, info.archive_start, info.archive_bytes, place, archives[i]);
+        ck_assert_msg(info.tick_ms == vmm.options.tick_ms,
+                      "guest %zu, started after others: tick_ms is %u, with --tick-ms=%u", i + 1,
+                      info.tick_ms, vmm.options.tick_ms);
+    }
+    unlink(path);
 }
 END_TEST
 
@@ -515,5 +553,6 @@ int main(void)
     unit_add(suite, "archive_place", archive_place);
     unit_add(suite, "archive_room", archive_room);
     unit_add(suite, "start_state", start_state);
+    unit_add(suite, "guests_in_turn", guests_in_turn);
     return unit_main(suite);
 }

@@ -144,6 +144,16 @@ _Noreturn void process_arrived(struct trap_frame *frame)
     }
 }
 
+/* And the calls of page_free: a page that is free may belong to somebody else at once. */
+void __real_page_free(void *page);
+void __wrap_page_free(void *page);
+void __wrap_page_free(void *page)
+{
+    if (page)
+        memset(page, 0xcc, PAGE_BYTES);
+    __real_page_free(page);
+}
+
 /* A process in this place of the table, ready to run. */
 static struct process *process_make(int place, int pid, int parent)
 {
@@ -249,6 +259,28 @@ static void test_clobbers(void)
 
 /* ------------------------------------------------------------------ 6.5 */
 
+/*
+ * What a process has in its `stack` while it runs is left from an earlier time. Here a switch that
+ * loads it finds the address of the function below, however many words it pops.
+ */
+static uint32_t stale_stack[2048];
+
+_Noreturn static void switched_to_itself(void)
+{
+    NOT_OK("schedule called context_switch for `current` itself, and ESP was loaded from "
+           "current->stack, which is only right while another process runs: when no other is ready "
+           "there is nothing to switch");
+}
+
+/* Calls schedule; `current` may be the only one that is ready. */
+static void schedule_alone(void)
+{
+    for (size_t i = 1024; i < 2048; i++)
+        stale_stack[i] = (uint32_t)switched_to_itself;
+    current->stack = (uint32_t)&stale_stack[1024];
+    schedule();
+}
+
 #define STEPS 9
 static int order[STEPS];
 static unsigned steps;
@@ -257,7 +289,7 @@ static void turn_order(void)
 {
     order[steps++] = current->pid;
     if (steps < STEPS)
-        schedule();
+        schedule_alone();
     else
         context_switch(HOME);
 }
@@ -268,7 +300,7 @@ static void test_order(void)
     const enum process_state resting[] = {PROCESS_BLOCKED, PROCESS_SLEEPING, PROCESS_ENDED};
 
     turn = turn_order;
-    schedule();
+    schedule_alone();
     CHECK(current == HOME, "no process but idle is there, and schedule went to another");
     process_make(2, 40, 0);
     process_make(5, 20, 0);
@@ -431,9 +463,12 @@ static void turn_wait(void)
     got = process_wait(WAIT_ANY, 0, &status);
     CHECK(got == 12 && status == 33, "pid 12 has ended with 33: wait(WAIT_ANY) is %d, status %d",
           got, status);
-    CHECK(processes[2].state == PROCESS_UNUSED && free_pages == free + 2,
-          "process_wait did not release the child: its place is in state %d, %d pages came back",
-          processes[2].state, (int)(free_pages - free));
+    CHECK(
+        processes[2].state == PROCESS_UNUSED && free_pages == free + 2,
+        "process_wait returned the child that has ended, pid 12, and did not release it: its place "
+        "in the table is %s, and %d of its 2 pages came back",
+        processes[2].state == PROCESS_UNUSED ? "unused, as it must be" : "still in use",
+        (int)(free_pages - free));
     got = process_wait(WAIT_ANY, WAIT_NO_HANG, &status);
     CHECK(got == 0, "only pid 13 is left and has not ended: wait(WAIT_ANY, WAIT_NO_HANG) is %d",
           got);
@@ -475,7 +510,8 @@ static void test_release(void)
     process_release(process);
     CHECK(process->state == PROCESS_UNUSED, "the place in the table is still in use");
     CHECK(free_pages == free,
-          "directory, kernel stack, 2 page tables and 3 pages were taken, 7 in all: %d came back",
+          "directory, kernel stack, 2 page tables and 3 pages were taken, 7 in all: %d came back. "
+          "(A page is no longer yours once it is free: here it is filled with 0xcc)",
           7 - (int)(free - free_pages));
 
     *process = (struct process){.pid = 8, .kernel_stack = page_allocate()};
