@@ -12,6 +12,22 @@ BACKEND  ?=#   auto, kvm or vm: where the VMM runs
 GUESTS   ?=#   for run: names from guests/, or files
 ARGS     ?=#   for run: options of the VMM
 UNDER    ?=#   for run: a command that starts the VMM, like strace -f
+
+# What is given is data. Here make takes it as it is, unexpanded; recipes hand it to the Python tools in the
+# environment, and what builds are made with has names that neither make nor a shell reads as more.
+GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS UNDER T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW
+BUILT_WITH := LAB FROM MODULE SANITIZE OUT SHARED UNIT SCHED OS_OUT KERNEL_UNIT PROGRAM_DIR
+given-as = $(if $(filter undefined default,$(origin $(1))),,$(eval override $(1) := $$(value $(1))))
+$(foreach name,$(sort $(GIVEN) $(BUILT_WITH) CC),$(call given-as,$(name)))
+export $(GIVEN)
+
+open  := (
+close := )
+hash  := \#
+special = $(strip $(foreach char,$$ ` " ' ; & | < > \ * ? ! { } [ ] $(open) $(close) $(hash),$(findstring $(char),$(1))))
+$(foreach name,$(BUILT_WITH) CC,$(if $(call special,$($(name)))$(if $(filter-out CC,$(name)),$(word 2,$($(name)))),\
+    $(error $(name)=$($(name)): a name that make can build with has no spaces, quotes or brackets: rename it)))
+
 # make's own default and an empty one are no choice: then it is gcc, or clang where only that is installed.
 ifneq ($(filter default undefined,$(origin CC))$(if $(strip $(CC)),,empty),)
 CC := $(if $(shell command -v gcc),gcc,$(if $(shell command -v clang),clang,gcc))
@@ -38,8 +54,12 @@ SETUP := sh grader/setup.sh
 PYTHON = $(eval PYTHON := $$(shell $(SETUP) --python))$(PYTHON)
 
 # How the chosen VMM is told to the Python tools.
-CHOICE = $(if $(LAB),--lab $(LAB)) $(if $(SOLUTION),--solution) $(if $(FROM),--from $(FROM)) \
-	$(if $(BACKEND),--backend $(BACKEND))
+# A shell's "$${NAME:+--option=$$NAME}" is that one word, or no word where NAME is empty.
+GIVEN_LAB     := $${LAB:+"--lab=$$LAB"}
+GIVEN_FROM    := $${FROM:+"--from=$$FROM"}
+GIVEN_BACKEND := $${BACKEND:+"--backend=$$BACKEND"}
+GIVEN_SEED    := $${SEED:+"--seed=$$SEED"}
+CHOICE := $(GIVEN_LAB) $${SOLUTION:+--solution} $(GIVEN_FROM) $(GIVEN_BACKEND)
 
 # ------------------------------------------------------------------ the commands
 
@@ -95,19 +115,19 @@ help:
 
 $(LABS:%=lab%):
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.play lab $(patsubst lab%,--lab %,$@) $(filter-out --lab $(LAB),$(CHOICE))
+	@$(PYTHON) -m grader.commands.play lab $(CHOICE) $(patsubst lab%,--lab=%,$@)
 
 run: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.play run $(CHOICE) $(GUESTS:%=--guest %) $(if $(UNDER),--under "$(UNDER)") -- $(ARGS)
+	@$(PYTHON) -m grader.commands.play run $(CHOICE) "--guests=$$GUESTS" "--under=$$UNDER" "--options=$$ARGS"
 
 grade:
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader grade $(CHOICE) $(if $(T),--test $(T)) $(if $(SEED),--seed $(SEED))
+	@$(PYTHON) -m grader grade $(CHOICE) $${T:+"--test=$$T"} $(GIVEN_SEED)
 
 watch: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.watch $(filter-out --solution,$(CHOICE))
+	@$(PYTHON) -m grader.commands.watch $(GIVEN_LAB) $(GIVEN_FROM) $(GIVEN_BACKEND)
 
 status:
 	@$(SETUP) python
@@ -129,7 +149,7 @@ diff: need-lab need-clone
 
 skeletons: need-clone
 	@$(SETUP) python
-	@$(PYTHON) -m grader.commands.skeletons $(if $(FORCE),--force)
+	@$(PYTHON) -m grader.commands.skeletons $${FORCE:+--force}
 
 .PHONY: handouts
 handouts:
@@ -142,21 +162,20 @@ doctor:
 
 bench:
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.quality.bench $(if $(BACKEND),--backend $(BACKEND))
+	@$(PYTHON) -m grader.quality.bench $(GIVEN_BACKEND)
 
 mutants alternatives: need-clone
 	@$(SETUP) build grade vm test
-	@$(PYTHON) -m grader.quality.variants $@ $(if $(LAB),--lab $(LAB)) $(if $(ONLY),--only $(ONLY)) \
-	    $(if $(SEED),--seed $(SEED)) $(if $(BACKEND),--backend $(BACKEND))
+	@$(PYTHON) -m grader.quality.variants $@ $(GIVEN_LAB) $${ONLY:+"--only=$$ONLY"} \
+	    $(GIVEN_SEED) $(GIVEN_BACKEND)
 
 flakes: need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.quality.flakes $(if $(LAB),--lab $(LAB)) $(if $(N),--count $(N)) \
-	    $(if $(BACKEND),--backend $(BACKEND))
+	@$(PYTHON) -m grader.quality.flakes $(GIVEN_LAB) $${N:+"--count=$$N"} $(GIVEN_BACKEND)
 
 machines: need-clone
 	@$(SETUP) python machines
-	@$(PYTHON) -m grader.quality.machines $(if $(RUN),--run '$(value RUN)') $(ROW)
+	@$(PYTHON) -m grader.quality.machines $${RUN:+"--run=$$RUN"} -- $$ROW
 
 test: need-clone
 	@$(SETUP) build grade vm test handouts
@@ -194,25 +213,24 @@ clean-cache:
 
 release: need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.classroom.release $(if $(BACKEND),--backend $(BACKEND))
+	@$(PYTHON) -m grader.classroom.release $(GIVEN_BACKEND)
 
 handin: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.handin --lab $(LAB) $(if $(NAME),--name "$(NAME)") \
-	    $(if $(BACKEND),--backend $(BACKEND))
+	@$(PYTHON) -m grader.commands.handin $(GIVEN_LAB) $${NAME:+"--name=$$NAME"} $(GIVEN_BACKEND)
 
 grade-class: need-lab need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.classroom.grade_class --lab $(LAB) --submissions "$(SUBMISSIONS)" \
-	    $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))
+	@$(PYTHON) -m grader.classroom.grade_class $(GIVEN_LAB) "--submissions=$$SUBMISSIONS" \
+	    $${JOBS:+"--jobs=$$JOBS"} $(GIVEN_SEED)
 
 adapters: need-lab need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.classroom.adapters --lab $(LAB)
+	@$(PYTHON) -m grader.classroom.adapters $(GIVEN_LAB)
 
 cheats: need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.quality.cheats $(if $(LAB),--lab $(LAB)) $(if $(BACKEND),--backend $(BACKEND))
+	@$(PYTHON) -m grader.quality.cheats $(GIVEN_LAB) $(GIVEN_BACKEND)
 
 .PHONY: need-lab need-clone
 need-clone:

@@ -264,10 +264,9 @@ def main() -> int:
     parser.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine")
     parser.add_argument("--backend", default="")
     parser.add_argument("--under", default="", help="a command that starts the VMM")
-    parser.add_argument("--guest", dest="guests", action="append", default=[])
-    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    arguments = parser.parse_args(sys.argv[1:end])
-    arguments.options = sys.argv[end + 1:]  # those of the VMM
+    parser.add_argument("--guests", type=str.split, default=[], help="names or files")
+    parser.add_argument("--options", type=shlex.split, default=[], help="those of the VMM")
+    arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command](arguments)
     except Stop as stop:

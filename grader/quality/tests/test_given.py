@@ -1,0 +1,55 @@
+"""Values of the command line are data: neither make nor a shell runs what is in them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import unittest
+from pathlib import Path
+from tempfile import mkdtemp
+
+from grader.core.building import clean_environment
+from grader.course import BUILD, ROOT
+
+NAMES = ("MODULE", "SUBMISSIONS", "GUESTS", "ARGS", "UNDER", "NAME", "T", "ONLY", "SEED", "LAB", "FROM", "N",
+         "BACKEND", "SANITIZE", "JOBS", "RUN", "ROW", "CC", "OUT", "UNIT")
+COMMANDS = ("run", "grade-class", "mutants")
+
+
+class Given(unittest.TestCase):
+    def setUp(self) -> None:
+        (BUILD / "tests").mkdir(parents=True, exist_ok=True)
+        self.folder = Path(mkdtemp(dir=BUILD / "tests"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def make(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """What make would run; its $(shell) and its exports it runs even so."""
+        return subprocess.run(["make", "--dry-run", *words], cwd=ROOT, env=clean_environment(), text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_nothing_given_is_expanded(self) -> None:
+        mark = self.folder / "mark"
+        for name in NAMES:
+            for value in (f"$(shell touch {mark})", f"\"; `touch {mark}`; \""):
+                for command in COMMANDS:
+                    with self.subTest(command=command, name=name, value=value):
+                        done = self.make(command, *(["LAB=2"] if name != "LAB" else []), f"{name}={value}")
+                        if done.returncode == 0:
+                            self.assertNotIn(str(mark), done.stdout)
+                        self.assertFalse(mark.exists())
+
+    def test_what_no_build_can_be_made_with_is_said(self) -> None:
+        for value in ("interrupts (1).c", "it's.c", "two words.c", "$(shell true).c"):
+            done = self.make("grade", "LAB=4", f"MODULE={value}")
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(f"MODULE={value}: a name that make can build with", done.stderr)
+
+    def test_values_arrive_as_they_are(self) -> None:
+        done = subprocess.run(["make", "grade", "LAB=2", "T=a \"b\" $(c) 'd' `e`"], cwd=ROOT, text=True,
+                              env=clean_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE)
+        self.assertIn("is called a \"b\" $(c) 'd' `e`; there are", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
