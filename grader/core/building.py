@@ -249,7 +249,7 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
         raise place.cause(error) or error
     if status == 0:
         return errors + output
-    stopped = _stopped(errors)
+    stopped = place.stopped(errors)
     fault = place.fault() if stopped or _MACHINES_WORDS.search(errors) else None
     if fault or stopped:
         raise fault or CannotGrade(f"a build was stopped by this machine: {stopped}",
@@ -315,21 +315,6 @@ class _Progress:
 # How a build speaks of what the machine does not let it do.
 _MACHINES_WORDS = re.compile("Permission denied|Read-only file system|No space left|quota exceeded|"
                              "No locks available|Cannot allocate memory")
-
-
-# How a compiler, make or a tool says that it was killed, has crashed, or could not write.
-_STOPPED = re.compile("terminated program|terminated with signal|due to signal|unable to execute command|"
-                      "internal compiler error|No space left|quota exceeded|File too large|memory exhausted|"
-                      r"Cannot allocate memory|^make: \*\*\* \[.*\] (?!Error \d)\w")
-# What a source's line is blamed for; its text may be the learner's (#error).
-_DIAGNOSTIC = re.compile(r"\s|[^:]+:\d+(?!\d)"
-                         r"(?!(:\d+)?: (internal compiler error: |fatal error: error writing to ))")
-
-
-def _stopped(errors: str) -> str:
-    """The line that says that a build failed for no fault of a source; or nothing."""
-    return next((line for line in errors.splitlines()
-                 if _STOPPED.search(line) and not _DIAGNOSTIC.match(line)), "")
 
 
 def _check_compiler(cc: str) -> None:

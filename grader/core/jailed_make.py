@@ -14,11 +14,13 @@ from pathlib import Path
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.jail import RESULT, Files, check_jail, run_jailed
 from grader.execution.labvm.pack import pack_like
-from grader.execution.runs import Ending
+from grader.execution import place as machine
+from grader.execution.runs import CannotGrade, Ending
 
 JAILED = BUILD / "jailed"
 # The kit's sources that a build reads.
 SOURCES = ("Makefile", "common/**/*", "guests/guests.mk", "os-1k/**/*", "grader/labs/*.*", "build/abi.inc")
+_LOST = (Ending.MACHINE, Ending.NOT_STARTED)      # no program's own doing
 
 
 class JailedError(Exception):
@@ -28,7 +30,7 @@ class JailedError(Exception):
 def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
                 learner: Mapping[str, Path], cc: str) -> Path:
     """Makes what the kit has made as `twin` with its solution. `learner`: the strange files, by the names
-    that the Makefile has for them. Raises JailedError."""
+    that the Makefile has for them. Raises JailedError, and CannotGrade for what is no source's fault."""
     files = {**_kit(lab, twin.parent), **{name: (path.read_bytes(), 0.0) for name, path in learner.items()}}
     place = str(twin.relative_to(ROOT))
     words = ["make", "-j2", target, *(f"{name}={value}" for name, value in variables.items())]
@@ -36,10 +38,16 @@ def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
     result = run_jailed(command, files, {"CC": cc} if cc else {})
     if RESULT not in result.files:
         check_jail()
+    said = result.stderr.decode("utf-8", "replace")
+    lost = machine.stopped(said, jailed=True) if result.ending is Ending.EXIT else (
+        str(result) if result.ending in _LOST else "")
+    if lost and RESULT not in result.files:
+        raise CannotGrade(f"a build in the jail was stopped by this machine: {lost}",
+                          "end other programs, or grade with fewer JOBS; if a compiler crashes: another CC")
     if result.ending is not Ending.EXIT:
         raise JailedError(f"the compiler was stopped: {result}")
     if result.code != 0 or RESULT not in result.files:
-        said = re.sub(r"^make: .*\n?", "", result.stderr.decode("utf-8", "replace"), flags=re.M)
+        said = re.sub(r"^make: .*\n?", "", said, flags=re.M)
         raise JailedError(said.strip() or "the compiler made nothing")
     program = JAILED / place
     program.parent.mkdir(parents=True, exist_ok=True)

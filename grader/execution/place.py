@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -66,6 +67,26 @@ _CAUSES = {
     errno.EAGAIN: "end other programs: no more processes can be started",
     errno.ENOMEM: "end other programs: there is no memory left",
 }
+
+
+# How a compiler, make or a tool says that it had no room; and that it was killed or has crashed.
+_NO_ROOM = ("No space left|quota exceeded|File too large|File size limit|memory exhausted|"
+            "Cannot allocate memory")
+_ENDED = ("terminated program|terminated with signal|due to signal|unable to execute command|"
+          r"internal compiler error|^make: \*\*\* \[.*\] (?!Error \d)\w")
+# What a source's line is blamed for; its text may be the learner's (#error).
+_DIAGNOSTIC = re.compile(r"\s|[^:]+:\d+(?!\d)"
+                         r"(?!(:\d+)?: (internal compiler error: |fatal error: error writing to ))")
+
+
+def stopped(errors: str, jailed: bool = False) -> str:
+    """The line that says that a build failed for no fault of a source; or nothing. A jail has little room:
+    a source that needs more is at fault."""
+    for line in errors.splitlines():
+        room = re.search(_NO_ROOM, line)
+        if (room or re.search(_ENDED, line)) and not (room and jailed) and not _DIAGNOSTIC.match(line):
+            return line
+    return ""
 
 
 def _existing(folder: Path) -> Path:

@@ -30,6 +30,7 @@ from grader.classroom.submissions import find, read
 from grader.core.readable import file_name
 from grader.course import LABS
 from grader.execution.runs import CannotGrade
+from grader.execution.tool import run_command
 from grader.quality.tests.packing import tar, zipped
 
 COUNT = 20_000
@@ -179,4 +180,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

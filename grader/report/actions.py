@@ -15,6 +15,7 @@ from typing import Any
 
 from grader.core.readable import printable
 from grader.course import BUILD, LABS
+from grader.execution.tool import run_command
 
 NO_RESULTS = 3
 
@@ -70,4 +71,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

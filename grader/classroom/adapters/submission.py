@@ -4,7 +4,7 @@
 
 PLACE is the file or the folder that was submitted. FOLDER/results.json grows with each test, in Gradescope's
 format, and is there from the beginning, so that a container that runs out of time still tells something.
-With --autolab the last line printed is Autolab's JSON.
+With --autolab the last line printed is Autolab's JSON; --classroom50 writes Classroom 50's result.json.
 
 Exit status: 0 graded, whatever the score; 1 refused: the learner reads why, with a score of 0; 3 this
 machine could not grade: there is no results.json then, and no line of scores.
@@ -16,10 +16,14 @@ Where the container forbids namespaces, as unprivileged ones do, the lab VM is t
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from grader import labs
 from grader.classroom.grade_one import Processes, Settings, grade_one
@@ -33,6 +37,7 @@ from grader.core.values import new_seed
 from grader.execution.tool import run_command
 
 CANNOT_GRADE = 3
+OUTPUT_MAX = 2000      # characters about one test
 
 
 def write(path: Path, results: dict[str, object]) -> None:
@@ -72,6 +77,26 @@ def autolab_line(lab: int, tests: list[TestScore]) -> str:
     return json.dumps({"scores": {f"lab{lab}": sum(test.score for test in tests)}})
 
 
+def classroom50(results: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Classroom 50's result.json from results.json; its runner adds owner and kind of assignment."""
+    tests = [{"test-name": test["name"], "passed": test["score"] == test["max_score"],
+              "score": int(test["score"]), "max-score": int(test["max_score"]),
+              "output": test["output"][:OUTPUT_MAX]} for test in results["tests"]]
+    return {
+        "schema": "classroom50/result/v1",
+        "classroom": environment["CLASSROOM"],
+        "assignment": environment["ASSIGNMENT"],
+        "submission": environment["SUBMISSION_TAG"],
+        "commit": environment["COMMIT_URL"],
+        "release": environment["RELEASE_URL"],
+        "review": environment.get("REVIEW_URL") or environment["COMMIT_URL"],
+        "datetime": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "score": sum(test["score"] for test in tests),
+        "max-score": sum(test["max-score"] for test in tests),
+        "tests": tests,
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="submission", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,12 +104,16 @@ def main() -> int:
     parser.add_argument("--submission", type=Path, required=True, help="the file or folder submitted")
     parser.add_argument("--results", type=Path, required=True, help="folder for results.json")
     parser.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")
+    parser.add_argument("--classroom50", type=Path, metavar="FILE", help="write Classroom 50's result.json")
     arguments = parser.parse_args()
     record = grade(arguments.lab, arguments.submission.absolute(), arguments.results.absolute())
     if record.status not in (GRADED, REFUSED):
         (arguments.results / "results.json").unlink(missing_ok=True)
         print(f"This submission {printable(record.reason, 2000)}", file=sys.stderr)
         return CANNOT_GRADE
+    if arguments.classroom50:
+        results = json.loads((arguments.results / "results.json").read_text())
+        write(arguments.classroom50, classroom50(results, os.environ))
     if arguments.autolab:
         print(autolab_line(arguments.lab, record.tests), flush=True)
     return 0 if record.status == GRADED else 1

@@ -20,7 +20,7 @@ from typing import Any, Optional
 from unittest import mock
 
 from grader.commands import doctor, handin, skeletons
-from grader.core import building, version
+from grader.core import version
 from grader.core.building import BuildError, build_vmm, check_source, clean_environment
 from grader.core.grading import Choice, Report, grade
 from grader.core.plan import Plan
@@ -238,12 +238,16 @@ class StoppedBuilds(unittest.TestCase):
                      "collect2: fatal error: ld terminated with signal 25 [File size limit exceeded]",
                      "clang: error: unable to execute command: Killed",
                      "make: *** [vmm.mk:7: build/lab2.o] Killed"):
-            self.assertEqual(building._stopped(f"x\n{line}\ny"), line)
+            self.assertEqual(place.stopped(f"x\n{line}\ny"), line)
         for line in ("vm.c:1:2: error: #error internal compiler error: No space left",
                      'vm.c:11:2: error: static assertion failed: "Killed signal terminated program"',
                      "    1 | #error gcc: fatal error: Killed signal terminated program cc1",
                      "make: *** [vmm.mk:7: build/lab2.o] Error 1"):
-            self.assertEqual(building._stopped(line), "")
+            self.assertEqual(place.stopped(line), "")
+        for line, jailed in (("/usr/bin/ld: final link failed: No space left on device", ""),
+                             ("gcc: fatal error: File size limit exceeded signal terminated program as", ""),
+                             2 * ("gcc: fatal error: Killed signal terminated program cc1",)):
+            self.assertEqual(place.stopped(line, jailed=True), jailed)
 
 
 class Sources(unittest.TestCase):
