@@ -23,7 +23,7 @@ with tempfile.TemporaryDirectory(prefix="mini-kvm-") as name:
     python = subprocess.run(["sh", "grader/setup.sh", "--python"], cwd=kit, text=True, stdout=subprocess.PIPE,
                             check=True).stdout.strip()
     lab = (HERE / "lab").read_text().strip()
-    command = [python, "-m", "grader.classroom.adapters.submission", "--lab", lab, "--submission", str(CHECKOUT),
-               "--results", name, "--classroom50", str(CHECKOUT / "result.json")]
+    command = [python, "-m", "grader.classroom.adapters.submission", "--lab", lab,
+               "--submission", str(CHECKOUT), "--results", name, "--classroom50", str(CHECKOUT / "result.json")]
     status = subprocess.run(command, cwd=kit).returncode
 sys.exit(0 if status in (GRADED, REFUSED) else status)
