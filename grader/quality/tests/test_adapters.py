@@ -90,7 +90,8 @@ class Classroom50(Case):
         return done.returncode, checkout
 
     def test_the_bundle_grades_the_checkout(self) -> None:
-        script = f'test "$4 $6" = "2 {self.folder}/checkout" || exit 9\necho graded >"${{10}}"\nexit 1'
+        script = (f'test "$4 $6" = "2 {self.folder}/checkout" || exit 9\n'
+                  'rm -r "$8" && test -e grader/setup.sh || exit 8\necho graded >"${10}"\nexit 1')
         status, checkout = self.run_bundle(script)
         self.assertEqual((status, (checkout / "result.json").read_text()), (0, "graded\n"))
 

@@ -18,12 +18,13 @@ GRADED, REFUSED = 0, 1
 with tempfile.TemporaryDirectory(prefix="mini-kvm-") as name:
     with tarfile.open(HERE / "kit.tar.gz") as archive:
         archive.extractall(name)  # made by `make adapters`
-    kit = Path(name) / "kit"
+    kit, results = Path(name) / "kit", Path(name) / "results"
+    results.mkdir()
     subprocess.run(["sh", "grader/setup.sh", "build", "grade", "vm"], cwd=kit, check=True)
     python = subprocess.run(["sh", "grader/setup.sh", "--python"], cwd=kit, text=True, stdout=subprocess.PIPE,
                             check=True).stdout.strip()
     lab = (HERE / "lab").read_text().strip()
     command = [python, "-m", "grader.classroom.adapters.submission", "--lab", lab,
-               "--submission", str(CHECKOUT), "--results", name, "--classroom50", str(CHECKOUT / "result.json")]
+               "--submission", str(CHECKOUT), "--results", str(results), "--classroom50", str(CHECKOUT / "result.json")]
     status = subprocess.run(command, cwd=kit).returncode
 sys.exit(0 if status in (GRADED, REFUSED) else status)
