@@ -475,10 +475,10 @@ static struct vm kicked_vm;
 static struct vcpu kicked_vcpu;
 
 /* A vCPU in this state, whose signals are counted. */
-static void start_kicked(enum vcpu_state state)
+static void start_kicked(enum vcpu_state in_state)
 {
     start_created(&kicked_vm, &kicked_vcpu);
-    kicked_vcpu.state = state;
+    kicked_vcpu.state = in_state;
     kicked_vcpu.thread = pthread_self();
     kicked = &kicked_vcpu;
     kick_signal = SIGNAL_COUNTED;
