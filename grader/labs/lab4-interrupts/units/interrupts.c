@@ -1610,7 +1610,8 @@ _Noreturn static void read_keys(void)
         signal(signals[i], note_signal);
     note_key(KEY_READY);
     for (uint8_t byte;;) {
-        struct pollfd input_poll = {.fd = terminal_fd, .events = POLLIN}; /* VMIN is for poll, too */
+        struct pollfd input_poll = {.fd = terminal_fd,
+                                    .events = POLLIN}; /* VMIN is for poll, too */
         if (poll(&input_poll, 1, -1) == 1 && syscall(SYS_read, terminal_fd, &byte, 1) == 1)
             note_key(byte);
     }
