@@ -25,6 +25,7 @@ with tempfile.TemporaryDirectory(prefix="mini-kvm-") as name:
                             check=True).stdout.strip()
     lab = (HERE / "lab").read_text().strip()
     command = [python, "-m", "grader.classroom.adapters.submission", "--lab", lab,
-               "--submission", str(CHECKOUT), "--results", str(results), "--classroom50", str(CHECKOUT / "result.json")]
+               "--submission", str(CHECKOUT), "--results", str(results),
+               "--classroom50", str(CHECKOUT / "result.json")]
     status = subprocess.run(command, cwd=kit).returncode
 sys.exit(0 if status in (GRADED, REFUSED) else status)
