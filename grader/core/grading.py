@@ -258,7 +258,8 @@ def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
     """Runs them all. What hung on a loaded machine is run again, by itself and with more time: it may only
     have been starved. Where that helps no one twice, the rest is taken to hang, too."""
     processors = os.cpu_count() or 1
-    runs = [_with_more_time(run, spin=max(1.0, os.getloadavg()[0] / processors)) for run in runs]
+    if backend.name == "vm":
+        runs = [_with_more_time(run, spin=max(1.0, os.getloadavg()[0] / processors)) for run in runs]
     with counting(len(runs), on_result) as on_result:
         results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors), on_result=on_result))
     hung = [place for place, result in enumerate(results) if result.ending in _HUNG]

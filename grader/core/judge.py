@@ -92,6 +92,7 @@ _ERRORS = (
 
 _CRASH_HINT = ("The VMM itself crashed, not the guest. Which pointer was not set, or which index is too "
                "large? The command below with SANITIZE=address,undefined names the line; so does gdb.")
+_HANG_HINT = "Which loop does not end, or which lock is taken twice or never released?"
 _SANITIZER_HINT = "The sanitizer tells the line of the mistake and where the memory came from."
 
 
@@ -107,7 +108,7 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
             return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
         if outcome.todo:
             return Verdict(test, Kind.TODO, failed=place, todo=outcome.todo)
-        found = _universal(outcome, plan) or _crashed(outcome, plan, test) or _expected(outcome, plan, test)
+        found = _universal(outcome, plan) or _never_returned(outcome, plan, test) or _expected(outcome, plan, test)
         if found:
             hint, mismatch = found
             return Verdict(test, Kind.FAILED, _known(outcome, plan) or hint, mismatch, place)
@@ -141,12 +142,17 @@ def _known(outcome: Outcome, plan: Planned) -> str:
     return next(errors, "") or next((s.hint for s in plan.symptoms if s.shows(outcome)), "")
 
 
-def _crashed(outcome: Outcome, plan: Planned, test: Test) -> Optional[tuple[str, Mismatch]]:
-    """A function of the module crashed in a unit program, which goes on itself."""
-    crash = re.search(r"^not ok .*Received signal \d+ \((.*)\)", outcome.stdout, re.M) if plan.unit else None
-    if not crash:
+def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> Optional[tuple[str, Mismatch]]:
+    """A function of the module crashed or hung in a unit program, which goes on itself."""
+    if not plan.unit:
         return None
-    return f"{_CRASH_HINT} This test is about: {test.hint}", Mismatch(f"the module crashed: {crash[1]}")
+    about = f"This test is about: {test.hint}"
+    crash = re.search(r"^not ok .*Received signal \d+ \((.*)\)", outcome.stdout, re.M)
+    if crash:
+        return f"{_CRASH_HINT} {about}", Mismatch(f"the module crashed: {crash[1]}")
+    if re.search(r"^not ok .*Test timeout expired", outcome.stdout, re.M):
+        return f"{_HANG_HINT} {about}", Mismatch("a function of the module did not return")
+    return None
 
 
 def _expected(outcome: Outcome, plan: Planned, test: Test) -> Optional[tuple[str, Mismatch]]:

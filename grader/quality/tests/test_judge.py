@@ -167,6 +167,23 @@ class UnitPrograms(FakeCase):
         assert verdict.mismatch
         self.assertEqual(verdict.mismatch.text, "rflags: bit 1 is 0")
 
+    def test_a_crash_and_a_hang_of_the_module_have_hints_of_their_own(self) -> None:
+        for end, text, hint in (("Received signal 11 (Segmentation fault)", "Segmentation fault", "gdb"),
+                                ("Test timeout expired", "did not return", "loop")):
+            verdict = self.verdict(f"echo 'not ok 1 - a.c:case:test: {end}'; echo 1..1", unit)
+            assert verdict.mismatch
+            self.assertIn(text, verdict.mismatch.text)
+            self.assertIn(hint, verdict.hint)
+            self.assertIn("hint 1", verdict.hint)
+
+    def test_what_the_kernel_says_gives_the_hint_before_any_symptom(self) -> None:
+        def body(plan: Plan) -> None:
+            run = plan.boot(limits=SHORT)
+            run.exits(0)
+            run.symptom(lambda o: True, "any other")
+        script = "echo vmm: vcpu0 crashed: KVM_RUN: Invalid argument >&2; exit 70"
+        self.assertIn("third argument", self.verdict(script, body).hint)
+
     def test_a_module_that_prints_tap_itself(self) -> None:
         for own in ("not ok 1 - a.c:case:test: no", "ok 1 - a.c:case:test: Passed"):
             kind = self.kind(f"echo 'ok 1 - mine'; echo 1..1; echo '{own}'; echo 1..1")
