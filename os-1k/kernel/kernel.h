@@ -176,7 +176,7 @@ struct process {
     enum process_state state;
     char name[PROCESS_NAME_MAX];
     uint32_t *directory;   /* its address space */
-    uint8_t *kernel_stack; /* a page: the stack of its traps */
+    uint8_t *kernel_stack; /* a page: the stack of its traps; idle, never in ring 3, has none */
     uint32_t stack;        /* ESP on that stack, while another process runs */
     const void *waits_for; /* blocked: what process_wake must name */
     int foreground_pid;    /* the child that has the keyboard in its place; 0: none */
@@ -207,12 +207,16 @@ struct process *process_foreground(void);
 void process_frame(struct process *process, uint32_t entry, uint32_t stack);
 
 /*
- * 6.4 Goes on with `next` where it once called context_switch; returns when another process
- * switches back to the one that called.
+ * 6.4 Goes on with `next`, which is not `current`, where it once called context_switch; returns
+ * when another process switches back to the one that called. The processor takes TSS.esp0 only out
+ * of ring 3, so idle, which has no kernel stack, may have any.
  */
 void context_switch(struct process *next);
 
-/* 6.5 Gives the processor to the next ready process after `current`; to idle only if none is. */
+/*
+ * 6.5 Gives the processor to the next ready process after `current` in the table, around its end,
+ * `current` itself last; to idle only if none is ready. Returns at once where that is `current`.
+ */
 void schedule(void);
 
 /* 6.5 Puts `current` to rest until process_wake(reason). */
@@ -221,16 +225,17 @@ void process_block(const void *reason);
 /* 6.5 Makes every process ready that is blocked for `reason`. */
 void process_wake(const void *reason);
 
-/* 6.5 Puts `current` to rest until `count` timer interrupts, at least 1, have come. */
+/* 6.5 Puts `current` to rest until `count` timer interrupts have come; callers give 1 or more. */
 void process_sleep(uint32_t count);
 
 /* 6.5 One timer interrupt: counts it, also for `current`, and wakes whose time has come. */
 void scheduler_tick(void);
 
 /*
- * 6.6 Ends a process, `current` or another: the shell inherits its children, its parent, if
- * waiting, is woken with its own struct process as reason. It keeps its memory until process_wait.
- * The function returns, also for `current`; trap_handle then calls schedule.
+ * 6.6 Ends a process, `current` or another. The shell inherits its children, and is woken for
+ * those that have ended. The parent is woken, with the parent's struct process as the reason: that
+ * is what process_wait blocks for. The process keeps its memory until process_wait. The function
+ * returns even for `current`; trap_handle then calls schedule.
  */
 void process_end(struct process *process, int status);
 
@@ -240,7 +245,10 @@ void process_end(struct process *process, int status);
  */
 int process_wait(int pid, uint32_t flags, int *status);
 
-/* 6.6 Gives back whatever memory the process has, and its place in the table. */
+/*
+ * 6.6 Releases whatever memory the process has, and its place in the table. A page is not read or
+ * written any more once page_free has it.
+ */
 void process_release(struct process *process);
 
 /* ------------------------------------------------------------------ system_calls.c */
