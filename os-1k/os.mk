@@ -92,9 +92,11 @@ $(OS_OUT)/flags: FORCE
 
 PROGRAM_DIR ?= os-1k/user
 
-# Every C file is a program but libc.c, which is part of each.
-PROGRAMS   := $(patsubst $(PROGRAM_DIR)/%.c,$(OS_OUT)/user/%,$(filter-out %/libc.c,$(wildcard $(PROGRAM_DIR)/*.c)))
-USER_PARTS := $(OS_OUT)/user/start.o $(OS_OUT)/user/libc.o $(LIB_NAMES:%=$(OS_OUT)/lib/%.o)
+# Every C file is a program, but for those of the library: the linker takes from it what a program uses.
+USER_NAMES := libc line_editor
+PROGRAMS   := $(patsubst $(PROGRAM_DIR)/%.c,$(OS_OUT)/user/%,\
+	$(filter-out $(USER_NAMES:%=os-1k/user/%.c),$(wildcard $(PROGRAM_DIR)/*.c)))
+USER_PARTS := $(OS_OUT)/user/start.o $(OS_OUT)/user/libuser.a
 
 .PHONY: archive programs
 archive: $(OS_OUT)/archive.tar
@@ -103,17 +105,26 @@ archive: $(OS_OUT)/archive.tar
 programs: $(PROGRAMS)
 	@echo $(OS_OUT)/user
 
-$(OS_OUT)/archive.tar: $(PROGRAMS) $(wildcard os-1k/files/*)
+ARCHIVED := $(PROGRAMS) $(wildcard os-1k/files/*)
+
+$(OS_OUT)/archive.tar: $(ARCHIVED) $(OS_OUT)/archived
 	@tar --create --format=ustar --owner=0 --group=0 --mtime=@0 --mode=0644 --file $@ \
-	    --transform 's,.*/,,' $^
+	    --transform 's,.*/,,' $(ARCHIVED)
+
+# Changes when a file is added or removed: one that is gone is newer than nothing.
+$(OS_OUT)/archived: $(OS_OUT)/flags FORCE
+	@echo '$(ARCHIVED)' | cmp -s - $@ || echo '$(ARCHIVED)' > $@
 
 $(PROGRAMS): $(OS_OUT)/user/%: $(OS_OUT)/user/%.o $(USER_PARTS) os-1k/user/program.ld
-	@$(STEP)$(OS_LINK) -s -T os-1k/user/program.ld $(filter %.o,$^) -o $@
+	@$(STEP)$(OS_LINK) -s -T os-1k/user/program.ld $(filter %.o %.a,$^) -o $@
 
 $(OS_OUT)/user/start.o: os-1k/user/start.asm $(OS_OUT)/flags
 	@$(STEP)nasm -f elf32 $< -o $@
 
-$(OS_OUT)/user/libc.o: os-1k/user/libc.c $(OS_OUT)/flags
+$(OS_OUT)/user/libuser.a: $(USER_NAMES:%=$(OS_OUT)/user/%.o) $(LIB_NAMES:%=$(OS_OUT)/lib/%.o)
+	@rm -f $@ && ar rcs $@ $^
+
+$(USER_NAMES:%=$(OS_OUT)/user/%.o): $(OS_OUT)/user/%.o: os-1k/user/%.c $(OS_OUT)/flags
 	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
 
 $(OS_OUT)/user/%.o: $(PROGRAM_DIR)/%.c $(OS_OUT)/flags

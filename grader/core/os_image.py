@@ -28,14 +28,16 @@ def grader_programs() -> dict[str, bytes]:
 
 
 def archive_with(files: Optional[Mapping[str, bytes]] = None) -> bytes:
-    """The user's archive with the grader's programs and `files` added."""
+    """The user's archive with the grader's programs and `files`, also in place of files with their names."""
     _, archive = finished_os()
     content = io.BytesIO()
     with tarfile.open(archive) as user, tarfile.open(fileobj=content, mode="w",
                                                      format=tarfile.USTAR_FORMAT) as image:
+        added = {**grader_programs(), **(files or {})}
         for member in user:
-            image.addfile(member, user.extractfile(member))
-        for name, data in {**grader_programs(), **(files or {})}.items():
+            if member.name not in added:
+                image.addfile(member, user.extractfile(member))
+        for name, data in added.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             image.addfile(member, io.BytesIO(data))

@@ -7,10 +7,8 @@
 struct header {
     char name[FILE_NAME_MAX];
     char mode_and_owner[24];
-    char size[12]; /* octal, like the checksum */
-    char time[12];
-    char checksum[8];
-    char type; /* '0' or 0: a file */
+    char size[12], time[12], checksum[8]; /* octal */
+    char type;                            /* '0' or 0: a file */
     char link[100];
     char magic[6]; /* "ustar" and a 0 */
     char rest[249];

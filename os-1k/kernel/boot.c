@@ -28,10 +28,8 @@ _Noreturn void kernel_main(uint32_t boot_info)
         refuse("there is no archive; give the VMM one with --initrd");
     if (start % PAGE_BYTES != 0 || start < physical_address(kernel_end) || start > memory ||
         bytes > memory - start)
-        refuse(
-            "the archive at 0x%x, %u bytes, is not on a page between the kernel's end 0x%x and the "
-            "memory's 0x%x",
-            start, bytes, physical_address(kernel_end), memory);
+        refuse("the archive, %u bytes at 0x%x, is not on a page between 0x%x and 0x%x", bytes,
+               start, physical_address(kernel_end), memory);
     memory_start(memory);
     uint32_t free_start = (start + bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1u);
     pages_start(physical_memory(free_start), physical_memory(memory & ~(PAGE_BYTES - 1u)));

@@ -277,5 +277,11 @@ bool queue_take(struct queue *queue, uint8_t *byte);
 
 void keyboard_interrupt(void);
 
-/* Waits for characters and takes up to `bytes` of them; 0: end of input. */
-uint32_t keyboard_read(uint8_t *buffer, uint32_t bytes);
+/* Waits for characters and takes up to `bytes` of them; 0: end of input. Flags as in os.h. */
+int32_t keyboard_read(uint8_t *buffer, uint32_t bytes, uint32_t flags);
+
+/*
+ * To be called before `current` writes, with the flags of its CALL_WRITE: clears the line that
+ * another process is editing, and wakes that process.
+ */
+void line_claim(uint32_t flags);

@@ -73,8 +73,7 @@ bool user_range(uint32_t address, uint32_t bytes, uint32_t flags)
 {
     if (bytes > HIGHER_HALF - 1 || address > HIGHER_HALF - bytes)
         return false;
-    uint32_t page = address & PAGE_FRAME;
-    for (; page < address + bytes; page += PAGE_BYTES)
+    for (uint32_t page = address & PAGE_FRAME; page < address + bytes; page += PAGE_BYTES)
         if (!user_page(current->directory, page, flags))
             return false;
     return true;

@@ -48,11 +48,10 @@ int process_create(const char *name, const char *argument, int parent)
 
 struct process *process_foreground(void)
 {
-    struct process *process, *next = process_find(SHELL_PID);
+    struct process *process = process_find(SHELL_PID), *next = process;
 
-    do {
+    for (; next && next->state != PROCESS_ENDED && next->pid != IDLE_PID;
+         next = process_find(process->foreground_pid))
         process = next;
-        next = process_find(process->foreground_pid);
-    } while (next && next->state != PROCESS_ENDED && next->pid != IDLE_PID);
     return process;
 }

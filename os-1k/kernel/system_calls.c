@@ -4,6 +4,16 @@
 /* Arguments: call->ebx, ecx, edx, esi in the order of os.h. */
 typedef int32_t system_call_handler(const struct trap_frame *call);
 
+/* A call without arguments that only returns a number. */
+#define NUMBER_CALL(name, number)                                                                  \
+    static int32_t name(const struct trap_frame *call)                                             \
+    {                                                                                              \
+        return (int32_t)(number);                                                                  \
+    }
+NUMBER_CALL(call_ticks, (ticks & INT32_MAX))
+NUMBER_CALL(call_getpid, current->pid)
+NUMBER_CALL(call_pages, free_pages)
+
 static int32_t call_exit(const struct trap_frame *call)
 {
     if (current->pid == SHELL_PID)
@@ -16,6 +26,7 @@ static int32_t call_write(const struct trap_frame *call)
 {
     if (!user_range(call->ebx, call->ecx, 0))
         return ERROR_ADDRESS;
+    line_claim(call->edx);
     console_write((const char *)call->ebx, call->ecx);
     return (int32_t)call->ecx;
 }
@@ -26,7 +37,7 @@ static int32_t call_read(const struct trap_frame *call)
         return ERROR_ADDRESS;
     if (process_foreground() != current)
         return ERROR_INPUT;
-    return (int32_t)keyboard_read((uint8_t *)call->ebx, call->ecx);
+    return keyboard_read((uint8_t *)call->ebx, call->ecx, call->edx);
 }
 
 static int32_t call_yield(const struct trap_frame *call)
@@ -42,16 +53,6 @@ static int32_t call_sleep(const struct trap_frame *call)
 
     process_sleep(milliseconds / tick_ms + 1);
     return 0;
-}
-
-static int32_t call_ticks(const struct trap_frame *call)
-{
-    return (int32_t)(ticks & INT32_MAX);
-}
-
-static int32_t call_getpid(const struct trap_frame *call)
-{
-    return current->pid;
 }
 
 static int32_t call_spawn(const struct trap_frame *call)
@@ -78,21 +79,18 @@ static int32_t call_wait(const struct trap_frame *call)
 static int32_t call_readfile(const struct trap_frame *call)
 {
     char name[FILE_NAME_MAX];
-    uint32_t offset = call->ecx, bytes = call->esi;
     int result = user_string(name, call->ebx, sizeof name);
 
     if (result < 0)
         return result;
-    if (!user_range(call->edx, bytes, PAGE_WRITABLE))
+    if (!user_range(call->edx, call->esi, PAGE_WRITABLE))
         return ERROR_ADDRESS;
     const struct file *file = file_find(name);
     if (!file)
         return ERROR_NOT_FOUND;
-    if (offset > file->bytes)
-        offset = file->bytes;
-    if (bytes > file->bytes - offset)
-        bytes = file->bytes - offset;
-    memcpy((void *)call->edx, file->data + offset, bytes);
+    uint32_t left = call->ecx < file->bytes ? file->bytes - call->ecx : 0;
+    uint32_t bytes = call->esi < left ? call->esi : left;
+    memcpy((void *)call->edx, file->data + file->bytes - left, bytes);
     return (int32_t)bytes;
 }
 
@@ -117,16 +115,20 @@ static int32_t call_processes(const struct trap_frame *call)
         return ERROR_ADDRESS;
     if (call->ebx >= PROCESSES_MAX)
         return ERROR_NOT_FOUND;
-    const struct process *process = &processes[call->ebx];
-    *info =
-        (struct process_info){process->pid, process->parent, process->state, process->ticks, ""};
-    text_copy(info->name, process->name, sizeof info->name);
+    const struct process *from = &processes[call->ebx];
+    *info = (struct process_info){from->pid, from->parent, from->state, from->ticks, ""};
+    text_copy(info->name, from->name, sizeof info->name);
     return 0;
 }
 
-static int32_t call_pages(const struct trap_frame *call)
+static int32_t call_kill(const struct trap_frame *call)
 {
-    return (int32_t)free_pages;
+    struct process *process = process_find((int)call->ebx);
+
+    if (!process || process->state == PROCESS_ENDED || process->pid <= SHELL_PID)
+        return ERROR_NOT_FOUND;
+    process_end(process, STATUS_INTERRUPTED);
+    return 0;
 }
 
 static system_call_handler *const handlers[SYSTEM_CALLS] = {
@@ -136,7 +138,7 @@ static system_call_handler *const handlers[SYSTEM_CALLS] = {
     [CALL_GETPID] = call_getpid,   [CALL_SPAWN] = call_spawn,
     [CALL_WAIT] = call_wait,       [CALL_READFILE] = call_readfile,
     [CALL_LISTDIR] = call_listdir, [CALL_PROCESSES] = call_processes,
-    [CALL_PAGES] = call_pages,
+    [CALL_PAGES] = call_pages,     [CALL_KILL] = call_kill,
 };
 
 int32_t system_call(const struct trap_frame *frame)

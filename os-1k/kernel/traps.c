@@ -29,12 +29,11 @@ static const char *page_fault_reason(uint32_t address, uint32_t error_code)
 /* Ends the program that caused an exception; the system goes on. */
 static void exception_handle(const struct trap_frame *frame)
 {
-    const char *name = exceptions[frame->vector];
+    const char *known = exceptions[frame->vector], *name = known ? known : "unexpected exception";
 
-    if (!name)
-        name = "unexpected exception";
     if ((frame->cs & 3) == 0) /* in the kernel's own ring */
         panic(frame, "%s (vector %u, error code %x)", name, frame->vector, frame->error_code);
+    line_claim(0);
     console_print("\n%s (pid %d) was killed: %s, instruction 0x%08x", current->name, current->pid,
                   name, frame->eip);
     if (frame->vector == PAGE_FAULT) {

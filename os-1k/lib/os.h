@@ -10,21 +10,31 @@
 #define SYSTEM_CALL_VECTOR 0x80
 
 enum system_call {
-    CALL_EXIT,      /* (status) never returns */
-    CALL_WRITE,     /* (text, bytes) to the console; bytes written */
-    CALL_READ,      /* (buffer, bytes) from the keyboard, waits for one at least; 0: end of input */
-    CALL_YIELD,     /* () lets the others run first */
-    CALL_SLEEP,     /* (milliseconds) */
-    CALL_TICKS,     /* () timer interrupts since the start */
-    CALL_GETPID,    /* () */
-    CALL_SPAWN,     /* (name, argument, SPAWN_... flags) starts a program of the archive; its pid */
-    CALL_WAIT,      /* (pid or WAIT_ANY, &status, WAIT_... flags) for a child's end; its pid */
-    CALL_READFILE,  /* (name, offset, buffer, bytes) bytes read; 0: at the file's end */
-    CALL_LISTDIR,   /* (index, struct file_info *) 0, or ERROR_NOT_FOUND after the last */
+    CALL_EXIT,     /* (status) never returns */
+    CALL_WRITE,    /* (text, bytes, WRITE_... flags) to the console; bytes written */
+    CALL_READ,     /* (buffer, bytes, READ_... flags) waits for at least one key; 0: end of input */
+    CALL_YIELD,    /* () lets the others run first */
+    CALL_SLEEP,    /* (milliseconds) */
+    CALL_TICKS,    /* () timer interrupts since the start */
+    CALL_GETPID,   /* () */
+    CALL_SPAWN,    /* (name, argument, SPAWN_... flags) starts a program of the archive; its pid */
+    CALL_WAIT,     /* (pid or WAIT_ANY, &status, WAIT_... flags) for a child's end; its pid */
+    CALL_READFILE, /* (name, offset, buffer, bytes) bytes read; 0: at the file's end */
+    CALL_LISTDIR,  /* (index, struct file_info *) 0, or ERROR_NOT_FOUND after the last */
     CALL_PROCESSES, /* (place in the table, struct process_info *) 0 or ERROR_NOT_FOUND */
     CALL_PAGES,     /* () free pages of memory */
+    CALL_KILL,      /* (pid) ends a process, but not idle and not the shell; 0 or ERROR_NOT_FOUND */
     SYSTEM_CALLS
 };
+
+/*
+ * A program that edits a line writes all of it with WRITE_LINE, or what is added with WRITE_MORE,
+ * and reads keys with READ_LINE. If another process writes in between, the line is cleared first,
+ * and the next read returns ERROR_OUTPUT: the program must write all of its line again.
+ */
+#define WRITE_LINE 1
+#define WRITE_MORE 2
+#define READ_LINE  1
 
 #define SPAWN_FOREGROUND 1 /* flag: the keyboard is the child's until it ends */
 
@@ -39,10 +49,11 @@ enum system_call {
 #define ERROR_PROCESSES -6 /* the process table is full */
 #define ERROR_TOO_LONG  -7 /* a name or argument is too long */
 #define ERROR_INPUT     -8 /* a program in the background can't read the keyboard */
+#define ERROR_OUTPUT    -9 /* another process has written: the edited line was cleared */
 
 /* The status of a program that did not end by itself. */
 #define STATUS_KILLED      -1 /* by a fault */
-#define STATUS_INTERRUPTED -2 /* by Ctrl-C */
+#define STATUS_INTERRUPTED -2 /* by Ctrl-C or CALL_KILL */
 
 #define FILE_NAME_MAX    100 /* bytes, with the final 0 */
 #define ARGUMENT_MAX     128

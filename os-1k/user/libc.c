@@ -18,7 +18,8 @@ static size_t line_out_bytes;
 
 static void flush(void)
 {
-    system_call(CALL_WRITE, (uint32_t)line_out, line_out_bytes, 0, 0);
+    if (line_out_bytes > 0)
+        system_call(CALL_WRITE, (uint32_t)line_out, line_out_bytes, 0, 0);
     line_out_bytes = 0;
 }
 
@@ -53,10 +54,22 @@ int write(const char *text, size_t count)
     return system_call(CALL_WRITE, (uint32_t)text, count, 0, 0);
 }
 
+int write_line(const char *text, size_t count, uint32_t flags)
+{
+    flush();
+    return system_call(CALL_WRITE, (uint32_t)text, count, flags, 0);
+}
+
 int read(char *buffer, size_t count)
 {
     flush();
     return system_call(CALL_READ, (uint32_t)buffer, count, 0, 0);
+}
+
+int read_line(char *buffer, size_t count)
+{
+    flush();
+    return system_call(CALL_READ, (uint32_t)buffer, count, READ_LINE, 0);
 }
 
 void yield(void)
@@ -109,6 +122,11 @@ int pages(void)
     return system_call(CALL_PAGES, 0, 0, 0, 0);
 }
 
+int kill(int pid)
+{
+    return system_call(CALL_KILL, (uint32_t)pid, 0, 0, 0);
+}
+
 const char *error_text(int error)
 {
     switch (error) {
@@ -128,60 +146,48 @@ const char *error_text(int error)
         return "too long";
     case ERROR_INPUT:
         return "a program in the background can't read the keyboard";
+    case ERROR_OUTPUT:
+        return "another process has written";
     default:
         return "unknown error";
     }
 }
 
-#define KEY_CTRL_C    INTERRUPT_KEY
-#define KEY_CTRL_D    4 /* the input's end, or at least the line's */
-#define KEY_BACKSPACE 8
-#define KEY_CTRL_U    21
-#define KEY_ESCAPE    27
-#define KEY_DELETE    127 /* what a terminal's backspace key sends */
-
-/* Takes the rest of a key's sequence, like ESC [ A for the cursor up, so that it types nothing. */
-static void escape_skip(void)
+int utf8_length(const char *text, size_t count)
 {
-    char key;
+    /* The lowest character of each length; of two bytes without the control characters. */
+    static const uint32_t lowest[] = {0, 0, 0xa0, 0x800, 0x10000};
+    const unsigned char *bytes = (const unsigned char *)text;
+    uint32_t character = bytes[0];
 
-    if (read(&key, 1) != 1 || (key != '[' && key != 'O'))
-        return;
-    while (read(&key, 1) == 1 && key < '@')
-        continue;
+    if (character < 0x80)
+        return character >= ' ' && character < 127;
+    if (character < 0xc0 || character >= 0xf8)
+        return 0;
+    int length = character < 0xe0 ? 2 : character < 0xf0 ? 3 : 4;
+    character &= 0x7fu >> length;
+    for (int i = 1; i < length; i++) {
+        if ((size_t)i == count)
+            return UTF8_PART;
+        if ((bytes[i] & 0xc0) != 0x80)
+            return 0;
+        character = character << 6 | (bytes[i] & 0x3f);
+    }
+    bool surrogate = character >= 0xd800 && character < 0xe000;
+    return character >= lowest[length] && character < 0x110000 && !surrogate ? length : 0;
 }
 
-int getline(const char *prompt, char line[LINE_MAX])
+const char *word_take(const char *text, char *word, size_t size)
 {
-    int length = 0;
+    size_t length = 0;
 
-    printf("%s", prompt);
-    for (;;) {
-        char key;
-        bool ended = read(&key, 1) != 1 || key == KEY_CTRL_D;
-        if (ended && length == 0) {
-            printf("\n");
-            return LINE_END;
-        }
-        if (ended || key == '\n' || key == '\r') {
-            line[length] = '\0';
-            printf("\n");
-            return length;
-        }
-        if (key == KEY_CTRL_C) {
-            printf("^C\n");
-            return LINE_INTERRUPTED;
-        }
-        if (key == KEY_ESCAPE)
-            escape_skip();
-        int erase = key == KEY_CTRL_U ? length : key == KEY_BACKSPACE || key == KEY_DELETE;
-        for (; erase > 0 && length > 0; erase--, length--)
-            printf("\b \b");
-        if (key >= ' ' && key < KEY_DELETE && length < LINE_MAX - 1) {
-            line[length++] = key;
-            printf("%c", key);
-        }
-    }
+    while (*text == ' ')
+        text++;
+    for (; *text != '\0' && *text != ' '; text++)
+        if (length < size - 1)
+            word[length++] = *text;
+    word[length] = '\0';
+    return text;
 }
 
 bool number_parse(const char *text, uint32_t *number)

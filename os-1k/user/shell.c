@@ -17,14 +17,30 @@ static const struct {
 };
 #define PROGRAM_COUNT (sizeof programs / sizeof programs[0])
 
-static void help(const char *argument)
+static void menu(const char *argument)
 {
     printf("\n");
     for (size_t i = 0; i < PROGRAM_COUNT; i++)
         printf("  %u  %-10s %s\n", (uint32_t)(i + 1), programs[i].name, programs[i].help);
     printf("  0  %-10s ends the system\n\n", "exit");
-    printf("  ls lists the files, cat FILE shows one, ps lists the processes, help this menu.\n");
-    printf("  NAME & runs a program in the background; Ctrl-C stops the one in front.\n\n");
+    printf("Type a number or a name; help lists commands and keys.\n\n");
+}
+
+static void help(const char *argument)
+{
+    menu("");
+    printf("Commands\n");
+    printf("  ls           lists the files        ps        lists the processes\n");
+    printf("  cat FILE...  shows files            kill PID  ends a process\n");
+    printf("  menu         shows the menu         NAME &    runs NAME in the background\n");
+    printf("  Two programs to end: spin computes forever, fault reads the kernel's memory.\n\n");
+    printf("Keys\n");
+    printf("  Left, Right, Home, End, Ctrl-A, Ctrl-E  move the cursor\n");
+    printf("  Up, Down     earlier lines          Tab       completes a name\n");
+    printf("  Ctrl-U       erases up to here      Ctrl-K    erases from here\n");
+    printf("  Ctrl-W       erases a word          Ctrl-L    clears the screen\n");
+    printf("  Ctrl-C       ends the program in front\n");
+    printf("  Ctrl-D       ends the system, when the line is empty\n\n");
 }
 
 static void leave(const char *argument)
@@ -41,26 +57,56 @@ static void ls(const char *argument)
         printf("%8u %s\n", file.bytes, file.name);
 }
 
-static void cat(const char *name)
+/* Prints one file. A program's file is no text: what can't be printed is shown as a dot. */
+static void file_print(const char *name)
 {
-    static char text[512];
-
-    if (*name == '\0') {
-        printf("cat: which file? ls lists them\n");
-        return;
-    }
+    static char text[512], out[512];
     uint32_t offset = 0;
     int count;
+
     while ((count = readfile(name, offset, text, sizeof text)) > 0) {
-        /* A program's file is no text: its control bytes could upset the terminal. */
-        for (int i = 0; i < count; i++)
-            if ((text[i] < ' ' && text[i] != '\n' && text[i] != '\t') || text[i] == 127)
-                text[i] = '.';
-        write(text, (size_t)count);
-        offset += (uint32_t)count;
+        size_t done = 0, size = (size_t)count;
+        while (done < size) {
+            int length = utf8_length(text + done, size - done);
+            if (length == UTF8_PART && done > 0)
+                break; /* the rest of it comes with the next bytes */
+            bool blank = text[done] == '\n' || text[done] == '\t';
+            memcpy(out + done, length > 0 || blank ? text + done : ".",
+                   length > 0 ? (size_t)length : 1);
+            done += length > 0 ? (size_t)length : 1;
+        }
+        write(out, done);
+        offset += (uint32_t)done;
     }
     if (count < 0)
         printf("cat: %s: %s\n", name, error_text(count));
+}
+
+static void cat(const char *names)
+{
+    static char name[FILE_NAME_MAX];
+
+    if (*names == '\0')
+        printf("cat: which file? ls lists them\n");
+    while (*names != '\0') {
+        names = word_take(names, name, sizeof name);
+        file_print(name);
+    }
+}
+
+/* Ends the process with this number, a child of whomever it is. */
+static void kill_process(const char *text)
+{
+    uint32_t pid;
+
+    if (*text == '\0')
+        printf("kill: which process? ps lists them\n");
+    else if (!number_parse(text, &pid))
+        printf("kill: '%s' is not a process number; ps lists them\n", text);
+    else if (pid == 0 || (int)pid == getpid())
+        printf("kill: idle and the shell can't be killed\n");
+    else if (kill((int)pid) < 0)
+        printf("kill: there is no process %u; ps lists them\n", pid);
 }
 
 static void ps(const char *argument)
@@ -80,15 +126,44 @@ static const struct {
     const char *name;
     void (*run)(const char *argument);
 } commands[] = {
-    {"help", help}, {"menu", help},  {"ls", ls},   {"cat", cat},
-    {"ps", ps},     {"exit", leave}, {"0", leave},
+    {"help", help}, {"menu", menu},         {"ls", ls},      {"cat", cat},
+    {"ps", ps},     {"kill", kill_process}, {"exit", leave},
 };
+#define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 
-/* Says how a program ended, unless well or with words of the kernel. */
-static void status_print(int pid, const char *name, int status)
+static bool is_program(const char *name)
 {
-    if (status > 0)
-        printf("%s (pid %d) ended with status %d\n", name, pid, status);
+    static const char elf[] = "\177ELF";
+    char first[sizeof elf - 1];
+
+    return readfile(name, 0, first, sizeof first) == sizeof first &&
+           memcmp(first, elf, sizeof first) == 0;
+}
+
+/* For Tab: as a line's first word a command or a program, after it any file. */
+static const char *name_number(uint32_t index, bool first)
+{
+    static struct file_info file;
+
+    if (first && index < COMMAND_COUNT)
+        return commands[index].name;
+    uint32_t left = first ? index - COMMAND_COUNT : index;
+    for (uint32_t i = 0; listdir(i, &file) == 0; i++) {
+        if (first && !is_program(file.name))
+            continue;
+        if (left-- == 0)
+            return file.name;
+    }
+    return NULL;
+}
+
+/* How a program in the background has ended. */
+static void end_print(int pid, int status)
+{
+    if (status == STATUS_INTERRUPTED)
+        printf("pid %d was killed\n", pid);
+    else if (status != STATUS_KILLED) /* the kernel has said why */
+        printf("pid %d has ended with status %d\n", pid, status);
 }
 
 /* Cuts spaces off both ends. */
@@ -104,8 +179,6 @@ static char *trim(char *text)
 
 static void program_run(const char *name, const char *argument, bool background)
 {
-    if (name[0] >= '1' && name[0] <= '9' && name[1] == '\0')
-        name = programs[name[0] - '1'].name;
     int pid = spawn(name, argument, background ? 0 : SPAWN_FOREGROUND);
     if (pid == ERROR_NOT_FOUND || pid == ERROR_TOO_LONG)
         printf("There is no program or command '%s'; help shows the menu.\n", name);
@@ -116,30 +189,34 @@ static void program_run(const char *name, const char *argument, bool background)
     } else {
         int status;
         wait(pid, 0, &status);
-        status_print(pid, name, status);
+        if (status > 0)
+            printf("%s (pid %d) ended with status %d\n", name, pid, status);
     }
 }
 
 static void line_run(char *line)
 {
-    char *name = trim(line);
-    size_t length = strlen(name);
-    bool background = length > 0 && name[length - 1] == '&';
+    char *text = trim(line);
+    size_t length = strlen(text);
+    bool background = length > 0 && text[length - 1] == '&';
 
     if (background) {
-        name[length - 1] = '\0';
-        name = trim(name);
+        text[length - 1] = '\0';
+        text = trim(text);
     }
-    if (*name == '\0')
+    if (*text == '\0')
         return;
-    char *argument = name;
+    const char *name = text;
+    char *argument = text;
     while (*argument != '\0' && *argument != ' ')
         argument++;
     if (*argument == ' ')
         *argument++ = '\0';
     argument = trim(argument);
+    if (name[0] >= '0' && name[0] <= '9' && name[1] == '\0')
+        name = name[0] == '0' ? "exit" : programs[name[0] - '1'].name;
 
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
         if (strcmp(name, commands[i].name) == 0) {
             commands[i].run(argument);
             return;
@@ -153,11 +230,11 @@ int main(const char *argument)
     int length, status, pid;
 
     printf("\nWelcome to the 1K OS, on a virtual machine monitor of your own.\n");
-    help("");
+    menu("");
     do {
         while ((pid = wait(WAIT_ANY, WAIT_NO_HANG, &status)) > 0)
-            printf("pid %d has ended with status %d\n", pid, status);
-        length = getline("1k> ", line);
+            end_print(pid, status);
+        length = getline_with("1k> ", line, name_number);
         if (length > 0)
             line_run(line);
     } while (length != LINE_END);

@@ -8,13 +8,16 @@ from __future__ import annotations
 import random
 import re
 import struct
+import tarfile
+import unicodedata
 import unittest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from grader.execution.backends import pick_backend
-from grader.core.building import build_os, build_vmm
-from grader.course import BUILD, LABS
+from grader.core.building import build_os, build_vmm, make_text
+from grader.course import BUILD, LABS, ROOT
 from grader.core.os_image import archive_with, finished_os
 from grader.execution.runs import CannotGrade, Limits, Result, Run, Step, Terminal
 
@@ -58,6 +61,43 @@ def script(*lines: str) -> bytes:
     return "".join(line + "\n" for line in lines).encode("latin-1")
 
 
+EMPTY_PROGRAM = '#include "libc.h"\n\nint main(const char *argument)\n{\n    return 0;\n}\n'
+
+
+def archived(programs: Path) -> list[str]:
+    """The programs in the archive that is made of a folder of sources."""
+    variables = {name: str(path.relative_to(ROOT))
+                 for name, path in (("PROGRAM_DIR", programs), ("OS_OUT", programs / "out"))}
+    archive = ROOT / make_text("archive", variables).splitlines()[-1]
+    with tarfile.open(archive) as files:
+        return sorted(name for name in files.getnames() if not name.endswith(".txt"))
+
+
+def screen(output: bytes) -> str:
+    """The lines that a terminal shows after this output, however they came about."""
+    lines: list[list[str]] = [[]]
+    column = 0
+    for part in re.findall(r"\x1b\[\d*[A-Za-z]|.", output.decode(), re.S):
+        line = lines[-1]
+        if part == "\n":
+            lines.append([])
+            column = 0
+        elif part == "\r":
+            column = 0
+        elif part == "\b":
+            column -= 1
+        elif part == "\x1b[K":
+            del line[column:]
+        elif part == "\x1b[H" or part == "\x1b[2J":
+            lines[:], column = [[]], 0
+        else:
+            wide = unicodedata.east_asian_width(part) in "WF"
+            line += [" "] * (column - len(line))
+            line[column:column + 1 + wide] = [part, ""] if wide else [part]
+            column += 1 + wide
+    return "".join("".join(line) + "\n" for line in lines)
+
+
 class Sessions(unittest.TestCase):
     """All sessions; see sessions() for what each one is."""
 
@@ -81,6 +121,11 @@ class Sessions(unittest.TestCase):
         self.assertEqual(result.status, status, f"{result}\n{text}\n{result.stderr.decode()}")
         return text
 
+    def screen(self, name: str) -> str:
+        """What the session's terminal shows at its end."""
+        self.text(name)
+        return screen(self.results[name].stdout)
+
     def check_in_order(self, text: str, parts: list[str]) -> None:
         """Each part comes after the one before; a prompt at the end of one may begin the next."""
         at = 0
@@ -91,7 +136,8 @@ class Sessions(unittest.TestCase):
             at = found + len(part.removesuffix("1k> "))
 
     def test_every_entry_of_the_menu(self) -> None:
-        rows = "".join("  ".join(f"{a} x {b} = {a * b}" for b in range(1, 10)) + "\n" for a in range(2, 10))
+        rows = "\n".join("".join("   ".join(f"{a} x {b} = {a * b:2}" for a in columns) + "\n"
+                                 for b in range(1, 10)) for columns in (range(2, 6), range(6, 10)))
         self.check_in_order(self.text("menu"), [
             f"1k> 1\n{rows}1k> ",
             "1k> 2\n" + "".join(f"{n}\n" for n in range(10)) + "1k> ",
@@ -106,43 +152,94 @@ class Sessions(unittest.TestCase):
             "1k> gcd\nFirst number: x\n'x' is not a number from 0 to 4294967295.\n"
             "First number: 4294967296\n'4294967296' is not a number from 0 to 4294967295.\n"
             "First number: 4294967295\nSecond number: 0\nGCD(4294967295, 0) = 4294967295\n1k> ",
+            "1k> gcd 12 18\nGCD(12, 18) = 6\n1k> ",
+            "1k> gcd 12\ngcd takes two numbers, or none and asks for them.\n",
+            "1k> gcd 12 18 24\ngcd takes two numbers, or none and asks for them.\n",
+            "1k> gcd 12 x\n'x' is not a number from 0 to 4294967295.\n",
             "1k> 0\nGoodbye.\n"])
 
     def test_commands_and_wrong_input(self) -> None:
-        text = self.text("wrong")
+        text = self.screen("wrong")
         self.check_in_order(text, [
             "1k> ls\n", " shell\n", " table\n", " about.txt\n", " welcome.txt\n",
             "1k> cat welcome.txt\nThis file lies in a ustar archive",
             "1k> cat\ncat: which file? ls lists them\n",
             "1k> cat nowhere\ncat: nowhere: not found\n",
+            "1k> cat nowhere welcome.txt about.txt\ncat: nowhere: not found\nThis file lies in",
+            "The 1K OS: a kernel of at most",
+            "1k> cat utf-8.txt\nGrüße, 世界.\n", f"1k> cat long.txt\n{'a' * 511}ü\n",
+            "1k> cat binary\n.ELF.[2J...end\n",
+            "1k> kill\nkill: which process? ps lists them\n",
+            "1k> kill shell\nkill: 'shell' is not a process number; ps lists them\n",
+            "1k> kill 0\nkill: idle and the shell can't be killed\n",
+            "1k> kill 1\nkill: idle and the shell can't be killed\n",
+            "1k> kill 4294967295\nkill: there is no process 4294967295; ps lists them\n",
             "1k> ps\n  PID PARENT STATE      TICKS NAME\n    0      0 ready ", " idle\n    1      0 ready",
             " shell\n",
             " pages free\n1k> ",
             "1k> \n1k> ", "1k>    \n1k> ",
             "1k> 99\nThere is no program or command '99'; help shows the menu.\n",
             "1k> about.txt\nabout.txt can't be run: not a program.\n",
-            "1k> " + "x" * 127 + "\nThere is no program or command 'xxx",
+            "1k> " + "x" * 75 + f"\nThere is no program or command '{'x' * 127}'",
             "1k> abc\nThere is no program or command 'abc'; help shows the menu.\n",
             "1k> &\n1k> ",
             "1k> counter &\n", "counter runs in the background, pid ",
             "echo runs in the background, pid ",  # its line may have been interrupted by the counter
-            "1k> help\n\n  1  table "])
-        for character in text:
-            self.assertTrue(character.isprintable() or character in "\n\b", repr(character))
+            "1k> help\n\n  1  table ", "kill PID  ends a process\n", "Tab       completes a name\n"])
+        for line in text.splitlines():
+            self.assertTrue(line.isprintable(), repr(line))
+        for line in text.partition("1k> help\n")[2].splitlines():
+            self.assertLess(len(line), 80)
 
     def test_editing_at_a_terminal(self) -> None:
         result = self.results["terminal"]
         self.assertTrue(result.terminal_restored)
-        text = self.text("terminal").replace("\r\n", "\n")
-        self.check_in_order(text, [
-            "1k> echo wrogn\b \b\b \bng\nwrong\n1k> ",
-            "1k> nonsense" + "\b \b" * 8 + "echo new\nnew\n1k> ",
+        self.check_in_order(self.screen("terminal"), [
+            "1k> echo wrong\nwrong\n1k> ",
+            "1k> echo new\nnew\n1k> ",
             "1k> half a line^C\n1k> echo whole\nwhole\n1k> ",
             "1k> 2\n0\n", "^C\n1k> ",
             "1k> spin\nspinning\n^C\n1k> ",
             "1k> 3\nSay something; q ends.\n> ^C\n1k> ",
             "1k> echo resized\nresized\n1k> ",
             "1k> 0\nGoodbye.\n"])
+
+    def test_each_editing_key(self) -> None:
+        text = self.screen("editing")
+        for _, shown, printed in EDITED:
+            self.check_in_order(text, [f"\n1k> {shown}\n{printed}\n1k> "])
+            text = text[text.index(f"\n1k> {shown}\n{printed}\n1k> ") + 1:]
+
+    def test_tab_completes_names(self) -> None:
+        self.check_in_order(self.screen("tab"), [
+            "1k> gcd 8 12\nGCD(8, 12) = 4\n",
+            "1k> cat welcome.txt \nThis file lies in",
+            "1k> f\nfactorial  fault  fibonacci  family  \n1k> fibonacci \nF(0) = 0\n",
+            "1k> cat we\nwelcome.txt  west.txt  \n1k> cat west.txt \nfar\n",
+            "1k> echo nothing begins with zzz\nnothing begins with zzz\n",
+            "1k> 3\nSay something; q ends.\n> gcd\ngcd\n"])
+
+    def test_output_of_a_background_program_does_not_tear_the_line(self) -> None:
+        text = self.screen("background")
+        self.check_in_order(text, [
+            "1k> nap 700 &\n", "slept 700\n1k> echo typed around\ntyped around\n"])
+        self.assertNotIn("> slept", text)
+        self.assertNotIn("1k> \n", text)
+        self.check_in_order(text, [
+            "1k> fault &\n", "was killed: page fault", "1k> spin &\n", "spinning\n", "1k> kill 5\n",
+            "pid 5 was killed\n1k> ps\n", " shell\n"])
+        self.assertNotIn(" spin\n", text.partition("1k> ps\n")[2])
+
+    def test_a_program_joins_and_leaves_the_archive_with_its_file(self) -> None:
+        with TemporaryDirectory(dir=BUILD) as name:
+            folder = Path(name)
+            for program in ("stays", "goes"):
+                (folder / f"{program}.c").write_text(EMPTY_PROGRAM)
+            self.assertEqual(archived(folder), ["goes", "stays"])
+            (folder / "goes.c").unlink()
+            self.assertEqual(archived(folder), ["stays"])
+            (folder / "comes.c").write_text(EMPTY_PROGRAM)
+            self.assertEqual(archived(folder), ["comes", "stays"])
 
     def test_a_paste_of_2_kb_loses_nothing(self) -> None:
         self.check_in_order(self.text("paste"),
@@ -205,6 +302,30 @@ class Sessions(unittest.TestCase):
         self.assertEqual(trace[0], "process_release")
         self.assertIn("call_wait", trace)
 
+
+# What is typed, what the terminal then shows behind the prompt, and what the line prints.
+LEFT, RIGHT, UP, DOWN, DELETE = "\x1b[D", "\x1b[C", "\x1b[A", "\x1b[B", "\x1b[3~"
+EDITED = [
+    (f"echo ac{LEFT}b", "echo abc", "abc"),
+    ("cho home\x01e", "echo home", "home"),
+    ("cho line\x1b[He\x05s", "echo lines", "lines"),
+    (f"echo end{LEFT * 2}\x1b[F.", "echo end.", "end."),
+    (f"echo\x1bOH\x1bOF{LEFT}{RIGHT} keypad", "echo keypad", "keypad"),
+    (f"echo dxelete{LEFT * 6}{DELETE}", "echo delete", "delete"),
+    (f"echo dyelete{LEFT * 6}\x04", "echo delete", "delete"),
+    ("nonsense" + LEFT * 4 + "\x15\x0becho cut", "echo cut", "cut"),
+    ("echo one two\x17three", "echo one three", "one three"),
+    ("echo \x1besc", "echo esc", "esc"),
+    ("echo \x1bOK, \x1b[24~F12 \x1b[1;5Cright", "echo OK, F12 right", "OK, F12 right"),
+    (f"{UP}{UP}", "echo esc", "esc"),
+    (f"echo kept{UP}{UP}{DOWN}{DOWN}", "echo kept", "kept"),
+    (f"{DOWN}{UP}\x7f\x7ft again", "echo ket again", "ket again"),
+    ("echo Grüße\x7f\x7f\x7fü", "echo Grü", "Grü"),
+    (f"echo 世界{LEFT}的", "echo 世的界", "世的界"),
+    ("echo \udcc3(\udcff\udcc2\udc9bvalid", "echo (valid", "(valid"),
+    ("echo " + "0123456789" * 8 + LEFT * 80 + "<" + "\x05>", "6789" + "0123456789" * 7 + ">",
+     "<" + "0123456789" * 8 + ">"),
+]
 
 PASTED = [f"pasted{number:04}" for number in range(130)]
 
@@ -281,13 +402,20 @@ def keys(count: int) -> bytes:
     return bytes(typed).replace(b"\x04", b"").replace(b"\x1d", b"") + b"\x03\n\x03\n"
 
 
+def typed(keys_: str) -> bytes:
+    """Keys as a terminal sends them; surrogates stand for bytes that are not UTF-8."""
+    return keys_.encode("utf-8", "surrogateescape")
+
+
 def sessions() -> dict[str, Run]:
     """All runs by name."""
     vmm = str(build_vmm(6, solution=True))
     kernel, user_archive = finished_os()
     FOLDER.mkdir(parents=True, exist_ok=True)
     archive = FOLDER / "archive.tar"
-    archive.write_bytes(archive_with())
+    archive.write_bytes(archive_with({"utf-8.txt": "Grüße, 世界.\n".encode(), "west.txt": b"far\n",
+                                      "long.txt": ("a" * 511 + "ü\n").encode(),
+                                      "binary": b"\x7fELF\x1b[2J\xff\xc2\x9bend\n"}))
 
     def boot(stdin: bytes = b"", *, tick: int = 50, initrd: Path = archive, image: Path = kernel,
              options: tuple[str, ...] = (), **keywords: object) -> Run:
@@ -296,10 +424,14 @@ def sessions() -> dict[str, Run]:
 
     runs = {
         "menu": boot(script("1", "2", "3", "hello", "", "q", "4", "5", "6", "7", "8", "9", "48", "18",
-                            "gcd", "x", "4294967296", "4294967295", "0", "0")),
-        "wrong": boot(script("ls", "cat welcome.txt", "cat", "cat nowhere", "ps", "", "   ", "99",
+                            "gcd", "x", "4294967296", "4294967295", "0",
+                            "gcd 12 18", "gcd 12", "gcd 12 18 24", "gcd 12 x", "0")),
+        "wrong": boot(script("ls", "cat welcome.txt", "cat", "cat nowhere", "cat nowhere welcome.txt about.txt",
+                             "cat utf-8.txt", "cat long.txt", "cat binary",
+                             "kill", "kill shell", "kill 0", "kill 1", "kill 4294967295",
+                             "ps", "", "   ", "99",
                              "about.txt",
-                             "x" * 500, "a\x01\x02b\x07\x1b[Ac\xff", "&", "counter &", "echo &", "nap 3000",
+                             "x" * 500, "a\x1e\x1fb\x07\x1b[Zc\xff", "&", "counter &", "echo &", "nap 3000",
                              "help", "0")),
         "paste": boot(b"".join(b"echo %s\n" % word.encode() for word in PASTED) + b"0\n"),
         "end": boot(b"echo last words"),
@@ -324,6 +456,32 @@ def sessions() -> dict[str, Run]:
 
     def type_in(after: bytes, typed: bytes) -> Step:
         return Step(after=after, send=typed)
+
+    runs["editing"] = boot(terminal=Terminal(), steps=(
+        *(type_in(PROMPT if number == 0 else f"{EDITED[number - 1][2]}\r\n1k> ".encode(), typed(line + "\r"))
+          for number, (line, _, _) in enumerate(EDITED)),
+        type_in(f"{EDITED[-1][2]}\r\n1k> ".encode(), b"0\r")))
+    runs["tab"] = boot(terminal=Terminal(), steps=(
+        type_in(PROMPT, b"gc\t8 12\r"),
+        type_in(b"= 4\r\n1k> ", b"cat wel\t\r"),
+        type_in(b"ps.\r\n1k> ", b"f\t"),
+        type_in(b"family  \r\n1k> f", b"i\t\r"),
+        type_in(b"= 89\r\n1k> ", b"cat w\t\t"),
+        type_in(b"west.txt  \r\n1k> cat we", b"s\t\r"),
+        type_in(b"far\r\n1k> ", b"echo nothing begins with zzz\t\r"),
+        type_in(b"zzz\r\n1k> ", b"3\r"),
+        type_in(b"ends.\r\n> ", b"gc\td\r"),
+        type_in(b"gcd\r\n> ", b"q\r"),
+        type_in(b"1k> ", b"0\r")))
+    runs["background"] = boot(terminal=Terminal(), steps=(
+        type_in(PROMPT, b"nap 700 &\r"),
+        type_in(b"pid 2\r\n1k> ", b"echo typed"),
+        type_in(b"slept 700\r\n1k> echo typed", b" around\r"),
+        type_in(b"typed around\r\n", b"fault &\r"),
+        type_in(b"kernel's memory", b"spin &\r"),
+        type_in(b"spinning", b"kill 5\r"),
+        type_in(b"was killed\r\n1k> ", b"ps\r"),
+        type_in(b"pages free\r\n1k> ", b"0\r")))
 
     runs["terminal"] = boot(terminal=Terminal(), steps=(
         type_in(PROMPT, b"echo wrogn\x7f\x7fng\r"),
