@@ -135,6 +135,12 @@ void stats_print(const struct vmm *vmm)
             fputc(',', stderr);
         stats_print_one(&vmm->vcpus[i], json);
     }
-    if (json)
+    if (json) {
         fputs("]}\n", stderr);
+        return;
+    }
+    struct timespec used = {0};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    fprintf(stderr, "vmm: %ld.%03ld s of processor time\n", (long)used.tv_sec,
+            used.tv_nsec / 1000000);
 }
