@@ -11,11 +11,12 @@ SANITIZE ?=#   address,undefined or thread
 BACKEND  ?=#   auto, kvm or vm: where the VMM runs
 GUESTS   ?=#   for run: names from guests/, or files
 ARGS     ?=#   for run: options of the VMM
+HOLD     ?=#   for run: 1: an input that stays open, with nothing in it
 UNDER    ?=#   for run: a command that starts the VMM, like strace -f
 
 # What is given is data. Here make takes it as it is, unexpanded; recipes hand it to the Python tools in the
 # environment, and what builds are made with has names that neither make nor a shell reads as more.
-GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS UNDER T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW
+GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS HOLD UNDER T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW
 BUILT_WITH := LAB FROM MODULE SANITIZE OUT SHARED UNIT SCHED OS_OUT KERNEL_UNIT PROGRAM_DIR
 given-as = $(if $(filter undefined default,$(origin $(1))),,$(eval override $(1) := $$(value $(1))))
 $(foreach name,$(sort $(GIVEN) $(BUILT_WITH) CC),$(call given-as,$(name)))
@@ -77,7 +78,7 @@ help:
 #:   make run LAB=3 GUESTS="counter hello" ARGS="--stats"
 #:                          runs guests of your choice on your VMM
 #:   make diff LAB=3        your file beside the solution, where you have it: in a clone
-#:   make os                boots the 1K OS on the finished VMM; type to it
+#:   make os                boots the 1K OS, finished; type to it. FROM=mine: with your own modules
 #:   make demo              the whole kit at work: the reference guests, then the 1K OS
 #:   make doctor            what works on this machine, and how to fix what doesn't
 #:   make fetch             downloads and prepares the lab VM, for later use without a network
@@ -119,7 +120,7 @@ $(LABS:%=lab%):
 
 run: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.play run $(CHOICE) "--guests=$$GUESTS" "--under=$$UNDER" "--options=$$ARGS"
+	@$(PYTHON) -m grader.commands.play run $(CHOICE) "--guests=$$GUESTS" "--under=$$UNDER" "--options=$$ARGS" $${HOLD:+--hold}
 
 grade:
 	@$(SETUP) build grade

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -199,7 +200,18 @@ def play_run(arguments: argparse.Namespace) -> int:
     files = [guest_file(name, folder) for name in arguments.guests]
     vmm = build(arguments.lab, arguments, arguments.solution)
     backend = choose_backend(arguments.backend, arguments.lab)
+    if arguments.hold:
+        hold_input()
     boot_interactive(backend.command([*shlex.split(arguments.under), str(vmm), *arguments.options, *files]))
+
+
+def hold_input() -> None:
+    """Standard input becomes a pipe into which nothing is written and which does not end: whoever reads it
+    has the other end, too."""
+    reading, writing = os.pipe()
+    os.dup2(reading, 0)
+    os.close(reading)
+    os.set_inheritable(writing, True)
 
 
 def finished_lab() -> int:
@@ -245,11 +257,86 @@ def demonstrate_os(arguments: argparse.Namespace, vmm: Path, sched: Path | None 
     return status
 
 
+@dataclass(frozen=True)
+class Own:
+    """The learner's modules that `make os` takes; all others are the finished ones."""
+
+    labs: tuple[int, ...] = ()   # before lab 6
+    boot: bool = False           # lab 6's half in the VMM
+    sched: bool = False          # and its half in the kernel
+
+    @classmethod
+    def named(cls, source: str) -> Own:
+        """By FROM=: mine, or some of 1 to 6, boot and sched. Raises ValueError."""
+        words = [word for word in source.split(",") if word]
+        if words == ["mine"]:
+            words = [str(number) for number in LABS]
+        unknown = set(words) - {*map(str, LABS), "boot", "sched"}
+        if unknown:
+            raise ValueError(f"FROM={source}: give mine, or some of 1 to 6, boot and sched, like FROM=4,sched")
+        return cls(tuple(number for number in LABS if number < 6 and str(number) in words),
+                   bool({"6", "boot"} & set(words)), bool({"6", "sched"} & set(words)))
+
+    def files(self) -> list[Path]:
+        """Where they are."""
+        boot, sched = LABS[6].learner_files()
+        return [*(LABS[number].learner_files()[0] for number in self.labs),
+                *([boot] if self.boot else []), *([sched] if self.sched else [])]
+
+    def written(self) -> Own:
+        """Those of them that have no TODO left."""
+        left = {path for path in self.files() if path.exists() and todos(path)}
+        boot, sched = LABS[6].learner_files()
+        return Own(tuple(number for number in self.labs if LABS[number].learner_files()[0] not in left),
+                   self.boot and boot not in left, self.sched and sched not in left)
+
+    def name(self) -> str:
+        """The FROM= that means them; empty: none."""
+        half = "6" if self.boot and self.sched else "boot" if self.boot else "sched" if self.sched else ""
+        return ",".join([*map(str, self.labs), *([half] if half else [])])
+
+
+def tell_unwritten(own: Own) -> None:
+    """Says which of the learner's modules have TODOs, and how to boot without these."""
+    for path in own.files():
+        left = todos(path) if path.exists() else []
+        if left:
+            say(f"{path_text(path)} is not finished: exercise {left[0].exercise} is not written yet.")
+    name = own.written().name()
+    say(f"To boot with the finished modules in their place: make os{f' FROM={name}' if name else ''}")
+
+
+def tell_halves(own: Own) -> None:
+    """Says whose modules run, and how to leave."""
+    finished = [path for lab in LABS.values() for path in lab.learner_files() if path not in own.files()]
+    say("The 1K OS" + (", on the finished VMM, with the finished kernel." if not own.files() else "."))
+    for whose, paths in (("yours", own.files()), ("finished", finished)):
+        if own.files() and paths:
+            say(f"  {whose:<9} {', '.join(path.name for path in paths)}")
+    if not own.files():
+        say("With your own boot.c and sched.c: make os FROM=6; with your modules of labs 1 to 5, too: FROM=mine")
+    say("Ctrl-] ends the VMM, whatever the guest does; if the VMM itself hangs, press it twice.")
+
+
 def play_os(arguments: argparse.Namespace) -> int:
-    """The finished VMM with the 1K OS, on the user's terminal."""
-    vmm = build(6, arguments, True)
-    kernel, archive = build_os()
+    """The 1K OS on the user's terminal: finished, or with modules of the learner's."""
+    try:
+        own = Own.named(arguments.source)
+    except ValueError as error:
+        say(str(error))
+        raise Stop(2) from error
+    if own.written() != own:
+        tell_unwritten(own)
+        raise Stop(1)
+    boot, sched = LABS[6].learner_files()
+    if own.boot or own.labs:
+        module = None if own.boot else LABS[6].solution_files()[0]
+        vmm = built(lambda: build_vmm(6, source=",".join(map(str, own.labs)), module=module))
+    else:
+        vmm = built(lambda: build_vmm(6, solution=True))
+    kernel, archive = built(lambda: build_os(sched if own.sched else None))
     backend = choose_backend(arguments.backend, 6)
+    tell_halves(own)
     boot_interactive(backend.command([str(vmm), f"--initrd={archive}", str(kernel)]))
 
 
@@ -261,12 +348,18 @@ def main() -> int:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--lab", type=int, choices=LABS, default=1)
     parser.add_argument("--solution", action="store_true")
-    parser.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine")
+    parser.add_argument("--from", dest="source", default="", metavar="mine")
     parser.add_argument("--backend", default="")
+    parser.add_argument("--hold", action="store_true", help="an input that stays open, with nothing in it")
     parser.add_argument("--under", default="", help="a command that starts the VMM")
     parser.add_argument("--guests", type=str.split, default=[], help="names or files")
     parser.add_argument("--options", type=shlex.split, default=[], help="those of the VMM")
     arguments = parser.parse_args()
+    try:
+        if arguments.command != "os":
+            learner_source(arguments.source)
+    except ValueError:
+        parser.error(f"argument --from: invalid value: {arguments.source!r}")
     try:
         return COMMANDS[arguments.command](arguments)
     except Stop as stop:

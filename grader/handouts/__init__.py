@@ -17,8 +17,7 @@ Every fenced block in handouts/ says what it is, and by that how it is checked:
                           before (N.M itself is not answered), after=N.M (answered up to there),
                           input="a|b" (the input, in lines), keys="a|b" (typed with Enter, each when the
                           output rests; ^C is a signal), status=N (the last command's exit status),
-                          needs="a b" (tools, without which it is not run). A command that begins with
-                          `sleep 60 | ` has an input that stays open
+                          needs="a b" (tools, without which it is not run)
     ```console or         What may come instead of the block above it: another interleaving, or another
                           processor. Its commands are the same
     ```c from=FILE        An excerpt: these lines stand in FILE so. A line `...` leaves lines out.

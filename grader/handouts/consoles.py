@@ -27,8 +27,6 @@ KIT = BUILD / "handouts" / "kit"
 COPIED = ("Makefile", "common", "grader", "guests", "handouts", "labs", "os-1k", "solutions",
           ".clang-format")
 CANNOT = "This machine can't run it"
-OPEN = "sleep 60 | "  # a command that begins so has an input that stays open; nobody waits for sleep
-NEVER = "(never)"     # a key that is not pressed: the input stays open
 REST = 0.7        # seconds without output after which a key is pressed
 TIME_MAX = 120.0  # seconds for one command; machines are loaded
 
@@ -122,7 +120,7 @@ def run(command: str, keys: list[str], given: str = "") -> tuple[str, int]:
                     break
             elif time.monotonic() > end:
                 return output.decode(errors="replace") + "\n(no end)\n", -1
-            elif left and left[0] != NEVER and told(output.decode(errors="replace")):
+            elif left and told(output.decode(errors="replace")):
                 _press(process, left.pop(0))
                 if not left:
                     process.stdin.close()
@@ -176,9 +174,7 @@ def difference(fence: Fence) -> str:
     if any([step.text for step in way] != [step.text for step in ways[0]] for way in ways):
         raise ValueError(f"{fence.where}: an `or` block has the same commands as the block above it")
     for command, *others in zip(*ways):
-        text, keys = (command.text[len(OPEN):], [*keys, NEVER]) if command.text.startswith(OPEN) else (
-            command.text, keys)
-        output, status = run(text, keys, fence.words.get("input", "").replace("|", "\n"))
+        output, status = run(command.text, keys, fence.words.get("input", "").replace("|", "\n"))
         if CANNOT in output:
             raise CannotRun("this machine can't run its guests")
         lines = told(output)
