@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from grader import labs
+from grader.commands.play import Own
 from grader.execution.backends import pick_backend
 from grader.core.building import build_guests, build_vmm, clean_environment
 from grader.course import BUILD, LABS, ROOT
@@ -117,6 +118,53 @@ class Run(unittest.TestCase):
             done = make(*words)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(answer, done.stdout + done.stderr)
+
+
+class Hold(unittest.TestCase):
+    def test_an_input_that_is_held_has_no_end(self) -> None:
+        done = make("-s", "run", "LAB=4", "SOLUTION=1", "GUESTS=ticks", "ARGS=--stats", "HOLD=1")
+        self.assertEqual(done.stdout.split(), ["1", "2", "3", "4", "5"], done.stderr)
+        [interrupts] = re.findall(r"(\d+) interrupts", done.stderr)
+        self.assertRegex(done.stderr, r"(?m)^vmm: \d+\.\d{3} s of processor time$")
+        self.assertGreaterEqual(int(interrupts), 5)
+
+
+class System(unittest.TestCase):
+    """make os: whose modules run."""
+
+    def test_from_names_modules_of_the_learners(self) -> None:
+        self.assertEqual(Own.named(""), Own())
+        self.assertEqual(Own.named("mine"), Own((1, 2, 3, 4, 5), True, True))
+        self.assertEqual(Own.named("6"), Own((), True, True))
+        self.assertEqual(Own.named("4,sched"), Own((4,), False, True))
+        for own in (Own((1, 3)), Own((), True), Own((2,), False, True), Own((), True, True)):
+            self.assertEqual(Own.named(own.name()), own)
+        for text in ("7", "mine,1", "boots", "1;2"):
+            self.assertRaises(ValueError, Own.named, text)
+
+    def test_what_is_not_written_is_said_and_how_to_boot_without_it(self) -> None:
+        for solution, target in zip(LABS[6].solution_files(), LABS[6].learner_files()):
+            if target.read_text() != skeleton(solution.read_text(), solution.name):
+                self.skipTest(f"{target.name} is no skeleton any more")
+        done = make("os", "FROM=6", stdin="0\n")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("labs/lab6-1k-os/boot.c is not finished: exercise 6.1 is not written yet.\n", done.stdout)
+        self.assertIn("labs/lab6-1k-os/sched.c is not finished: exercise 6.4 is not written yet.\n", done.stdout)
+        self.assertIn("in their place: make os\n", done.stdout)
+        self.assertNotIn("1k>", done.stdout)
+
+    def test_an_unknown_name_is_answered_with_the_known(self) -> None:
+        done = make("os", "FROM=boots")
+        self.assertIn("FROM=boots: give mine, or some of 1 to 6, boot and sched", done.stdout)
+
+    def test_how_to_leave_is_said_first(self) -> None:
+        done = make("os", stdin="0\n")
+        if "can't run it" in done.stdout:
+            self.skipTest("nothing here runs 32-bit paging")
+        before, _, session = done.stdout.partition("1K OS: ")
+        self.assertIn("Ctrl-] ends the VMM", before)
+        self.assertIn("make os FROM=6", before)
+        self.assertIn("Goodbye.\n", session)
 
 
 class Diff(unittest.TestCase):
