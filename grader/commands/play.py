@@ -273,7 +273,7 @@ class Own:
             words = [str(number) for number in LABS]
         unknown = set(words) - {*map(str, LABS), "boot", "sched"}
         if unknown:
-            raise ValueError(f"FROM={source}: give mine, or some of 1 to 6, boot and sched, like FROM=4,sched")
+            raise ValueError(f"FROM={source}: give mine, or some of 1 to 6, boot and sched, like 4,sched")
         return cls(tuple(number for number in LABS if number < 6 and str(number) in words),
                    bool({"6", "boot"} & set(words)), bool({"6", "sched"} & set(words)))
 
@@ -314,7 +314,8 @@ def tell_halves(own: Own) -> None:
         if own.files() and paths:
             say(f"  {whose:<9} {', '.join(path.name for path in paths)}")
     if not own.files():
-        say("With your own boot.c and sched.c: make os FROM=6; with your modules of labs 1 to 5, too: FROM=mine")
+        say("With your own boot.c and sched.c: make os FROM=6; with your modules of labs 1 to 5, too: "
+            "FROM=mine")
     say("Ctrl-] ends the VMM, whatever the guest does; if the VMM itself hangs, press it twice.")
 
 
