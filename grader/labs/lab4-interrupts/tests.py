@@ -384,8 +384,9 @@ def both(plan: Plan) -> None:
 # ---------------------------------------------------------------- 4.6 the terminal
 
 @lab.test("4.6", "restores the terminal however it ends", points=2,
-          hint="Save the settings before you change them; restore in devices_stop, by atexit, and in a "
-               "handler for the signals that end a program at once.")
+          hint="In which ways can the VMM end, and from which moment on? Save the settings, and register what "
+               "restores them (atexit, a handler for the signals that end a program at once), before you change "
+               "them; restore in devices_stop as well.")
 def restored(plan: Plan) -> None:
     plan.unit("interrupts", "restored")
 

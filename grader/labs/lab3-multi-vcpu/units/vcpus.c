@@ -630,8 +630,33 @@ THERE(bool, stop_is_lost, (bool kicked_before), (kicked_before))
     return stopped && step != STEP_END && !watched->immediate_exit;
 }
 
+#define FILLING 0xa5
+
+/* vcpu_check_stop of a kicked vCPU changes something else in kvm_run. */
+THERE(bool, run_is_changed, (void), ())
+{
+    static uint8_t page[PAGE_BYTES] __attribute__((aligned(PAGE_BYTES)));
+    struct kvm_run *run = (struct kvm_run *)page;
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_empty(&vm, &vcpu);
+    memset(page, FILLING, sizeof page);
+    run->immediate_exit = 1;
+    vcpu.run = run;
+    if (vcpu_check_stop(&vcpu) != STEP_RUN)
+        return true;
+    for (size_t i = 0; i < sizeof page; i++)
+        if (page[i] != FILLING && &page[i] != &run->immediate_exit)
+            return true;
+    return false;
+}
+
 START_TEST(check_order)
 {
+    ck_assert_msg(!run_is_changed(),
+                  "vcpu_check_stop of a vCPU that was kicked, and must not stop, changes more of "
+                  "kvm_run than immediate_exit, or ends the vCPU");
     for (int kicked_before = 1; kicked_before >= 0; kicked_before--)
         ck_assert_msg(!stop_is_lost(kicked_before),
                       "a stop came just before vcpu_check_stop cleared run->immediate_exit, and it "

@@ -1428,12 +1428,18 @@ static int person;      /* its other side */
 
 /* tcsetattr was called with another action than TCSANOW. */
 static atomic_bool set_later;
+static bool crash_when_set; /* the program crashes just after the next tcsetattr */
 
 int tcsetattr(int fd, int action, const struct termios *settings)
 {
     if (action != TCSANOW)
         atomic_store(&set_later, true);
-    return REAL(tcsetattr)(fd, action, settings);
+    int result = REAL(tcsetattr)(fd, action, settings);
+    if (crash_when_set) {
+        crash_when_set = false;
+        raise(SIGSEGV);
+    }
+    return result;
 }
 
 static void check_set_at_once(void)
@@ -1463,10 +1469,17 @@ static const struct way_out {
     const char *name;
     bool stops;
     int signal;
+    bool when_set;
 } ways_out[] = {
-    {"devices_stop", true, 0},   {"exit()", false, 0},        {"SIGSEGV", false, SIGSEGV},
-    {"SIGBUS", false, SIGBUS},   {"SIGILL", false, SIGILL},   {"SIGFPE", false, SIGFPE},
-    {"abort()", false, SIGABRT}, {"SIGPIPE", false, SIGPIPE},
+    {"devices_stop", true, 0, false},
+    {"exit()", false, 0, false},
+    {"SIGSEGV", false, SIGSEGV, false},
+    {"SIGBUS", false, SIGBUS, false},
+    {"SIGILL", false, SIGILL, false},
+    {"SIGFPE", false, SIGFPE, false},
+    {"abort()", false, SIGABRT, false},
+    {"SIGPIPE", false, SIGPIPE, false},
+    {"SIGSEGV just after the terminal was set", false, SIGSEGV, true},
 };
 
 #define KEYS (RING_BYTES + 1) /* typed; what the ring doesn't take is for who reads next */
@@ -1486,6 +1499,7 @@ THERE(int, leave, (const struct way_out *way), (way))
         setrlimit(RLIMIT_CPU, &(struct rlimit){CRASH_SECONDS, CRASH_SECONDS + 1});
         dup2(terminal_fd, STDIN_FILENO);
         start(1);
+        crash_when_set = way->when_set;
         if (devices_start(&vmm) != 0)
             _exit(1);
         if (way->signal)
