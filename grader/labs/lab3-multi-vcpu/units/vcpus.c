@@ -387,6 +387,8 @@ START_TEST(any_bytes)
     CK_CAPTURED("vcpu1: \nvcpu1: \n", "two empty lines");
     console_write_lines(vcpu, "a\0b\n", 4);
     CK_CAPTURED("vcpu1: a\0b\n", "a line with a byte 0 in it");
+    console_write_lines(vcpu, "a\rb\n", 4);
+    CK_CAPTURED("vcpu1: a\rb\n", "a line with a carriage return in it");
     console_write_lines(vcpu, long_line, sizeof long_line);
     ck_captured(expected, sizeof expected, "a line of 4000 characters, which vcpu->line can hold");
     console_write_lines(vcpu, "end", 3);

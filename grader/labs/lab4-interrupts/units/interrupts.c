@@ -865,6 +865,9 @@ START_TEST(halt_pending)
     vmm.vcpus[0].pending = KEYBOARD;
     halt_thread(&vmm.vcpus[0]); /* one that sleeps now is ended by Check */
     ck_assert_msg(halt_step == STEP_RUN, "HLT with an interrupt pending must answer STEP_RUN");
+    ck_assert_msg(vmm.vcpus[0].pending == KEYBOARD,
+                  "HLT with 0x21 pending: interrupt_halt changed vcpu->pending, and the interrupt "
+                  "is lost. interrupt_deliver takes it out of the set");
     check_halt_unlocked("when an interrupt was pending");
 }
 END_TEST
