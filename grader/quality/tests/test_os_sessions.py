@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import signal
 import struct
 import tarfile
 import unicodedata
@@ -292,6 +293,10 @@ class Sessions(unittest.TestCase):
     def test_the_death_of_the_shell_is_a_panic(self) -> None:
         self.assertIn("1K OS panic: the shell was killed: invalid instruction", self.text("faulty-shell", 62))
 
+    def test_a_hung_guest_is_left_by_its_key(self) -> None:
+        self.text("hung", 128 + signal.SIGINT)
+        self.assertTrue(self.results["hung"].terminal_restored)
+
     def test_a_panic_names_functions(self) -> None:
         text = self.text("panic", 62)
         self.assertRegex(text, r"1K OS panic: page fault \(vector 14, error code \d\)\n"
@@ -379,15 +384,15 @@ def with_faulty_shell(archive: bytes) -> bytes:
     return bytes(content)
 
 
-def panicking_kernel() -> Path:
-    """A kernel whose process_release writes to address 16."""
+def broken_kernel(name: str, instructions: str) -> Path:
+    """A kernel whose process_release begins with these instructions."""
     [_, sched] = LABS[6].solution_files()
     text = sched.read_text()
     assert PANIC_MARK in text
-    broken = FOLDER / "panic" / "sched.c"
+    broken = FOLDER / name / "sched.c"
     broken.parent.mkdir(parents=True, exist_ok=True)
-    broken.write_text(text.replace(PANIC_MARK, PANIC_MARK + '    asm volatile("movl $1, 0x10");\n'))
-    kernel, _ = build_os(broken, out=BUILD / "os-1k-panic")
+    broken.write_text(text.replace(PANIC_MARK, PANIC_MARK + f'    asm volatile("{instructions}");\n'))
+    kernel, _ = build_os(broken, out=BUILD / f"os-1k-{name}")
     return kernel
 
 
@@ -444,7 +449,7 @@ def sessions() -> dict[str, Run]:
         "race": boot(script("race", "echo still here", "0")),
         "keys": boot(keys(500), tick=20),
         "little": boot(script("crowd", "0"), options=("--mem=1536K",)),
-        "panic": boot(script("1"), image=panicking_kernel()),
+        "panic": boot(script("1"), image=broken_kernel("panic", "movl $1, 0x10")),
     }
     for name in REFUSED:
         path = FOLDER / f"{name}.tar"
@@ -458,6 +463,10 @@ def sessions() -> dict[str, Run]:
     def type_in(after: bytes, typed: bytes) -> Step:
         return Step(after=after, send=typed)
 
+    runs["hung"] = boot(terminal=Terminal(), image=broken_kernel("hung", "1: jmp 1b"), steps=(
+        type_in(PROMPT, b"7\r"),
+        type_in(b"\\___)=(___/\r\n", b"\x03"),
+        type_in(b"", b"\x1d")))
     runs["editing"] = boot(terminal=Terminal(), steps=(
         *(type_in(PROMPT if number == 0 else f"{EDITED[number - 1][2]}\r\n1k> ".encode(), typed(line + "\r"))
           for number, (line, _, _) in enumerate(EDITED)),
