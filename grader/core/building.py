@@ -230,7 +230,7 @@ def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
                               for header in learner_headers(source.parent)}}
     try:
         return jailed_make(lab, target, {**shared, "SCHED": name} if which else shared, twin, files,
-                           clean_environment().get("CC", ""))
+                           {name: LABS[lab].solution_files()[which]}, clean_environment().get("CC", ""))
     except JailedError as error:
         raise BuildError(str(error), learner=True) from error
 

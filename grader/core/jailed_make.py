@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from grader.course import BUILD, LABS, ROOT
-from grader.execution.jail import RESULT, Files, check_jail, run_jailed
+from grader.execution.jail import RESULT, Files, run_jailed
 from grader.execution.labvm.pack import pack_like
 from grader.execution import place as machine
-from grader.execution.runs import CannotGrade, Ending
+from grader.execution.runs import CannotGrade, Ending, Result
 
 JAILED = BUILD / "jailed"
 # The kit's sources that a build reads.
 SOURCES = ("Makefile", "common/**/*", "guests/guests.mk", "os-1k/**/*", "grader/labs/*.*", "build/abi.inc")
-_LOST = (Ending.MACHINE, Ending.NOT_STARTED)      # no program's own doing
+# No program's own doing; and those of a compiler that was given too little of a processor.
+_LOST = (Ending.MACHINE, Ending.NOT_STARTED, Ending.WALL, Ending.QUIET)
 
 
 class JailedError(Exception):
@@ -28,26 +29,29 @@ class JailedError(Exception):
 
 
 def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
-                learner: Mapping[str, Path], cc: str) -> Path:
+                learner: Mapping[str, Path], control: Mapping[str, Path], cc: str) -> Path:
     """Makes what the kit has made as `twin` with its solution. `learner`: the strange files, by the names
-    that the Makefile has for them. Raises JailedError, and CannotGrade for what is no source's fault."""
-    files = {**_kit(lab, twin.parent), **{name: (path.read_bytes(), 0.0) for name, path in learner.items()}}
+    that the Makefile has for them; `control`: the solution's. Raises JailedError, and CannotGrade for what is
+    no source's fault: whatever has failed, the control must build here and now."""
     place = str(twin.relative_to(ROOT))
     words = ["make", "-j2", target, *(f"{name}={value}" for name, value in variables.items())]
     command = f'{shlex.join(words)} && cp {shlex.quote(place)} "$RESULT"'
-    result = run_jailed(command, files, {"CC": cc} if cc else {})
-    if RESULT not in result.files:
-        check_jail()
-    said = result.stderr.decode("utf-8", "replace")
-    lost = machine.stopped(said, jailed=True) if result.ending is Ending.EXIT else (
-        str(result) if result.ending in _LOST else "")
-    if lost and RESULT not in result.files:
-        raise CannotGrade(f"a build in the jail was stopped by this machine: {lost}",
-                          "end other programs, or grade with fewer JOBS; if a compiler crashes: another CC")
-    if result.ending is not Ending.EXIT:
-        raise JailedError(f"the compiler was stopped: {result}")
-    if result.code != 0 or RESULT not in result.files:
-        said = re.sub(r"^make: .*\n?", "", said, flags=re.M)
+    kit = _kit(lab, twin.parent)
+
+    def build(sources: Mapping[str, Path]) -> Result:
+        files = {**kit, **{name: (path.read_bytes(), 0.0) for name, path in sources.items()}}
+        return run_jailed(command, files, {"CC": cc} if cc else {})
+
+    result = build(learner)
+    if not _built(result):
+        _check_machine(result)
+        checked = build(control)
+        if not _built(checked):
+            raise _stopped("the solution does not build in it either: " + (
+                _said(checked).strip().rpartition("\n")[2] or str(checked)))
+        if result.ending is not Ending.EXIT:
+            raise JailedError(f"the compiler was stopped: {result}")
+        said = re.sub(r"^make: .*\n?", "", _said(result), flags=re.M)
         raise JailedError(said.strip() or "the compiler made nothing")
     program = JAILED / place
     program.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +60,28 @@ def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
     program.chmod(0o755)
     pack_like(program, twin)
     return program
+
+
+def _built(result: Result) -> bool:
+    return result.status == 0 and RESULT in result.files
+
+
+def _said(result: Result) -> str:
+    return result.stderr.decode("utf-8", "replace")
+
+
+def _check_machine(result: Result) -> None:
+    """Raises CannotGrade where a build was stopped by what no source can do."""
+    if result.ending in _LOST:
+        raise _stopped(str(result))
+    lost = machine.stopped(_said(result), jailed=True)
+    if result.ending is Ending.EXIT and lost:
+        raise _stopped(lost)
+
+
+def _stopped(how: str) -> CannotGrade:
+    return CannotGrade(f"a build in the jail was stopped by this machine: {how}",
+                       "end other programs, or grade with fewer JOBS; if a compiler crashes: another CC")
 
 
 def _kit(lab: int, built: Path) -> Files:

@@ -3,22 +3,24 @@ comes out."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from unittest import mock
 
-from grader.core import building
+from grader.core import building, jailed_make
 from grader.core.building import BuildError, build_kernel_unit, build_unit, build_vmm
 from grader.core.jailed_make import _kit
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import jail
 from grader.execution.jail import RESULT, run_jailed
 from grader.execution.labvm.pack import files_needed, pack_like
-from grader.execution.runs import CannotGrade, Run
+from grader.execution.runs import CannotGrade, Ending, Result, Run
 
 LAB = LABS[2]
 SOLUTION = LAB.solution_files()[0].read_text()
@@ -148,6 +150,40 @@ class Building(JailCase):
             self.assertEqual(self.build(SOLUTION).read_bytes()[:4], b"\x7fELF")
             said = self.refused(f'{SOLUTION}\n#include "{self.folder}/secret"\n')
         self.assertIn("No such file", said)
+
+
+class Limited(JailCase):
+    """A build that a limit has stopped is the learner's fault only if the solution builds under it."""
+
+    ENDLESS = '\n#if __INCLUDE_LEVEL__ < 150\n#include "hypercall.c"\n#include "hypercall.c"\n#endif\n'
+
+    def stopped_by(self, **limits: object) -> Exception:
+        with contextlib.ExitStack() as patches:
+            for name, value in limits.items():
+                patches.enter_context(mock.patch.object(jail, name, value))
+            (self.folder / "hypercall.c").write_text(self.ENDLESS)
+            with self.assertRaises((BuildError, CannotGrade)) as caught:
+                build_vmm(2, module=self.folder / "hypercall.c")
+        return caught.exception
+
+    @unittest.skipUnless(jail.namespaces_work(), "this machine has no namespaces for the jail")
+    def test_a_source_that_takes_more_than_the_solution(self) -> None:
+        error = self.stopped_by(CPU_SECONDS=8)
+        assert isinstance(error, BuildError), error
+        self.assertTrue(error.learner)
+        self.assertIn("CPU time limit exceeded", error.text)
+
+    @unittest.skipUnless(jail.namespaces_work(), "this machine has no namespaces for the jail")
+    def test_a_limit_that_the_solution_hits_too(self) -> None:
+        little = replace(jail.LIMITS, memory=1 << 20)
+        error = self.stopped_by(LIMITS=little)
+        assert isinstance(error, CannotGrade), error
+        self.assertIn("the solution does not build", error.reason)
+
+    def test_time_by_the_clock_is_the_machines(self) -> None:
+        for ending in (Ending.WALL, Ending.QUIET, Ending.MACHINE):
+            with mock.patch.object(jailed_make, "run_jailed", return_value=Result(ending)):
+                self.assertIsInstance(self.stopped_by(), CannotGrade)
 
 
 class Packing(JailCase):

@@ -237,6 +237,8 @@ class StoppedBuilds(unittest.TestCase):
                      "/usr/bin/ld: final link failed: No space left on device",
                      "collect2: fatal error: ld terminated with signal 25 [File size limit exceeded]",
                      "clang: error: unable to execute command: Killed",
+                     "gcc: fatal error: cannot execute 'cc1': vfork: Resource temporarily unavailable",
+                     "gcc: fatal error: CPU time limit exceeded signal terminated program cc1",
                      "make: *** [vmm.mk:7: build/lab2.o] Killed"):
             self.assertEqual(place.stopped(f"x\n{line}\ny"), line)
         for line in ("vm.c:1:2: error: #error internal compiler error: No space left",
@@ -246,6 +248,7 @@ class StoppedBuilds(unittest.TestCase):
             self.assertEqual(place.stopped(line), "")
         for line, jailed in (("/usr/bin/ld: final link failed: No space left on device", ""),
                              ("gcc: fatal error: File size limit exceeded signal terminated program as", ""),
+                             ("gcc: fatal error: CPU time limit exceeded signal terminated program cc1", ""),
                              2 * ("gcc: fatal error: Killed signal terminated program cc1",)):
             self.assertEqual(place.stopped(line, jailed=True), jailed)
 
