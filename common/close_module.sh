@@ -10,7 +10,7 @@ object=$1 target=$2
 shift 2
 keep=$(sed -n 's/./--keep-global-symbol=&/p')
 # shellcheck disable=SC2086 # a list of options
-if ld "$@" -r -d -T common/module.ld --orphan-handling=error "$object" -o "$target.new" &&
+if ld "$@" -r -d --force-group-allocation -T common/module.ld --orphan-handling=error "$object" -o "$target.new" &&
     nm "$target.new" | awk '$2 ~ /^[iu]$/ { print $3 ": neither a plain function nor a variable"; bad = 1 }
                             END { exit bad }' >&2 &&
     objcopy $keep "$target.new" "$target"; then

@@ -34,13 +34,13 @@ class Closing(unittest.TestCase):
     CONTRACT = "contract\n"
     PLAIN = "int contract(int number) { return number; }\n"
 
-    def closed(self, text: str, cc: str = "gcc") -> tuple[str, str]:
+    def closed(self, text: str, cc: str = "gcc", *options: str) -> tuple[str, str]:
         """The names that are visible to the program, or none and what was said."""
         folder = BUILD / "tests" / "closing"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "module.c").write_text(text)
         source, whole, closed = (str(folder / name) for name in ("module.c", "whole.o", "closed.o"))
-        subprocess.run([cc, "-O1", "-g", "-w", "-c", source, "-o", whole], check=True)
+        subprocess.run([cc, "-O1", "-g", "-w", *options, "-c", source, "-o", whole], check=True)
         done = subprocess.run(["sh", "common/close_module.sh", whole, closed], cwd=ROOT, input=self.CONTRACT,
                               text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if done.returncode != 0:
@@ -64,6 +64,13 @@ class Closing(unittest.TestCase):
             for text in texts:
                 with self.subTest(cc=cc, text=text):
                     self.assertEqual(self.closed(self.PLAIN + text, cc), ("contract", ""))
+
+    def test_more_for_a_debugger(self) -> None:
+        text = f"#include <stdio.h>\n{self.PLAIN}"
+        for options in (("-g3",), ("-g3", "-gdwarf-4", "-fdebug-types-section")):
+            for cc in self.compilers():
+                with self.subTest(cc=cc, options=options):
+                    self.assertEqual(self.closed(text, cc, *options), ("contract", ""))
 
     def test_what_would_run_by_itself_is_refused(self) -> None:
         texts = ["extern int x; __attribute__((constructor)) static void f(void) { x = 1; }",
