@@ -31,7 +31,7 @@ $(foreach name,$(BUILT_WITH) CC,$(if $(call special,$($(name)))$(if $(filter-out
 
 # make's own default and an empty one are no choice: then it is gcc, or clang where only that is installed.
 ifneq ($(filter default undefined,$(origin CC))$(if $(strip $(CC)),,empty),)
-CC := $(if $(shell command -v gcc),gcc,$(if $(shell command -v clang),clang,gcc))
+override CC := $(if $(shell command -v gcc),gcc,$(if $(shell command -v clang),clang,gcc))
 endif
 
 # The module that a learner writes in each lab. The VMM of lab N has modules 1 to N.
@@ -236,10 +236,10 @@ cheats: need-clone
 .PHONY: need-lab need-clone
 need-clone:
 	@test -e grader/quality || { echo "This is a release: it has no solutions to read, no mutants and" \
-	    "no tests of its own. make $(MAKECMDGOALS) works in a clone." >&2; exit 2; }
+	    "no tests of its own. This command works in a clone." >&2; exit 2; }
 
 need-lab:
-	@test -n "$(MODULE_$(LAB))" || { echo "Say which lab, 1 to $(lastword $(LABS)): make $(MAKECMDGOALS) LAB=3" >&2; exit 2; }
+	@test -n "$(MODULE_$(LAB))" || { echo "Say which lab, 1 to $(lastword $(LABS)), as in LAB=3" >&2; exit 2; }
 
 # ------------------------------------------------------------------ what builds the parts
 

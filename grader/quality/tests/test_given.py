@@ -38,6 +38,14 @@ class Given(unittest.TestCase):
                             self.assertNotIn(str(mark), done.stdout)
                         self.assertFalse(mark.exists())
 
+    def test_no_goal_is_expanded(self) -> None:
+        mark = self.folder / "mark"
+        for command in COMMANDS:
+            for goal in (f"$(shell touch {mark})", f"\"; `touch {mark}`; \""):
+                with self.subTest(command=command, goal=goal):
+                    self.assertNotIn(str(mark), self.make(command, goal).stdout)
+                    self.assertFalse(mark.exists())
+
     def test_what_no_build_can_be_made_with_is_said(self) -> None:
         for value in ("interrupts (1).c", "it's.c", "two words.c", "$(shell true).c"):
             done = self.make("grade", "LAB=4", f"MODULE={value}")
