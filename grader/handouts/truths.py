@@ -107,7 +107,8 @@ def check_names(document: Document) -> Iterator[str]:
     options = vmm_options()
     prose = re.sub(r"<!--.*?-->", "", document.prose(), flags=re.S)
     for code in re.findall(r"`([^`\n]+)`", prose):
-        if re.fullmatch(rf"({'|'.join(TOP_LEVEL)})/[\w./*-]*", code) and not list(ROOT.glob(code)):
+        path = re.sub(r"\blabN\b|\bNAME\b", "*", code)
+        if re.fullmatch(rf"({'|'.join(TOP_LEVEL)})/[\w./*-]*", path) and not list(ROOT.glob(path)):
             yield f"{document.name}: there is no file {code}"
         if code.startswith("make "):
             yield from _check_make(document, code, makefile)
@@ -130,8 +131,8 @@ def _check_make(document: Document, code: str, makefile: str) -> Iterator[str]:
         name, is_choice, _ = word.partition("=")
         name = re.sub(r"^lab[\dN]$", "lab1", name)
         if is_choice:
-            known = (bool(re.search(rf"^{name}\s*\??=|\$\({name}\)", makefile, re.M))
-                     or name in ("CC", "LABVM_KERNEL", "LABVM_MODULES"))  # read from the environment
+            given = " ".join(re.findall(r"^(?:GIVEN|BUILT_WITH) := (.*)$", makefile, re.M)).split()
+            known = name in given or name in ("CC", "LABVM_KERNEL", "LABVM_MODULES")
         else:
             known = name == "lab1" or bool(re.search(rf"^\.PHONY:.*\b{re.escape(name)}\b|"
                                                      rf"^(?:[\w-]+ )*{re.escape(name)}(?: [\w-]+)*:",
