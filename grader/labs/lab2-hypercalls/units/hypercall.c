@@ -27,6 +27,7 @@ static union io_page page, other_page; /* of the vCPU in question; of another on
 static uint8_t *make_io(bool out, uint16_t port, uint8_t size, uint32_t count)
 {
     memset(&page, 0, sizeof page);
+    memset(page.bytes + PAGE_BYTES, 0xa5, PAGE_BYTES); /* what is none of the operands' */
     page.run.exit_reason = KVM_EXIT_IO;
     page.run.io.direction = out ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
     page.run.io.port = port;
@@ -341,6 +342,15 @@ static void other_calls(void)
     hypercall_io(&other);
 }
 
+/* The same number for both processes. */
+THERE(size_t, console_take, (void), ())
+{
+    const size_t count = console_bytes;
+
+    console_bytes = 0;
+    return count;
+}
+
 /* Another vCPU makes the same call in the middle of this one's. */
 START_TEST(vcpus_apart)
 {
@@ -359,15 +369,10 @@ START_TEST(vcpus_apart)
     stage_change();
     for (size_t i = 0; i < vm.ram_bytes; i++)
         vm.ram[i] = (uint8_t)unit_random();
-    make_io(true, STRING_PORT, 1, 10);
+    make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
     run_hypercall(&vcpu);
-    make_write(&vcpu, (struct write_state){0, false, 0x20000, 0, 10}, 0);
-    run_hypercall(&vcpu);
-    ck_assert_msg(console_bytes == 20 && said_bytes == 0,
-                  "of a string of 10 bytes and a WRITE of 10 %zu went to stage.console_write, and "
-                  "%zu to standard output: lab 3 puts another function there",
-                  console_bytes, said_bytes);
-    for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
+    const bool writes = console_take() == 0x100; /* or other tests fail, and not for threads */
+    for (size_t i = 0; writes && i < sizeof moments / sizeof moments[0]; i++) {
         make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
         console_bytes = 0;
         meanwhile = other_calls;
@@ -380,6 +385,10 @@ START_TEST(vcpus_apart)
                       console_bytes);
     }
     memset(make_io(true, HYPERCALL_PORT, 1, 3), number, 3);
+    console_bytes = 0;
+    run_hypercall(&vcpu);
+    if (console_take() != 3)
+        return;
     other_page.bytes[other_page.run.io.data_offset] = number;
     console_bytes = 0;
     meanwhile = other_calls;
@@ -390,6 +399,28 @@ START_TEST(vcpus_apart)
                   "and of the three %zu were printed: what belongs to a call must be in local "
                   "variables, not in static ones",
                   console_bytes);
+}
+END_TEST
+
+START_TEST(strings_stage)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    stage_change();
+    make_io(true, STRING_PORT, 1, 10);
+    run_hypercall(&vcpu);
+    ck_assert_msg(console_bytes == 10 && said_bytes == 0,
+                  "of a string of 10 bytes %zu went to stage.console_write, and %zu to standard "
+                  "output",
+                  console_bytes, said_bytes);
+    make_write(&vcpu, (struct write_state){0, false, 0x20000, 0, 10}, 0);
+    run_hypercall(&vcpu);
+    ck_assert_msg(console_bytes == 20 && said_bytes == 0,
+                  "of a WRITE of 10 bytes %zu went to stage.console_write, and %zu to standard "
+                  "output",
+                  console_bytes - 10, said_bytes);
 }
 END_TEST
 
@@ -594,6 +625,7 @@ int main(void)
     unit_add(suite, "console_stage", console_stage);
     unit_add(suite, "each_operand", each_operand);
     unit_add(suite, "vcpus_apart", vcpus_apart);
+    unit_add(suite, "strings_stage", strings_stage);
     unit_add(suite, "getchar_steps", getchar_steps);
     unit_add(suite, "string_count", string_count);
     unit_add(suite, "write_pages", write_pages);
