@@ -21,8 +21,8 @@ from grader.execution.runs import CannotGrade
 # What a `make grade SOLUTION=1 ...` above us exports and what must not reach the make below us.
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
 _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "SOLUTION", "FROM",
-                  "MODULE", "OUT", "SHARED", "UNIT", "GUESTS", "ARGS", "HOLD", "UNDER", "BACKEND", "T", "SEED",
-                  "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "SCHED_FLAGS", "SCHED_GIVES",
+                  "MODULE", "OUT", "SHARED", "UNIT", "GUESTS", "ARGS", "HOLD", "UNDER", "BACKEND", "T",
+                  "SEED", "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "SCHED_FLAGS", "SCHED_GIVES",
                   "OS_OUT", "PROGRAM_DIR")
 
 # The VMM's functions that the graded unit programs stand in for (grader/labs/unit.h).

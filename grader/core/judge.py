@@ -108,7 +108,8 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
             return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
         if outcome.todo:
             return Verdict(test, Kind.TODO, failed=place, todo=outcome.todo)
-        found = _universal(outcome, plan) or _never_returned(outcome, plan, test) or _expected(outcome, plan, test)
+        found = (_universal(outcome, plan) or _never_returned(outcome, plan, test)
+                 or _expected(outcome, plan, test))
         if found:
             hint, mismatch = found
             return Verdict(test, Kind.FAILED, _known(outcome, plan) or hint, mismatch, place)

@@ -332,18 +332,20 @@ def stop_isolated(plan: Plan) -> None:
 
 
 @lab.test("3.4", "clears a kick that has been seen", points=1,
-          hint="What makes KVM_RUN return at once, each time? vcpu_check_stop must clear run->immediate_exit.")
+          hint="What makes KVM_RUN return at once, each time? vcpu_check_stop must clear "
+               "run->immediate_exit.")
 def kick_taken_back(plan: Plan) -> None:
     _unit_of_runs(plan, "kick_taken_back")
 
 
 @lab.test("3.4", "stops the guests that are left, when some have ended", points=2,
-          hint="What does stop_all do when it comes to a vCPU that has ended? It must kick every vCPU, whatever "
-               "became of the others; vcpu_kick itself leaves out those that don't run.")
+          hint="What does stop_all do when it comes to a vCPU that has ended? It must kick every vCPU, "
+               "whatever became of the others; vcpu_kick itself leaves out those that don't run.")
 def stop_rest(plan: Plan) -> None:
     for places in ((1,), (0, 2)):     # of those that loop; each other guest ends at once
         texts = {place: plan.values.text() for place in places}
-        guests = [plan.guest("endless", TEXT=texts[place]) if place in texts else plan.guest("status", STATUS=0)
+        guests = [plan.guest("endless", TEXT=texts[place]) if place in texts
+                  else plan.guest("status", STATUS=0)
                   for place in range(max(places) + 1)]
         ended = min({0, 1} - set(places))
         begun = Step(after=b"vcpu", send=b"x")      # of no meaning to them: what counts is that all run
@@ -351,10 +353,11 @@ def stop_rest(plan: Plan) -> None:
                         steps=(*[begun] * len(places),
                                Step(after=f"vcpu{ended}".encode(), stream="stderr", signal=signal.SIGTERM)))
         run.exits(STATUS_SIGNAL + signal.SIGTERM)
-        run.symptom(lambda o, run=run: o.hung and o.result.steps_done == len(run.run.steps),  # type: ignore[misc]
-                    "One guest has ended, and SIGTERM does not stop those that are left. (Where the first test "
-                    "of 3.4 fails, look at that first.) stop_all must kick every vCPU, whatever became of the "
-                    "others: does its loop end at one that has ended?")
+        steps = len(run.run.steps)
+        run.symptom(lambda o, steps=steps: o.hung and o.result.steps_done == steps,  # type: ignore[misc]
+                    "One guest has ended, and SIGTERM does not stop those that are left. (Where the first "
+                    "test of 3.4 fails, look at that first.) stop_all must kick every vCPU, whatever became "
+                    "of the others: does its loop end at one that has ended?")
         _stop_symptoms(run)
 
 

@@ -41,8 +41,8 @@ def timer_failure(plan: Plan) -> None:
 
 
 @lab.test("4.1", "ticks every vCPU when the timer expires", points=2,
-          hint="Which vCPUs does timer_expired raise the vector on, and what happens before? Read the timer; "
-               "only if that succeeded raise TIMER_VECTOR on all guest_count vCPUs, whichever VM they are in.")
+          hint="Which vCPUs does timer_expired raise the vector on, and what happens before? Read the timer. "
+               "Only if that succeeded raise TIMER_VECTOR on all guest_count vCPUs, in whichever VM.")
 def expired(plan: Plan) -> None:
     plan.unit("interrupts", "expired")
 
@@ -214,10 +214,10 @@ def halt_never_missed(plan: Plan) -> None:
 
 
 @lab.test("4.4", "ticks one guest, four, and two with --isolate", points=1,
-          hint="Each guest counts its own ticks. timer_expired (4.1) raises the vector on every vCPU of every "
-               "VM.")
+          hint="Each guest counts its own ticks. timer_expired (4.1) raises the vector on every vCPU of "
+               "every VM.")
 def ticks(plan: Plan) -> None:
-    for count, args in ((1, []), (VCPUS, []), (2, ["--isolate"])):
+    for count, args in ((1, ()), (VCPUS, ()), (2, ("--isolate",))):
         steps, last = [plan.values.randint(2, 999) for _ in range(count)], plan.values.randint(3, 9)
         run = plan.boot(*(plan.guest("ticks", TICKS=last, STEP=step) for step in steps), args=args,
                         hold_stdin=True)
@@ -384,9 +384,9 @@ def both(plan: Plan) -> None:
 # ---------------------------------------------------------------- 4.6 the terminal
 
 @lab.test("4.6", "restores the terminal however it ends", points=2,
-          hint="In which ways can the VMM end, and from which moment on? Save the settings, and register what "
-               "restores them (atexit, a handler for the signals that end a program at once), before you change "
-               "them; restore in devices_stop as well.")
+          hint="In which ways can the VMM end, and from which moment on? Save the settings, and register "
+               "what restores them (atexit, a handler for the signals that end a program at once), before "
+               "you change them; restore in devices_stop as well.")
 def restored(plan: Plan) -> None:
     plan.unit("interrupts", "restored")
 

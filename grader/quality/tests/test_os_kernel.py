@@ -54,7 +54,8 @@ class Files(unittest.TestCase):
         text = make_text("kernel", {"CC": compiler, "OS_OUT": str(out.relative_to(ROOT))})
         text += make_text("archive", {"CC": compiler, "OS_OUT": str(out.relative_to(ROOT))})
         self.assertNotIn("warning", text)
-        names = [path.stem for path in (ROOT / "os-1k" / "user").glob("*.c") if path.stem not in ("libc", "line_editor")]
+        names = [path.stem for path in (ROOT / "os-1k" / "user").glob("*.c")
+                 if path.stem not in ("libc", "line_editor")]
         return [out / "kernel.elf", *(out / "user" / name for name in names)]
 
     def test_only_instructions_of_a_bare_i686(self) -> None:
