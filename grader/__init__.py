@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from types import TracebackType
-from typing import Optional, Type
 
 if sys.getfilesystemencoding() != "utf-8":
     os.environ["PYTHONUTF8"] = "1"     # for the tools that this one starts
@@ -18,7 +17,7 @@ if sys.getfilesystemencoding() != "utf-8":
     os.execv(sys.executable, [_words[0], b"-X", b"utf8", *_words[1:]])
 
 
-def _end(kind: Type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Ctrl-C ends every command without a traceback; the interpreter then ends by SIGINT, for a shell 130."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)

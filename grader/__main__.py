@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from grader import labs
 from grader.execution.backends import Picker
@@ -29,7 +28,7 @@ from grader.core.values import new_seed
 FULL_SCORE, LESS, USAGE, CANNOT_GRADE = 0, 1, 2, 3
 
 
-def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. What make was told (CC=clang) and does not hand over comes from the environment."""
     told = os.environ.get
     parser = argparse.ArgumentParser(prog="grader", description=str(__doc__).splitlines()[0])
@@ -65,7 +64,7 @@ def parse(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parsed
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; the exit status."""
     parsed = parse(arguments)
     if parsed.jailed:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import BinaryIO, Optional, Protocol
+from typing import BinaryIO, Protocol
 
 PACKED_MAX = 32 << 20         # bytes of an archive
 UNPACKED_MAX = 256 << 20      # bytes read from it: a kit with all that it has built fits
@@ -89,7 +89,7 @@ class Member:
     bytes; what is not a plain file has no `read`. Valid until the next member is asked for."""
 
     name: PurePosixPath
-    read: Optional[Callable[[int], Optional[bytes]]]
+    read: Callable[[int], bytes | None] | None
 
 
 def is_archive(content: bytes) -> bool:
@@ -289,7 +289,7 @@ class _TarFile:
         self._stream, self._length = stream, length
         self.taken = 0
 
-    def read(self, limit: int) -> Optional[bytes]:
+    def read(self, limit: int) -> bytes | None:
         if self._length > limit:
             return None
         self.taken = self._length
@@ -319,7 +319,7 @@ def _pax(content: bytes, name: str, size: int) -> tuple[str, int]:
 class _ZipFile(io.BytesIO):
     """A zip file's bytes, of which no great part is read at a time: its directory has to be small."""
 
-    def read(self, size: Optional[int] = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         if size is not None and size > HEADER_MAX:
             raise Refused("it has a directory of too many entries")
         return super().read(size)
@@ -336,7 +336,7 @@ def _zip_members(content: bytes, budget: Budget) -> Iterator[Member]:
             yield Member(name, partial(_zip_content, file, info, budget) if plain else None)
 
 
-def _zip_content(file: BinaryIO, info: zipfile.ZipInfo, budget: Budget, limit: int) -> Optional[bytes]:
+def _zip_content(file: BinaryIO, info: zipfile.ZipInfo, budget: Budget, limit: int) -> bytes | None:
     """A member's content: zipfile unpacks all of a bzip2 or LZMA stream at once, whatever its size."""
     if info.flag_bits & 1:
         raise Refused(f"{info.filename[:80]!r} in it is encrypted")

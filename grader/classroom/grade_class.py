@@ -28,7 +28,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Optional
 
 from grader.execution.backends import pick_backend
 from grader.classroom.class_page import write_page
@@ -121,7 +120,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def class_seed(folder: Path, wanted: Optional[int]) -> int:
+def class_seed(folder: Path, wanted: int | None) -> int:
     """The seed of this class: as wanted, as at the first run, or new. Several first runs agree on one."""
     path = folder / "class.json"
     folder.mkdir(parents=True, exist_ok=True)

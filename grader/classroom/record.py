@@ -9,7 +9,6 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
 
 GRADED, REFUSED, MACHINE = "graded", "refused", "machine"
 
@@ -45,7 +44,7 @@ class Record:
         os.replace(partial, folder / "record.json")
 
 
-def load(folder: Path) -> Optional[Record]:
+def load(folder: Path) -> Record | None:
     """The record of a submission's folder, if there is a good one."""
     try:
         fields = json.loads((folder / "record.json").read_text())

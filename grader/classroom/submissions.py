@@ -15,7 +15,6 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Optional
 
 from grader.classroom.archives import DAMAGE, PACKED_MAX, Budget, Member, Refused, is_archive, members
 from grader.course import Lab
@@ -55,7 +54,7 @@ class _File:
     """A file that may count. `content` is None where it can't be taken, for the reason `fault`."""
 
     path: PurePosixPath
-    content: Optional[bytes]
+    content: bytes | None
     fault: str = ""
 
 
@@ -102,7 +101,7 @@ def _is_c(content: bytes) -> bool:
     return b"\0" not in content and not content.startswith(b"%PDF") and _C_TEXT.search(content) is not None
 
 
-def _limited(content: bytes) -> tuple[Optional[bytes], str]:
+def _limited(content: bytes) -> tuple[bytes | None, str]:
     return (content, "") if len(content) <= FILE_MAX else (None, f"has more than {FILE_MAX >> 10} KB")
 
 
@@ -121,7 +120,7 @@ def _folder_members(folder: Path, budget: Budget) -> Iterator[Member]:
                 if entry.name not in (*LITTER, *NOT_THEIRS):
                     waiting.append(path)
             elif entry.is_file(follow_symlinks=False):
-                def content(limit: int, path: Path = path) -> Optional[bytes]:
+                def content(limit: int, path: Path = path) -> bytes | None:
                     found = _read_plain(path, limit)
                     budget.unpack(len(found or b""))
                     return found if found is not None and len(found) <= limit else None
@@ -130,7 +129,7 @@ def _folder_members(folder: Path, budget: Budget) -> Iterator[Member]:
                 yield Member(name, None)
 
 
-def _read_plain(path: Path, limit: int) -> Optional[bytes]:
+def _read_plain(path: Path, limit: int) -> bytes | None:
     """A file's content, at most a byte more than `limit`; None for a link, a device, a pipe."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -19,7 +19,7 @@ Signature = tuple[Optional[tuple[int, int, int]], ...]
 
 def signature(files: Sequence[Path]) -> Signature:
     """Differs when a file was written, replaced, made or removed."""
-    found: list[Optional[tuple[int, int, int]]] = []
+    found: list[tuple[int, int, int] | None] = []
     for path in files:
         try:
             status = path.stat()

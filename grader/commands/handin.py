@@ -21,7 +21,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from grader.core.readable import file_name, printable
 from grader.core.version import blob_hash, kit_files, kit_version
@@ -35,7 +35,7 @@ HEADER_FOLDERS = ("common/contract", "common", "os-1k/lib", "os-1k/kernel")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.M)
 
 
-def grade(lab: int, backend: str) -> Optional[dict[str, Any]]:
+def grade(lab: int, backend: str) -> dict[str, Any] | None:
     """Grades the lab, shows it, and gives what results.json says; None where this machine can't."""
     command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab)]
     done = subprocess.run(command + (["--backend", backend] if backend else []), cwd=ROOT)
@@ -82,7 +82,7 @@ def packed_files(lab: Lab) -> dict[str, Path]:
     return {**{path.name: path for path in lab.learner_files()}, **own_headers(lab)[0]}
 
 
-def about(lab: Lab, name: str, graded: Optional[dict[str, Any]]) -> dict[str, Any]:
+def about(lab: Lab, name: str, graded: dict[str, Any] | None) -> dict[str, Any]:
     """handin.json."""
     return {
         "kit": kit_version(),

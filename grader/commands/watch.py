@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
-from typing import Optional
 
 from grader import labs
 from grader.execution.backends import Picker
@@ -47,7 +46,7 @@ def next_thing(report: Report, colour: bool = False) -> list[str]:
     return [head, "", *told, *next_lines(report)]
 
 
-def _first_failure(report: Report) -> Optional[Graded]:
+def _first_failure(report: Report) -> Graded | None:
     """The failure to look at first; None: what comes first is not written yet."""
     found = first_open(report.graded)
     if found and found[0].verdict.kind is Kind.TODO:
@@ -82,11 +81,11 @@ def watch(number: int, source: str, backend: str) -> None:
         wait_for_change(files, before)
 
 
-def _end(number: int, frame: Optional[FrameType]) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Watches until Ctrl-C or SIGTERM."""
     parser = argparse.ArgumentParser(prog="grader.commands.watch", description=str(__doc__))
     parser.add_argument("--lab", type=int, choices=labs.NUMBERS, required=True)

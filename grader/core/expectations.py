@@ -16,8 +16,8 @@ class Mismatch:
     """What is wrong in a line; where texts were compared, both of them."""
 
     text: str
-    expected: Optional[str] = None
-    got: Optional[str] = None
+    expected: str | None = None
+    got: str | None = None
 
 
 Condition = Callable[[Outcome], Optional[Mismatch]]
@@ -33,7 +33,7 @@ class Expectation:
 
 def exits(status: int) -> Condition:
     """The VMM ends with this exit status."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         if outcome.status == status:
             return None
         return Mismatch(f"exit status {status} was expected, and it ended with {outcome.result}")
@@ -42,7 +42,7 @@ def exits(status: int) -> Condition:
 
 def prints(*accepted: str) -> Condition:
     """Standard output is exactly one of these texts."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         if outcome.stdout in accepted:
             return None
         return Mismatch("the output is not what the guest prints", accepted[0], outcome.stdout)
@@ -51,7 +51,7 @@ def prints(*accepted: str) -> Condition:
 
 def prints_lines(lines: Sequence[str]) -> Condition:
     """Standard output has exactly these lines, in any order between vCPUs, but in order for each."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         expected = _by_vcpu("".join(line + "\n" for line in lines))
         got = _by_vcpu(outcome.stdout)
         if got == expected:
@@ -68,14 +68,14 @@ def _by_vcpu(text: str) -> list[str]:
 
 def says(pattern: str, what: str) -> Condition:
     """Standard error matches this regular expression, that is: it tells `what`."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         return None if outcome.said(pattern) else Mismatch(f"standard error does not tell {what}")
     return condition
 
 
 def registers(vcpu: int, **wanted: int) -> Condition:
     """The final registers hold these values, e.g. rax=1 or ds_base=0x40000."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         found = outcome.registers.get(vcpu)
         if not found:
             return Mismatch(f"the final registers of vcpu{vcpu} were not printed: it ended with "
@@ -112,7 +112,7 @@ def kernel_panic(outcome: Outcome) -> str:
 
 def kernel_unit_passes(case: str, answer: str) -> Condition:
     """Lab 6's unit kernel answers with `answer`, which it was told for the case that all is right."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         if outcome.status == 0 and outcome.stdout == f"ok {answer}\n":
             return None
         failed = re.search(r"^not ok: (.*)$", outcome.stdout, re.M)
@@ -128,7 +128,7 @@ def unit_passes(case: str) -> Condition:
 
     The module's code has no way to this output: see grader/labs/apart.h.
     """
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         plan = re.findall(r"^1\.\.(\d+)$", outcome.stdout, re.M)
         lines = re.findall(r"^(ok|not ok) (\d+) - (.*)$", outcome.stdout, re.M)
         failed = [_failure(text) for word, _, text in lines if word == "not ok"]

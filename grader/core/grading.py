@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Optional, Union
+from typing import Union
 
 from grader.execution.backends import Backend
 from grader.execution.worker import OnResult
@@ -46,11 +46,11 @@ class Choice:
     wanted: str = ""                 # an exercise or a test's id; empty: all
     solution: bool = False
     source: str = ""                 # earlier labs whose modules are the learner's: "mine", or "1,2"
-    module: Optional[Path] = None
+    module: Path | None = None
     sanitize: str = ""
     cc: str = ""
     backend: str = "auto"
-    folder: Optional[Path] = None    # for results; else build/grade/labN
+    folder: Path | None = None    # for results; else build/grade/labN
     sealed: bool = False             # guests' files tell nothing: see grader.core.encryption
     live: bool = False               # results.json is written anew after each test
     jobs: int = 0                    # runs at a time; 0: as many as there are processors, up to JOBS_MAX
@@ -139,9 +139,9 @@ class BuiltPrograms:
             self._built["kernel unit"] = build_kernel_unit(sched, out=folder)
         return self._built["kernel unit"]
 
-    def _scheduler(self) -> tuple[Optional[Path], Path]:
+    def _scheduler(self) -> tuple[Path | None, Path]:
         """The learner's scheduler, None for the solution's; and where its kernels are built."""
-        sched: Optional[Path] = LABS[self._lab].learner_files()[1]
+        sched: Path | None = LABS[self._lab].learner_files()[1]
         if self._module_is_kernels():
             sched = self._choice.module
         elif self._choice.solution or self._choice.module:
@@ -174,8 +174,8 @@ def results_folder(lab: Lab, choice: Choice) -> Path:
     return choice.folder or BUILD / "grade" / f"lab{lab.number}{other}"
 
 
-def grade(lab: Lab, choice: Choice, pick: Pick, programs: Optional[Programs] = None,
-          on_test: Optional[Callable[[Report], None]] = None) -> Report:
+def grade(lab: Lab, choice: Choice, pick: Pick, programs: Programs | None = None,
+          on_test: Callable[[Report], None] | None = None) -> Report:
     """Grades the chosen tests. `pick` finds the back end for what they need; `programs`, if given, takes the
     place of what would be built; `on_test` is told after each test what is known by then.
     Raises CannotGrade."""
@@ -254,7 +254,7 @@ def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Pla
 
 
 def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
-                  on_result: Optional[OnResult] = None) -> list[Result]:
+                  on_result: OnResult | None = None) -> list[Result]:
     """Runs them all. What hung on a loaded machine is run again, by itself and with more time: it may only
     have been starved. Where that helps no one twice, the rest is taken to hang, too."""
     processors = os.cpu_count() or 1

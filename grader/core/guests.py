@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 from random import Random
-from typing import List, Optional, Union
+from typing import Union
 
 from grader.course import BUILD, ROOT
 from grader.execution.c_tools import install_command
 from grader.execution.runs import CannotGrade
 from grader.core.encryption import sealable, seal
 
-Define = Union[int, str, List[int], None]
+Define = Union[int, str, list[int], None]
 
 
 def write_constants() -> None:
@@ -20,7 +20,7 @@ def write_constants() -> None:
     _execute(["make", "-s", "build/abi.inc"])
 
 
-def assemble(name: str, image: Path, sealer: Optional[Random] = None, **defines: Define) -> Path:
+def assemble(name: str, image: Path, sealer: Random | None = None, **defines: Define) -> Path:
     """guests/NAME.asm as `image`, with `defines` in the place of its default values.
 
     A number becomes a number, a list of them `1,2,3`, a text a quoted string; None defines a name alone.

@@ -6,7 +6,6 @@ import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 from grader.core.expectations import Mismatch
 from grader.core.framework import Test
@@ -31,9 +30,9 @@ class Verdict:
     test: Test
     kind: Kind
     hint: str = ""
-    mismatch: Optional[Mismatch] = None
-    failed: Optional[int] = None
-    todo: Optional[Todo] = None
+    mismatch: Mismatch | None = None
+    failed: int | None = None
+    todo: Todo | None = None
 
     @property
     def points(self) -> int:
@@ -116,7 +115,7 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
     return Verdict(test, Kind.OK)
 
 
-def _universal(outcome: Outcome, plan: Planned) -> Optional[tuple[str, Mismatch]]:
+def _universal(outcome: Outcome, plan: Planned) -> tuple[str, Mismatch] | None:
     """What is wrong whatever the test is about."""
     result = outcome.result
     if result.ending in _LIMITS:
@@ -143,7 +142,7 @@ def _known(outcome: Outcome, plan: Planned) -> str:
     return next(errors, "") or next((s.hint for s in plan.symptoms if s.shows(outcome)), "")
 
 
-def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> Optional[tuple[str, Mismatch]]:
+def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismatch] | None:
     """A function of the module crashed or hung in a unit program, which goes on itself."""
     if not plan.unit:
         return None
@@ -156,7 +155,7 @@ def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> Optional[tup
     return None
 
 
-def _expected(outcome: Outcome, plan: Planned, test: Test) -> Optional[tuple[str, Mismatch]]:
+def _expected(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismatch] | None:
     """The first expectation that does not hold."""
     for expectation in plan.expectations:
         mismatch = expectation.condition(outcome)
@@ -169,7 +168,7 @@ def _expected(outcome: Outcome, plan: Planned, test: Test) -> Optional[tuple[str
     return None
 
 
-def _unlike(outcome: Outcome, plan: Planned) -> tuple[Optional[str], Optional[str]]:
+def _unlike(outcome: Outcome, plan: Planned) -> tuple[str | None, str | None]:
     """For a run that was cut short: the first text comparison that does not hold."""
     for expectation in plan.expectations:
         mismatch = expectation.condition(outcome)

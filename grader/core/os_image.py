@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping, Optional
 
 from grader.core.building import build_os, make_text
 from grader.course import BUILD, LABS, ROOT
@@ -27,7 +27,7 @@ def grader_programs() -> dict[str, bytes]:
             for source in sorted(_PROGRAMS.glob("*.c"))}
 
 
-def archive_with(files: Optional[Mapping[str, bytes]] = None) -> bytes:
+def archive_with(files: Mapping[str, bytes] | None = None) -> bytes:
     """The user's archive with the grader's programs and `files`, also in place of files with their names."""
     _, archive = finished_os()
     content = io.BytesIO()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Optional
 
 from grader.core.readable import printable
 from grader.execution.runs import Result
@@ -60,7 +59,7 @@ class Outcome:
         return self.status == STATUS_CRASHED
 
     @property
-    def todo(self) -> Optional[Todo]:
+    def todo(self) -> Todo | None:
         found = _TODO.search(self.stdout if self.status == STATUS_KERNEL_TODO else self.stderr)
         return Todo(found[1], printable(found[2]), int(found[3])) if found else None
 
@@ -75,7 +74,7 @@ class Outcome:
         return "".join(line for line in self.stderr.splitlines(keepends=True) if not _WHERE.match(line))
 
     @property
-    def sanitizer(self) -> Optional[str]:
+    def sanitizer(self) -> str | None:
         """The first line of a sanitizer's report."""
         found = _SANITIZER.search(self.stderr)
         return found[0].strip() if found else None

@@ -11,8 +11,8 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, List
 
 from grader import course
 from grader.execution import place
@@ -53,7 +53,7 @@ def locked(path: Path) -> Iterator[None]:
 def c_tool(name: str, sources: Path, for_lab_vm: bool = False) -> Path:
     """build/grader/NAME, compiled from sources (a .c file or a folder) where these are newer."""
     output = BUILD / (f"{name}-vm" if for_lab_vm else name)
-    files: List[Path] = sorted(sources.glob("*.[ch]")) if sources.is_dir() else [sources]
+    files: list[Path] = sorted(sources.glob("*.[ch]")) if sources.is_dir() else [sources]
     try:
         with locked(BUILD / ".lock"):
             newest = max(file.stat().st_mtime for file in files)
@@ -64,7 +64,7 @@ def c_tool(name: str, sources: Path, for_lab_vm: bool = False) -> Path:
     return output
 
 
-def _compile(cc: str, files: List[Path], output: Path) -> None:
+def _compile(cc: str, files: list[Path], output: Path) -> None:
     partial = output.with_name(output.name + ".partial")
     done = subprocess.run([cc, *FLAGS, "-o", str(partial), *map(str, files)],
                           capture_output=True, text=True, check=False)

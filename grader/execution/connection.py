@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Iterator, List, Optional
+from collections.abc import Iterator
 
 from grader.execution.worker import WorkerDied
 from grader.execution.runs import Record, Result, Run, decode, encode
@@ -27,7 +27,7 @@ class Connection:
         except OSError as error:
             raise WorkerDied(f"the runner is gone: {error}") from error
 
-    def receive(self, timeout: Optional[float] = None) -> Record:
+    def receive(self, timeout: float | None = None) -> Record:
         """The next record. WorkerDied after `timeout` seconds without it."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -45,7 +45,7 @@ class Connection:
                 return
             yield record
 
-    def _parse(self) -> Optional[Record]:
+    def _parse(self) -> Record | None:
         end = self._buffer.find(b"\n")
         if end < 0:
             return None
@@ -57,7 +57,7 @@ class Connection:
         del self._buffer[:end + 1 + size]
         return key.decode(), data
 
-    def _fill(self, deadline: Optional[float]) -> None:
+    def _fill(self, deadline: float | None) -> None:
         try:
             self.socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
             data = self.socket.recv(1 << 18)
@@ -73,7 +73,7 @@ class Connection:
         """Send a run and collect what comes of it."""
         self.send(*encode(run), ("go", b""))
         deadline = time.monotonic() + run.limits.wall + ANSWER_SLACK
-        records: List[Record] = []
+        records: list[Record] = []
         while not records or records[-1][0] != "result":
             records.append(self.receive(max(0.001, deadline - time.monotonic())))
             if records[-1][0] == "error":

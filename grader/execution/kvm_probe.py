@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Dict, List, Sequence, Tuple
 
 from grader.course import ROOT
 from grader.execution import place
@@ -19,7 +19,7 @@ CACHE = BUILD / "probe.json"
 DEVICE = "/dev/kvm"
 
 # The kinds of guest that a lab may need, in the probe's words, and in a person's.
-KINDS: Dict[str, str] = {
+KINDS: dict[str, str] = {
     "real": "real mode",
     "interrupts": "real-mode interrupts",
     "protected": "protected mode and its interrupts",
@@ -35,7 +35,7 @@ _DENIED = ("sudo usermod -aG kvm $USER and log in again; or, for every user: "
            "&& sudo udevadm control --reload && sudo udevadm trigger --name-match=kvm")
 
 # What is wrong with the device, and what to do about it, by the failed call and its errno.
-_DEVICE_FAULTS: Dict[str, Tuple[str, str]] = {
+_DEVICE_FAULTS: dict[str, tuple[str, str]] = {
     f"open {errno.ENOENT}": ("there is no /dev/kvm", f"{_MODULES}; or give the container --device /dev/kvm"),
     f"open {errno.EACCES}": ("/dev/kvm may not be opened", _DENIED),
     f"open {errno.EPERM}": ("this container may not open /dev/kvm",
@@ -55,7 +55,7 @@ class Probe:
     """The probe's answers: "ok", or what went wrong."""
 
     device: str
-    kinds: Dict[str, str]
+    kinds: dict[str, str]
 
     def reason_against(self, needs: Sequence[str]) -> str:
         """Why guests of the kinds `needs` can't run here; empty if they can."""
@@ -70,7 +70,7 @@ class Probe:
             return _BUSY if any(os.strerror(errno.EBUSY) in answer for answer in self.kinds.values()) else ""
         return self._device_fault()[1]
 
-    def _device_fault(self) -> Tuple[str, str]:
+    def _device_fault(self) -> tuple[str, str]:
         call, _, number = self.device.partition(" ")
         if call in ("open", "ioctl"):
             text = f"/dev/kvm is not usable ({call}: {os.strerror(int(number))})"
@@ -83,7 +83,7 @@ class Probe:
 _BUSY = "another hypervisor (VirtualBox, VMware, Xen) holds the processor's virtualisation: end it"
 
 
-def _identity() -> List[object]:
+def _identity() -> list[object]:
     """What the answers depend on: kernel, device node, who we are, and the probe itself."""
     try:
         node = os.stat(DEVICE)

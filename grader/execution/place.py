@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from grader.course import BUILD, ROOT
 from grader.execution.runs import CannotGrade
@@ -41,12 +40,12 @@ def checks(folder: Path = BUILD) -> Iterator[Check]:
     yield _lockable(folder)
 
 
-def fault() -> Optional[CannotGrade]:
+def fault() -> CannotGrade | None:
     """The first thing that is wrong with the place, if any."""
     return next((CannotGrade(check.reason, check.fix) for check in checks() if check.reason), None)
 
 
-def cause(error: OSError) -> Optional[CannotGrade]:
+def cause(error: OSError) -> CannotGrade | None:
     """The cause of an error that a command met, where it is the machine's; None: a bug of the kit's own."""
     if error.errno not in _CAUSES:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Optional
 
 from grader.execution.worker import OnResult
 from grader.execution.runs import Result
@@ -14,7 +13,7 @@ CLEAR_LINE = "\r\033[K"
 
 
 @contextmanager
-def counting(total: int, on_result: Optional[OnResult]) -> Iterator[Optional[OnResult]]:
+def counting(total: int, on_result: OnResult | None) -> Iterator[OnResult | None]:
     """What to call with each result: it counts on standard error, if that is a terminal, and passes it on."""
     if not sys.stderr.isatty():
         yield on_result

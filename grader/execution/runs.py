@@ -15,10 +15,10 @@ import enum
 import os
 import shutil
 import signal as signals
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Tuple
 
-Record = Tuple[str, bytes]
+Record = tuple[str, bytes]
 
 MIB = 1024 * 1024
 
@@ -76,7 +76,7 @@ class Step:
     send: bytes = b""                            # bytes for stdin; b"\x03" is Ctrl-C in terminal mode
     close: bool = False                          # end of input (terminal mode: the EOF character)
     signal: int = 0                              # a signal for the program
-    resize: Optional[Tuple[int, int]] = None     # new rows, columns of the terminal
+    resize: tuple[int, int] | None = None     # new rows, columns of the terminal
 
     def __post_init__(self) -> None:
         if sum((bool(self.send), self.close, bool(self.signal), self.resize is not None)) != 1:
@@ -94,7 +94,7 @@ class Terminal:
     fds: str = "01"
 
 
-def plain_environment() -> Dict[str, str]:
+def plain_environment() -> dict[str, str]:
     """The environment of a graded run: the same on every machine."""
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TERM": "dumb"}
 
@@ -108,16 +108,16 @@ class Run:
     `isolation` is "plain") the rest is as writable as the user's rights make it.
     """
 
-    argv: Tuple[str, ...]
+    argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=plain_environment)
     cwd: str = ""
     stdin: bytes = b""
     hold_stdin: bool = False            # keep stdin open after the last byte and step (no end of input)
-    steps: Tuple[Step, ...] = ()
-    terminal: Optional[Terminal] = None
+    steps: tuple[Step, ...] = ()
+    terminal: Terminal | None = None
     limits: Limits = Limits()
-    files: Tuple[str, ...] = ()         # files it opens that argv does not name: packed for the lab VM
-    outputs: Tuple[str, ...] = ()       # names in the scratch folder whose content is wanted in Result.files
+    files: tuple[str, ...] = ()         # files it opens that argv does not name: packed for the lab VM
+    outputs: tuple[str, ...] = ()       # names in the scratch folder whose content is wanted in Result.files
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ class Result:
     cpu: float = 0.0                             # seconds, user and system
     left_behind: int = 0                         # processes still there when the program had ended
     steps_done: int = 0
-    terminal_restored: Optional[bool] = None     # None without a terminal
+    terminal_restored: bool | None = None     # None without a terminal
     diagnosis: str = ""                          # after a limit: its processes and threads, and what they did
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
-    def status(self) -> Optional[int]:
+    def status(self) -> int | None:
         """The exit status, or None if it did not exit by itself."""
         return self.code if self.ending is Ending.EXIT else None
 
@@ -196,10 +196,10 @@ def absolute_argument(run: Run, argument: str) -> str:
     return argument[:len(argument) - len(part)] + os.path.abspath(part)
 
 
-def encode(run: Run) -> List[Record]:
+def encode(run: Run) -> list[Record]:
     """The records that make the runner execute `run`."""
     limits = run.limits
-    records: List[Record] = [("program", os.fsencode(program_path(run)))]
+    records: list[Record] = [("program", os.fsencode(program_path(run)))]
     records.append(("arg", os.fsencode(run.argv[0])))
     records += [("arg", os.fsencode(absolute_argument(run, a))) for a in run.argv[1:]]
     records += [("env", os.fsencode(f"{key}={value}")) for key, value in run.env.items()]
@@ -217,8 +217,8 @@ def encode(run: Run) -> List[Record]:
     return records
 
 
-def _encode_step(step: Step) -> List[Record]:
-    records: List[Record] = []
+def _encode_step(step: Step) -> list[Record]:
+    records: list[Record] = []
     if step.after:
         records.append(("after1" if step.stream == "stdout" else "after2", step.after))
     if step.send:
@@ -232,12 +232,12 @@ def _encode_step(step: Step) -> List[Record]:
     return records
 
 
-def decode(records: List[Record]) -> Result:
+def decode(records: list[Record]) -> Result:
     """The result from what the runner sent for one run, up to and with its `result` record."""
     out = b"".join(data for key, data in records if key == "stdout")
     err = b"".join(data for key, data in records if key == "stderr")
     diagnosis = b"".join(data for key, data in records if key == "diagnosis").decode("utf-8", "replace")
-    files: Dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for key, data in records:
         if key == "file":
             name, _, content = data.partition(b"\0")

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn, Optional, TextIO, Union
+from typing import NoReturn, TextIO, Union
 
 from grader.execution import place
 from grader.execution.runs import CannotGrade
@@ -34,7 +34,7 @@ class _Output(io.FileIO):
 
     def __init__(self, fd: int, told: bool) -> None:
         super().__init__(fd, "wb", closefd=False)
-        self.failure: Optional[OSError] = None
+        self.failure: OSError | None = None
         self._told = told
 
     def write(self, data: object) -> int:
@@ -85,7 +85,7 @@ def in_colour() -> bool:
     return not os.environ.get("NO_COLOR") and on_terminal()
 
 
-def run_command(main: Callable[[], Optional[int]], lasting: bool = False) -> NoReturn:
+def run_command(main: Callable[[], int | None], lasting: bool = False) -> NoReturn:
     """Run a command and end this process with its status."""
     _open_standard_descriptors()
     sys.stdout, output = _text_output(1, not lasting)
@@ -104,7 +104,7 @@ def run_command(main: Callable[[], Optional[int]], lasting: bool = False) -> NoR
     sys.exit(status)
 
 
-def _status(main: Callable[[], Optional[int]]) -> int:
+def _status(main: Callable[[], int | None]) -> int:
     """What main returns, or the status of what it raised; all of its output is written by then."""
     try:
         return main() or 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, List, Tuple
 
 PROGRAMS = ("make", "tar", "as", "ld", "ld.bfd", "nm", "objcopy", "awk", "sed", "grep", "cat", "cp", "mv",
             "rm", "mkdir", "cmp", "cksum", "pkg-config", "echo", "printf", "test")
@@ -21,7 +21,7 @@ HEADERS = ("asm", "asm-generic", "bits", "gnu", "linux", "sys")
 
 
 @functools.lru_cache(maxsize=None)
-def toolchain_files(cc: str) -> Tuple[str, ...]:
+def toolchain_files(cc: str) -> tuple[str, ...]:
     """All files that a build with this compiler reads or executes, but for the kit's own."""
     return tuple(dict.fromkeys(_files(cc)))
 
@@ -44,6 +44,6 @@ def _files(cc: str) -> Iterator[str]:
                 yield from map(str, place.glob("*.h" if place == folder else "**/*.h"))
 
 
-def _output(command: List[str]) -> str:
+def _output(command: list[str]) -> str:
     return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, errors="replace").stdout

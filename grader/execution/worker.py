@@ -8,7 +8,8 @@ itself before that is said of it.
 from __future__ import annotations
 
 import threading
-from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from grader.execution.runs import Ending, Result, Run
 
@@ -21,7 +22,7 @@ class Backend(Protocol):
     name: str        # "kvm" or "vm"
     why: str         # one line: why this one was chosen
 
-    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: Optional[OnResult] = None) -> List[Result]:
+    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
         """Execute all runs, `jobs` at a time; results in the order of runs.
 
         `on_result(index, result)` is called as each ends, by one thread at a time.
@@ -31,7 +32,7 @@ class Backend(Protocol):
     def works_still(self) -> bool:
         """Whether it does what it was picked for: the host's KVM may have gone since it was probed."""
 
-    def command(self, argv: Sequence[str]) -> List[str]:
+    def command(self, argv: Sequence[str]) -> list[str]:
         """A command line on the host that runs argv there, for a person or pexpect to drive."""
 
 
@@ -54,7 +55,7 @@ StartWorker = Callable[[bool], Worker]
 
 
 def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int,
-            on_result: Optional[OnResult]) -> List[Result]:
+            on_result: OnResult | None) -> list[Result]:
     """Hand the runs to `jobs` workers and collect their results in order."""
     pool = _Pool(start_worker, runs, on_result)
     threads = [threading.Thread(target=pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))]
@@ -76,15 +77,15 @@ class _Pool:
     """Runs waiting, workers at work, results so far; shared by the threads of one run_all."""
 
     def __init__(self, start_worker: StartWorker, runs: Sequence[Run],
-                 on_result: Optional[OnResult]) -> None:
+                 on_result: OnResult | None) -> None:
         self._start_worker = start_worker
         self._runs = runs
         self._on_result = on_result
         self._waiting = iter(range(len(runs)))
         self._lock = threading.RLock()
-        self._workers: List[Worker] = []
-        self.results: Dict[int, Result] = {}
-        self.failure: Optional[BaseException] = None
+        self._workers: list[Worker] = []
+        self.results: dict[int, Result] = {}
+        self.failure: BaseException | None = None
 
     def give_up(self, failure: BaseException) -> None:
         """Stop: threads that wait for a worker find it dead."""
@@ -95,7 +96,7 @@ class _Pool:
 
     def serve(self) -> None:
         """A thread's work: take a run, execute it, until none is left."""
-        worker: Optional[Worker] = None
+        worker: Worker | None = None
         try:
             for index in iter(self._next, None):
                 worker, result = self._execute(worker, self._runs[index])
@@ -109,7 +110,7 @@ class _Pool:
             if worker:
                 worker.close()
 
-    def _next(self) -> Optional[int]:
+    def _next(self) -> int | None:
         with self._lock:
             return None if self.failure else next(self._waiting, None)
 
@@ -121,9 +122,9 @@ class _Pool:
                 worker.close()
         return worker
 
-    def _execute(self, worker: Optional[Worker], run: Run) -> Tuple[Worker, Result]:
+    def _execute(self, worker: Worker | None, run: Run) -> tuple[Worker, Result]:
         """One run, on this worker or a new one; a second death in a row is the run's own result."""
-        deaths: List[str] = []
+        deaths: list[str] = []
         while len(deaths) < 2 and not self.failure:
             worker = worker or self._start(bool(deaths))
             try:

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Optional
 
 from grader import labs
 from grader.core.building import clean_environment
@@ -60,7 +59,7 @@ def failed_tests(lab: int, loaded: bool, backend: str) -> list[str]:
     return [test["name"].partition(":")[0] for test in wrong]
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; the exit status."""
     parser = argparse.ArgumentParser(prog="grader.quality.flakes", description=str(__doc__))
     parser.add_argument("--lab", type=int, choices=labs.NUMBERS, help="which lab; all without it")

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Optional
+from typing import IO
 
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.c_tools import locked
@@ -118,7 +118,7 @@ def apt_options() -> str:
                    if re.match(r'Acquire::(?!IndexTargets|Changelogs)\S+ ".+";$', line))
 
 
-def enter(root: Path, command: Sequence[str], output: Optional[IO[bytes]] = None, scratch: str = "",
+def enter(root: Path, command: Sequence[str], output: IO[bytes] | None = None, scratch: str = "",
           kvm: bool = False, folder: str = "") -> int:
     """Runs a command in a root (enter.sh); the exit status."""
     arguments = [str(root), scratch, "1" if kvm else "", str(ROOT) if folder else "", folder]
@@ -159,7 +159,7 @@ def root_of(debian: str) -> Path:
         return root
 
 
-def run(row: Row, command: str, output: Optional[IO[bytes]] = None) -> int:
+def run(row: Row, command: str, output: IO[bytes] | None = None) -> int:
     """Runs a shell command as the row's user in a fresh clone on its machine; the exit status."""
     if row.kvm and not os.path.exists("/dev/kvm"):
         raise Missing("there is no /dev/kvm here")
@@ -196,7 +196,7 @@ def report(name: str) -> bool:
     return green
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; the exit status."""
     parser = argparse.ArgumentParser(prog="make machines", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -27,7 +27,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Optional
 
 from grader.core.building import BuildError, build_path, build_unit, clean_environment
 from grader.course import BUILD, ROOT
@@ -281,7 +280,7 @@ class Run:
     program: Program
     began: float = 0.0
     seconds: float = 0.0
-    outcome: Optional[Outcome] = None
+    outcome: Outcome | None = None
 
 
 class Display:

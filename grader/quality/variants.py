@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
 
 from grader import labs
 from grader.execution.tool import run_command
@@ -116,7 +115,7 @@ def check_all(variants: Sequence[Variant], seed: int, backend: str, pick: Pick) 
     return passed == len(variants)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; the exit status."""
     parser = argparse.ArgumentParser(prog="grader.quality.variants", description=str(__doc__).splitlines()[0])
     parser.add_argument("kind", choices=list(CHECKS))

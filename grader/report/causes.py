@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Optional
 
 from grader.core.exercises import handout_title
 from grader.core.grading import Graded, path_text
@@ -28,7 +27,7 @@ def failures(graded: Sequence[Graded]) -> list[list[Graded]]:
     return list(causes.values())
 
 
-def first_open(graded: Sequence[Graded]) -> Optional[tuple[Graded, str]]:
+def first_open(graded: Sequence[Graded]) -> tuple[Graded, str] | None:
     """What to work on first: a test, and the exercise. None: all tests passed, or none could be run.
 
     An exercise whose own functions fail by themselves comes before one whose guests do: these may fail for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
 
 from grader.course import ROOT
 from grader.execution.c_tools import c_tool
@@ -53,12 +53,12 @@ class KvmBackend:
 
     name = "kvm"
 
-    def __init__(self, why: str = "", needs: Optional[Sequence[str]] = None) -> None:
+    def __init__(self, why: str = "", needs: Sequence[str] | None = None) -> None:
         """`needs`: the kinds of guest that it was picked for; None: none."""
         self.why = why
         self._needs = needs
 
-    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: Optional[OnResult] = None) -> List[Result]:
+    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
         """As Backend.run."""
         def start(_after_death: bool) -> Worker:
             return HostWorker()
@@ -68,6 +68,6 @@ class KvmBackend:
         """As Backend.works_still."""
         return self._needs is None or not probe_kvm(again=True).reason_against(self._needs)
 
-    def command(self, argv: Sequence[str]) -> List[str]:
+    def command(self, argv: Sequence[str]) -> list[str]:
         """As Backend.command: on the host the command is itself."""
         return list(argv)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import List, Sequence
+from collections.abc import Sequence
 
 from grader.execution.worker import Backend
 from grader.execution.backends.kvm import KvmBackend
@@ -40,7 +40,7 @@ class Picker:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.told: List[str] = []
+        self.told: list[str] = []
         self._lock = threading.Lock()
 
     def __call__(self, needs: Sequence[str]) -> Backend:

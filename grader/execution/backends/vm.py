@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
 
 from grader.execution.labvm.worker import VmWorker
 from grader.execution.runs import Result, Run
@@ -18,7 +18,7 @@ class VmBackend:
     def __init__(self, why: str = "") -> None:
         self.why = why
 
-    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: Optional[OnResult] = None) -> List[Result]:
+    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
         """As Backend.run. Each of the jobs has a VM of its own."""
         def start(fresh: bool) -> Worker:
             return VmWorker(fresh)
@@ -28,6 +28,6 @@ class VmBackend:
         """As Backend.works_still: it brings its own KVM."""
         return True
 
-    def command(self, argv: Sequence[str]) -> List[str]:
+    def command(self, argv: Sequence[str]) -> list[str]:
         """As Backend.command: our own module, which starts a VM for it."""
         return [sys.executable, "-m", "grader.execution.labvm", "run", "--", *argv]

@@ -8,7 +8,6 @@ clean  removes the lab VM's cache (kernel and snapshots)
 from __future__ import annotations
 
 import sys
-from typing import List
 
 from grader.execution.labvm import snapshot
 from grader.execution.labvm.session import end_alike, run_live
@@ -18,7 +17,7 @@ from grader.execution.tool import run_command
 CANNOT = 69  # sysexits.h: EX_UNAVAILABLE, as the VMM says it where there is no usable KVM
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Do what the command line says; the exit status."""
     if arguments == ["clean"]:
         snapshot.clean()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, Sequence, Tuple
 
 from grader.execution.labvm.kernel import module_content
 
-Entry = Tuple[str, int, bytes]  # name, mode, content
+Entry = tuple[str, int, bytes]  # name, mode, content
 
 
 def archive(entries: Sequence[Entry]) -> bytes:
@@ -24,10 +24,10 @@ def archive(entries: Sequence[Entry]) -> bytes:
     return bytes(out)
 
 
-def build(init: Path, runner: Path, modules: Sequence[Tuple[str, Path]]) -> bytes:
+def build(init: Path, runner: Path, modules: Sequence[tuple[str, Path]]) -> bytes:
     """The archive with init, the runner, and the modules named in the order to load them."""
     program, plain, folder = stat.S_IFREG | 0o755, stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
-    entries: List[Entry] = [("init", program, init.read_bytes()), ("runner", program, runner.read_bytes())]
+    entries: list[Entry] = [("init", program, init.read_bytes()), ("runner", program, runner.read_bytes())]
     entries.append(("modules", folder, b""))
     for number, (name, path) in enumerate(modules):
         entries.append((f"modules/{number:02}-{name}.ko", plain, module_content(path)))

@@ -10,9 +10,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
 
 from grader.execution.c_tools import install_command
 from grader.execution.runs import CannotGrade
@@ -41,10 +41,10 @@ class Kernel:
     image: Path
     modules: Path
 
-    def module_files(self) -> List[Tuple[str, Path]]:
+    def module_files(self) -> list[tuple[str, Path]]:
         """The wanted modules and what they depend on, as (name, file), in the order to load them."""
         available = {_module_name(path): path for path in sorted(self.modules.rglob("*.ko*"))}
-        ordered: Dict[str, Path] = {}
+        ordered: dict[str, Path] = {}
 
         def add(name: str) -> None:
             if name in ordered or name not in available:  # not there: built in; init says if it is missed
@@ -104,11 +104,11 @@ def _info(module: bytes, key: bytes) -> str:
     return found.group(1).decode("utf-8", "replace") if found else ""
 
 
-def _dependencies(module: bytes) -> List[str]:
+def _dependencies(module: bytes) -> list[str]:
     return [name.replace("-", "_") for name in _info(module, b"depends").split(",") if name]
 
 
-def _image_version(image: Path) -> Optional[str]:
+def _image_version(image: Path) -> str | None:
     """The version of a bzImage (Linux: arch/x86/boot.rst, kernel_version); None: it is something else."""
     with open(image, "rb") as file:
         start = file.read(1 << 16)
@@ -132,7 +132,7 @@ def find_kernel(cache: Path, progress: Callable[[str], None]) -> Kernel:
     return Kernel(folder / "vmlinuz", folder / "modules")
 
 
-def _named_kernel() -> Optional[Kernel]:
+def _named_kernel() -> Kernel | None:
     """The kernel that the user has named with this command, if any."""
     image, modules = os.environ.get("LABVM_KERNEL"), os.environ.get("LABVM_MODULES")
     if not image and not modules:
@@ -160,7 +160,7 @@ def _keep_named(kernel: Kernel, folder: Path) -> None:
     mark.write_text(source)
 
 
-def _call(argv: List[str], cwd: Path) -> str:
+def _call(argv: list[str], cwd: Path) -> str:
     try:
         done = subprocess.run(argv, cwd=cwd, env={**os.environ, "LC_ALL": "C"}, capture_output=True,
                               text=True, errors="replace", check=False)
@@ -201,9 +201,9 @@ def _known_package(folder: Path) -> str:
                       f"sudo apt-get update, where there is a network; or {BY_HAND}")
 
 
-def kernel_packages(package: str, depends: Callable[[str], str]) -> List[str]:
+def kernel_packages(package: str, depends: Callable[[str], str]) -> list[str]:
     """The packages that `package` brings a kernel by; `depends` gives what apt-cache says about one."""
-    found: List[str] = []
+    found: list[str] = []
     waiting = [package]
     while waiting:
         for name in _PART.findall(depends(waiting.pop(0))):

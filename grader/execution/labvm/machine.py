@@ -17,8 +17,9 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 from grader.execution.worker import WorkerDied
 from grader.execution.connection import Connection
@@ -55,7 +56,7 @@ class Machine:
         """Start QEMU on the file `ram`, which keeps what the VM writes if `keep_ram`."""
         share = "on" if keep_ram else "off"
         self._closing = threading.Lock()
-        self._said: List[str] = []
+        self._said: list[str] = []
         self._log = tempfile.TemporaryFile()
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # two write to it: QEMU and the VM's console
         ours, theirs = socket.socketpair()
@@ -75,7 +76,7 @@ class Machine:
                                   install_command("util-linux")) from error
         self.channel = Connection(ours)
 
-    def command(self, name: str, **arguments: Any) -> Dict[str, Any]:
+    def command(self, name: str, **arguments: Any) -> dict[str, Any]:
         """A QMP command and its answer."""
         assert self._process.stdin and self._process.stdout
         try:
@@ -114,7 +115,7 @@ class Machine:
         self.prepare_migration()
         self.command("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
 
-    def console(self) -> List[str]:
+    def console(self) -> list[str]:
         """What QEMU and the kernel said, for an error message."""
         with self._closing:
             if not self._log.closed:

@@ -10,8 +10,8 @@ import functools
 import glob
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
 
 from grader.execution.runs import Run, absolute_argument, file_part, program_path
 
@@ -35,7 +35,7 @@ class _Elf:
         size, count = struct.unpack_from("<HH", self._data, 54)
         self._headers = [struct.unpack_from("<IIQQQQQQ", self._data, offset + size * i) for i in range(count)]
 
-    def interpreter(self) -> Optional[str]:
+    def interpreter(self) -> str | None:
         """The program that loads this one."""
         for kind, _, offset, _, _, size, _, _ in self._headers:
             if kind == PT_INTERP:
@@ -48,9 +48,9 @@ class _Elf:
                 return int(offset + address - start)
         raise ValueError("an address outside the file")
 
-    def dynamic(self) -> Tuple[List[str], List[str]]:
+    def dynamic(self) -> tuple[list[str], list[str]]:
         """The names of the libraries needed, and the folders where the file says to look."""
-        entries: List[Tuple[int, int]] = []
+        entries: list[tuple[int, int]] = []
         for kind, _, offset, _, _, size, _, _ in self._headers:
             if kind == PT_DYNAMIC:
                 table = self._data[offset:offset + size - size % 16]
@@ -67,9 +67,9 @@ class _Elf:
 
 
 @functools.lru_cache(maxsize=None)
-def _library_folders() -> Tuple[str, ...]:
+def _library_folders() -> tuple[str, ...]:
     """Where the loader looks: ld.so.conf, its built-in folders, and then those of a cross compiler."""
-    folders: List[str] = []
+    folders: list[str] = []
     for name in sorted(glob.glob("/etc/ld.so.conf.d/*.conf")):
         with open(name, encoding="utf-8", errors="replace") as file:
             folders += [line.strip() for line in file if line.startswith("/")]
@@ -78,7 +78,7 @@ def _library_folders() -> Tuple[str, ...]:
     return tuple(folders)
 
 
-_TWINS: Dict[str, str] = {}
+_TWINS: dict[str, str] = {}
 
 
 def pack_like(program: Path, twin: Path) -> None:
@@ -95,9 +95,9 @@ def _with_libraries(path: str) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=None)
-def _closure(path: str, _changed: Tuple[int, int]) -> Tuple[str, ...]:
+def _closure(path: str, _changed: tuple[int, int]) -> tuple[str, ...]:
     """The program at `path` and all that must be there for it to start."""
-    found: Dict[str, None] = {}
+    found: dict[str, None] = {}
 
     def add(file: str) -> None:
         if file in found or not os.path.isfile(file):

@@ -16,7 +16,7 @@ import struct
 import sys
 import termios
 import tty
-from typing import Iterator, List, Optional, Sequence
+from collections.abc import Iterator, Sequence
 
 from grader.execution.worker import WorkerDied
 from grader.execution.labvm.worker import VmWorker
@@ -82,7 +82,7 @@ class _Session:
         self._selector.register(self._channel.socket, selectors.EVENT_READ, self._from_vm)
         self._selector.register(signals, selectors.EVENT_READ, self._from_signals)
         self._listen()
-        self._result: Optional[Result] = None
+        self._result: Result | None = None
 
     def run(self) -> Result:
         """Pass everything on until the command has ended."""
@@ -140,7 +140,7 @@ def run_live(argv: Sequence[str]) -> Result:
     worker = VmWorker()
     try:
         worker.send_files(run)
-        records: List[Record] = [*encode(run), ("live", b""), ("go", b"")]
+        records: list[Record] = [*encode(run), ("live", b""), ("go", b"")]
         with _raw_terminal(fds), _signals_as_bytes() as signals:
             worker.channel.send(*records)
             return _Session(worker, signals).run()

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import List, Optional
 
 from grader.execution.worker import WorkerDied
 from grader.course import ROOT
@@ -65,14 +64,14 @@ def cache_folder() -> Path:
                       "make room there, or set XDG_CACHE_HOME to a folder of yours")
 
 
-def _stamp(path: Path) -> List[object]:
+def _stamp(path: Path) -> list[object]:
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def _key(kernel: Kernel, init: Path, runner: Path) -> str:
     """The digest of all that shapes a snapshot."""
-    parts: List[object] = [HARDWARE, KERNEL_ARGUMENTS, _stamp(Path(qemu_path()).resolve()),
+    parts: list[object] = [HARDWARE, KERNEL_ARGUMENTS, _stamp(Path(qemu_path()).resolve()),
                            _stamp(kernel.image), [name for name, _ in kernel.module_files()]]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (init, runner)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
@@ -92,7 +91,7 @@ class Snapshot:
         except (OSError, ValueError):
             return False
 
-    def _marks(self) -> List[List[int]]:
+    def _marks(self) -> list[list[int]]:
         return [[s.st_size, s.st_mtime_ns] for s in (self.ram.stat(), self.state.stat())]
 
     def seal(self) -> None:
@@ -166,7 +165,7 @@ def start(fresh: bool = False) -> Machine:
     `fresh` says that a VM from the snapshot died: it is made anew, in case it was the snapshot's fault.
     """
     cache = cache_folder()
-    death: Optional[WorkerDied] = None
+    death: WorkerDied | None = None
     try:
         for _ in range(2):
             snapshot = _ensure(cache, discard=fresh or death is not None)
@@ -180,7 +179,7 @@ def start(fresh: bool = False) -> Machine:
     raise CannotGrade(f"the lab VM does not start: {death}", "run `make doctor`")
 
 
-_failures: List[CannotGrade] = []     # of this process, so that its threads don't fail one after the other
+_failures: list[CannotGrade] = []     # of this process, so that its threads don't fail one after the other
 
 
 def _ensure(cache: Path, discard: bool) -> Snapshot:

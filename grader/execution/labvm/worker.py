@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Set, Tuple
 
 from grader.execution.labvm import snapshot
 from grader.execution.labvm.pack import files_needed
@@ -16,7 +15,7 @@ class VmWorker:
 
     def __init__(self, fresh: bool = False) -> None:
         self._machine = snapshot.start(fresh)
-        self._sent: Set[Tuple[str, int, int]] = set()
+        self._sent: set[tuple[str, int, int]] = set()
         self.channel = self._machine.channel
 
     def send_files(self, run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
 
 from grader.core.framework import Demonstration, Lab
 from grader.core.outcome import STATUS_CRASHED, Outcome
@@ -340,7 +339,7 @@ def _number(number: int) -> str:
     return rf"{number}|(?:0x)?0*{number:x}"
 
 
-def _dies(plan: Plan, refused: Optional[int], *, ignored: str = _IGNORED, **defines: object) -> None:
+def _dies(plan: Plan, refused: int | None, *, ignored: str = _IGNORED, **defines: object) -> None:
     """A guest dies of an access at a random address. Unless None, the message names that and `refused`."""
     place, text = plan.values.randrange(0x100, 0x8000), plan.values.text(3)
     run = plan.boot(plan.guest("unknown", ADDRESS=place, TEXT=text, **defines))  # type: ignore[arg-type]

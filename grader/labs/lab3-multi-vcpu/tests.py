@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 from dataclasses import replace
-from typing import Optional
 
 from grader.core.expectations import Condition, Mismatch, prints_lines
 from grader.core.framework import Demonstration, Lab
@@ -450,7 +449,7 @@ def _unit_of_runs(plan: Plan, case: str) -> Planned:
     return unit
 
 
-def _all_registers(outcome: Outcome) -> Optional[Mismatch]:
+def _all_registers(outcome: Outcome) -> Mismatch | None:
     """--regs printed those of every vCPU."""
     missing = [f"vcpu{vcpu}" for vcpu in range(VCPUS) if vcpu not in outcome.registers]
     return Mismatch("--regs printed no registers of " + ", ".join(missing)) if missing else None
@@ -458,7 +457,7 @@ def _all_registers(outcome: Outcome) -> Optional[Mismatch]:
 
 def _one_sum(total: int) -> Condition:
     """One vCPU, no matter which, has this sum in EBP; the others, which ended before it, have 0."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         found = sorted(registers.values.get("rbp", -1) for registers in outcome.registers.values())
         if found == [*[0] * (VCPUS - 1), total]:
             return None
@@ -469,7 +468,7 @@ def _one_sum(total: int) -> Condition:
 
 def _texts_of_vcpus(texts: list[str]) -> Condition:
     """What each vCPU printed, its lines' names and ends taken away, is its text; in whatever pieces."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         for vcpu, text in enumerate(texts):
             pieces = re.findall(rf"^vcpu{vcpu}: (.*)$", outcome.stdout, re.M)
             if "".join(pieces) != text:
@@ -481,7 +480,7 @@ def _texts_of_vcpus(texts: list[str]) -> Condition:
 
 def _coloured(lines: list[str], coloured: bool) -> Condition:
     """These lines; and colours, of each vCPU its own, or none."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         printed = outcome.stdout.replace("\r\n", "\n")  # a terminal makes these of newlines
         mismatch = prints_lines(lines)(Outcome(replace(outcome.result,
                                                        stdout=_COLOUR.sub("", printed).encode("latin-1"))))
@@ -499,7 +498,7 @@ def _coloured(lines: list[str], coloured: bool) -> Condition:
     return condition
 
 
-def _terminal_restored(outcome: Outcome) -> Optional[Mismatch]:
+def _terminal_restored(outcome: Outcome) -> Mismatch | None:
     if outcome.result.terminal_restored:
         return None
     return Mismatch("the terminal's settings are not what they were before")

@@ -7,7 +7,6 @@ at, it is a lower bound.
 from __future__ import annotations
 
 import signal
-from typing import Optional
 
 from grader.core.expectations import Condition, Mismatch
 from grader.core.framework import Demonstration, Lab
@@ -437,7 +436,7 @@ def _idle(plan: Plan, hold_stdin: bool, keys: int) -> None:
                hint=f"The input {'has not ended' if hold_stdin else 'ends at once'}: the guest counts its "
                     f"keyboard interrupts, and {keys} would be right.")
 
-    def not_early(outcome: Outcome) -> Optional[Mismatch]:
+    def not_early(outcome: Outcome) -> Mismatch | None:
         if outcome.result.wall < ticks_waited - 0.5:
             return Mismatch(f"{ticks_waited} ticks of a second each came within {outcome.result.wall:.1f} s: "
                             "was the timer read?")
@@ -448,7 +447,7 @@ def _idle(plan: Plan, hold_stdin: bool, keys: int) -> None:
 
 def _shows(text: str) -> Condition:
     """On the terminal's screen is this, and no second echo."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         shown = outcome.stdout.replace("\r\n", "\n").replace("^C", "").rstrip("\n")
         if shown == text:
             return None
@@ -456,7 +455,7 @@ def _shows(text: str) -> Condition:
     return condition
 
 
-def _terminal_restored(outcome: Outcome) -> Optional[Mismatch]:
+def _terminal_restored(outcome: Outcome) -> Mismatch | None:
     if outcome.result.terminal_restored:
         return None
     return Mismatch("the terminal's settings are not what they were before")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Optional
 
 from grader.core.expectations import Condition, Mismatch, kernel_panic
 from grader.core.framework import Lab
@@ -40,7 +39,7 @@ def _script(*lines: str) -> bytes:
     return "".join(line + "\n" for line in (*lines, "0")).encode()
 
 
-def _boot_vmm(plan: Plan, *lines: str, args: Sequence[str] = (), files: Optional[dict[str, bytes]] = None,
+def _boot_vmm(plan: Plan, *lines: str, args: Sequence[str] = (), files: dict[str, bytes] | None = None,
               ) -> Planned:
     """The learner's VMM with the finished kernel."""
     kernel, _ = finished_os()
@@ -66,7 +65,7 @@ def _kernel_unit(plan: Plan, case: str) -> None:
 
 def _answers(*parts: str) -> Condition:
     """After the first prompt the console shows these texts in this order; between them may be more."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         at = outcome.stdout.find(PROMPT)
         if at < 0:
             return Mismatch("the shell's prompt never came" + kernel_panic(outcome), PROMPT, outcome.stdout)
@@ -82,7 +81,7 @@ def _answers(*parts: str) -> Condition:
 
 def _shows_all(*parts: str) -> Condition:
     """Each of these texts is somewhere on the console."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         for part in parts:
             if part not in outcome.stdout:
                 return Mismatch(f"the console does not show {part!r}" + kernel_panic(outcome), part,
@@ -190,7 +189,7 @@ def archive(plan: Plan) -> None:
 
 
 def _mentions(name: str) -> Condition:
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         return None if name in outcome.stderr else Mismatch(f"standard error does not name {name}")
     return condition
 
@@ -326,7 +325,7 @@ def turns(plan: Plan) -> None:
     run.exits(0)
 
 
-def _round_robin(outcome: Outcome) -> Optional[Mismatch]:
+def _round_robin(outcome: Outcome) -> Mismatch | None:
     """turns.c prints abcabc...; a timer interrupt now and then may change whose turn it is."""
     found = re.search(r"turns\n([abc]+)\n", outcome.stdout)
     letters = found[1] if found else ""
@@ -439,7 +438,7 @@ def orphans(plan: Plan) -> None:
 
 def _table_of(names: Sequence[str]) -> Condition:
     """ps shows these processes and no other."""
-    def condition(outcome: Outcome) -> Optional[Mismatch]:
+    def condition(outcome: Outcome) -> Mismatch | None:
         table = outcome.stdout.rpartition("TICKS NAME\n")[2].partition("pages free")[0]
         got = [line.split()[-1] for line in table.splitlines()[:-1]]
         if got == list(names):

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
-from typing import List
 from unittest import mock
 
 from grader.execution import kvm_probe
@@ -114,7 +113,7 @@ class Probing(unittest.TestCase):
 class _FakeWorker:
     """A worker that does with a run what its first argument says."""
 
-    def __init__(self, log: List[str]) -> None:
+    def __init__(self, log: list[str]) -> None:
         self.log = log
         self.closed = threading.Event()
         log.append("start")
@@ -139,14 +138,14 @@ class Pool(unittest.TestCase):
     """Workers that die do not take other runs' results along."""
 
     def setUp(self) -> None:
-        self.log: List[str] = []
-        self.after_death: List[bool] = []
+        self.log: list[str] = []
+        self.after_death: list[bool] = []
 
     def start(self, after_death: bool) -> Worker:
         self.after_death.append(after_death)
         return _FakeWorker(self.log)
 
-    def run_words(self, *words: str, jobs: int = 1) -> List[Result]:
+    def run_words(self, *words: str, jobs: int = 1) -> list[Result]:
         return run_all(self.start, [Run((word,)) for word in words], jobs, None)
 
     def test_a_death_is_tried_once_more(self) -> None:

@@ -12,8 +12,8 @@ import tempfile
 import threading
 import time
 import unittest
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List
 from unittest import mock
 
 from grader.execution.connection import Connection
@@ -30,7 +30,7 @@ from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
 PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
 
 
-def vm_processes(marker: str) -> List[int]:
+def vm_processes(marker: str) -> list[int]:
     """The QEMUs whose command line contains `marker` (the cache that they use)."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -159,7 +159,7 @@ class Packages(unittest.TestCase):
 
     def test_the_packages_of_each_distribution(self) -> None:
         for form, (_, _, depends) in self.FORMS.items():
-            def said(name: str, depends: Dict[str, List[str]] = depends) -> str:
+            def said(name: str, depends: dict[str, list[str]] = depends) -> str:
                 lines = [f"{'Depends' if place else ' |Depends'}: {needed}"
                          for place, needed in enumerate(depends.get(name, []))]
                 return "\n  ".join([name, *lines, "Suggests: linux-image-other"])
@@ -261,7 +261,7 @@ class Place(unittest.TestCase):
         self.assertEqual(self.folder(), ROOT / "build" / "labvm")     # neither HOME nor a passwd entry
 
     def test_what_failed_is_not_tried_again_by_a_thread_that_waited(self) -> None:
-        tries: List[int] = []
+        tries: list[int] = []
         both = threading.Barrier(2)
 
         def fail(cache: Path, progress: object) -> Kernel:
@@ -270,7 +270,7 @@ class Place(unittest.TestCase):
             raise CannotGrade("no network", "wait")
 
         waiting = threading.Event()
-        failed: List[str] = []
+        failed: list[str] = []
 
         def start() -> None:
             both.wait()
@@ -357,7 +357,7 @@ class Cache(unittest.TestCase):
         result = VmBackend().run([Run((PROGRAM, "exit", "3"))])[0]
         self.assertEqual((result.ending, result.code), (Ending.EXIT, 3), result)
 
-    def snapshots(self) -> List[Path]:
+    def snapshots(self) -> list[Path]:
         return sorted(self.cache.glob("snapshot-*"))
 
     def made(self) -> Path:
@@ -367,7 +367,7 @@ class Cache(unittest.TestCase):
         return self.snapshots()[0]
 
     def test_damage_is_noticed(self) -> None:
-        damages: Dict[str, Callable[[Path], object]] = {
+        damages: dict[str, Callable[[Path], object]] = {
             "ram cut": lambda folder: os.truncate(folder / "ram", 10),
             "state cut": lambda folder: os.truncate(folder / "state", 10),
             "state written": lambda folder: (folder / "state").write_bytes(b"x" * 1000),

@@ -16,7 +16,7 @@ import unittest
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Any
 from unittest import mock
 
 from grader.commands import doctor, handin, skeletons
@@ -38,7 +38,7 @@ LETTERS = "from grader.execution.tool import run_command; run_command(lambda: pr
 
 
 def call(*words: str, stdout: int = subprocess.PIPE,
-         environment: Optional[dict[str, str]] = None) -> "subprocess.CompletedProcess[bytes]":
+         environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[bytes]":
     """A command of the kit, with these variables."""
     variables = {**clean_environment(), **(environment or {})}
     return subprocess.run([sys.executable, *words], cwd=ROOT, env=variables,
@@ -256,7 +256,7 @@ class StoppedBuilds(unittest.TestCase):
 class Sources(unittest.TestCase):
     """A learner's file that no compiler could read."""
 
-    def said(self, name: str, content: Optional[bytes], wanted: str = "vm.c") -> str:
+    def said(self, name: str, content: bytes | None, wanted: str = "vm.c") -> str:
         with tempfile.TemporaryDirectory() as folder:
             if content is not None:
                 (Path(folder) / name).write_bytes(content)
@@ -322,7 +322,7 @@ class Doctor(unittest.TestCase):
 class _GoneKvm(KvmBackend):
     """A KVM that was there when it was picked."""
 
-    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: Optional[OnResult] = None) -> list[Result]:
+    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
         return [Result(Ending.EXIT, 69, stderr=b"vmm: no VM can be created\n") for _ in runs]
 
     def works_still(self) -> bool:

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import unittest
 from dataclasses import replace
-from typing import Any, Tuple
+from typing import Any
 
 from grader.execution.worker import Backend
 from grader.execution.backends.kvm import HostWorker, KvmBackend
@@ -40,7 +40,7 @@ class RunnerTests:
         if not condition:
             raise AssertionError(f"{result}: {result!r}")
 
-    def check_all(self, *cases: Tuple[Run, Ending, int]) -> None:
+    def check_all(self, *cases: tuple[Run, Ending, int]) -> None:
         """Each run ends as it should; all in one job."""
         for (_, ending, code), result in zip(cases, self.backend.run([case[0] for case in cases])):
             self.check((result.ending, result.code) == (ending, code), result)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import unittest
-from typing import Any, List, Tuple
+from typing import Any
 
 import pexpect  # type: ignore
 
@@ -29,12 +29,12 @@ def setUpModule() -> None:
         raise unittest.SkipTest(str(error)) from error
 
 
-def command(*words: str) -> List[str]:
+def command(*words: str) -> list[str]:
     """The host's command line that runs the test program in there."""
     return [sys.executable, "-m", "grader.execution.labvm", "run", "--", PROGRAM, *words]
 
 
-def call(*words: str, stdin: bytes = b"", **options: Any) -> Tuple[int, bytes, bytes]:
+def call(*words: str, stdin: bytes = b"", **options: Any) -> tuple[int, bytes, bytes]:
     """Status, stdout and stderr of the test program, run with pipes."""
     done = subprocess.run(command(*words), cwd=ROOT, input=stdin, capture_output=True, timeout=TIMEOUT,
                           check=False, **options)
@@ -112,7 +112,7 @@ class AtATerminal(unittest.TestCase):
         self.addCleanup(child.close, True)
         return child
 
-    def ended(self, child: Any) -> Tuple[Any, Any]:
+    def ended(self, child: Any) -> tuple[Any, Any]:
         child.expect(pexpect.EOF)
         child.wait()
         return child.exitstatus, child.signalstatus

@@ -15,9 +15,9 @@ import sys
 import tarfile
 import unittest
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Callable
 from unittest import mock
 
 from grader.classroom import archives
