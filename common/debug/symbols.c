@@ -24,7 +24,7 @@ static bool section_read(const struct guest *guest, const Elf32_Ehdr *header, ui
 
     if (at)
         memcpy(section, at, sizeof *section);
-    return at != NULL;
+    return at;
 }
 
 /* The function in one symbol table that begins last at or before the address. */
