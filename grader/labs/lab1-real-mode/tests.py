@@ -23,21 +23,21 @@ def opens(plan: Plan) -> None:
     plan.unit("vm", "opens").symptom(lambda o: o.said(r"version -1\b"), THIRD_ARGUMENT)
 
 
-@lab.test("1.1", "refuses another API version", points=4,
+@lab.test("1.1", "rejects any other API version", points=4,
           hint="KVM_GET_API_VERSION must answer KVM_API_VERSION (12). With any other answer the VMM must "
                "end: return fail(STATUS_NO_KVM, ...).")
 def version(plan: Plan) -> None:
     plan.unit("vm", "version")
 
 
-@lab.test("1.1", "refuses a KVM without what it needs", points=3,
+@lab.test("1.1", "rejects a KVM that lacks a required capability", points=3,
           hint="KVM_CHECK_EXTENSION answers 0 for what this KVM lacks, any number over 0 for what it has: "
                "ask it for each capability that the VMM needs, and fail with STATUS_NO_KVM and its name.")
 def capabilities(plan: Plan) -> None:
     plan.unit("vm", "capabilities")
 
 
-@lab.test("1.1", "tells why /dev/kvm can't be opened", points=3,
+@lab.test("1.1", "reports why /dev/kvm can't be opened", points=3,
           hint="open returns -1 and errno says why: fail(STATUS_NO_KVM, \"...: %s\", strerror(errno)).")
 def no_device(plan: Plan) -> None:
     plan.unit("vm", "no_device")
@@ -45,7 +45,7 @@ def no_device(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 1.2 the VM and its RAM
 
-@lab.test("1.2", "gives the VM the RAM it asks for", points=8,
+@lab.test("1.2", "maps the guest's RAM and registers it with KVM", points=8,
           hint="mmap anonymous memory of ram_bytes (it is page-aligned; malloc's is not), and tell KVM by "
                "KVM_SET_USER_MEMORY_REGION: slot 0, guest_phys_addr 0, memory_size, userspace_addr. Keep "
                "vm->fd, vm->ram and vm->ram_bytes.")
@@ -57,7 +57,7 @@ def ram(plan: Plan) -> None:
                  "not page-aligned, memory from mmap is. Is every field of the structure set, flags, too?")
 
 
-@lab.test("1.2", "gives Intel's KVM the pages it needs", points=3,
+@lab.test("1.2", "sets the TSS and identity-map addresses for Intel", points=3,
           hint="KVM_SET_TSS_ADDR takes the address itself as argument, KVM_SET_IDENTITY_MAP_ADDR a pointer "
                "to a 64-bit number that holds it. Both come before the first vCPU.")
 def addresses(plan: Plan) -> None:
@@ -67,7 +67,7 @@ def addresses(plan: Plan) -> None:
         "the RAM tell more.")
 
 
-@lab.test("1.2", "tells when the VM can't be created", points=4,
+@lab.test("1.2", "reports a failure to create the VM", points=4,
           hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, and return "
                "fail(STATUS_NO_KVM, \"...: %s\", strerror(errno)). Keep each thing in *vm as soon as you "
                "have it: vm_destroy looks there.")
@@ -89,7 +89,7 @@ def vcpu(plan: Plan) -> None:
         "error and offers none: was it asked of /dev/kvm or of the VM?")
 
 
-@lab.test("1.3", "gives the vCPU its CPUID", points=5,
+@lab.test("1.3", "sets the vCPU's CPUID", points=5,
           hint="KVM_GET_SUPPORTED_CPUID (on vm->kvm_fd) fills a struct kvm_cpuid2 with room for nent "
                "entries behind it; KVM_SET_CPUID2 hands it to the vCPU; then it is freed.")
 def cpuid(plan: Plan) -> None:
@@ -97,7 +97,7 @@ def cpuid(plan: Plan) -> None:
     plan.unit("vm", "cpuid_freed")
 
 
-@lab.test("1.3", "tells when the vCPU can't be created", points=4,
+@lab.test("1.3", "reports a failure to create the vCPU", points=4,
           hint="Every ioctl and every mmap can fail (-1, MAP_FAILED): check each, and return "
                "fail(STATUS_NO_KVM, \"...: %s\", strerror(errno)). Keep each thing in *vcpu as soon as you "
                "have it: vcpu_destroy looks there.")
@@ -107,14 +107,14 @@ def vcpu_failures(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 1.4 the real-mode state
 
-@lab.test("1.4", "works out the real-mode state", points=8,
+@lab.test("1.4", "computes the real-mode state", points=8,
           hint="Set each field as the table in section 1.4 of the handout has it. All six segment registers "
                "have the same but for the type of CS; of the general registers every one is set.")
 def state(plan: Plan) -> None:
     plan.unit("vm", "state")
 
 
-@lab.test("1.4", "puts the vCPU into that state", points=6,
+@lab.test("1.4", "sets the vCPU's registers to that state", points=6,
           hint="KVM_GET_SREGS, real_mode_state, KVM_SET_SREGS and KVM_SET_REGS, each of them checked.")
 def state_set(plan: Plan) -> None:
     plan.unit("vm", "state_set")
@@ -150,35 +150,35 @@ def segments(plan: Plan) -> None:
     _start_state_symptoms(run)
 
 
-@lab.test("1.5", "goes on after a signal", points=2,
+@lab.test("1.5", "continues after a signal", points=2,
           hint="KVM_RUN fails with EINTR when a signal came. That is no error and no exit: go back to the "
                "top of the loop without looking at *run. KVM_EXIT_INTR means the same.")
 def interrupted(plan: Plan) -> None:
     plan.unit("vm", "interrupted")
 
 
-@lab.test("1.5", "lets a guest die that KVM can't run", points=2,
+@lab.test("1.5", "ends the guest when KVM_RUN fails", points=2,
           hint="EINTR is the one error of KVM_RUN to go on after. Any other ends the guest: vcpu_crash with "
                "strerror(errno).")
 def run_error(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "run_error"))
 
 
-@lab.test("1.5", "asks the stage before each entry", points=3,
+@lab.test("1.5", "calls stage_before_entry before each entry", points=3,
           hint="stage_before_entry comes before every KVM_RUN, also after EINTR: later labs stop a vCPU and "
                "inject interrupts there. Enter the guest only if it answers STEP_RUN.")
 def before_entry(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "before_entry"))
 
 
-@lab.test("1.5", "obeys the exit handlers of later labs", points=1,
+@lab.test("1.5", "honours the results of later labs' exit handlers", points=1,
           hint="What does exit_dispatch return, and what is done with it? Only after STEP_UNHANDLED is the "
                "exit yours to answer: STEP_RUN and STEP_END are a handler's answers, and hold as they are.")
 def handlers(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "handlers"))
 
 
-@lab.test("1.5", "tells which port or address it was", points=2,
+@lab.test("1.5", "reports the port or address of an unknown access", points=2,
           hint="KVM_EXIT_IO: vcpu_crash with run->io.port. KVM_EXIT_MMIO: vcpu_crash with "
                "run->mmio.phys_addr, and whether it read or wrote (run->mmio.is_write). The line `exit:` is "
                "the kit's, not yours.")
@@ -186,28 +186,28 @@ def accesses(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "accesses"))
 
 
-@lab.test("1.5", "tells why the entry failed", points=3,
+@lab.test("1.5", "reports the VM-entry failure reason", points=3,
           hint="KVM_EXIT_FAIL_ENTRY: vcpu_crash with run->fail_entry.hardware_entry_failure_reason, in "
                "hexadecimal (%llx).")
 def fail_entry(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "fail_entry"))
 
 
-@lab.test("1.5", "tells KVM's internal error", points=3,
+@lab.test("1.5", "reports the suberror and data of an internal error", points=3,
           hint="KVM_EXIT_INTERNAL_ERROR: vcpu_crash with run->internal.suberror and the first ndata words of "
                "run->internal.data, which has 16.")
 def internal_error(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "internal_error"))
 
 
-@lab.test("1.5", "ignores no other exit", points=3,
+@lab.test("1.5", "rejects every other exit reason", points=3,
           hint="The default of the switch over exit_reason is vcpu_crash with exit_name(run->exit_reason): "
                "an exit that is ignored makes a guest that hangs or goes wrong in silence.")
 def other_reasons(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "other_reasons"))
 
 
-@lab.test("1.5", "runs a guest through all its memory", points=3,
+@lab.test("1.5", "runs a guest that uses all of its RAM", points=3,
           hint="RAM must be one piece from address 0 on, of the size that --mem says.")
 def memory(plan: Plan) -> None:
     first, step, pages = plan.values.number(31), plan.values.number(16), plan.values.randint(200, 240)
@@ -218,10 +218,10 @@ def memory(plan: Plan) -> None:
     _start_state_symptoms(run)
 
 
-@lab.test("1.5", "lets a guest die that goes wrong", points=2,
+@lab.test("1.5", "ends a guest on a triple fault or an unknown access", points=2,
           hint="Shutdown, a port and an address where nothing is: each is the end of this guest by "
                "vcpu_crash.")
-def deaths(plan: Plan) -> None:
+def crashes(plan: Plan) -> None:
     offset = plan.values.randrange(0, 0xf000, 2)
     mmio = plan.boot(plan.guest("mmio", OFFSET=offset), args=["--mem=1M"])
     mmio.exits(STATUS_CRASHED, hint="An access outside of RAM (KVM_EXIT_MMIO) must end the guest by "
@@ -241,20 +241,20 @@ def deaths(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 1.6 tear down
 
-@lab.test("1.6", "gives everything back", points=4,
+@lab.test("1.6", "releases every resource", points=4,
           hint="vcpu_destroy: munmap kvm_run (vcpu->run_bytes of it), close the vCPU. vm_destroy: munmap the "
                "RAM, close VM and /dev/kvm.")
 def given_back(plan: Plan) -> None:
     plan.unit("vm", "given_back")
 
 
-@lab.test("1.6", "does no harm when called twice", points=2,
+@lab.test("1.6", "can be called twice", points=2,
           hint="After munmap and close set each field to \"nothing there\": -1 a descriptor, NULL a pointer.")
 def twice(plan: Plan) -> None:
     plan.unit("vm", "twice")
 
 
-@lab.test("1.6", "gives back what a failed creation left", points=2,
+@lab.test("1.6", "cleans up after a failed creation", points=2,
           hint="A creation can fail half-way: fd -1 and a NULL pointer mean that this part is not there. "
                "Check before each close and munmap.")
 def half_way(plan: Plan) -> None:

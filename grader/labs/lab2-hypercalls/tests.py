@@ -30,7 +30,7 @@ def operands(plan: Plan) -> None:
     plan.unit("hypercall", "operands")
 
 
-@lab.test("2.1", "answers in every size", points=4,
+@lab.test("2.1", "writes answers of every size", points=4,
           hint="The answer goes to data + index * size, and has `size` bytes: no byte more may change.")
 def answers(plan: Plan) -> None:
     plan.unit("hypercall", "answers")
@@ -38,7 +38,7 @@ def answers(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 2.2 EXIT and PUTCHAR
 
-@lab.test("2.2", "ends with the guest's status", points=4,
+@lab.test("2.2", "ends with the guest's exit status", points=4,
           hint="EXIT: return vcpu_end(vcpu, BL). BL is the low byte of RBX. vcpu_end only notes the status; "
                "what stops the vCPU is its answer, STEP_END, when you return it.")
 def exit_status(plan: Plan) -> None:
@@ -48,7 +48,7 @@ def exit_status(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("2.2", "cuts a status that no guest may have, and says so", points=2,
+@lab.test("2.2", "clamps an exit status above 63, and reports it", points=2,
           hint="A status over STATUS_GUEST_MAX is one of the VMM's own: end with STATUS_GUEST_MAX, and tell "
                "by fail what the guest gave.")
 def status_cut(plan: Plan) -> None:
@@ -72,7 +72,7 @@ def putchar(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("2.2", "takes 8, 16 and 32 bits, whatever else the registers hold", points=4,
+@lab.test("2.2", "accepts 8, 16 and 32 bits, whatever else the registers hold", points=4,
           hint="The call's number is the operand, as wide as io.size says, and not all of RAX; the "
                "character and the status are BL alone, not all of RBX.")
 def widths(plan: Plan) -> None:
@@ -105,14 +105,14 @@ def classics(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("2.2", "gets the registers without KVM_CAP_SYNC_REGS", points=2,
+@lab.test("2.2", "reads the registers without KVM_CAP_SYNC_REGS", points=2,
           hint="kvm_valid_regs says whether KVM hands the registers over in run->s.regs; where it does not, "
                "KVM_GET_REGS does.")
 def registers(plan: Plan) -> None:
     plan.unit("hypercall", "registers")
 
 
-@lab.test("2.2", "ends the vCPU when its registers can't be had", points=2,
+@lab.test("2.2", "ends the vCPU when its registers can't be read", points=2,
           hint="KVM_GET_REGS can fail: vcpu_registers says so by fail and returns STATUS_CRASHED, and who "
                "called it returns vcpu_end(vcpu, STATUS_CRASHED).")
 def registers_failed(plan: Plan) -> None:
@@ -126,7 +126,7 @@ def console_stage(plan: Plan) -> None:
     plan.unit("hypercall", "console_stage")
 
 
-@lab.test("2.2", "serves each call of an exit, up to EXIT", points=2,
+@lab.test("2.2", "handles each call of an exit, up to EXIT", points=2,
           hint="How many operands can one exit have, and which type counts them? io.count is 32 bits wide, "
                "and the answer STEP_END of one operand ends the loop over the others.")
 def each_operand(plan: Plan) -> None:
@@ -152,7 +152,7 @@ def getchar(plan: Plan) -> None:
         _getchar_symptoms(run)
 
 
-@lab.test("2.3", "tells 'nothing yet' and 'end of input' apart", points=5,
+@lab.test("2.3", "distinguishes 'nothing yet' from 'end of input'", points=5,
           hint="stage.getchar answers GETCHAR_NOTHING (-1) while there is no input and GETCHAR_END (-2) "
                "after the last: both go to the guest as they are, in the operand's width.")
 def waits(plan: Plan) -> None:
@@ -171,7 +171,7 @@ def waits(plan: Plan) -> None:
         _getchar_symptoms(run)
 
 
-@lab.test("2.3", "passes every byte", points=4,
+@lab.test("2.3", "passes every byte value", points=4,
           hint="A character is 0 to 255. As a char it would be negative from 128 on, and look like "
                "GETCHAR_NOTHING or GETCHAR_END; and 0 is one, too: what is printed is no string that a 0 "
                "ends.")
@@ -182,7 +182,7 @@ def all_bytes(plan: Plan) -> None:
     run.exits(0)
 
 
-@lab.test("2.3", "refuses a read without a call before it", points=3,
+@lab.test("2.3", "rejects a read without a preceding call", points=3,
           hint="One call, one answer: an `in` from HYPERCALL_PORT that no GETCHAR came before is the guest's "
                "mistake, and so is a second one behind the same call. See vcpu->getchar_called.")
 def uncalled_read(plan: Plan) -> None:
@@ -194,7 +194,7 @@ def uncalled_read(plan: Plan) -> None:
         _dies(plan, None, ignored=ignored, WIDTH=32, READ=None, CALLS=calls)
 
 
-@lab.test("2.3", "takes one character a read, of the vCPU that called", points=3,
+@lab.test("2.3", "reads one character per IN, for the calling vCPU", points=3,
           hint="The OUT only sets vcpu->getchar_called; the IN asks stage.getchar, for one character.")
 def getchar_steps(plan: Plan) -> None:
     plan.unit("hypercall", "getchar_steps")
@@ -202,7 +202,7 @@ def getchar_steps(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 2.4 strings
 
-@lab.test("2.4", "prints what rep outsb sends, longer than a page, too", points=4,
+@lab.test("2.4", "prints what rep outsb sends, even more than a page", points=4,
           hint="Each character sent to STRING_PORT is printed, in order.")
 def string_port(plan: Plan) -> None:
     text, typed, status = plan.values.text(), plan.values.text(), plan.values.randint(0, 63)
@@ -219,7 +219,7 @@ def string_port(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("2.4", "prints backwards, when the direction flag says so", points=2,
+@lab.test("2.4", "prints a string sent with the direction flag set", points=2,
           hint="With DF set the processor sends the last character first: print them in the order in which "
                "they come.")
 def backwards(plan: Plan) -> None:
@@ -237,7 +237,7 @@ def strings_stage(plan: Plan) -> None:
     plan.unit("hypercall", "strings_stage")
 
 
-@lab.test("2.4", "prints all of an exit with a count", points=2,
+@lab.test("2.4", "prints every character of an exit with a count", points=2,
           hint="io.count says how many characters one exit has: they lie one after the other in the data, "
                "and a 0 among them ends nothing.")
 def string_count(plan: Plan) -> None:
@@ -259,14 +259,14 @@ def write(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("2.4", "asks for each page of a WRITE, in 16- and 32-bit code", points=5,
+@lab.test("2.4", "translates each page of a WRITE, in 16- and 32-bit code", points=5,
           hint="The string is at DS's base (sregs.ds.base) + SI. What vcpu_translate answers holds up to the "
                "end of its page only; and sregs.cs.db tells whether SI and CX or ESI and ECX count.")
 def write_pages(plan: Plan) -> None:
     plan.unit("hypercall", "write_pages")
 
 
-@lab.test("2.4", "refuses a WRITE that reaches out of RAM, and no other", points=2,
+@lab.test("2.4", "rejects a WRITE that reaches outside RAM, and no other", points=2,
           hint="Before a part is printed: did vcpu_translate find it, and is all of it below ram_bytes? If "
                "not, vcpu_crash; or a guest reads the VMM's memory. The last byte of RAM is at "
                "ram_bytes - 1.")
@@ -281,7 +281,7 @@ def write_failed(plan: Plan) -> None:
     plan.unit("hypercall", "write_failed")
 
 
-@lab.test("2.4", "keeps the calls of vCPUs apart", points=1,
+@lab.test("2.4", "shares no state between the calls of different vCPUs", points=1,
           hint="In lab 3 up to four threads are in this handler at once: which of its variables do they "
                "share? A static variable exists once, whatever the thread; a local one belongs to the call.")
 def vcpus_apart(plan: Plan) -> None:
@@ -290,7 +290,7 @@ def vcpus_apart(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 2.5 what is unknown
 
-@lab.test("2.5", "refuses an unknown call", points=6,
+@lab.test("2.5", "rejects unknown calls", points=6,
           hint="The default of the switch over the call's number is vcpu_crash, with the number and the "
                "guest's RIP in its message.")
 def unknown_call(plan: Plan) -> None:
@@ -305,7 +305,7 @@ def unknown_call(plan: Plan) -> None:
         _dies(plan, number, ignored=_IGNORED if width == 8 else cut, WIDTH=width, NUMBER=number)
 
 
-@lab.test("2.5", "refuses an unknown port", points=5,
+@lab.test("2.5", "rejects unknown I/O ports", points=5,
           hint="Whatever is neither HYPERCALL_PORT nor STRING_PORT ends the guest: vcpu_crash, with the port "
                "and the guest's RIP in its message.")
 def unknown_port(plan: Plan) -> None:
@@ -314,7 +314,7 @@ def unknown_port(plan: Plan) -> None:
         _dies(plan, port, WIDTH=width, PORT=port, NUMBER=1)
 
 
-@lab.test("2.5", "refuses a read where there is nothing to read", points=3,
+@lab.test("2.5", "rejects reads from other ports", points=3,
           hint="An `in` from another port than HYPERCALL_PORT has no answer: the guest dies of it.")
 def unknown_read(plan: Plan) -> None:
     answered = ("The guest went on after the read: only HYPERCALL_PORT can be read. What is written to the "
@@ -323,7 +323,7 @@ def unknown_read(plan: Plan) -> None:
         _dies(plan, port, ignored=answered, WIDTH=width, PORT=port, READ=None)
 
 
-@lab.test("2.5", "refuses a wide access to the string port", points=2,
+@lab.test("2.5", "rejects wide accesses to the string port", points=2,
           hint="Characters are bytes: an access of 2 or 4 bytes to STRING_PORT is none of the calls.")
 def unknown_size(plan: Plan) -> None:
     for width in (16, 32):

@@ -28,7 +28,7 @@ _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 # ---------------------------------------------------------------- 3.1 windows
 
-@lab.test("3.1", "knows the four windows", points=4,
+@lab.test("3.1", "computes the base of each window", points=4,
           hint="Window N starts at N * WINDOW_BYTES.")
 def bases(plan: Plan) -> None:
     plan.unit("vcpus", "bases")
@@ -55,13 +55,13 @@ def windows(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("3.1", "tells when a guest can't be loaded or started", points=2,
+@lab.test("3.1", "reports a failure to load or start a guest", points=2,
           hint="ram_write and vcpu_set_real_mode can fail: window_prepare then returns a status, not 0.")
 def prepare_fails(plan: Plan) -> None:
     plan.unit("vcpus", "prepare_fails")
 
 
-@lab.test("3.1", "refuses a guest that is larger than its window", points=5,
+@lab.test("3.1", "rejects a guest larger than its window", points=5,
           hint="An image of over WINDOW_BYTES would overwrite its neighbour: fail(STATUS_GUEST_FILE, ...).")
 def too_large(plan: Plan) -> None:
     plan.unit("vcpus", "full_window")
@@ -80,7 +80,7 @@ def too_large(plan: Plan) -> None:
 
 # The guests of these print nothing, so that they don't wait for 3.3: --regs tells what they found.
 
-@lab.test("3.2", "says that a vCPU runs, and that it has ended", points=4,
+@lab.test("3.2", "sets the vCPU's state to running, then to ended", points=4,
           hint="vcpu_set_state(vcpu, VCPU_RUNNING) before vcpu_run, vcpu_set_state(vcpu, VCPU_ENDED) after "
                "it: vcpu_kick looks at vcpu->state.")
 def state(plan: Plan) -> None:
@@ -90,11 +90,11 @@ def state(plan: Plan) -> None:
                  "does that thread write the number 1 to ended_fd, as 8 bytes (uint64_t), last of all?")
 
 
-@lab.test("3.2", "tells of a vCPU's end last, and joins its thread", points=2,
+@lab.test("3.2", "signals a vCPU's end last, and joins its thread", points=2,
           hint="The thread's last act is to tell ended_fd, after vcpu_ended. run_all joins every thread that "
                "it has started.")
-def told_last(plan: Plan) -> None:
-    _unit_of_runs(plan, "told_last")
+def end_signalled_last(plan: Plan) -> None:
+    _unit_of_runs(plan, "end_signalled_last")
 
 
 @lab.test("3.2", "runs vCPUs at the same time", points=5,
@@ -147,10 +147,10 @@ def worst_status(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("3.2", "lets the others run on when one guest dies", points=5,
+@lab.test("3.2", "keeps the other guests running when one crashes", points=5,
           hint="A guest that dies ends its own vCPU alone. The others run to their end, and the worst "
                "status, 70, tells of the death.")
-def one_dies(plan: Plan) -> None:
+def one_crashes(plan: Plan) -> None:
     dying, living = plan.guest("port"), plan.guest("echo")
     run = plan.boot(dying, living, args=["--regs"], hold_stdin=True,
                     steps=(Step(after=b"crashed", stream="stderr", close=True),))
@@ -161,7 +161,7 @@ def one_dies(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 3.3 the console
 
-@lab.test("3.3", "names the vCPU in each line, and leaves a lone guest's output alone", points=3,
+@lab.test("3.3", "names the vCPU in each line, except for a lone guest", points=3,
           hint="Of several guests each line starts with \"vcpuN: \". A single guest's bytes go out as they "
                "come.")
 def names(plan: Plan) -> None:
@@ -194,7 +194,7 @@ def lines(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("3.3", "keeps the last line when it has no end", points=2,
+@lab.test("3.3", "prints a last line without a newline", points=2,
           hint="When a vCPU has ended, what is left in vcpu->line must still go out: console_finish.")
 def unfinished(plan: Plan) -> None:
     firsts, texts = ([plan.values.text(2) for _ in range(3)] for _ in range(2))
@@ -204,7 +204,7 @@ def unfinished(plan: Plan) -> None:
     _common_symptoms(run)
 
 
-@lab.test("3.3", "loses nothing of a line longer than its buffer", points=3,
+@lab.test("3.3", "prints all of a line longer than its buffer", points=3,
           hint="vcpu->line has CONSOLE_LINE_MAX bytes. Put out what is there when it is full, then go on.")
 def long_line(plan: Plan) -> None:
     seeds, length = [plan.values.getrandbits(16) for _ in range(2)], 4500
@@ -231,7 +231,7 @@ def colour(plan: Plan) -> None:
         _common_symptoms(run)
 
 
-@lab.test("3.3", "puts out every byte, however the calls cut the lines", points=2,
+@lab.test("3.3", "prints every byte, however the calls split the lines", points=2,
           hint="A call may hand over several lines, a part of one or an empty one; any byte but the newline "
                "is text, 0 too. A line goes out when its newline comes or vcpu->line is full.")
 def any_bytes(plan: Plan) -> None:
@@ -253,7 +253,7 @@ def stop(plan: Plan) -> None:
         _stop_symptoms(run)
 
 
-@lab.test("3.4", "loses no kick", points=3,
+@lab.test("3.4", "never loses a kick", points=3,
           hint="A signal that comes just before KVM_RUN interrupts nothing. Set immediate_exit in kvm_run "
                "before the signal: KVM_RUN looks at it when it starts.")
 def kick(plan: Plan) -> None:
@@ -275,21 +275,21 @@ def kick_order(plan: Plan) -> None:
                  "(Where tests of 3.2 fail, look at these first.)")
 
 
-@lab.test("3.4", "clears the kick before it looks for a stop", points=3,
+@lab.test("3.4", "clears the kick before checking for a stop", points=3,
           hint="vcpu_check_stop clears run->immediate_exit, and only then reads stop_signal. The other way "
                "round, a stop that comes between the two is cleared away unseen.")
 def check_order(plan: Plan) -> None:
     plan.unit("vcpus", "check_order")
 
 
-@lab.test("3.4", "signals a thread only while it is there", points=2,
+@lab.test("3.4", "signals a thread only while it exists", points=2,
           hint="When may the thread that vcpu_kick signals be gone? Only VCPU_RUNNING has one, and only "
                "vcpu->lock keeps it so: hold it from the look at vcpu->state until the signal is sent.")
 def kick_state(plan: Plan) -> None:
     plan.unit("vcpus", "kick_state")
 
 
-@lab.test("3.4", "wakes a vCPU that sleeps", points=1,
+@lab.test("3.4", "wakes a sleeping vCPU", points=1,
           hint="vcpu_kick signals vcpu->wake: pthread_cond_signal. A halted vCPU of lab 4 sleeps on it.")
 def kick_wakes(plan: Plan) -> None:
     unit = plan.unit("vcpus", "kick_wakes")
@@ -313,7 +313,7 @@ def no_thread(plan: Plan) -> None:
                  "were started, not for guest_count.")
 
 
-@lab.test("3.4", "sets the flag before the kick", points=2,
+@lab.test("3.4", "sets the stop flag before kicking", points=2,
           hint="stop_signal first, then the kicks: a vCPU that was kicked looks at the flag once, and enters "
                "the guest again if it is not set yet.")
 def stop_order(plan: Plan) -> None:
@@ -330,14 +330,14 @@ def stop_isolated(plan: Plan) -> None:
                  "kicks every vCPU of the VMM. (Where another test of 3.4 fails, look at that first.)")
 
 
-@lab.test("3.4", "clears a kick that has been seen", points=1,
+@lab.test("3.4", "clears a kick once it has been seen", points=1,
           hint="What makes KVM_RUN return at once, each time? vcpu_check_stop must clear "
                "run->immediate_exit.")
 def kick_taken_back(plan: Plan) -> None:
     _unit_of_runs(plan, "kick_taken_back")
 
 
-@lab.test("3.4", "stops the guests that are left, when some have ended", points=2,
+@lab.test("3.4", "stops the remaining guests after some have ended", points=2,
           hint="What does stop_all do when it comes to a vCPU that has ended? It must kick every vCPU, "
                "whatever became of the others; vcpu_kick itself leaves out those that don't run.")
 def stop_rest(plan: Plan) -> None:
@@ -360,7 +360,7 @@ def stop_rest(plan: Plan) -> None:
         _stop_symptoms(run)
 
 
-@lab.test("3.4", "keeps the unfinished line when it is stopped", points=2,
+@lab.test("3.4", "prints an unfinished line when stopped", points=2,
           hint="Also a vCPU that is stopped ends by its thread's last lines: console_finish comes after "
                "vcpu_run, however that came to its end.")
 def stop_unfinished(plan: Plan) -> None:
@@ -375,7 +375,7 @@ def stop_unfinished(plan: Plan) -> None:
     _stop_symptoms(run)
 
 
-@lab.test("3.4", "ends on Ctrl-C and leaves the terminal as it was", points=2,
+@lab.test("3.4", "ends on Ctrl-C and leaves the terminal unchanged", points=2,
           hint="Ctrl-C is a SIGINT. Whatever was changed in the terminal must be as before when the VMM "
                "ends.")
 def control_c(plan: Plan) -> None:
@@ -389,7 +389,7 @@ def control_c(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 3.5 isolation
 
-@lab.test("3.5", "lets a guest reach its neighbour's window in one VM", points=4,
+@lab.test("3.5", "lets a guest access its neighbour's window in one VM", points=4,
           hint="Without --isolate there is one VM, and its RAM is everyone's.")
 def intruder(plan: Plan) -> None:
     _intrusion(plan, isolate=False)

@@ -33,7 +33,7 @@ def period(plan: Plan) -> None:
     plan.unit("interrupts", "period")
 
 
-@lab.test("4.1", "reports a timer that can't be created or armed", points=1,
+@lab.test("4.1", "reports a failure to create or arm the timer", points=1,
           hint="timerfd_create and timerfd_settime answer -1 on failure: fail(STATUS_NO_KVM, ...).")
 def timer_failure(plan: Plan) -> None:
     plan.unit("interrupts", "timer_failure")
@@ -54,41 +54,41 @@ def first(plan: Plan) -> None:
     plan.unit("interrupts", "first")
 
 
-@lab.test("4.2", "injects what is pending when the guest can take it", points=4,
+@lab.test("4.2", "injects a pending vector when the guest can accept it", points=4,
           hint="With if_flag and ready_for_interrupt_injection set: KVM_INTERRUPT, then its bit leaves the "
                "set.")
 def injects(plan: Plan) -> None:
     plan.unit("interrupts", "injects")
 
 
-@lab.test("4.2", "asks for the window when the guest can't", points=5,
+@lab.test("4.2", "requests an interrupt window when the guest can't", points=5,
           hint="Without if_flag or without ready_for_interrupt_injection: keep the vector pending, and set "
                "run->request_interrupt_window = 1.")
 def waits(plan: Plan) -> None:
     plan.unit("interrupts", "waits")
 
 
-@lab.test("4.2", "injects one vector an entry, and closes the window behind the last", points=4,
+@lab.test("4.2", "injects one vector per entry, then clears the window request", points=4,
           hint="request_interrupt_window says whether something is still pending: set it at each entry, to 1 "
                "or to 0.")
 def several(plan: Plan) -> None:
     plan.unit("interrupts", "several")
 
 
-@lab.test("4.2", "tells when KVM refuses an interrupt", points=2,
+@lab.test("4.2", "reports that KVM rejected an interrupt", points=2,
           hint="KVM_INTERRUPT can fail: return vcpu_crash(vcpu, ...) with strerror(errno).")
 def injection_failure(plan: Plan) -> None:
     plan.unit("interrupts", "injection_failure")
 
 
-@lab.test("4.2", "takes a vector out of the set under the lock", points=2,
+@lab.test("4.2", "removes a vector from the set under the lock", points=2,
           hint="vcpu->lock guards vcpu->pending: hold it from the look at the set until the vector is out "
                "of it.")
 def guards(plan: Plan) -> None:
     plan.unit("interrupts", "guards")
 
 
-@lab.test("4.2", "writes each injection into the trace", points=1,
+@lab.test("4.2", "traces each injection", points=1,
           hint="trace_event(vcpu, \"inject vector 0x%x\", ...): without it --trace can't tell you whether "
                "an interrupt was injected.")
 def traces(plan: Plan) -> None:
@@ -104,27 +104,27 @@ def raise_kicks(plan: Plan) -> None:
     plan.unit("interrupts", "raise_kicks")
 
 
-@lab.test("4.3", "loses no interrupt that comes just before KVM_RUN", points=3,
+@lab.test("4.3", "never loses an interrupt raised just before KVM_RUN", points=3,
           hint="Set pending first, then vcpu_kick: its immediate_exit makes the KVM_RUN that comes next "
                "return, and interrupt_deliver sees the vector.")
 def raised_late(plan: Plan) -> None:
     plan.unit("interrupts", "raised_late")
 
 
-@lab.test("4.3", "raises a vector that is injected at the same moment", points=1,
+@lab.test("4.3", "raises a vector again while it is being injected", points=1,
           hint="Between a look at `pending` and the lock the vCPU's own thread may inject what you saw. So "
                "both the look and the change belong under vcpu->lock.")
 def raised_again(plan: Plan) -> None:
     plan.unit("interrupts", "raised_again")
 
 
-@lab.test("4.3", "merges what could not be delivered", points=2,
+@lab.test("4.3", "merges undelivered interrupts of one vector", points=2,
           hint="A set has each vector once: ticks that find theirs pending change nothing.")
 def merges(plan: Plan) -> None:
     plan.unit("interrupts", "merges")
 
 
-@lab.test("4.3", "ticks a guest in a loop without exits", points=4,
+@lab.test("4.3", "interrupts a guest in a loop without exits", points=4,
           hint="Only a kick brings a vCPU out of a loop that makes no exit. See with --trace whether "
                "interrupts are injected.")
 def busy(plan: Plan) -> None:
@@ -135,7 +135,7 @@ def busy(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("4.3", "delivers in a moment with interrupts enabled", points=3,
+@lab.test("4.3", "delivers while interrupts are enabled only briefly", points=3,
           hint="The guest enables interrupts for short moments only. KVM tells of that moment only if "
                "request_interrupt_window was set.")
 def window(plan: Plan) -> None:
@@ -153,7 +153,7 @@ def window(plan: Plan) -> None:
                    "KVM_EXIT_IRQ_WINDOW_OPEN in such a moment.")
 
 
-@lab.test("4.3", "changes no register and no flag of the guest", points=3,
+@lab.test("4.3", "preserves the guest's registers and flags", points=3,
           hint="KVM_INTERRUPT needs no help with registers: leave RIP, RFLAGS and the stack alone.")
 def preserve(plan: Plan) -> None:
     text = plan.values.text()
@@ -164,7 +164,7 @@ def preserve(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("4.3", "lets a guest without handlers die", points=3,
+@lab.test("4.3", "ends a guest that has no interrupt handlers", points=3,
           hint="The first interrupt ends a guest that has no vector table: KVM_EXIT_SHUTDOWN, which lab 1's "
                "run loop answers. Count what you inject in vcpu->interrupts: the post-mortem looks at it.")
 def no_handler(plan: Plan) -> None:
@@ -187,7 +187,7 @@ def halt_ends(plan: Plan) -> None:
     run.registers(rax=value)
 
 
-@lab.test("4.4", "sleeps until an interrupt comes", points=3,
+@lab.test("4.4", "sleeps until an interrupt arrives", points=3,
           hint="while (nothing pending and no stop) pthread_cond_wait(&vcpu->wake, &vcpu->lock); then "
                "STEP_RUN.")
 def halt_wakes(plan: Plan) -> None:
@@ -198,13 +198,13 @@ def halt_wakes(plan: Plan) -> None:
     plan.unit("interrupts", "halt_wakes")
 
 
-@lab.test("4.4", "stops while it sleeps", points=3,
+@lab.test("4.4", "stops a sleeping vCPU", points=3,
           hint="The wait ends, too, when vmm->stop_signal is set; vcpu_check_stop does the rest.")
 def halt_stops(plan: Plan) -> None:
     plan.unit("interrupts", "halt_stops")
 
 
-@lab.test("4.4", "never falls asleep with an interrupt pending", points=4,
+@lab.test("4.4", "never sleeps with an interrupt pending", points=4,
           hint="Where can an interrupt come between the look at `pending` and the sleep? Look and wait while "
                "you hold vcpu->lock all the time: pthread_cond_wait releases it only when it sleeps, and "
                "holds it again when it returns.")
@@ -243,7 +243,7 @@ def sti_hlt(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("4.4", "gives a guest one tick for all that it missed", points=3,
+@lab.test("4.4", "delivers one tick for all that a guest missed", points=3,
           hint="While interrupts are disabled ticks merge into one. A count or a queue of them makes the "
                "handler run many times afterwards.")
 def missed_ticks(plan: Plan) -> None:
@@ -264,7 +264,7 @@ def idle(plan: Plan) -> None:
     _idle(plan, hold_stdin=True, keys=0)
 
 
-@lab.test("4.4", "stops four vCPUs in whatever state they are", points=3,
+@lab.test("4.4", "stops four vCPUs in any state", points=3,
           hint="Running, waiting for the window, halted or in an exit: vcpu_check_stop comes before each "
                "entry, and the kick brings each vCPU there.")
 def stop(plan: Plan) -> None:
@@ -285,14 +285,14 @@ def ring(plan: Plan) -> None:
     plan.unit("interrupts", "ring")
 
 
-@lab.test("4.5", "tells each byte by an interrupt", points=2,
+@lab.test("4.5", "raises an interrupt for each byte", points=2,
           hint="keyboard_fill puts what it reads into the ring and calls keyboard_interrupt; "
                "keyboard_getchar calls it again while there is more.")
 def keyboard(plan: Plan) -> None:
     _unit(plan, "keyboard")
 
 
-@lab.test("4.5", "keeps the ring whole when a key comes while another is taken", points=2,
+@lab.test("4.5", "guards the ring when a key arrives while another is read", points=2,
           hint="keyboard_fill and keyboard_getchar run in two threads: hold devices.lock while you look at "
                "the ring or change it.")
 def ring_guarded(plan: Plan) -> None:
@@ -300,14 +300,14 @@ def ring_guarded(plan: Plan) -> None:
     _unit(plan, "ring_filled")
 
 
-@lab.test("4.5", "leaves in the input what the ring can't hold", points=3,
+@lab.test("4.5", "leaves unread what the ring can't hold", points=3,
           hint="Read at most ring_room(...) bytes. When a full ring has room again, wake the devices' "
                "thread: write to wake_fd.")
 def full_ring(plan: Plan) -> None:
     _unit(plan, "full_ring")
 
 
-@lab.test("4.5", "tells the end of input once", points=2,
+@lab.test("4.5", "reports the end of input once", points=2,
           hint="read answers 0 at the end: note it in input_ended, raise 0x21 once; GETCHAR_END comes when "
                "the ring is empty.")
 def end_of_input(plan: Plan) -> None:
@@ -315,7 +315,7 @@ def end_of_input(plan: Plan) -> None:
     _idle(plan, hold_stdin=False, keys=1)
 
 
-@lab.test("4.5", "takes an input that can't be read as ended", points=1,
+@lab.test("4.5", "treats a read error as end of input", points=1,
           hint="read answers -1: EINTR and EAGAIN mean \"not now\", any other error sets input_ended, as the "
                "end of the input does.")
 def input_fails(plan: Plan) -> None:
@@ -323,7 +323,7 @@ def input_fails(plan: Plan) -> None:
     _unit(plan, "input_not_now")
 
 
-@lab.test("4.5", "gives bytes only to the VM that owns the keyboard", points=2,
+@lab.test("4.5", "passes bytes only to the VM that owns the keyboard", points=2,
           hint="A byte is for vcpu->vm == keyboard_owner() alone. The others get GETCHAR_NOTHING, and "
                "GETCHAR_END once the ring is empty and the input has ended.")
 def owner(plan: Plan) -> None:
@@ -331,7 +331,7 @@ def owner(plan: Plan) -> None:
     _unit(plan, "shared_keyboard")
 
 
-@lab.test("4.5", "has the guest's handler echo what is typed", points=2,
+@lab.test("4.5", "delivers typed keys to a guest that echoes them", points=2,
           hint="One interrupt and one GETCHAR for each byte, and the last byte can't wait for more.")
 def typing(plan: Plan) -> None:
     key, status = plan.values.randint(1, 15), plan.values.randint(1, 63)
@@ -347,7 +347,7 @@ def typing(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("4.5", "loses and doubles nothing of a long input", points=2,
+@lab.test("4.5", "passes a long input without loss or duplicates", points=2,
           hint="Every byte once and in order: what does not fit into the ring stays in the input.")
 def bulk(plan: Plan) -> None:
     variants: list[tuple[int, dict[str, None]]] = [(1200, {}), (4096, {"DRAIN": None})]
@@ -382,7 +382,7 @@ def both(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 4.6 the terminal
 
-@lab.test("4.6", "restores the terminal however it ends", points=2,
+@lab.test("4.6", "restores the terminal however the VMM ends", points=2,
           hint="In which ways can the VMM end, and from which moment on? Save the settings, and register "
                "what restores them (atexit, a handler for the signals that end a program at once), before "
                "you change them; restore in devices_stop as well.")
@@ -390,14 +390,14 @@ def restored(plan: Plan) -> None:
     plan.unit("interrupts", "restored")
 
 
-@lab.test("4.6", "keeps what was typed ahead, and output as it is", points=1,
+@lab.test("4.6", "keeps typed-ahead input and the output settings", points=1,
           hint="Which action of tcsetattr throws typed keys away, and which flags concern output? TCSANOW; "
                "c_oflag stays.")
 def raw(plan: Plan) -> None:
     plan.unit("interrupts", "raw")
 
 
-@lab.test("4.6", "hands each key over at once, as the byte or signal that it is", points=2,
+@lab.test("4.6", "delivers each key at once, as its byte or signal", points=2,
           hint="man 3 termios: which setting takes this key away, or changes it? ICANON, ECHO and VMIN are "
                "about all keys; IXON, ISTRIP, INLCR, IGNCR and ICRNL about some; VINTR, VQUIT and VSUSP are "
                "the keys that become signals.")
@@ -405,7 +405,7 @@ def keys(plan: Plan) -> None:
     plan.unit("interrupts", "keys")
 
 
-@lab.test("4.6", "lets a person type, and leaves the terminal as it was", points=3,
+@lab.test("4.6", "delivers keys from a terminal, and restores it", points=3,
           hint="Each key reaches the guest at once, nothing but the guest echoes it; at the end all settings "
                "are as before.")
 def session(plan: Plan) -> None:

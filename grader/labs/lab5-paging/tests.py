@@ -46,7 +46,7 @@ def encode(plan: Plan) -> None:
     plan.unit("paging", "encode")
 
 
-@lab.test("5.1", "loads a segment register as the processor does", points=5,
+@lab.test("5.1", "loads a segment register like the processor", points=5,
           hint="gdt[selector >> 3]. In the register the limit counts bytes: with G it is limit * 4096 + "
                "4095. Every other field of the descriptor has one of its name in struct kvm_segment.")
 def load(plan: Plan) -> None:
@@ -63,7 +63,7 @@ def gdt(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 5.2 the directory
 
-@lab.test("5.2", "maps all of the guest's memory in both halves", points=8,
+@lab.test("5.2", "maps all guest memory in both halves", points=8,
           hint="Entry i of the directory maps the 4 MB at i * 4 MB: base + i * LARGE_PAGE_BYTES, "
                "PAGE_LARGE, writable, present; the same again from HIGHER_HALF / LARGE_PAGE_BYTES on; all "
                "others 0.")
@@ -73,7 +73,7 @@ def directory(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 5.3 single pages
 
-@lab.test("5.3", "maps and unmaps pages of 4 KB", points=5,
+@lab.test("5.3", "maps and unmaps 4 KB pages", points=5,
           hint="The directory entry leads to a page table and grants every right; the table's entry has the "
                "page and the rights that were asked for. Its number is bits 12 to 21 of virt. A table "
                "that is there already begins at offset frame - space->base.")
@@ -95,14 +95,14 @@ def two_spaces(plan: Plan) -> None:
     plan.unit("paging", "two_spaces")
 
 
-@lab.test("5.3", "refuses what is not a page of the guest's", points=3,
+@lab.test("5.3", "rejects addresses that are not a page of the guest", points=3,
           hint="virt and phys must be multiples of PAGE_BYTES, phys below space->bytes: else EINVAL, before "
                "anything is changed; with flags 0, too.")
 def refused(plan: Plan) -> None:
     plan.unit("paging", "refused")
 
 
-@lab.test("5.3", "reports that no page table is left", points=3,
+@lab.test("5.3", "reports when no page table is left", points=3,
           hint="Tables are taken from space->next_table on; one that would end behind TABLES_END is not "
                "there: ENOMEM.")
 def exhausted(plan: Plan) -> None:
@@ -111,7 +111,7 @@ def exhausted(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 5.4 the jump
 
-@lab.test("5.4", "works out the start state", points=4,
+@lab.test("5.4", "computes the start state", points=4,
           hint="CR0: PG, WP, NE, ET, PE. CR4: PSE. CR3: base + DIRECTORY_OFFSET. EFER 0. IDTR's limit 0. "
                "RIP and RSP as given, RFLAGS 2, the other general registers 0. What else is in `sregs` "
                "stays as KVM gave it.")
@@ -126,21 +126,21 @@ def descriptors_loaded(plan: Plan) -> None:
     plan.unit("paging", "descriptors_loaded")
 
 
-@lab.test("5.4", "passes the checks that Intel's processors make at entry", points=5,
+@lab.test("5.4", "passes Intel's VM-entry checks", points=5,
           hint="SDM vol. 3, 27.3.1. What a processor has loaded is accessed (type bit 0), a TSS in use is "
                "busy (type 11), and limits agree with G. An LDTR that is not used is `unusable`.")
 def entry_checks(plan: Plan) -> None:
     plan.unit("paging", "entry_checks")
 
 
-@lab.test("5.4", "hands EBX to the guest", points=2,
+@lab.test("5.4", "passes EBX to the guest", points=2,
           hint="paging_enter is given `ebx`, and paging_state does not know it: put it into RBX before "
                "KVM_SET_REGS.")
 def ebx(plan: Plan) -> None:
     plan.unit("paging", "ebx")
 
 
-@lab.test("5.4", "tells when the start state can't be set", points=2,
+@lab.test("5.4", "reports a failure to set the start state", points=2,
           hint="KVM_GET_SREGS, KVM_SET_SREGS and KVM_SET_REGS can fail: fail(STATUS_NO_KVM, ...) says it. "
                "map_options can fail, too: then its status is paging_enter's.")
 def enter_failure(plan: Plan) -> None:
@@ -162,7 +162,7 @@ def high(plan: Plan) -> None:
         _symptoms(run)
 
 
-@lab.test("5.4", "gives the guest the state that it reads back", points=3,
+@lab.test("5.4", "sets a start state that the guest reads back", points=3,
           hint="The guest prints its selectors, control registers, GDTR and flags; then it loads all "
                "segment registers anew from the GDT.")
 def start_state(plan: Plan) -> None:
@@ -178,7 +178,7 @@ def start_state(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("5.4", "shows the same memory in both halves", points=2,
+@lab.test("5.4", "maps the same memory in both halves", points=2,
           hint="Address 0 + x and HIGHER_HALF + x lead to the same byte, up to the end of RAM.")
 def halves(plan: Plan) -> None:
     values = plan.values
@@ -213,7 +213,7 @@ def permutation(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("5.4", "faults as the rights say", points=4,
+@lab.test("5.4", "raises page faults as the access rights require", points=4,
           hint="The guest's handler prints CR2 and the error code: bit 0 the page was there, bit 1 it was a "
                "write. A write to a read-only page faults in the kernel only with CR0.WP.")
 def faults(plan: Plan) -> None:
@@ -234,7 +234,7 @@ def faults(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("5.4", "lets a guest enter ring 3 and come back", points=4,
+@lab.test("5.4", "lets a guest enter ring 3 and return", points=4,
           hint="The way back goes through the TSS of the GDT. A user's access needs PAGE_USER in both "
                "levels; error code bit 2 says that it was a user's.")
 def ring3(plan: Plan) -> None:
@@ -255,7 +255,7 @@ def ring3(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("5.4", "takes interrupts in protected mode", points=3,
+@lab.test("5.4", "delivers interrupts in protected mode", points=3,
           hint="Lab 4's module needs no change. The guest's IDT names SELECTOR_KERNEL_CODE: it must be in "
                "the GDT, with the right DPL.")
 def devices(plan: Plan) -> None:
@@ -279,28 +279,28 @@ def walks(plan: Plan) -> None:
     plan.unit("paging", "walks")
 
 
-@lab.test("5.5", "knows 4 MB pages, and CR4.PSE", points=3,
+@lab.test("5.5", "handles 4 MB pages, and CR4.PSE", points=3,
           hint="PAGE_LARGE counts only with CR4.PSE. Then the frame is bits 22-31 of the entry, the offset "
                "bits 0-21 of the address.")
 def walks_large(plan: Plan) -> None:
     plan.unit("paging", "walks_large")
 
 
-@lab.test("5.5", "says why there is no page", points=2,
+@lab.test("5.5", "reports why there is no page", points=2,
           hint="An entry that is not present, of the directory or of the table; a directory or a table "
                "outside of RAM. The reason says which it was; the entries that were read are told, too.")
 def walks_nowhere(plan: Plan) -> None:
     plan.unit("paging", "walks_nowhere")
 
 
-@lab.test("5.5", "reads up to the end of RAM, and not beyond", points=1,
+@lab.test("5.5", "reads up to the end of RAM, but not beyond it", points=1,
           hint="The VMM must not read outside of `ram`, whatever CR3 and the directory say: an entry's "
                "address + 4 can wrap around in 32 bits. read_entry looks at it for you.")
 def walks_edges(plan: Plan) -> None:
     plan.unit("paging", "walks_edges")
 
 
-@lab.test("5.5", "finds a string whose pages lie apart", points=3,
+@lab.test("5.5", "reads a string from scattered pages", points=3,
           hint="HC_WRITE asks vcpu_translate for each page of the string, and that asks your page_walk.")
 def string_pages(plan: Plan) -> None:
     values = plan.values
@@ -315,7 +315,7 @@ def string_pages(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("5.5", "tells in the post-mortem what is not mapped", points=2,
+@lab.test("5.5", "reports the unmapped page in the post-mortem", points=2,
           hint="page_walk's reason and the entries that it read go into the post-mortem: set them also when "
                "there is no page.")
 def post_mortem(plan: Plan) -> None:
@@ -343,7 +343,7 @@ def spaces(plan: Plan) -> None:
     plan.unit("paging", "spaces")
 
 
-@lab.test("5.6", "keeps guests of one VM apart", points=3,
+@lab.test("5.6", "isolates the guests of one VM", points=3,
           hint="Each guest has a page directory of its own, in its own 4 MB, and a CR3 that leads to it. It "
                "maps those 4 MB and nothing else.")
 def apart(plan: Plan) -> None:

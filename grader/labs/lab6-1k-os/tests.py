@@ -98,39 +98,39 @@ def loads(plan: Plan) -> None:
     plan.unit("boot", "loads")
 
 
-@lab.test("6.1", "clears what the file does not have", points=3,
+@lab.test("6.1", "zeroes memory past the file data of a segment", points=3,
           hint="From p_filesz to p_memsz the segment is zero: memset. *end is the highest p_paddr + p_memsz.")
 def zeros(plan: Plan) -> None:
     plan.unit("boot", "zeros")
 
 
-@lab.test("6.1", "refuses files of another kind", points=3,
+@lab.test("6.1", "rejects files of another type", points=3,
           hint="Check e_ident, e_type, e_machine, e_phnum and e_phentsize before anything else is used: "
                "each must be what it is in a file that can be loaded.")
 def wrong_files(plan: Plan) -> None:
     plan.unit("boot", "wrong_files")
 
 
-@lab.test("6.1", "refuses truncated files", points=3,
+@lab.test("6.1", "rejects truncated files", points=3,
           hint="Offset plus size may not be over file_bytes, for the e_phnum program headers from e_phoff "
                "on as for each segment; in 32 bits that sum can wrap around.")
 def cut_files(plan: Plan) -> None:
     plan.unit("boot", "cut_files")
 
 
-@lab.test("6.1", "refuses segments outside of the memory", points=3,
+@lab.test("6.1", "rejects segments outside memory", points=3,
           hint="p_paddr from LOAD_MIN on, p_paddr + p_memsz at most memory_bytes, added in 64 bits.")
 def wrong_places(plan: Plan) -> None:
     plan.unit("boot", "wrong_places")
 
 
-@lab.test("6.1", "refuses segments that overlap", points=2,
+@lab.test("6.1", "rejects overlapping segments", points=2,
           hint="Two ranges overlap if each begins before the other one's end, p_paddr + p_memsz.")
 def overlap(plan: Plan) -> None:
     plan.unit("boot", "overlap")
 
 
-@lab.test("6.1", "refuses an entry point outside of the code", points=2,
+@lab.test("6.1", "rejects an entry point outside the code", points=2,
           hint="e_entry must lie in a PT_LOAD segment with PF_X, from p_vaddr on, p_memsz long.")
 def wrong_entry(plan: Plan) -> None:
     plan.unit("boot", "wrong_entry")
@@ -138,28 +138,28 @@ def wrong_entry(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 6.2 archive and boot information
 
-@lab.test("6.2", "loads the archive behind the kernel", points=4,
+@lab.test("6.2", "loads the archive after the kernel", points=4,
           hint="The archive goes to the first page boundary at or after the kernel's end in memory "
                "(elf_load's *end); its address and length go into the boot information.")
 def archive_place(plan: Plan) -> None:
     plan.unit("boot", "archive_place")
 
 
-@lab.test("6.2", "tells the size of memory and the tick", points=4,
+@lab.test("6.2", "passes the memory size and the tick", points=4,
           hint="memory_bytes is the space's size, tick_ms is options->tick_ms; all of it goes to "
                "BOOT_INFO_OFFSET.")
 def boot_information(plan: Plan) -> None:
     plan.unit("boot", "boot_information")
 
 
-@lab.test("6.2", "tells the kernel that there is no archive", points=2,
+@lab.test("6.2", "reports a missing archive to the kernel", points=2,
           hint="Without --initrd archive_load sets both archive_start and archive_bytes to 0: nothing else "
                "has given `info` a value.")
 def no_archive(plan: Plan) -> None:
     plan.unit("boot", "no_archive")
 
 
-@lab.test("6.2", "refuses an archive that does not fit", points=2,
+@lab.test("6.2", "rejects an archive that does not fit", points=2,
           hint="file_read takes the room that is left as its limit, and refuses what is larger by itself: "
                "the room is what is left from the archive's first page to the end of the memory.")
 def large_archive(plan: Plan) -> None:
@@ -175,7 +175,7 @@ def large_archive(plan: Plan) -> None:
     missing.must(_mentions("missing.tar"))
 
 
-@lab.test("6.2", "hands the archive to the kernel", points=3,
+@lab.test("6.2", "passes the archive to the kernel", points=3,
           hint="The archive's bytes go to archive_start, all of them; the kernel finds its files there.")
 def archive(plan: Plan) -> None:
     text = plan.values.text(plan.values.randint(20, 200)) + "\n"
@@ -246,7 +246,7 @@ def frame(plan: Plan) -> None:
     _kernel_unit(plan, "frame")
 
 
-@lab.test("6.4", "switches from stack to stack", points=6,
+@lab.test("6.4", "switches between stacks", points=6,
           hint="A process is four things to the processor: which, and does each of them change? `current`, "
                "CR3, TSS.esp0 and ESP. next->stack and the address of current->stack are read before "
                "`current` changes; what is pushed on the one stack is what is popped from the other.")
@@ -254,7 +254,7 @@ def switch(plan: Plan) -> None:
     _kernel_unit(plan, "switch")
 
 
-@lab.test("6.4", "names all that the switch changes", points=2,
+@lab.test("6.4", "declares everything that the switch clobbers", points=2,
           hint="Other processes run between the two halves of the asm: what do they change? See \"Clobbers "
                "and Scratch Registers\" in GCC's manual, section \"Extended Asm\". The compiler keeps "
                "values across an asm in each register that is neither written by an operand nor a clobber, "
@@ -293,7 +293,7 @@ def own_memory(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 6.5 the scheduler
 
-@lab.test("6.5", "takes the next ready process", points=4,
+@lab.test("6.5", "selects the next ready process", points=4,
           hint="Draw the table as a ring: where does the search begin, and where does it end? It begins at "
                "the place after current and ends with current itself; idle is taken only if no other is "
                "ready. If the search ends at current, there is nothing to switch.")
@@ -301,7 +301,7 @@ def order(plan: Plan) -> None:
     _kernel_unit(plan, "order")
 
 
-@lab.test("6.5", "wakes those that wait for the reason", points=4,
+@lab.test("6.5", "wakes the processes that wait for the reason", points=4,
           hint="process_block sets waits_for and PROCESS_BLOCKED and calls schedule; process_wake makes "
                "ready who is PROCESS_BLOCKED, and for this reason.")
 def wake(plan: Plan) -> None:
@@ -315,7 +315,7 @@ def tick(plan: Plan) -> None:
     _kernel_unit(plan, "sleep")
 
 
-@lab.test("6.5", "lets three processes take turns", points=2,
+@lab.test("6.5", "runs three processes in turn", points=2,
           hint="Round robin: schedule takes the next ready process after current in the table. What the "
                "switch saves must be what it brings back.")
 def turns(plan: Plan) -> None:
@@ -336,7 +336,7 @@ def _round_robin(outcome: Outcome) -> Mismatch | None:
                     "abc" * 40, letters or outcome.stdout)
 
 
-@lab.test("6.5", "lets no process keep the processor", points=3,
+@lab.test("6.5", "preempts a process that never yields", points=3,
           hint="Each timer interrupt calls schedule: the next ready process after current has its turn, "
                "around the end of the table. Interrupts are on in a program only if its first EFLAGS say "
                "so.")
@@ -348,7 +348,7 @@ def preemption(plan: Plan) -> None:
     run.exits(0)
 
 
-@lab.test("6.5", "wakes sleepers when their time has come", points=1,
+@lab.test("6.5", "wakes sleepers on time", points=1,
           hint="scheduler_tick counts, then makes ready who sleeps until now or earlier: (int32_t)(ticks - "
                "wake_tick) >= 0.")
 def sleepers(plan: Plan) -> None:
@@ -359,7 +359,7 @@ def sleepers(plan: Plan) -> None:
     run.exits(0)
 
 
-@lab.test("6.5", "spends nothing on those who wait", points=2,
+@lab.test("6.5", "spends no processor time on waiting processes", points=2,
           hint="A process that is blocked or asleep is not ready and is never chosen; idle is chosen when "
                "no other is ready, and the tick is counted for current.")
 def waiting(plan: Plan) -> None:
@@ -368,7 +368,7 @@ def waiting(plan: Plan) -> None:
     run.exits(0)
 
 
-@lab.test("6.5", "wakes who waits for the keyboard", points=1,
+@lab.test("6.5", "wakes the process that waits for the keyboard", points=1,
           hint="process_wake makes ready exactly those that are blocked for the same reason.")
 def keyboard(plan: Plan) -> None:
     words = [plan.values.word() for _ in range(4)]
@@ -387,7 +387,7 @@ def end(plan: Plan) -> None:
     _kernel_unit(plan, "end")
 
 
-@lab.test("6.6", "finds the child that has ended", points=2,
+@lab.test("6.6", "finds an ended child", points=2,
           hint="A child that has ended is released and its pid returned, its status set; with children but "
                "none ended, block (or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND, "
                "with WAIT_NO_HANG, too.")
@@ -395,7 +395,7 @@ def wait(plan: Plan) -> None:
     _kernel_unit(plan, "wait")
 
 
-@lab.test("6.6", "releases all that a process has", points=2,
+@lab.test("6.6", "releases everything that a process owns", points=2,
           hint="process_release gives back the user's pages, their page tables, the directory and the "
                "kernel stack; directory or kernel stack may be NULL. Entries from KERNEL_FIRST_SLOT on are "
                "the kernel's.")
@@ -415,7 +415,7 @@ def family(plan: Plan) -> None:
     run.exits(0)
 
 
-@lab.test("6.6", "takes all pages back", points=3,
+@lab.test("6.6", "frees every page", points=3,
           hint="process_release gives back the user's pages, their page tables, the directory and the "
                "kernel stack; not the kernel's part of the directory.")
 def pages(plan: Plan) -> None:
@@ -426,7 +426,7 @@ def pages(plan: Plan) -> None:
     run.exits(0)
 
 
-@lab.test("6.6", "gives orphans to the shell", points=2,
+@lab.test("6.6", "reparents orphans to the shell", points=2,
           hint="process_end makes the shell the parent of all children, and wakes it if one has ended "
                "already; the shell waits for them before it prompts.")
 def orphans(plan: Plan) -> None:

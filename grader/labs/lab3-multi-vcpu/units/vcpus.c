@@ -170,7 +170,7 @@ static void end_is_told(void)
     told_too_early = printed.st_size == 0 || vmm.vcpus[0].state != VCPU_ENDED;
 }
 
-START_TEST(told_last)
+START_TEST(end_signalled_last)
 {
     start_guests(1, halt, sizeof halt);
     vmm.options.final_registers = true;
@@ -766,7 +766,7 @@ int main(void)
     unit_add(suite, "full_window", full_window);
     unit_add(suite, "too_large", too_large);
     unit_add(suite, "state", state);
-    unit_add(suite, "told_last", told_last);
+    unit_add(suite, "end_signalled_last", end_signalled_last);
     unit_add(suite, "no_thread", no_thread);
     unit_add(suite, "lines", lines);
     unit_add(suite, "any_bytes", any_bytes);
