@@ -1,7 +1,7 @@
-"""`python3 -m grader grade`: grades a lab or all of them.
+"""`python3 -m grader grade`: grades one lab or all of them.
 
-Exit status: 0 full score; 1 less; 2 wrong usage; 3 cannot grade here (what is missing, and how to fix it, is
-printed): that is never a score of 0.
+Exit status: 0 full score; 1 less; 2 usage error; 3 cannot grade on this machine, which is never reported as a
+score of 0: what is missing is printed, with its fix.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="grader", description=str(__doc__).splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--lab", type=int, choices=labs.NUMBERS, help="which lab; all without it")
-    common.add_argument("--seed", type=int, help="of the random values; printed by each grading")
+    common.add_argument("--lab", type=int, choices=labs.NUMBERS, help="the lab to grade; default: all")
+    common.add_argument("--seed", type=int, help="seed of the random values; each grading prints its own")
     common.add_argument("--backend", default="auto", help="auto, kvm or vm: where the VMM runs")
 
     command = commands.add_parser("grade", parents=[common], help="grade a lab, or all labs")
     command.add_argument("--test", default="", metavar="T", help="an exercise (3.2) or a test's id")
     command.add_argument("--solution", action="store_true", help="grade solutions/ instead of labs/")
     command.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine",
-                         help="earlier labs' modules from labs/, too")
-    command.add_argument("--module", type=Path, default=told("MODULE") or None,
-                         help="another file in place of the lab's module")
-    command.add_argument("--sanitize", default=told("SANITIZE", ""), help="address,undefined or thread")
-    command.add_argument("--cc", default=told("CC", ""), help="the compiler")
-    command.add_argument("--results", type=Path, help="folder of results; build/grade/labN without it")
-    command.add_argument("--sealed", action="store_true", help="guests whose files tell nothing")
+                         help="also take earlier labs' modules from labs/")
+    command.add_argument("--module", type=Path, default=variable("MODULE") or None,
+                         help="a file to grade instead of the lab's module")
+    command.add_argument("--sanitize", default=variable("SANITIZE", ""), help="address,undefined or thread")
+    command.add_argument("--cc", default=variable("CC", ""), help="the C compiler")
+    command.add_argument("--results", type=Path, help="folder for results; default: build/grade/labN")
+    command.add_argument("--encrypted", action="store_true", help="boot encrypted guests")
     command.add_argument("--jailed", action="store_true", help="compile and link the module in a jail")
     command.add_argument("--live", action="store_true", help="write results.json after each test")
-    command.add_argument("--jobs", type=int, default=0, help="runs at a time")
-    command.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")
+    command.add_argument("--jobs", type=int, default=0, help="number of concurrent runs")
+    command.add_argument("--autolab", action="store_true", help="print Autolab's line of scores last")
 
     parsed = parser.parse_args(arguments)
     if parsed.seed is None:
         parsed.seed = new_seed()
     if parsed.command == "grade" and parsed.lab is None and (parsed.test or parsed.module or parsed.results):
         if not parsed.test[:1].isdigit() or int(parsed.test[0]) not in labs.NUMBERS or parsed.module:
-            parser.error("say which lab: --lab N")
+            parser.error("name the lab: --lab N")
         parsed.lab = int(parsed.test[0])
     return parsed
 
@@ -79,15 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) -> int:
-    """Grades and reports one lab after the other; the exit status."""
+    """Grades and reports the labs one by one; returns the exit status."""
     choice = Choice(parsed.seed, parsed.test, parsed.solution, parsed.source, parsed.module,
                     parsed.sanitize, parsed.cc, parsed.backend, parsed.results,
-                    parsed.sealed, parsed.live, parsed.jobs)
+                    parsed.encrypted, parsed.live, parsed.jobs)
     reports: list[Report] = []
     for lab in chosen:
         if not lab.select(choice.wanted):
             names = " ".join(test.id for test in lab.tests)
-            print(f"no test of lab {lab.number} is called {choice.wanted}; there are: {names}",
+            print(f"lab {lab.number} has no test {choice.wanted}; its tests: {names}",
                   file=sys.stderr)
             return USAGE
         report = grade_and_keep(lab, choice, pick)

@@ -1,4 +1,4 @@
-"""The labs: their folders and the files that a learner writes. The Makefile names them; this reads it."""
+"""The labs: their folders and the learner's files, read from the Makefile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUILD = ROOT / "build"
 
 @dataclass(frozen=True)
 class Lab:
-    """One lab. Its files lie in labs/<folder>/ and, finished, in solutions/<folder>/."""
+    """One lab. Its files are in labs/<folder>/, and the finished ones in solutions/<folder>/."""
 
     number: int
     folder: str
@@ -24,7 +24,7 @@ class Lab:
 
     @property
     def grading(self) -> Path:
-        """The folder of all that grades it: tests, unit programs, mutants, alternatives."""
+        """The folder of its tests, unit programs, mutants and alternatives."""
         return ROOT / "grader/labs" / self.folder
 
     def unit(self, source: str) -> Path:

@@ -1,6 +1,6 @@
 ; victim - keeps VALUE at offset OFFSET of its window. It waits for a character, and then tells
 ; what it finds there: VALUE, unless an intruder was at it.
-; seal: no, for the intruder's write must not come before a decryption
+; encrypt: no (the intruder's write must not be decrypted)
 %include "abi.inc"
 bits 16
 org 0

@@ -143,7 +143,8 @@ def _graded(settings: Settings, submission: Submission, contents: Contents, tree
     results = settings.results or tree.folder / "results"
     (results / "results.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "grader", "grade", "--lab", str(settings.lab.number), "--backend", "vm",
-               "--sealed", "--jailed", "--jobs", "1", "--seed", str(settings.seed), "--results", str(results)]
+               "--encrypted", "--jailed", "--jobs", "1", "--seed", str(settings.seed),
+               "--results", str(results)]
     command += ["--live"] if settings.results else []
     status = processes.run(command, tree.folder, report)
     if status not in (FULL_SCORE, LESS):

@@ -1,7 +1,7 @@
-"""`make doctor`: what of the kit works on this machine, and what to do about the rest. It installs nothing.
+"""`make doctor`: reports what works on this machine and how to fix the rest. It installs nothing.
 
-A row is OK; WARN where the kit gets along without it; or FAIL. Exit status 0 if nothing fails, and guests of
-every kind can be run here, on one back end or the other.
+A row is OK, WARN (the kit works without it) or FAIL. The exit status is 0 if nothing fails and every kind of
+guest runs on one of the back ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COLOURS = {OK: 32, WARN: 33, FAIL: 31}
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `fix` is shown where it is not OK."""
+    """One line of the table; `fix` is shown unless it is OK."""
 
     what: str
     found: str
@@ -60,11 +60,11 @@ def tool_rows() -> Iterator[Row]:
     except CannotGrade as error:
         yield Row("C compiler", "missing", FAIL, error.fix)
     headers = os.path.exists("/usr/include/stdio.h")
-    yield Row("C library's headers", "present" if headers else "missing", OK if headers else FAIL,
+    yield Row("C library headers", "present" if headers else "missing", OK if headers else FAIL,
               install_command("libc6-dev"))
     yield _tool("assembler", "nasm", "nasm")
     yield Row("Python", sys.version.split()[0], OK if sys.version_info >= (3, 9) else FAIL,
-              "the kit needs Python 3.9 or later")
+              "install Python 3.9 or later")
     pexpect = importlib.util.find_spec("pexpect") is not None
     yield Row("pexpect", "present" if pexpect else "missing", OK if pexpect else FAIL,
               install_command("python3-pexpect"))
@@ -83,7 +83,7 @@ def _check_row() -> Row:
 
 
 def place_rows() -> Iterator[Row]:
-    """The folder of the kit, its clone, and the locale."""
+    """The kit's folder, git, and the locale."""
     for check in place.checks():
         fault = FAIL if check.stops else WARN
         yield Row(check.what, check.reason or "yes", fault if check.reason else OK, check.fix)
@@ -95,45 +95,45 @@ def place_rows() -> Iterator[Row]:
         encoding = locale.nl_langinfo(locale.CODESET)
     except locale.Error:
         encoding = "unknown: the locale is not installed"
-    utf_8 = encoding in ("UTF-8", "ANSI_X3.4-1968")     # the latter is the C locale's, which knows no letters
+    utf_8 = encoding in ("UTF-8", "ANSI_X3.4-1968")     # the latter is the C locale's
     yield Row("locale", encoding, OK if utf_8 else WARN,
               "the kit reads and prints UTF-8; for a terminal that shows it: export LC_ALL=C.UTF-8")
 
 
 def kvm_rows() -> Iterator[Row]:
-    """The host's /dev/kvm, tried now: the device, then each kind of guest. The lab VM does what it can't."""
+    """The host's /dev/kvm, probed again: the device, then each kind of guest. The lab VM runs the rest."""
     try:
         probe = probe_kvm(again=True)
     except CannotGrade as error:
-        yield Row("/dev/kvm", f"not tried: {error.reason}", WARN, error.fix)
+        yield Row("/dev/kvm", f"not probed: {error.reason}", WARN, error.fix)
         return
     if probe.device != "ok":
         yield Row("/dev/kvm", probe.reason_against(()), WARN, probe.fix())
         return
-    yield Row("/dev/kvm", "present, permitted, API version 12", OK)
+    yield Row("/dev/kvm", "present, accessible, API version 12", OK)
     for kind, words in KINDS.items():
-        answer = probe.kinds.get(kind, "not tried")
+        answer = probe.kinds.get(kind, "not probed")
         yield Row(f"  {words}", "runs" if answer == "ok" else answer, OK if answer == "ok" else WARN,
-                  probe.fix() or "labs that need it run in the lab VM")
+                  probe.fix() or "not needed: labs with such guests run in the lab VM")
 
 
 def lab_vm_row() -> Row:
-    """The lab VM, started for this (and made, at the first time)."""
+    """The lab VM, started to test it (and created, the first time)."""
     if not shutil.which(QEMU):
-        return Row("lab VM", "not tried: it needs QEMU", WARN, install_command("qemu-system-x86"))
+        return Row("lab VM", "not tested: it needs QEMU", WARN, install_command("qemu-system-x86"))
     try:
-        snapshot.start().close()  # the first one may have to be made
+        snapshot.start().close()  # the first start may have to create it
         started = time.monotonic()
         snapshot.start().close()
         return Row("lab VM", f"ready, restored in {time.monotonic() - started:.2f} s", OK)
     except CannotGrade as error:
         return Row("lab VM", error.reason, WARN, error.fix)
     except WorkerDied as error:
-        return Row("lab VM", str(error), WARN, "run it again")
+        return Row("lab VM", str(error), WARN, "run `make doctor` again")
 
 
 def table(rows: Sequence[Row], colour: bool) -> str:
-    """The rows as text; the fix stands below its row."""
+    """The rows as text, each fix below its row."""
     lines = []
     width = max(len(row.what) for row in rows)
     for row in rows:
@@ -147,7 +147,7 @@ def table(rows: Sequence[Row], colour: bool) -> str:
 
 
 def main() -> int:
-    """Print the table; the exit status."""
+    """Prints the table; returns the exit status."""
     kvm = list(kvm_rows())
     lab_vm = lab_vm_row()
     tools = [*tool_rows(), *place_rows()]
@@ -159,9 +159,9 @@ def main() -> int:
     elif kvm_works:
         print("BACKEND=auto runs every lab on /dev/kvm.")
     elif lab_vm.status == OK:
-        print("BACKEND=auto runs on /dev/kvm what that can do, and the rest in the lab VM.")
+        print("BACKEND=auto uses /dev/kvm for the labs that it supports, and the lab VM for the rest.")
     else:
-        print("Not every lab can run here: fix /dev/kvm or the lab VM.")
+        print("Not every lab runs on this machine: fix /dev/kvm or the lab VM.")
     return 0 if not failing and (kvm_works or lab_vm.status == OK) else 1
 
 

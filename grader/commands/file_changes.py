@@ -1,5 +1,5 @@
-"""Waits until one of some files changes: by inotifywait where it is installed, and by looking now and then,
-for not every file system tells (network folders, some containers' mounts).
+"""Waits until one of several files changes: with inotifywait if it is installed, and by polling, because not
+every file system reports changes (network folders, some container mounts).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-LOOK_SECONDS = 1.0                   # between two looks; with inotify they are only for the rest
+LOOK_SECONDS = 1.0                   # between two polls; with inotify they only cover the other file systems
 SETTLE_SECONDS = 0.1                 # an editor may write in several steps
 
 Signature = tuple[Optional[tuple[int, int, int]], ...]
@@ -30,7 +30,7 @@ def signature(files: Sequence[Path]) -> Signature:
 
 
 def wait_for_change(files: Sequence[Path], before: Signature) -> Signature:
-    """Returns the new signature as soon as it is not `before` any more and stays the same for a moment."""
+    """Returns the new signature once it differs from `before` and has been stable for a moment."""
     while signature(files) == before:
         _sleep_until_event({path.parent for path in files})
     while True:
@@ -41,7 +41,7 @@ def wait_for_change(files: Sequence[Path], before: Signature) -> Signature:
 
 
 def _sleep_until_event(folders: set[Path]) -> None:
-    """Until something happens in one of the folders (editors replace files), but not for long."""
+    """Sleeps until something changes in one of the folders (editors replace files), but not for long."""
     there = [str(folder) for folder in folders if folder.is_dir()]
     command = shutil.which("inotifywait")
     if not command or not there:
@@ -51,7 +51,7 @@ def _sleep_until_event(folders: set[Path]) -> None:
                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL) as waiting:
         try:
-            if waiting.wait() == 1:              # it could not watch: too many watches, say
+            if waiting.wait() == 1:              # it could not watch, for example: too many watches
                 time.sleep(LOOK_SECONDS)
         finally:
             waiting.kill()

@@ -1,10 +1,10 @@
-"""`make handin LAB=3`: packs what a learner hands in.
+"""`make handin LAB=3`: packs a learner's submission.
 
     build/handin/lab3-NAME.tar.gz
-        handin.json             who, which lab and kit, the grade on this machine, digests of the files
-        lab3-multi-vcpu/vcpus.c the learner's files of that lab, and the learner's headers that these include
+        handin.json             name, lab, kit version, the grade on this machine, digests of the files
+        lab3-multi-vcpu/vcpus.c the learner's files of that lab, and the learner's headers that they include
 
-The grade is this machine's, for the learner; the instructor grades the files again.
+The grade is from this machine and for the learner; the instructor grades the files again.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def grade(lab: int, backend: str) -> dict[str, Any] | None:
 
 
 def included(lab: Lab) -> dict[str, Path]:
-    """The headers that a lab's files include by a name in quotes, directly or not, by that name: beside the
-    files or in the kit's folders of headers."""
+    """The headers that a lab's files include with quotes, directly or indirectly, by name. They are searched
+    next to the files and in the kit's header folders."""
     folders = [lab.learner_files()[0].parent, *(ROOT / folder for folder in HEADER_FOLDERS)]
     waiting, found = lab.learner_files(), {}
     while waiting:
@@ -61,7 +61,8 @@ def included(lab: Lab) -> dict[str, Path]:
 
 
 def own_headers(lab: Lab) -> tuple[dict[str, Path], list[str]]:
-    """Of these, the learner's own; and a note on each that can't be packed, or differs from the kit's."""
+    """The learner's own headers among these, and a note on each that can't be packed or that differs from the
+    kit's."""
     own: dict[str, Path] = {}
     notes: list[str] = []
     kit = kit_files()
@@ -69,16 +70,16 @@ def own_headers(lab: Lab) -> tuple[dict[str, Path], list[str]]:
         place = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
         if place in kit:
             if kit[place] != blob_hash(path.read_bytes()):
-                notes.append(f"{place} was changed here: your work is graded with the kit's own")
+                notes.append(f"{place} was changed here: your work is graded with the kit's version")
         elif "/" in name:
-            notes.append(f"{place} is not packed: put it beside your file, and include it without a folder")
+            notes.append(f"{place} is not packed: move it next to your file, and include it without a folder")
         else:
             own[name] = path
     return own, notes
 
 
 def packed_files(lab: Lab) -> dict[str, Path]:
-    """What is packed, by its name in the lab's folder."""
+    """The files to pack, by their names in the lab's folder."""
     return {**{path.name: path for path in lab.learner_files()}, **own_headers(lab)[0]}
 
 
@@ -110,7 +111,7 @@ def pack(lab: Lab, target: Path, description: dict[str, Any]) -> None:
 
 
 def _user() -> str:
-    """The user's name on this machine; a container may have a user without one."""
+    """The user's name on this machine; in a container the user may have none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -121,13 +122,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make handin", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lab", type=int, choices=LABS, required=True)
-    parser.add_argument("--name", default="", help="whose it is; the user's name on this machine without it")
+    parser.add_argument("--name", default="", help="the learner's name; default: the user's name here")
     parser.add_argument("--backend", default="", help="where it is graded: auto, kvm or vm")
     arguments = parser.parse_args()
     lab = LABS[arguments.lab]
     missing = [str(path.relative_to(ROOT)) for path in lab.learner_files() if not path.is_file()]
     if missing:
-        print(f"{' and '.join(missing)} is not there: nothing to hand in", file=sys.stderr)
+        print(f"{' and '.join(missing)} is missing: nothing to submit", file=sys.stderr)
         return 2
     name = arguments.name or _user()
     graded = grade(lab.number, arguments.backend)
@@ -141,9 +142,9 @@ def main() -> int:
     for note in own_headers(lab)[1]:
         print(f"  {note}")
     if not arguments.name:
-        print(f"  packed for {printable(name)}, the user here: NAME=... gives your own name")
+        print(f"  packed for {printable(name)}, the user name here; NAME=... sets your own")
     if left:
-        print(f"  not yet written: exercise {', '.join(left)}")
+        print(f"  not written yet: exercise {', '.join(left)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Boots guests for a person to look at: `make lab3`, `make run`, `make demo` and `make os`."""
+"""Boots guests interactively: `make lab3`, `make run`, `make demo` and `make os`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from grader.report.progress import read
 from grader.execution.tool import run_command
 
 STATUS_TODO = 77  # as in common/contract/abi.h
-STATUS_UNDONE = 63  # the 1K OS met an exercise that is not written yet: os-1k/kernel/kernel.h
-LONG = 30.0       # seconds for a demonstration; all take less on a machine that is not loaded
-CANNOT_RUN = 3    # as of `make grade`: this machine, not the learner
+STATUS_UNDONE = 63  # the 1K OS reached an exercise that is not written yet: os-1k/kernel/kernel.h
+LONG = 30.0       # seconds for a demonstration; all take less on an idle machine
+CANNOT_RUN = 3    # as in `make grade`: the machine's fault, not the learner's
 
 
-# What a lab's guests may need, where no graded tests tell.
+# What a lab's guests may need, if it has no graded tests.
 ALL_NEEDS = ("real", "interrupts", "protected", "paging32")
 
 OS_SESSION = b"ls\n5\n9\n48\n18\nps\n0\n"
@@ -43,7 +43,7 @@ Built = TypeVar("Built")
 
 
 class Stop(Exception):
-    """The command ends here; what there is to say has been said."""
+    """Ends the command; its message is printed already."""
 
     def __init__(self, status: int) -> None:
         super().__init__()
@@ -51,12 +51,12 @@ class Stop(Exception):
 
 
 def say(text: str) -> None:
-    """A line of this program's own, in order with what the guests print."""
+    """Prints a line of this program, in order with the guests' output."""
     print(text, flush=True)
 
 
 def choose_backend(name: str, lab: int) -> Backend:
-    """The back end for this lab's guests, told in a line; what the guests print goes to standard output."""
+    """The back end for this lab's guests, reported on standard error: guests print to standard output."""
     needs = labs.load(lab).needs if lab in labs.NUMBERS else ALL_NEEDS
     backend = pick_backend(name or "auto", needs=needs)
     print(backend.why, file=sys.stderr, flush=True)
@@ -69,7 +69,7 @@ def build(lab: int, arguments: argparse.Namespace, solution: bool) -> Path:
 
 
 def built(make: Callable[[], Built]) -> Built:
-    """What `make` builds; where it fails, that is said and the command ends."""
+    """The result of `make`; a failure is reported and ends the command."""
     try:
         return make()
     except BuildError as error:
@@ -87,12 +87,12 @@ def guest_file(name: str, folder: Path) -> str:
     if os.path.exists(name):
         return name
     known = " ".join(sorted(path.stem for path in (ROOT / "guests").glob("*.asm")))
-    say(f"There is no guest and no file called {name}. Guests: {known}")
+    say(f"No guest or file is called {name}. Guests: {known}")
     raise Stop(2)
 
 
 def boot(backend: Backend, vmm: Path, demonstration: Demonstration, folder: Path) -> int:
-    """Boots a demonstration under its title and the command line that repeats it; its exit status."""
+    """Prints a demonstration's title and command line and boots it; returns its exit status."""
     argv = [os.path.relpath(vmm), *demonstration.options,
             *(guest_file(name, folder) for name in demonstration.guests)]
     say(f"\n{demonstration.title}\n$ {shlex.join(argv)}")
@@ -100,14 +100,14 @@ def boot(backend: Backend, vmm: Path, demonstration: Demonstration, folder: Path
 
 
 def run_with_input(command: list[str], stdin: bytes) -> int:
-    """Runs it to its end, and says so when that is long in coming; its exit status."""
+    """Runs a command to its end, with a message if it takes long; returns its exit status."""
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         try:
             try:
                 process.communicate(stdin, timeout=LONG)
             except subprocess.TimeoutExpired:
-                say(f"(It has not ended for {LONG:.0f} seconds. If it hangs, Ctrl-C ends it, and make grade "
-                    "tells where each vCPU is.)")
+                say(f"(Still running after {LONG:.0f} seconds. If it hangs, Ctrl-C ends it, and make grade "
+                    "shows where each vCPU is.)")
                 process.communicate()
         except BaseException:
             process.kill()
@@ -116,13 +116,13 @@ def run_with_input(command: list[str], stdin: bytes) -> int:
 
 
 def boot_interactive(command: list[str]) -> NoReturn:
-    """Becomes the VMM: terminal, signals and exit status are its own."""
+    """Becomes the VMM, which gets the terminal, the signals and the exit status."""
     sys.stdout.flush()
     os.execvp(command[0], command)
 
 
-def tell_next(lab: int) -> bool:
-    """Says which exercise comes next. False: there is nothing to boot yet, as not one is written."""
+def say_next(lab: int) -> bool:
+    """Prints the next exercise. False: no exercise is written yet, so there is nothing to boot."""
     failed, todo = failed_exercise(lab), first_todo(LABS[lab])
     if failed:
         say("\n".join(next_lines(lab, failed)))
@@ -135,7 +135,7 @@ def tell_next(lab: int) -> bool:
 
 
 def failed_exercise(lab: int) -> str:
-    """The exercise to work on by the latest grading of the file as it is, if that found it wrong."""
+    """The exercise to work on, if the latest grading of the unchanged file found a failure."""
     progress = read(labs.load(lab))
     test = progress.first_open()
     wrong = test and progress.kinds.get(test.id) is Kind.FAILED and not progress.changed
@@ -143,7 +143,7 @@ def failed_exercise(lab: int) -> str:
 
 
 def next_exercise(lab: int) -> str:
-    """As the grader names it; empty: all are written, and none is known to be wrong."""
+    """The next exercise, as in the grader's report; empty: all are written and none is known to fail."""
     todo = first_todo(LABS[lab])
     return failed_exercise(lab) or (todo.exercise if todo else "")
 
@@ -151,17 +151,17 @@ def next_exercise(lab: int) -> str:
 def unexpected(status: int) -> str:
     """What to say of a VMM that ended otherwise than it should."""
     if status >= 0:
-        return f"The VMM ended with status {status}; 0 was to be expected."
+        return f"The VMM ended with status {status}; expected 0."
     return (f"The VMM itself crashed: {signal.Signals(-status).name}, {signal.strsignal(-status)}. "
             "make run with UNDER=\"gdb --args\" shows where.")
 
 
 def play_lab(arguments: argparse.Namespace) -> int:
-    """Builds the lab's VMM and boots its demonstrations. An exercise not yet written is no failure."""
+    """Builds the lab's VMM and boots its demonstrations. An unwritten exercise is not a failure."""
     lab: int = arguments.lab
     vmm = build(lab, arguments, arguments.solution)
     say(f"built {os.path.relpath(vmm)}")
-    if not arguments.solution and not tell_next(lab):
+    if not arguments.solution and not say_next(lab):
         return 0
     if lab == 6:
         return play_lab_6(arguments, vmm)
@@ -169,14 +169,14 @@ def play_lab(arguments: argparse.Namespace) -> int:
     for demonstration in labs.load(lab).demonstrations:
         status = boot(backend, vmm, demonstration, folder)
         if status == STATUS_TODO:
-            say(f"It stopped at an exercise that is not written yet; next is exercise {next_exercise(lab)}.")
+            say(f"It stopped at an exercise that is not written yet. Next: exercise {next_exercise(lab)}.")
             return 0
         if status != 0:
             say(unexpected(status))
             return 1
     following = "" if arguments.solution else next_exercise(lab)
-    say(f"\nAll of it ran; next is exercise {following}." if following
-        else f"\nAll of it ran. To know whether it is right: make grade LAB={lab}")
+    say(f"\nEverything ran. Next: exercise {following}." if following
+        else f"\nEverything ran. To check whether it is right: make grade LAB={lab}")
     return 0
 
 
@@ -186,16 +186,16 @@ def play_lab_6(arguments: argparse.Namespace, vmm: Path) -> int:
     sched = None if arguments.solution else next(path for path in halves if path.stem == "sched")
     status = demonstrate_os(arguments, vmm, sched)
     if status in (0, STATUS_TODO, STATUS_UNDONE):
-        say("\nTo know whether it is right: make grade LAB=6")
+        say("\nTo check whether it is right: make grade LAB=6")
         return 0
     return 1
 
 
 def play_run(arguments: argparse.Namespace) -> int:
-    """Boots guests of the user's choice, on their terminal."""
+    """Boots guests that the user chooses, on the user's terminal."""
     folder = build_guests()
     if not arguments.guests:
-        say('Say which: make run LAB=3 GUESTS="counter hello"')
+        say('Name the guests: make run LAB=3 GUESTS="counter hello"')
         raise Stop(2)
     files = [guest_file(name, folder) for name in arguments.guests]
     vmm = build(arguments.lab, arguments, arguments.solution)
@@ -215,13 +215,13 @@ def hold_input() -> None:
 
 
 def finished_lab() -> int:
-    """The last lab that the finished VMM has reached."""
+    """The last lab that the finished VMM implements."""
     return max(lab.number for lab in LABS.values()
                if all(path.exists() or path.with_suffix(".o").exists() for path in lab.solution_files()))
 
 
 def play_demo(arguments: argparse.Namespace) -> int:
-    """The whole kit at work, on the finished VMM."""
+    """Demonstrates the whole kit on the finished VMM."""
     began = time.monotonic()
     lab = finished_lab()
     vmm, folder = build(lab, arguments, True), build_guests()
@@ -238,15 +238,15 @@ def play_demo(arguments: argparse.Namespace) -> int:
         status = demonstrate_os(arguments, vmm)
         if status != 0:
             return status
-    say(f"\nThat took {time.monotonic() - began:.0f} seconds. Begin with handouts/lab1-real-mode.md"
+    say(f"\nThat took {time.monotonic() - began:.0f} seconds. Start with handouts/lab1-real-mode.md"
         " and `make lab1`.")
     return 0
 
 
 def demonstrate_os(arguments: argparse.Namespace, vmm: Path, sched: Path | None = None) -> int:
-    """The 1K OS, with the learner's scheduler if one is given, in a scripted session; its exit status."""
+    """A scripted session of the 1K OS, with the learner's scheduler if given; returns its exit status."""
     kernel, archive = built(lambda: build_os(sched))
-    say("\nThe 1K OS; typed to it: " + ", ".join(OS_SESSION.decode().split()))
+    say("\nThe 1K OS, with this input: " + ", ".join(OS_SESSION.decode().split()))
     backend = choose_backend(arguments.backend, 6)
     argv = [os.path.relpath(path) for path in (vmm, archive, kernel)]
     argv[1] = f"--initrd={argv[1]}"
@@ -366,7 +366,7 @@ def main() -> int:
     except Stop as stop:
         return stop.status
     except CannotGrade as error:
-        say(f"This machine can't run it: {error}")
+        say(f"This machine can't run this: {error}")
         return CANNOT_RUN
     except KeyboardInterrupt:
         return 130

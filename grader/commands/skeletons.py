@@ -1,4 +1,4 @@
-"""Writes labs/ from solutions/; what is an answer there and what stays: grader.core.exercises."""
+"""Writes labs/ from solutions/, without the answers: see grader.core.exercises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grader.core.version import git_refusal
 from grader.course import BUILD, LABS, ROOT, Lab
 from grader.execution.tool import run_command
 
-# Copies of what was written last, to know a file that nobody has edited since.
+# Copies of the files as last written, to recognize those that have not been edited since.
 _WRITTEN = BUILD / "skeletons"
 
 
@@ -28,7 +28,7 @@ def _committed(path: Path) -> bytes | None:
 
 
 def _may_replace(path: Path, written: Path) -> bool:
-    """Whether the file holds nothing that would be lost: absent, as written here, or committed."""
+    """Whether nothing would be lost: the file is absent, as written here, or committed."""
     if not path.exists():
         return True
     content = path.read_bytes()
@@ -36,7 +36,7 @@ def _may_replace(path: Path, written: Path) -> bool:
 
 
 def write_skeletons(force: bool) -> int:
-    """Writes every learner's file; an exit status. A file with a learner's work stays as it is."""
+    """Writes every learner's file and returns an exit status. A file with a learner's work is kept."""
     kept: list[str] = []
     for lab in LABS.values():
         for solution, target in zip(lab.solution_files(), lab.learner_files()):
@@ -55,15 +55,15 @@ def write_skeletons(force: bool) -> int:
                 path.write_text(text)
             print(f"wrote {name}")
     for name in kept:
-        print(f"{name} has been edited and is left as it is. Commit it first, or lose the edits with "
+        print(f"{name} has been edited and was not changed. Commit it first, or discard the edits with "
               "`make skeletons FORCE=1`.", file=sys.stderr)
     if kept and (refusal := git_refusal()):
-        print(f"What is committed can't be seen here. {refusal}", file=sys.stderr)
+        print(f"git can't show what is committed: {refusal}", file=sys.stderr)
     return 1 if kept else 0
 
 
 def drifts() -> list[str]:
-    """What is wrong between solutions, learners' files and handouts, a sentence each."""
+    """Differences between solutions, learners' files and handouts, one sentence each."""
     found: list[str] = []
     for lab in LABS.values():
         numbers: list[str] = []
@@ -86,8 +86,8 @@ def drifts() -> list[str]:
 
 
 def _without_twin(lab: Lab, numbers: list[str]) -> list[str]:
-    """Exercises that solution, handout and graded tests don't share. A lab in the making may have no handout
-    or no graded tests at all."""
+    """Exercises that are missing in the solution, the handout or the graded tests. A new lab may have no
+    handout or no graded tests yet."""
     solution, found = f"solutions/{lab.folder}", []
     if lab.handout.exists():
         found += _unequal(solution, numbers, str(lab.handout.relative_to(ROOT)), handout_exercises(lab))
@@ -98,9 +98,9 @@ def _without_twin(lab: Lab, numbers: list[str]) -> list[str]:
 
 
 def _unequal(name: str, numbers: list[str], other_name: str, others: list[str]) -> list[str]:
-    found = [f"{name} has exercise {number}, {other_name} has not" for number in numbers
+    found = [f"{name} has exercise {number}, but {other_name} has not" for number in numbers
              if number not in others]
-    found += [f"{other_name} has exercise {number}, {name} has not" for number in others
+    found += [f"{other_name} has exercise {number}, but {name} has not" for number in others
               if number not in numbers]
     if len(set(others)) != len(others):
         found.append(f"{other_name} has an exercise twice")
@@ -110,7 +110,7 @@ def _unequal(name: str, numbers: list[str], other_name: str, others: list[str]) 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make skeletons", description="Writes labs/ from solutions/.")
     parser.add_argument("--force", action="store_true", help="overwrite files that a learner has edited")
-    parser.add_argument("--check", action="store_true", help="only say what has drifted apart")
+    parser.add_argument("--check", action="store_true", help="only report differences")
     arguments = parser.parse_args()
     try:
         if not arguments.check:

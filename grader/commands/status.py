@@ -1,4 +1,4 @@
-"""`make status`: how far each lab is, by the latest gradings, and what comes next."""
+"""`make status`: the progress of each lab from the latest gradings, and the next exercise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COLOURS = {"ok": "32", "FAILED": "31", "todo": "33", "-": "2"}
 
 
 def status_lines(all_progress: list[Progress], colour: bool = False) -> list[str]:
-    """A line for each lab, notes on what is out of date, and the next thing to do."""
+    """One line per lab, notes on outdated gradings, and the next thing to do."""
     lines: list[str] = []
     notes: list[str] = []
     for progress in all_progress:
@@ -29,10 +29,10 @@ def status_lines(all_progress: list[Progress], colour: bool = False) -> list[str
         words = [(exercise, progress.exercise(exercise)) for exercise in progress.lab.exercises()]
         lines.append("   " + "   ".join(f"{exercise} {_painted(word, colour)}" for exercise, word in words))
         if progress.changed:
-            notes.append(f"* lab {number}'s file has changed since: make grade LAB={number}")
+            notes.append(f"* lab {number}'s file has changed since it was graded: make grade LAB={number}")
     total = sum(progress.points for progress in all_progress)
     possible = len(all_progress) * POINTS_OF_A_LAB
-    lines += [*notes, "", f"{total} of {possible} points in all", *_next(all_progress)]
+    lines += [*notes, "", f"Total: {total} of {possible} points", *_next(all_progress)]
     return lines
 
 
@@ -49,12 +49,12 @@ def _next(all_progress: list[Progress]) -> list[str]:
         if test.id not in progress.kinds:
             return [f"Next: make grade LAB={lab.number}; read {path_text(lab.handout)} first."]
         return [*next_lines(lab.number, progress.exercise_of(test)),
-                f"make watch LAB={lab.number} grades at each save."]
-    return ["All done. The challenges at the end of the handouts go on from here."]
+                f"make watch LAB={lab.number} grades at every save."]
+    return ["All done. The challenges at the end of each handout go further."]
 
 
 def main() -> int:
-    """Prints it."""
+    """Prints the status."""
     print("\n".join(status_lines([read(labs.load(number)) for number in labs.NUMBERS], in_colour())))
     return 0
 

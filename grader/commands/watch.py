@@ -1,4 +1,4 @@
-"""`make watch LAB=3`: grades the lab at each save and shows the one thing to do next. Ctrl-C ends it."""
+"""`make watch LAB=3`: grades the lab at every save and shows the next thing to do, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLEAR = "\033[H\033[2J\033[3J"
 
 
 def next_thing(report: Report, colour: bool = False) -> list[str]:
-    """All that matters now: what does not compile, else the first test that does not pass."""
+    """The next thing to fix: the compiler's error, or else the first test that does not pass."""
     passed = sum(verdict.kind is Kind.OK for verdict in report.verdicts)
     head = (f"Lab {report.lab.number}, {report.lab.title}: {report.score} of {report.possible} points, "
             f"{passed} of {len(report.verdicts)} tests pass ({report.seconds:.0f} s)")
@@ -40,10 +40,10 @@ def next_thing(report: Report, colour: bool = False) -> list[str]:
     if passed == len(report.verdicts):
         other = LABS[report.lab.number].solution_files()[0].exists()
         return [head, "", "The lab is done." +
-                (f" make diff LAB={report.lab.number} shows another way to write it." if other else "")]
+                (f" make diff LAB={report.lab.number} compares it with the solution." if other else "")]
     first = _first_failure(report)
-    told = [*failure_lines(report, first, True, colour), ""] if first else []
-    return [head, "", *told, *next_lines(report)]
+    failure = [*failure_lines(report, first, True, colour), ""] if first else []
+    return [head, "", *failure, *next_lines(report)]
 
 
 def _first_failure(report: Report) -> Graded | None:
@@ -56,7 +56,7 @@ def _first_failure(report: Report) -> Graded | None:
 
 
 def show(lines: Sequence[str]) -> None:
-    """A screen of it; on a terminal nothing else stays."""
+    """Prints one screen of lines; on a terminal it is cleared first."""
     if on_terminal():
         lines = lines[:max(10, shutil.get_terminal_size().lines - 2)]
         sys.stdout.write(CLEAR)
@@ -64,7 +64,7 @@ def show(lines: Sequence[str]) -> None:
 
 
 def watch(number: int, source: str, backend: str) -> None:
-    """Grades, shows and waits for a change, for ever."""
+    """Grades, shows the result and waits for a change, forever."""
     mine = [*learner_labs(source, number), number]
     files = [path for lab in mine for path in LABS[lab].learner_files()]
     pick = Picker(backend)
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         watch(parsed.lab, parsed.source, parsed.backend)
     except KeyboardInterrupt:
-        print("\nNot watching any more; make status shows how far you are.", flush=True)
+        print("\nStopped watching; make status shows your progress.", flush=True)
     return 0
 
 

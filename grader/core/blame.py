@@ -1,5 +1,6 @@
-"""With FROM=mine: is the fault in this lab's module, or in an earlier one? The failed tests are graded again
-with the solutions of the earlier labs, all at once and then one by one, to see which makes them pass.
+"""With FROM=mine: finds out whether the fault is in this lab's module or in an earlier one. The failed tests
+are graded again with the earlier labs' solutions, first all of them, then one at a time, to see which makes
+them pass.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from grader.core.framework import Test
 from grader.core.grading import Pick, Report, grade, path_text
 from grader.core.judge import Kind
 
-TESTS_MAX = 4                        # looked at again: more would not tell more
+TESTS_MAX = 4                        # graded again: more tests would add nothing
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class Blame:
 
     labs: tuple[int, ...]
     alone: bool
-    tests: tuple[Test, ...]          # which pass then
+    tests: tuple[Test, ...]          # the tests that pass then
 
 
 def find_blame(report: Report, pick: Pick) -> Blame | None:
-    """None: the fault is this lab's own, or nothing failed."""
+    """None: the fault is in this lab, or nothing failed."""
     mine = learner_labs(report.choice.source, report.lab.number)
     wrong = [v.test for v in report.verdicts if v.kind in (Kind.FAILED, Kind.TODO)][:TESTS_MAX]
     if not mine or not wrong or report.choice.solution:
@@ -47,7 +48,7 @@ def _passing(report: Report, tests: list[Test], mine: list[int], pick: Pick) -> 
 
 
 def blame_lines(report: Report, pick: Pick) -> list[str]:
-    """What to tell the learner; empty if there is nothing to blame an earlier lab for."""
+    """The report for the learner; empty unless an earlier lab is at fault."""
     blame = find_blame(report, pick)
     if not blame:
         return []
@@ -55,8 +56,8 @@ def blame_lines(report: Report, pick: Pick) -> list[str]:
     names = ", ".join(test.id for test in blame.tests)
     if not blame.alone:
         return [f"An earlier lab is at fault: with the solutions of labs {', '.join(map(str, blame.labs))} "
-                f"in place of yours these pass: {names}", "Grade them: "
+                f"instead of yours, these tests pass: {names}", "Grade these labs: "
                 + "; ".join(f"make grade LAB={lab}" for lab in blame.labs)]
     return [line for lab, file in files.items() for line in (
-        f"Lab {lab} is at fault: with its solution in place of your {file} these pass: {names}",
-        f"Grade it by itself: make grade LAB={lab}")]
+        f"Lab {lab} is at fault: with its solution instead of your {file}, these tests pass: {names}",
+        f"Grade that lab: make grade LAB={lab}")]

@@ -1,4 +1,4 @@
-"""Builds VMMs, unit programs and the 1K OS through the Makefile, and tells whose fault a failure is."""
+"""Builds VMMs, unit programs and the 1K OS with the Makefile, and decides whose fault a failure is."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from grader.execution import place
 from grader.execution.c_tools import locked
 from grader.execution.runs import CannotGrade
 
-# What a `make grade SOLUTION=1 ...` above us exports and what must not reach the make below us.
+# Exported by the `make grade SOLUTION=1 ...` that started us, but must not reach the make that we start.
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
 _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "SOLUTION", "FROM",
                   "MODULE", "OUT", "SHARED", "UNIT", "GUESTS", "ARGS", "HOLD", "UNDER", "BACKEND", "T",
                   "SEED", "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "SCHED_FLAGS", "SCHED_GIVES",
                   "OS_OUT", "PROGRAM_DIR")
 
-# The VMM's functions that the graded unit programs stand in for (grader/labs/unit.h).
+# The VMM's functions that the graded unit programs replace (grader/labs/unit.h).
 UNIT_WRAPS = ("stage_before_entry", "vcpu_translate")
 
-# How the linker arranges such a program: grader/labs/apart.h.
+# The linker script of such a program: see grader/labs/apart.h.
 UNIT_SCRIPT = ROOT / "grader/labs/unit.ld"
 
-# Compiled in front of a graded scheduler: a caller into which its context_switch is inlined.
+# Compiled before a graded scheduler: a caller that inlines its context_switch.
 SCHED_PROBE = LABS[6].grading / "units/inlined.h"
 SCHED_FLAGS = f"-include {SCHED_PROBE.relative_to(ROOT)}"
 SCHED_GIVES = "switch_pattern switch_inlined"
 
 
-# How make marks a line that names the file it makes: see STEP in the Makefile.
+# How make marks a line that names the file being built: see STEP in the Makefile.
 STEP_MARK = ": "
 
 
@@ -51,7 +51,7 @@ def use_jail() -> None:
 
 
 class BuildError(Exception):
-    """A build failed. `learner`: in the learner's file, or only because of it; else in the kit."""
+    """A failed build. `learner`: the learner's file is the cause; else the kit is."""
 
     def __init__(self, text: str, learner: bool) -> None:
         super().__init__(text)
@@ -61,10 +61,10 @@ class BuildError(Exception):
 
 def build_vmm(lab: int, *, solution: bool = False, source: str = "", module: Path | None = None,
               sanitize: str = "", cc: str = "", out: Path | None = None) -> Path:
-    """The VMM of `lab`, ready to run. `source` names the earlier labs whose modules are the learner's:
-    "mine" all, "1,2" these. `module` takes the place of the lab's own file; `sanitize` and `cc` default to
-    the environment's SANITIZE and CC, then to none and gcc. Raises BuildError, and CannotGrade where the
-    machine is at fault."""
+    """The VMM of `lab`, ready to run. `source` selects the earlier labs whose modules are the learner's: all
+    for "mine", labs 1 and 2 for "1,2". `module` replaces the lab's own file; `sanitize` and `cc` default to
+    the environment's SANITIZE and CC, then to none and gcc. Raises BuildError, or CannotGrade if the machine
+    is at fault."""
     _check_sources(lab, solution, source, module)
     variables = _variables(lab, solution, source, module, sanitize, cc, out)
     return _make_file("vmm", variables, _learner_targets(lab, solution, source, module, "vmm"))
@@ -90,7 +90,7 @@ def unit_variables(lab: int, unit: Path) -> dict[str, str]:
 
 
 def _module_functions(unit: str) -> list[str]:
-    """The module's functions that a unit program calls in the module's process (grader/labs/apart.h)."""
+    """The module's functions that a unit program calls in the module's own process: grader/labs/apart.h."""
     return re.findall(r"^MODULE(?:_VOID\(|\([^,(]+,)\s*(\w+),", unit, re.M)
 
 
@@ -101,15 +101,15 @@ def build_guests() -> Path:
 
 
 def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Path, Path]:
-    """The 1K OS, its kernel and its archive; `sched` takes the place of the solution's scheduler. In a
-    folder `out` of the grader's own it is built to be graded."""
+    """The kernel and the archive of the 1K OS; `sched` replaces the solution's scheduler. With `out`, a
+    folder of the grader's own, it is built for grading."""
     variables = _graded_kernel(sched, out) if out else _scheduler(sched)
     return (_make_file("kernel", variables, _kernel_targets("kernel") if sched else set()),
             _make_file("archive", variables, set()))
 
 
 def build_kernel_unit(sched: Path | None, *, out: Path) -> Path:
-    """The kernel that is the unit tests of a scheduler: units/sched.c."""
+    """The kernel with the unit tests of a scheduler: units/sched.c."""
     variables = {**_graded_kernel(sched, out), "KERNEL_UNIT": _relative(LABS[6].unit("sched"))}
     return _make_file("kernel-unit", variables, _kernel_targets("kernel-unit") if sched else set())
 
@@ -133,17 +133,17 @@ def build_path(path: str) -> Path:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what a make above us has put there for its own commands."""
+    """The environment without the variables of the make that started us."""
     return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
 
 
 def make_text(target: str, variables: dict[str, str]) -> str:
-    """All that a build says, for those who look for warnings."""
+    """The complete output of a build, to check for warnings."""
     return _make(target, variables, set())
 
 
 def _check_sources(lab: int, solution: bool, source: str, module: Path | None) -> None:
-    """The learner's files that a VMM is built from. One may be given as an object."""
+    """Checks the learner's files that a VMM is built from. Each may be an object file instead."""
     mine = [] if solution else [LABS[number].learner_files()[0] for number in learner_labs(source, lab)]
     if module or not solution:
         mine.append(module or LABS[lab].learner_files()[0])
@@ -152,7 +152,7 @@ def _check_sources(lab: int, solution: bool, source: str, module: Path | None) -
 
 
 def _check_learner_file(path: Path) -> None:
-    """A learner's file as check_source wants it, or an object in its place."""
+    """Like check_source, but an object file may replace the source."""
     if path.exists() or not path.with_suffix(".o").exists():
         check_source(path)
 
@@ -176,14 +176,14 @@ def _variables(lab: int, solution: bool, source: str, module: Path | None, sanit
 
 
 def _relative(path: Path) -> str:
-    """As make is to see it: short where it lies in the kit."""
+    """The path for make, relative if it is in the kit."""
     path = path.absolute()
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def _learner_targets(lab: int, solution: bool, source: str, module: Path | None,
                      program: str) -> set[str]:
-    """The targets whose failure is the learner's: their objects, and the link with them."""
+    """The targets whose failure is the learner's fault: their objects and the program."""
     if solution and not module:
         return set()
     labs = [lab] if solution else [*learner_labs(source, lab), lab]
@@ -191,17 +191,17 @@ def _learner_targets(lab: int, solution: bool, source: str, module: Path | None,
 
 
 def _kernel_targets(kernel: str) -> set[str]:
-    """The same of a kernel with the learner's scheduler."""
+    """The same for a kernel with the learner's scheduler."""
     return {*_objects("sched"), f"{kernel}-nameless.elf", f"{kernel}.elf"}
 
 
 def _objects(module: str) -> tuple[str, str]:
-    """The objects that the Makefile makes of a module, one of the other."""
+    """The two objects that the Makefile builds from a module, the second from the first."""
     return f"{module}-whole.o", f"{module}.o"
 
 
 def learner_source(text: str) -> str:
-    """The value of FROM= if it is one. Raises ValueError."""
+    """The value of FROM=, checked. Raises ValueError."""
     learner_labs(text, 0)
     return text
 
@@ -213,7 +213,7 @@ def learner_labs(source: str, lab: int) -> list[int]:
 
 
 def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]) -> Path:
-    """Makes a target that prints its file's path last."""
+    """Builds a target that prints its file's path last."""
     if _jailed and learner_targets:
         return _make_in_jail(target, variables)
     return ROOT / _make(target, variables, learner_targets).splitlines()[-1]
@@ -236,7 +236,7 @@ def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
 
 
 def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> str:
-    """Runs make; returns what it and the compiler said, standard error first."""
+    """Runs make; returns its output and the compiler's, standard error first."""
     environment = {**clean_environment(), "LC_ALL": "C"}
     _check_compiler(variables.get("CC") or environment.get("CC") or "")
     words = [f"{name}={value}" for name, value in variables.items()]
@@ -252,16 +252,16 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
     stopped = place.stopped(errors)
     fault = place.fault() if stopped or _MACHINES_WORDS.search(errors) else None
     if fault or stopped:
-        raise fault or CannotGrade(f"a build was stopped by this machine: {stopped}",
-                                   "make room in TMPDIR (/tmp) and build/, allow large files (ulimit -f "
-                                   "unlimited), end other programs; if the compiler crashes: another CC=")
+        raise fault or CannotGrade(f"this machine stopped a build: {stopped}",
+                                   "free space in TMPDIR (/tmp) and build/, allow large files (ulimit -f "
+                                   "unlimited), end other programs; if the compiler crashes, try another CC=")
     failed = re.findall(r"^make: \*\*\* \[\S+: (\S+)\] Error", errors, re.M)
     text = re.sub(r"^make: .*\n?", "", errors, flags=re.M).strip() or errors.strip()
     raise BuildError(text, bool(failed) and all(Path(path).name in learner_targets for path in failed))
 
 
 def _run_make(command: list[str], environment: dict[str, str], progress: _Progress) -> tuple[int, str, str]:
-    """Runs make with PROGRESS=1; its status and what it printed, without the lines of progress."""
+    """Runs make with PROGRESS=1; returns its status and output, without the progress lines."""
     output = ""
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
@@ -274,7 +274,7 @@ def _run_make(command: list[str], environment: dict[str, str], progress: _Progre
                 else:
                     output += line
         except BaseException:
-            process.terminate()  # make ends its compilers and removes what they have written by half
+            process.terminate()  # make ends its compilers and removes their incomplete files
             raise
         finally:
             process.wait()
@@ -285,8 +285,8 @@ def _run_make(command: list[str], environment: dict[str, str], progress: _Progre
 
 
 class _Progress:
-    """Says on standard error what is being built, when there is anything to build; on a terminal also which
-    file. Builds of other threads are silent: who starts those has a progress of its own."""
+    """Reports on standard error what is being built, if there is anything to build; on a terminal also which
+    file. Builds in other threads are silent: their callers show their own progress."""
 
     def __init__(self, target: str, variables: Mapping[str, str]) -> None:
         names = {"vmm": "the VMM of lab {LAB}", "unit": "the unit tests of lab {LAB}", "guests": "the guests",
@@ -298,7 +298,7 @@ class _Progress:
         self._said = False
 
     def step(self, name: str) -> None:
-        """A file is being made."""
+        """A file is being built."""
         if not self._quiet and self._live:
             width = shutil.get_terminal_size().columns - 1
             print("\r\033[K" + f"building {self._what}: {name}"[:width], end="", file=sys.stderr, flush=True)
@@ -307,30 +307,30 @@ class _Progress:
         self._said = True
 
     def end(self) -> None:
-        """The build is over: a terminal's line is free again."""
+        """The build is over: clears the terminal's line."""
         if self._said and self._live and not self._quiet:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-# How a build speaks of what the machine does not let it do.
+# Build errors that are the machine's fault.
 _MACHINES_WORDS = re.compile("Permission denied|Read-only file system|No space left|quota exceeded|"
                              "No locks available|Cannot allocate memory")
 
 
 def _check_compiler(cc: str) -> None:
-    """CC may be several words: a wrapper, a compiler, its options."""
+    """Checks CC, which may be several words: a wrapper, a compiler, its options."""
     program = cc.split()[0] if cc.split() else ""
     if program and not shutil.which(program):
-        raise CannotGrade(f"CC={cc}: there is no program {program}",
-                          "name a compiler that is installed, or leave CC out")
+        raise CannotGrade(f"CC={cc}: {program} is not installed",
+                          "name an installed compiler, or omit CC")
 
 
 def check_source(path: Path) -> None:
-    """Raises BuildError where a learner's file is not there, or is no text that a compiler could read."""
+    """Raises BuildError if a learner's file is missing or is not text that a compiler could read."""
     name = _relative(path)
     if not path.is_file():
         alike = [other.name for other in path.parent.glob("*") if other.name.lower() == path.name.lower()]
-        raise BuildError(f"{name} is missing" + (f"; {alike[0]} is there: rename it" if alike else ""), True)
+        raise BuildError(f"{name} is missing" + (f"; rename {alike[0]}" if alike else ""), True)
     content = path.read_bytes()
     if path.suffix != ".o" and b"\0" in content:
         utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))

@@ -1,14 +1,14 @@
-"""Sealing a guest: its file tells nothing until its own processor has run it.
+"""Encrypts a guest, so that its file reveals nothing until a processor has executed it.
 
-A hostile VMM could read the guest's file, find the values in it, and print what the guest would print
-without ever entering it. A sealed real-mode guest is its old self encrypted, behind a piece of code that
-decrypts it in place and jumps to its beginning. That code is made anew for each guest: other registers,
-another cipher of random steps. To answer from the file one has to execute it, and that is the exercise.
+A hostile VMM could read the guest's file, find the values in it, and print the guest's output without ever
+entering it. An encrypted real-mode guest starts with code that decrypts it in place and jumps to its
+start. That code is generated for each guest, with different registers and a different cipher of random
+steps. To predict the output one has to execute the code, and that is the exercise.
 
-The guest then runs at the same addresses with the same registers and flags as ever; it can't tell. What
-it may notice is the code's own memory, from SEAL on in its window, above which is only the stack.
-Class gradings and autograders seal; a learner at home has nobody to fool, and plain guests are better to
-look at.
+The guest then runs at the usual addresses with the usual registers and flags, and can't see a difference
+except in the memory of the decrypting code, from DECRYPTOR up in its window; above it is only the stack.
+Class gradings and autograders encrypt guests. At home there is no need, and plain guests are easier to
+inspect.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-SEAL = 0xD800                 # offset of the decrypting code; 2 KB of it leave 8 KB to the stack
+DECRYPTOR = 0xD800            # offset of the decrypting code; its 2 KB leave 8 KB for the stack
 MASK = 0xFFFFFFFF
 REGISTERS = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
 
-Step = tuple[str, Callable[[int], int]]    # what it does to the key: in nasm, and in Python
+Step = tuple[str, Callable[[int], int]]    # one change of the key, in nasm and in Python
 
 
-def sealable(source: str, image: bytes) -> bool:
-    """Whether this guest is real-mode code with room behind it, and does not say `; seal: no`."""
-    return ("bits 16" in source and "bits 32" not in source and "\n; seal: no" not in source
-            and 4 <= len(image) <= SEAL - 256)
+def encryptable(source: str, image: bytes) -> bool:
+    """Whether this guest is real-mode code with enough space after it, without a line `; encrypt: no`."""
+    return ("bits 16" in source and "bits 32" not in source and "\n; encrypt: no" not in source
+            and 4 <= len(image) <= DECRYPTOR - 256)
 
 
-def seal(image: Path, values: random.Random) -> None:
-    """Puts the sealed guest in the place of the plain one."""
+def encrypt(image: Path, values: random.Random) -> None:
+    """Replaces the plain guest by the encrypted one."""
     plain = image.read_bytes()
     plain += bytes(-len(plain) % 4)
     key, pointer, word = values.sample(REGISTERS, 3)
     steps = [_step(key, values) for _ in range(values.randint(6, 12))]
     start = values.getrandbits(32)
-    sealed = _encrypt(plain, start, [step for _, step in steps])
-    code = _assemble(_source(len(plain), int.from_bytes(sealed[:4], "little"), start, (key, pointer, word),
+    encrypted = _encrypted(plain, start, [step for _, step in steps])
+    code = _assemble(_source(len(plain), int.from_bytes(encrypted[:4], "little"), start, (key, pointer, word),
                              [text for text, _ in steps]), image)
-    jump = b"\xe9" + (SEAL - 3).to_bytes(2, "little")
-    head = jump + values.randbytes(1) + sealed[4:]
-    image.write_bytes(head + values.randbytes(SEAL - len(head)) + code)
+    jump = b"\xe9" + (DECRYPTOR - 3).to_bytes(2, "little")
+    head = jump + values.randbytes(1) + encrypted[4:]
+    image.write_bytes(head + values.randbytes(DECRYPTOR - len(head)) + code)
 
 
 def _step(key: str, values: random.Random) -> Step:
-    """One random step of the cipher that loses nothing of the key."""
+    """One random, reversible step of the cipher."""
     number, odd, turn = values.getrandbits(32), values.getrandbits(31) * 2 + 1, values.randint(1, 31)
     return values.choice([
         (f"add {key}, {number}", lambda x: x + number & MASK),
@@ -61,28 +61,28 @@ def _step(key: str, values: random.Random) -> Step:
     ])
 
 
-def _encrypt(plain: bytes, key: int, steps: list[Callable[[int], int]]) -> bytes:
-    """What the decrypting code turns into `plain`. The key goes on with what was encrypted."""
-    sealed = b""
+def _encrypted(plain: bytes, key: int, steps: list[Callable[[int], int]]) -> bytes:
+    """The bytes that the decrypting code turns into `plain`. Each encrypted word changes the key."""
+    encrypted = b""
     for at in range(0, len(plain), 4):
         for step in steps:
             key = step(key)
         word = int.from_bytes(plain[at:at + 4], "little") ^ key
-        sealed += word.to_bytes(4, "little")
+        encrypted += word.to_bytes(4, "little")
         key = key + word & MASK
-    return sealed
+    return encrypted
 
 
 def _source(size: int, first: int, start: int, registers: tuple[str, ...], steps: list[str]) -> str:
-    """The decrypting code. It needs CS alone: no stack, no other segment; it gives back what it used.
+    """The decrypting code. It needs only CS, no stack or other segment, and restores the registers it uses.
 
-    The first word of the guest is where the jump to this code stands, so its encrypted form is kept here.
+    The jump to this code replaces the guest's first word, so that word's encrypted form is kept here.
     """
     key, pointer, word = registers
     saves = [f"mov [cs:saved + {4 * place}], {register}" for place, register in enumerate(registers)]
     restores = [f"mov {register}, [cs:saved + {4 * place}]" for place, register in enumerate(registers)]
     return "\n".join([
-        "bits 16", f"org {SEAL}", *saves,
+        "bits 16", f"org {DECRYPTOR}", *saves,
         f"mov dword [cs:0], {first}", f"mov {key}, {start}", f"xor {pointer}, {pointer}",
         "next:", *steps, f"mov {word}, [cs:{pointer}]", f"xor [cs:{pointer}], {key}", f"add {key}, {word}",
         f"add {pointer}, 4", f"cmp {pointer}, {size}", "jb next",
@@ -91,7 +91,7 @@ def _source(size: int, first: int, start: int, registers: tuple[str, ...], steps
 
 
 def _assemble(source: str, image: Path) -> bytes:
-    text, code = image.with_suffix(".seal.asm"), image.with_suffix(".seal")
+    text, code = image.with_suffix(".decryptor.asm"), image.with_suffix(".decryptor")
     text.write_text(source)
     try:
         subprocess.run(["nasm", "-f", "bin", "-Werror", str(text), "-o", str(code)], check=True)

@@ -1,7 +1,7 @@
 """The exercises of a lab: marks in a solution, TODOs in a learner's file, headings in a handout.
 
-In a solution the answer to exercise 3.2 stands between the lines `/* answer 3.2 */` and `/* end 3.2 */`,
-inside a function. The learner's file has `TODO("3.2");` in its place and is otherwise the same.
+In a solution the answer to exercise 3.2 is between the lines `/* answer 3.2 */` and `/* end 3.2 */`, inside
+a function. The learner's file has `TODO("3.2");` instead and is otherwise the same.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 
 
 class MarkError(Exception):
-    """A mark without its counterpart, or out of place."""
+    """A mark that is unmatched or misplaced."""
 
 
 @dataclass(frozen=True)
 class Todo:
-    """A place in a learner's file that still waits for its answer."""
+    """A place in a learner's file that still needs its answer."""
 
     exercise: str
     path: Path
@@ -33,15 +33,15 @@ class Todo:
 
 
 def skeleton(text: str, name: str, answered: Collection[str] = ()) -> str:
-    """The learner's version of a solution's text; `name` is for messages. Exercises that are `answered`
-    keep their answers: the file of a learner who has come so far."""
+    """The learner's version of a solution; `name` is for messages. Exercises in `answered` keep their
+    answers, as in the file of a learner who has done these."""
     lines: list[str] = []
     opened, opened_at = "", 0
     for number, line in enumerate(text.splitlines(), 1):
         mark = _MARK.fullmatch(line)
         if mark is None:
             if _NEAR_MARK.search(line):
-                raise MarkError(f"{name}:{number}: not quite a mark: {line.strip()}")
+                raise MarkError(f"{name}:{number}: malformed mark: {line.strip()}")
             if not opened or opened in answered:
                 lines.append(line)
         elif mark[1] == "answer":
@@ -50,12 +50,12 @@ def skeleton(text: str, name: str, answered: Collection[str] = ()) -> str:
             opened, opened_at = mark[2], number
             indent = line[: len(line) - len(line.lstrip())]
             if not indent:
-                raise MarkError(f"{name}:{number}: answer {mark[2]} stands outside a function")
+                raise MarkError(f"{name}:{number}: answer {mark[2]} is outside a function")
             if opened not in answered:
                 lines.append(f'{indent}TODO("{opened}");')
         else:
             if opened != mark[2]:
-                raise MarkError(f"{name}:{number}: end {mark[2]} without its answer {mark[2]}")
+                raise MarkError(f"{name}:{number}: end {mark[2]} without answer {mark[2]}")
             opened = ""
     if opened:
         raise MarkError(f"{name}:{opened_at}: answer {opened} has no end")
@@ -63,13 +63,13 @@ def skeleton(text: str, name: str, answered: Collection[str] = ()) -> str:
 
 
 def exercises(path: Path) -> list[str]:
-    """The exercises that a solution answers, in order, each once."""
+    """The exercises answered in a solution, in order, without duplicates."""
     marks = (_MARK.fullmatch(line) for line in path.read_text().splitlines())
     return sorted({mark[2] for mark in marks if mark and mark[1] == "answer"})
 
 
 def todos(path: Path) -> list[Todo]:
-    """The TODOs left in a learner's file, in the order of their exercises; comments don't count."""
+    """The TODOs left in a learner's file, sorted by exercise; comments are ignored."""
     if not path.exists():
         return []
     blanked = _COMMENT.sub(lambda comment: re.sub(r"[^\n]", " ", comment[0]),
@@ -80,13 +80,13 @@ def todos(path: Path) -> list[Todo]:
 
 
 def first_todo(lab: Lab) -> Todo | None:
-    """The exercise to do next in a lab; None: all are written."""
+    """The first TODO of a lab; None: all exercises are written."""
     left = [todo for path in lab.learner_files() for todo in todos(path)]
     return min(left, key=lambda todo: todo.exercise) if left else None
 
 
 def handout_title(lab: Lab, exercise: str) -> str:
-    """The handout's heading of an exercise, without the number; empty: there is none."""
+    """The handout's heading for an exercise, without the number; empty if there is none."""
     if not lab.handout.exists():
         return ""
     match = re.search(rf"^### {re.escape(exercise)} (.+)$", lab.handout.read_text(), re.M)
@@ -94,5 +94,5 @@ def handout_title(lab: Lab, exercise: str) -> str:
 
 
 def handout_exercises(lab: Lab) -> list[str]:
-    """The exercises that a handout has a heading for."""
+    """The exercises that have a heading in the handout."""
     return re.findall(r"^### (\d\.\d) ", lab.handout.read_text(), re.M) if lab.handout.exists() else []

@@ -1,4 +1,4 @@
-"""What must come of a run: single conditions on its outcome, each with what to say when it fails."""
+"""Conditions on the outcome of a run, each with a message for its failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from grader.core.readable import visible
 
 @dataclass(frozen=True)
 class Mismatch:
-    """What is wrong in a line; where texts were compared, both of them."""
+    """What is wrong, in one line; if texts were compared, both of them."""
 
     text: str
     expected: str | None = None
@@ -25,7 +25,7 @@ Condition = Callable[[Outcome], Optional[Mismatch]]
 
 @dataclass(frozen=True)
 class Expectation:
-    """A condition and the hint for when it does not hold; without one the test's own is used."""
+    """A condition and the hint for its failure; without a hint, the test's own is used."""
 
     condition: Condition
     hint: str = ""
@@ -36,7 +36,7 @@ def exits(status: int) -> Condition:
     def condition(outcome: Outcome) -> Mismatch | None:
         if outcome.status == status:
             return None
-        return Mismatch(f"exit status {status} was expected, and it ended with {outcome.result}")
+        return Mismatch(f"expected exit status {status}, got {outcome.result}")
     return condition
 
 
@@ -45,7 +45,7 @@ def prints(*accepted: str) -> Condition:
     def condition(outcome: Outcome) -> Mismatch | None:
         if outcome.stdout in accepted:
             return None
-        return Mismatch("the output is not what the guest prints", accepted[0], outcome.stdout)
+        return Mismatch("the output differs from what the guest prints", accepted[0], outcome.stdout)
     return condition
 
 
@@ -56,13 +56,13 @@ def prints_lines(lines: Sequence[str]) -> Condition:
         got = _by_vcpu(outcome.stdout)
         if got == expected:
             return None
-        return Mismatch("the lines are not those that the guests print (here sorted by vCPU)",
+        return Mismatch("the lines differ from those that the guests print (sorted by vCPU below)",
                         "".join(expected), "".join(got))
     return condition
 
 
 def _by_vcpu(text: str) -> list[str]:
-    """Lines sorted by the vCPU's name, each vCPU's own order kept."""
+    """The lines sorted by vCPU name, in order for each vCPU."""
     return sorted(text.splitlines(keepends=True), key=lambda line: line.partition(":")[0])
 
 
@@ -78,11 +78,11 @@ def registers(vcpu: int, **wanted: int) -> Condition:
     def condition(outcome: Outcome) -> Mismatch | None:
         found = outcome.registers.get(vcpu)
         if not found:
-            return Mismatch(f"the final registers of vcpu{vcpu} were not printed: it ended with "
+            return Mismatch(f"the final registers of vcpu{vcpu} were not printed; the VMM ended with "
                             f"{outcome.result}")
         if found.repeated:
-            return Mismatch(f"standard error has {found.repeated[0]} of vcpu{vcpu} more than once: the final "
-                            "registers are printed by the kit alone")
+            return Mismatch(f"{found.repeated[0]} of vcpu{vcpu} appears more than once on standard error: "
+                            "only the kit may print the final registers")
         got = {name: _register(found.values, found.segments, name) for name in wanted}
         if got == wanted:
             return None
@@ -102,7 +102,7 @@ def _table(values: dict[str, int]) -> str:
 
 
 def kernel_panic(outcome: Outcome) -> str:
-    """What lab 6's kernel said when it gave up, to be added to a sentence; or nothing."""
+    """The message of a kernel panic in lab 6, to append to a sentence; or nothing."""
     found = re.search(r"^1K OS panic: (.*)\n(?s:.*?)^stack trace:\n  0x\w+ (\w+)", outcome.stdout, re.M)
     if not found:
         return ""
@@ -118,13 +118,13 @@ def kernel_unit_passes(case: str, answer: str) -> Condition:
         failed = re.search(r"^not ok: (.*)$", outcome.stdout, re.M)
         if failed:
             return Mismatch(failed[1])
-        text = f"the unit test {case} did not come to its end: {outcome.result}" + kernel_panic(outcome)
+        text = f"the unit test {case} did not finish: {outcome.result}" + kernel_panic(outcome)
         return Mismatch(text, f"ok {answer}\n", outcome.stdout)
     return condition
 
 
 def unit_passes(case: str) -> Condition:
-    """A Check program's output in TAP says that all of this test case's tests passed.
+    """A Check program's TAP output reports that all tests of this test case passed.
 
     The module's code has no way to this output: see grader/labs/apart.h.
     """
@@ -136,11 +136,11 @@ def unit_passes(case: str) -> Condition:
             return Mismatch(failed[0])
         numbers = [int(number) for _, number, _ in lines]
         if len(plan) != 1 or plan[0] == "0" or numbers != list(range(1, int(plan[0]) + 1)):
-            return Mismatch(f"the unit tests of {case} did not come to their end: {outcome.result}")
+            return Mismatch(f"the unit tests of {case} did not finish: {outcome.result}")
         return None
     return condition
 
 
 def _failure(text: str) -> str:
-    """The message of "file.c:case:test: message", where Check puts the function's name in front."""
+    """The message part of Check's "file.c:case:test: message"."""
     return visible(text.split(": ", 1)[-1])

@@ -1,28 +1,28 @@
-"""How a lab's tests are written.
+"""How to write a lab's tests.
 
-A test is a function with a decorator. It is handed a Plan, boots guests on it and says what must come
-out. Nothing runs while it does so: the runs of a whole lab go to the back end in one batch, and judging
-looks at their results afterwards. So a test cannot look at a result and then decide; it declares.
+A test is a decorated function. It gets a Plan, boots guests on it and declares the expected results.
+Nothing runs at that time: all runs of a lab go to the back end in one batch, and their results are judged
+afterwards. So a test can't inspect a result and then decide; it declares.
 
     lab = Lab(2, "hypercalls", needs=("real",))
 
     @lab.test("2.2", "PUTCHAR prints BL", points=10, hint="The character is BL: vcpu_registers gives RBX.")
     def putchar(plan: Plan) -> None:
-        text = plan.values.text()                          # random, but the same for the same seed
+        text = plan.values.text()                          # random, but fixed by the seed
         run = plan.boot(plan.guest("hello", TEXT=text))    # guests/hello.asm with -DTEXT='...'
         run.prints(text + "\\n")                            # exactly this on standard output
         run.exits(0)
-        run.symptom(lambda o: o.stdout == "", "Nothing was printed: ...")   # a mistake with a hint of its own
+        run.symptom(lambda o: o.stdout == "", "Nothing was printed: ...")   # a known mistake
 
-The test's name is the function's; its id, unique in the kit, is "2.2-putchar". A mistake that many
-learners make gets a symptom: a condition on the Outcome and the hint that helps. Symptoms are looked at
-whenever the test fails, also when it hung or crashed, the first that fits wins; else the hint of the
-failed expectation, else the test's own is shown.
+The test's name is the function's name; its id, unique in the kit, is "2.2-putchar". A common mistake gets a
+symptom: a condition on the Outcome, and a hint. Symptoms are checked whenever the test fails, even if it
+hung or crashed, and the first match wins. Without a match, the hint of the failed expectation is shown, or
+else the test's own.
 
-A Check program of the lab's units/ counts in the same way, one graded test for each of its test cases
-(TCase): `plan.unit("vm", "kvm_open")`. Lab 6's scheduler can't run in a Check program: its unit tests are a
-kernel, `plan.kernel_unit("switch")`. Anything else that a run may have (stdin, steps of a session, a
-terminal, limits, files wanted back) is handed through to grader.execution.runs.Run by boot's keywords.
+Each test case (TCase) of a Check program in the lab's units/ is one graded test as well:
+`plan.unit("vm", "kvm_open")`. Lab 6's scheduler can't run in a Check program; its unit tests are a kernel:
+`plan.kernel_unit("switch")`. Other properties of a run (stdin, steps of a session, a terminal, limits, files
+to return) are keywords of boot, which passes them to grader.execution.runs.Run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 
 POINTS_OF_A_LAB = 100
 
-Body = Callable[[Any], None]         # of a grader.core.plan.Plan, which knows this file
+Body = Callable[[Any], None]         # takes a grader.core.plan.Plan, which imports this file
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """Guests that `make labN` boots for a person to look at."""
+    """Guests that `make labN` boots to show what the lab does."""
 
     title: str
     guests: tuple[str, ...]
@@ -66,22 +66,22 @@ class Demonstration:
 
 @dataclass
 class Lab:
-    """The tests of one lab, in the order in which they are shown."""
+    """The tests of one lab, in display order."""
 
     number: int
     title: str
-    needs: tuple[str, ...]           # of every boot: kinds that grader.execution.backends probes
+    needs: tuple[str, ...]           # kinds of guest that every boot needs: grader.execution.kvm_probe.KINDS
     tests: list[Test] = field(default_factory=list)
     demonstrations: list[Demonstration] = field(default_factory=list)
 
     def test(self, exercise: str, title: str, *, points: int, hint: str,
              needs: Iterable[str] = ()) -> Callable[[Body], Body]:
-        """Makes the function a test of this exercise. `needs` adds to what the lab needs."""
+        """Declares the function as a test of this exercise. `needs` adds to the lab's needs."""
         def declare(body: Body) -> Body:
             name = body.__name__.replace("_", "-")
             test = Test(self.number, exercise, name, title, points, hint, tuple(needs), body)
             if any(other.id == test.id for other in self.tests):
-                raise ValueError(f"two tests are called {test.id}")
+                raise ValueError(f"two tests have the id {test.id}")
             self.tests.append(test)
             return body
         return declare

@@ -1,4 +1,4 @@
-"""Grades one lab: builds, lets the tests declare their runs, hands these to the back end, judges."""
+"""Grades one lab: builds it, collects the tests' runs, executes them, and judges the results."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from grader.execution.runs import CannotGrade, Ending, Result, Run
 
 JOBS_MAX = 4
 
-LOADED = 1.5          # programs that want to run, a processor: from here on the machine is loaded
-PATIENCE = 2          # times the time for a second try
+LOADED = 1.5          # runnable programs per processor from which the machine counts as loaded
+PATIENCE = 2          # factor of the time limits in a second try
 IN_VAIN_MAX = 2
-# On a loaded machine perhaps for lack of time; STILL never is. The lab VM's processor time runs on while its
-# host does other things.
-_HUNG = (Ending.WALL, Ending.QUIET, Ending.SPIN)
+# On a loaded machine these may be caused by lack of time; a DEADLOCK never is. CPU time in the lab VM also
+# counts time in which its host does other things.
+_HUNG = (Ending.TIMEOUT, Ending.NO_OUTPUT, Ending.SPIN)
 
-Pick = Callable[[Sequence[str]], Backend]      # finds the back end for kinds of guest
+Pick = Callable[[Sequence[str]], Backend]      # picks the back end for kinds of guest
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is graded: whose code, built how, with which values, and which of its tests."""
+    """What to grade: whose code, how to build it, with which values, and which tests."""
 
     seed: int
-    wanted: str = ""                 # an exercise or a test's id; empty: all
+    wanted: str = ""                 # an exercise or a test's id; empty: all tests tests
     solution: bool = False
     source: str = ""                 # earlier labs whose modules are the learner's: "mine", or "1,2"
     module: Path | None = None
@@ -67,7 +67,7 @@ class Choice:
 
 @dataclass
 class Graded:
-    """A test with its runs, what came of them, and the verdict."""
+    """A test with its runs, their results, and the verdict."""
 
     verdict: Verdict
     planned: Sequence[Planned] = ()
@@ -76,13 +76,13 @@ class Graded:
 
 @dataclass
 class Report:
-    """All that is known when a lab has been graded."""
+    """Everything about a graded lab."""
 
     lab: Lab
     choice: Choice
     folder: Path
     graded: list[Graded] = field(default_factory=list)
-    build_error: str = ""            # the compiler's words, if the learner's module did not build
+    build_error: str = ""            # the compiler's output, if the learner's module did not compile
     seconds: float = 0.0
 
     @property
@@ -103,7 +103,7 @@ class Report:
 
     @property
     def late(self) -> int:
-        """Runs that were stopped for time: on a machine with too much to do perhaps for nothing else."""
+        """How many runs a time limit stopped, which may be the fault of an overloaded machine."""
         return sum(result.ending in _HUNG for graded in self.graded for result in graded.results)
 
     @property
@@ -112,7 +112,7 @@ class Report:
 
 
 class BuiltPrograms:
-    """The learner's programs, built when first asked for."""
+    """The learner's programs, built at first use."""
 
     def __init__(self, lab: int, choice: Choice, folder: Path) -> None:
         self.folder = folder
@@ -155,7 +155,7 @@ class BuiltPrograms:
         return self._built["finished"]
 
     def _module_is_kernels(self) -> bool:
-        """MODULE= is the second half of a lab, the kernel's; then the VMM's half is the solution's."""
+        """MODULE= is the kernel's half of lab 6; the VMM's half is then the solution's."""
         return self._choice.module is not None and self._choice.module.stem == "sched"
 
     def _build(self, key: str, build: Callable[..., Path]) -> Path:
@@ -169,7 +169,7 @@ class BuiltPrograms:
 
 
 def results_folder(lab: Lab, choice: Choice) -> Path:
-    """A learner's own results stay when something else is graded."""
+    """The folder for results. Grading something else does not overwrite the learner's own results."""
     other = "-solution" if choice.solution else "-module" if choice.module else ""
     return choice.folder or BUILD / "grade" / f"lab{lab.number}{other}"
 
@@ -189,17 +189,17 @@ def grade(lab: Lab, choice: Choice, pick: Pick, programs: Programs | None = None
         needs = sorted({*lab.needs, *(need for test in tests for need in test.needs)})
         backend = pick(needs)
         runs = [planned.run for plan in plans for planned in plan.planned]
-        telling = _telling(report, plans, on_test) if on_test else None
-        report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, telling))
-        if not _all_pass(report) and not backend.works_still():     # then nobody fails for KVM's sake
+        on_result = _reporting(report, plans, on_test) if on_test else None
+        report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, on_result))
+        if not _all_pass(report) and not backend.works_still():     # KVM failed: no test may fail for that
             backend = pick(needs)
-            report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, telling))
+            report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, on_result))
     report.seconds = time.monotonic() - start
     return report
 
 
 def _judged(plans: Sequence[Plan], results: Sequence[Result]) -> list[Graded]:
-    """The verdicts, from the results of all runs in the order of the plans."""
+    """The verdicts on all runs, whose results are in the order of the plans."""
     graded, place = [], 0
     for plan in plans:
         mine = results[place:place + len(plan.planned)]
@@ -212,15 +212,15 @@ def _all_pass(report: Report) -> bool:
     return all(verdict.kind in (Kind.OK, Kind.TODO) for verdict in report.verdicts)
 
 
-def _telling(report: Report, plans: Sequence[Plan], on_test: Callable[[Report], None]) -> OnResult:
-    """What to call with each run's result, so that `on_test` hears of each test that is complete by it."""
+def _reporting(report: Report, plans: Sequence[Plan], on_test: Callable[[Report], None]) -> OnResult:
+    """A callback for each run's result, which calls `on_test` when that completes a test."""
     results: dict[int, Result] = {}
     first = list(accumulate((len(plan.planned) for plan in plans), initial=0))
 
     def so_far(plan: Plan, start: int) -> Graded:
         mine = [results[place] for place in range(start, start + len(plan.planned)) if place in results]
         if len(mine) < len(plan.planned):
-            return Graded(Verdict(plan.test, Kind.FAILED, mismatch=Mismatch("there was no time to run it")))
+            return Graded(Verdict(plan.test, Kind.FAILED, mismatch=Mismatch("not run: time was up")))
         return Graded(judge(plan.test, plan.planned, mine), plan.planned, mine)
 
     def take(place: int, result: Result) -> None:
@@ -233,19 +233,19 @@ def _telling(report: Report, plans: Sequence[Plan], on_test: Callable[[Report], 
 
 
 def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Plan]:
-    """All tests' plans. Where the learner's module does not build, each test has failed by that."""
+    """The plans of all tests. If the learner's module does not compile, every test has failed."""
     choice = report.choice
     write_constants()
     plans: list[Plan] = []
     try:
         for test in tests:
-            plan = Plan(test, choice.seed, programs, choice.sealed)
+            plan = Plan(test, choice.seed, programs, choice.encrypted)
             test.body(plan)
             plans.append(plan)
     except BuildError as error:
         if not error.learner:
             raise CannotGrade(f"the kit's own part of lab {report.lab.number} does not build:\n{error.text}",
-                              "compare common/, solutions/ and grader/ with a fresh clone; see make doctor"
+                              "compare common/, solutions/ and grader/ with a fresh clone; run make doctor"
                               ) from error
         report.build_error = error.text
         report.graded = [Graded(Verdict(test, Kind.FAILED, mismatch=Mismatch("your module does not compile")))
@@ -273,13 +273,13 @@ def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
 
 
 def _with_more_time(run: Run, clock: float = 1.0, spin: float = 1.0) -> Run:
-    """The run with its limits of time so many times as long: those by the clock, that of processor time."""
+    """The run with its time limits multiplied: wall-clock limits by `clock`, the CPU limit by `spin`."""
     limits = run.limits
-    return replace(run, limits=replace(limits, wall=limits.wall * clock, quiet=limits.quiet * clock,
+    return replace(run, limits=replace(limits, wall=limits.wall * clock, no_output=limits.no_output * clock,
                                        spin=limits.spin * spin))
 
 
 def path_text(path: Union[Path, str]) -> str:
-    """A path as a person in the kit's folder would write it."""
+    """A path as seen from the kit's folder."""
     text = str(path)
     return text[len(str(ROOT)) + 1:] if text.startswith(f"{ROOT}/") else text

@@ -1,4 +1,4 @@
-"""Guests for one grading: a source of guests/ assembled with values of its own."""
+"""Guests for one grading: sources of guests/ assembled with the test's values."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Union
 from grader.course import BUILD, ROOT
 from grader.execution.c_tools import install_command
 from grader.execution.runs import CannotGrade
-from grader.core.encryption import sealable, seal
+from grader.core.encryption import encrypt, encryptable
 
 Define = Union[int, str, list[int], None]
 
 
 def write_constants() -> None:
-    """build/abi.inc, which every guest includes: the Makefile knows how."""
+    """Builds build/abi.inc, which every guest includes."""
     _execute(["make", "-s", "build/abi.inc"])
 
 
 def assemble(name: str, image: Path, sealer: Random | None = None, **defines: Define) -> Path:
     """guests/NAME.asm as `image`, with `defines` in the place of its default values.
 
-    A number becomes a number, a list of them `1,2,3`, a text a quoted string; None defines a name alone.
-    With `sealer`'s random numbers the image is sealed, where that can be done: see grader.core.encryption.
+    A number becomes a number, a list of numbers `1,2,3`, a text a quoted string; None defines just the name.
+    `cipher`: random numbers to encrypt the image with, if possible; see grader.core.encryption.
     """
     image.parent.mkdir(parents=True, exist_ok=True)
     options = [f"-D{key}{_value(value)}" for key, value in defines.items()]
     _execute(["nasm", "-f", "bin", "-Werror", f"-I{BUILD}/", "-Iguests/", *options,
               f"guests/{name}.asm", "-o", str(image)])
-    if sealer and sealable((ROOT / "guests" / f"{name}.asm").read_text(), image.read_bytes()):
-        seal(image, sealer)
+    if cipher and encryptable((ROOT / "guests" / f"{name}.asm").read_text(), image.read_bytes()):
+        encrypt(image, cipher)
     return image
 
 
@@ -43,7 +43,7 @@ def _value(value: Define) -> str:
     if isinstance(value, list):
         return "=" + ",".join(map(str, value))
     if not value.isprintable() or "'" in value:
-        raise ValueError(f"nasm has no string for {value!r}")
+        raise ValueError(f"{value!r} can't be a nasm string")
     return f"='{value}'"
 
 

@@ -1,4 +1,4 @@
-"""The verdict on a test: first the universal checks, then what it expects; and the hint that helps."""
+"""The verdict on a test: first the universal checks, then its expectations; and the hint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grader.execution.runs import Ending, Result
 
 
 class Kind(str, enum.Enum):
-    """How a test came out."""
+    """The result of a test."""
 
     OK = "ok"
     FAILED = "FAILED"
@@ -25,7 +25,7 @@ class Kind(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What there is to say about a test. `failed` is the place of the failed run in the test."""
+    """The verdict on a test. `failed` is the index of the failed run in the test."""
 
     test: Test
     kind: Kind
@@ -46,30 +46,29 @@ class Verdict:
 
 VCPUS_MAX = 4
 
-# What no test expects, with what is said and hinted where no symptom of the test says more.
+# Endings that no test expects: message and hint, unless a symptom of the test has a better hint.
 _LIMITS = {
-    Ending.WALL: ("it was still running when its time was over",
-                  "It goes round without an end. Which exit is answered in a way that the guest makes it "
-                  "again?"),
-    Ending.QUIET: ("it hung: for a long time no output, no step, no end",
-                   "It waits for something that never comes, or enters the guest again and again. See with "
-                   "--trace which exit was the last."),
-    Ending.STILL: ("it hung: every thread waited, nothing could wake one, and it did not end",
-                   "Something waits for what never comes. When all guests have ended, is the main thread "
-                   "told? Is every lock given back, on each way out? Below is what each thread waited in."),
-    Ending.SPIN: ("it spun: it kept a processor busy, without output, and did not end",
-                  "It loops forever. Does the guest make the same exit again and again, because of how that "
-                  "is answered? Or does a loop of yours not end? --trace and the lines below show where."),
-    Ending.OUTPUT: ("it printed without end",
-                    "The same exit is answered again and again: does each handler return what vcpu_end and "
-                    "vcpu_crash answer? Or a loop over the bytes of one exit has no end."),
-    Ending.MEMORY: ("it took too much memory",
-                    "Something is allocated anew at each exit, or a size is wrong."),
-    Ending.PROCESSES: ("it started too many processes or threads",
-                       "One thread a vCPU is all that this VMM needs."),
+    Ending.TIMEOUT: ("wall-clock timeout: it was still running",
+                     "It loops forever. Which exit is handled in such a way that the guest makes it again?"),
+    Ending.NO_OUTPUT: ("no-output timeout: it hung without output, step or end",
+                       "It waits for an event that never occurs, or enters the guest again and again. "
+                       "--trace shows the last exit."),
+    Ending.DEADLOCK: ("deadlock: every thread waits, and nothing can wake one",
+                      "What does each thread wait for (see below), and which code would wake it? Is the main "
+                      "thread notified when all guests have ended? Is every lock released on every return?"),
+    Ending.SPIN: ("busy loop: it kept a processor busy without output",
+                  "It loops forever. Does the guest repeat the same exit because of how it is handled? Or is "
+                  "there an endless loop in your code? --trace and the lines below show where."),
+    Ending.OUTPUT: ("output limit exceeded: it printed too much",
+                    "Is the same exit handled again and again? Does each handler return the result of "
+                    "vcpu_end or vcpu_crash? Does every loop over the bytes of an exit end?"),
+    Ending.MEMORY: ("memory limit exceeded",
+                    "Is something allocated at each exit and never freed? Is a size wrong?"),
+    Ending.PROCESSES: ("process limit exceeded: it started too many processes or threads",
+                       "This VMM needs only one thread per vCPU."),
 }
 
-# A vCPU that sleeps in KVM_RUN and never came back from it, in the words of common/debug/where.c.
+# A vCPU that sleeps in KVM_RUN without ever returning from it, as common/debug/where.c prints it.
 _NO_EXIT = "; 0 exits, the last: none"
 _IRQCHIP_HINT = ("0 exits, always in KVM_RUN: did you create an irqchip (KVM_CREATE_IRQCHIP)? KVM then "
                  "handles HLT itself, without an exit.")
@@ -96,14 +95,14 @@ _SANITIZER_HINT = "The sanitizer tells the line of the mistake and where the mem
 
 
 def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> Verdict:
-    """The verdict from results; it may be asked for again at any time."""
+    """The verdict from the results of a test's runs."""
     for place, (plan, result) in enumerate(zip(planned, results)):
         outcome = Outcome(result)
         if result.ending in (Ending.MACHINE, Ending.NOT_STARTED):
             text = f"{result}" + (f": {result.diagnosis}" if result.diagnosis else "")
             return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
         if plan.unit and outcome.status and not outcome.sanitizer:
-            text = f"the unit program failed by itself: {result}"
+            text = f"the unit program itself failed: {result}"
             return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
         if outcome.todo:
             return Verdict(test, Kind.TODO, failed=place, todo=outcome.todo)
@@ -121,7 +120,7 @@ def _universal(outcome: Outcome, plan: Planned) -> tuple[str, Mismatch] | None:
     if result.ending in _LIMITS:
         text, hint = _LIMITS[result.ending]
         where = "".join(f"\n{line}" for line in outcome.where[:VCPUS_MAX])
-        if result.ending is Ending.STILL and any(_NO_EXIT in line for line in outcome.where):
+        if result.ending is Ending.DEADLOCK and any(_NO_EXIT in line for line in outcome.where):
             hint = _IRQCHIP_HINT
         return hint, Mismatch(text + where, *_unlike(outcome, plan))
     if outcome.sanitizer:
@@ -131,7 +130,7 @@ def _universal(outcome: Outcome, plan: Planned) -> tuple[str, Mismatch] | None:
     if result.ending is not Ending.EXIT:
         return "", Mismatch(f"{result}")
     if result.left_behind:
-        return ("Every process and thread that the VMM starts must end with it.",
+        return ("Every process that the VMM starts must end with it.",
                 Mismatch(f"it left {result.left_behind} processes behind"))
     return None
 
@@ -164,7 +163,7 @@ def _expected(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismatc
     waits = len(plan.run.steps) - outcome.result.steps_done
     if waits:
         step = plan.run.steps[-waits]
-        return test.hint, Mismatch(f"it never printed {step.after!r}: the session ended too early")
+        return test.hint, Mismatch(f"the session ended too early: it never printed {step.after!r}")
     return None
 
 

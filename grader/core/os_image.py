@@ -1,4 +1,4 @@
-"""Archives for the 1K OS with programs of the grader's own: they attack the kernel, or show what it does."""
+"""Archives for the 1K OS with the grader's own programs, which attack the kernel or show what it does."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PROGRAMS = LABS[6].grading / "programs"
 
 
 def finished_os() -> tuple[Path, Path]:
-    """The 1K OS as the kit has it: kernel and archive."""
+    """The kit's own 1K OS: kernel and archive."""
     return build_os()
 
 
 def grader_programs() -> dict[str, bytes]:
-    """The programs of grader/labs/lab6-1k-os/programs/."""
+    """The programs in grader/labs/lab6-1k-os/programs/, built."""
     out = BUILD / "os-1k-grader"
     make_text("programs", {"PROGRAM_DIR": str(_PROGRAMS.relative_to(ROOT)),
                            "OS_OUT": str(out.relative_to(ROOT))})

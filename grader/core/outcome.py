@@ -1,4 +1,4 @@
-"""A result as tests look at it: text, registers, and the kit's own words found in it."""
+"""A run's result for tests: text, registers, and the kit's messages found in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATUS_NO_KVM = 69
 STATUS_CRASHED = 70
 STATUS_TODO = 77
 
-# The VMM says it on standard error; lab 6's kernel on its console, and ends with a status of its own.
+# The VMM prints it on standard error; lab 6's kernel prints it on its console and has its own status.
 STATUS_KERNEL_TODO = 63
 _TODO = re.compile(r"^(?:vmm|1K OS): exercise (\d\.\d+) is not written yet: (.+), line (\d+)\.$", re.M)
 _REGISTER_LINE = re.compile(r"^vcpu(\d): (\w+=[0-9a-f]+ .*)$", re.M)
@@ -24,7 +24,7 @@ _SANITIZER = re.compile(r"(?:ERROR|WARNING): (?:Address|Leak|Thread|Memory)Sanit
 
 @dataclass(frozen=True)
 class Todo:
-    """Where an exercise that is not written yet was reached."""
+    """Where execution reached an exercise that is not written yet."""
 
     exercise: str
     file: str
@@ -33,19 +33,19 @@ class Todo:
 
 @dataclass(frozen=True)
 class Registers:
-    """A vCPU's registers as the kit prints them: each value, and the fields of each segment."""
+    """A vCPU's registers as printed by the kit: values, and the fields of each segment."""
 
     values: dict[str, int]
     segments: dict[str, dict[str, int]]
-    repeated: tuple[str, ...]        # printed more than once: not by the kit alone
+    repeated: tuple[str, ...]        # printed more than once, so not only by the kit
 
 
 class Outcome:
-    """What came of one run."""
+    """The outcome of one run."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
-        self.stdout = result.stdout.decode("latin-1")  # a character a byte: nothing gets lost
+        self.stdout = result.stdout.decode("latin-1")  # one character per byte, without loss
         self.stderr = result.stderr.decode("utf-8", "replace")
         self.status = result.status
 
@@ -54,8 +54,8 @@ class Outcome:
         return self.result.hung
 
     @property
-    def died(self) -> bool:
-        """The VMM says that the guest crashed."""
+    def crashed(self) -> bool:
+        """The VMM reports that the guest crashed."""
         return self.status == STATUS_CRASHED
 
     @property
@@ -65,12 +65,12 @@ class Outcome:
 
     @property
     def where(self) -> list[str]:
-        """Of a VMM that was stopped: where each vCPU was, in the kit's words."""
+        """Where each vCPU of a stopped VMM was, in the kit's words."""
         return _WHERE.findall(self.stderr)
 
     @property
     def words(self) -> str:
-        """Standard error without that."""
+        """Standard error without those lines."""
         return "".join(line for line in self.stderr.splitlines(keepends=True) if not _WHERE.match(line))
 
     @property
@@ -80,12 +80,12 @@ class Outcome:
         return found[0].strip() if found else None
 
     def said(self, pattern: str) -> bool:
-        """Standard error matches this regular expression, in small or capital letters."""
+        """Whether standard error matches this regular expression, ignoring case."""
         return re.search(pattern, self.stderr, re.I | re.M) is not None
 
     @cached_property
     def registers(self) -> dict[int, Registers]:
-        """The final registers (--regs, or of a post-mortem) of each vCPU."""
+        """The final registers of each vCPU, from --regs or a post-mortem."""
         lines: dict[int, list[str]] = {}
         for found in _REGISTER_LINE.finditer(self.stderr):
             lines.setdefault(int(found[1]), []).append(found[2])

@@ -1,4 +1,4 @@
-"""What a test declares: its guests, its runs, and what must come of each run."""
+"""What a test declares: its guests, its runs, and the expected result of each run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from grader.core.values import Values
 
 Guest = Union[Path, str]
 
-# Sanitizers' reports are judged by their text; a report must not look like a guest's own status.
+# Sanitizer reports are recognized by their text; their status must not look like a guest's own.
 SANITIZER_ENVIRONMENT = {
     "ASAN_OPTIONS": "exitcode=99:abort_on_error=0",
     "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=99",
@@ -27,9 +27,9 @@ SANITIZER_ENVIRONMENT = {
 
 
 class Programs(Protocol):
-    """The learner's programs of one grading, built when they are first asked for."""
+    """The learner's programs of one grading, built at first use."""
 
-    folder: Path                     # for what this grading makes
+    folder: Path                     # for the files of this grading
 
     def vmm(self) -> Path: ...
 
@@ -39,12 +39,12 @@ class Programs(Protocol):
 
     def kernel_unit(self) -> Path: ...       # lab 6: units/sched.c with that scheduler
 
-    def finished_vmm(self) -> Path: ...      # lab 6: what that kernel is tried on
+    def finished_vmm(self) -> Path: ...      # lab 6: the VMM that boots that kernel
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """A mistake that is known: what it looks like, and the hint that helps."""
+    """A known mistake: how to recognize it, and the hint."""
 
     shows: Callable[[Outcome], bool]
     hint: str
@@ -52,13 +52,13 @@ class Symptom:
 
 @dataclass
 class Planned:
-    """One run and what must come of it. Conditions are looked at in the order of their declaration."""
+    """One run and its expected result. Conditions are checked in the order of declaration."""
 
     run: Run
     expectations: list[Expectation] = field(default_factory=list)
     symptoms: list[Symptom] = field(default_factory=list)
-    unit: bool = False               # a Check program: it exits with 0 whatever its tests find
-    white_box: bool = False          # it calls the learner's functions by themselves
+    unit: bool = False               # a Check program, which exits with 0 even if its tests fail
+    white_box: bool = False          # it calls the learner's functions directly
 
     def must(self, condition: Condition, hint: str = "") -> None:
         """Any condition; the methods below are the usual ones."""
@@ -69,7 +69,7 @@ class Planned:
         self.must(expect.exits(status), hint)
 
     def prints(self, *accepted: str, hint: str = "") -> None:
-        """All of standard output, byte for byte; one of several texts."""
+        """All of standard output, byte for byte: one of these texts."""
         self.must(expect.prints(*accepted), hint)
 
     def prints_lines(self, lines: Sequence[str], hint: str = "") -> None:
@@ -77,7 +77,7 @@ class Planned:
         self.must(expect.prints_lines(lines), hint)
 
     def says(self, pattern: str, *, what: str, hint: str = "") -> None:
-        """Standard error matches this regular expression: it tells `what`."""
+        """Standard error matches this regular expression: it mentions `what`."""
         self.must(expect.says(pattern, what), hint)
 
     def registers(self, vcpu: int = 0, *, hint: str = "", **values: int) -> None:
@@ -85,29 +85,29 @@ class Planned:
         self.must(expect.registers(vcpu, **values), hint)
 
     def symptom(self, shows: Callable[[Outcome], bool], hint: str) -> None:
-        """Recognises a mistake when the test has failed."""
+        """Recognizes a known mistake when the test has failed."""
         self.symptoms.append(Symptom(shows, hint))
 
 
 class Plan:
-    """Handed to a test's function."""
+    """The argument of a test's function."""
 
-    def __init__(self, test: Test, seed: int, programs: Programs, sealed: bool = False) -> None:
+    def __init__(self, test: Test, seed: int, programs: Programs, encrypted: bool = False) -> None:
         self.test = test
         self.values = Values(seed, test.id)
         self.planned: list[Planned] = []
         self._programs = programs
         self._guests = 0
-        self._sealer = Random(f"{seed} {test.id} seal") if sealed else None
+        self._cipher = Random(f"{seed} {test.id} cipher") if encrypted else None
 
     def guest(self, name: str, **defines: Define) -> Path:
-        """guests/NAME.asm, assembled with these values (nasm -D) for this test alone."""
+        """guests/NAME.asm, assembled with these values (nasm -D) just for this test."""
         self._guests += 1
         folder = self._programs.folder / self.test.id / f"guest{self._guests}"
-        return assemble(name, folder / f"{name}.bin", self._sealer, **defines)
+        return assemble(name, folder / f"{name}.bin", self._cipher, **defines)
 
     def file(self, name: str, content: bytes) -> Path:
-        """A file made for this test, to be handed to the VMM."""
+        """A file created for this test, as an argument for the VMM."""
         path = self._programs.folder / self.test.id / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -123,7 +123,7 @@ class Plan:
         return self._add((str(vmm), *args, str(kernel)), **keywords)
 
     def kernel_unit(self, case: str, **keywords: Any) -> Planned:
-        """Lab 6: one test of units/sched.c, a kernel of its own on the finished VMM."""
+        """Lab 6: one test of units/sched.c, which is a kernel, on the finished VMM."""
         vmm, kernel, answer = self._programs.finished_vmm(), self._programs.kernel_unit(), self.values.word()
         order = self.file("test", case.encode().ljust(16, b"\0") + answer.encode())
         planned = self._add((str(vmm), f"--initrd={order}", str(kernel)), **keywords)
@@ -133,8 +133,8 @@ class Plan:
 
     def unit(self, source: str, case: str, **keywords: Any) -> Planned:
         """One test case of units/SOURCE.c, linked with the learner's module."""
-        # Check itself ends a test that hangs, and says which.
-        keywords.setdefault("limits", Limits(still=0))
+        # Check itself ends a hanging test and reports which one.
+        keywords.setdefault("limits", Limits(deadlock=0))
         planned = self._add((str(self._programs.unit(source)),), **keywords)
         environment = {**planned.run.env, "CK_RUN_CASE": case, "CK_TAP_LOG_FILE_NAME": "-",
                        "CK_VERBOSITY": "silent", "TEMP": ".", "UNIT_SEED": str(self.values.getrandbits(31))}

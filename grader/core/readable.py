@@ -1,4 +1,4 @@
-"""Texts made readable: invisible characters visible, expected beside got, at most a screen."""
+"""Makes texts readable: shows invisible characters, puts expected next to got, limits the length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES = {"\n": "⏎", "\t": "→", " ": "·", "\r": "␍", "\x1b": "␛", "\0":
 
 
 def visible(text: Union[str, bytes]) -> str:
-    """Every character as something that can be seen; blanks inside a line stay as they are."""
+    """Every character made visible; blanks inside a line are unchanged."""
     if isinstance(text, bytes):
         text = text.decode("latin-1")
     body = text.rstrip(" \n")
@@ -30,8 +30,7 @@ def _one(character: str) -> str:
 
 
 def printable(text: str, limit: int = 300) -> str:
-    """A stranger's text on one line: control characters and invisible ones are spelled out, and what is too
-    long is cut."""
+    """Untrusted text on one line: control characters and invisible ones are escaped, and long text is cut."""
     more = len(text) - limit
     shown = "".join(c if c.isprintable() else _spelled(ord(c)) for c in text[:limit])
     return shown + (f"... ({more} more characters)" if more > 0 else "")
@@ -44,7 +43,7 @@ def _spelled(code: int) -> str:
 
 
 def printable_lines(text: str, count: int = 200) -> list[str]:
-    """A stranger's text of several lines, each one printable, and at most `count` of them."""
+    """Untrusted text of several lines, each made printable, at most `count` of them."""
     lines = text.split("\n")
     more = len(lines) - count
     return [*(printable(line.rstrip("\r").expandtabs()) for line in lines[:count]),
@@ -55,7 +54,7 @@ _DIGEST = re.compile(r"-[0-9a-f]{24}$")
 
 
 def file_name(text: str) -> str:
-    """Any text as the name of a file: different texts have different names. A text that is fit stays."""
+    """Any text as a file name: different texts get different names. A valid name is unchanged."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip(".-")[:60]
     if plain and plain == text and not _DIGEST.search(plain):
         return plain
@@ -63,8 +62,8 @@ def file_name(text: str) -> str:
 
 
 def beside(expected: str, got: str, colour: bool = False) -> list[str]:
-    """Expected beside got, line by line, from the first difference on; `!` marks lines that differ. In
-    colour these are green and red, and where they begin to differ is marked."""
+    """Expected next to got, line by line, starting near the first difference; `!` marks lines that differ.
+    In colour these are green and red, with the first difference highlighted."""
     left, right = expected.splitlines(keepends=True), got.splitlines(keepends=True)
     rows = list(zip_longest(left, right, fillvalue=""))
     first = next((i for i, (a, b) in enumerate(rows) if a != b), 0)
@@ -74,7 +73,7 @@ def beside(expected: str, got: str, colour: bool = False) -> list[str]:
     width = max([len("expected")] + [len(a) for a, _, _ in cells])
     lines = [f"  {'expected':{width}} | got"]
     if start:
-        lines.append(f"  ({start} lines that agree)")
+        lines.append(f"  ({start} equal lines)")
     for a, b, differs in cells:
         padding = " " * (width - len(a))
         if differs and colour:
@@ -87,13 +86,13 @@ def beside(expected: str, got: str, colour: bool = False) -> list[str]:
 
 
 def _painted(cell: str, other: str, colour: str) -> str:
-    """The cell in colour, its first character that is not the other's inverted."""
+    """The cell in colour, with its first difference from the other inverted."""
     same = len(os.path.commonprefix([cell, other]))
     return (f"\033[{colour}m{cell[:same]}\033[7m{cell[same:same + 1]}\033[27m{cell[same + 1:]}\033[0m")
 
 
 def _cell(text: str, other: str) -> str:
-    """A line made visible; a long one is cut to the surroundings of where it differs from `other`."""
+    """A line made visible; a long one is cut around its first difference from `other`."""
     if not text:
         return "(nothing)"
     if len(text) <= COLUMN_MAX:
@@ -105,7 +104,7 @@ def _cell(text: str, other: str) -> str:
 
 
 def both_ends(text: str, first: int = 10, last: int = 6) -> list[str]:
-    """The beginning and the end of a text, a screen at most, each line visible and not too long."""
+    """The start and the end of a text, at most a screen, with each line visible and cut if too long."""
     lines = text.splitlines()
     hidden = len(lines) - first - last
     if hidden > 1:
@@ -114,7 +113,7 @@ def both_ends(text: str, first: int = 10, last: int = 6) -> list[str]:
 
 
 def first_lines(text: str, count: int = LINES_MAX) -> list[str]:
-    """The beginning of a text, a screen at most."""
+    """The start of a text, at most a screen."""
     lines = text.splitlines()
     cut = [f"({len(lines) - count} more lines)"] if len(lines) > count else []
     return [visible(line)[:160] for line in lines[:count]] + cut

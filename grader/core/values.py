@@ -1,4 +1,4 @@
-"""Random values of one test: the same for the same seed, whatever else is graded beside it."""
+"""Random values of one test: determined by the seed, whatever else is graded."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def new_seed() -> int:
-    """A seed that is short enough to be typed again."""
+    """A seed short enough to be typed."""
     return secrets.randbelow(900_000) + 100_000
 
 
 class Values(random.Random):
-    """The random numbers of a test, and the kinds of value that guests are given."""
+    """The random numbers of a test, and the kinds of values for guests."""
 
     def __init__(self, seed: int, test: str) -> None:
         super().__init__(f"{seed} {test}")
 
     def word(self, letters: int = 6) -> str:
-        """Small letters."""
+        """Lower-case letters."""
         return "".join(self.choices(_LETTERS, k=letters))
 
     def text(self, words: int = 4) -> str:
-        """Words of different lengths with one blank between two."""
+        """Words of different lengths, separated by one blank."""
         return " ".join(self.word(self.randint(3, 8)) for _ in range(words))
 
     def number(self, bits: int = 32) -> int:
-        """A number whose highest bit is set, so that a lost half shows."""
+        """A number whose highest bit is set, so that a lost half is noticed."""
         return self.getrandbits(bits - 1) | 1 << bits - 1
 
 

@@ -9,7 +9,7 @@ import subprocess
 
 from grader.course import ROOT
 
-# Written into a release, which has no history to ask.
+# Written into a release, which has no git history.
 FILE = ROOT / "grader" / "VERSION"
 HASHES = ROOT / "grader" / "HEADERS"
 
@@ -21,7 +21,7 @@ def number() -> str:
 
 
 def kit_version() -> str:
-    """Like "1.0-6f58eab", with "-edited" where files differ from that commit; "1.0" without a history."""
+    """Like "1.0-6f58eab", with "-edited" if files differ from that commit; "1.0" without git."""
     if FILE.exists():
         return FILE.read_text().strip()
     commit = _git("rev-parse", "--short", "HEAD")
@@ -30,23 +30,23 @@ def kit_version() -> str:
 
 
 def tracked_files() -> list[str]:
-    """The kit's own files by their paths from its folder; empty where there is no history to ask."""
+    """The relative paths of the kit's own files; empty without git."""
     return [name for name in _git("ls-files", "-z").split("\0") if name]
 
 
 def blob_hash(content: bytes) -> str:
-    """git's name for this content."""
+    """git's hash of this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def kit_files() -> dict[str, str]:
-    """The kit's own files by their paths, with git's name for each content; in a release the headers."""
+    """The paths of the kit's own files with git's hash of each; in a release only the headers."""
     text = HASHES.read_text() if HASHES.exists() else _git("ls-files", "-s", "-z").replace("\0", "\n")
     return {match[2]: match[1] for match in re.finditer(r"^\d+ ([0-9a-f]+) \d+\t(.+)$", text, re.M)}
 
 
 def git_refusal() -> str:
-    """git's own words where it is there and does not work on this clone, which may belong to another user."""
+    """git's error message if it does not work on this clone, which may belong to another user; else empty."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, env={**os.environ, "LC_ALL": "C"},
                               text=True, errors="replace", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -58,7 +58,7 @@ def git_refusal() -> str:
 
 
 def _git(*words: str) -> str:
-    """What a git command prints; empty where this is no clone, or git does not work: see git_refusal."""
+    """The output of a git command; empty if this is not a clone or git does not work: see git_refusal."""
     try:
         done = subprocess.run(["git", *words], cwd=ROOT, text=True, errors="surrogateescape",
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)

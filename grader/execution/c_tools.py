@@ -24,13 +24,13 @@ FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-st
 
 
 def install_command(*packages: str) -> str:
-    """The command by which a person installs these packages here; setup.sh knows it."""
+    """The command that installs these packages on this machine, from setup.sh."""
     return subprocess.run(["/bin/sh", str(SETUP), "--command", *packages], stdout=subprocess.PIPE, text=True,
                           check=True).stdout.strip()
 
 
 def compiler(for_lab_vm: bool) -> str:
-    """The C compiler; for the lab VM one that makes x86-64 programs on any host."""
+    """The C compiler; for the lab VM, one that produces x86-64 programs on any host."""
     if for_lab_vm and platform.machine() not in ("x86_64", "AMD64"):
         names, packages = ["x86_64-linux-gnu-gcc"], ("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross")
     else:
@@ -38,12 +38,12 @@ def compiler(for_lab_vm: bool) -> str:
     for name in names:
         if shutil.which(name):
             return name
-    raise CannotGrade("there is no C compiler", install_command(*packages))
+    raise CannotGrade("no C compiler found", install_command(*packages))
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`: one process at a time builds what stands beside it."""
+    """Holds the lock file `path`: only one process at a time builds what is next to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -51,7 +51,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def c_tool(name: str, sources: Path, for_lab_vm: bool = False) -> Path:
-    """build/grader/NAME, compiled from sources (a .c file or a folder) where these are newer."""
+    """build/grader/NAME, recompiled if its sources (a .c file or a folder) are newer."""
     output = BUILD / (f"{name}-vm" if for_lab_vm else name)
     files: list[Path] = sorted(sources.glob("*.[ch]")) if sources.is_dir() else [sources]
     try:

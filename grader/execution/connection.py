@@ -1,4 +1,4 @@
-"""A worker's wire: records over a socket, to a runner on the host or in the lab VM."""
+"""A worker's connection: records over a socket to a runner, on the host or in the lab VM."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from grader.execution.worker import WorkerDied
 from grader.execution.runs import Record, Result, Run, decode, encode
 
-# Beyond a run's own wall limit: to start, to kill and to tell, on a loaded machine.
+# Seconds past a run's own wall-clock limit: to start, kill and report it on a loaded machine.
 ANSWER_SLACK = 60.0
 
 
 class Connection:
-    """Records to and from one runner. Reading and writing raise WorkerDied when it is gone."""
+    """Records to and from one runner. Both directions raise WorkerDied when it is gone."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -37,7 +37,7 @@ class Connection:
             self._fill(deadline)
 
     def arrived(self) -> Iterator[Record]:
-        """The records that are there without waiting, once the socket is readable."""
+        """The records that have arrived already, once the socket is readable."""
         self._fill(None)
         while True:
             record = self._parse()
@@ -70,7 +70,7 @@ class Connection:
         self._buffer += data
 
     def execute(self, run: Run) -> Result:
-        """Send a run and collect what comes of it."""
+        """Send a run and collect its result."""
         self.send(*encode(run), ("go", b""))
         deadline = time.monotonic() + run.limits.wall + ANSWER_SLACK
         records: list[Record] = []
@@ -81,9 +81,9 @@ class Connection:
         return decode(records)
 
     def close(self) -> None:
-        """Hang up. Safe from another thread: a blocked receive ends with WorkerDied."""
+        """Close the connection. Safe from another thread: a blocked receive raises WorkerDied."""
         try:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # the other side was first
+            pass  # the other side closed it first
         self.socket.close()

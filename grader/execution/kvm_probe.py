@@ -1,4 +1,4 @@
-"""What this machine's /dev/kvm really does: the answers of probe.c, kept until something changes."""
+"""What this machine's /dev/kvm supports: the results of probe.c, cached until something changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS: dict[str, str] = {
 }
 
 
-_MODULES = ("load kvm_intel or kvm_amd (sudo modprobe), with virtualisation (VT-x, AMD-V) switched on in the "
+_MODULES = ("load kvm_intel or kvm_amd (sudo modprobe), with virtualization (VT-x, AMD-V) enabled in the "
             "firmware")
 _DENIED = ("sudo usermod -aG kvm $USER and log in again; or, for every user: "
            "echo 'KERNEL==\"kvm\", MODE=\"0666\"' | sudo tee /etc/udev/rules.d/99-kvm.rules "
@@ -37,22 +37,22 @@ _DENIED = ("sudo usermod -aG kvm $USER and log in again; or, for every user: "
 # What is wrong with the device, and what to do about it, by the failed call and its errno.
 _DEVICE_FAULTS: dict[str, tuple[str, str]] = {
     f"open {errno.ENOENT}": ("there is no /dev/kvm", f"{_MODULES}; or give the container --device /dev/kvm"),
-    f"open {errno.EACCES}": ("/dev/kvm may not be opened", _DENIED),
-    f"open {errno.EPERM}": ("this container may not open /dev/kvm",
+    f"open {errno.EACCES}": ("no permission to open /dev/kvm", _DENIED),
+    f"open {errno.EPERM}": ("this container has no permission to open /dev/kvm",
                             "give the container --device /dev/kvm: the node alone is not enough"),
     f"open {errno.EISDIR}": ("/dev/kvm is a folder",
                              "sudo rmdir /dev/kvm (a container that is started with -v /dev/kvm:/dev/kvm on "
                              "a host without KVM gets one: use --device /dev/kvm)"),
-    f"open {errno.ENXIO}": ("/dev/kvm is a node without a driver", _MODULES),
-    f"open {errno.ENODEV}": ("/dev/kvm is a node without a driver", _MODULES),
-    f"ioctl {errno.ENOTTY}": ("/dev/kvm is not KVM's device but a file, a pipe or another device",
+    f"open {errno.ENXIO}": ("/dev/kvm has no driver", _MODULES),
+    f"open {errno.ENODEV}": ("/dev/kvm has no driver", _MODULES),
+    f"ioctl {errno.ENOTTY}": ("/dev/kvm is not the KVM device but a file, a pipe or another device",
                               "sudo rm /dev/kvm, and load kvm_intel or kvm_amd again"),
 }
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The probe's answers: "ok", or what went wrong."""
+    """The probe's results: "ok", or what failed."""
 
     device: str
     kinds: dict[str, str]
@@ -65,7 +65,7 @@ class Probe:
         return f"this machine's /dev/kvm does not run {' and '.join(failing)}" if failing else ""
 
     def fix(self) -> str:
-        """What to do about the device; empty if nothing is needed."""
+        """How to fix the device; empty if nothing is needed."""
         if self.device == "ok":
             return _BUSY if any(os.strerror(errno.EBUSY) in answer for answer in self.kinds.values()) else ""
         return self._device_fault()[1]
@@ -77,10 +77,10 @@ class Probe:
             return _DEVICE_FAULTS.get(self.device, (text, _MODULES))
         if call == "version":
             return f"/dev/kvm has API version {number}", "a kernel with KVM API version 12 (any since 2.6.22)"
-        return f"/dev/kvm could not be tried ({self.device})", "see the other lines of `make doctor`"
+        return f"/dev/kvm could not be probed ({self.device})", "see the other lines of `make doctor`"
 
 
-_BUSY = "another hypervisor (VirtualBox, VMware, Xen) holds the processor's virtualisation: end it"
+_BUSY = "another hypervisor (VirtualBox, VMware, Xen) is using the processor's virtualization: stop it"
 
 
 def _identity() -> list[object]:
@@ -95,7 +95,7 @@ def _identity() -> list[object]:
 
 
 def probe_kvm(again: bool = False) -> Probe:
-    """Probe /dev/kvm; unless `again`, the answers of the last time count if nothing seems to have changed."""
+    """Probe /dev/kvm, or return the cached results if nothing has changed; `again` always probes."""
     identity = _identity()
     if not again:
         try:

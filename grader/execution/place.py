@@ -1,5 +1,5 @@
-"""The place where the kit lies: whether its files can be written, locked and executed there, and what to do
-where they can't. Doctor asks for all of it; other commands, when something has failed, for the cause."""
+"""The kit's folder: whether files there can be written, locked and executed, and how to fix what can't.
+`make doctor` checks all of it; other commands look here for the cause of a failure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from grader.execution.runs import CannotGrade
 SPACE_NEEDED = 64 << 20            # bytes: what is built for all labs, and their gradings' results
 
 _MINE = f"sudo chown -R {os.getuid()}:{os.getgid()}"
-_ELSEWHERE = "copy the kit to a folder on a local disk that you may write, and work there"
+_ELSEWHERE = "copy the kit to a folder on a local disk where you have write permission, and work there"
 
 
 @dataclass(frozen=True)
 class Check:
-    """A property of the place. `reason` is empty where all is well; not all faults stop the kit."""
+    """A property of the folder. `reason` is empty if it is fine; not every fault stops the kit."""
 
     what: str
     reason: str = ""
@@ -33,7 +33,7 @@ class Check:
 
 
 def checks(folder: Path = BUILD) -> Iterator[Check]:
-    """Each property that commands need, beginning with those that the others depend on."""
+    """Each property that commands need; those that others depend on come first."""
     yield _writable(folder)
     yield _space(folder)
     yield _executable(folder)
@@ -54,11 +54,11 @@ def cause(error: OSError) -> CannotGrade | None:
 
 
 _CAUSES = {
-    errno.EACCES: "make it accessible for you (ls -l shows whose it is)",
-    errno.EPERM: "make it accessible for you (ls -l shows whose it is)",
+    errno.EACCES: "make it accessible to you (ls -l shows its owner)",
+    errno.EPERM: "make it accessible to you (ls -l shows its owner)",
     errno.EROFS: _ELSEWHERE,
-    errno.ENOSPC: "make room on that disk: `make clean` and `make clean-cache` free what the kit has taken",
-    errno.EDQUOT: "make room in your quota: `make clean` and `make clean-cache` free what the kit has taken",
+    errno.ENOSPC: "free space on that disk: `make clean` and `make clean-cache` remove the kit's files",
+    errno.EDQUOT: "free space in your quota: `make clean` and `make clean-cache` remove the kit's files",
     errno.EFBIG: "allow larger files: ulimit -f unlimited",
     errno.ENOLCK: _ELSEWHERE,
     errno.EOPNOTSUPP: _ELSEWHERE,
@@ -105,7 +105,7 @@ def _writable(folder: Path) -> Check:
     if os.statvfs(there).f_flag & os.ST_RDONLY:
         return Check(what, f"{there} is on a read-only file system", _ELSEWHERE)
     if not os.access(there, os.W_OK | os.X_OK):
-        return Check(what, f"{_name(there)} may not be written by you", _ELSEWHERE if there != folder else
+        return Check(what, f"no permission to write {_name(there)}", _ELSEWHERE if there != folder else
                      f"{_MINE} {_name(folder)}")
     for path in folder.rglob("*"):
         if _is_another_users(path):
@@ -115,7 +115,7 @@ def _writable(folder: Path) -> Check:
 
 
 def _is_another_users(path: Path) -> bool:
-    """Whether a file that was built is kept from us by its owner. It may be gone by now."""
+    """Whether another user owns this built file and we can't write it. It may be gone by now."""
     try:
         return path.lstat().st_uid != os.getuid() and not path.is_symlink() and not os.access(path, os.W_OK)
     except OSError:
@@ -127,7 +127,7 @@ def _space(folder: Path) -> Check:
         free = shutil.disk_usage(place).free
         if free < SPACE_NEEDED:
             return Check("disk space",
-                         f"{place} has {free >> 20} MB left, and {SPACE_NEEDED >> 20} MB are needed",
+                         f"{place} has {free >> 20} MB left; the kit needs {SPACE_NEEDED >> 20} MB",
                          _CAUSES[errno.ENOSPC] + "; TMPDIR= names another folder for temporary files")
     return Check("disk space")
 
@@ -135,7 +135,7 @@ def _space(folder: Path) -> Check:
 def _executable(folder: Path) -> Check:
     there = _existing(folder)
     if os.statvfs(there).f_flag & os.ST_NOEXEC:
-        return Check("programs may be executed", f"{there} is on a file system that is mounted noexec",
+        return Check("programs may be executed", f"{there} is on a file system mounted noexec",
                      f"{_ELSEWHERE}; or: sudo mount -o remount,exec "
                      f"{next(path for path in (there, *there.parents) if os.path.ismount(path))}",
                      stops=False)                    # the lab VM executes them
@@ -148,6 +148,6 @@ def _lockable(folder: Path) -> Check:
             fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            reason = f"the file system of {_name(folder)}/ has no locks (flock: {error.strerror})"
+            reason = f"the file system of {_name(folder)}/ does not support locks (flock: {error.strerror})"
             return Check("files can be locked", reason, _ELSEWHERE)
     return Check("files can be locked")

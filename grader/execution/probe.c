@@ -1,8 +1,8 @@
-/* What does a machine's /dev/kvm, the argument, really do? It may exist and still not run every
- * kind of guest, so one tiny guest of each kind is run. Prints a line each: "NAME ok" or "NAME
- * REASON". The first is about the device itself: "device ok", "device version N", or the call that
- * failed and its errno, "device open N". Each guest runs in a child with a time limit: a KVM that
- * hangs or crashes it is just another answer. */
+/* Probes what a machine's /dev/kvm (the argument) supports. It may exist and still not run every
+ * kind of guest, so one tiny guest of each kind is run. Prints one line for each: "NAME ok" or
+ * "NAME REASON". The first line is about the device itself: "device ok", "device version N", or the
+ * failed call and its errno, "device open N". Each guest runs in a child with a time limit: a hang
+ * or crash is just another result. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -52,7 +52,7 @@ static void load64(size_t address, uint64_t value)
     load(address, &value, sizeof value);
 }
 
-/* A VM with one vCPU; the host's CPUID, without which long mode is refused. */
+/* A VM with one vCPU and the host's CPUID, which long mode requires. */
 static void machine_create(struct kvm_sregs *sregs)
 {
     enum { ENTRIES = 256 };
@@ -67,7 +67,7 @@ static void machine_create(struct kvm_sregs *sregs)
     ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct kvm_userspace_memory_region region = {.memory_size = RAM_SIZE,
                                                  .userspace_addr = (uintptr_t)ram};
-    ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000UL); /* Intel wants it; others may not know it */
+    ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000UL); /* Intel requires it; others may not support it */
     if (ram == MAP_FAILED || ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) < 0)
         fail("no guest RAM");
     vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
@@ -87,10 +87,10 @@ static void machine_start(const struct kvm_sregs *sregs, const void *code, size_
     struct kvm_regs regs = {.rip = CODE, .rsp = 0x8000, .rflags = 2};
     load(CODE, code, size);
     if (ioctl(vcpu, KVM_SET_SREGS, sregs) < 0 || ioctl(vcpu, KVM_SET_REGS, &regs) < 0)
-        fail("the registers are refused");
+        fail("KVM rejects the registers");
 }
 
-/* The reasons that a KVM gives for what it does not know. */
+/* Exit reasons of a KVM that does not support something. */
 static const char *reason_name(uint32_t reason)
 {
     switch (reason) {
@@ -117,7 +117,7 @@ static void expect(int port, int value)
     if (value >= 0 && out && run->io.port == port && said == value)
         return;
     if (out)
-        printf("the guest says %d on port %d, not %d on %d\n", said, run->io.port, value, port);
+        printf("the guest wrote %d to port %d, not %d to %d\n", said, run->io.port, value, port);
     else
         printf("KVM_RUN ends with exit reason %u%s\n", run->exit_reason,
                reason_name(run->exit_reason));
@@ -174,7 +174,7 @@ static void probe_interrupts(void)
     expect(0x13, 7);
 }
 
-/* Flat 32-bit segments; the descriptors are there for iret and int to load anew. */
+/* Flat 32-bit segments; iret and int reload them from the descriptors. */
 static void protected_mode(struct kvm_sregs *sregs)
 {
     struct kvm_segment code = {

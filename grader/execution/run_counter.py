@@ -1,4 +1,4 @@
-"""How far a grading is: a line on a person's terminal that goes away again."""
+"""Progress of a grading: a temporary line on the terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def counting(total: int, on_result: OnResult | None) -> Iterator[OnResult | None
         nonlocal done, hung
         done += 1
         hung += result.hung
-        show(f"{done} of {total} runs" + (f", {hung} hung: each of these takes its time" if hung else ""))
+        show(f"{done} of {total} runs" + (f", {hung} hung: they use up their time" if hung else ""))
         if on_result:
             on_result(place, result)
 

@@ -1,7 +1,7 @@
-"""What a run of a program is, and what came of it: the words every back end speaks.
+"""Runs of programs and their results: the interface that every back end implements.
 
 A back end takes `Run`s and gives `Result`s. The same runner program (grader/execution/runner/) executes them
-on the host and inside the lab VM, so a limit or a step means the same on both.
+on the host and inside the lab VM, so limits and steps mean the same on both.
 
     Run(("build/vmm/lab2/vmm", "build/guests/echo.bin"), stdin=b"abc")
     Run((vmm, guest), steps=(Step(after=b"ready\\n", send=b"x"), Step(after=b"got x", signal=SIGTERM)))
@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 
 
 class CannotGrade(Exception):
-    """The machine is at fault, never the learner: `reason` says what is missing, `fix` what to do."""
+    """The machine is at fault, never the learner: `reason` is what is missing, `fix` what to do."""
 
     def __init__(self, reason: str, fix: str) -> None:
         super().__init__(f"{reason}\n  fix: {fix}")
@@ -33,46 +33,46 @@ class CannotGrade(Exception):
 
 
 class Ending(str, enum.Enum):
-    """How a run ended. All but EXIT and SIGNAL mean that the runner killed it, or that it never ran."""
+    """How a run ended. Except for EXIT and SIGNAL, the runner killed it or could not run it."""
 
     EXIT = "exit"                # code is the exit status
     SIGNAL = "signal"            # code is the signal's number; SIGXFSZ is the file size limit
-    WALL = "wall"                # still running after limits.wall seconds
-    QUIET = "quiet"              # no byte printed and no step taken for limits.quiet seconds
-    STILL = "still"              # none of its threads ran at all for limits.still seconds
-    SPIN = "spin"                # limits.spin seconds of processor time, and no byte printed, no step taken
+    TIMEOUT = "timeout"          # wall-clock timeout: still running after limits.wall seconds
+    NO_OUTPUT = "no-output"      # no-output timeout: no output and no step for limits.no_output seconds
+    DEADLOCK = "deadlock"        # none of its threads ran for limits.deadlock seconds
+    SPIN = "spin"                # limits.spin seconds of CPU time without output and without a step
     OUTPUT = "output"            # printed more than limits.output bytes
     MEMORY = "memory"            # used more than limits.memory bytes
     PROCESSES = "processes"      # had more than limits.processes processes
-    NOT_STARTED = "not-started"  # the program could not be executed: code is errno
-    ESCAPED = "escaped"          # it killed its own supervisor: possible only where namespaces are forbidden
-    MACHINE = "machine"          # the lab VM died under it, twice
+    NOT_STARTED = "not-started"  # the program could not be executed; code is errno
+    ESCAPED = "escaped"          # it killed its supervisor; possible only where namespaces are forbidden
+    MACHINE = "machine"          # the lab VM crashed twice during the run
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may use. Time is generous: machines of learners and CI are loaded."""
+    """What a run may use. Times are generous: learners' machines and CI may be loaded."""
 
     wall: float = 30.0            # seconds
-    quiet: float = 15.0           # seconds without any output, step or end: no progress
-    still: float = 3.0            # seconds, 0 for no limit: all threads sleep, and nothing wakes any of them
-    spin: float = 4.0             # seconds of processor time without any output or step
-    output: int = 1 * MIB         # bytes, stdout and stderr together
-    memory: int = 512 * MIB       # bytes resident, all processes together
+    no_output: float = 15.0       # seconds without output, step or end: no progress
+    deadlock: float = 3.0         # seconds with all threads asleep and none woken; 0: no limit
+    spin: float = 4.0             # seconds of CPU time without output or step
+    output: int = 1 * MIB         # bytes of stdout and stderr together
+    memory: int = 512 * MIB       # resident bytes of all processes together
     processes: int = 32
-    file: int = 16 * MIB          # bytes in one file, and in the whole scratch folder
+    file: int = 16 * MIB          # bytes per file, and in the whole scratch folder
 
 
 @dataclass(frozen=True)
 class Step:
-    """One action of the person at the keyboard, taken when the program has printed `after`.
+    """One action of the person at the keyboard, taken once the program has printed `after`.
 
-    Steps are taken in order. `after` is looked for behind the place where the step before found
-    its own; empty means: at once. Exactly one action is given.
+    Steps are taken in order. The search for `after` starts where the previous step's match ended; an empty
+    `after` means at once. Each step has exactly one action.
     """
 
     after: bytes = b""
-    stream: str = "stdout"                       # where `after` appears: "stdout" or "stderr"
+    stream: str = "stdout"                       # where `after` must appear: "stdout" or "stderr"
     send: bytes = b""                            # bytes for stdin; b"\x03" is Ctrl-C in terminal mode
     close: bool = False                          # end of input (terminal mode: the EOF character)
     signal: int = 0                              # a signal for the program
@@ -87,7 +87,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Terminal:
-    """A terminal of this size; `fds` names the descriptors that are on it ("012": stderr too)."""
+    """A terminal of this size; `fds` lists the descriptors connected to it ("012" includes stderr)."""
 
     rows: int = 24
     columns: int = 80
@@ -101,11 +101,11 @@ def plain_environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Run:
-    """One program to run. A relative path in argv is meant from `cwd`; where that is empty, from our folder.
+    """One program to run. Relative paths in argv are relative to `cwd`, or to our folder if `cwd` is empty.
 
-    The program sees the file system read-only, but for its scratch folder, which is fresh for each run;
-    it is the working folder unless `cwd` names another. Where the machine forbids namespaces (the back end's
-    `isolation` is "plain") the rest is as writable as the user's rights make it.
+    The file system is read-only for the program, except for its scratch folder, which is new for each run
+    and is the working folder unless `cwd` names another. Where the machine forbids namespaces (the back
+    end's `isolation` is "plain"), the user's permissions apply to the rest.
     """
 
     argv: tuple[str, ...]
@@ -122,7 +122,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run; outputs are the program's own bytes."""
+    """The result of a run; outputs are the program's own bytes."""
 
     ending: Ending
     code: int = 0
@@ -130,7 +130,7 @@ class Result:
     stderr: bytes = b""
     wall: float = 0.0                            # seconds
     cpu: float = 0.0                             # seconds, user and system
-    left_behind: int = 0                         # processes still there when the program had ended
+    left_behind: int = 0                         # processes still alive after the program ended
     steps_done: int = 0
     terminal_restored: bool | None = None     # None without a terminal
     diagnosis: str = ""                          # after a limit: its processes and threads, and what they did
@@ -143,11 +143,11 @@ class Result:
 
     @property
     def hung(self) -> bool:
-        """It was stopped because it came to no end."""
-        return self.ending in (Ending.WALL, Ending.QUIET, Ending.STILL, Ending.SPIN)
+        """It was stopped because it did not end."""
+        return self.ending in (Ending.TIMEOUT, Ending.NO_OUTPUT, Ending.DEADLOCK, Ending.SPIN)
 
     def __str__(self) -> str:
-        """How it ended, in words for a person."""
+        """How it ended, for messages."""
         if self.ending is Ending.EXIT:
             return f"exit status {self.code}"
         if self.ending is Ending.SIGNAL:
@@ -158,20 +158,20 @@ class Result:
         if self.ending is Ending.NOT_STARTED:
             return f"could not be started: {os.strerror(self.code)}"
         return {
-            Ending.WALL: "still running when its time was over",
-            Ending.QUIET: "hung: no output and no end",
-            Ending.STILL: "hung: all of it slept, and nothing woke it",
-            Ending.SPIN: "hung: it kept a processor busy, without output and without an end",
-            Ending.OUTPUT: "printed without end",
-            Ending.MEMORY: "took too much memory",
+            Ending.TIMEOUT: "wall-clock timeout: it was still running",
+            Ending.NO_OUTPUT: "no-output timeout: it hung without output",
+            Ending.DEADLOCK: "deadlock: every thread waits, and nothing wakes one",
+            Ending.SPIN: "busy loop: CPU time without output",
+            Ending.OUTPUT: "printed too much output",
+            Ending.MEMORY: "used too much memory",
             Ending.PROCESSES: "started too many processes",
-            Ending.ESCAPED: "killed the process that watched it",
-            Ending.MACHINE: "the lab VM died under it",
+            Ending.ESCAPED: "killed its supervisor",
+            Ending.MACHINE: "the lab VM crashed during the run",
         }[self.ending]
 
 
 def program_path(run: Run) -> str:
-    """The absolute path of the program: argv[0] looked up as a shell would with the run's PATH."""
+    """The absolute path of the program: argv[0], searched in the run's PATH as a shell would."""
     name = run.argv[0]
     if "/" in name:
         return os.path.normpath(os.path.join(run.cwd or os.getcwd(), name))
@@ -179,16 +179,16 @@ def program_path(run: Run) -> str:
 
 
 def file_part(argument: str) -> str:
-    """The part of an argument that can name a file: what stands behind an option's '='."""
+    """The part of an argument that can name a file: for an option, the text after '='."""
     if argument.startswith("-"):
         return argument.partition("=")[2]
     return argument
 
 
 def absolute_argument(run: Run, argument: str) -> str:
-    """An argument made absolute if it is a relative path, with a '/', to something that exists.
+    """The argument, made absolute if it is a relative path with a '/' to an existing file.
 
-    A run without `cwd` works in its scratch folder, where a relative path would miss the file that is meant.
+    A run without `cwd` works in its scratch folder, where a relative path would not find that file.
     """
     part = file_part(argument)
     if run.cwd or "/" not in part or not os.path.exists(part):
@@ -212,8 +212,9 @@ def encode(run: Run) -> list[Record]:
     for step in run.steps:
         records += _encode_step(step)
     records += [("output", os.fsencode(name)) for name in run.outputs]
-    records.append(("limits", (f"{limits.wall:.3f} {limits.quiet:.3f} {limits.still:.3f} {limits.spin:.3f} "
-                               f"{limits.output} {limits.memory} {limits.processes} {limits.file}").encode()))
+    records.append(("limits", (f"{limits.wall:.3f} {limits.no_output:.3f} {limits.deadlock:.3f} "
+                               f"{limits.spin:.3f} {limits.output} {limits.memory} {limits.processes} "
+                               f"{limits.file}").encode()))
     return records
 
 

@@ -1,11 +1,11 @@
-"""What all commands of the kit have in common: how they print, in which colours, and how they end.
+"""Common to all commands of the kit: output, colours and exit status.
 
     if __name__ == "__main__":
         run_command(main)
 
-Output is UTF-8. A reader that has gone ends the command quietly, as SIGPIPE does; output that can't be
-written is an error in one line, and so is a machine that can't do what is asked. A lasting command goes on
-without its output, and says so at the end.
+Output is UTF-8. If the reader is gone, the command ends silently, as by SIGPIPE. Output that can't be
+written, or a machine that can't do what is asked, is reported as a one-line error. A lasting command
+continues without its output and reports the error at the end.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import NoReturn, TextIO, Union
 from grader.execution import place
 from grader.execution.runs import CannotGrade
 
-CANNOT, OUTPUT_FAILED = 3, 74     # 74 is sysexits.h's EX_IOERR, as the VMM has it
+CANNOT, OUTPUT_FAILED = 3, 74     # 74: EX_IOERR of sysexits.h, as in the VMM
 
 
 class OutputFailed(Exception):
-    """Standard output can't be written. (No OSError: that is for what a command itself reads and writes.)"""
+    """Standard output can't be written. Not an OSError: that means files that a command reads and writes."""
 
 
 class _Output(io.FileIO):
-    """A descriptor whose first error is kept, and raised if `told`; what comes after it is dropped."""
+    """A descriptor that keeps its first error, raises it if `raising`, and drops all later output."""
 
-    def __init__(self, fd: int, told: bool) -> None:
+    def __init__(self, fd: int, raising: bool) -> None:
         super().__init__(fd, "wb", closefd=False)
         self.failure: OSError | None = None
         self._told = told
@@ -43,13 +43,13 @@ class _Output(io.FileIO):
                 return super().write(data)  # type: ignore[arg-type]
             except OSError as error:
                 self.failure = error
-                if self._told:
+                if self._raising:
                     raise OutputFailed(str(error)) from error
         return memoryview(data).nbytes  # type: ignore[arg-type]
 
 
 def _escape(error: UnicodeError) -> tuple[Union[str, bytes], int]:
-    """Bytes of a name that is not UTF-8 are printed as they are; what can't be that is spelled out."""
+    """Bytes of a name that is not UTF-8 are printed unchanged; anything else is escaped."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:
@@ -59,15 +59,15 @@ def _escape(error: UnicodeError) -> tuple[Union[str, bytes], int]:
 codecs.register_error("kit", _escape)
 
 
-def _text_output(fd: int, told: bool) -> tuple[TextIO, _Output]:
-    raw = _Output(fd, told)
+def _text_output(fd: int, raising: bool) -> tuple[TextIO, _Output]:
+    raw = _Output(fd, raising)
     text = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="kit",
                             line_buffering=raw.isatty() or fd == 2)
     return text, raw
 
 
 def _open_standard_descriptors() -> None:
-    """A closed one would be the next file that is opened. What takes its place can't be used either."""
+    """The next file to be opened would get a closed descriptor's number; /dev/null takes its place."""
     for fd, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
         try:
             os.fstat(fd)
@@ -76,12 +76,12 @@ def _open_standard_descriptors() -> None:
 
 
 def on_terminal() -> bool:
-    """Whether a person reads standard output, on a terminal that can do more than a printer."""
+    """Whether standard output is a terminal that understands escape sequences."""
     return os.environ.get("TERM") != "dumb" and sys.stdout.isatty()
 
 
 def in_colour() -> bool:
-    """The rule of all commands: NO_COLOR (no-color.org) wins, then TERM=dumb, then what it is printed to."""
+    """For all commands: NO_COLOR (no-color.org) decides, then TERM=dumb, then whether it is a terminal."""
     return not os.environ.get("NO_COLOR") and on_terminal()
 
 
@@ -112,10 +112,10 @@ def _status(main: Callable[[], int | None]) -> int:
         print(error, file=sys.stderr)
         return CANNOT
     except OSError as error:
-        told = place.cause(error)
-        if told is None:
+        cause = place.cause(error)
+        if cause is None:
             raise
-        print(told, file=sys.stderr)
+        print(cause, file=sys.stderr)
         return CANNOT
     finally:
         sys.stdout.flush()

@@ -1,8 +1,8 @@
-"""The interface of a back end, and the part that both have: handing runs to workers.
+"""The interface of a back end, and what both share: distributing runs to workers.
 
 A worker is a connection to one runner: a subprocess on the host, or a lab VM. Workers take runs from one
-queue, one at a time; a worker that dies is replaced, and the run under which it died is tried once more by
-itself before that is said of it.
+queue, one at a time. A worker that crashes is replaced, and its run is repeated once before the run is
+reported as the cause.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ OnResult = Callable[[int, Result], None]
 
 
 class Backend(Protocol):
-    """A place where runs happen."""
+    """A place to execute runs."""
 
     name: str        # "kvm" or "vm"
-    why: str         # one line: why this one was chosen
+    why: str         # one line: the reason for this choice
 
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
         """Execute all runs, `jobs` at a time; results in the order of runs.
 
-        `on_result(index, result)` is called as each ends, by one thread at a time.
-        Raises CannotGrade where the machine is at fault.
+        `on_result(index, result)` is called as each run ends, by one thread at a time.
+        Raises CannotGrade if the machine is at fault.
         """
 
     def works_still(self) -> bool:
-        """Whether it does what it was picked for: the host's KVM may have gone since it was probed."""
+        """Whether it still supports what it was picked for: the host's KVM may be gone since the probe."""
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """A command line on the host that runs argv there, for a person or pexpect to drive."""
 
 
 class WorkerDied(Exception):
-    """The worker was lost under a run; the text says how."""
+    """The worker was lost during a run; the text says how."""
 
 
 class Worker(Protocol):
@@ -47,10 +47,10 @@ class Worker(Protocol):
         """Execute one run. Raises WorkerDied if the runner is lost."""
 
     def close(self) -> None:
-        """End the runner and all that belongs to it. May come twice, and from another thread."""
+        """End the runner and everything that belongs to it. May be called twice, from any thread."""
 
 
-# Starts a worker; True says that the last one died, whatever it was started from.
+# Starts a worker; True: the previous one crashed, so a snapshot it came from may be damaged.
 StartWorker = Callable[[bool], Worker]
 
 
@@ -64,7 +64,7 @@ def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int,
     try:
         for thread in threads:
             thread.join()
-    except BaseException as error:  # Ctrl-C: end what was started before saying so
+    except BaseException as error:  # Ctrl-C: end the workers first
         pool.give_up(error)
         for thread in threads:
             thread.join()
@@ -74,7 +74,7 @@ def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int,
 
 
 class _Pool:
-    """Runs waiting, workers at work, results so far; shared by the threads of one run_all."""
+    """Waiting runs, active workers and results so far, shared by the threads of one run_all."""
 
     def __init__(self, start_worker: StartWorker, runs: Sequence[Run],
                  on_result: OnResult | None) -> None:
@@ -88,7 +88,7 @@ class _Pool:
         self.failure: BaseException | None = None
 
     def give_up(self, failure: BaseException) -> None:
-        """Stop: threads that wait for a worker find it dead."""
+        """Stop: closes all workers, so that no thread waits for one."""
         with self._lock:
             self.failure = self.failure or failure
             for worker in self._workers:
@@ -114,8 +114,8 @@ class _Pool:
         with self._lock:
             return None if self.failure else next(self._waiting, None)
 
-    def _start(self, after_death: bool) -> Worker:
-        worker = self._start_worker(after_death)
+    def _start(self, after_crash: bool) -> Worker:
+        worker = self._start_worker(after_crash)
         with self._lock:
             self._workers.append(worker)
             if self.failure:
@@ -129,8 +129,8 @@ class _Pool:
             worker = worker or self._start(bool(deaths))
             try:
                 return worker, worker.execute(run)
-            except WorkerDied as death:
-                deaths.append(str(death))
+            except WorkerDied as crash:
+                crashes.append(str(crash))
                 worker.close()
                 worker = None
-        return self._start(False), Result(Ending.MACHINE, diagnosis="\n".join(deaths))
+        return self._start(False), Result(Ending.MACHINE, diagnosis="\n".join(crashes))

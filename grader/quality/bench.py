@@ -23,7 +23,7 @@ from grader.execution.tool import run_command
 
 LAB = 4                      # the VMM that all pairs run on: it has vCPUs, hypercalls and the timer
 ROUNDS = 5
-LIMITS = Limits(wall=120, quiet=120, spin=0)
+LIMITS = Limits(wall=120, no_output=120, spin=0)
 PUTCHAR, OUTSB, WRITE, NOTHING = 1, 2, 3, 4   # METHOD of guests/bench.asm
 
 

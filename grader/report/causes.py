@@ -1,4 +1,4 @@
-"""Which failures have one cause, and which exercise to work on first."""
+"""Groups failures by cause, and finds the exercise to work on first."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from grader.core.outcome import Outcome
 from grader.course import LABS
 from grader.execution.runs import Ending
 
-# The VMM's message of what went wrong; what differs between guests is left out.
+# The VMM's error message, and the parts of it that differ between guests.
 _MESSAGE = re.compile(r"^vmm: (?!vcpu\d is at).*$", re.M)
 _PARTICULARS = re.compile(r" \(.*?\)|\b(?:0x[0-9a-f]+|\d+)\b")
 
 
 def failures(graded: Sequence[Graded]) -> list[list[Graded]]:
-    """The tests that failed, those of one cause together. A deadlock is first, because it hides what would
-    come after it; then the tests of single functions, which name the function; then the others."""
+    """The failed tests, grouped by cause. Deadlocks come first, because they hide later failures; then tests
+    of single functions, which name the function; then the others."""
     failed = [one for one in graded if one.verdict.kind is Kind.FAILED]
     causes: dict[str, list[Graded]] = {}
     for one in sorted(failed, key=lambda one: (not _deadlocked(one), not _tests_function(one))):
@@ -30,8 +30,8 @@ def failures(graded: Sequence[Graded]) -> list[list[Graded]]:
 def first_open(graded: Sequence[Graded]) -> tuple[Graded, str] | None:
     """What to work on first: a test, and the exercise. None: all tests passed, or none could be run.
 
-    An exercise whose own functions fail by themselves comes before one whose guests do: these may fail for
-    what a later exercise does. What is not written yet comes after what fails in the exercises before it.
+    An exercise whose own functions fail comes before one whose guests fail, because guests may fail because
+    of a later exercise. An unwritten exercise comes after failures in earlier exercises.
     """
     waiting = [(one, one.verdict.todo.exercise) for one in graded if one.verdict.todo]
     unwritten = min(waiting, key=lambda pair: pair[1], default=None)
@@ -42,7 +42,7 @@ def first_open(graded: Sequence[Graded]) -> tuple[Graded, str] | None:
 
 
 def next_lines(number: int, exercise: str, place: str = "") -> list[str]:
-    """The next exercise, in the same words everywhere. `place` is where it has to be written."""
+    """The next exercise, in the same words everywhere. `place` is where to write it."""
     lab = LABS[number]
     title = handout_title(lab, exercise)
     return [f"Next: exercise {exercise}{', ' + title if title else ''}",
@@ -53,20 +53,20 @@ def next_lines(number: int, exercise: str, place: str = "") -> list[str]:
 
 def _deadlocked(graded: Graded) -> bool:
     failed = graded.verdict.failed
-    return failed is not None and graded.results[failed].ending is Ending.STILL
+    return failed is not None and graded.results[failed].ending is Ending.DEADLOCK
 
 
 def _tests_function(graded: Graded) -> bool:
-    """It failed in a test of functions by themselves, not of a guest."""
+    """It failed in a test of single functions, not of a guest."""
     failed = graded.verdict.failed
     return failed is not None and graded.planned[failed].white_box
 
 
 def _cause(graded: Graded) -> str:
-    """Equal for tests that seem to have failed for the same reason."""
+    """A key that is equal for tests that seem to have failed for the same reason."""
     verdict = graded.verdict
-    told = verdict.hint or (verdict.mismatch.text if verdict.mismatch else "")
+    text = verdict.hint or (verdict.mismatch.text if verdict.mismatch else "")
     if verdict.failed is None or _tests_function(graded) or graded.results[verdict.failed].hung:
-        return told
+        return text
     message = _MESSAGE.search(Outcome(graded.results[verdict.failed]).words)
-    return _PARTICULARS.sub("", message[0]) if message else told
+    return _PARTICULARS.sub("", message[0]) if message else text

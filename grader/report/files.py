@@ -23,7 +23,7 @@ def write_files(report: Report) -> None:
 
 
 def write_results(report: Report) -> None:
-    """results.json alone, whole at any moment."""
+    """Only results.json, replaced atomically."""
     report.folder.mkdir(parents=True, exist_ok=True)
     partial = report.folder / "results.json.partial"
     partial.write_text(json.dumps(gradescope(report), indent=2) + "\n")
@@ -59,7 +59,7 @@ def gradescope(report: Report) -> dict[str, object]:
 
 
 def junit(report: Report) -> str:
-    """JUnit's XML: a suite for the lab, a case for each test."""
+    """JUnit's XML: one suite for the lab, one case per test."""
     suite = ElementTree.Element("testsuite", {
         "name": f"lab{report.lab.number}",
         "tests": str(len(report.graded)),
@@ -100,7 +100,7 @@ def _output(report: Report, graded: Graded) -> str:
     if verdict.todo:
         todo = verdict.todo
         return f"Exercise {todo.exercise} is not written yet: {todo.file}, line {todo.line}"
-    return "\n".join(failure_lines(report, graded, in_full=True))
+    return "\n".join(failure_lines(report, graded, details=True))
 
 
 def _xml(text: str) -> str:

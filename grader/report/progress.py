@@ -1,5 +1,5 @@
-"""What is known of a learner's progress: build/grade/labN/progress.json keeps the latest verdict on each test
-of their own file, with a digest of what was graded. Gradings of one test are kept beside the others.
+"""A learner's progress: build/grade/labN/progress.json keeps the latest verdict on each test of their own
+file, with a digest of the graded file. Grading one test updates only its entry.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _file(number: int) -> Path:
 
 
 def digest(files: Sequence[Path]) -> str:
-    """Of the files' contents; a file that is missing counts as empty."""
+    """A digest of the files' contents; a missing file counts as empty."""
     found = hashlib.sha256()
     for path in files:
         found.update(path.read_bytes() if path.exists() else b"")
@@ -31,7 +31,7 @@ def digest(files: Sequence[Path]) -> str:
 
 
 def record(report: Report) -> None:
-    """Keeps a report's verdicts, if it is about the learner's own file and nothing special was asked for."""
+    """Keeps a report's verdicts if it is about the learner's own file, graded without special options."""
     choice = report.choice
     if choice.solution or choice.module or choice.folder or choice.sanitize or report.cannot:
         return
@@ -59,16 +59,16 @@ class Progress:
     """A lab's tests with their latest verdicts."""
 
     lab: Lab
-    kinds: dict[str, Kind]           # by the test's id; a test that is not there was never graded
-    nexts: dict[str, str]            # tests to work on first: the exercise to do for them
-    changed: bool                    # the file is not what was graded any more, for some of them
+    kinds: dict[str, Kind]           # by test id; a missing test was never graded
+    nexts: dict[str, str]            # tests to work on first, with the exercise to do
+    changed: bool                    # the file has changed since some of them were graded
 
     @property
     def points(self) -> int:
         return sum(test.points for test in self.lab.tests if self.kinds.get(test.id) is Kind.OK)
 
     def exercise(self, exercise: str) -> str:
-        """A word for the exercise's tests together."""
+        """One word for all tests of the exercise."""
         found = {self.kinds.get(test.id) for test in self.lab.select(exercise)}
         if found == {Kind.OK}:
             return "ok"
@@ -78,17 +78,17 @@ class Progress:
         return "-"
 
     def first_open(self) -> Test | None:
-        """The test to work on first, of those that did not pass yet."""
+        """The test to work on first, among those that have not passed yet."""
         left = [test for test in self.lab.tests if self.kinds.get(test.id) is not Kind.OK]
         return next((test for test in left if test.id in self.nexts), left[0] if left else None)
 
     def exercise_of(self, test: Test) -> str:
-        """The exercise to do for an open test: its own, or a later one that it waits for."""
+        """The exercise to do for an open test: its own, or a later one that it depends on."""
         return self.nexts.get(test.id, test.exercise)
 
 
 def read(lab: Lab) -> Progress:
-    """The lab's progress as it was recorded."""
+    """The lab's recorded progress."""
     known = _read(_file(lab.number))
     ids = {test.id for test in lab.tests}
     source = digest(LABS[lab.number].learner_files())

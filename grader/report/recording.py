@@ -1,7 +1,7 @@
-"""Grading with everything kept: the results' folder, the files for machines, the learner's progress.
+"""Grades and records everything: the results folder, the machine-readable files, the learner's progress.
 
-Two gradings of the same lab at once, one by `make watch` and one by hand, say, would take each other's guests
-away: one waits for the other.
+Two gradings of the same lab at the same time, such as `make watch` and `make grade`, would overwrite each
+other's guests, so one waits for the other.
 """
 
 from __future__ import annotations

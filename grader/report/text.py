@@ -1,4 +1,4 @@
-"""The report for a person: a table, what to do about the first failure, the next exercise, the score."""
+"""The report on the terminal: a table, the first failure with its hint, the next exercise, the score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOURS = {Kind.OK: "32", Kind.FAILED: "31", Kind.TODO: "33", Kind.CANNOT: "35"
 
 
 def print_report(report: Report) -> None:
-    """All of it on standard output."""
+    """Prints the whole report on standard output."""
     print("\n".join(report_lines(report, in_colour())), flush=True)
 
 
@@ -53,20 +53,20 @@ def _table(report: Report, colour: bool) -> Iterable[str]:
 
 
 def waits_for(verdict: Verdict) -> str:
-    """The later exercise that a test can't do without, if it was stopped by that; or nothing."""
+    """The later exercise that stopped a test because it is not written yet; or nothing."""
     todo = verdict.todo
     return todo.exercise if todo and todo.exercise != verdict.test.exercise else ""
 
 
-def failure_lines(report: Report, graded: Graded, in_full: bool, colour: bool = False) -> list[str]:
-    """What to know about a test that failed: the hint first."""
+def failure_lines(report: Report, graded: Graded, details: bool, colour: bool = False) -> list[str]:
+    """The report on a failed test: the hint first."""
     verdict = graded.verdict
     lines = [f"{verdict.test.id}: {verdict.test.title}: {verdict.kind.value}"]
     if verdict.hint:
         lines += textwrap.wrap(verdict.hint, WIDTH, initial_indent="  hint: ", subsequent_indent="        ")
     if verdict.mismatch:
         lines += ["  " + line for line in printable_lines(verdict.mismatch.text.rstrip("\n"))]
-    if in_full:
+    if details:
         lines += ["    " + line for line in evidence(graded, colour)]
         if graded.planned:
             lines.append(f"  details: {path_text(report.folder / verdict.test.id)}/")
@@ -75,14 +75,14 @@ def failure_lines(report: Report, graded: Graded, in_full: bool, colour: bool = 
 
 
 def _others(others: Sequence[Graded]) -> list[str]:
-    """The tests that failed for the same cause."""
+    """The tests that failed for the same reason."""
     names = ", ".join(graded.verdict.test.id for graded in others)
-    return textwrap.wrap(names, WIDTH, initial_indent="  so do:   ", subsequent_indent="           ",
+    return textwrap.wrap(names, WIDTH, initial_indent="  also:    ", subsequent_indent="           ",
                          break_on_hyphens=False)
 
 
 def evidence(graded: Graded, colour: bool = False) -> list[str]:
-    """Expected beside got, the program's own words, and what its processes did when it was stopped."""
+    """Expected next to got, the program's messages, and what its processes did when it was stopped."""
     verdict = graded.verdict
     lines: list[str] = []
     if verdict.mismatch and verdict.mismatch.expected is not None:
@@ -99,7 +99,7 @@ def evidence(graded: Graded, colour: bool = False) -> list[str]:
 
 
 def next_lines(report: Report) -> list[str]:
-    """The exercise to work on next; nothing if all are done."""
+    """The exercise to work on next; empty if all are done."""
     found = first_open(report.graded)
     if not found or report.build_error:
         return []
@@ -113,21 +113,21 @@ def _score(report: Report) -> str:
     if report.filtered:
         later = sorted({waits_for(v) for v in report.verdicts} - {""})
         return (f"{passed} of {len(report.verdicts)} chosen tests passed. (Only the whole lab has a score.)"
-                + (f"\nThose that wait need exercise {' and '.join(later)}: grade them again when that is "
-                   "written." if later else ""))
+                + (f"\nSome tests wait for exercise {' and '.join(later)}: grade them again later."
+                   if later else ""))
     if report.cannot:
-        return "No score: not all tests could be run here."
+        return "No score: this machine could not run all tests."
     return f"Score: {report.score} of {report.possible}"
 
 
 def total_line(reports: Sequence[Report]) -> str:
-    """All labs in a line."""
+    """All labs in one line."""
     points = ", ".join(f"lab {r.lab.number}: {'cannot' if r.cannot else r.score}" for r in reports)
     return f"All labs: {points}"
 
 
 def save(report: Report) -> None:
-    """Everything of each test into its folder: its runs' outputs, the texts compared, the verdict."""
+    """Saves each test in its folder: the output of its runs, the compared texts, the verdict."""
     for graded in report.graded:
         folder = report.folder / graded.verdict.test.id
         for number, (planned, result) in enumerate(zip(graded.planned, graded.results), 1):

@@ -1,4 +1,4 @@
-"""Where runs happen: the host's /dev/kvm or the lab VM, behind one interface.
+"""Where runs are executed: on the host's /dev/kvm or in the lab VM, with the same interface.
 
     backend = pick_backend(os.environ.get("BACKEND", "auto"), needs=("real", "interrupts"))
     print(backend.why)

@@ -1,4 +1,4 @@
-"""The kvm back end: runs on the host, under a runner that is our child."""
+"""The kvm back end: executes runs on the host, in a runner that is our child."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_TIMEOUT = 60.0
 
 
 class HostWorker:
-    """A runner as a subprocess. It executes as another user, if one is given."""
+    """A runner as a subprocess. It executes as `user`, if one is given."""
 
     def __init__(self, user: int = 0) -> None:
         ours, theirs = socket.socketpair()
@@ -39,7 +39,7 @@ class HostWorker:
         return self._connection.execute(run)
 
     def close(self) -> None:
-        """End the runner: without its host it kills what it started and exits."""
+        """End the runner: when its host is gone, it kills what it started and exits."""
         self._connection.close()
         try:
             self._process.wait(10)
@@ -49,7 +49,7 @@ class HostWorker:
 
 
 class KvmBackend:
-    """The host's /dev/kvm. (Nothing here needs it: a program that boots no guest runs just as well.)"""
+    """The host's /dev/kvm. Programs that boot no guest also run here without it."""
 
     name = "kvm"
 
@@ -60,7 +60,7 @@ class KvmBackend:
 
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
         """As Backend.run."""
-        def start(_after_death: bool) -> Worker:
+        def start(_after_crash: bool) -> Worker:
             return HostWorker()
         return run_all(start, runs, jobs, on_result)
 

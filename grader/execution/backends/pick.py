@@ -15,28 +15,28 @@ from grader.execution.runs import CannotGrade
 def pick_backend(name: str, needs: Sequence[str] = ()) -> Backend:
     """The back end for `name` ("auto", "kvm" or "vm") and guests of the kinds `needs` (of KINDS).
 
-    auto takes the host's /dev/kvm where it was seen to run all that is needed, else the lab VM.
+    auto picks the host's /dev/kvm if the probe saw it run all of these kinds, else the lab VM.
     """
     unknown = set(needs) - set(KINDS)
     if unknown:
         raise ValueError(f"no such kinds of guest: {', '.join(sorted(unknown))}")
     if name == "vm":
-        return VmBackend("vm: as asked")
+        return VmBackend("vm: chosen with BACKEND=vm")
     if name not in ("auto", "kvm", ""):
-        raise CannotGrade(f"there is no back end {name!r}", "BACKEND=auto, BACKEND=kvm or BACKEND=vm")
+        raise CannotGrade(f"no such back end: {name!r}", "BACKEND=auto, BACKEND=kvm or BACKEND=vm")
     probe = probe_kvm()
     against = probe.reason_against(needs)
     if not against:
         seen = ", ".join(KINDS[kind] for kind in needs)
-        why = "kvm: it runs on this machine's /dev/kvm" + (f"; tried: {seen}" if seen else "")
+        why = "kvm: this machine's /dev/kvm" + (f" runs {seen}" if seen else "")
         return KvmBackend(why, needs)
     if name == "kvm":
         raise CannotGrade(against, "BACKEND=vm" + (f"; or: {probe.fix()}" if probe.fix() else ""))
-    return VmBackend(f"vm: it runs in the lab VM; {against}")
+    return VmBackend(f"vm: the lab VM; {against}")
 
 
 class Picker:
-    """Finds back ends by the same name again and again, and tells once why it is this one."""
+    """Picks back ends for one BACKEND= value, and prints the reason for each choice once."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class Picker:
     def __call__(self, needs: Sequence[str]) -> Backend:
         with self._lock:
             backend = pick_backend(self.name, needs=tuple(needs))
-            if backend.why not in self.told:
-                self.told.append(backend.why)
+            if backend.why not in self.printed:
+                self.printed.append(backend.why)
                 print(backend.why, flush=True)
         return backend

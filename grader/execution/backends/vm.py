@@ -1,4 +1,4 @@
-"""The vm back end: runs in the lab VM, on the runner inside."""
+"""The vm back end: executes runs in the lab VM, with the runner inside it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class VmBackend:
         return run_all(start, runs, jobs, on_result)
 
     def works_still(self) -> bool:
-        """As Backend.works_still: it brings its own KVM."""
+        """As Backend.works_still: the lab VM has its own KVM."""
         return True
 
     def command(self, argv: Sequence[str]) -> list[str]:

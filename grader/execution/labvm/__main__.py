@@ -1,7 +1,7 @@
 """python3 -m grader.execution.labvm run [--] COMMAND [ARGUMENT...] | fetch | clean
 
-run    executes COMMAND in the lab VM, as if it ran here: same input, output, terminal, signals and status
-fetch  makes the lab VM ready for use without a network: kernel and snapshot
+run    executes COMMAND in the lab VM as if it ran here: same input, output, terminal, signals and status
+fetch  prepares the lab VM (kernel and snapshot) for use without a network
 clean  removes the lab VM's cache (kernel and snapshots)
 """
 
@@ -14,7 +14,7 @@ from grader.execution.labvm.session import end_alike, run_live
 from grader.execution.runs import CannotGrade
 from grader.execution.tool import run_command
 
-CANNOT = 69  # sysexits.h: EX_UNAVAILABLE, as the VMM says it where there is no usable KVM
+CANNOT = 69  # sysexits.h: EX_UNAVAILABLE, as in the VMM without a usable KVM
 
 
 def main(arguments: list[str]) -> int:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if arguments == ["fetch"]:
         snapshot.start().close()
-        print(f"The lab VM is ready, and needs no network any more: {snapshot.cache_folder()}")
+        print(f"The lab VM is ready and no longer needs a network: {snapshot.cache_folder()}")
         return 0
     if arguments[:1] == ["run"]:
         argv = arguments[2:] if arguments[1:2] == ["--"] else arguments[1:]

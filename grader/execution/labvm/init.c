@@ -1,9 +1,8 @@
-/* Process 1 of the lab VM: makes /dev/kvm and the channel to the host, then hands over to the
- * runner.
+/* Process 1 of the lab VM: sets up /dev/kvm and the channel to the host, then starts the runner.
  *
- * The runner is /runner, the modules are /modules/NN-name.ko in the order of their names. What goes
- * wrong is told on the console, which the host keeps for its error message. When the runner ends
- * the VM ends (QEMU: -no-reboot). */
+ * The runner is /runner; the modules are /modules/NN-name.ko, loaded in the order of their names.
+ * Errors are printed on the console, which the host keeps for its error message. When the runner
+ * ends, the VM ends (QEMU: -no-reboot). */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -76,15 +75,15 @@ static void setting_write(const char *path, const char *value)
 
 static void settings_write(void)
 {
-    /* A learner's program finds here what it finds on a host with more memory than it asks for. */
+    /* As on a host with more memory than the learner's program requests. */
     setting_write("/proc/sys/vm/overcommit_memory", "1");
-    /* QEMU translates code for the address where it lies: with all programs at the same one it does
-     * so once. */
+    /* QEMU translates code per address: with all programs at the same address, it translates them
+     * only once. */
     setting_write("/proc/sys/kernel/randomize_va_space", "0");
     if (chmod("/dev/kvm", 0666) != 0)
         end("/dev/kvm");
     chmod("/root",
-          0755); /* the kernel makes it closed; files of a host's root are unpacked there */
+          0755); /* the kernel creates it inaccessible; files of the host's root go there */
 }
 
 static int channel_open(void)
@@ -110,7 +109,8 @@ int main(void)
     console_open();
     modules_load();
     settings_write();
-    setting_write("/proc/self/oom_score_adj", "-1000"); /* the runner's too: a program goes first */
+    setting_write("/proc/self/oom_score_adj",
+                  "-1000"); /* also for the runner: programs are killed first */
     pid_t runner = fork();
     if (runner == 0) {
         int channel = channel_open();

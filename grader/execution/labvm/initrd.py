@@ -12,7 +12,7 @@ Entry = tuple[str, int, bytes]  # name, mode, content
 
 
 def archive(entries: Sequence[Entry]) -> bytes:
-    """The entries in cpio's "newc" form."""
+    """The entries in cpio's "newc" format."""
     out = bytearray()
     for number, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], 1):
         # inode, mode, uid, gid, links, mtime, size, device (2), special device (2), name's size, no checksum

@@ -1,4 +1,4 @@
-"""The lab VM's kernel: from Debian's package without installing it, or from two paths that the user names."""
+"""The lab VM's kernel: from a Debian package that is not installed, or from two paths given by the user."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from pathlib import Path
 from grader.execution.c_tools import install_command
 from grader.execution.runs import CannotGrade
 
-# Whose kernels they are: Debian's, Ubuntu's. apt knows one of them.
+# The kernel packages of Debian and Ubuntu; apt knows one of them.
 PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
-# What such a package depends on, directly or not: a kernel in one package (Debian 12, 13), in two (Ubuntu:
-# image and modules), or in three (later Debian: an empty image package, binary and modules).
+# Its direct and indirect dependencies that hold the kernel: one package (Debian 12, 13), two (Ubuntu: image
+# and modules), or three (later Debian: an empty image package, binary and modules).
 _PART = re.compile(r"^\s*\|?Depends: (linux-(?:image|binary|modules)-\S+)$", re.M)
 
-# What the VM needs as modules, where the kernel does not have it built in: the channel, and KVM.
+# The modules that the VM needs, unless they are built into the kernel: the channel and KVM.
 WANTED = ("virtio_pci", "virtio_console", "kvm_amd")
 
 BY_HAND = (
-    "name two things, once: make fetch LABVM_KERNEL=<a vmlinuz for x86-64> LABVM_MODULES=<its folder of "
+    "name both once: make fetch LABVM_KERNEL=<a vmlinuz for x86-64> LABVM_MODULES=<its folder of "
     f"modules>; they are in the packages that Debian's {PACKAGES[0]} depends on (unpack them with `dpkg -x`, "
     "or `ar x` and `tar`): boot/vmlinuz-VERSION and lib/modules/VERSION (Debian 12), boot/vmlinuz-VERSION "
-    "and usr/lib/modules/VERSION (Debian 13), or usr/lib/modules/VERSION/vmlinuz beside its modules (later)"
+    "and usr/lib/modules/VERSION (Debian 13), or usr/lib/modules/VERSION/vmlinuz next to its modules (later)"
 )
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel image and the folder below which its modules lie."""
+    """A kernel image and the folder that contains its modules."""
 
     image: Path
     modules: Path
@@ -47,7 +47,7 @@ class Kernel:
         ordered: dict[str, Path] = {}
 
         def add(name: str) -> None:
-            if name in ordered or name not in available:  # not there: built in; init says if it is missed
+            if name in ordered or name not in available:  # built in; init reports it if not
                 return
             for dependency in _dependencies(module_content(available[name])):
                 add(dependency)
@@ -56,23 +56,23 @@ class Kernel:
         for wanted in WANTED:
             add(wanted)
         if "kvm_amd" not in ordered:
-            raise CannotGrade(f"there is no kvm-amd module below {self.modules}", BY_HAND)
+            raise CannotGrade(f"no kvm-amd module in {self.modules}", BY_HAND)
         return list(ordered.items())
 
     def check(self) -> None:
-        """Raises CannotGrade where these two are not a kernel for x86-64 and its own modules."""
+        """Raises CannotGrade unless this is a kernel for x86-64 with its own modules."""
         try:
             version = _image_version(self.image)
         except OSError as error:
             raise CannotGrade(f"can't read {self.image}: {error.strerror}",
-                              "make a copy that you may read (sudo install -m 644), and name that") from error
+                              "make a readable copy (sudo install -m 644) and name that") from error
         if version is None:
             raise CannotGrade(f"{self.image} is not a Linux kernel for x86-64 (a bzImage)", BY_HAND)
         for name, path in self.module_files():
             built_for = _info(module_content(path), b"vermagic").split(" ")[0]
             if built_for != version:
-                raise CannotGrade(f"the module {name} below {self.modules} is of Linux {built_for}, "
-                                  f"and {self.image} is Linux {version}", BY_HAND)
+                raise CannotGrade(f"the module {name} in {self.modules} is for Linux {built_for}, "
+                                  f"but {self.image} is Linux {version}", BY_HAND)
 
 
 def _module_name(path: Path) -> str:
@@ -80,7 +80,7 @@ def _module_name(path: Path) -> str:
 
 
 def module_content(path: Path) -> bytes:
-    """A module's bytes, unpacked."""
+    """A module's bytes, decompressed."""
     data = path.read_bytes()
     if path.suffix == ".xz":
         return lzma.decompress(data)
@@ -95,11 +95,11 @@ def _unpack_zstd(path: Path) -> bytes:
     try:
         return subprocess.run(["zstd", "-dcq", str(path)], stdout=subprocess.PIPE, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise CannotGrade(f"can't unpack the module {path}", install_command("zstd")) from error
+        raise CannotGrade(f"can't decompress the module {path}", install_command("zstd")) from error
 
 
 def _info(module: bytes, key: bytes) -> str:
-    """A value of the module's .modinfo, which is text with zero bytes between (modinfo(8))."""
+    """A value from the module's .modinfo: strings separated by zero bytes (modinfo(8))."""
     found = re.search(rb"\0" + key + rb"=([^\0]*)\0", module)
     return found.group(1).decode("utf-8", "replace") if found else ""
 
@@ -119,8 +119,8 @@ def _image_version(image: Path) -> str | None:
 
 
 def find_kernel(cache: Path, progress: Callable[[str], None]) -> Kernel:
-    """The kernel to boot; what is fetched or named by the user stays in `cache`/kernel. The caller holds the
-    lock of the cache."""
+    """The kernel to boot. A fetched kernel, or one named by the user, is kept in `cache`/kernel. The caller
+    holds the cache's lock."""
     folder = cache / "kernel"
     named = _named_kernel()
     if named:
@@ -139,7 +139,7 @@ def _named_kernel() -> Kernel | None:
         return None
     if not image or not modules:
         given, missing = ("LABVM_KERNEL", "LABVM_MODULES") if image else ("LABVM_MODULES", "LABVM_KERNEL")
-        raise CannotGrade(f"{given} is set and {missing} is not: the lab VM needs both", BY_HAND)
+        raise CannotGrade(f"{given} is set but {missing} is not: the lab VM needs both", BY_HAND)
     if not Path(image).is_file():
         raise CannotGrade(f"LABVM_KERNEL={image} is not a file", BY_HAND)
     if not Path(modules).is_dir():
@@ -148,7 +148,7 @@ def _named_kernel() -> Kernel | None:
 
 
 def _keep_named(kernel: Kernel, folder: Path) -> None:
-    """Keep a kernel that the user has named, unless it is the one that is kept already."""
+    """Keep a kernel that the user named, unless it is kept already."""
     status = kernel.image.stat()
     source = json.dumps([str(kernel.image), status.st_size, status.st_mtime_ns, str(kernel.modules)])
     mark = folder / "source.json"
@@ -176,7 +176,7 @@ def _call(argv: list[str], cwd: Path) -> str:
 def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
     """Unpack the kernel's packages below `folder`."""
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
-        raise CannotGrade("the lab VM's kernel comes by apt, which is not here", BY_HAND)
+        raise CannotGrade("the lab VM's kernel is fetched with apt, which is not installed", BY_HAND)
     package = _known_package(folder)
     progress(f"fetching {package} (some 40 MB; nothing is installed)")
     names = kernel_packages(package, lambda name: _call(["apt-cache", "depends", name], folder))
@@ -186,7 +186,7 @@ def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
 
 
 def _known_package(folder: Path) -> str:
-    """The first of PACKAGES that apt knows; where it knows none, its lists may be missing."""
+    """The first of PACKAGES that apt knows; if it knows none, its lists may be missing."""
     for last_try in (False, True):
         for package in PACKAGES:
             try:
@@ -196,9 +196,9 @@ def _known_package(folder: Path) -> str:
                 continue
         if last_try or os.geteuid() != 0:
             break
-        _call(["apt-get", "update"], folder)  # a container's image comes without package lists
+        _call(["apt-get", "update"], folder)  # container images come without package lists
     raise CannotGrade(f"apt knows neither {' nor '.join(PACKAGES)}",
-                      f"sudo apt-get update, where there is a network; or {BY_HAND}")
+                      f"sudo apt-get update, with a network; or {BY_HAND}")
 
 
 def kernel_packages(package: str, depends: Callable[[str], str]) -> list[str]:

@@ -1,8 +1,8 @@
 """One lab VM: QEMU's command line, its monitor (QMP), and the channel to the runner inside.
 
-The channel is a virtio-serial port: it carries whole files in both directions at tens of megabytes a
-second, where a serial line manages 0.2. Guest RAM is a file: the snapshot's, mapped privately, so that a
-restore reads only the pages that it touches, and several VMs share them.
+The channel is a virtio-serial port: it carries whole files in both directions at tens of megabytes per
+second, compared with 0.2 for a serial line. Guest RAM is the snapshot's file, mapped privately: a restore
+reads only the pages that it touches, and several VMs share them.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ HARDWARE = [
     "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
     "-device", "virtio-serial-pci,max_ports=2", "-device", "virtserialport,chardev=channel,nr=1",
 ]
-# To boot fast: no self-tests, no patching for processors that this is not. And a KVM VM that is made or
-# closed waits for RCU, which takes several ticks unless it is expedited.
+# For a fast boot: no self-tests, no patching for other processors. Creating or closing a KVM VM waits for
+# RCU, which takes several ticks unless it is expedited.
 KERNEL_ARGUMENTS = ("console=ttyS0 quiet panic=-1 nokaslr cryptomgr.notests noreplace-smp mitigations=off "
                     "8250.nr_uarts=1 rcupdate.rcu_expedited=1")
 
 
 def qemu_path() -> str:
-    """QEMU's program. Where it is missing, it is installed if that may be done without a question."""
+    """The path of QEMU. If it is missing, it is installed, provided that needs no password."""
     path = shutil.which(QEMU)
     if not path and subprocess.run(["/bin/sh", str(SETUP), "--try", "vm"]).returncode == 0:
         path = shutil.which(QEMU)
     if not path:
-        raise CannotGrade(f"{QEMU} is missing", install_command("qemu-system-x86"))
+        raise CannotGrade(f"{QEMU} is not installed", install_command("qemu-system-x86"))
     return path
 
 
 class Machine:
-    """A running QEMU. It dies with the thread that started it, however that ends."""
+    """A running QEMU. It is killed when the thread that started it ends."""
 
     def __init__(self, ram: Path, extra: Sequence[str], keep_ram: bool) -> None:
-        """Start QEMU on the file `ram`, which keeps what the VM writes if `keep_ram`."""
+        """Start QEMU with the file `ram` as RAM; `keep_ram` writes changes back to the file."""
         share = "on" if keep_ram else "off"
         self._closing = threading.Lock()
         self._said: list[str] = []
         self._log = tempfile.TemporaryFile()
-        fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # two write to it: QEMU and the VM's console
+        fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # both QEMU and the VM's console write to it
         ours, theirs = socket.socketpair()
         with theirs:
             argv = [qemu_path(), *HARDWARE, "-qmp", "stdio",
@@ -87,19 +87,19 @@ class Machine:
                 if "return" in answer:
                     return dict(answer)
                 if "error" in answer:
-                    raise WorkerDied(f"QEMU refuses {name}: {answer['error'].get('desc')}")
+                    raise WorkerDied(f"QEMU rejects {name}: {answer['error'].get('desc')}")
         except (OSError, ValueError) as error:
             raise WorkerDied(f"QEMU is gone: {error}") from error
         raise WorkerDied("QEMU ended")
 
     def prepare_migration(self) -> None:
-        """Let snapshot and restore leave the RAM alone: it is in its file."""
+        """Exclude the RAM from snapshot and restore: it is in its own file."""
         self.command("qmp_capabilities")
         self.command("migrate-set-capabilities",
                      capabilities=[{"capability": "x-ignore-shared", "state": True}])
 
     def save(self, state: Path) -> None:
-        """Stop the VM and write what is not in its RAM to the file `state`."""
+        """Stop the VM and write its state, except the RAM, to the file `state`."""
         self.prepare_migration()
         self.command("migrate", uri=f"exec:cat > {shlex.quote(str(state))}")
         while True:
@@ -111,7 +111,7 @@ class Machine:
             time.sleep(0.01)
 
     def load(self, state: Path) -> None:
-        """Go on where a VM was saved. QEMU must have been started with "-incoming defer"."""
+        """Resume a saved VM. QEMU must have been started with "-incoming defer"."""
         self.prepare_migration()
         self.command("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
 
@@ -120,11 +120,11 @@ class Machine:
         with self._closing:
             if not self._log.closed:
                 self._log.seek(0)
-                self._said = self._log.read().decode("utf-8", "replace").splitlines()
-            return self._said
+                self._messages = self._log.read().decode("utf-8", "replace").splitlines()
+            return self._messages
 
     def close(self) -> None:
-        """End QEMU. May come twice, and from another thread."""
+        """End QEMU. May be called twice, from any thread."""
         self.channel.close()
         self._process.kill()
         self.console()

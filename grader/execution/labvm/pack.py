@@ -1,4 +1,4 @@
-"""Which files a program needs in the lab VM: itself, its interpreter, its libraries, the files it is given.
+"""Which files a program needs in the lab VM: itself, its interpreter, its libraries and its input files.
 
 The libraries are found by reading the ELF files, not by ldd: that would execute the program's own
 interpreter on the host, and a submission may be hostile.
@@ -18,7 +18,7 @@ from grader.execution.runs import Run, absolute_argument, file_part, program_pat
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 DT_NEEDED, DT_STRTAB, DT_RPATH, DT_RUNPATH = 1, 5, 15, 29
 
-# Opened by glibc with dlopen when a thread is cancelled or a backtrace is made; no ELF file names it.
+# glibc opens it with dlopen to cancel a thread or print a backtrace; no ELF file names it.
 ALSO_WITH_LIBC = ("libgcc_s.so.1",)
 NOT_PACKED = ("/dev/", "/proc/", "/sys/")
 
@@ -30,7 +30,7 @@ class _Elf:
         with open(path, "rb") as file:
             self._data = file.read()
         if self._data[:6] != b"\x7fELF\x02\x01":
-            raise ValueError(f"{path} is no 64-bit ELF file")
+            raise ValueError(f"{path} is not a 64-bit ELF file")
         offset, = struct.unpack_from("<Q", self._data, 32)
         size, count = struct.unpack_from("<HH", self._data, 54)
         self._headers = [struct.unpack_from("<IIQQQQQQ", self._data, offset + size * i) for i in range(count)]
@@ -113,7 +113,7 @@ def _closure(path: str, _changed: tuple[int, int]) -> tuple[str, ...]:
             elf = _Elf(file)
             needed, own = elf.dynamic()
         except (ValueError, struct.error, IndexError, OverflowError, OSError):
-            return  # not an ELF file, or a broken one: the lab VM's kernel will say so
+            return  # not an ELF file, or a broken one: the lab VM's kernel reports it
         interpreter = elf.interpreter()
         if interpreter:
             add(interpreter)
@@ -131,7 +131,7 @@ def _closure(path: str, _changed: tuple[int, int]) -> tuple[str, ...]:
 
 
 def files_needed(run: Run) -> Iterator[str]:
-    """Absolute paths of what `run` needs; a folder ends in '/'."""
+    """Absolute paths of the files that `run` needs; a folder ends in '/'."""
     program = program_path(run)
     base = run.cwd or os.getcwd()
     if run.cwd:

@@ -1,7 +1,7 @@
-"""A person, or a program that acts as one, at a command in the lab VM.
+"""An interactive command in the lab VM, driven by a person or a program.
 
-What the command reads, prints and gets as signals passes through as it happens, like ssh: descriptors that
-are a terminal here are a terminal there, pipes are pipes, and stdout and stderr stay apart.
+Input, output and signals are passed on as they occur, like ssh: a descriptor that is a terminal here is a
+terminal there, a pipe is a pipe, and stdout and stderr stay separate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from grader.execution.runs import CannotGrade, Ending, Limits, Record, Result, R
 
 CHUNK = 1 << 16
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-UNLIMITED = Limits(wall=0, quiet=0, still=0, spin=0, output=0, memory=0, processes=0, file=0)
+UNLIMITED = Limits(wall=0, no_output=0, deadlock=0, spin=0, output=0, memory=0, processes=0, file=0)
 
 
 def _terminals() -> str:
@@ -43,7 +43,7 @@ def _window_size() -> bytes:
 
 @contextlib.contextmanager
 def _raw_terminal(fds: str) -> Iterator[None]:
-    """Our terminal passes every byte on; the one in the VM does the line editing, the echo and Ctrl-C."""
+    """Our terminal passes on every byte; the one in the VM handles line editing, echo and Ctrl-C."""
     if "0" not in fds:
         yield
         return
@@ -57,7 +57,7 @@ def _raw_terminal(fds: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_as_bytes() -> Iterator[int]:
-    """A descriptor from which each signal that we forward can be read, as a byte."""
+    """A descriptor from which each signal to forward can be read as one byte."""
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     numbers = (*FORWARDED, signal.SIGWINCH)
     before = {number: signal.signal(number, lambda _number, _frame: None) for number in numbers}
@@ -85,17 +85,17 @@ class _Session:
         self._result: Result | None = None
 
     def run(self) -> Result:
-        """Pass everything on until the command has ended."""
+        """Pass everything on until the command ends."""
         while self._result is None:
             for key, _ in self._selector.select():
                 key.data()
         return self._result
 
     def _listen(self) -> None:
-        """Take input once. The next is taken when the VM has taken this."""
+        """Wait for input once. The next read follows when the VM has accepted this input."""
         try:
             self._selector.register(0, selectors.EVENT_READ, self._from_input)
-        except PermissionError:  # epoll knows no plain files: they are always readable
+        except PermissionError:  # epoll does not accept regular files: they are always readable
             self._from_input()
 
     def _from_input(self) -> None:
@@ -127,12 +127,12 @@ class _Session:
         try:
             while data:
                 data = data[os.write(fd, data):]
-        except OSError:  # nobody reads it any more
+        except OSError:  # the reader is gone
             self._channel.send(("shut", str(fd).encode()))
 
 
 def run_live(argv: Sequence[str]) -> Result:
-    """Run argv in the lab VM, connected to our own stdin, stdout and stderr."""
+    """Run argv in the lab VM with our own stdin, stdout and stderr."""
     fds = _terminals()
     rows, columns = map(int, _window_size().split())
     run = Run(tuple(argv), env=dict(os.environ), cwd=os.getcwd(), limits=UNLIMITED,
@@ -152,7 +152,7 @@ def run_live(argv: Sequence[str]) -> Result:
 
 
 def end_alike(result: Result) -> None:
-    """End this process as the command ended: with its status, or by its signal."""
+    """End this process like the command: with its status, or by its signal."""
     sys.stdout.flush()
     if result.ending is Ending.SIGNAL:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,13 +1,14 @@
-"""The cache: a booted lab VM on disk, from which each use starts.
+"""The cache: a booted lab VM on disk; each use starts from it.
 
     ~/.cache/mini-kvm-labs/         (XDG_CACHE_HOME; build/labvm where that can't be written)
-        lock                        held while something is made or removed
+        lock                        held while something is created or removed
         kernel/                     the unpacked kernel
-        snapshot-KEY/               ram, state, and done.json: what both looked like when whole
-        partial-*                   being made; what a killed process left of it goes at the next making
+        snapshot-KEY/               ram, state, and done.json: size and time of both when they were complete
+        partial-*                   in progress; leftovers of a killed process are removed the next time
 
-The key is a digest of all that shapes the snapshot, so another QEMU, kernel or kit makes another one;
-the oldest beyond KEPT are removed. A snapshot is made aside and renamed: who finds one finds it whole.
+The key is a digest of everything that affects the snapshot, so another QEMU, kernel or kit gets its own.
+Only the newest KEPT are kept. A snapshot is created under another name and then renamed, so it is never
+seen incomplete.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from grader.execution.runs import CannotGrade
 
 KEPT = 3
 _LAST_RESORT = BUILD.parent / "labvm"
-SPACE_NEEDED = 400 * 1024 * 1024   # the RAM's touched pages, kernel and its package
+SPACE_NEEDED = 400 * 1024 * 1024   # the touched pages of RAM, the kernel and its package
 BOOT_TIMEOUT = 240.0               # seconds; 4 on an idle machine
 RESTORE_TIMEOUT = 120.0            # seconds; 0.3 on an idle machine
 
 
 def progress(text: str) -> None:
-    """Tell a person what takes its time; only first uses come here."""
+    """Report what takes time; only a first use does."""
     print(f"lab VM: {text}", file=sys.stderr, flush=True)
 
 
 def _wished_folder() -> Path:
-    """Where the cache should be. A relative XDG_CACHE_HOME does not count (XDG base directories), nor does a
-    home that nothing names."""
+    """The preferred folder of the cache. A relative XDG_CACHE_HOME is ignored (XDG base directories), and so
+    is an unknown home."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(home):
         home = os.path.join(os.path.expanduser("~"), ".cache")
@@ -51,7 +52,7 @@ def _wished_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder of the cache, made if it is not there."""
+    """The folder of the cache, created if missing."""
     wished = _wished_folder()
     for folder in (wished, _LAST_RESORT):
         try:
@@ -61,7 +62,7 @@ def cache_folder() -> Path:
         except OSError:
             continue
     raise CannotGrade(f"neither {wished} nor build/ can be written",
-                      "make room there, or set XDG_CACHE_HOME to a folder of yours")
+                      "free space there, or set XDG_CACHE_HOME to a writable folder")
 
 
 def _stamp(path: Path) -> list[object]:
@@ -78,14 +79,14 @@ def _key(kernel: Kernel, init: Path, runner: Path) -> str:
 
 
 class Snapshot:
-    """A snapshot on disk, whole or not there."""
+    """A snapshot on disk, either complete or absent."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ram, self.state, self.done = folder / "ram", folder / "state", folder / "done.json"
 
-    def is_whole(self) -> bool:
-        """Whether both files are as they were when they were made."""
+    def is_complete(self) -> bool:
+        """Whether both files are unchanged since their creation."""
         try:
             return bool(json.loads(self.done.read_text()) == self._marks())
         except (OSError, ValueError):
@@ -94,15 +95,15 @@ class Snapshot:
     def _marks(self) -> list[list[int]]:
         return [[s.st_size, s.st_mtime_ns] for s in (self.ram.stat(), self.state.stat())]
 
-    def seal(self) -> None:
-        """Write down what a whole snapshot looks like; first make sure that it is on the disk."""
+    def mark_complete(self) -> None:
+        """Record size and time of both files, after syncing them to disk."""
         for path in (self.ram, self.state):
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         self.done.write_text(json.dumps(self._marks()))
 
     def restore(self) -> Machine:
-        """A VM that goes on from here. Raises WorkerDied if that fails."""
+        """A VM resumed from this snapshot. Raises WorkerDied if that fails."""
         machine = Machine(self.ram, ["-incoming", "defer"], keep_ram=False)
         try:
             machine.load(self.state)
@@ -110,7 +111,7 @@ class Snapshot:
             machine.channel.send(("clock", f"{int(now)} {int(now % 1 * 1e6)}".encode()), ("hello", b""))
             key, _ = machine.channel.receive(RESTORE_TIMEOUT)
             if key != "hello":
-                raise WorkerDied(f"the restored VM says {key!r}")
+                raise WorkerDied(f"the restored VM sent {key!r}")
             os.utime(self.folder)
             return machine
         except BaseException as error:
@@ -121,12 +122,12 @@ class Snapshot:
 
 
 def _make(cache: Path, kernel: Kernel, init: Path, runner: Path, target: Path) -> None:
-    """Boot a VM without work and save it as `target`. The caller holds the lock."""
+    """Boot an idle VM and save it as `target`. The caller holds the lock."""
     if shutil.disk_usage(cache).free < SPACE_NEEDED:
         raise CannotGrade(f"the lab VM needs {SPACE_NEEDED >> 20} MB in {cache}",
-                          "make room there, or set XDG_CACHE_HOME to a folder elsewhere")
+                          "free space there, or set XDG_CACHE_HOME to a folder elsewhere")
     started = time.monotonic()
-    progress("booting it for the first time (about 5 seconds; later uses take it from a snapshot)")
+    progress("first boot (about 5 seconds; later uses restore a snapshot)")
     with tempfile.TemporaryDirectory(dir=cache, prefix="partial-") as name:
         partial = Snapshot(Path(name) / "snapshot")
         partial.folder.mkdir()
@@ -137,21 +138,21 @@ def _make(cache: Path, kernel: Kernel, init: Path, runner: Path, target: Path) -
         try:
             key, _ = machine.channel.receive(BOOT_TIMEOUT)
             if key != "ready":
-                raise WorkerDied(f"it says {key!r}")
+                raise WorkerDied(f"it sent {key!r}")
             machine.save(partial.state)
         except WorkerDied as death:
             machine.close()
             raise CannotGrade("\n  ".join([f"the lab VM does not boot: {death}", *machine.console()[-8:]]),
-                              "run `make doctor`; after `make clean-cache` it starts anew") from death
+                              "run `make doctor`; `make clean-cache` resets it") from death
         finally:
             machine.close()
-        partial.seal()
+        partial.mark_complete()
         os.rename(partial.folder, target)
     progress(f"ready after {time.monotonic() - started:.1f} s")
 
 
 def _tidy(cache: Path, keep: Path) -> None:
-    """Remove what interrupted makings left, and the snapshots unused for longest. Wants the lock held."""
+    """Remove incomplete snapshots and the least recently used ones. The caller holds the lock."""
     for leftover in cache.glob("partial-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     others = [path for path in cache.glob("snapshot-*") if path != keep]
@@ -160,9 +161,9 @@ def _tidy(cache: Path, keep: Path) -> None:
 
 
 def start(fresh: bool = False) -> Machine:
-    """A lab VM ready for work: from the snapshot, which is made if it is missing or damaged.
+    """A lab VM ready for work, restored from the snapshot, which is created if missing or damaged.
 
-    `fresh` says that a VM from the snapshot died: it is made anew, in case it was the snapshot's fault.
+    `fresh`: a VM from the snapshot crashed, so the snapshot is created again in case it was damaged.
     """
     cache = cache_folder()
     death: WorkerDied | None = None
@@ -175,7 +176,7 @@ def start(fresh: bool = False) -> Machine:
                 death = error
     except OSError as error:
         raise CannotGrade(f"can't write {cache}: {error}",
-                          "make room there, or set XDG_CACHE_HOME") from error
+                          "free space there, or set XDG_CACHE_HOME") from error
     raise CannotGrade(f"the lab VM does not start: {death}", "run `make doctor`")
 
 
@@ -183,7 +184,7 @@ _failures: list[CannotGrade] = []     # of this process, so that its threads don
 
 
 def _ensure(cache: Path, discard: bool) -> Snapshot:
-    """A whole snapshot. If another thread failed to make it while this one waited, this one does not try."""
+    """A complete snapshot. If another thread failed to create it while this one waited, don't try again."""
     before = len(_failures)
     init = c_tool("init", ROOT / "grader/execution/labvm/init.c", for_lab_vm=True)
     runner = c_tool("runner", ROOT / "grader/execution/runner", for_lab_vm=True)
@@ -198,11 +199,11 @@ def _ensure(cache: Path, discard: bool) -> Snapshot:
 
 
 def _made(cache: Path, init: Path, runner: Path, discard: bool) -> Snapshot:
-    """The snapshot, made if it is missing, damaged or to be discarded. The caller holds the lock."""
+    """The snapshot, created if missing, damaged or to be discarded. The caller holds the lock."""
     kernel = find_kernel(cache, progress)
     target = cache / f"snapshot-{_key(kernel, init, runner)}"
     snapshot = Snapshot(target)
-    if discard or not snapshot.is_whole():
+    if discard or not snapshot.is_complete():
         shutil.rmtree(target, ignore_errors=True)
         _tidy(cache, target)
         _make(cache, kernel, init, runner, target)

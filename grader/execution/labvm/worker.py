@@ -1,4 +1,4 @@
-"""A lab VM as a worker: it is sent the files that a run needs, then the run."""
+"""A lab VM as a worker: it receives the files that a run needs, then the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grader.execution.worker import WorkerDied
 
 
 class VmWorker:
-    """A lab VM, restored for this worker. It knows which files it was sent already."""
+    """A lab VM, restored for this worker; it records which files it has already."""
 
     def __init__(self, fresh: bool = False) -> None:
         self._machine = snapshot.start(fresh)
@@ -19,7 +19,7 @@ class VmWorker:
         self.channel = self._machine.channel
 
     def send_files(self, run: Run) -> None:
-        """Send what the run needs and is not there yet."""
+        """Send the files that the run needs and the VM lacks."""
         for path in files_needed(run):
             try:
                 status = os.stat(path)
@@ -29,10 +29,10 @@ class VmWorker:
                     self._sent.add(mark)
             except OSError as error:
                 raise CannotGrade(f"can't read {path} for the lab VM: {error.strerror}",
-                                  "make it readable for you") from error
+                                  "make it readable to you") from error
 
     def execute(self, run: Run) -> Result:
-        """Execute one run. WorkerDied carries the console's last words."""
+        """Execute one run. WorkerDied includes the console's last lines."""
         try:
             self.send_files(run)
             return self.channel.execute(run)

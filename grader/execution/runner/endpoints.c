@@ -14,7 +14,8 @@ static bool terminal_open(struct endpoints *endpoints, const struct job *job)
     endpoints->terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
     if (endpoints->terminal < 0 || ioctl(endpoints->terminal, TIOCSPTLCK, &unlock) != 0)
         return false;
-    /* By ioctl, not by name: the name may be another's in this mount namespace (Linux 4.13). */
+    /* By ioctl, not by name: in this mount namespace the name may mean another terminal (Linux
+     * 4.13). */
     endpoints->slave = ioctl(endpoints->terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (endpoints->slave < 0)
         return false;

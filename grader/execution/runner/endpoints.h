@@ -1,4 +1,4 @@
-/* The runner's endpoints of the program's stdin, stdout and stderr: pipes or a terminal. */
+/* The runner's ends of the program's stdin, stdout and stderr: pipes or a terminal. */
 #pragma once
 
 #include "job.h"
@@ -9,9 +9,8 @@ struct endpoints {
     int program[3]; /* the program's descriptors, closed once it runs */
     int input;      /* -1 when closed */
     int output[2];  /* stdout and stderr; -1 when closed or when a terminal carries both */
-    int terminal; /* the terminal's master, -1 without one; also input and output where those are on
-                     it */
-    int slave;    /* kept open so that the settings outlive the program */
+    int terminal;   /* the terminal's master, -1 if none; also input and output if they are on it */
+    int slave;      /* kept open so that the settings outlive the program */
     struct termios initial; /* the terminal's settings before the program started */
 };
 
@@ -22,9 +21,9 @@ void endpoints_close_output(struct endpoints *endpoints, int which);
 void endpoints_resize(const struct endpoints *endpoints, unsigned short rows,
                       unsigned short columns);
 
-/* '1' or '0': the terminal's settings are as they were or not; '-' without a terminal. */
+/* '1' if the terminal's settings are restored, '0' if not, '-' without a terminal. */
 char endpoints_restored(const struct endpoints *endpoints);
 
-/* Without our own hold on it, reading the terminal ends when the last program has closed it. */
+/* Afterwards, reading the terminal ends when the last program has closed it. */
 void endpoints_close_slave(struct endpoints *endpoints);
 void endpoints_close(struct endpoints *endpoints);

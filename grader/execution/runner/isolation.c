@@ -70,11 +70,11 @@ pid_t isolation_fork(enum isolation isolation)
         return child;
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 1, 0, 0,
-          0); /* or /proc/self would be root's and the map not ours to write */
+          0); /* else /proc/self belongs to root and we can't write the map */
     if (isolation == ISOLATION_USER_NAMESPACES && !map_user(user, group))
         _exit(1);
     prctl(PR_SET_DUMPABLE, 0, 0, 0,
-          0); /* nothing of the same user may trace us or open our descriptors */
+          0); /* no process of the same user may trace us or open our descriptors */
     return 0;
 }
 
@@ -98,8 +98,8 @@ bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes
            mount_tmpfs(scratch, bytes, owner, "0700");
 }
 
-/* The one capability that a learner's program keeps on a host where the grader is root: in a
- * container the learner's files often belong to another user. */
+/* The only capability that a learner's program keeps if the grader is root: in a container the
+ * learner's files often belong to another user. */
 static bool keep_only_override(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -119,8 +119,9 @@ static bool become_user(uid_t user)
            setresuid(user, user, user) == 0;
 }
 
-/* A user's keyring outlives a run, and the next one of that user could read it. So the calls that
- * reach keys are not there, nor those of other ABIs. A kernel without filters may have no keys. */
+/* A user's keyring outlives a run, and that user's next run could read it. So the system calls that
+ * reach keys fail with ENOSYS, and so do those of other ABIs. A kernel without seccomp filters may
+ * have no keys either. */
 static void forbid_keys(void)
 {
     struct sock_filter code[] = {
@@ -146,7 +147,7 @@ bool isolation_drop_rights(uid_t user, bool override)
         if (cap != CAP_DAC_OVERRIDE)
             prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    /* Capabilities stay when the user changes, and access(2) counts with them, as open(2) does. */
+    /* Capabilities survive the change of user, and access(2) respects them, as open(2) does. */
     if (user && override && prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) != 0)
         return false;
     if (user && !become_user(user))
@@ -159,7 +160,7 @@ bool isolation_drop_rights(uid_t user, bool override)
     return true;
 }
 
-/* Set up, in a child, all that a run sets up. */
+/* Try a run's complete setup in a child. */
 static bool isolation_try(enum isolation isolation)
 {
     char scratch[] = "/tmp/mini-kvm-trial-XXXXXX";

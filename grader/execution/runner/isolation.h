@@ -1,4 +1,4 @@
-/* Namespaces and rights: what the program can reach. */
+/* Namespaces and capabilities: what the program can reach. */
 #pragma once
 
 #include "supervisor.h"
@@ -7,10 +7,10 @@
  * traced. */
 pid_t isolation_fork(enum isolation isolation);
 
-/* In that child: make the file system read-only but for an own tmpfs on `scratch`, of `bytes`.
- * Where the isolation is plain, `scratch` only becomes the owner's. */
+/* In that child: make the file system read-only except for a new tmpfs of `bytes` on `scratch`.
+ * With plain isolation, only change the owner of `scratch`. */
 bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes, uid_t owner);
 
-/* In the program, before exec: give up every right that a guest-booting program does not need, and
- * become `user` if not 0. `override` keeps CAP_DAC_OVERRIDE, if we have it. */
+/* In the program, before exec: drop every capability that booting a guest does not need, and become
+ * `user` if not 0. `override` keeps CAP_DAC_OVERRIDE, if we have it. */
 bool isolation_drop_rights(uid_t user, bool override);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The runner has nothing to go on with when memory for a job's own text is out. */
+/* The runner can't continue without memory for a job's own text. */
 static void *must(void *memory)
 {
     if (!memory) {
@@ -37,7 +37,7 @@ static struct step *step_new(struct job *job)
     return step;
 }
 
-/* "after1" and "after2" begin a step; its action follows. An action by itself is a step without a
+/* "after1" and "after2" start a step; its action follows. An action alone is a step that does not
  * wait. */
 static bool add_after(struct job *job, struct record *record)
 {
@@ -98,9 +98,9 @@ bool job_add(struct job *job, struct record *record)
     }
     struct limits *limits = &job->limits;
     return record_is(record, "limits") &&
-           sscanf(record->data, "%lf %lf %lf %lf %zu %zu %zu %zu", &limits->wall, &limits->quiet,
-                  &limits->still, &limits->spin, &limits->output, &limits->memory,
-                  &limits->processes, &limits->file) == 8;
+           sscanf(record->data, "%lf %lf %lf %lf %zu %zu %zu %zu", &limits->wall,
+                  &limits->no_output, &limits->deadlock, &limits->spin, &limits->output,
+                  &limits->memory, &limits->processes, &limits->file) == 8;
 }
 
 static void list_free(struct list *list)

@@ -1,4 +1,4 @@
-/* A run as the host described it: what to execute, what to feed it, what to forbid it. */
+/* A run as requested by the host: what to execute, its input, its limits. */
 #pragma once
 
 #include "channel.h"
@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-struct list { /* of strings, NULL-terminated as execve wants it */
+struct list { /* of strings, NULL-terminated for execve */
     char **items;
     size_t count;
 };
@@ -23,7 +23,7 @@ struct step {
 };
 
 struct limits {
-    double wall, quiet, still, spin; /* seconds; 0 is none */
+    double wall, no_output, deadlock, spin; /* seconds; 0 is none */
     size_t output, memory, processes, file;
 };
 
@@ -34,7 +34,7 @@ struct job {
     char *input;
     size_t input_length;
     bool hold_input;
-    bool live; /* a person drives it: input comes by records while it runs */
+    bool live; /* interactive: input arrives as records while it runs */
     struct step *steps;
     size_t step_count;
     bool terminal[3]; /* which of stdin, stdout, stderr are on a terminal */
@@ -42,6 +42,6 @@ struct job {
     struct limits limits;
 };
 
-/* Add one record to the job. False if the record means nothing here. */
+/* Add one record to the job. False if the record is unknown. */
 bool job_add(struct job *job, struct record *record);
 void job_free(struct job *job);

@@ -1,9 +1,11 @@
-/* The runner: executes runs that come as records on descriptor 0 and answers there (see
- * grader/execution/runs.py).
+/* The runner: reads runs as records from descriptor 0, executes them, and writes the results there
+ * (see grader/execution/runs.py).
  *
- * The same program works on the host, as a child of the grader, and in the lab VM, as the child of
- * its init. Usage: runner [USER]: runs become user number USER, with no right at all. Without it
- * they stay the user who grades; if that is root, they become another who may read root's files. */
+ * The same program runs on the host, as a child of the grader, and in the lab VM, as a child of its
+ * init. Usage: runner [USER]: runs are executed as user number USER, without any capability.
+ * Without USER they keep the grading user; if that is root, they get another user who can read
+ * root's files.
+ */
 #define _GNU_SOURCE
 #include "run.h"
 
@@ -31,7 +33,7 @@ static bool directories_make(char *path)
     return true;
 }
 
-/* "MODE PATH\0CONTENT": a file that a later run needs; a path that ends in '/' is a folder. */
+/* "MODE PATH\0CONTENT": a file for a later run; a path that ends in '/' is a folder. */
 static bool file_unpack(const struct record *record, uid_t owner)
 {
     char *path = strchr(record->data, ' ');
@@ -52,7 +54,7 @@ static bool file_unpack(const struct record *record, uid_t owner)
     return done;
 }
 
-/* A restored VM's clock stands where the snapshot was taken. */
+/* A restored VM's clock has the time of the snapshot. */
 static bool clock_set(const char *text)
 {
     long seconds, microseconds;
@@ -106,7 +108,7 @@ int main(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-    /* To get its turn among the processes of a fork bomb; only root may. */
+    /* To get CPU time even during a fork bomb; only root may. */
     options.priority = getpriority(PRIO_PROCESS, 0);
     setpriority(PRIO_PROCESS, 0, -20);
     if (!record_printf(channel, "ready", "%s", names[options.isolation]))

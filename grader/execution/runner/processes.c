@@ -18,7 +18,7 @@ struct process {
     char state; /* as proc(5): R running, S sleeping, D in the kernel, T stopped, Z ended */
     double cpu; /* seconds */
     size_t memory;
-    bool below; /* a descendant of the process in question */
+    bool below; /* a descendant of the process that is asked for */
 };
 
 struct table {
@@ -26,7 +26,7 @@ struct table {
     size_t count;
 };
 
-/* Read a "stat" file (proc(5)); the name may hold spaces and brackets, so it ends at the last
+/* Read a "stat" file (proc(5)); the name may contain spaces and brackets, so it ends at the last
  * bracket. */
 static bool stat_read(const char *path, struct process *process)
 {
@@ -62,7 +62,7 @@ static int compare_pids(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* A child may have a lower pid than its parent (pids wrap, orphans change parents): pass until
+/* A child may have a lower pid than its parent (pids wrap, orphans change parents): repeat until
  * nothing is new. */
 static void mark_descendants(struct table *table, pid_t root)
 {
@@ -81,7 +81,7 @@ static void mark_descendants(struct table *table, pid_t root)
     }
 }
 
-/* All processes of the machine, the descendants of root marked. Free rows after use. */
+/* All processes of the machine, with the descendants of root marked. The caller frees rows. */
 static struct table table_read(pid_t root)
 {
     struct table table = {0};
@@ -149,7 +149,8 @@ static void status_line(FILE *file, const char *name, char *value, size_t size)
 }
 
 /*
- * Adds a thread's switches; false if it does not sleep. One that has just ended counts as asleep.
+ * Adds a thread's context switches; false if it does not sleep. A thread that has just ended counts
+ * as asleep.
  */
 static bool thread_asleep(pid_t pid, const char *thread, unsigned long long *switches)
 {
@@ -218,7 +219,7 @@ static const char *state_word(char state)
     }
 }
 
-/* The name of a system call in which a thread may wait, or its number as /proc gives it. */
+/* The name of a system call in which a thread may wait, or its number from /proc. */
 static const char *call_name(const char *number)
 {
     static const struct {
@@ -234,7 +235,7 @@ static const char *call_name(const char *number)
         {SYS_clock_nanosleep, "clock_nanosleep"},
         {SYS_wait4, "wait4"},
         {SYS_rt_sigtimedwait, "sigtimedwait"},
-#ifdef SYS_poll /* newer processors' Linux, as arm64's, has only their successors */
+#ifdef SYS_poll /* Linux for newer processors, such as arm64, has only their successors */
         {SYS_poll, "poll"},
         {SYS_epoll_wait, "epoll_wait"},
         {SYS_pause, "pause"},
@@ -259,7 +260,7 @@ static size_t append_threads(pid_t pid, char *text, size_t size)
         char call[24] = "";
         snprintf(path, sizeof path, "/proc/%d/task/%.20s/stat", (int)pid, entry->d_name);
         if (!isdigit((unsigned char)entry->d_name[0]) || !stat_read(path, &thread) ||
-            strncmp(thread.name, "kvm-", 4) == 0) /* one of KVM's own */
+            strncmp(thread.name, "kvm-", 4) == 0) /* a thread of KVM itself */
             continue;
         snprintf(path, sizeof path, "/proc/%d/task/%.20s/syscall", (int)pid, entry->d_name);
         FILE *file = fopen(path, "re");

@@ -1,4 +1,4 @@
-/* The processes below one process, as /proc shows them. */
+/* The descendants of one process, from /proc. */
 #pragma once
 
 #include <stdbool.h>
@@ -6,24 +6,24 @@
 #include <sys/types.h>
 
 struct usage {
-    size_t count;  /* processes that still run; a zombie does not */
+    size_t count;  /* running processes, without zombies */
     size_t memory; /* resident bytes of all */
     double cpu;    /* seconds of all */
 };
 
-/* All processes and threads of the machine. Costs next to nothing. */
+/* The number of all processes and threads of the machine; very cheap. */
 size_t processes_on_machine(void);
 
-/* What the descendants of `root` use, without root itself. */
+/* Resource usage of the descendants of `root`, without root itself. */
 struct usage processes_measure(pid_t root);
 
 /*
- * Whether all threads of the descendants of `root` sleep. `switches` is how often they have been
- * switched to and from so far: who finds the same number twice knows that none has run meanwhile.
+ * Whether all threads of the descendants of `root` sleep. `switches` is the number of their context
+ * switches so far: if it is the same twice, no thread has run in between.
  */
 bool processes_asleep(pid_t root, unsigned long long *switches);
 
-/* SIGKILL to every descendant of `root`; the number of those found. */
+/* Send SIGKILL to every descendant of `root`; returns how many were found. */
 size_t processes_kill(pid_t root);
 
 /* Text for a person: each descendant with its threads, their state, CPU time and system call. */

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CHUNK = 64 * 1024 /* bytes read at a time, and the most that the host sends at once */ };
+enum { CHUNK = 64 * 1024 /* bytes per read, and the most that the host sends at once */ };
 
 double clock_now(void)
 {
@@ -54,7 +54,7 @@ void relay_input_flush(struct relay *relay)
         if (put > 0) {
             relay->input_taken += (size_t)put;
         } else if (errno != EAGAIN &&
-                   errno != EINTR) { /* the program closed its stdin: its affair */
+                   errno != EINTR) { /* the program closed its stdin, which is allowed */
             endpoints_close_input(&relay->endpoints);
             relay->input_taken = relay->input_length;
         }
@@ -132,7 +132,7 @@ void relay_host_obey(struct relay *relay)
     else if (record_is(&record, "resize"))
         act(relay, ACTION_RESIZE, &record);
     else if (record_is(&record,
-                       "shut")) /* nobody reads this stream any more: the program gets SIGPIPE */
+                       "shut")) /* this stream has no reader any more: the program gets SIGPIPE */
         endpoints_close_output(&relay->endpoints, atoi(record.data) - 1);
     record_free(&record);
 }
@@ -154,7 +154,7 @@ void relay_output_take(struct relay *relay, int which)
     ssize_t got = read(relay->endpoints.output[which], chunk, sizeof chunk);
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (got <= 0) { /* EIO: the last one closed the terminal */
+    if (got <= 0) { /* EIO: the last process closed the terminal */
         endpoints_close_output(&relay->endpoints, which);
         return;
     }

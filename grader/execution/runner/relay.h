@@ -1,10 +1,10 @@
-/* What passes between the program, the steps of its job, and the host. */
+/* Relays I/O between the program, the steps of its job, and the host. */
 #pragma once
 
 #include "endpoints.h"
 #include "job.h"
 
-/* What one of the program's streams has said: kept only where a step waits for something in it. */
+/* Captured output of one stream, kept only if the job has steps. */
 struct captured {
     char *data;
     size_t length, searched;
@@ -18,10 +18,10 @@ struct relay {
     struct captured captured[2];
     char *input; /* for the program's stdin */
     size_t input_length, input_taken;
-    bool input_ending; /* close stdin once all is taken */
+    bool input_ending; /* close stdin once all input is written */
     size_t steps_done, output_bytes;
     double progress; /* the time of the last output or step */
-    bool flooded;    /* more was printed than the job allows */
+    bool flooded;    /* output exceeded the job's limit */
     bool host_gone;
 };
 
@@ -30,22 +30,22 @@ double clock_now(void);
 
 void relay_send(struct relay *relay, const char *key, const void *data, size_t length);
 
-/* The program runs: give it the job's input, and signals through the supervisor's `command`. */
+/* The program runs: queue the job's input; signals go through the supervisor's `command`. */
 void relay_begin(struct relay *relay, int command);
 
-/* Read from stdout (0) or stderr (1), which has something, and pass it on. */
+/* Read from stdout (0) or stderr (1), which is readable, and pass it on. */
 void relay_output_take(struct relay *relay, int which);
 
-/* Take all steps whose time has come. */
+/* Take all steps that are due. */
 void relay_steps_take(struct relay *relay);
 
-/* Whether there is input that the program has not taken. */
+/* Whether there is input that is not written yet. */
 bool relay_input_waits(const struct relay *relay);
 
-/* Write to the program's stdin, which has room. */
+/* Write to the program's stdin, which is writable. */
 void relay_input_flush(struct relay *relay);
 
-/* Do what the host says, which has said something. */
+/* Read and execute a record from the host. */
 void relay_host_obey(struct relay *relay);
 
 void relay_free(struct relay *relay);

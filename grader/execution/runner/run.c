@@ -15,28 +15,30 @@
 #include <unistd.h>
 
 enum {
-    GATHER_MS = 3,  /* for more output to come, before the next is read */
-    GLANCE_MS = 20, /* between two looks at the machine's number of processes, which cost nothing */
-    DRAIN_MS = 50,  /* between two looks whether more output is still in the pipes */
-    LAST_WORDS_MS = 250,   /* for a program that hangs to say where */
+    GATHER_MS = 3,  /* to gather more output before the next read */
+    GLANCE_MS = 20, /* between two checks of the machine's number of processes, which are free */
+    DRAIN_MS = 50,  /* between two checks for output in the pipes */
+    LAST_WORDS_MS = 250,   /* for a hanging program to report where */
     DESCRIPTION_MAX = 4096 /* bytes of diagnosis */
 };
 
-static const double LOOK_SECONDS = 0.05; /* between two looks at memory and processes, at least */
-static const double REST_FACTOR = 20;    /* between two looks, in times of what the last one took */
-static const double HANG_SECONDS = 0.5;  /* between two looks whether it sleeps or spins */
-static const double DRAIN_SECONDS = 5;   /* for output in the pipes when all processes are dead */
+static const double LOOK_SECONDS = 0.05; /* at least, between two checks of memory and processes */
+static const double REST_FACTOR =
+    20; /* between two checks, as a multiple of the last one's duration */
+static const double HANG_SECONDS = 0.5; /* between two checks for deadlock and busy loops */
+static const double DRAIN_SECONDS =
+    5; /* for output left in the pipes when all processes are dead */
 
 struct run {
     struct relay relay;
     struct supervisor supervisor;
     double started;
-    double looked, look_took; /* the last look at its processes: when, and how long it took */
-    double hang_looked;       /* the last look whether it sleeps or spins */
-    unsigned still_looks;     /* in a row that found all of it asleep, and none woken */
+    double looked, look_took; /* the last check of its processes: time and duration */
+    double hang_looked;       /* the last check for deadlock and busy loops */
+    unsigned deadlock_looks;  /* consecutive checks that found all threads asleep, none woken */
     unsigned long long switches;
-    double cpu_at_progress;   /* its processor time when output or a step came last */
-    size_t machine_processes; /* all processes of the machine at the last look */
+    double cpu_at_progress;   /* its CPU time at the last output or step */
+    size_t machine_processes; /* all processes of the machine at the last check */
     /* the result */
     const char *ending; /* NULL while running */
     int code;
@@ -44,8 +46,8 @@ struct run {
     size_t left;
 };
 
-/* A program that hangs may want to say where: a VMM does on SIGUSR2. What it says is read when all
- * are dead. */
+/* Let a hanging program report where it is: a VMM does so on SIGUSR2. The report is read once all
+ * processes are dead. */
 static void last_words(struct run *run)
 {
     char number[16];
@@ -55,8 +57,8 @@ static void last_words(struct run *run)
     nanosleep(&moment, NULL);
 }
 
-/* A limit was hit: say what the processes were doing, while they are there. They are killed by the
- * caller. A fork bomb is not looked at: it grows all the while, and its processes are all alike. */
+/* A limit was exceeded: describe the processes while they exist; the caller kills them. A fork bomb
+ * is not described: it keeps growing, and its processes are all alike. */
 static void stop(struct run *run, const char *ending)
 {
     char text[DESCRIPTION_MAX];
@@ -68,8 +70,8 @@ static void stop(struct run *run, const char *ending)
     run->cpu = processes_measure(run->supervisor.pid).cpu;
     processes_describe(run->supervisor.pid, text, sizeof text);
     relay_send(&run->relay, "diagnosis", text, strlen(text));
-    if (strcmp(ending, "wall") == 0 || strcmp(ending, "quiet") == 0 ||
-        strcmp(ending, "still") == 0 || strcmp(ending, "spin") == 0)
+    if (strcmp(ending, "timeout") == 0 || strcmp(ending, "no-output") == 0 ||
+        strcmp(ending, "deadlock") == 0 || strcmp(ending, "spin") == 0)
         last_words(run);
 }
 
@@ -101,8 +103,8 @@ static void report_take(struct run *run)
     record_free(&record);
 }
 
-/* Look at memory and processes now and then. A look takes long on a loaded machine: the program
- * must have its turn between two, many times over. But when many processes have come up, look at
+/* Check memory and processes from time to time. A check takes long on a loaded machine, so the
+ * program must get many times that time in between. But if many processes have appeared, check at
  * once. */
 static void usage_check(struct run *run)
 {
@@ -115,46 +117,49 @@ static void usage_check(struct run *run)
     run->machine_processes = processes_on_machine();
     struct usage usage = processes_measure(run->supervisor.pid);
     if (limits->processes && usage.count > limits->processes)
-        stop(run, "processes"); /* that they have too much memory, too, comes of their number */
+        stop(
+            run,
+            "processes"); /* even if they also exceed the memory limit: their number is the cause */
     else if (limits->memory && usage.memory > limits->memory)
         stop(run, "memory");
     run->looked = clock_now();
     run->look_took = run->looked - now;
 }
 
-/* Output or a step came since the last look whether it hangs. */
+/* There was output or a step since the last check for a hang. */
 static bool progressed(const struct run *run)
 {
     return run->relay.progress >= run->hang_looked;
 }
 
 /*
- * A program none of whose threads runs, nor is woken, waits for something that never comes: what
- * could still come, a timer or our own input, would wake one. That is no matter of the machine's
- * speed: a thread that only lacks a processor does not sleep. So it is found by looks, not by time.
+ * If no thread of a program runs or is woken, it waits for an event that never occurs: any event
+ * that still can, such as a timer or our own input, would wake a thread. This does not depend on
+ * the machine's speed, because a thread that only lacks a processor does not sleep. So count
+ * checks, not time.
  */
-static void still_check(struct run *run)
+static void deadlock_check(struct run *run)
 {
     const struct limits *limits = &run->relay.job->limits;
     unsigned long long switches;
-    if (limits->still <= 0)
+    if (limits->deadlock <= 0)
         return;
     bool same = processes_asleep(run->supervisor.pid, &switches) && switches == run->switches &&
                 !progressed(run);
-    run->still_looks = same ? run->still_looks + 1 : 0;
+    run->deadlock_looks = same ? run->deadlock_looks + 1 : 0;
     run->switches = switches;
-    if (run->still_looks * HANG_SECONDS >= limits->still)
-        stop(run, "still");
+    if (run->deadlock_looks * HANG_SECONDS >= limits->deadlock)
+        stop(run, "deadlock");
 }
 
 /*
- * A program that computes for long and says nothing goes round in a circle. Its processor time
- * counts, not the clock's: that it has to wait for a processor is not its fault.
+ * A program that computes for a long time without output is in a busy loop. CPU time counts, not
+ * wall-clock time: waiting for a processor is not its fault.
  */
 static void spin_check(struct run *run)
 {
     double cpu = processes_measure(run->supervisor.pid).cpu, limit = run->relay.job->limits.spin;
-    if (progressed(run) || cpu < run->cpu_at_progress) /* a process of it may have ended */
+    if (progressed(run) || cpu < run->cpu_at_progress) /* one of its processes may have ended */
         run->cpu_at_progress = cpu;
     if (limit > 0 && cpu - run->cpu_at_progress > limit)
         stop(run, "spin");
@@ -165,7 +170,7 @@ static void hang_check(struct run *run)
     double now = clock_now();
     if (now - run->hang_looked < HANG_SECONDS)
         return;
-    still_check(run);
+    deadlock_check(run);
     spin_check(run);
     run->hang_looked = now;
 }
@@ -175,13 +180,13 @@ static void time_check(struct run *run)
     const struct limits *limits = &run->relay.job->limits;
     double now = clock_now();
     if (limits->wall > 0 && now - run->started > limits->wall)
-        stop(run, "wall");
-    else if (limits->quiet > 0 && now - run->relay.progress > limits->quiet)
-        stop(run, "quiet");
+        stop(run, "timeout");
+    else if (limits->no_output > 0 && now - run->relay.progress > limits->no_output)
+        stop(run, "no-output");
 }
 
-/* Kill what is left. In a PID namespace the supervisor's death is everybody's; without one the
- * orphans fall to us. */
+/* Kill the remaining processes. In a PID namespace they die with the supervisor; without one the
+ * orphans become our children. */
 static void kill_all(struct run *run)
 {
     kill(run->supervisor.pid, SIGKILL);
@@ -192,7 +197,7 @@ static void kill_all(struct run *run)
             continue;
 }
 
-/* Wait for what happens next, at most GLANCE_MS. */
+/* Wait for the next event, at most GLANCE_MS. */
 static void wait_and_serve(struct run *run)
 {
     struct relay *relay = &run->relay;
@@ -209,7 +214,7 @@ static void wait_and_serve(struct run *run)
     for (int which = 0; which < 2; which++)
         if (polled[1 + which].revents)
             relay_output_take(relay, which);
-    /* A program that writes byte by byte shall not be a wake-up, a read and a record a byte. */
+    /* Avoid one wake-up, read and record per byte for a program that writes single bytes. */
     if (polled[1].revents || polled[2].revents)
         nanosleep(&(struct timespec){.tv_nsec = GATHER_MS * 1000000}, NULL);
     if (relay->flooded)
@@ -223,7 +228,7 @@ static void wait_and_serve(struct run *run)
         report_take(run);
 }
 
-/* All writers are dead: read to the end of file, which must come at once. */
+/* All writers are dead: read up to end of file, which must follow at once. */
 static void drain(struct relay *relay)
 {
     struct endpoints *endpoints = &relay->endpoints;

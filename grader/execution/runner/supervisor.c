@@ -23,15 +23,15 @@
 #include <unistd.h>
 
 /*
- * Grace for helpers that are ending when the program has ended, before they count as left behind.
+ * Time for helpers to end after the program, before they count as left behind.
  */
 enum { GRACE_MS = 100, GRACE_STEP_MS = 5 };
 
-/* The kernel's own limit on processes counts threads, and all that the user has. It stops a fork
- * bomb; the runner counts this run's processes, and tells. */
+/* The kernel's own limit counts all threads of the user. It stops a fork bomb; the runner counts
+ * this run's processes and reports it. */
 enum { THREADS_EACH = 16 };
 
-/* More than the runner ever has open. */
+/* More descriptors than the runner ever has open. */
 enum { DESCRIPTORS_MAX = 64 };
 
 static void limit(__rlimit_resource_t resource, rlim_t value)
@@ -49,7 +49,7 @@ static void prefer_for_oom_killer(void)
     close(fd);
 }
 
-/* Become the program. Returns only on failure, errno says why. */
+/* Become the program. Returns only on failure, with errno set. */
 static void program_become(const struct job *job, const struct supervisor_options *options,
                            const int stdio[3], const char *scratch)
 {
@@ -80,7 +80,7 @@ static void program_become(const struct job *job, const struct supervisor_option
            job->environment.items ? job->environment.items : (char *[]){NULL});
 }
 
-/* Wait until the program ends, reaping orphans and passing signals on. */
+/* Wait until the program ends; reap orphans and pass on signals. */
 static int program_wait(pid_t program, int command, struct rusage *usage)
 {
     sigset_t child;
@@ -124,7 +124,7 @@ static size_t left_behind(void)
     return left;
 }
 
-/* Hand back a file of the scratch folder. Only a regular file: a link could lead to what the
+/* Send a file of the scratch folder. Only a regular file: a link could point to a file that the
  * program may not read. */
 static void file_report(int report, const char *scratch, const char *name, size_t limit_bytes)
 {
@@ -175,7 +175,8 @@ static void supervisor_main(const struct job *job, const struct supervisor_optio
         record_printf(report, "failed", "%d", errno);
         _exit(127);
     }
-    /* Above all the other end of the program's stdin, or it would never see its end of input. */
+    /* In particular the other end of the program's stdin, or it would never see the end of input.
+     */
     for (int fd = 3; fd < DESCRIPTORS_MAX; fd++)
         if (fd != report && fd != command)
             close(fd);

@@ -383,7 +383,7 @@ def _getchar_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.hung and o.stdout == "",
                 "The guest never gets a character. Is the answer written into the data of the IN? At the OUT "
                 "there is nothing to answer: the guest reads it with the IN that follows.")
-    run.symptom(lambda o: o.result.ending in (Ending.WALL, Ending.OUTPUT),
+    run.symptom(lambda o: o.result.ending in (Ending.TIMEOUT, Ending.OUTPUT),
                 "The guest gets characters that nobody typed. At the OUT there is nothing to answer: the "
                 "guest reads with the IN that follows, and that exit's data must hold the character.")
     run.symptom(lambda o: o.hung,

@@ -21,7 +21,7 @@ STATUS_STRAY = 62               # of guests/vectors.inc
 STATUS_SIGNAL = 128
 TICK = "--tick-ms=1"
 LONG_TICK = "--tick-ms=1000"
-PATIENT = Limits(wall=150, quiet=40)    # for guests that need thousands of exits, on a loaded machine
+PATIENT = Limits(wall=150, no_output=40)    # for guests that need thousands of exits, on a loaded machine
 
 
 # ---------------------------------------------------------------- 4.1 the timer

@@ -26,9 +26,9 @@ PROMPT = "1k> "
 
 # The longest silence of a right system is that of a program that sleeps: 3.5 seconds. A system that stands
 # still is found out by each test anew.
-SESSION = Limits(wall=120.0, quiet=30.0)
+SESSION = Limits(wall=120.0, no_output=30.0)
 # The unit kernel prints one line.
-UNIT = Limits(wall=60.0, quiet=30.0)
+UNIT = Limits(wall=60.0, no_output=30.0)
 # Where time is not the matter, few ticks: a slow machine is busy with them alone.
 SLOW_TICK = "--tick-ms=50"
 # Where each tick disturbs: as many as are needed to see that they do no harm.

@@ -11,7 +11,7 @@ How far this goes: in the lab VM a module can reach nothing but its own virtual 
 away. On the host (BACKEND=kvm) namespaces, a read-only file system and limits hold it; where the machine
 forbids namespaces these are missing, and a learner who is root there could fool the grader, that is: fool
 nobody but themselves. A grade that counts is given by `make grade-class` or an autograder, which use the
-lab VM and sealed guests (grader/core/encryption.py). A module that has the processor emulated in it, and
+lab VM and encrypted guests (grader/core/encryption.py). A module that has the processor emulated in it, and
 answers as the guest would, is beyond what a test can tell from an honest one, and more work than the lab.
 """
 
@@ -81,7 +81,7 @@ def try_cheat(module: Path, backend: str, whole: bool = False) -> Outcome:
         lab = Lab(lab.number, lab.title, lab.needs, [test for test in lab.tests if test.id in few])
     outcome.tests = len(lab.tests)
     results = BUILD / "cheats" / module.stem
-    choice = Choice(new_seed(), module=_put(module, number), backend=backend, folder=results, sealed=True)
+    choice = Choice(new_seed(), module=_put(module, number), backend=backend, folder=results, encrypted=True)
     before, began = _kit(), time.monotonic()
     report = grade(lab, choice, lambda needs: pick_backend(backend, tuple(needs)))
     outcome.seconds = time.monotonic() - began

@@ -16,7 +16,7 @@ from grader.core.grading import Choice, Report, grade
 from grader.core.judge import Verdict
 from grader.execution.runs import Limits
 
-SHORT = Limits(wall=20, quiet=1.5)
+SHORT = Limits(wall=20, no_output=1.5)
 
 
 class FakePrograms:

@@ -89,10 +89,10 @@ class Probing(unittest.TestCase):
             (folder / "file").touch()
             os.mkfifo(folder / "pipe")
             words = {"nonesuch": ("there is no", "modprobe"), ".": ("is a folder", "rmdir"),
-                     "file": ("not KVM's device", "sudo rm"), "pipe": ("not KVM's device", "sudo rm")}
+                     "file": ("not the KVM device", "sudo rm"), "pipe": ("not KVM's device", "sudo rm")}
             if os.geteuid() == 0:
                 os.mknod(folder / "node", stat.S_IFCHR | 0o600, os.makedev(241, 241))
-                words["node"] = ("without a driver", "modprobe")
+                words["node"] = ("has no driver", "modprobe")
             for device, (reason, fix) in words.items():
                 with self.subTest(device):
                     probe = self.probed(folder / device)
@@ -107,7 +107,7 @@ class Probing(unittest.TestCase):
         with mock.patch("subprocess.run", side_effect=PermissionError(errno.EACCES, "Permission denied")), \
                 mock.patch.object(kvm_probe, "c_tool", lambda *_: Path("/x")):
             probe = self.probed(Path("/dev/null"))
-        self.assertIn("could not be tried", probe.reason_against(()))
+        self.assertIn("could not be probed", probe.reason_against(()))
 
 
 class _FakeWorker:

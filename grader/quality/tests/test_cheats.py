@@ -13,7 +13,7 @@ from grader.core.building import build_vmm
 from grader.course import BUILD, LABS, ROOT
 from grader.core.guests import assemble, write_constants
 from grader.execution.runs import CannotGrade
-from grader.core.encryption import SEAL, sealable
+from grader.core.encryption import DECRYPTOR, encryptable
 
 
 class Cheats(unittest.TestCase):
@@ -111,27 +111,28 @@ class Closing(unittest.TestCase):
                               stdout=subprocess.PIPE, text=True).stdout
 
 
-class Seals(unittest.TestCase):
-    def guest(self, name: str, sealer: Random | None, **defines: int | str) -> bytes:
+class Encryption(unittest.TestCase):
+    def guest(self, name: str, cipher: Random | None, **defines: int | str) -> bytes:
         write_constants()
-        return assemble(name, BUILD / "tests" / "seals" / f"{name}.bin", sealer, **defines).read_bytes()
+        return assemble(name, BUILD / "tests" / "encryption" / f"{name}.bin", cipher, **defines).read_bytes()
 
-    def test_a_sealed_guest_tells_nothing(self) -> None:
+    def test_an_encrypted_guest_reveals_nothing(self) -> None:
         text = "a text to be found"
         self.assertIn(text.encode(), self.guest("hello", None, TEXT=text))
-        sealed = self.guest("hello", Random(1), TEXT=text)
-        self.assertNotIn(text.encode(), sealed)
-        self.assertGreater(len(sealed), SEAL)
+        encrypted = self.guest("hello", Random(1), TEXT=text)
+        self.assertNotIn(text.encode(), encrypted)
+        self.assertGreater(len(encrypted), DECRYPTOR)
 
-    def test_the_same_seed_seals_alike_and_another_does_not(self) -> None:
+    def test_encryption_depends_only_on_the_seed(self) -> None:
         self.assertEqual(self.guest("hello", Random(1)), self.guest("hello", Random(1)))
-        self.assertNotEqual(self.guest("hello", Random(1))[SEAL:], self.guest("hello", Random(2))[SEAL:])
+        self.assertNotEqual(self.guest("hello", Random(1))[DECRYPTOR:],
+                            self.guest("hello", Random(2))[DECRYPTOR:])
 
-    def test_what_cannot_be_sealed_stays_as_it_is(self) -> None:
-        self.assertFalse(sealable("bits 32\nbits 16", b"1234"))
-        self.assertFalse(sealable("; x\n; seal: no, for\nbits 16", b"1234"))
-        self.assertFalse(sealable("bits 16", b"\xf4"))
-        self.assertTrue(sealable("bits 16", b"1234"))
+    def test_guests_that_cannot_be_encrypted(self) -> None:
+        self.assertFalse(encryptable("bits 32\nbits 16", b"1234"))
+        self.assertFalse(encryptable("; x\n; encrypt: no\nbits 16", b"1234"))
+        self.assertFalse(encryptable("bits 16", b"\xf4"))
+        self.assertTrue(encryptable("bits 16", b"1234"))
 
 
 if __name__ == "__main__":

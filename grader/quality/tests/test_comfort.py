@@ -70,7 +70,7 @@ class Progress(FakeCase):
         self.assertFalse(progress.read(report.lab).changed)
         with mock.patch.object(progress, "digest", lambda files: "another"):
             text = "\n".join(status_lines([progress.read(report.lab)]))
-        self.assertIn("has changed since: make grade LAB=1", text)
+        self.assertIn("has changed since it was graded: make grade LAB=1", text)
 
     def test_only_the_learners_own_file_counts(self) -> None:
         report = self.grade(PRINTS_YES, good)

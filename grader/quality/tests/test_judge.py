@@ -47,14 +47,14 @@ class UniversalChecks(FakeCase):
         self.assertEqual((verdict.kind, verdict.points), (Kind.OK, 10))
 
     def test_prints_without_end(self) -> None:
-        self.failed("exec yes hello", "without end")
+        self.failed("exec yes hello", "output limit exceeded")
 
     def test_prints_the_right_text_and_hangs_ignoring_signals(self) -> None:
         self.failed("trap '' TERM INT HUP; echo hello; while :; do sleep 1; done", "hung")
 
     def test_spins_after_the_right_text(self) -> None:
         def body(plan: Plan) -> None:
-            plan.boot(limits=Limits(wall=0, quiet=0, spin=0.1)).prints("hello\n")
+            plan.boot(limits=Limits(wall=0, no_output=0, spin=0.1)).prints("hello\n")
         verdict = self.verdict("echo hello; while :; do :; done", body)
         self.assertEqual((verdict.kind, verdict.points), (Kind.FAILED, 0))
         self.assertIn("kept a processor busy", verdict.text)
@@ -65,9 +65,9 @@ class UniversalChecks(FakeCase):
 
     def test_an_irqchip_is_asked_for_where_no_exit_comes(self) -> None:
         line = "vmm: vcpu0 is at 0000:0018 in real mode, code f4; interrupts disabled; {}"
-        for exits, ending, asked in (("0 exits, the last: none", Ending.STILL, True),
-                                     ("3 exits, the last: HLT", Ending.STILL, False),
-                                     ("0 exits, the last: none", Ending.WALL, False)):
+        for exits, ending, asked in (("0 exits, the last: none", Ending.DEADLOCK, True),
+                                     ("3 exits, the last: HLT", Ending.DEADLOCK, False),
+                                     ("0 exits, the last: none", Ending.TIMEOUT, False)):
             result = Result(ending, stderr=line.format(exits).encode())
             plan = Plan(lab_of(says_hello).tests[0], 7, FakePrograms(self.folder, ""))
             says_hello(plan)
@@ -77,7 +77,7 @@ class UniversalChecks(FakeCase):
         self.failed("echo hello; sleep 1000 & exit 0", "left 1 process")
 
     def test_silent_success_is_none(self) -> None:
-        self.failed("exit 0", "not what the guest prints")
+        self.failed("exit 0", "differs from what the guest prints")
 
     def test_crash_after_the_right_text(self) -> None:
         self.failed("echo hello; kill -SEGV $$", "SIGSEGV")
@@ -86,7 +86,7 @@ class UniversalChecks(FakeCase):
         self.failed("echo hello; exit 3", "exit status 3")
 
     def test_more_than_the_right_text(self) -> None:
-        self.failed("echo hello; echo", "not what the guest prints")
+        self.failed("echo hello; echo", "differs from what the guest prints")
 
     def test_sanitizer_report(self) -> None:
         self.failed("echo hello; echo '==1==ERROR: AddressSanitizer: heap-use-after-free' >&2",

@@ -238,10 +238,10 @@ class Named(unittest.TestCase):
                       self.refusal(LABVM_KERNEL="/nonesuch", LABVM_MODULES=self.modules))
         empty = self.image.with_name("empty")
         empty.mkdir()
-        self.assertIn(f"no kvm-amd module below {empty}",
+        self.assertIn(f"no kvm-amd module in {empty}",
                       self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES=empty))
         write_module(self.modules, "6.1.0-50-cloud-amd64")
-        self.assertIn("kvm_amd below", self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES=self.modules))
+        self.assertIn("kvm_amd in", self.refusal(LABVM_KERNEL=self.image, LABVM_MODULES=self.modules))
 
 
 class Place(unittest.TestCase):
@@ -381,10 +381,10 @@ class Cache(unittest.TestCase):
                 for part in ("ram", "state"):
                     (folder / part).write_bytes(bytes(1000))
                     os.utime(folder / part, (1, 1))
-                snapshot.Snapshot(folder).seal()
-                self.assertTrue(snapshot.Snapshot(folder).is_whole())
+                snapshot.Snapshot(folder).mark_complete()
+                self.assertTrue(snapshot.Snapshot(folder).is_complete())
                 damage(folder)
-                self.assertFalse(snapshot.Snapshot(folder).is_whole())
+                self.assertFalse(snapshot.Snapshot(folder).is_complete())
 
     def test_damage_is_mended(self) -> None:
         os.truncate(self.made() / "ram", 1 << 20)
@@ -393,7 +393,7 @@ class Cache(unittest.TestCase):
     def test_damage_that_only_a_restore_finds(self) -> None:
         folder = self.made()
         (folder / "state").write_bytes(b"x" * 300000)
-        snapshot.Snapshot(folder).seal()
+        snapshot.Snapshot(folder).mark_complete()
         self.check_works()
 
     def test_two_at_once_make_one(self) -> None:
@@ -425,7 +425,7 @@ class Cache(unittest.TestCase):
 
     def test_qemu_is_killed_half_way(self) -> None:
         self.made()
-        hanging = Run((PROGRAM, "spin"), limits=Limits(wall=120, quiet=10, spin=0))
+        hanging = Run((PROGRAM, "spin"), limits=Limits(wall=120, no_output=10, spin=0))
         execute = Connection.execute
 
         def execute_until_killed(connection: Connection, run: Run) -> Result:
@@ -433,7 +433,7 @@ class Cache(unittest.TestCase):
                 threading.Thread(target=kill_at_work, args=(vm_processes(self.home)[0], kills.pop())).start()
             return execute(connection, run)
 
-        for times, ending in ((1, Ending.QUIET), (2, Ending.MACHINE)):
+        for times, ending in ((1, Ending.NO_OUTPUT), (2, Ending.MACHINE)):
             kills = [0.3] * times
             with self.subTest(times=times), mock.patch.object(Connection, "execute", execute_until_killed):
                 results = VmBackend().run([hanging, Run((PROGRAM, "exit", "1"))])
@@ -481,7 +481,7 @@ class Cache(unittest.TestCase):
 
     def test_memory_of_the_vm_runs_out(self) -> None:
         self.made()
-        greedy = Run((PROGRAM, "memory"), limits=Limits(wall=120, quiet=120, spin=0, memory=1 << 40))
+        greedy = Run((PROGRAM, "memory"), limits=Limits(wall=120, no_output=120, spin=0, memory=1 << 40))
         results = VmBackend().run([greedy, Run((PROGRAM, "exit", "1"))])
         self.assertEqual((results[0].ending, results[0].code), (Ending.SIGNAL, signal.SIGKILL), results[0])
         self.assertEqual(results[1].status, 1)

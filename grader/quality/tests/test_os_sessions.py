@@ -22,7 +22,7 @@ from grader.course import BUILD, LABS, ROOT
 from grader.core.os_image import archive_with, finished_os
 from grader.execution.runs import CannotGrade, Limits, Result, Run, Step, Terminal
 
-LIMITS = Limits(wall=400.0, quiet=200.0, spin=0)
+LIMITS = Limits(wall=400.0, no_output=200.0, spin=0)
 PROMPT = b"1k> "
 FOLDER = BUILD / "tests" / "os-1k"
 

@@ -163,7 +163,7 @@ class Folders(unittest.TestCase):
         with self.flags(os.ST_NOEXEC):
             self.assertIn("mounted noexec", self.reason())
         with mock.patch("fcntl.flock", side_effect=OSError(errno.ENOLCK, "No locks available")):
-            self.assertIn("has no locks (flock: No locks available)", self.reason())
+            self.assertIn("does not support locks (flock: No locks available)", self.reason())
         with mock.patch("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20)):
             self.assertIn("has 1 MB left", self.reason())
         with mock.patch("os.getuid", lambda: 4711), \
@@ -186,7 +186,7 @@ class Folders(unittest.TestCase):
                   "run_command(main)")
         done = call("-c", script)
         self.assertEqual(done.returncode, tool.CANNOT, done.stderr)
-        self.assertRegex(done.stderr, rb"^No space left on device\n  fix: make room .*\n$")
+        self.assertRegex(done.stderr, rb"^No space left on device\n  fix: free space .*\n$")
         self.assertIsNone(place.cause(OSError(errno.ENOENT, "a bug")))
 
 
@@ -214,7 +214,7 @@ class StoppedBuilds(unittest.TestCase):
     def test_a_file_size_limit(self) -> None:
         done = self.grade(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40 << 10, 40 << 10)))
         self.assertEqual((done.returncode, done.stdout), (3, ""))
-        self.assertIn("this machine: ", done.stderr)
+        self.assertIn("this machine stopped a build: ", done.stderr)
 
     def test_no_room_for_temporary_files(self) -> None:
         full = self.folder / "full"
@@ -267,7 +267,7 @@ class Sources(unittest.TestCase):
 
     def test_it_is_named_what_is_wrong(self) -> None:
         self.assertEqual(self.said("x", None), "vm.c is missing")
-        self.assertEqual(self.said("VM.C", b""), "vm.c is missing; VM.C is there: rename it")
+        self.assertEqual(self.said("VM.C", b""), "vm.c is missing; rename VM.C")
         self.assertEqual(self.said("vm.c", "int x;".encode("utf-16")), "vm.c is UTF-16: save it as UTF-8")
         self.assertEqual(self.said("vm.c", b"\x7fELF\0"), "vm.c is not text: save it as UTF-8")
 
@@ -316,7 +316,7 @@ class Doctor(unittest.TestCase):
             self.assertEqual(doctor.main(), 1)
         self.assertIn("Fix first: C compiler", printed.getvalue())
         self.assertRegex(printed.getvalue(), r"WARN +QEMU \(lab VM\) +missing")
-        self.assertRegex(printed.getvalue(), r"WARN +lab VM +not tried: it needs QEMU")
+        self.assertRegex(printed.getvalue(), r"WARN +lab VM +not tested: it needs QEMU")
 
 
 class _GoneKvm(KvmBackend):

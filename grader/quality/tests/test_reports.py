@@ -82,8 +82,8 @@ class Texts(FakeCase):
         lines = self.lines(bad, other, good, bad, other)
         hints = [line for line in lines if line.startswith("  hint: ")]
         self.assertEqual(hints, ["  hint: use a tab", "  hint: return the status"])
-        self.assertIn("  so do:   1.4-bad", lines)
-        self.assertIn("  so do:   1.5-other", lines)
+        self.assertIn("  also:    1.4-bad", lines)
+        self.assertIn("  also:    1.5-other", lines)
 
     def test_the_vmms_own_message_is_one_cause_whatever_the_hints(self) -> None:
         def other(plan: Plan) -> None:
@@ -92,7 +92,7 @@ class Texts(FakeCase):
         script = "echo \"vmm: vcpu0 (guest$1.bin) crashed: KVM_RUN at 0x$1f: Invalid argument\" >&2; exit 70"
         lines = report_lines(self.grade(script, bad, other))
         self.assertEqual(sum(line.startswith("  hint: ") for line in lines), 1)
-        self.assertIn("  so do:   1.2-other", lines)
+        self.assertIn("  also:    1.2-other", lines)
 
     def test_next_is_the_exercise_whose_function_fails_by_itself(self) -> None:
         def unit(plan: Plan) -> None:
@@ -108,7 +108,7 @@ class Texts(FakeCase):
             plan.unit("any", "case", limits=SHORT)
 
         def deadlock(plan: Plan) -> None:
-            plan.boot("wait", hold_stdin=True, limits=Limits(still=0.5)).exits(0)
+            plan.boot("wait", hold_stdin=True, limits=Limits(deadlock=0.5)).exits(0)
 
         lines = report_lines(self.grade('[ "$1" != wait ] || read line', unit, bad, deadlock))
         heads = [line.partition(":")[0] for line in lines if line.startswith("1.")]

@@ -18,7 +18,7 @@ from grader.execution.c_tools import c_tool
 from grader.execution.runs import MIB, CannotGrade, Ending, Limits, Result, Run, Step, Terminal
 
 PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
-SHORT = Limits(wall=20, quiet=2)
+SHORT = Limits(wall=20, no_output=2)
 
 
 def do(*words: str, **options: Any) -> Run:
@@ -72,8 +72,8 @@ class RunnerTests:
 
     def test_input_ends(self) -> None:
         self.check(self.run_one(do("copy")).status == 0, self.run_one(do("copy")))
-        held = self.run_one(do("copy", stdin=b"x", hold_stdin=True, limits=Limits(quiet=30, still=2)))
-        self.check(held.ending is Ending.STILL and held.stdout == b"x", held)
+        held = self.run_one(do("copy", stdin=b"x", hold_stdin=True, limits=Limits(no_output=30, deadlock=2)))
+        self.check(held.ending is Ending.DEADLOCK and held.stdout == b"x", held)
 
     def test_steps(self) -> None:
         result = self.run_one(do("lines", steps=(
@@ -103,14 +103,14 @@ class RunnerTests:
     def test_limits(self) -> None:
         self.check_all(
             (do("print", limits=Limits(output=100_000)), Ending.OUTPUT, 0),
-            (do("stubborn", limits=Limits(quiet=30, still=1)), Ending.STILL, 0),
-            (do("stubborn", limits=Limits(quiet=2, still=0)), Ending.QUIET, 0),
-            (do("naps", limits=Limits(quiet=4, still=1)), Ending.QUIET, 0),
-            (do("spin", limits=Limits(quiet=2, spin=0)), Ending.QUIET, 0),
-            (do("spin", limits=Limits(wall=0, quiet=0, spin=1)), Ending.SPIN, 0),
-            (do("spin-in-child", limits=Limits(wall=0, quiet=0, spin=1)), Ending.SPIN, 0),
-            (do("print", limits=Limits(wall=2, spin=0.5, output=10 ** 10)), Ending.WALL, 0),
-            (do("print", limits=Limits(wall=0.5, output=10 ** 10)), Ending.WALL, 0),
+            (do("stubborn", limits=Limits(no_output=30, deadlock=1)), Ending.DEADLOCK, 0),
+            (do("stubborn", limits=Limits(no_output=2, deadlock=0)), Ending.NO_OUTPUT, 0),
+            (do("naps", limits=Limits(no_output=4, deadlock=1)), Ending.NO_OUTPUT, 0),
+            (do("spin", limits=Limits(no_output=2, spin=0)), Ending.NO_OUTPUT, 0),
+            (do("spin", limits=Limits(wall=0, no_output=0, spin=1)), Ending.SPIN, 0),
+            (do("spin-in-child", limits=Limits(wall=0, no_output=0, spin=1)), Ending.SPIN, 0),
+            (do("print", limits=Limits(wall=2, spin=0.5, output=10 ** 10)), Ending.TIMEOUT, 0),
+            (do("print", limits=Limits(wall=0.5, output=10 ** 10)), Ending.TIMEOUT, 0),
             (do("memory", limits=Limits(spin=0, memory=100 * MIB)), Ending.MEMORY, 0),
             (do("fork"), Ending.PROCESSES, 0))
 
@@ -126,7 +126,7 @@ class RunnerTests:
         self.check(len(result.stdout) == 12345, result)
 
     def test_a_hang_is_described(self) -> None:
-        result = self.run_one(do("spin", limits=Limits(wall=0, quiet=0, spin=1)))
+        result = self.run_one(do("spin", limits=Limits(wall=0, no_output=0, spin=1)))
         self.check("running" in result.diagnosis and "test-program" in result.diagnosis, result)
         self.check(result.cpu > 0.1, result)
 

@@ -63,10 +63,10 @@ class SkeletonText(unittest.TestCase):
             "    /* end 7.1 */\n": "x.c:1: end 7.1 without",
             "    /* answer 7.1 */\n": "x.c:1: answer 7.1 has no end",
             "    /* answer 7.1 */\n    /* answer 7.2 */\n": "x.c:2: answer 7.2 begins inside",
-            "/* answer 7.1 */\n/* end 7.1 */\n": "x.c:1: answer 7.1 stands outside",
-            "    /* Answer 7.1 */\n": "x.c:1: not quite a mark",
-            "    int x; /* answer 7.1 */\n": "x.c:1: not quite a mark",
-            "    // end 7.1\n": "x.c:1: not quite a mark",
+            "/* answer 7.1 */\n/* end 7.1 */\n": "x.c:1: answer 7.1 is outside",
+            "    /* Answer 7.1 */\n": "x.c:1: malformed mark",
+            "    int x; /* answer 7.1 */\n": "x.c:1: malformed mark",
+            "    // end 7.1\n": "x.c:1: malformed mark",
         }
         for text, message in cases.items():
             with self.subTest(text=text), self.assertRaisesRegex(MarkError, message.replace(".", r"\.")):
