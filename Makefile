@@ -1,12 +1,12 @@
-# Mini-KVM Labs: every command of the kit. The lines that begin with `#:` are what `make` lists.
+# Mini-KVM Labs: every command of the kit. `make` lists the lines that start with `#:`.
 
 BUILD := build
 
-# What a command works on. Give them on the command line: make grade LAB=3 SOLUTION=1
+# The choices of a command, set on the command line: make grade LAB=3 SOLUTION=1
 LAB      ?=
-SOLUTION ?=#   1: solutions/ instead of labs/
-FROM     ?=#   mine: the modules of earlier labs from labs/, too; 1,2: those of labs 1 and 2
-MODULE   ?=#   another file in place of this lab's module
+SOLUTION ?=#   1: use solutions/ instead of labs/
+FROM     ?=#   mine: also take earlier labs' modules from labs/; 1,2: those of labs 1 and 2
+MODULE   ?=#   a file to use instead of this lab's module
 SANITIZE ?=#   address,undefined or thread
 BACKEND  ?=#   auto, kvm or vm: where the VMM runs
 GUESTS   ?=#   for run: names from guests/, or files
@@ -41,7 +41,7 @@ MODULE_3 := lab3-multi-vcpu/vcpus.c
 MODULE_4 := lab4-interrupts/interrupts.c
 MODULE_5 := lab5-paging/paging.c
 MODULE_6 := lab6-1k-os/boot.c
-# Lab 6 has a second one, in the kernel.
+# Lab 6 has a second module, in the kernel.
 KERNEL_MODULE_6 := lab6-1k-os/sched.c
 
 LABS := 1 2 3 4 5 6
@@ -51,7 +51,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(BUILD)/pycache
 
 SETUP := sh grader/setup.sh
-# Found at its first use: the interpreter that has pexpect, if there is one.
+# The interpreter that has pexpect, if there is one; searched at first use.
 PYTHON = $(eval PYTHON := $$(shell $(SETUP) --python))$(PYTHON)
 
 # How the chosen VMM is told to the Python tools.
@@ -72,9 +72,9 @@ help:
 #:
 #: For learners
 #:   make lab1 ... lab6     builds your module of that lab and boots its demonstration guests
-#:   make grade LAB=3       grades lab 3; without LAB= all labs. T=3.2: one test. SEED=N repeats a run
-#:   make watch LAB=3       grades again at each save and shows the next thing to do; Ctrl-C ends it
-#:   make status            how far each lab is, by the latest gradings
+#:   make grade LAB=3       grades lab 3, or all labs without LAB=; T=3.2 one exercise; SEED=N repeats a run
+#:   make watch LAB=3       grades at every save and shows the next thing to do; Ctrl-C ends it
+#:   make status            shows your progress in each lab, from the latest gradings
 #:   make run LAB=3 GUESTS="counter hello" ARGS="--stats"
 #:                          runs guests of your choice on your VMM
 #:   make diff LAB=3        your file beside the solution, where you have it: in a clone
@@ -85,31 +85,33 @@ help:
 #:   make compile-commands  build/compile_commands.json, for clangd and editors
 #:
 #: For instructors and developers, in a clone
-#:   make handouts          build/handouts/: all handouts as a site with search, and as a PDF
-#:   make skeletons         writes labs/ anew from solutions/; FORCE=1 overwrites a learner's work
-#:   make bench             what things cost, as ratios of two ways measured side by side
-#:   make mutants           grades modules with a learner's mistake each: the grader must see through all;
-#:                          LAB=3 those of a lab, ONLY=name one of them
-#:   make alternatives      grades right modules of other styles: each must have the full score
-#:   make flakes N=100      grades each solution again and again, half of it under load
-#:   make test              every test of the kit itself
-#:   make machines          before a release: the gradings and make test on each kind of machine, in Debian
-#:                          12, 13 and testing; hours. ROW="debian13 path" chooses, RUN="make os" runs that
-#:   make format            puts all C in the kit's style; check-format only looks
-#:   make clean             removes build/; clean-cache: the lab VM's snapshot and kernel
+#:   make handouts          builds build/handouts/: all handouts as a site with search and as a PDF
+#:   make skeletons         regenerates labs/ from solutions/; FORCE=1 overwrites a learner's work
+#:   make bench             measures costs, as ratios of two ways of doing the same
+#:   make mutants           grades modules with one mistake each: every one must lose points, with the right
+#:                          hint; LAB=3 for one lab, ONLY=name for one mutant
+#:   make alternatives      grades correct modules in other styles: every one must get the full score
+#:   make flakes N=100      grades each solution N times, half of them under load
+#:   make test              runs every test of the kit itself
+#:   make machines          before a release: gradings and make test on each kind of machine, in Debian 12,
+#:                          13 and testing; takes hours. ROW="debian13 path" selects; RUN="make os" runs that
+#:   make format            formats all C in the kit's style; check-format only checks
+#:   make clean             removes build/; clean-cache removes the lab VM's snapshot and kernel
 #:
 #: For instructors, in a clone
-#:   make release           a tarball for learners: skeletons, no solutions; it checks itself
-#:   make handin LAB=3      (for learners, too) packs the lab's files with the kit's version and the grade
+#:   make release           builds a tarball for learners (skeletons, no solutions) and checks it
+#:   make handin LAB=3      packs a submission: the lab's files, the kit's version and the grade; learners
+#:                          use it as well
 #:   make grade-class LAB=3 SUBMISSIONS=folder
-#:                          grades every submission in a folder, in the lab VM; goes on where it was
-#:                          interrupted; JOBS=n at a time; ends with a page, a CSV and the reports
-#:   make adapters LAB=3    bundles for Gradescope, Autolab, Classroom 50 and GitHub Actions
-#:   make cheats            hostile modules against the grader: none may gain a point
+#:                          grades every submission in a folder, in the lab VM, JOBS=n at a time; resumes
+#:                          after an interruption; writes a page, a CSV and the reports
+#:   make adapters LAB=3    builds bundles for Gradescope, Autolab, Classroom 50 and GitHub Actions
+#:   make cheats            grades hostile modules: none may gain a point
 #:
 #: Choices, for lab, run and grade
-#:   SOLUTION=1 uses solutions/. FROM=mine takes your own modules of earlier labs, FROM=1,2 those of
-#:   labs 1 and 2. BACKEND=kvm or vm says where the VMM runs. CC=clang and SANITIZE=address,undefined say how it is built.
+#:   SOLUTION=1 uses solutions/. FROM=mine uses your own modules of earlier labs, FROM=1,2 those of labs 1
+#:   and 2. BACKEND=kvm or vm selects where the VMM runs. CC=clang and SANITIZE=address,undefined select the
+#:   compiler and its sanitizers.
 
 .PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor fetch bench clean clean-cache \
 	format check-format mutants alternatives flakes machines
@@ -241,13 +243,13 @@ need-clone:
 need-lab:
 	@test -n "$(MODULE_$(LAB))" || { echo "Say which lab, 1 to $(lastword $(LABS)), as in LAB=3" >&2; exit 2; }
 
-# ------------------------------------------------------------------ what builds the parts
+# ------------------------------------------------------------------ the parts
 
 .PHONY: FORCE
 FORCE:
 
 -include common/vmm.mk guests/guests.mk os-1k/os.mk
 
-# A source that an earlier version of the kit had is no longer needed: what was built with it is made again.
+# Old dependency files may name a source that no longer exists: then rebuild what depended on it.
 common/%.c: ;
 grader/%.c: ;

@@ -1,9 +1,9 @@
-# Building the VMM of a lab, and Check programs that are linked with it. Included by the Makefile.
+# Builds the VMM of a lab, and Check programs linked with it. Included by the Makefile.
 #
 # `make vmm LAB=3` builds build/vmm/<variant>/vmm and prints its path; OUT= names another folder.
-# A module may also be given as an object: a release brings the solutions of all labs so.
+# A module may also be an object file: a release contains the solutions in this form.
 
-# With PROGRESS=1 a recipe says what it makes.
+# With PROGRESS=1 a recipe prints the file that it builds.
 STEP = $(if $(PROGRESS),$(info : $(notdir $@)))
 
 comma   := ,
@@ -14,25 +14,25 @@ VARIANT := lab$(LAB)$(if $(SOLUTION),-solution)$(if $(FROM),-from-$(FROM))$(if \
 	$(MODULE),-$(subst /,_,$(basename $(MODULE))))$(if $(filter-out gcc,$(CC)),-$(CC_NAME))$(SANITIZED)
 OUT     ?= $(BUILD)/vmm/$(VARIANT)
 
-# What is the same in every lab is compiled once for a compiler and its sanitizers. Several makes may do
-# that at a time: an object is renamed when it is whole.
+# Objects that are the same in every lab are compiled once per compiler and sanitizers. Several makes may
+# do that at the same time, so an object is renamed once it is complete.
 SHARED  ?= $(BUILD)/objects/$(CC_NAME)$(SANITIZED)
 
 WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wno-unused-parameter
 VMM_FLAGS := -std=gnu11 -O2 -g $(WARNINGS) -pthread -Icommon/contract -Icommon \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 
-# No object says whether it needs an executable stack: none does. And none is compiled again by the linker.
+# Objects don't declare whether they need an executable stack; none does. No link-time optimization.
 LINK_FLAGS := -Wl,-z,noexecstack -fno-lto
 
 # The labs whose modules are part of this VMM, the last one being this lab.
 STAGES  := $(if $(LAB),$(filter-out 0,$(wordlist 1,$(LAB),$(LABS))))
 MINE    := $(if $(SOLUTION),,$(if $(filter mine,$(FROM)),$(LABS),$(subst $(comma), ,$(FROM))))
 
-# solved NAME: the file, or, where only this is there, its object.
+# solved NAME: the file, or its object if only that exists.
 solved = $(or $(wildcard $(1)),$(wildcard $(1:.c=.o)),$(1))
 
-# module-of N: the file of lab N's module in this VMM; a solution is an object that is shared.
+# module-of N: the file of lab N's module in this VMM; a solution is a shared object file.
 module-of = $(patsubst solutions/%.c,$(SHARED)/solutions/%.o,$(call file-of,$(1)))
 file-of   = $(call solved,$(if $(filter $(LAB),$(1)),$(or $(MODULE),$(if \
 	$(SOLUTION),solutions,labs)/$(MODULE_$(1))),$(if $(filter $(1),$(MINE)),labs,solutions)/$(MODULE_$(1))))
@@ -53,7 +53,7 @@ $(SHARED)/%.o: %.c $(SHARED)/flags
 	@$(CC) $(VMM_FLAGS) -MMD -MP -MT $@ -MF $@.$$$$.d -c $< -o $@.$$$$.o && mv $@.$$$$.d $(@:.o=.d) && \
 	    mv $@.$$$$.o $@ || { rm -f $@.$$$$.?; exit 1; }
 
-# Each changes when the command line does, and then all objects beside it are made again.
+# Each changes when the command line does, and then all objects next to it are rebuilt.
 $(SHARED)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(CC) $(VMM_FLAGS)' | cmp -s - $@ || { echo '$(CC) $(VMM_FLAGS)' > $@.$$$$ && mv $@.$$$$ $@; }
@@ -63,18 +63,18 @@ $(OUT)/flags: FORCE
 	@echo '$(CC) $(VMM_FLAGS)' | cmp -s - $@ || \
 	    echo '$(CC) $(VMM_FLAGS)' > $@
 
-# What a TODO's answer will use is unused until then, and no fault.
+# A function that only a TODO's answer calls is unused until then, which is not a mistake.
 quiet-todo = $(if $(shell grep -s '\bTODO\b' $(1)),-Wno-unused)
 
-# keep-sum FILE SUM: a learner's file put back from a copy may be older than the object of the one before:
-# what counts is its content, and SUM changes with that.
+# keep-sum FILE SUM: a restored copy of a learner's file may be older than the object of the previous
+# version, so SUM changes with the content, not with the time.
 keep-sum = @cksum < $(1) | cmp -s - $(2) || cksum < $(1) > $(2)
 
-# The names of the functions whose prototypes are in a header.
+# Prints the names of the functions declared in a header.
 CONTRACT = sed -n 's/^[a-z][^(]*[ *]\([a-z0-9_]*\)(.*/\1/p'
 
-# A module gives the rest of the VMM the functions of its lab's contract and nothing else. (Sanitizers add
-# code that runs before main to every object.)
+# A module exports only the functions of its lab's contract. (With sanitizers it can't: they add code that
+# runs before main to every object.)
 close-module = $(if $(SANITIZE),cp $(1) $(2),sh common/close_module.sh $(1) $(2))
 
 define module-rule
@@ -89,26 +89,26 @@ $(OUT)/lab$(1).o: $(OUT)/lab$(1)-whole.o common/module.ld common/close_module.sh
 endef
 $(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))
 
-# How a module is compiled, for those who compile it elsewhere.
+# The command that compiles a module, to compile it elsewhere.
 .PHONY: vmm-flags
 vmm-flags: need-lab
 	@echo '$(CC) $(VMM_FLAGS) $(call quiet-todo,$(call file-of,$(LAB)))'
 
 -include $(wildcard $(OUT)/*.d $(SHARED)/*/*/*.d)
 
-# `make unit LAB=4 UNIT=file.c` links a Check program with the same objects, main.c's left out.
+# `make unit LAB=4 UNIT=file.c` links a Check program with the same objects, except main.c's.
 UNIT_PROGRAM := $(OUT)/unit-$(basename $(notdir $(UNIT)))
 
 .PHONY: unit
 unit: need-lab $(UNIT_PROGRAM)
 	@echo $(UNIT_PROGRAM)
 
-# A unit program may put itself between the VMM and the C library; the thread sanitizer calls such a
-# function before it can take calls from one that it has instrumented.
+# A unit program may replace functions of the C library; the thread sanitizer calls them before it can
+# handle calls from instrumented code.
 UNIT_FLAGS := $(if $(filter thread,$(SANITIZE)),-fno-sanitize=thread)
 
-# And between the VMM's own functions: UNIT_WRAPS names those that it replaces by __wrap_NAME.
-# UNIT_SCRIPT is a script for the linker, beside its own.
+# It may also replace the VMM's own functions: UNIT_WRAPS names those that __wrap_NAME replaces.
+# UNIT_SCRIPT is an additional linker script.
 UNIT_LINK := $(UNIT_WRAPS:%=-Wl$(comma)--wrap=%) $(UNIT_SCRIPT:%=-Wl$(comma)-T$(comma)%)
 
 ifdef UNIT

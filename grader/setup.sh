@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs what the named parts of the kit need and is not there yet:
+# Installs the missing packages for the named parts of the kit:
 #     setup.sh build grade vm test
-# As root, or with sudo that asks no password, it installs by itself; else it prints the command.
-#     setup.sh --python              prints the interpreter to use: one that has pexpect, if there is one
-#     setup.sh --command PACKAGE...  prints the command that installs these packages here
-#     setup.sh --try PART...         as without it, but prints nothing when it may not install
-#     setup.sh --doctor              where Python itself is missing: reports what is there and what is not
+# It installs them as root or with passwordless sudo; else it prints the command.
+#     setup.sh --python              prints the interpreter to use: one with pexpect, if there is one
+#     setup.sh --command PACKAGE...  prints the command that installs these packages on this machine
+#     setup.sh --try PART...         the same, but prints nothing if it can't install
+#     setup.sh --doctor              if Python is missing: reports which packages are installed
 
 find_python() {
     for python in python3 /usr/bin/python3; do
@@ -18,7 +18,7 @@ have() {
     command -v "$1"
 }
 
-# clang's runtime libraries are a package of their own in Debian 12, and part of clang elsewhere.
+# clang's runtime libraries are a separate package in Debian 12, and part of clang elsewhere.
 # shellcheck disable=SC2317,SC2329 # called by need
 have_fuzzer() {
     find "$(clang -print-resource-dir)/lib" -name 'libclang_rt.fuzzer*' | grep -q .
@@ -26,7 +26,7 @@ have_fuzzer() {
 
 packages=
 report=
-# need PACKAGE COMMAND...: the package is missing when the command fails.
+# need PACKAGE COMMAND...: the package is missing if the command fails.
 need() {
     package=$1
     shift
@@ -94,10 +94,10 @@ need_parts() {
     done
 }
 
-# The command that installs packages, for a person to type.
+# The command to type to install packages.
 install_command() {
     if ! have apt-get >/dev/null; then
-        echo "install, with this system's package manager, what Debian calls: $*"
+        echo "install the equivalents of these Debian packages: $*"
     elif [ "$(id -u)" = 0 ]; then
         echo "apt-get update && apt-get install --no-install-recommends $*"
     else
@@ -145,7 +145,7 @@ else
 fi
 
 if [ -z "$may_install" ]; then
-    # One command for all that a learner needs, not another one at each step.
+    # One command for everything that a learner needs, not a new one at each step.
     case " $* " in *" grade "*) need_parts vm ;; esac
     [ -n "$quiet" ] || echo "Missing packages. Install them with:
     $(install_command "$packages")" >&2
@@ -159,6 +159,6 @@ install() {
 
 echo "Installing: $packages" >&2
 { install || { $sudo apt-get update -q && install; }; } >&2 && exit 0
-echo "The installation failed. Try it by hand:
+echo "The installation failed. Run it yourself:
     $(install_command "$packages")" >&2
 exit 1

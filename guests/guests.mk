@@ -1,4 +1,4 @@
-# Assembling the reference guests. Included by the Makefile.
+# Assembles the reference guests. Included by the Makefile.
 
 GUEST_IMAGES := $(patsubst guests/%.asm,$(BUILD)/guests/%.bin,$(wildcard guests/*.asm))
 

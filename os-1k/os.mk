@@ -1,12 +1,12 @@
-# The 1K OS: `make kernel` and `make archive` build its two files and print their paths. SCHED= names
-# another sched.c than the solution's, OS_OUT= another folder than build/os-1k.
+# The 1K OS: `make kernel` and `make archive` build its two files and print their paths. SCHED= replaces
+# the solution's sched.c, OS_OUT= the folder build/os-1k.
 
 SCHED  ?= solutions/$(KERNEL_MODULE_6)
-SCHED_FLAGS ?=#   more for its compiler: the grader's
-SCHED_GIVES ?=#   names that these add to its contract
+SCHED_FLAGS ?=#   more compiler options, from the grader
+SCHED_GIVES ?=#   functions that these add to its contract
 OS_OUT ?= $(BUILD)/os-1k
 
-# Code for a processor that nobody has prepared: no SSE, no floating point, no position independence.
+# Code for a processor without setup: no SSE, no floating point, no position independence.
 OS_FLAGS := -std=gnu11 -O2 -m32 -march=i686 -mno-sse -mno-mmx -mno-80387 -ffreestanding -nostdlib \
 	-fno-pic -fno-pie -fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables \
 	-fcf-protection=none $(WARNINGS) -Icommon/contract -Ios-1k/lib -Ios-1k/kernel
@@ -19,7 +19,7 @@ LIB_NAMES    := $(basename $(notdir $(wildcard os-1k/lib/*.c)))
 KERNEL_PARTS := $(addprefix $(OS_OUT)/kernel/,$(addsuffix .o,$(KERNEL_NAMES) sched)) \
 	$(LIB_NAMES:%=$(OS_OUT)/lib/%.o)
 
-# How sched.c is compiled, for those who compile it elsewhere.
+# The command that compiles sched.c, to compile it elsewhere.
 .PHONY: os-flags
 os-flags:
 	@echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS) $(call quiet-todo,$(SCHED))'
@@ -28,7 +28,7 @@ os-flags:
 kernel: $(OS_OUT)/kernel.elf
 	@echo $<
 
-# KERNEL_UNIT= names a C file of unit tests: a kernel that starts with it instead of boot.c.
+# KERNEL_UNIT= names a C file of unit tests, which replaces boot.c in a kernel.
 .PHONY: kernel-unit
 kernel-unit: $(OS_OUT)/kernel-unit.elf
 	@echo $<
@@ -38,8 +38,8 @@ $(OS_OUT)/kernel/kernel-unit.o: $(KERNEL_UNIT) $(OS_OUT)/flags
 	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
 endif
 
-# Linked twice: the first time only to learn the addresses of its functions. The table that the second
-# link adds lies behind them. $(1): the kernel's name, $(2): its objects, $(3): more for the linker.
+# Linked twice, the first time only to find the addresses of its functions. The second link adds their
+# table, which is after them. $(1): the kernel's name, $(2): its objects, $(3): more linker options.
 define kernel-rules
 $(OS_OUT)/$(1).elf: $(2) $(OS_OUT)/kernel/$(1)-symbols.o os-1k/kernel/kernel.ld
 	@$$(STEP)$(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@.new && mv $$@.new $$@
@@ -72,7 +72,7 @@ $(OS_OUT)/kernel/sched.sum: $(call solved,$(SCHED)) $(OS_OUT)/flags FORCE
 $(OS_OUT)/kernel/sched-whole.o: $(call solved,$(SCHED)) $(OS_OUT)/kernel/sched.sum $(OS_OUT)/flags
 	@$(STEP)$(if $(filter %.o,$<),cp $< $@,$(CC) $(OS_FLAGS) $(SCHED_FLAGS) $(call quiet-todo,$<) -MMD -MP -c $< -o $@)
 
-# Its contract stands in kernel.h, under a title of its own.
+# Its contract is a section of kernel.h.
 $(OS_OUT)/kernel/sched.o: $(OS_OUT)/kernel/sched-whole.o common/module.ld common/close_module.sh
 	@{ sed -n '/ lab 6: sched.c /,/--- system_calls.c /p' os-1k/kernel/kernel.h | $(CONTRACT); \
 	    printf '%s\n' $(SCHED_GIVES); } | sh common/close_module.sh $< $@ -m elf_i386
@@ -80,7 +80,7 @@ $(OS_OUT)/kernel/sched.o: $(OS_OUT)/kernel/sched-whole.o common/module.ld common
 $(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags
 	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
 
-# Changes when the command line does, and then all is made anew.
+# Changes when the command line does, and then everything is rebuilt.
 $(OS_OUT)/flags: FORCE
 	@mkdir -p $(OS_OUT)/kernel $(OS_OUT)/lib $(OS_OUT)/user
 	@echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS)' | cmp -s - $@ || \
@@ -88,7 +88,7 @@ $(OS_OUT)/flags: FORCE
 
 # ------------------------------------------------------------------ the programs and their archive
 #
-# PROGRAM_DIR= names another folder of programs: the grader has some of its own.
+# PROGRAM_DIR= names another folder of programs: the grader has its own.
 
 PROGRAM_DIR ?= os-1k/user
 
@@ -135,8 +135,8 @@ $(OS_OUT)/user/%.o: $(PROGRAM_DIR)/%.c $(OS_OUT)/flags
 
 # ------------------------------------------------------------------ tests on the host
 #
-# The parts of the kernel that need no processor of their own, under sanitizers. Their mem- and
-# str- functions are renamed, or they would take the place of the host's.
+# The parts of the kernel that run without privileged instructions, with sanitizers. Their mem- and str-
+# functions are renamed, or they would replace the host's.
 
 OS_TESTS   := $(BUILD)/os-1k-tests
 PURE_PARTS := os-1k/kernel/archive.c os-1k/kernel/pages.c os-1k/kernel/queue.c $(wildcard os-1k/lib/*.c)

@@ -1,18 +1,18 @@
-"""The handouts: what keeps them true, and what renders them.
+"""The handouts: checks and rendering.
 
     text.py       Markdown files as fences, sections, links
-    consoles.py   console blocks: run as a learner would, and compared
-    truths.py     what can be checked without running: names, numbers, links, excerpts
-    tables.py     tables made from the kit's own data, between marks
-    drawing.py    SVG by boxes and arrows
+    consoles.py   console blocks: run as a learner would run them, and compared
+    truths.py     checks that run no guest: names, numbers, links, excerpts
+    tables.py     tables generated from the kit's own data, between marks
+    drawing.py    SVG from boxes and arrows
     figures.py    the figures, drawn from the kit's constants
     timeline.py   a figure drawn from a --trace
     site.py       the site and the PDF
 
-Every fenced block in handouts/ says what it is, and by that how it is checked:
+Every fenced block in handouts/ declares its kind, which decides how it is checked:
 
     ```console            Each `$ command` is run and what follows it compared, in a copy of the kit. Inside
-                          exercise N.M all exercises up to N.M are answered there. `...` stands for anything:
+                          exercise N.M all exercises up to N.M are answered there. `...` stands for any text:
                           in a line, or as a line of its own for any number of lines. More words may follow:
                           before (N.M itself is not answered), after=N.M (answered up to there),
                           input="a|b" (the input, in lines), keys="a|b" (typed with Enter, each when the
@@ -21,10 +21,10 @@ Every fenced block in handouts/ says what it is, and by that how it is checked:
     ```console or         What may come instead of the block above it: another interleaving, or another
                           processor. Its commands are the same
     ```c from=FILE        An excerpt: these lines stand in FILE so. A line `...` leaves lines out.
-    ```c                  C that compiles, as statements of a function that knows the contract
+    ```c                  C that compiles, as statements of a function that includes the contract
     ```nasm               Assembly that assembles
-    ```text why="..."     Anything else, with the reason why there is nothing to check
+    ```text why="..."     Anything else, with the reason why it can't be checked
 
-Between `<!-- table NAME -->` and `<!-- end table -->` stands what tables.py makes. `python3 -m
-grader.handouts update` writes these anew, and the figures.
+tables.py generates the text between `<!-- table NAME -->` and `<!-- end table -->`. `python3 -m
+grader.handouts update` regenerates these tables and the figures.
 """

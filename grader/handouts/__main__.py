@@ -1,8 +1,8 @@
 """python3 -m grader.handouts update | consoles [WORD] | trace | render
 
-update    writes the tables and the figures anew that the kit's data changed
-consoles  runs the console blocks, of handouts whose name has WORD, and tells which are not true
-trace     records the run that the timeline shows
+update    regenerates the tables and figures that have changed
+consoles  runs the console blocks of handouts whose name contains WORD, and reports the wrong ones
+trace     records the run for the timeline
 render    writes build/handouts/: the site and the PDF
 """
 
@@ -18,7 +18,7 @@ from grader.handouts.text import documents
 
 
 def main(words: list[str]) -> int:
-    """Does what the command line says; an exit status."""
+    """Executes the command line; returns the exit status."""
     if words == ["update"]:
         for document in documents():
             if tables.update(document.path):
@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
         return 0
     if words[:1] == ["consoles"]:
         wrong = list(checking.consoles(words[1] if len(words) > 1 else ""))
-        print("\n\n".join(wrong) or "every console block is true")
+        print("\n\n".join(wrong) or "every console block is correct")
         return 1 if wrong else 0
     if words == ["render"]:
         return site.render()

@@ -1,4 +1,4 @@
-"""All checks of the handouts together, for the tests and for a person at work on a text."""
+"""All checks of the handouts, for the tests and for authors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grader.handouts.text import Fence, documents
 
 
 def words() -> Iterator[str]:
-    """What is wrong in the texts, without running anything but a compiler."""
+    """Errors in the texts that a compiler can find at most."""
     build_guests()  # and build/abi.inc, which the excerpts in assembly include
     found = documents()
     by_path = {document.path: document for document in found}
@@ -32,26 +32,26 @@ def words() -> Iterator[str]:
 
 
 def drifts() -> Iterator[str]:
-    """Tables and figures that are no longer what the kit's data make."""
+    """Tables and figures that no longer match the kit's data."""
     for document in documents():
         try:
             if tables.updated(document.text, document.name) != document.text:
-                yield f"{document.name}: a table has drifted; `python3 -m grader.handouts update` writes it"
+                yield f"{document.name}: a table is outdated; run `python3 -m grader.handouts update`"
         except ValueError as error:
             yield str(error)
     for name in figures.outdated():
-        yield f"figures/{name}.svg has drifted; `python3 -m grader.handouts update` draws it"
+        yield f"figures/{name}.svg is outdated; `python3 -m grader.handouts update` draws it"
 
 
 def blocks(word: str = "") -> list[tuple[str, Fence]]:
-    """The console blocks with the state that each needs, those of one state together."""
+    """The console blocks, grouped by the state that they need."""
     fences = [(running.answered_up_to(fence), fence) for document in documents() if word in document.name
               for fence in document.fences() if fence.kind == "console" and "or" not in fence.words]
     return sorted(fences, key=lambda pair: pair[0])
 
 
 def consoles(word: str = "", cannot: list[str] | None = None) -> Iterator[str]:
-    """Runs the console blocks; what is wrong. What this machine can't run is told in `cannot`."""
+    """Runs the console blocks and yields errors. Blocks that can't run here are added to `cannot`."""
     chosen = blocks(word)
     running.copy_kit()
     for state, fence in chosen:

@@ -1,8 +1,8 @@
-"""Console blocks: their commands run as a learner would run them, and the output compared.
+"""Console blocks: runs their commands as a learner would, and compares the output.
 
-All happens in one copy of the kit in build/handouts/kit, so that nobody's work is touched; the learner's
-files there are brought to the state that a block is about. What differs from machine to machine and says
-nothing to the reader (which back end was taken, what is being installed) is left out on both sides.
+Everything happens in a copy of the kit in build/handouts/kit, so that nobody's work is changed; the
+learner's files there are brought to the state that a block needs. Lines that depend on the machine and don't
+matter to the reader (the back end, packages being installed) are ignored on both sides.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a block, and the lines that must come."""
+    """One command of a block, and its expected lines."""
 
     text: str
     lines: list[str]
 
 
 def commands(fence: Fence) -> Iterator[Command]:
-    """The commands of a block. What stands before the first one is a mistake."""
+    """The commands of a block, which must start with one."""
     if not fence.body or not fence.body[0].startswith("$ "):
-        raise ValueError(f"{fence.where}: a console block begins with `$ command`")
-    starts = [i for i, line in enumerate(fence.body) if line.startswith("$ ") and not _told(fence, i)]
+        raise ValueError(f"{fence.where}: a console block must start with `$ command`")
+    starts = [i for i, line in enumerate(fence.body) if line.startswith("$ ") and not _shown(fence, i)]
     for start, end in zip(starts, [*starts[1:], len(fence.body)]):
         yield Command(fence.body[start][2:], fence.body[start + 1:end])
 
 
-def _told(fence: Fence, index: int) -> bool:
-    """Whether a `$ ` line is output: `make labN` tells the command lines that it runs."""
+def _shown(fence: Fence, index: int) -> bool:
+    """Whether a `$ ` line is output: `make labN` prints the command lines that it runs."""
     return fence.body[0].startswith(("$ make lab", "$ make demo")) and index > 0
 
 
 def copy_kit() -> None:
-    """Brings the copy up to date; what is built there stays, and so does a file's age."""
+    """Updates the copy, but keeps what is built there, and the files' times."""
     KIT.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         source, target = ROOT / name, KIT / name
@@ -73,7 +73,7 @@ def copy_kit() -> None:
 
 
 def answered_up_to(fence: Fence) -> str:
-    """The last exercise that is answered in the block's state; "" for none."""
+    """The last exercise that is answered in the block's state, or ""."""
     if "after" in fence.words:
         return fence.words["after"]
     if not fence.exercise:
@@ -101,7 +101,7 @@ def write_answered(lab: Lab, solution: Path, target: Path, state: str) -> None:
 
 
 def run(command: str, keys: list[str], given: str = "") -> tuple[str, int]:
-    """Runs a command in the copy with `given` as its input, or pressing `keys`; its output and status."""
+    """Runs a command in the copy with `given` as its input, or typing `keys`; returns (output, status)."""
     environment = {**clean_environment(), "NO_COLOR": "1", "LC_ALL": "C.UTF-8", "TERM": "dumb"}
     process = subprocess.Popen(["bash", "-c", command], cwd=KIT, env=environment, stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
@@ -143,8 +143,8 @@ def _press(process: subprocess.Popen[bytes], key: str) -> None:
     process.stdin.flush()
 
 
-def told(output: str) -> list[str]:
-    """The lines of an output that a handout shows."""
+def shown(output: str) -> list[str]:
+    """The lines of the output that a handout shows."""
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in output.splitlines()]
     lines = [line for line in lines if not _LEFT_OUT.match(line)]
     while lines and not lines[-1]:
@@ -164,7 +164,7 @@ def agrees(expected: list[str], lines: list[str]) -> bool:
 
 
 def difference(fence: Fence) -> str:
-    """Runs a block in the state that the copy has; what is wrong with it, or nothing."""
+    """Runs a block in the copy's current state; returns its errors, or an empty text."""
     for tool in fence.words.get("needs", "").split():
         if not shutil.which(tool):
             raise CannotRun(f"{tool} is not installed")
@@ -172,16 +172,16 @@ def difference(fence: Fence) -> str:
     status = 0
     ways = [list(commands(block)) for block in (fence, *fence.others)]
     if any([step.text for step in way] != [step.text for step in ways[0]] for way in ways):
-        raise ValueError(f"{fence.where}: an `or` block has the same commands as the block above it")
+        raise ValueError(f"{fence.where}: an `or` block must have the same commands as the block above it")
     for command, *others in zip(*ways):
         output, status = run(command.text, keys, fence.words.get("input", "").replace("|", "\n"))
         if CANNOT in output:
             raise CannotRun("this machine can't run its guests")
-        lines = told(output)
+        lines = shown(output)
         if not any(agrees(way.lines, lines) for way in (command, *others)):
             return "\n".join([f"{fence.where}: $ {command.text}", "the handout says:",
                               *(f"  {line}" for line in command.lines),
-                              *(f"  {line}" for way in others for line in ("or:", *way.lines)), "it came:",
+                              *(f"  {line}" for way in others for line in ("or:", *way.lines)), "output:",
                               *(f"  {line}" for line in lines)])
     if "status" in fence.words and status != int(fence.words["status"]):
         return f"{fence.where}: the exit status was {status}, not {fence.words['status']}"

@@ -1,10 +1,10 @@
-"""Pictures of boxes, arrows and words as SVG that can be read on a light and on a dark page."""
+"""Diagrams of boxes, arrows and text, as SVG that is readable on light and dark pages."""
 
 from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-# `kind`s of boxes: plain, guest, vmm, kvm, free, accent. The colours are here only.
+# `kind`s of boxes: plain, guest, vmm, kvm, free, accent. Colours are defined only here.
 STYLE = """\
 .f text{font-family:"DejaVu Sans",Verdana,sans-serif;font-size:14px;fill:#1c2430}
 .f .mono{font-family:"DejaVu Sans Mono",Menlo,Consolas,monospace;font-size:13px}
@@ -29,7 +29,7 @@ DARK = """\
 
 
 class Drawing:
-    """A picture that grows by its methods. `about` tells a person who can't see it what it shows."""
+    """A picture; its methods add to it. `about` describes it for readers who can't see it."""
 
     def __init__(self, width: int, height: int, about: str) -> None:
         self.width, self.height, self.about = width, height, about
@@ -37,7 +37,7 @@ class Drawing:
 
     def box(self, x: float, y: float, w: float, h: float, label: str = "", kind: str = "plain",
             words: str = "", below: str = "") -> None:
-        """A rectangle with a label in its middle and, smaller, a line below it."""
+        """A rectangle with a centred label and, smaller, a line below the label."""
         self._parts.append(f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="3"/>')
         if label:
             self.text(x + w / 2, y + h / 2 + (-3 if below else 5), label, words, "middle")
@@ -45,12 +45,12 @@ class Drawing:
             self.text(x + w / 2, y + h / 2 + 15, below, "small", "middle")
 
     def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> None:
-        """A line of text; `anchor` says which end of it is at x."""
+        """A line of text; `anchor` is its position relative to x."""
         self._parts.append(f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">'
                            f"{escape(words)}</text>")
 
     def line(self, *points: tuple[float, float], arrow: bool = True, dash: bool = False) -> None:
-        """A line through points, with an arrow's head at its end."""
+        """A line through points, with an arrowhead at its end."""
         path = "M" + " L".join(f"{x:g} {y:g}" for x, y in points)
         self._parts.append(f'<path class="{"dash" if dash else ""}" d="{path}"/>')
         if arrow:

@@ -1,4 +1,4 @@
-"""The figures of the handouts, drawn from the kit's constants. `update` writes those that changed."""
+"""The figures of the handouts, drawn from the kit's constants. `update` writes the changed ones."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def real_mode_memory() -> Drawing:
     picture.text(120, 292 - 62 * count + 3, f"0x{window * count:05x}", "mono", "end")
     stack = 294 - 62 * 0xfff0 / window
     picture.line((400, stack - 8), (352, stack))
-    picture.text(406, stack - 18, "SP at 0xfff0: 64 KB are", "small")
-    picture.text(406, stack - 4, "what a segment reaches", "small")
+    picture.text(406, stack - 18, "SP at 0xfff0: a segment", "small")
+    picture.text(406, stack - 4, "covers 64 KB", "small")
     picture.line((400, 293), (352, 293))
     picture.text(406, 297, "first instruction: offset 0", "small")
-    picture.text(130, 28, "RAM above the windows: nobody's", "small")
+    picture.text(130, 28, "RAM above the windows: unused", "small")
     return picture
 
 
@@ -77,7 +77,7 @@ def exit_loop() -> Drawing:
     picture.text(577, 183, "exit", "small")
     picture.box(490, 200, 160, 36, "out, hlt, ...", words="mono")
     picture.line((490, 218), (420, 218))
-    picture.box(260, 200, 160, 36, "can I answer it?")
+    picture.box(260, 200, 160, 36, "can I handle it?")
     picture.line((340, 200), (340, 156))
     picture.text(347, 183, "yes: unseen", "small")
     picture.line((260, 218), (190, 218))
@@ -92,7 +92,7 @@ def exit_loop() -> Drawing:
 
 
 def interrupt_life() -> Drawing:
-    picture = Drawing(850, 420, "The life of a timer interrupt: raised by the devices' thread, injected by "
+    picture = Drawing(850, 420, "A timer interrupt: raised by the devices' thread, injected by "
                       "the vCPU's own thread when the window opens")
     lanes = ((97, "devices' thread", "vmm"), (305, "vCPU's thread", "vmm"), (550, "KVM", "kvm"),
              (750, "guest", "guest"))
@@ -106,7 +106,7 @@ def interrupt_life() -> Drawing:
              (165, guest, vcpu, "KVM_RUN returns EINTR"),
              (200, vcpu, kvm, "IF = 0: request_interrupt_window"),
              (230, vcpu, guest, "KVM_RUN"),
-             (262, guest, guest, "sti, one instruction more"),
+             (262, guest, guest, "sti, one more instruction"),
              (295, kvm, vcpu, "KVM_EXIT_IRQ_WINDOW_OPEN"),
              (328, vcpu, kvm, "KVM_INTERRUPT 0x20; pending = 0"),
              (358, vcpu, guest, "KVM_RUN"),
@@ -219,8 +219,8 @@ def context_switch() -> Drawing:
     rows = [("ss, esp, eflags, cs, eip", "accent", "by the processor"), ("error code, vector", "plain", ""),
             ("eax ... edi", "plain", "trap_entries"), ("ds, es, fs, gs", "plain", ""),
             ("calls of C functions", "free", "trap, schedule"), ("ebp", "vmm", "context_switch"),
-            ("address to go on at", "vmm", "")]
-    for x, title in ((60, "process A, stops"), (440, "process B, goes on")):
+            ("return address", "vmm", "")]
+    for x, title in ((60, "process A, stops"), (440, "process B, continues")):
         picture.text(x + 110, 14, title, "strong", "middle")
         for i, (label, kind, _) in enumerate(rows):
             picture.box(x, 40 + 44 * i, 220, 44, label, kind)
@@ -252,7 +252,7 @@ def lost_kick() -> Drawing:
         picture.line((x + 185, 196), (x + 82, 196))
         picture.text(x + 85, 190, "handler runs", "small")
         picture.box(x + 5, 215, 150, 26, "KVM_RUN", words="mono")
-        picture.box(x + 5, 255, 150, 26, "EINTR at once" if safe else "runs for ever",
+        picture.box(x + 5, 255, 150, 26, "EINTR at once" if safe else "runs forever",
                     "kvm" if safe else "accent")
     return picture
 
@@ -273,13 +273,13 @@ PICTURES: dict[str, Callable[[], Drawing]] = {
 
 
 def outdated() -> list[str]:
-    """The figures that are not what the kit's numbers make."""
+    """The figures that no longer match the kit's numbers."""
     return [name for name, make in PICTURES.items()
             if not (path := FIGURES / f"{name}.svg").exists() or path.read_text() != make().svg()]
 
 
 def update() -> list[str]:
-    """Writes the figures that changed; their names."""
+    """Writes the changed figures; returns their names."""
     names = outdated()
     FIGURES.mkdir(exist_ok=True)
     for name in names:

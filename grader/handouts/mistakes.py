@@ -1,4 +1,4 @@
-"""Common mistakes of learners: what the wrong modules of the labs' mutants/ do, and which tests see it."""
+"""Common mistakes: what the wrong modules in the labs' mutants/ do, and which tests find it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grader.course import LABS
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong module: the exercises whose tests find it, what these tests ask, and what it does."""
+    """A wrong module: what it does, and the exercises and tests that find it."""
 
     exercises: str
     tests: str
@@ -19,7 +19,7 @@ class Mistake:
 
 
 def mistakes(lab: int) -> list[Mistake]:
-    """The mistakes of a lab that the mutants make, in the order of its exercises."""
+    """The mistakes in a lab's mutants, in the order of its exercises."""
     found = []
     for path in sorted((LABS[lab].grading / "mutants").glob("*.patch")):
         fields = dict(re.findall(r"^# (what|fails): (.+)$", path.read_text(), re.M))

@@ -1,7 +1,7 @@
 """`make handouts`: build/handouts/ as a static site that works from file://, and as one PDF.
 
-pandoc makes HTML of each handout, the rest is done here: page frame, table of contents, search index, figures
-put into the page (so that they follow its colours), console blocks. WeasyPrint makes the PDF out of one page.
+pandoc converts each handout to HTML; this module adds the page frame, table of contents, search index, inline
+figures (which follow the page's colours) and console blocks. WeasyPrint makes the PDF from one page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def short_title(document: Document) -> str:
 
 
 def prepared(document: Document) -> str:
-    """The Markdown as pandoc shall see it: blocks with only their language, consoles as HTML, no marks."""
+    """The Markdown for pandoc: blocks with only their language, consoles as HTML, no marks."""
     out: list[str] = []
     lines = document.text.splitlines()
     fences = {fence.line: fence for fence in document.fences()}
@@ -59,7 +59,7 @@ def prepared(document: Document) -> str:
 
 
 def console_html(body: list[str], kind: str) -> str:
-    """A console block: commands stand out. Blank lines are kept from ending the HTML block."""
+    """A console block with highlighted commands. Encodes blank lines, which would end the HTML block."""
     shown = []
     for line in body:
         text = html.escape(line)
@@ -77,7 +77,7 @@ def to_html(document: Document) -> str:
 
 
 def with_links(body: str, document: Document, in_one: bool) -> str:
-    """Links between handouts as links between pages, or with `in_one` inside the one page of the PDF."""
+    """Rewrites links between handouts as links between pages, or with `in_one` within the PDF's one page."""
     pages = {other.path: other for other in documents()}
 
     def link(match: re.Match[str]) -> str:
@@ -102,7 +102,7 @@ def place(document: Document, anchor: str) -> str:
 
 
 def with_figures(body: str, in_one: bool) -> str:
-    """Pictures with their text below; in the site the drawing itself stands in the page."""
+    """Pictures with captions; in the site the drawing itself is part of the page."""
     def picture(match: re.Match[str]) -> str:
         source, text = match[1], match[2]
         path = FOLDER / "figures" / Path(source).name
@@ -119,7 +119,7 @@ def with_figures(body: str, in_one: bool) -> str:
 
 
 def with_tables(body: str) -> str:
-    """Tables that scroll by themselves on a narrow page; short ones stay on one page of paper."""
+    """Tables that scroll on a narrow page; short ones are not split in the PDF."""
     def framed(found: re.Match[str]) -> str:
         short = found[0].count("<tr") <= SHORT_ROWS
         return f'<div class="table{" short" if short else ""}">{found[0]}</div>'
@@ -128,7 +128,7 @@ def with_tables(body: str) -> str:
 
 
 def sections(document: Document, body: str) -> Iterator[dict[str, str]]:
-    """The search index's entries of a page."""
+    """A page's entries in the search index."""
     for part in re.split(r"(?=<h[1-3][ >])", body):
         head = re.match(r'<h[1-3] id="([^"]*)"[^>]*>(.*?)</h[1-3]>', part, re.S)
         text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", part)))
@@ -153,7 +153,7 @@ def contents(found: list[Document], current: Document) -> str:
 
 
 def around(found: list[Document], current: Document) -> str:
-    """Links to the handouts before and behind."""
+    """Links to the previous and the next handout."""
     at = found.index(current)
     links = []
     if at > 0:
@@ -166,7 +166,7 @@ def around(found: list[Document], current: Document) -> str:
 
 
 def write_site(found: list[Document]) -> None:
-    """The pages, their style, their search."""
+    """Writes the pages, their style and their search."""
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     template = (ASSETS / "page.html").read_text()
@@ -187,7 +187,7 @@ def write_site(found: list[Document]) -> None:
 
 
 def print_page(found: list[Document]) -> str:
-    """All handouts in one page of HTML, as WeasyPrint understands it."""
+    """All handouts in one HTML page for WeasyPrint."""
     parts, entries = [], []
     for document in found:
         body = with_figures(with_tables(with_links(to_html(document), document, True)), True)
@@ -196,7 +196,7 @@ def print_page(found: list[Document]) -> str:
         body = re.sub(r"<details>\s*<summary>(.*?)</summary>", r'<div class="folded"><b>\1</b>', body,
                       flags=re.S)
         body = body.replace("</details>", "</div>")
-        # WeasyPrint takes no notice of `start`.
+        # WeasyPrint ignores `start`.
         body = re.sub(r'<ol start="(\d+)"',
                       lambda match: f'<ol style="counter-reset: list-item {int(match[1]) - 1}"', body)
         parts.append(f'<section class="chapter" id="{place(document, "")}">{body}</section>')
@@ -217,7 +217,7 @@ def write_pdf(found: list[Document]) -> None:
 
 
 def broken_links() -> Iterator[str]:
-    """Links of the written site that lead nowhere."""
+    """Broken links in the written site."""
     pages = {path.name: path.read_text() for path in OUT.glob("*.html")}
     for name, text in pages.items():
         for target in re.findall(r'href="([^"]*)"', text):
@@ -232,7 +232,7 @@ def broken_links() -> Iterator[str]:
 
 
 def render(quiet: bool = False) -> int:
-    """Writes site and PDF; an exit status."""
+    """Writes the site and the PDF; returns an exit status."""
     found = documents()
     write_site(found)
     write_pdf(found)

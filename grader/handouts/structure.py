@@ -1,4 +1,4 @@
-"""The rooms of the grader and the imports between them: for the test of their direction, and as a figure."""
+"""The layers of the grader and their imports: for the test of their direction, and as a figure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from grader.course import ROOT
 from grader.handouts.drawing import Drawing
 
-# A room may take from itself and from rooms of a lower rank; of the same rank it may not.
+# A room may import from itself and from rooms of lower rank, but not from others of the same rank.
 RANKS = {
     "grader.course": 0,
     "grader.execution": 1,
@@ -54,7 +54,7 @@ def imports() -> Iterator[tuple[str, str]]:
 
 
 def arrows() -> set[tuple[str, str]]:
-    """Which room takes from which, without those that follow from others."""
+    """Which room imports from which, without imports implied by others."""
     takes = {(room(module), room(imported)) for module, imported in imports()}
     takes = {(a, b) for a, b in takes if a != b and a in RANKS and b in RANKS}
 
@@ -66,7 +66,7 @@ def arrows() -> set[tuple[str, str]]:
 
 
 def layers() -> Drawing:
-    """The figure: rooms above those that they take from."""
+    """The figure: rooms above those that they import from."""
     rows: dict[int, list[str]] = {}
     for name, rank in RANKS.items():
         rows.setdefault(rank, []).append(name)

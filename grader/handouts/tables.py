@@ -1,5 +1,5 @@
-"""Tables of the handouts that are made from the kit's own data: between `<!-- table NAME -->` and
-`<!-- end table -->` stands what TABLES[NAME] makes."""
+"""Tables of the handouts, generated from the kit's own data: TABLES[NAME] makes the text between
+`<!-- table NAME -->` and `<!-- end table -->`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def read(name: str) -> str:
 
 
 def facts_line(lab: Lab, exercise: str) -> list[str]:
-    """What a handout says in an exercise's line: functions, difficulty, length, reading."""
+    """The facts in the line below an exercise's heading: functions, difficulty, length, reading."""
     section = re.search(rf"^### {re.escape(exercise)} .*?(?=^### |\Z)", lab.handout.read_text(), re.M | re.S)
     line = re.search(r"^`.*?·.*$", section[0], re.M) if section else None
     return [part.strip() for part in line[0].split("·")] if line else []
 
 
 def points(number: int) -> str:
-    """Exercises of a lab and what they give."""
+    """The exercises of a lab and their points."""
     lab = LABS[number]
     tests = labs.load(number).tests if number in labs.NUMBERS else []
     rows = []
@@ -69,7 +69,7 @@ def course() -> str:
 
 
 def needs() -> str:
-    """What a KVM must be able to do for each lab."""
+    """The KVM features that each lab needs."""
     rows = [[f"{lab.number}: {lab.title}", ", ".join(KINDS[kind] for kind in lab.needs)]
             for lab in map(labs.load, labs.NUMBERS)]
     return table(["lab", "its guests need"], rows)
@@ -92,7 +92,7 @@ def options() -> str:
 
 
 def defines(pattern: str, head: str, name: str = "common/contract/abi.h") -> str:
-    """Constants of a header whose names fit, with their comments."""
+    """Constants of a header whose names match, with their comments."""
     rows = []
     line = r"^#define (\w+) +(\S+)(?: +/\* (.*?) \*/)?$"
     for constant, value, comment in re.findall(line, read(name), re.M):
@@ -111,7 +111,7 @@ def boot_info() -> str:
 
 
 def causes() -> str:
-    """The usual causes of a death, as the post-mortem tells them."""
+    """The usual causes of a crash, as the post-mortem prints them."""
     text = re.search(r"\} causes\[\] = \{\n(.*?)^\};", read("common/debug/post_mortem.c"), re.M | re.S)
     assert text
     rows = []
@@ -124,7 +124,7 @@ def causes() -> str:
 
 
 def first_comments(pattern: str) -> str:
-    """Files and the sentence that they begin with."""
+    """Files and their first sentences."""
     rows = []
     for path in sorted(ROOT.glob(pattern)):
         lines = " ".join(line.strip(" */;") for line in path.read_text().splitlines()[:8])
@@ -134,18 +134,18 @@ def first_comments(pattern: str) -> str:
 
 
 def outcomes() -> str:
-    """What each lab grades, for the rubric."""
+    """What each lab's tests check, for the rubric."""
     rows = []
     for number in labs.NUMBERS:
         for exercise in lab_exercises(LABS[number]):
             tests = [test for test in labs.load(number).tests if test.exercise == exercise]
             rows.append([exercise, "; ".join(test.title for test in tests),
                          str(sum(test.points for test in tests))])
-    return table(["exercise", "what its tests ask", "points"], rows)
+    return table(["exercise", "what its tests check", "points"], rows)
 
 
 def common_mistakes(number: int) -> str:
-    """Common mistakes of a lab, made by the grader's wrong modules."""
+    """Common mistakes of a lab, from the mutants."""
     rows = [[mistake.exercises, mistake.tests, mistake.what] for mistake in mistakes(number)]
     return table(["exercise", "a test that fails", "the mistake"], rows)
 
@@ -171,18 +171,18 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def updated(text: str, where: str) -> str:
-    """A handout's text with its tables made anew."""
+    """A handout's text with regenerated tables."""
     def anew(match: re.Match[str]) -> str:
         if match[2] not in TABLES:
-            raise ValueError(f"{where}: there is no table {match[2]!r}; tables are {', '.join(TABLES)}")
+            raise ValueError(f"{where}: no table {match[2]!r}; the tables are {', '.join(TABLES)}")
         return match[1] + TABLES[match[2]]() + match[4]
     if text.count("<!-- table ") != len(_PART.findall(text)):
-        raise ValueError(f"{where}: a table's mark without its <!-- end table -->")
+        raise ValueError(f"{where}: a table mark without <!-- end table -->")
     return _PART.sub(anew, text)
 
 
 def update(path: Path) -> bool:
-    """Writes a handout's tables anew; whether something changed."""
+    """Regenerates a handout's tables; returns whether something changed."""
     text = path.read_text()
     new = updated(text, str(path.relative_to(ROOT)))
     if new != text:

@@ -1,4 +1,4 @@
-"""The handouts' Markdown: which files there are, and what is in them."""
+"""The handouts' Markdown: the files and their structure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from grader.course import LABS, ROOT
 
 FOLDER = ROOT / "handouts"
 
-# In the order in which one reads them, and in which the site lists them.
+# In reading order, which is also the order on the site.
 ORDER = ["README.md", *(f"{lab.folder}.md" for lab in LABS.values()),
          "reference/commands.md", "reference/hypercalls.md", "reference/kvm-api.md",
          "reference/exit-reasons.md", "reference/x86.md", "reference/boot-information.md",
@@ -32,7 +32,7 @@ class Fence:
     words: dict[str, str]
     body: list[str]
     section: str
-    others: list[Fence]  # the `or` blocks below it: what may come instead
+    others: list[Fence]  # the `or` blocks below it: alternative output
 
     @property
     def where(self) -> str:
@@ -40,7 +40,7 @@ class Fence:
 
     @property
     def exercise(self) -> str:
-        """The exercise whose section it stands in, or nothing."""
+        """The exercise of its section, or an empty text."""
         match = re.match(r"(\d\.\d) ", self.section)
         return match[1] if match else ""
 
@@ -85,7 +85,7 @@ class Document:
         return found
 
     def prose(self) -> str:
-        """The text with the insides of fences blanked, line by line."""
+        """The text with the content of fences blanked, line by line."""
         lines, inside = [], False
         for line in self.text.splitlines():
             mark = bool(_FENCE.match(line))

@@ -1,6 +1,6 @@
-"""A figure drawn from a run: four vCPUs, their exits and the timer's interrupts, out of a --trace.
+"""A figure of a run: the exits and timer interrupts of four vCPUs, from a --trace.
 
-The trace lies beside the figure. `python3 -m grader.handouts trace` records it anew.
+The trace is next to the figure. `python3 -m grader.handouts trace` records a new one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def beginning(lines: list[str]) -> list[str]:
 
 
 def picture() -> Drawing:
-    """A lane a vCPU; a stroke for each exit, an arrow for each interrupt."""
+    """One lane per vCPU, with a stroke for each exit and an arrow for each interrupt."""
     shown = [event for event in events(TRACE.read_text()) if event.time <= SHOWN]
     lanes = sorted({event.vcpu for event in shown})
     drawing = Drawing(760, 70 + 52 * len(lanes), f"The first {SHOWN * 1000:.0f} ms of a run with "

@@ -1,5 +1,5 @@
-"""What a handout says that can be checked without running a guest. Each check yields sentences of what is
-wrong, so that a person sees all of it at once."""
+"""Checks of the handouts that run no guest. Each check yields one sentence per error, so that all errors are
+reported at once."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ FOREIGN = ("man", "git", "gdb", "strace", "objdump", "nasm", "readelf", "apt-get
 
 
 def check_fences(document: Document) -> Iterator[str]:
-    """Every block is of a kind that is checked, or says why not."""
+    """Every block has a kind that is checked, or a reason why it can't be."""
     for fence in document.fences():
         if fence.kind not in KINDS:
-            yield f"{fence.where}: a block is one of {', '.join(KINDS)}, not {fence.kind or 'nothing'!r}"
+            yield f"{fence.where}: a block must be one of {', '.join(KINDS)}, not {fence.kind or 'nothing'!r}"
         elif fence.kind == "text" and not fence.words.get("why"):
-            yield f"{fence.where}: a text block says why=\"...\" there is nothing to check"
+            yield f"{fence.where}: a text block needs why=\"...\": the reason why it can't be checked"
         elif "from" in fence.words:
             yield from _check_excerpt(fence)
         elif fence.kind == "c":
@@ -51,7 +51,7 @@ def check_fences(document: Document) -> Iterator[str]:
 def _check_excerpt(fence: Fence) -> Iterator[str]:
     path = ROOT / fence.words["from"]
     if not path.exists():
-        yield f"{fence.where}: there is no {fence.words['from']}"
+        yield f"{fence.where}: {fence.words['from']} does not exist"
         return
     text = "\n".join(line.strip() for line in path.read_text().splitlines())
     place = 0
@@ -85,7 +85,7 @@ def _check_assembled(fence: Fence) -> Iterator[str]:
 
 
 def check_links(document: Document, all_documents: dict[Path, Document]) -> Iterator[str]:
-    """Links inside lead somewhere, pictures have a text beside."""
+    """Internal links have a target, pictures have an alternative text."""
     for is_image, label, target in re.findall(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)",
                                               document.prose()):
         if target.startswith(("https://", "http://")):
@@ -93,15 +93,15 @@ def check_links(document: Document, all_documents: dict[Path, Document]) -> Iter
         file, _, anchor = target.partition("#")
         path = (document.path.parent / file).resolve() if file else document.path
         if is_image and len(label) < 20:
-            yield f"{document.name}: the picture {target} needs a text that tells what is to be seen"
+            yield f"{document.name}: the picture {target} needs an alternative text"
         if not path.exists():
-            yield f"{document.name}: the link to {target} leads nowhere"
+            yield f"{document.name}: the link to {target} is broken"
         elif anchor and path in all_documents and anchor not in all_documents[path].anchors():
-            yield f"{document.name}: there is no heading for {target}"
+            yield f"{document.name}: no heading for {target}"
 
 
 def check_names(document: Document) -> Iterator[str]:
-    """Files, KVM's names, make's targets and the VMM's options are there."""
+    """Files, KVM's names, make's targets and the VMM's options exist."""
     header = "".join(path.read_text() for path in KVM_HEADERS) if all(map(Path.exists, KVM_HEADERS)) else ""
     makefile = (ROOT / "Makefile").read_text()
     options = vmm_options()
@@ -121,7 +121,7 @@ def check_names(document: Document) -> Iterator[str]:
 
 
 def vmm_options() -> set[str]:
-    """The VMM's options, and those of the programs that a handout tells about."""
+    """The options of the VMM and of other programs that a handout describes."""
     text = (ROOT / "common/core/options.c").read_text()
     return {f"--{name}" for name in re.findall(r'^    \{"([a-z-]+)", ', text, re.M)}
 
@@ -138,7 +138,7 @@ def _check_make(document: Document, code: str, makefile: str) -> Iterator[str]:
                                                      rf"^(?:[\w-]+ )*{re.escape(name)}(?: [\w-]+)*:",
                                                      makefile, re.M))
         if not known:
-            yield f"{document.name}: `{code}`: make knows no {name}"
+            yield f"{document.name}: `{code}`: the Makefile has no {name}"
 
 
 def check_sections(path: Path) -> Iterator[str]:
@@ -149,12 +149,12 @@ def check_sections(path: Path) -> Iterator[str]:
 
 
 def check_exercise_numbers(document: Document) -> Iterator[str]:
-    """Exercises that are named exist."""
+    """The exercises that a handout names exist."""
     known = {number for lab in LABS.values() for number in lab_exercises(lab)}
     for number in re.findall(r"\b[Ee]xercises? (\d\.\d)\b|T=(\d\.\d)\b", document.prose()):
         name = number[0] or number[1]
         if name not in known and name[0] in {number[0] for number in known}:
-            yield f"{document.name}: there is no exercise {name}"
+            yield f"{document.name}: exercise {name} does not exist"
 
 
 def lab_exercises(lab: Lab) -> list[str]:
@@ -163,7 +163,7 @@ def lab_exercises(lab: Lab) -> list[str]:
 
 
 def answer_lines(lab: Lab, number: str) -> int:
-    """How many lines, blanks aside, the solution has between the marks of an exercise."""
+    """The number of lines, without blank ones, between an exercise's marks in the solution."""
     count = 0
     for path in lab.solution_files():
         inside = False
@@ -185,7 +185,7 @@ def check_exercises(lab: Lab) -> Iterator[str]:
         section = re.split(r"^## ", section, flags=re.M)[0]
         place = f"{lab.handout.name}, section {number}"
         if f"make grade LAB={lab.number} T={number}" not in section:
-            yield f"{place}: no command grades just it"
+            yield f"{place}: no command to grade just this exercise"
         if "<details>" not in section:
             yield f"{place}: no hint"
         facts = re.search(r"^(`.*?·.*)$", section, re.M)
@@ -194,11 +194,11 @@ def check_exercises(lab: Lab) -> Iterator[str]:
             continue
         for name in re.findall(r"`(\w+)`", facts[1].split("·")[0]):
             if not re.search(rf"\b{name}\(", sources):
-                yield f"{place}: there is no function {name}"
+                yield f"{place}: function {name} does not exist"
         lines = re.search(r"about (\d+) lines?", facts[1])
         really = answer_lines(lab, number)
         if not lines or not really * 0.6 - 3 <= int(lines[1]) <= really * 1.4 + 3:
-            yield f"{place}: the solution has {really} lines there; say `about {really} lines`"
+            yield f"{place}: the solution has {really} lines here; write `about {really} lines`"
         if not re.search(r"· (easy|moderate|hard) ·", facts[1]):
             yield f"{place}: no difficulty (easy, moderate or hard)"
 

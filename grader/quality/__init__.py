@@ -1,1 +1,1 @@
-"""What shows that the kit itself is right."""
+"""Tests of the kit itself."""

@@ -1,5 +1,5 @@
-"""Right modules in other styles than the solution's: each patch of a lab's alternatives/ makes one, and
-each must get the full score. What fails one of them asks for more than the exercise does.
+"""Correct modules in other styles than the solution's, one per patch in a lab's alternatives/. Each must get
+the full score: a test that fails one demands more than the exercise does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from grader.core.judge import Kind
 
 
 def complaints(_: Mapping[str, str], report: Report) -> list[str]:
-    """Everything that took a point from it."""
+    """Everything that cost it a point."""
     if report.build_error:
         return [f"it does not compile:\n{report.build_error}"]
     return [f"{v.test.id} is {v.kind.value}: {v.text}"

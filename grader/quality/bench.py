@@ -1,8 +1,8 @@
-"""`make bench`: what things cost, as ratios of two ways measured side by side in one run.
+"""`make bench`: measures costs, as ratios of two ways of doing the same, in one run.
 
-Machines differ a thousandfold and are shared, so a single time says nothing. Each pair is run in turn,
-A B A B ..., and what is printed is the median of the ratios of neighbours, with the smallest and the
-largest beside it. Nothing is judged.
+Machines differ a thousandfold and are shared, so a single time means nothing. The two ways of each pair are
+run in turn, A B A B ..., and the median of the ratios of neighbours is printed, with the smallest and the
+largest. Nothing is judged.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Way:
     method: int
     guests: int = 1
     options: tuple[str, ...] = ("--tick-ms=1000",)
-    backend: str = ""        # empty: the chosen one
+    backend: str = ""        # empty: the chosen back end
 
     def run(self, vmm: str) -> Run:
-        """The VMM on this way's guests."""
+        """The VMM with this way's guests."""
         defines: dict[str, Define] = {"METHOD": self.method}
         guest = assemble("bench", BUILD / "bench" / f"{self.method}.bin", None, **defines)
         return Run((vmm, *self.options, *[str(guest)] * self.guests), limits=LIMITS)
@@ -61,7 +61,7 @@ BACK_END_PAIRS = [
 
 
 def measure(pair: tuple[Way, Way], vmm: str, backends: dict[str, Backend]) -> list[float]:
-    """The ratios of the two ways' times, A by B, one a round after a round to warm up."""
+    """The ratios of the two ways' times, A to B, one per round, after a warm-up round."""
     ratios = []
     for _ in range(ROUNDS + 1):
         seconds = []
@@ -70,15 +70,15 @@ def measure(pair: tuple[Way, Way], vmm: str, backends: dict[str, Backend]) -> li
             if result.ending is not Ending.EXIT or result.code != 0:
                 raise CannotGrade(f"{way.title}: ended with {result.ending.value} {result.code}:\n"
                                   + result.stderr.decode(errors="replace"),
-                                  "make doctor tells what works on this machine")
+                                  "run make doctor")
             seconds.append(result.wall)
         ratios.append(seconds[0] / seconds[1])
     return ratios[1:]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures all pairs; the exit status."""
-    parser = argparse.ArgumentParser(prog="bench", description="Ratios of two ways, side by side.")
+    """Measures all pairs; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="bench", description="Ratios of two ways of doing the same.")
     parser.add_argument("--backend", default=os.environ.get("BACKEND") or "auto")
     options = parser.parse_args(arguments)
     try:

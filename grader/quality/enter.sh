@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs a command in a Debian root, in mount and process namespaces of its own that end with the command:
+# Runs a command in a Debian root, in its own mount and process namespaces, which end with the command:
 #     unshare --mount --pid --fork --kill-child sh enter.sh ROOT SCRATCH KVM KIT FOLDER COMMAND...
-# SCRATCH   an empty folder: what the command writes stays in memory below it and is gone at the end;
+# SCRATCH   an empty folder: files that the command writes stay in memory there and are gone at the end;
 #           empty: the command changes ROOT itself
 # KVM       1: it has this machine's /dev/kvm
 # KIT       a clone, of which FOLDER in the root becomes a clone; empty: none
@@ -41,7 +41,7 @@ if [ "$kit" ]; then
     git clone -q --no-hardlinks "$kit" "./$folder"
 fi
 
-# Not chroot: a process below one can't make user namespaces (user_namespaces(7)), which the kit's runner does.
+# Not chroot: a process in one can't create user namespaces (user_namespaces(7)), as the kit's runner does.
 pivot_root . .
 umount -l .
 env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb HOME=/root "$@"

@@ -1,5 +1,5 @@
-"""`make flakes N=100`: grades each solution again and again, every other time with all processors busy and at
-the lowest priority. Each test must come out the same every time; whatever does not is a bug of the grader.
+"""`make flakes N=100`: grades each solution N times, every other time at the lowest priority with all
+processors busy. Each test must give the same result every time; a difference is a bug in the grader.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SAME, DIFFERENT = 0, 1
 CANNOT_GRADE = 3                     # exit status of the grader
 
 
-# Keeps a processor busy until its parent ends, however that ends.
+# Keeps a processor busy until its parent has ended for any reason.
 BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
 
 
 @contextmanager
 def busy_processors() -> Iterator[None]:
-    """Each processor has something else to do."""
+    """Keeps all processors busy."""
     with ExitStack() as stack:
         for _ in range(os.cpu_count() or 1):
             process = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())]))
@@ -39,7 +39,7 @@ def busy_processors() -> Iterator[None]:
 
 
 def failed_tests(lab: int, loaded: bool, backend: str) -> list[str]:
-    """One grading of the solution: what did not pass, and how, if it was not graded at all."""
+    """One grading of the solution: the tests that did not pass, or why it could not be graded."""
     folder = BUILD / "flakes" / f"lab{lab}"
     command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab), "--solution", "--backend", backend,
                "--results", str(folder)]
@@ -62,7 +62,7 @@ def failed_tests(lab: int, loaded: bool, backend: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; the exit status."""
     parser = argparse.ArgumentParser(prog="grader.quality.flakes", description=str(__doc__))
-    parser.add_argument("--lab", type=int, choices=labs.NUMBERS, help="which lab; all without it")
+    parser.add_argument("--lab", type=int, choices=labs.NUMBERS, help="the lab to grade; default: all")
     parser.add_argument("--count", type=int, default=10, help="gradings of each solution")
     parser.add_argument("--backend", default="auto", help="auto, kvm or vm: where the VMM runs")
     parsed = parser.parse_args(arguments)

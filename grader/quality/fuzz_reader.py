@@ -1,10 +1,10 @@
-"""Fuzzes what a class does with a submission before it is compiled: found, read, recorded, shown.
+"""Fuzzes the steps of a class grading before compilation: finding, reading, recording, showing a submission.
 
     python3 -m grader.quality.fuzz_reader [COUNT] [SEED]
 
-Archives of each format, their entries' names, the submissions' own names and handin.json are made from a seed
-and then damaged. Each must end in the lab's files or in a refusal: no other exception, no file outside of the
-folders that are meant for it, and a page and a table for all. It runs under limits of memory and time.
+Archives of each format, the names of entries and submissions, and handin.json are generated from a seed and
+then damaged. Each must result in the lab's files or in a rejection: no other exception, no file outside the
+folders for it, and a page and a table for all of them. It runs under limits of memory and time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from grader.quality.tests.packing import tar, zipped
 
 COUNT = 20_000
 MEMORY = 2 << 30
-SECONDS_EACH = 2.0        # of processor time, on average: far more than any needs
+SECONDS_EACH = 2.0        # average CPU time: far more than any submission needs
 BATCH = 50                # submissions in one class
 LAB = LABS[2]
 
@@ -51,7 +51,7 @@ NUMBERS = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80",
 
 
 def fuzz(folder: Path, count: int, seed: int) -> list[str]:
-    """What went wrong, one text for each failure."""
+    """The failures, one text each."""
     failures: list[str] = []
     inside = str(folder)
     watching = True
@@ -74,7 +74,7 @@ def fuzz(folder: Path, count: int, seed: int) -> list[str]:
 
 
 def _fuzz_class(folder: Path, numbers: range, seed: int) -> list[str]:
-    """One class, whose submissions are made of these numbers."""
+    """One class with submissions generated from these numbers."""
     failures: list[str] = []
     place, out = folder / "in", folder / "out"
     shutil.rmtree(place, ignore_errors=True)
@@ -126,7 +126,7 @@ def _make(rng: random.Random, place: Path, number: int) -> None:
 
 
 def _content(rng: random.Random, depth: int) -> bytes:
-    """An archive, or at the end of the depth a text."""
+    """An archive, or a text at the maximum depth."""
     form = rng.randrange(6) if depth else 5
     if form == 5:
         name = _name(rng).encode("utf-8", "surrogatepass")

@@ -1,11 +1,11 @@
-"""`make machines`: grades the solutions and runs `make test` on each kind of machine that the kit promises to
-work on. It takes hours, so it is not part of `make test`: run it before a release.
+"""`make machines`: grades the solutions and runs `make test` on each kind of machine that the kit supports.
+It takes hours, so it is not part of `make test`: run it before a release.
 
-A row is a Debian root, made by debootstrap from the mirror that this machine's apt uses, with the kit's
-packages in it. enter.sh starts a throw-away copy of it with a fresh clone of the kit: what is not committed
-is not tested. Each row prints one line; all of its output is in build/machines/. The roots are kept for a
-week in the cache (~/.cache/mini-kvm-labs/machines/, removed by `make clean-cache`).
-Exit status: 0 all rows are green, 1 not, 2 wrong usage or something is missing here.
+Each row uses a Debian root with the kit's packages, created with debootstrap from the mirror of this
+machine's apt. enter.sh starts a temporary copy of it with a fresh clone of the kit, so only committed files
+are tested. Each row prints one line; its complete output is in build/machines/. The roots are kept for a week
+in the cache (~/.cache/mini-kvm-labs/machines/; `make clean-cache` removes them).
+Exit status: 0 all rows are green; 1 some are not; 2 usage error, or this machine lacks something.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ DAYS_KEPT = 7
 USER = "learner"
 LATIN_1 = "de_DE.ISO-8859-1"
 
-# In namespaces of its own a command's mounts and processes end with it, and it ends when we do.
+# In its own namespaces, a command's mounts and processes end with it, and it ends with us.
 NAMESPACES = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
 
 PACKAGES = "grader/setup.sh build grade vm test handouts"
 
-# Makes a Debian root one that the kit works in: its packages, a user without sudo, a Latin-1 locale.
+# Prepares a Debian root for the kit: its packages, a user without sudo, a Latin-1 locale.
 PREPARE = f"""
 set -e
 apt-get update -q
@@ -72,7 +72,7 @@ class Row:
     kvm: bool = False                # has this machine's /dev/kvm
     folder: str = "mini-kvm-labs"    # of the clone, in the user's home
     environment: dict[str, str] = field(default_factory=dict)
-    busy: int = 0                    # processes that compute beside it
+    busy: int = 0                    # busy processes at the same time
 
     @property
     def home(self) -> str:
@@ -91,12 +91,12 @@ ROWS = {
     "locale-c": Row("the C locale", user=USER,
                     environment={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
     "locale-latin1": Row("a Latin-1 locale", user=USER, environment={"LC_ALL": LATIN_1}),
-    "busy": Row("two busy loops beside it", busy=2),
+    "busy": Row("two busy loops at the same time", busy=2),
 }
 
 
 class Missing(Exception):
-    """What this machine lacks to run a row."""
+    """This machine lacks something to run a row."""
 
 
 def mirror() -> str:
@@ -107,12 +107,12 @@ def mirror() -> str:
     except (OSError, subprocess.CalledProcessError) as error:
         raise Missing(f"apt does not name its mirror: {error}") from error
     if not found:
-        raise Missing("apt has no lists of a Debian mirror; try: apt-get update")
+        raise Missing("apt has no package lists of a Debian mirror; try: apt-get update")
     return found[0]
 
 
 def apt_options() -> str:
-    """How this machine's apt fetches (a proxy, for example), in the form of apt.conf(5)."""
+    """This machine's apt configuration for downloads (such as a proxy), in the format of apt.conf(5)."""
     dump = subprocess.run(["apt-config", "dump", "Acquire"], stdout=subprocess.PIPE, text=True, check=True)
     return "".join(f"{line}\n" for line in dump.stdout.splitlines()
                    if re.match(r'Acquire::(?!IndexTargets|Changelogs)\S+ ".+";$', line))
@@ -120,7 +120,7 @@ def apt_options() -> str:
 
 def enter(root: Path, command: Sequence[str], output: IO[bytes] | None = None, scratch: str = "",
           kvm: bool = False, folder: str = "") -> int:
-    """Runs a command in a root (enter.sh); the exit status."""
+    """Runs a command in a root (enter.sh); returns the exit status."""
     arguments = [str(root), scratch, "1" if kvm else "", str(ROOT) if folder else "", folder]
     with subprocess.Popen([*NAMESPACES, "sh", str(ENTER), *arguments, *command], stdout=output,
                           stderr=subprocess.STDOUT if output else None,
@@ -139,7 +139,7 @@ def root_of(debian: str) -> Path:
     with locked(folder / f"{debian}.lock"):
         if root.exists() and time.time() - root.stat().st_mtime < DAYS_KEPT * 24 * 3600:
             return root
-        print(f"making the root of Debian's {debian} (some minutes)", file=sys.stderr, flush=True)
+        print(f"creating the root of Debian {debian} (some minutes)", file=sys.stderr, flush=True)
         for old in (root, partial):
             shutil.rmtree(old, ignore_errors=True)
         log = LOGS / f"{debian}-root.log"
@@ -153,7 +153,7 @@ def root_of(debian: str) -> Path:
                 shutil.copy(ROOT / "grader/setup.sh", partial / "grader")
                 done.returncode = enter(partial, ["sh", "-c", PREPARE], output)
         if done.returncode != 0:
-            raise Missing(f"can't make the root of Debian's {debian}: see {log.relative_to(ROOT)}")
+            raise Missing(f"can't create the root of Debian {debian}: see {log.relative_to(ROOT)}")
         os.utime(partial)
         partial.rename(root)
         return root
@@ -162,7 +162,7 @@ def root_of(debian: str) -> Path:
 def run(row: Row, command: str, output: IO[bytes] | None = None) -> int:
     """Runs a shell command as the row's user in a fresh clone on its machine; the exit status."""
     if row.kvm and not os.path.exists("/dev/kvm"):
-        raise Missing("there is no /dev/kvm here")
+        raise Missing("this machine has no /dev/kvm")
     scratch = cache_folder() / "machines/scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     environment = [f"{name}={value}" for name, value in row.environment.items()]
@@ -172,7 +172,7 @@ def run(row: Row, command: str, output: IO[bytes] | None = None) -> int:
 
 
 def summary(text: str) -> str:
-    """What the output of EVERYTHING comes to."""
+    """A summary of EVERYTHING's output."""
     scores = re.findall(r"^Score: (\S+) of 100$", text, re.M)
     wrong = [score for score in scores if score != "100"]
     grades = f"{len(scores) - len(wrong)} of {len(LABS)} solutions have 100"
@@ -183,7 +183,7 @@ def summary(text: str) -> str:
 
 
 def report(name: str) -> bool:
-    """Runs all on a row's machine and prints its line; whether it is green."""
+    """Runs everything on a row's machine and prints its line; returns whether it is green."""
     row, log, start = ROWS[name], LOGS / f"{name}.log", time.monotonic()
     try:
         with open(log, "wb") as output:
@@ -201,8 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make machines", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter,
                                      epilog="\n".join(f"{name:13} {row.what}" for name, row in ROWS.items()))
-    parser.add_argument("--run", metavar="COMMAND", help="run this on the row's machine instead, in sight")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="which rows; all without one")
+    parser.add_argument("--run", metavar="COMMAND", help="run this on the row's machine, and show its output")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="the rows to run; default: all")
     parsed = parser.parse_args(arguments)
     unknown = [name for name in parsed.rows if name not in ROWS]
     if unknown:

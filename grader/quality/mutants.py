@@ -1,5 +1,5 @@
-"""Wrong modules that the grader must see through: each patch of a lab's mutants/ is a solution with a
-mistake that learners make.
+"""Wrong modules that must lose points: each patch in a lab's mutants/ puts one common mistake into a
+solution.
 
     # what: the API version is not checked
     # fails: 1.1-version
@@ -7,9 +7,9 @@ mistake that learners make.
     --- a/solutions/lab1-real-mode/vm.c
     ...
 
-`fails` names exercises or tests: all failing tests must be among these, and each must be hit. A line `# may:`
-names those that fail on one back end and not on another, or now and then. The words of `hint` must be in what
-the learner reads about one of the failed tests.
+`fails` names exercises or tests: all failing tests must be among these, and each must occur. A line `# may:`
+names tests that fail only on some back ends or only sometimes. The words of `hint` must occur in the report
+on one of the failed tests.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from grader.core.judge import Kind
 
 
 def complaints(mutant: Mapping[str, str], report: Report) -> list[str]:
-    """Compares what failed with what must fail."""
+    """Compares the failed tests with those that must fail."""
     if report.build_error:
         return [f"it does not compile:\n{report.build_error}"]
     fails, hint = mutant["fails"].split(), mutant["hint"]
     known = {*fails, *mutant.get("may", "").split()}
     failed = [v for v in report.verdicts if v.kind is Kind.FAILED]
     found = [f"{v.test.id} is {v.kind.value}" for v in report.verdicts if v.kind in (Kind.TODO, Kind.CANNOT)]
-    found += [f"{v.test.id} failed, too: {v.text}" for v in failed
+    found += [f"{v.test.id} failed as well: {v.text}" for v in failed
               if not {v.test.id, v.test.exercise} & known]
     found += [f"{wanted} did not fail" for wanted in fails
               if not any(wanted in (v.test.id, v.test.exercise) for v in failed)]

@@ -1,9 +1,9 @@
 """Every test of the kit: `make test`.
 
 A test program is a Check program in common/tests/, named after the lab whose VMM it is linked with
-(lab3_console.c), a unittest file in grader/quality/tests/, or one of the 1K OS's own that os-1k/os.mk
-builds. As many run at a time as there are processors. A program that crashes, hangs or runs no test counts
-as a failed test. Trouble of the suite's own, like a full disk, is reported apart and is no failed test.
+(lab3_console.c), a unittest file in grader/quality/tests/, or one of the 1K OS's programs that os-1k/os.mk
+builds. One program per processor runs at a time. A program that crashes, hangs or runs no test counts as a
+failed test. Problems of the suite itself, such as a full disk, are reported separately, not as failures.
 The last line is `N passed, N failed`, with `, N skipped` if there are any.
 
 Exit status: 0 all passed; 1 a test failed; 3 none failed, but some could not be run; 128 + N by signal N.
@@ -38,42 +38,42 @@ from grader.execution.tool import on_terminal, run_command
 PASSED, FAILED, COULD_NOT_RUN = 0, 1, 3
 
 HUNG = -1000     # instead of an exit status
-TIMEOUT = 1800.0  # seconds for a test program; generous, machines are loaded
+TIMEOUT = 1800.0  # seconds for a test program; generous for loaded machines
 FUZZ_SECONDS = 15
-SHOWN_MAX = 80   # lines of a failed program's output; all of it is in build/tests/
+SHOWN_MAX = 80   # lines shown of a failed program's output; the rest is in build/tests/
 SLOWEST = 10
-STOP_SECONDS = 5.0    # for programs to end by themselves when the suite is stopped
-REDRAW_SECONDS = 1.0  # between two states of the progress line
+STOP_SECONDS = 5.0    # for programs to end when the suite is stopped
+REDRAW_SECONDS = 1.0  # between updates of the progress line
 
-# Each tool that tests need, with what is skipped where it is not installed.
+# Tools that tests need, with the tests that are skipped without them.
 TOOLS = {
     "clang": "builds with clang, and the fuzzers",
     "clang-format": "the style of C",
     "flake8": "the style of Python",
-    "git": "the release, and all that goes by the list of the kit's files",
+    "git": "the release, and checks that need the list of the kit's files",
     "mypy": "the types of Python",
     "pandoc": "the handouts' site and PDF",
     "patch": "mutants and alternatives",
     "shellcheck": "the style of shell scripts",
-    "strace": "the handouts' console that uses it",
+    "strace": "the handouts' console block that uses it",
     "weasyprint": "the handouts' site and PDF",
 }
 
-# What the machine says when it can't run a test: no verdict on the kit.
+# Messages of a machine that can't run a test, which says nothing about the kit.
 TROUBLE = re.compile("No space left on device|Disk quota exceeded|Read-only file system"
                      "|virtual memory exhausted|Killed signal terminated program")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a test program came out."""
+    """The result of a test program."""
 
     passed: int = 0
     failed: int = 0
     skipped: int = 0
     output: str = ""
     notes: list[str] = field(default_factory=list)  # why tests were skipped
-    trouble: str = ""                               # why the suite could not run it, or not all of it
+    trouble: str = ""                               # why the suite could not run all of it
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ class Program:
     run: Callable[[], Outcome]
 
 
-# The process groups of programs that run now, for an end before theirs.
+# The process groups of running programs, to stop them.
 _groups: set[int] = set()
 
 
 def execute(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Runs a command to its end or the time limit, and ends all that it leaves behind."""
+    """Runs a command to its end or the time limit, and kills the processes that it leaves."""
     process = subprocess.Popen(command, cwd=ROOT, env={**clean_environment(), **environment}, text=True,
                                errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, start_new_session=True)
@@ -100,14 +100,14 @@ def execute(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     except subprocess.TimeoutExpired:
         kill_group(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
-        return HUNG, f"{output}\nno end after {TIMEOUT:.0f} seconds\n"
+        return HUNG, f"{output}\nstopped after {TIMEOUT:.0f} seconds\n"
     finally:
         kill_group(process.pid, signal.SIGKILL)
         _groups.discard(process.pid)
 
 
 def kill_group(group: int, number: int) -> bool:
-    """Sends a signal to what is left of a process group; whether there was anything."""
+    """Sends a signal to the rest of a process group; returns whether there was any process."""
     try:
         os.killpg(group, number)
         return True
@@ -116,11 +116,11 @@ def kill_group(group: int, number: int) -> bool:
 
 
 def stop(number: int, frame: object) -> None:
-    """Ctrl-C or SIGTERM: programs have sessions of their own and would go on."""
+    """Ctrl-C or SIGTERM: stops the programs, which have their own sessions."""
     end = time.monotonic() + STOP_SECONDS
     groups = list(_groups)
     while [group for group in groups if kill_group(group, signal.SIGTERM)] and time.monotonic() < end:
-        time.sleep(0.05)  # make removes what a compiler has written by half
+        time.sleep(0.05)  # make removes incomplete files
     for group in groups:
         kill_group(group, signal.SIGKILL)
     print(f"\nstopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
@@ -128,7 +128,7 @@ def stop(number: int, frame: object) -> None:
 
 
 def run_check(name: str, build: Callable[[], Path]) -> Outcome:
-    """A Check program. Its log in TAP says what became of each test."""
+    """Runs a Check program. Its TAP log has the result of each test."""
     log = BUILD / "tests" / f"{file_name(name)}.tap"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
@@ -152,7 +152,7 @@ def unbuilt(error: BuildError) -> Outcome:
 
 
 def run_fuzzer(name: str) -> Outcome:
-    """A fuzzer of os-1k/tests/: one test. It goes on from the kept corpus and must find nothing new."""
+    """Runs a fuzzer of os-1k/tests/ as one test; it starts from the stored corpus and must find nothing."""
     if not shutil.which("clang"):
         return Outcome(skipped=1, notes=["clang is not installed"])
     found = BUILD / "tests" / name
@@ -168,7 +168,7 @@ def run_fuzzer(name: str) -> Outcome:
 
 
 def run_unittests(module: str) -> Outcome:
-    """A unittest file, run by this program's --module mode in a process of its own."""
+    """Runs a unittest file in its own process, with this program's --module mode."""
     report = BUILD / "tests" / f"{module}-{os.getpid()}.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "grader.quality.suite", "--module", module, "--report", str(report)]
@@ -180,7 +180,7 @@ def run_unittests(module: str) -> Outcome:
     outcome = Outcome(**json.loads(report.read_text()), output=output)
     report.unlink()
     if not (outcome.passed or outcome.failed or outcome.skipped or outcome.trouble):
-        return Outcome(failed=1, output=f"{output}there is no test in it\n")
+        return Outcome(failed=1, output=f"{output}it has no tests\n")
     return outcome
 
 
@@ -195,7 +195,7 @@ def run_module(module: str, report: Path) -> int:
 
 
 def counted(count: int, result: unittest.TestResult) -> dict[str, object]:
-    """What became of `count` tests. A test with several failed subtests is one failed test."""
+    """The counts of results of `count` tests. A test with several failed subtests is one failed test."""
     failed = {str(getattr(test, "test_case", test)) for test, text in result.failures + result.errors
               if not TROUBLE.search(text)}
     failed |= {str(test) for test in result.unexpectedSuccesses}
@@ -203,7 +203,7 @@ def counted(count: int, result: unittest.TestResult) -> dict[str, object]:
                 for test, text in result.failures + result.errors if (found := TROUBLE.search(text))}
     ran = {str(getattr(test, "test_case", test)) for test, _ in result.skipped
            if isinstance(getattr(test, "test_case", test), unittest.TestCase)}
-    # A class or a file that is skipped as a whole: its tests were never started.
+    # If a class or a file is skipped as a whole, its tests were never started.
     never = count - result.testsRun if not result.errors else 0
     skipped = len(ran - failed - set(troubles)) + never
     lost = len(set(troubles) - failed)
@@ -214,7 +214,7 @@ def counted(count: int, result: unittest.TestResult) -> dict[str, object]:
 
 
 def file_name(name: str) -> str:
-    """A program's name, fit for a file."""
+    """A program's name as a file name."""
     return re.sub(r"[^\w.-]+", "-", name)
 
 
@@ -240,7 +240,7 @@ def unittest_program(path: Path) -> Program:
     return Program(name, lambda: run_unittests(name[:-len(".py")].replace("/", ".")))
 
 
-# These take minutes: they start first, and the others fill the time beside them.
+# These take minutes, so they start first, and the others run at the same time.
 SLOW = ("test_grades", "test_handouts", "test_release", "test_cheats", "test_frame")
 
 
@@ -254,7 +254,7 @@ def programs() -> list[Program]:
 
 
 def machine() -> Iterator[str]:
-    """What this machine has for the tests, and what is skipped for lack of it."""
+    """What this machine provides for the tests, and what is skipped without it."""
     probe = probe_kvm()
     kinds = [text for kind, text in KINDS.items() if not probe.reason_against([kind])]
     if kinds:
@@ -284,7 +284,7 @@ class Run:
 
 
 class Display:
-    """A line for each program that has ended, and on a terminal a line that shows which ones run."""
+    """Prints a line for each ended program, and on a terminal a line with the running ones."""
 
     def __init__(self, runs: list[Run]) -> None:
         self._runs = runs
@@ -310,7 +310,7 @@ class Display:
         self._over.set()
 
     def ended(self, run: Run) -> None:
-        """Shows a program that has ended; and what it said, unless all went well."""
+        """Prints the line of an ended program, with its output if it failed."""
         with self._lock:
             if self._live:
                 print("\r\033[K", end="")
@@ -320,7 +320,7 @@ class Display:
 
 
 def lines_of(run: Run) -> Iterator[str]:
-    """What there is to say of a program that has ended; the first part is one line."""
+    """The report on an ended program; the first part is one line."""
     outcome, name = run.outcome, run.program.name
     assert outcome
     words = [f"{outcome.passed:4} passed"]
@@ -331,7 +331,7 @@ def lines_of(run: Run) -> Iterator[str]:
     for note in outcome.notes:
         yield f"\n       skipped: {note}"
     if outcome.trouble:
-        yield f"\n       could not be run: {outcome.trouble}"
+        yield f"\n       could not run: {outcome.trouble}"
     if outcome.failed or outcome.trouble:
         lines = outcome.output.rstrip().splitlines()
         if len(lines) > SHOWN_MAX:
@@ -340,7 +340,7 @@ def lines_of(run: Run) -> Iterator[str]:
 
 
 def carry_out(run: Run, display: Display) -> None:
-    """Runs a program. Whatever happens, something is known of it then."""
+    """Runs a program; always records an outcome."""
     run.began = time.monotonic()
     try:
         outcome = run.program.run()
@@ -348,7 +348,7 @@ def carry_out(run: Run, display: Display) -> None:
             log = BUILD / "tests" / f"{file_name(run.program.name)}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(outcome.output)
-    except Exception as error:  # the suite's own: the other programs go on
+    except Exception as error:  # in the suite itself: the other programs continue
         outcome = Outcome(trouble=f"{type(error).__name__}: {error}")
     run.seconds = time.monotonic() - run.began
     run.outcome = outcome
@@ -356,7 +356,7 @@ def carry_out(run: Run, display: Display) -> None:
 
 
 def run_all(chosen: list[Program]) -> int:
-    """Runs the programs, shows each as it ends, the slowest, and the totals; an exit status."""
+    """Runs the programs; prints each as it ends, the slowest, and the totals; returns an exit status."""
     runs = [Run(program) for program in chosen]
     display = Display(runs)
     threading.Thread(target=display.follow, daemon=True).start()
@@ -371,7 +371,7 @@ def run_all(chosen: list[Program]) -> int:
     troubles = [run for run in runs if run.outcome and run.outcome.trouble]
     for run in troubles:
         assert run.outcome
-        print(f"could not be run, or not all of it: {run.program.name}: {run.outcome.trouble}")
+        print(f"could not run completely: {run.program.name}: {run.outcome.trouble}")
     passed, failed, skipped = (sum(counts) for counts in zip(*(
         (outcome.passed, outcome.failed, outcome.skipped) for outcome in outcomes)))
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""), flush=True)
@@ -384,7 +384,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make test", description="Runs every test of the kit itself.")
     parser.add_argument("--module", help="run the tests of one module in this process")
     parser.add_argument("--report", type=Path, help="with --module: where to write the counts")
-    parser.add_argument("words", nargs="*", help="run only programs whose name holds one of these words")
+    parser.add_argument("words", nargs="*", help="run only programs whose names contain one of these words")
     arguments = parser.parse_args()
     if arguments.module:
         return run_module(arguments.module, arguments.report)
@@ -393,7 +393,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     if not chosen:
-        print("no test program has such a name", file=sys.stderr)
+        print("no test program has a matching name", file=sys.stderr)
         return FAILED
     for line in machine():
         print(line, flush=True)

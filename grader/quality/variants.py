@@ -1,13 +1,13 @@
-"""Modules made of a solution and a patch: wrong ones, mutants/labN/NAME.patch, and right ones of another
-style, alternatives/labN/NAME.patch. The lines in front of the patch say what it is:
+"""Modules made from a solution and a patch: mutants/NAME.patch in a lab's folder makes a wrong one,
+alternatives/NAME.patch a correct one in another style. The lines before the patch describe it:
 
     # what: the API version is not checked
     --- a/solutions/lab1-real-mode/vm.c
     ...
 
-`python3 -m grader.quality.variants mutants` makes each a module, grades it and reports what is wrong with
-the grading; as many at a time as there are processors. Exit status: 0 all as they must be, 1 not, 3 cannot
-grade here.
+`python3 -m grader.quality.variants mutants` makes each module, grades it and reports errors in the grading,
+with one grading per processor at a time. Exit status: 0 all are graded as expected; 1 some are not; 3 cannot
+grade on this machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from grader.report.recording import grade_and_keep
 from grader.execution.runs import CannotGrade
 from grader.core.values import new_seed
 
-# What is wrong with the grading of a variant, from its fields.
+# Errors in the grading of a variant, checked against its fields.
 Check = Callable[[Mapping[str, str], Report], "list[str]"]
 CHECKS: dict[str, Check] = {"mutants": mutants.complaints, "alternatives": alternatives.complaints}
 
@@ -58,12 +58,12 @@ class Variant:
 
     @property
     def folder(self) -> Path:
-        """For all that is made of it."""
+        """The folder for everything made from it."""
         return BUILD / self.kind / f"lab{self.lab}" / self.name
 
 
 def read_variants(kind: str, lab: int) -> list[Variant]:
-    """The variants of a lab, by name."""
+    """The variants of a lab, sorted by name."""
     paths = sorted((LABS[lab].grading / kind).glob("*.patch"))
     return [_read(kind, lab, path) for path in paths]
 
@@ -73,7 +73,7 @@ def _read(kind: str, lab: int, path: Path) -> Variant:
     fields = dict(re.findall(r"^# (\w+): (.+)$", text, re.M))
     source = re.search(r"^\+\+\+ b/(solutions/\S+)$", text, re.M)
     if not source or "what" not in fields:
-        raise ValueError(f"{path} has no '# what:' line or is no patch of a solution")
+        raise ValueError(f"{path} has no '# what:' line or is not a patch of a solution")
     return Variant(kind, lab, path.stem, path, ROOT / source[1], fields)
 
 
@@ -86,18 +86,18 @@ def make_module(variant: Variant) -> Path:
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         raise CannotGrade(f"{variant.patch.relative_to(ROOT)} no longer fits {variant.source.name}:\n"
-                          f"{done.stdout}", "make the patch anew from today's solution")
+                          f"{done.stdout}", "recreate the patch from the current solution")
     return module
 
 
 def grade_variant(variant: Variant, seed: int, backend: str, pick: Pick) -> Report:
-    """The lab's grading with this module in place of the solution's."""
+    """Grades the lab with this module instead of the solution's."""
     choice = Choice(seed, module=make_module(variant), backend=backend, folder=variant.folder / "results")
     return grade_and_keep(labs.load(variant.lab), choice, pick)
 
 
 def check_all(variants: Sequence[Variant], seed: int, backend: str, pick: Pick) -> bool:
-    """Grades them all and tells of each; true if nothing is wrong with any."""
+    """Grades and reports each one; returns whether all are graded as expected."""
     passed = 0
 
     def checked(variant: Variant) -> tuple[list[str], float]:
@@ -111,7 +111,7 @@ def check_all(variants: Sequence[Variant], seed: int, backend: str, pick: Pick) 
             print(f"lab {variant.lab} {variant.name}: {variant.what}: {'FAILED' if wrong else 'ok'} "
                   f"({seconds:.0f} s)", *("    " + complaint for complaint in wrong), sep="\n", flush=True)
     kind = variants[0].kind if variants else "variants"
-    print(f"{passed} of {len(variants)} {kind} graded as they must be (seed {seed})")
+    print(f"{passed} of {len(variants)} {kind} graded as expected (seed {seed})")
     return passed == len(variants)
 
 
@@ -119,9 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line says; the exit status."""
     parser = argparse.ArgumentParser(prog="grader.quality.variants", description=str(__doc__).splitlines()[0])
     parser.add_argument("kind", choices=list(CHECKS))
-    parser.add_argument("--lab", type=int, choices=labs.NUMBERS, help="which lab; all without it")
-    parser.add_argument("--only", default="", metavar="NAME", help="one of them")
-    parser.add_argument("--seed", type=int, default=new_seed(), help="of the random values")
+    parser.add_argument("--lab", type=int, choices=labs.NUMBERS, help="the lab; default: all")
+    parser.add_argument("--only", default="", metavar="NAME", help="just this one")
+    parser.add_argument("--seed", type=int, default=new_seed(), help="seed of the random values")
     parser.add_argument("--backend", default="auto", help="auto, kvm or vm: where the VMM runs")
     parsed = parser.parse_args(arguments)
     chosen = [variant for number in ([parsed.lab] if parsed.lab else labs.NUMBERS)
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cannot grade: {error}", file=sys.stderr)
         return CANNOT_GRADE
     except KeyboardInterrupt:
-        os._exit(INTERRUPTED)        # gradings under way would be waited for
+        os._exit(INTERRUPTED)        # a normal exit would wait for the running gradings
     return RIGHT if right and chosen else WRONG
 
 

@@ -1,1 +1,1 @@
-"""Hostile modules: each tries to get points without doing its exercise, or to harm who grades it."""
+"""Hostile modules: each tries to get points without doing its exercise, or to attack the grader."""

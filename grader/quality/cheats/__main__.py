@@ -1,18 +1,18 @@
-"""`make cheats`: grades every hostile module of this folder, and shows that none gains a point, none harms
-the grader, and none outlives it.
+"""`make cheats`: grades every hostile module in this folder, and checks that none gains a point, harms the
+grader, or outlives it.
 
     python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
 
-A module's lab is that of the header it includes, lab1.h to lab5.h. Without --whole only a few tests of that
-lab are graded, one of each kind: a unit test, a guest judged by registers, one by its output.
-Exit status: 0 all held; 1 one did not, with what it managed; 3 cannot grade here.
+The header that a module includes, lab1.h to lab5.h, determines its lab. Without --whole only one test of each
+kind is graded: a unit test, a guest judged by its registers, one judged by its output.
+Exit status: 0 all were stopped; 1 one was not, with what it achieved; 3 cannot grade on this machine.
 
-How far this goes: in the lab VM a module can reach nothing but its own virtual machine, which is thrown
-away. On the host (BACKEND=kvm) namespaces, a read-only file system and limits hold it; where the machine
-forbids namespaces these are missing, and a learner who is root there could fool the grader, that is: fool
-nobody but themselves. A grade that counts is given by `make grade-class` or an autograder, which use the
-lab VM and encrypted guests (grader/core/encryption.py). A module that has the processor emulated in it, and
-answers as the guest would, is beyond what a test can tell from an honest one, and more work than the lab.
+Limits: in the lab VM a module can reach only its own virtual machine, which is discarded. On the host
+(BACKEND=kvm) namespaces, a read-only file system and limits confine it. Without namespaces, a learner who is
+root could fool the grader on their own machine. Grades that count come from `make grade-class` or an
+autograder, which use the lab VM and encrypted guests (grader/core/encryption.py). A module that contains an
+emulator of the processor and answers as the guest would can't be distinguished from an honest one, and is
+more work than the lab.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from grader.execution.runs import CannotGrade
 from grader.core.values import new_seed
 
 FOLDER = Path(__file__).resolve().parent
-# One test of each kind. The first is a unit test where the lab has them.
+# One test of each kind. The first is a unit test if the lab has them.
 FEW = {1: ("1.1-opens", "1.5-segments", "1.5-hlt"), 2: ("2.1-decode", "2.2-exit-status", "2.2-putchar"),
        3: ("3.1-bases", "3.3-lines"), 4: ("4.2-first", "4.2-injects"), 5: ("5.1-encode", "5.5-walks")}
-# These use up their time in every run: one test shows all that there is to see.
+# These use up their time in every run, so one test is enough.
 SLOW = ("sleep_forever", "fork_bomb", "eat_memory")
-TIME_MAX = 300.0     # seconds for a run, whatever the load: its limits are a tenth of that
+TIME_MAX = 300.0     # seconds for a run under any load; its limits are a tenth of that
 CANNOT_GRADE = 3
 
 
 @dataclass
 class Outcome:
-    """What a cheat came to. `managed`: what it should not have, a sentence each."""
+    """The outcome of a cheat. `managed`: what it achieved and should not have, one sentence each."""
 
     name: str
     lab: int
@@ -67,12 +67,12 @@ def cheats() -> list[Path]:
 def lab_of(module: Path) -> int:
     found = re.search(r'^#include "lab(\d)\.h"', module.read_text(), re.M)
     if not found:
-        raise ValueError(f"{module.name} includes no lab's header")
+        raise ValueError(f"{module.name} does not include a lab's header")
     return int(found[1])
 
 
 def try_cheat(module: Path, backend: str, whole: bool = False) -> Outcome:
-    """Grades one and looks at what it left. Raises CannotGrade where the machine can't grade at all."""
+    """Grades one and checks what it left. Raises CannotGrade if the machine can't grade at all."""
     number = lab_of(module)
     outcome = Outcome(module.stem, number)
     lab = labs.load(number)
@@ -89,7 +89,7 @@ def try_cheat(module: Path, backend: str, whole: bool = False) -> Outcome:
         if verdict.points:
             outcome.managed.append(f"it passed {verdict.test.id}")
         if verdict.kind is Kind.TODO:
-            outcome.managed.append(f"{verdict.test.id} took it for a skeleton")
+            outcome.managed.append(f"{verdict.test.id} was reported as not written yet")
     if gradescope(report)["score"] != 0:
         outcome.managed.append("the results have points")
     if outcome.seconds > TIME_MAX * max(1, len(report.graded)):
@@ -101,13 +101,13 @@ def try_cheat(module: Path, backend: str, whole: bool = False) -> Outcome:
 
 
 def _kit() -> dict[str, str]:
-    """Digests of the files that a cheat could want to change."""
+    """Digests of the files that a cheat could try to change."""
     paths = [ROOT / "Makefile", *(ROOT / "grader").rglob("*.py"), *(ROOT / "solutions").rglob("*.c")]
     return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def _put(module: Path, lab: int) -> Path:
-    """A copy of the module at one place for all: so the rest of the VMM is compiled once."""
+    """A copy of the module at the same path for all cheats, so that the rest of the VMM is compiled once."""
     place = BUILD / "cheats" / f"lab{lab}"
     place.mkdir(parents=True, exist_ok=True)
     for header in FOLDER.glob("*.h"):
@@ -116,7 +116,7 @@ def _put(module: Path, lab: int) -> Path:
 
 
 def _left() -> list[str]:
-    """Processes of a program with a cheat in it."""
+    """Remaining processes of a program with a cheat."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -129,7 +129,7 @@ def _left() -> list[str]:
 
 
 def _files() -> list[Path]:
-    """Files that a cheat would have made where it may not."""
+    """Files created by a cheat where it must not."""
     return [path for folder in ("/", "/tmp", "/var/tmp", "/dev/shm", "/run", str(ROOT))
             for path in Path(folder).glob("cheat-*")]
 
@@ -137,9 +137,9 @@ def _files() -> list[Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make cheats", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lab", type=int, help="only those against this lab")
+    parser.add_argument("--lab", type=int, help="only cheats for this lab")
     parser.add_argument("--backend", default="auto", help="auto, kvm or vm")
-    parser.add_argument("--only", default="", metavar="NAME", help="one of them")
+    parser.add_argument("--only", default="", metavar="NAME", help="just this one")
     parser.add_argument("--whole", action="store_true", help="all tests of the lab")
     arguments = parser.parse_args()
     chosen = [module for module in cheats() if arguments.only in ("", module.stem)

@@ -89,7 +89,7 @@ class Probing(unittest.TestCase):
             (folder / "file").touch()
             os.mkfifo(folder / "pipe")
             words = {"nonesuch": ("there is no", "modprobe"), ".": ("is a folder", "rmdir"),
-                     "file": ("not the KVM device", "sudo rm"), "pipe": ("not KVM's device", "sudo rm")}
+                     "file": ("not the KVM device", "sudo rm"), "pipe": ("not the KVM device", "sudo rm")}
             if os.geteuid() == 0:
                 os.mknod(folder / "node", stat.S_IFCHR | 0o600, os.makedev(241, 241))
                 words["node"] = ("has no driver", "modprobe")

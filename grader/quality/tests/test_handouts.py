@@ -45,7 +45,7 @@ class Comparison(unittest.TestCase):
 
     def test_what_depends_on_the_machine_is_left_out(self) -> None:
         output = "kvm: real mode seen to run\nHello\nmake: *** [x] Error 2\n\n"
-        self.assertEqual(consoles.told(output), ["Hello"])
+        self.assertEqual(consoles.shown(output), ["Hello"])
 
 
 class Blocks(unittest.TestCase):

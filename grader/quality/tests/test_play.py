@@ -110,7 +110,7 @@ class Run(unittest.TestCase):
     def test_an_unknown_guest_is_answered_with_the_known(self) -> None:
         done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=nobody")
         self.assertNotEqual(done.returncode, 0)
-        self.assertRegex(done.stdout, r"no file called nobody\. Guests: .*\bcounter\b.*\bhello\b")
+        self.assertRegex(done.stdout, r"No guest or file is called nobody\. Guests: .*\bcounter\b.*\bhello\b")
 
     def test_what_is_missing_is_asked_for(self) -> None:
         for words, answer in ((("run", "GUESTS=hello"), "LAB=3"), (("run", "LAB=2"), "GUESTS="),

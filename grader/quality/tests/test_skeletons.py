@@ -155,13 +155,13 @@ class Drifts(Kit):
         self.write("handouts/lab7-test.md", "### 7.1 One\n\n### 7.3 Three\n\n### 7.3 Again\n")
         self.assertEqual(skeletons.drifts(), [
             "labs/lab7-test/a.c is not what `make skeletons` writes",
-            "solutions/lab7-test has exercise 7.2, handouts/lab7-test.md has not",
-            "handouts/lab7-test.md has exercise 7.3, solutions/lab7-test has not",
-            "handouts/lab7-test.md has exercise 7.3, solutions/lab7-test has not",
+            "solutions/lab7-test has exercise 7.2, but handouts/lab7-test.md has not",
+            "handouts/lab7-test.md has exercise 7.3, but solutions/lab7-test has not",
+            "handouts/lab7-test.md has exercise 7.3, but solutions/lab7-test has not",
             "handouts/lab7-test.md has an exercise twice",
         ])
         self.start_patch(mock.patch.object(skeletons, "labs", self.graded("7.1")))
-        self.assertIn("solutions/lab7-test has exercise 7.2, grader/labs/lab7-test/tests.py has not",
+        self.assertIn("solutions/lab7-test has exercise 7.2, but grader/labs/lab7-test/tests.py has not",
                       skeletons.drifts())
         self.solution.write_text("    /* answer 7.1 */\n")
         self.assertIn("solutions/lab7-test/a.c:1: answer 7.1 has no end", skeletons.drifts())
