@@ -29,7 +29,7 @@ special = $(strip $(foreach char,$$ ` " ' ; & | < > \ * ? ! { } [ ] $(open) $(cl
 $(foreach name,$(BUILT_WITH) CC,$(if $(call special,$($(name)))$(if $(filter-out CC,$(name)),$(word 2,$($(name)))),\
     $(error $(name)=$($(name)): a name that make can build with has no spaces, quotes or brackets: rename it)))
 
-# make's own default and an empty one are no choice: then it is gcc, or clang where only that is installed.
+# If CC is make's default or empty, use gcc, or clang if only that is installed.
 ifneq ($(filter default undefined,$(origin CC))$(if $(strip $(CC)),,empty),)
 override CC := $(if $(shell command -v gcc),gcc,$(if $(shell command -v clang),clang,gcc))
 endif
@@ -54,7 +54,7 @@ SETUP := sh grader/setup.sh
 # The interpreter that has pexpect, if there is one; searched at first use.
 PYTHON = $(eval PYTHON := $$(shell $(SETUP) --python))$(PYTHON)
 
-# How the chosen VMM is told to the Python tools.
+# The choices, as options of the Python tools.
 # A shell's "$${NAME:+--option=$$NAME}" is that one word, or no word where NAME is empty.
 GIVEN_LAB     := $${LAB:+"--lab=$$LAB"}
 GIVEN_FROM    := $${FROM:+"--from=$$FROM"}

@@ -43,7 +43,7 @@ class Choice:
     """What to grade: whose code, how to build it, with which values, and which tests."""
 
     seed: int
-    wanted: str = ""                 # an exercise or a test's id; empty: all tests tests
+    wanted: str = ""                 # an exercise or a test's id; empty: all tests
     solution: bool = False
     source: str = ""                 # earlier labs whose modules are the learner's: "mine", or "1,2"
     module: Path | None = None

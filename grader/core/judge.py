@@ -91,7 +91,7 @@ _ERRORS = (
 _CRASH_HINT = ("The VMM itself crashed, not the guest. Which pointer was not set, or which index is too "
                "large? The command below with SANITIZE=address,undefined names the line; so does gdb.")
 _HANG_HINT = "Which loop does not end, or which lock is taken twice or never released?"
-_SANITIZER_HINT = "The sanitizer tells the line of the mistake and where the memory came from."
+_SANITIZER_HINT = "The sanitizer reports the line of the mistake and where the memory was allocated."
 
 
 def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> Verdict:

@@ -84,7 +84,8 @@ class Running(unittest.TestCase):
             with self.subTest(outcomes=outcomes):
                 got, said = self.run_outcomes(*outcomes)
                 self.assertEqual((got, said.splitlines()[-1]), (status, last), said)
-                self.assertEqual("could not run completely" in said, status == COULD_NOT_RUN or "OSError" in said)
+                self.assertEqual("could not run completely" in said,
+                                 status == COULD_NOT_RUN or "OSError" in said)
 
     def test_the_slowest_are_listed(self) -> None:
         _, said = self.run_outcomes(*[Outcome(1)] * 12)
