@@ -1,11 +1,10 @@
 #!/bin/sh
 # close_module.sh OBJECT TARGET [OPTIONS OF LD...] < NAMES
 #
-# Writes OBJECT as TARGET so that it gives the program what NAMES names, and nothing else. All
-# other names become its own, whatever they are: none can take the place of a library's. The code runs only
-# when one of those is called: module.ld refuses the sections that the C library runs by itself,
-# and a symbol of nm's type i (its code is chosen when the program starts) is refused here. So is type u,
-# which objcopy can't make local.
+# Writes OBJECT as TARGET so that it exports only NAMES. All other names become local, so none can replace
+# a library's function. Its code runs only when one of NAMES is called: module.ld rejects the sections that
+# the C library runs by itself, and this script rejects symbols of nm's type i (the program chooses their
+# code at start) and of type u, which objcopy can't make local.
 object=$1 target=$2
 shift 2
 keep=$(sed -n 's/./--keep-global-symbol=&/p')
@@ -17,7 +16,7 @@ if ld "$@" -r -d --force-group-allocation -T common/module.ld --orphan-handling=
     rm -f "$target.new"
 else
     rm -f "$target.new"
-    echo "A module has functions and variables only. It can't have a section of its own, or code that runs" \
+    echo "A module may only have functions and variables: no extra sections, and no code that runs" \
         "before or after main." >&2
     exit 1
 fi

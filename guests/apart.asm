@@ -1,6 +1,6 @@
-; apart - one of several guests in one VM, which tries to reach the others' memory. It marks memory of its
-; own with MARK, prints one mark after the other while its neighbours do the same at the same addresses,
-; and then tries to reach beyond its 4 MB in both halves: two page faults are right.
+; apart - one of several guests in one VM, which tries to reach the others' memory. It writes MARK to its
+; own memory, prints one mark after the other while its neighbours do the same at the same addresses, and
+; then tries to access memory past its 4 MB in both halves: two page faults are correct.
 %include "abi.inc"
 bits 32
 org HIGHER_HALF + LOAD_DEFAULT

@@ -1,12 +1,12 @@
-; bench - the same 20,000 characters by three ways of the ABI, or sums instead of them: what
-; `make bench` times. METHOD chooses.
+; bench - prints the same 20,000 characters with one of three calls of the ABI, or computes sums instead:
+; `make bench` measures it. METHOD selects.
 %include "abi.inc"
 bits 16
 org 0
 
-%define BY_PUTCHAR 1        ; an exit a character
-%define BY_OUTSB   2        ; `rep outsb`: as many a time as KVM hands over
-%define BY_WRITE   3        ; an exit for all
+%define BY_PUTCHAR 1        ; one exit per character
+%define BY_OUTSB   2        ; `rep outsb`: as many per exit as KVM passes on
+%define BY_WRITE   3        ; one exit for all
 %define BY_NOTHING 4        ; no exit at all: SUMS times 65,536 additions
 
 %ifndef METHOD

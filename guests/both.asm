@@ -1,7 +1,7 @@
-; both - shows which of two pending vectors comes first. Two vCPUs: several times, with interrupts
-; disabled, the first waits for a character and for ticks (told by the clock, vCPU 1): now both are
-; pending. Then it enables interrupts and prints which handler ran first, as letters: TIMER_LETTER and
-; KEY_LETTER. Ends with the input.
+; both - shows which of two pending vectors is delivered first. Two vCPUs: several times, with interrupts
+; disabled, the first waits for a character and for ticks (vCPU 1, the clock, counts them), so that both
+; are pending. Then it enables interrupts and prints which handler ran first, as letters: TIMER_LETTER and
+; KEY_LETTER. It ends at the end of input.
 %include "abi.inc"
 bits 16
 org 0
@@ -31,7 +31,7 @@ next:
     je next
     cmp eax, GETCHAR_END
     je end
-    mov ecx, 3              ; a character was there: the keyboard is pending; now the timer, too
+    mov ecx, 3              ; a character arrived: the keyboard is pending; now also the timer
     call wait_ticks
     mov byte [first], 0
     mov byte [second], 0

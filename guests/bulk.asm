@@ -1,6 +1,6 @@
-; bulk - takes all of its input in the keyboard's handler, one byte an interrupt, or with -DDRAIN all
-; that there is. Each byte is changed by KEY; every BLOCK bytes, and at the end, they are put out
-; in one exit.
+; bulk - reads all of its input in the keyboard's handler, one byte per interrupt, or with -DDRAIN all
+; available bytes. KEY changes each byte; after every BLOCK bytes, and at the end, it prints them in one
+; exit.
 %include "abi.inc"
 bits 16
 org 0
@@ -65,7 +65,7 @@ on_key:                     ; DI belongs to this handler
     pop eax
     iret
 
-; put_out: all that is in the buffer. Changes EAX, CX, DX, SI and DI.
+; put_out: prints the buffer. Changes EAX, CX, DX, SI and DI.
 put_out:
     mov cx, di
     sub cx, BUFFER

@@ -1,4 +1,4 @@
-; counter - counts from FIRST to LAST, a line each, and takes its time between two lines.
+; counter - counts from FIRST to LAST, one number per line, with a delay between two lines.
 %include "abi.inc"
 bits 16
 org 0
@@ -10,7 +10,7 @@ org 0
 %define LAST 9
 %endif
 %ifndef DELAY
-%define DELAY 20000         ; turns of an empty loop
+%define DELAY 20000         ; iterations of an empty loop
 %endif
 
     mov esi, FIRST

@@ -1,4 +1,4 @@
-; cpuid - asks the processor who it is.
+; cpuid - identifies the processor.
 ;   EAX = the highest leaf; EBX, EDX, ECX = the vendor's name: `--regs` shows them.
 bits 16
 org 0

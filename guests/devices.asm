@@ -1,5 +1,5 @@
 ; devices - interrupts in protected mode: counts TICKS ticks in HLT, printing STEP times each, then prints
-; what is typed, changed by KEY, up to the end of input.
+; its input, changed by KEY, up to the end of input.
 %include "abi.inc"
 bits 32
 org HIGHER_HALF + LOAD_DEFAULT
@@ -40,7 +40,7 @@ come:
     jb next_tick
 
     mov byte [listening], 1
-    call take               ; what came before
+    call take               ; earlier input
 wait_for_end:
     cli
     cmp byte [ended], 0
@@ -66,7 +66,7 @@ on_key:
 .return:
     iretd
 
-; take: prints all that was typed. Changes EAX, EBX, EDX.
+; take: prints all available input. Changes EAX, EBX, EDX.
 take:
     mov eax, HC_GETCHAR
     mov edx, HYPERCALL_PORT

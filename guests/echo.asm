@@ -1,8 +1,8 @@
 ; echo - reads characters until the end of input and prints each one, changed by KEY. WIDTH is the
-; width of its GETCHAR and of the read behind it: 8, 16 or 32 bits.
+; width of its GETCHAR and of the read after it: 8, 16 or 32 bits.
 ;
-; An 8-bit read has no room for GETCHAR_NOTHING and GETCHAR_END beside 256 characters: it gets
-; their low bytes, 0xff and 0xfe.
+; An 8-bit read can't hold GETCHAR_NOTHING and GETCHAR_END in addition to 256 characters: it gets their
+; low bytes, 0xff and 0xfe.
 %include "abi.inc"
 bits 16
 org 0

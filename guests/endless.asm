@@ -1,4 +1,4 @@
-; endless - prints a line, then loops for ever without a single exit.
+; endless - prints a line, then loops forever without a single exit.
 %include "abi.inc"
 bits 16
 org 0

@@ -1,5 +1,5 @@
-; faults - reads READS, writes WRITES, divides by zero, and tells of each fault: page faults with CR2 and
-; error code. An access that does not fault is told, too.
+; faults - reads READS, writes WRITES, divides by zero, and reports each fault: page faults with CR2 and
+; error code. It also reports accesses that don't fault.
 %include "abi.inc"
 bits 32
 org HIGHER_HALF + LOAD_DEFAULT
@@ -68,10 +68,10 @@ on_divide:
     call print_newline
 return:
     mov eax, [resume]
-    mov [esp], eax          ; EIP to go on at
+    mov [esp], eax          ; EIP to continue at
     iretd
 
-; tell: ESI, then EDI. Changes much.
+; tell: prints ESI, then EDI. Changes many registers.
 tell:
     call print_string
     mov eax, edi

@@ -1,5 +1,5 @@
-; halves - writes VALUES to ADDRESSES below 2 GB and reads them back HIGHER_HALF above, then the other
-; way round: prints what it reads. Both are the same memory.
+; halves - writes VALUES to ADDRESSES below 2 GB and reads them back HIGHER_HALF above, then the reverse,
+; and prints what it reads. Both are the same memory.
 %include "abi.inc"
 bits 32
 org HIGHER_HALF + LOAD_DEFAULT

@@ -1,4 +1,4 @@
-; hctest - makes every call, with its edge cases, and tells what came of it. Give it some input:
+; hctest - makes every call, with its edge cases, and prints the results. Give it some input:
 ;   echo abc | make run LAB=2 GUESTS=hctest
 %include "abi.inc"
 bits 16

@@ -1,4 +1,4 @@
-; high - says where it runs: the page of its EIP, then TEXT. Assembled for --load=LOAD, with its first
+; high - prints where it runs: the page of its EIP, then TEXT. Assembled for --load=LOAD, with its first
 ; instruction at ENTRY in the image.
 %include "abi.inc"
 bits 32

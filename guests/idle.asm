@@ -1,4 +1,4 @@
-; idle - sleeps until TICKS ticks have come, then prints how many keyboard interrupts there were,
+; idle - sleeps until TICKS ticks have arrived, then prints how many keyboard interrupts there were,
 ; plus FIRST.
 %include "abi.inc"
 bits 16

@@ -1,4 +1,4 @@
-; intruder - writes MARK to offset OFFSET of window VICTIM, then tells what it reads there. Without
+; intruder - writes MARK to offset OFFSET of window VICTIM, then prints what it reads there. Without
 ; --isolate that is its neighbour's memory; with it, memory of its own virtual machine.
 %include "abi.inc"
 bits 16

@@ -1,5 +1,5 @@
-; lines - prints LINES numbered lines, one character an exit. Several of these at once show whether
-; the lines of different vCPUs get mixed.
+; lines - prints LINES numbered lines, one character per exit. Several of these at the same time show
+; whether the lines of different vCPUs get mixed.
 %include "abi.inc"
 bits 16
 org 0

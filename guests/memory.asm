@@ -1,4 +1,4 @@
-; memory - writes a number of its own to each of PAGES pages of 4 KB, then reads all of them back.
+; memory - writes a different number to each of PAGES pages of 4 KB, then reads all of them back.
 ;   EAX = the sum of what it read, ECX = the pages written: `--regs` shows them.
 bits 16
 org 0
@@ -8,7 +8,7 @@ org 0
 %define STEP 0x1111         ; from one page to the next
 %endif
 %ifndef PAGES
-%define PAGES 64            ; from 0x10000, behind this guest's own code and stack, on
+%define PAGES 64            ; from 0x10000 up, after this guest's own code and stack
 %endif
 %ifndef OFFSET
 %define OFFSET 0            ; inside each page

@@ -1,7 +1,6 @@
-; merge - shows that ticks which could not come while interrupts were disabled come as one. Two vCPUs:
-; the first keeps its interrupts disabled while the clock (vCPU 1) counts MASKED ticks, then enables
-; them until the clock has counted OPEN more. So it has about OPEN ticks then, not MASKED more. It
-; prints TEXT, or its count.
+; merge - shows that ticks which arrive while interrupts are disabled merge into one. Two vCPUs: the first
+; keeps its interrupts disabled while the clock (vCPU 1) counts MASKED ticks, then enables them until the
+; clock has counted OPEN more. So it gets about OPEN ticks, not MASKED more. It prints TEXT, or its count.
 %include "abi.inc"
 bits 16
 org 0
@@ -27,12 +26,12 @@ org 0
     call install_vectors
     mov ecx, MASKED
     call wait_ticks
-    cmp word [ticks], 0     ; IF = 0: nothing may have come
+    cmp word [ticks], 0     ; IF = 0: no tick may have arrived
     jne tell_count
     mov esi, [es:0]
     add esi, OPEN
     sti
-open:                       ; an exit each turn: what waits is injected at the next entry
+open:                       ; one exit per iteration: a pending tick is injected at the next entry
     mov dx, HYPERCALL_PORT
     mov eax, HC_WRITE
     xor ecx, ecx            ; of nothing

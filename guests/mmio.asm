@@ -1,9 +1,9 @@
-; mmio - writes VALUE behind the end of a RAM of 1 MB (--mem=1M): nothing is there to take it.
+; mmio - writes VALUE past the end of 1 MB of RAM (--mem=1M), where there is no device.
 bits 16
 org 0
 
 %ifndef OFFSET
-%define OFFSET 0x100        ; bytes behind 1 MB
+%define OFFSET 0x100        ; bytes past 1 MB
 %endif
 %ifndef VALUE
 %define VALUE 0x1234

@@ -1,4 +1,4 @@
-; multiplication - prints the products from FROM x FROM to TO x TO, a line for each first factor.
+; multiplication - prints the products from FROM x FROM to TO x TO, one line per first factor.
 %include "abi.inc"
 bits 16
 org 0

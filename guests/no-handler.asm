@@ -1,4 +1,4 @@
-; no-handler - enables interrupts without a vector table: the first tick is its end.
+; no-handler - enables interrupts without a vector table: the first tick crashes it.
 bits 16
 org 0
 

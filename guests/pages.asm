@@ -1,6 +1,6 @@
-; pages - a number goes into each of the physical PAGES (MARK, MARK + 1, ...), through the higher half.
-; Then it reads through the addresses VIRTUAL, where the VMM was told to map pages: prints what it finds
-; at OFFSET there, adds ADDEND by the same way, and prints it again through the higher half.
+; pages - writes a number to each of the physical PAGES (MARK, MARK + 1, ...) through the higher half. Then
+; it reads through the addresses VIRTUAL, which --map has mapped: it prints the value at OFFSET there, adds
+; ADDEND through the same address, and prints the value again through the higher half.
 %include "abi.inc"
 bits 32
 org HIGHER_HALF + LOAD_DEFAULT

@@ -22,7 +22,7 @@ SHARED equ 0x3f00           ; segment: word 0 = whose turn it is, double word 4 
     mov es, ax
     mov cx, ROUNDS
 wait_for_turn:
-    pause                   ; says: this is a waiting loop
+    pause                   ; a hint to the processor: a waiting loop
     cmp word [es:0], ME
     jne wait_for_turn
 

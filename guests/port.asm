@@ -1,4 +1,4 @@
-; port - writes VALUE to PORT, where nothing is.
+; port - writes VALUE to PORT, where there is no device.
 bits 16
 org 0
 

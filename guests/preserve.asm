@@ -1,6 +1,6 @@
-; preserve - watches its registers and flags while TICKS interrupts come, then again for each of a
-; few sets of flags. The handler changes all of them and puts them back. Prints TEXT when each
-; survived, else what did not.
+; preserve - checks its registers and flags while TICKS interrupts arrive, then again for each of several
+; sets of flags. The handler changes all of them and restores them. Prints TEXT if all were preserved, else
+; which was not.
 %include "abi.inc"
 bits 16
 org 0

@@ -1,7 +1,6 @@
-; ring3 - enters ring 3 once for each access to try, and tells of the way back: by `int 0x80` when the
-; access went well, by a page fault (CR2, error code) when not; each time with CPL as the kernel finds it
-; in the saved CS. USER_CODE is where its own page USER_PAGE is mapped for users, USER_STACK a page for
-; their stack: see --map.
+; ring3 - enters ring 3 once for each access to try, and prints how it returned: by `int 0x80` if the
+; access succeeded, or by a page fault (CR2, error code) if not; each time with the CPL from the saved CS.
+; At USER_CODE its own page USER_PAGE is mapped for users, at USER_STACK a page for their stack: see --map.
 %include "abi.inc"
 bits 32
 org HIGHER_HALF + LOAD_DEFAULT
@@ -24,10 +23,10 @@ TSS_DESCRIPTOR equ HIGHER_HALF + GDT_OFFSET + SELECTOR_TSS
 
     mov [TSS + 4], esp      ; esp0: the kernel's stack when ring 3 is left
     mov dword [TSS + 8], SELECTOR_KERNEL_DATA   ; ss0
-    mov word [TSS + 102], 104   ; I/O map base: behind the TSS's end, so ring 3 may use no port
+    mov word [TSS + 102], 104   ; I/O map base: past the end of the TSS, so ring 3 may not use ports
     ; TR is loaded already. Loading it again does no harm, and QEMU needs it: its processor aborts when
-    ; ring 3 is left through a busy TSS that a VM entry has loaded, and takes one loaded by LTR.
-    and byte [TSS_DESCRIPTOR + 5], ~2   ; LTR takes only one that is not busy
+    ; ring 3 is left through a busy TSS that a VM entry has loaded, but accepts one loaded by LTR.
+    and byte [TSS_DESCRIPTOR + 5], ~2   ; LTR accepts only an available TSS
     mov ax, SELECTOR_TSS
     ltr ax
     call install_idt
@@ -98,7 +97,7 @@ fault_text: db "fault ", 0
 call_text: db "went well ", 0
 
     align PAGE_BYTES
-user_page:                  ; LOAD_DEFAULT + PAGE_BYTES, mapped at USER_CODE, too
+user_page:                  ; LOAD_DEFAULT + PAGE_BYTES, also mapped at USER_CODE
 user_read:
     push eax                ; the user's stack works
     mov eax, [edi]

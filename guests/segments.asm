@@ -1,8 +1,8 @@
 ; segments - reads the same two words through every segment register, then leaves them in
 ; registers: `--regs` shows them.
 ;   EAX = CS, EBX = DS, ECX = ES, EDX = FS, ESI = GS, EDI = SS: each must be MARK.
-; A segment register whose base is wrong reads something else. A selector that does not agree with
-; its base shows as soon as the register is loaded again, as the far return does here.
+; A segment register with a wrong base reads something else. A selector that does not match its base is
+; noticed as soon as the register is loaded again, as by the far return here.
 bits 16
 org 0
 

@@ -15,7 +15,7 @@ org 0
 %define VCPUS 4
 %endif
 
-SHARED equ 0x3f00           ; segment at the end of window 0, out of everyone's way
+SHARED equ 0x3f00           ; segment at the end of window 0, which is unused
 
     mov ax, SHARED
     mov es, ax

@@ -1,6 +1,6 @@
-; start-state - prints what it was started with: selectors, control registers, flags, GDTR, stack. Then
-; it loads every segment register again, as a kernel does, and prints TEXT when that went well.
-; Of CR0 and CR4 it prints the bits that the VMM decides. Others can be the host's: on AMD a guest may
+; start-state - prints its start state: selectors, control registers, flags, GDTR, stack. Then it reloads
+; every segment register, as a kernel does, and prints TEXT if that worked.
+; Of CR0 and CR4 it prints only the bits that the VMM sets. Others can be the host's: on AMD a guest may
 ; read the host's CR4.MCE.
 %include "abi.inc"
 
@@ -14,7 +14,7 @@ org HIGHER_HALF + LOAD_DEFAULT
 %define TEXT "all segments loaded"
 %endif
 
-    pushfd                  ; what is printed, last one first
+    pushfd                  ; the values to print, last one first
     sub esp, 8
     sgdt [esp]
     movzx eax, word [esp]
@@ -58,7 +58,7 @@ next:
     jnz next
     mov esi, edi
     call print_string
-    mov eax, esp            ; all that was pushed is gone again
+    mov eax, esp            ; everything pushed is popped again
     call print_hex
     call print_newline
 
@@ -67,7 +67,7 @@ reloaded:
     mov ax, SELECTOR_USER_DATA
     mov ds, ax
     mov es, ax
-    mov al, [text]          ; a user's segment works for the kernel, too
+    mov al, [text]          ; a user segment also works for the kernel
     mov ax, SELECTOR_KERNEL_DATA
     mov ds, ax
     mov es, ax

@@ -1,6 +1,6 @@
 ; states - four vCPUs, each in a state from which a VMM must be able to stop it: 0 in a loop with
-; interrupts disabled, 1 in a loop with interrupts enabled, 2 in HLT, 3 in one exit after the
-; other. Whichever gets there last prints TEXT.
+; interrupts disabled, 1 in a loop with interrupts enabled, 2 in HLT, 3 in exit after
+; exit. The last one to get there prints TEXT.
 %include "abi.inc"
 bits 16
 org 0

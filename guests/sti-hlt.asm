@@ -1,5 +1,5 @@
-; sti-hlt - sleeps ROUNDS times with `sti` and `hlt`, and counts how often it went on although no
-; interrupt had come. Prints a dot every hundred rounds, and at the end FIRST plus that count.
+; sti-hlt - sleeps ROUNDS times with `sti` and `hlt`, and counts how often it continued without an
+; interrupt. Prints a dot every hundred rounds, and at the end FIRST plus that count.
 %include "abi.inc"
 bits 16
 org 0
@@ -20,7 +20,7 @@ org 0
 next:
     cli
     mov ax, [interrupts]
-    sti                     ; takes effect behind the next instruction
+    sti                     ; takes effect after the next instruction
     hlt
     cmp ax, [interrupts]
     jne woken

@@ -1,6 +1,6 @@
 ; string-pages - puts LENGTH letters at VIRTUAL + OFFSET and prints them in one exit: a string whose pages
-; need not lie side by side in RAM. Letter number i is 'a' + i * STEP % 26. With -DBLIND it writes no
-; letters, and lets the VMM find out what is there.
+; need not be adjacent in RAM. Letter number i is 'a' + i * STEP % 26. With -DBLIND it writes no
+; letters, and the VMM has to find out what is there.
 %include "abi.inc"
 bits 32
 org HIGHER_HALF + LOAD_DEFAULT

@@ -38,4 +38,4 @@ org 0
 %include "letters.inc"
 
 newline: db 10
-letters:                    ; behind the image: memory is zero there
+letters:                    ; after the image: memory is zero there

@@ -19,7 +19,7 @@ next:
     jb next
     hlt
 
-; take: adds the number at SI to the results and moves SI to the one after it.
+; take: adds the number at SI to the results and moves SI to the next one.
 take:
     push dword [si]
     pop edx

@@ -1,5 +1,5 @@
 ; ticks - counts TICKS timer interrupts and prints STEP times the number of each. Between two of them
-; it sleeps in HLT; with -DBUSY it goes round in a loop that never exits to the VMM.
+; it sleeps in HLT; with -DBUSY it runs in a loop that never exits to the VMM.
 %include "abi.inc"
 bits 16
 org 0
@@ -26,7 +26,7 @@ wait_for_tick:
     cli
     cmp [ticks], edi
     jae come
-    sti                     ; takes effect behind the next instruction: no tick gets lost between
+    sti                     ; takes effect after the next instruction: no tick is lost in between
     hlt
     jmp wait_for_tick
 come:

@@ -1,6 +1,6 @@
-; triple-fault - takes the interrupt table away and makes an exception: the processor can't report
-; it, can't report that it can't, and shuts down. In protected mode, for there no processor and no
-; KVM looks for handlers beyond the table's limit.
+; triple-fault - removes the interrupt table and causes an exception: the processor can't deliver it,
+; can't deliver the double fault either, and shuts down. In protected mode, because there no processor and
+; no KVM searches for handlers past the table's limit.
 bits 16
 org 0
 

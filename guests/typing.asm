@@ -1,6 +1,5 @@
-; typing - prints PROMPT, then what is typed, each character changed by KEY, from within the
-; keyboard's handler, which takes one character an interrupt. The character LAST, or the end of
-; input, ends it with STATUS.
+; typing - prints PROMPT, then its input, each character changed by KEY, in the keyboard's handler, which
+; reads one character per interrupt. The character LAST, or the end of input, ends it with STATUS.
 %include "abi.inc"
 bits 16
 org 0

@@ -1,5 +1,5 @@
-; unfinished - prints a text and leaves its line without an end. With LOOP it then tells a `ping-pong`
-; with ME=1 that it is its turn, and loops for ever.
+; unfinished - prints a text without a newline. With LOOP it then passes the turn to a `ping-pong` with
+; ME=1, and loops forever.
 %include "abi.inc"
 bits 16
 org 0
@@ -14,7 +14,7 @@ org 0
     mov si, text
     call print_string
 %ifdef LOOP
-    mov ax, 0x3f00          ; the segment that ping-pong looks at
+    mov ax, 0x3f00          ; the segment that ping-pong reads
     mov es, ax
     mov word [es:0], 1
     jmp $

@@ -1,6 +1,6 @@
-; unknown - prints a line, then makes an access that means nothing: NUMBER to PORT with WIDTH bits,
-; or with READ a read of it. The access is at ADDRESS, the one that a post-mortem must name. With
-; CALLS=1 it calls GETCHAR and takes the answer before: the access is one read more.
+; unknown - prints a line, then makes an undefined access: NUMBER to PORT with WIDTH bits, or with READ a
+; read from it. The access is at ADDRESS, which a post-mortem must name. With CALLS=1 it first calls
+; GETCHAR and reads the answer, so that the access is one read too many.
 %include "abi.inc"
 bits 16
 org 0

@@ -1,5 +1,5 @@
-; victim - keeps VALUE at offset OFFSET of its window. It waits for a character, and then tells
-; what it finds there: VALUE, unless an intruder was at it.
+; victim - keeps VALUE at offset OFFSET of its window. It waits for a character, and then prints what it
+; finds there: VALUE, unless an intruder has changed it.
 ; encrypt: no (the intruder's write must not be decrypted)
 %include "abi.inc"
 bits 16

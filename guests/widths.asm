@@ -1,5 +1,5 @@
-; widths - makes the same calls with operands of 8, 16 and 32 bits. What is left of the register
-; is no part of the operand: GARBAGE there must not change anything.
+; widths - makes the same calls with operands of 8, 16 and 32 bits. The rest of the register is not part
+; of the operand: GARBAGE there must not change anything.
 %include "abi.inc"
 bits 16
 org 0

@@ -1,5 +1,5 @@
-; window - keeps interrupts disabled for a long while and enables them for a moment, again and
-; again, until TICKS ticks have come. A tick that comes while interrupts are disabled is told.
+; window - keeps interrupts disabled for a long time and enables them for a moment, again and again, until
+; TICKS ticks have arrived. It reports a tick that arrives while interrupts are disabled.
 %include "abi.inc"
 bits 16
 org 0
@@ -8,10 +8,10 @@ org 0
 %define TICKS 10
 %endif
 %ifndef WORK
-%define WORK 9000           ; turns with interrupts disabled
+%define WORK 9000           ; iterations with interrupts disabled
 %endif
 %ifndef OPEN
-%define OPEN 1000           ; turns with interrupts enabled: a KVM that emulates real mode looks for
+%define OPEN 1000           ; iterations with interrupts enabled: a KVM that emulates real mode checks
 %endif                      ; the window from time to time, not at each instruction
 %ifndef TEXT
 %define TEXT "only when enabled"

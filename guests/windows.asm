@@ -1,5 +1,5 @@
-; windows - tells the segment each register starts with, and that data and stack are where they
-; belong: it prints CS DS ES FS GS SS, then a number that it took through DS and the stack.
+; windows - prints the start value of each segment register, and checks that data and stack are in the
+; window: it prints CS DS ES FS GS SS, then a number that it has copied through DS and the stack.
 %include "abi.inc"
 bits 16
 org 0

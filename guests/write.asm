@@ -11,7 +11,7 @@ org 0
 %define LENGTH 60
 %endif
 %ifndef TEXT_OFFSET
-%define TEXT_OFFSET 0xff0   ; so that the text reaches over the end of a page
+%define TEXT_OFFSET 0xff0   ; so that the text crosses the end of a page
 %endif
 %ifndef GARBAGE
 %define GARBAGE 0           ; in the upper halves of ESI and ECX: 16-bit code means SI and CX

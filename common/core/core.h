@@ -1,4 +1,4 @@
-/* core.h - what the parts of common/core/ provide to each other, to the stages and to the tests. */
+/* core.h - functions of common/core/ for each other, the stages and the tests. */
 #pragma once
 
 #include "vmm.h"

@@ -1,4 +1,4 @@
-/* guest.c - guests: their files, their kind, their way into RAM. */
+/* guest.c - guests: their files, their kinds, loading them into RAM. */
 #include <elf.h>
 #include <string.h>
 

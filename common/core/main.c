@@ -9,7 +9,7 @@
 
 /*
  * Guests that share a VM share its RAM: an ELF kernel takes all of it, and layouts don't mix. Only
- * such a kernel knows what to do with an archive, and only paging guests have pages to map.
+ * an ELF kernel can use an archive, and only paging guests have pages to map.
  */
 static int check_company(const struct vmm *vmm)
 {
@@ -20,7 +20,7 @@ static int check_company(const struct vmm *vmm)
         paging = paging || vmm->guests[i].kind != GUEST_REAL;
     }
     if (vmm->options.initrd && !elf)
-        return fail(STATUS_USAGE, "--initrd=%s is for an ELF kernel, and no guest is one",
+        return fail(STATUS_USAGE, "--initrd=%s is for an ELF kernel, but no guest is one",
                     vmm->options.initrd);
     if (vmm->options.mapping_count && !paging)
         return fail(STATUS_USAGE,
@@ -36,8 +36,8 @@ static int check_company(const struct vmm *vmm)
 }
 
 /*
- * A descriptor 0 to 2 that is closed would become one of KVM's, and be read and written as a file.
- * Opened so, input is at its end, and output an error.
+ * KVM would get the number of a closed descriptor 0 to 2, and input and output would go there.
+ * Opened like this, input is at its end and output is an error.
  */
 static void standard_files_open(void)
 {

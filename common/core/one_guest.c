@@ -8,7 +8,7 @@ int one_guest_prepare(struct vcpu *vcpu)
         return fail(STATUS_GUEST_FILE, "%s is too large for its window of 256 KB",
                     vcpu->guest->path);
     if (!ram_write(vcpu->vm, 0, vcpu->guest->image, vcpu->guest->image_bytes))
-        return fail(STATUS_GUEST_FILE, "%s has %zu bytes, and RAM (vm->ram_bytes) only %zu",
+        return fail(STATUS_GUEST_FILE, "%s has %zu bytes, but RAM (vm->ram_bytes) only %zu",
                     vcpu->guest->path, vcpu->guest->image_bytes, vcpu->vm->ram_bytes);
     return vcpu_set_real_mode(vcpu, 0);
 }

@@ -16,10 +16,10 @@
 
 static const char help[] =
     "usage: vmm [options] GUEST [GUEST...]\n"
-    "Runs each GUEST on a virtual CPU of its own, on the Linux KVM API.\n"
+    "Runs each GUEST on its own virtual CPU, with the Linux KVM API.\n"
     "\n"
     "  --mem=SIZE         RAM of each VM, like 16M (the default), 1M to 2G\n"
-    "  --isolate          a VM of its own for each guest\n"
+    "  --isolate          give each guest its own VM\n"
     "  --regs             print each guest's final registers on standard error\n"
     "  --mode=real        flat images start in real mode (the default)\n"
     "  --mode=paging      flat images start in protected mode with paging\n"
@@ -36,9 +36,9 @@ static const char help[] =
     "  --color[=WHEN]     names of guests in colour: always, never, auto (terminal)\n"
     "  --help, --version\n"
     "\n"
-    "SIGUSR2 (kill -USR2) makes it say where each guest is: for one that hangs.\n"
+    "On SIGUSR2 (kill -USR2) it prints where each guest is, to debug a hang.\n"
     "\n"
-    "Exit status: the guest's own, 0 to 63, of several the highest; 64 wrong usage; 65 a guest\n"
+    "Exit status: the guest's own, 0 to 63, the highest of several; 64 usage error; 65 a guest\n"
     "file can't be loaded; 69 no usable KVM; 70 the guest crashed; 77 an exercise is not written\n"
     "yet; 128 + N ended by signal N.\n";
 
@@ -84,7 +84,7 @@ bool parse_number(const char *text, uint64_t max, uint64_t *number)
     static const char suffixes[] = "KMG";
     char *end;
 
-    if (*text < '0' || *text > '9') /* strtoull would take blanks and a minus sign */
+    if (*text < '0' || *text > '9') /* strtoull would accept blanks and a minus sign */
         return false;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 0);
@@ -116,9 +116,9 @@ static int parse_mapping(struct options *options, const char *text, bool unmap)
         flags |= *flag == 'w' ? PAGE_WRITABLE : PAGE_USER;
     }
     if (!right || virt % PAGE_BYTES != 0 || phys % PAGE_BYTES != 0)
-        return fail(STATUS_USAGE, "--%s=%s: %s, addresses multiples of 4096",
+        return fail(STATUS_USAGE, "--%s=%s: %s, with addresses that are multiples of 4096",
                     unmap ? "unmap" : "map", text,
-                    unmap ? "give VIRT" : "give VIRT:PHYS or VIRT:PHYS:wu");
+                    unmap ? "use VIRT" : "use VIRT:PHYS or VIRT:PHYS:wu");
     *mapping = (struct page_mapping){(uint32_t)virt, (uint32_t)phys, flags};
     options->mapping_count++;
     return 0;
@@ -129,9 +129,9 @@ static int parse_ram(struct options *options, const char *text)
     uint64_t bytes;
 
     if (!parse_number(text, UINT64_MAX, &bytes))
-        return fail(STATUS_USAGE, "--mem=%s is no size: give one like 16M", text);
+        return fail(STATUS_USAGE, "--mem=%s: not a valid size, use one like 16M", text);
     if (bytes < RAM_MIN || bytes > RAM_MAX || bytes % PAGE_BYTES != 0)
-        return fail(STATUS_USAGE, "--mem=%s: give 1M to 2G, a multiple of 4096 bytes", text);
+        return fail(STATUS_USAGE, "--mem=%s: use 1M to 2G, a multiple of 4096 bytes", text);
     options->ram_bytes = bytes;
     return 0;
 }
@@ -141,7 +141,8 @@ static int parse_address(const char *name, const char *text, uint32_t *address)
     uint64_t number;
 
     if (!parse_number(text, UINT32_MAX, &number))
-        return fail(STATUS_USAGE, "--%s=%s is no address: give one like 0x100000", name, text);
+        return fail(STATUS_USAGE, "--%s=%s: not a valid address, use one like 0x100000", name,
+                    text);
     *address = (uint32_t)number;
     return 0;
 }
@@ -169,7 +170,7 @@ static int parse_option(struct options *options, int code, const char *value)
         return 0;
     case OPTION_MODE:
         if (strcmp(value, "real") != 0 && strcmp(value, "paging") != 0)
-            return fail(STATUS_USAGE, "--mode=%s: give real or paging", value);
+            return fail(STATUS_USAGE, "--mode=%s: use real or paging", value);
         options->flat = *value == 'p' ? GUEST_PAGING : GUEST_REAL;
         return 0;
     case OPTION_LOAD:
@@ -198,7 +199,7 @@ static int parse_option(struct options *options, int code, const char *value)
         if (value && strcmp(value, "auto") == 0)
             return 0;
         if (value && strcmp(value, "always") != 0 && strcmp(value, "never") != 0)
-            return fail(STATUS_USAGE, "--color=%s: give always, never or auto", value);
+            return fail(STATUS_USAGE, "--color=%s: use always, never or auto", value);
         options->color = !value || *value == 'a';
         return 0;
     case OPTION_HELP:
@@ -208,7 +209,7 @@ static int parse_option(struct options *options, int code, const char *value)
         printf("vmm " VERSION ", lab %d of Mini-KVM Labs\n", stage.lab);
         exit(0);
     default:
-        return fail(STATUS_USAGE, "see vmm --help"); /* getopt has said what is wrong */
+        return fail(STATUS_USAGE, "see vmm --help"); /* getopt has reported the error */
     }
 }
 
@@ -237,9 +238,9 @@ int options_parse(struct vmm *vmm, int argc, char **argv)
     if (!entry_given)
         options->entry = HIGHER_HALF + options->load;
     if (optind == argc)
-        return fail(STATUS_USAGE, "no guest: give the file of one; see vmm --help");
+        return fail(STATUS_USAGE, "no guest: name a guest file; see vmm --help");
     if (argc - optind > stage.guests_max)
-        return fail(STATUS_USAGE, "%d guests, and the VMM of lab %d runs at most %d", argc - optind,
+        return fail(STATUS_USAGE, "%d guests, but the VMM of lab %d runs at most %d", argc - optind,
                     stage.lab, stage.guests_max);
     for (int i = optind; i < argc; i++)
         vmm->guests[vmm->guest_count++].path = argv[i];

@@ -1,4 +1,4 @@
-/* report.c - what the VMM says, and how it reads and writes: errors, console bytes, files. */
+/* report.c - the VMM's error messages, console output and input, and files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -24,7 +24,7 @@ int fail(int status, const char *format, ...)
     return status;
 }
 
-/* Locked by the thread that ends the program, never unlocked: a second one waits, and is silent. */
+/* Locked by the thread that ends the program and never unlocked: a second one waits silently. */
 static pthread_mutex_t ending = PTHREAD_MUTEX_INITIALIZER;
 
 _Noreturn void todo_reached(const char *exercise, const char *file, int line)
@@ -35,7 +35,7 @@ _Noreturn void todo_reached(const char *exercise, const char *file, int line)
     pthread_mutex_lock(&ending);
     fail(STATUS_TODO,
          "exercise %s is not written yet: %s, line %d.\n"
-         "     Section %s of handouts/%s.md tells about it.",
+         "     See section %s of handouts/%s.md.",
          exercise, file, line, exercise, handouts[exercise[0] - '1']);
     exit(STATUS_TODO);
 }
@@ -93,8 +93,8 @@ int file_read(const char *path, size_t max, uint8_t **bytes, size_t *count)
     else if (info.st_size == 0)
         status = fail(STATUS_GUEST_FILE, "%s is empty", path);
     else if ((uint64_t)info.st_size > max)
-        status = fail(STATUS_GUEST_FILE, "%s is too large: %lld bytes, and there is room for %zu",
-                      path, (long long)info.st_size, max);
+        status = fail(STATUS_GUEST_FILE, "%s is too large: %lld bytes, at most %zu fit", path,
+                      (long long)info.st_size, max);
     else if (!(*bytes = malloc((size_t)info.st_size)))
         status =
             fail(STATUS_NO_KVM, "no memory for %s (%lld bytes)", path, (long long)info.st_size);

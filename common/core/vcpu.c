@@ -30,7 +30,7 @@ int vcpu_prepare(struct vcpu *vcpu)
 
     if (status == 0 && (ioctl(vcpu->fd, KVM_GET_REGS, &vcpu->known_regs) < 0 ||
                         ioctl(vcpu->fd, KVM_GET_SREGS, &vcpu->known_sregs) < 0))
-        return fail(STATUS_NO_KVM, "can't read the start state back: %s", strerror(errno));
+        return fail(STATUS_NO_KVM, "can't read back the start state: %s", strerror(errno));
     return status;
 }
 

@@ -1,6 +1,6 @@
 /*
- * debug.h - what explains a guest: its exits counted and traced, its registers and addresses
- * decoded, and where it is when it hangs.
+ * debug.h - tools that explain a guest: counts and traces of its exits, decoded registers and
+ * addresses, and where it hangs.
  */
 #pragma once
 
@@ -11,7 +11,7 @@
 /* Counts, records and traces the exit in vcpu->run. */
 void exit_note(struct vcpu *vcpu);
 
-/* The exit and what it carries, in a line of under EXIT_TEXT_MAX bytes. */
+/* The exit and its data, in one line of less than EXIT_TEXT_MAX bytes. */
 #define EXIT_TEXT_MAX 128
 void exit_describe(const struct exit_record *exit, char *text, size_t size);
 
@@ -29,7 +29,7 @@ const char *cpu_mode_name(enum cpu_mode mode);
 /* Prints the registers on standard error, as --regs shows them. */
 void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs *sregs);
 
-/* vcpu_translate by these registers instead of the vCPU's own. */
+/* vcpu_translate with these registers instead of the vCPU's own. */
 bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
                          uint64_t *phys, FILE *out);
 

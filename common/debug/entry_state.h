@@ -1,11 +1,12 @@
 /*
- * entry_state.h - what Intel's processors check in a guest's state at each VM entry, as a function
- * over KVM's registers. The checks are those of SDM vol. 3, 27.3.1 "Checks on the Guest State
- * Area". AMD's processors check far less, so a state may work there and be refused on the next
+ * entry_state.h - the checks of a guest's state that Intel processors make at each VM entry, as a
+ * function of KVM's registers. The checks are those of SDM vol. 3, 27.3.1 "Checks on the Guest
+ * State Area". AMD processors check far less, so a state may work there and be rejected on the next
  * machine.
  *
  * It covers what 32-bit guests can have, with the older processors' rules (no "unrestricted
- * guest") where those say more: real mode then runs as virtual-8086 mode, and must look like it.
+ * guest") where these are stricter: real mode then runs as virtual-8086 mode, and must look like
+ * it.
  */
 #pragma once
 
@@ -14,7 +15,7 @@
 
 #include "vmm.h"
 
-/* VME to PCIDE and SMEP, SMAP, PKE that a processor of today may have; VMXE and SMXE are not. */
+/* VME to PCIDE and SMEP, SMAP, PKE, which a current processor may have; not VMXE and SMXE. */
 #define ENTRY_CR4_KNOWN 0x007f1fffu
 #define ENTRY_RFLAGS_0  0xffffffffffc08028ull /* reserved bits that are 0 */
 
@@ -127,7 +128,7 @@ static inline const char *entry_tables_fault(const struct kvm_sregs *sregs)
     const char *fault;
 
     if (tr->unusable)
-        ENTRY_REFUSE("TR: it is marked unusable, and must always be usable");
+        ENTRY_REFUSE("TR: marked unusable, but it must always be usable");
     if (tr->selector & 4)
         ENTRY_REFUSE("TR: selector 0x%x is one of the LDT", tr->selector);
     if (tr->type != 3 && tr->type != 11)
@@ -171,7 +172,7 @@ static inline const char *entry_control_fault(const struct kvm_sregs *sregs)
     return NULL;
 }
 
-/* What a VM entry would refuse in this state, in words; NULL: nothing. */
+/* Why a VM entry would reject this state, as text; NULL: it would accept it. */
 static inline const char *entry_state_fault(const struct kvm_sregs *sregs,
                                             const struct kvm_regs *regs)
 {

@@ -1,6 +1,6 @@
 /*
- * kernel_state.c - what a post-mortem says of a guest with a kernel: the functions that were called
- * when it crashed, and the stack that the processor takes when it leaves ring 3.
+ * kernel_state.c - the part of a post-mortem about a guest with a kernel: the functions that were
+ * active when it crashed, and the stack that the processor uses when it leaves ring 3.
  */
 #include <inttypes.h>
 #include <string.h>

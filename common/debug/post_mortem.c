@@ -1,4 +1,4 @@
-/* post_mortem.c - what the VMM prints when a guest has crashed. */
+/* post_mortem.c - the report on a crashed guest. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
@@ -7,14 +7,14 @@
 #include "given.h"
 
 #define CODE_BYTES 16
-#define CAUSE_MAX  1024 /* bytes of a cause in words; what is longer is cut */
+#define CAUSE_MAX  1024 /* bytes of a cause's text; longer ones are cut */
 
 static bool in_real_mode(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
 {
     return cpu_mode(sregs) == MODE_REAL;
 }
 
-/* An interrupt was injected, and the guest has no IDT that reaches to it. */
+/* An interrupt was injected, but the guest's IDT does not include it. */
 static bool interrupted_without_handler(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
 {
     return vcpu->interrupts > 0 &&
@@ -26,7 +26,7 @@ static bool in_ring_3(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
     return !in_real_mode(vcpu, sregs) && sregs->ss.dpl == 3;
 }
 
-/* The usual causes of a crash, most special first; the first that fits is printed. */
+/* The usual causes of a crash, most specific first; the first match is printed. */
 static const struct {
     uint32_t reason;
     bool (*fits)(const struct vcpu *vcpu, const struct kvm_sregs *sregs); /* NULL: always */
@@ -46,7 +46,7 @@ static const struct {
      "mapped, a bad descriptor or IDT, a stack that is not there"},
     {KVM_EXIT_FAIL_ENTRY, NULL,
      "a start state that the processor refuses: a wrong type, limit, S or P in a segment register, "
-     "or a TR that is no busy TSS"},
+     "or a TR that is not a busy TSS"},
     {KVM_EXIT_INTERNAL_ERROR, NULL,
      "KVM met an instruction it can't emulate: execution ran into data or out of RAM, or a "
      "register of the start state is wrong"},
@@ -104,7 +104,7 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
     print_exit("exit", &vcpu->exit);
     print_exit("the exit before", &vcpu->exit_before);
     if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0) {
-        /* AMD's processors reset themselves on shutdown: SDM vol. 3, 10.1 has the state. */
+        /* AMD processors reset themselves on shutdown: for the state see SDM vol. 3, 10.1. */
         if (vcpu->exit.reason == KVM_EXIT_SHUTDOWN && regs.rip == RESET_RIP &&
             sregs.cs.base == RESET_CS_BASE) {
             fprintf(stderr,

@@ -71,7 +71,7 @@ bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint3
     case MODE_PAGING:
         return stage.translate && stage.translate(vcpu, sregs, linear, phys, out);
     default:
-        return false; /* no lab brings a guest there */
+        return false; /* no guest of the labs uses this mode */
     }
 }
 

@@ -1,6 +1,6 @@
 /*
- * symbols.c - which function of an ELF guest holds an address: read from the symbol table that the
- * linker left in its file. The file may be damaged, so nothing in it is believed.
+ * symbols.c - finds the function of an ELF guest that contains an address, in the symbol table that
+ * the linker left in its file. The file may be damaged, so nothing in it is trusted.
  */
 #include <elf.h>
 #include <string.h>

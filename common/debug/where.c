@@ -1,5 +1,5 @@
 /*
- * where.c - a guest hangs: where is it? On SIGUSR2 the thread of each vCPU prints it. Only that
+ * where.c - shows where a guest hangs. On SIGUSR2 the thread of each vCPU prints it. Only that
  * thread can: while it is inside KVM_RUN, any other that asks for the vCPU's registers has to wait.
  */
 #include <errno.h>
@@ -54,7 +54,7 @@ static void where_print(struct vcpu *vcpu)
         return; /* standard error is gone */
 }
 
-/* The first thread that the signal reaches passes it on to those of the vCPUs. */
+/* The first thread that gets the signal passes it on to the threads of the vCPUs. */
 static void where_handler(int signal, siginfo_t *info, void *context)
 {
     int error = errno;

@@ -6,7 +6,7 @@
 
 #include <sys/socket.h>
 
-static int written; /* standard error's other end: it gives back each write by itself */
+static int written; /* the other end of standard error: it returns each write separately */
 
 static struct vmm vmm = {.guest_count = 1};
 static struct guest guest = {.path = "100% a guest"};

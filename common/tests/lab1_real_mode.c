@@ -1,4 +1,4 @@
-/* lab1_real_mode.c - the start state of real mode, and giving back what was never created. */
+/* lab1_real_mode.c - the real-mode start state, and releasing what was never created. */
 #include "lab1.h"
 #include "support.h"
 

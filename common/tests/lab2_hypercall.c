@@ -28,7 +28,7 @@ static void begin(void)
     errors = capture(STDERR_FILENO);
 }
 
-/* A port access as KVM would tell of it; `bytes` are the operands of an out. */
+/* A port access as KVM reports it; `bytes` are the operands of an OUT. */
 static void set_access(bool out, uint16_t port, uint8_t size, uint32_t count, const void *bytes)
 {
     shared.run.io.direction = out ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;

@@ -18,7 +18,7 @@ _Static_assert(sizeof(struct header) == BLOCK_BYTES, "a header is one block");
 struct file files[FILES_MAX];
 uint32_t file_count;
 
-/* Reads an octal number that ends with the field, a space or a 0; false: it is none. */
+/* Reads an octal number that ends with the field, a space or a 0; false: it is not a number. */
 static bool octal_read(const char *field, size_t length, uint32_t *number)
 {
     *number = 0;
@@ -52,14 +52,14 @@ const char *archive_open(const uint8_t *archive, size_t bytes)
             return NULL;
         uint32_t sum, size;
         if (memcmp(header->magic, "ustar", sizeof header->magic) != 0)
-            return "it is no ustar archive";
+            return "not a ustar archive";
         if (!octal_read(header->checksum, sizeof header->checksum, &sum) ||
             sum != header_sum(header))
             return "a header's checksum is wrong";
         if (header->name[FILE_NAME_MAX - 1] != '\0')
             return "a file's name is too long";
         if (!octal_read(header->size, sizeof header->size, &size))
-            return "a file's size is no number";
+            return "a file's size is not a number";
         at += BLOCK_BYTES;
         if (size > bytes - at)
             return "it ends inside a file";

@@ -1,4 +1,4 @@
-/* boot.c - starts the kernel, and is what it does when it has nothing to do. */
+/* boot.c - starts the kernel, and becomes the idle process. */
 #include "boot_info.h"
 #include "kernel.h"
 
@@ -25,7 +25,7 @@ _Noreturn void kernel_main(uint32_t boot_info)
     uint32_t memory = info->memory_bytes < MEMORY_MAX ? info->memory_bytes : MEMORY_MAX;
     uint32_t start = info->archive_start, bytes = info->archive_bytes;
     if (start == 0)
-        refuse("there is no archive; give the VMM one with --initrd");
+        refuse("there is no archive; pass one to the VMM with --initrd");
     if (start % PAGE_BYTES != 0 || start < physical_address(kernel_end) || start > memory ||
         bytes > memory - start)
         refuse("the archive, %u bytes at 0x%x, is not on a page between 0x%x and 0x%x", bytes,

@@ -1,12 +1,12 @@
-/* descriptors.c - what the processor reads by itself: GDT, task state segment, IDT. */
+/* descriptors.c - tables for the processor: GDT, task state segment, IDT. */
 #include "kernel.h"
 
 /*
- * SDM vol. 3, 8.2.1 "Task-State Segment (TSS)". The kernel switches tasks by itself; the processor
- * takes only the stack.
+ * SDM vol. 3, 8.2.1 "Task-State Segment (TSS)". The kernel switches tasks itself; the processor
+ * uses only the stack.
  */
 struct task_state {
-    uint32_t link, esp0, ss0; /* the last two: the stack of a trap out of ring 3 */
+    uint32_t link, esp0, ss0; /* the last two: the stack for traps from ring 3 */
     uint32_t unused[22];
     uint16_t trace;
     uint16_t io_map; /* offset of the I/O permissions; beyond the segment: no port for ring 3 */

@@ -16,10 +16,10 @@
 #include "text.h"
 #include "x86.h"
 
-/* The VMM's exit status when the kernel ends the machine by itself. */
+/* The VMM's exit status when the kernel itself ends the machine. */
 #define STATUS_REFUSED 61 /* it can't start: boot information, memory or archive is wrong */
 #define STATUS_PANIC   62 /* a fault inside the kernel */
-#define STATUS_UNDONE  63 /* an exercise that is not written yet was reached */
+#define STATUS_UNDONE  63 /* reached an exercise that is not written yet */
 
 /* ------------------------------------------------------------------ boot.c */
 
@@ -75,7 +75,7 @@ extern const size_t symbol_count;
 /* Loads the kernel's own GDT, task state segment and interrupt descriptors. */
 void descriptors_load(void);
 
-/* Sets the stack that the processor takes when a trap comes out of a program: TSS.esp0. */
+/* Sets the stack that the processor uses for traps from a program: TSS.esp0. */
 void trap_stack_set(uint32_t stack);
 
 /* ------------------------------------------------------------------ trap_entries.asm, traps.c */
@@ -86,7 +86,7 @@ struct trap_frame {
     uint32_t edi, esi, ebp, unused_esp, ebx, edx, ecx, eax; /* by pusha */
     uint32_t vector, error_code;
     uint32_t eip, cs, eflags;
-    uint32_t esp, ss; /* only out of a program */
+    uint32_t esp, ss; /* only for a trap from a program */
 };
 
 void trap_handle(struct trap_frame *frame);
@@ -99,10 +99,10 @@ void trap_return(void);
 /* Makes the memory from `start` to `end` free; both are multiples of PAGE_BYTES. */
 void pages_start(void *start, void *end);
 
-/* A page of zeros, or NULL: none is free. */
+/* A page of zeros; NULL: no page is free. */
 void *page_allocate(void);
 
-/* Takes a page back; NULL is none. */
+/* Frees a page; NULL is allowed. */
 void page_free(void *page);
 
 extern uint32_t free_pages;
@@ -179,7 +179,7 @@ struct process {
     uint8_t *kernel_stack; /* a page: the stack of its traps; idle, never in ring 3, has none */
     uint32_t stack;        /* ESP on that stack, while another process runs */
     const void *waits_for; /* blocked: what process_wake must name */
-    int foreground_pid;    /* the child that has the keyboard in its place; 0: none */
+    int foreground_pid;    /* the child that has the keyboard instead; 0: none */
     uint32_t wake_tick;    /* sleeping: until when */
     uint32_t ticks;        /* timer interrupts that found it running */
     int status;            /* ended: how */
@@ -195,7 +195,7 @@ struct process *process_find(int pid);
 /* Starts a program of the archive; its pid or an error. */
 int process_create(const char *name, const char *argument, int parent);
 
-/* The process that has the keyboard: the shell, or whom it has given it to. */
+/* The process that has the keyboard: the shell, or the process it passed it to. */
 struct process *process_foreground(void);
 
 /* ------------------------------------------------------------------ lab 6: sched.c */
@@ -219,7 +219,7 @@ void context_switch(struct process *next);
  */
 void schedule(void);
 
-/* 6.5 Puts `current` to rest until process_wake(reason). */
+/* 6.5 Blocks `current` until process_wake(reason). */
 void process_block(const void *reason);
 
 /* 6.5 Makes every process ready that is blocked for `reason`. */
@@ -228,7 +228,7 @@ void process_wake(const void *reason);
 /* 6.5 Puts `current` to rest until `count` timer interrupts have come; callers give 1 or more. */
 void process_sleep(uint32_t count);
 
-/* 6.5 One timer interrupt: counts it, also for `current`, and wakes whose time has come. */
+/* 6.5 One timer interrupt: counts it, for `current` as well, and wakes processes that are due. */
 void scheduler_tick(void);
 
 /*
@@ -260,7 +260,7 @@ int32_t system_call(const struct trap_frame *frame);
 
 #define QUEUE_BYTES 256
 
-/* Bytes that wait for a reader. All zeros: empty. */
+/* Bytes waiting for a reader. All zeros: empty. */
 struct queue {
     uint8_t bytes[QUEUE_BYTES];
     unsigned first; /* where the oldest is */

@@ -2,7 +2,7 @@
 
 #include "kernel.h"
 
-static void *returned; /* a page that was given back; it holds the address of the next one */
+static void *returned;                  /* a freed page; it holds the address of the next one */
 static uint8_t *untouched, *memory_end; /* never used yet, so that a start needs no loop */
 uint32_t free_pages;
 

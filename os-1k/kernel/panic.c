@@ -1,4 +1,4 @@
-/* panic.c - the ways in which the kernel gives up. */
+/* panic.c - ends the kernel after a fatal error. */
 #include "kernel.h"
 
 /* Names the function that holds the address; the table is sorted and begins at 0. */
@@ -35,7 +35,7 @@ _Noreturn void panic_end(const struct trap_frame *frame)
     console_print("\nin process %d (%s)\n", current->pid, current->name);
     console_print("eax %08x  ebx %08x  ecx %08x  edx %08x\n", frame->eax, frame->ebx, frame->ecx,
                   frame->edx);
-    /* A trap in ring 0 saves no ESP: the stack went on where the frame has it. */
+    /* A trap in ring 0 saves no ESP: the stack continued where the frame stores it. */
     console_print("esi %08x  edi %08x  ebp %08x  esp %08x\n", frame->esi, frame->edi, frame->ebp,
                   (uint32_t)&frame->esp);
     console_print("eip %08x  eflags %08x  cr2 %08x  cr3 %08x\nstack trace:\n", frame->eip,
@@ -48,7 +48,7 @@ _Noreturn void panic_end(const struct trap_frame *frame)
 _Noreturn void todo_reached(const char *exercise, const char *file, int line)
 {
     console_print("1K OS: exercise %s is not written yet: %s, line %d.\n"
-                  "       Section %s of handouts/lab6-1k-os.md tells about it.\n",
+                  "       See section %s of handouts/lab6-1k-os.md.\n",
                   exercise, file, line, exercise);
     machine_exit(STATUS_UNDONE);
 }

@@ -1,4 +1,4 @@
-/* queue.c - bytes that wait for a reader. */
+/* queue.c - bytes waiting for a reader. */
 #include "kernel.h"
 
 bool queue_put(struct queue *queue, uint8_t byte)

@@ -281,7 +281,7 @@ START_TEST(archive_damaged)
         archive_end();
         header[at] ^= 0x10;
         /* A name that begins with 0 would be the end; bit 4 of 'n' is not all of it. */
-        bool numbers_end = at == 154 || at == 155; /* behind the checksum's digits */
+        bool numbers_end = at == 154 || at == 155; /* after the checksum's digits */
         if (!numbers_end)
             ck_assert_msg(opened(archive_bytes), "byte %zu", at);
     }

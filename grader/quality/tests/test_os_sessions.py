@@ -339,7 +339,7 @@ REFUSED = {
     "truncated": "the archive is damaged: it ends inside a file",
     "no-end": "the archive is damaged: its end is missing",
     "huge": "the archive is damaged: it ends inside a file",
-    "text": "the archive is damaged: it is no ustar archive",
+    "text": "the archive is damaged: not a ustar archive",
     "no-shell": "the archive has no shell that can be started (error -3)",
     "bad-shell": "the archive has no shell that can be started (error -4)",
 }
