@@ -88,7 +88,7 @@ class Closing(unittest.TestCase):
             for text in texts:
                 with self.subTest(cc=cc, text=text):
                     said = self.closed(self.PLAIN + text, cc)[1]
-                    self.assertIn("A module has functions and variables only", said)
+                    self.assertIn("A module may only have functions and variables", said)
 
     def test_a_broken_object_is_refused(self) -> None:
         self.closed(self.PLAIN)
