@@ -10,7 +10,7 @@ MODULE   ?=#   a file to use instead of this lab's module
 SANITIZE ?=#   address,undefined or thread
 BACKEND  ?=#   auto, kvm or vm: where the VMM runs
 GUESTS   ?=#   for run: names from guests/, or files
-ARGS     ?=#   for run: options of the VMM
+ARGS     ?=#   for run: options for the VMM
 HOLD     ?=#   for run: 1: an input that stays open, with nothing in it
 UNDER    ?=#   for run: a command that starts the VMM, like strace -f
 
@@ -77,12 +77,12 @@ help:
 #:   make status            shows your progress in each lab, from the latest gradings
 #:   make run LAB=3 GUESTS="counter hello" ARGS="--stats"
 #:                          runs guests of your choice on your VMM
-#:   make diff LAB=3        your file beside the solution, where you have it: in a clone
+#:   make diff LAB=3        compares your file with the solution, in a clone
 #:   make os                boots the 1K OS, finished; type to it. FROM=mine: with your own modules
-#:   make demo              the whole kit at work: the reference guests, then the 1K OS
-#:   make doctor            what works on this machine, and how to fix what doesn't
-#:   make fetch             downloads and prepares the lab VM, for later use without a network
-#:   make compile-commands  build/compile_commands.json, for clangd and editors
+#:   make demo              demonstrates the whole kit: the reference guests, then the 1K OS
+#:   make doctor            reports what works on this machine and how to fix the rest
+#:   make fetch             downloads and prepares the lab VM for use without a network
+#:   make compile-commands  writes build/compile_commands.json for clangd and editors
 #:
 #: For instructors and developers, in a clone
 #:   make handouts          builds build/handouts/: all handouts as a site with search and as a PDF

@@ -21,7 +21,7 @@ JAILED = BUILD / "jailed"
 # The kit's sources that a build reads.
 SOURCES = ("Makefile", "common/**/*", "guests/guests.mk", "os-1k/**/*", "grader/labs/*.*", "build/abi.inc")
 # No program's own doing; and those of a compiler that was given too little of a processor.
-_LOST = (Ending.MACHINE, Ending.NOT_STARTED, Ending.WALL, Ending.QUIET)
+_LOST = (Ending.MACHINE, Ending.NOT_STARTED, Ending.TIMEOUT, Ending.NO_OUTPUT)
 
 
 class JailedError(Exception):

@@ -24,8 +24,9 @@ from grader.execution.worker import Worker, run_all
 NOBODY = 65534
 # Time by the clock is for what went wrong; a compiler is held to processor time, which a loaded machine gives
 # later, but not less of.
-LIMITS = Limits(wall=900, quiet=900, spin=0, output=1 << 20, memory=1 << 30, processes=64, file=16 << 20)
-VM_LIMITS = Limits(wall=900, quiet=900, spin=0, output=1 << 20, memory=1 << 29, processes=64, file=16 << 20)
+LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 30, processes=64, file=16 << 20)
+VM_LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 29, processes=64,
+                   file=16 << 20)
 CPU_SECONDS, VM_CPU_SECONDS = 60, 300      # for each process
 ENTER = ("unshare", "--user", "--map-root-user", "--mount")
 IN_VM = 'mkdir kit && tar -x -C kit && cd kit && exec sh -c "$1"'

@@ -15,10 +15,10 @@ Every fenced block in handouts/ declares its kind, which decides how it is check
                           exercise N.M all exercises up to N.M are answered there. `...` stands for any text:
                           in a line, or as a line of its own for any number of lines. More words may follow:
                           before (N.M itself is not answered), after=N.M (answered up to there),
-                          input="a|b" (the input, in lines), keys="a|b" (typed with Enter, each when the
-                          output rests; ^C is a signal), status=N (the last command's exit status),
+                          input="a|b" (lines of input), keys="a|b" (typed with Enter, each when the
+                          output pauses; ^C is a signal), status=N (the last command's exit status),
                           needs="a b" (tools, without which it is not run)
-    ```console or         What may come instead of the block above it: another interleaving, or another
+    ```console or         Alternative output for the block above: another interleaving, or another
                           processor. Its commands are the same
     ```c from=FILE        An excerpt: these lines stand in FILE so. A line `...` leaves lines out.
     ```c                  C that compiles, as statements of a function that includes the contract

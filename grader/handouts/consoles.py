@@ -26,7 +26,7 @@ from grader.core.exercises import exercises, skeleton
 KIT = BUILD / "handouts" / "kit"
 COPIED = ("Makefile", "common", "grader", "guests", "handouts", "labs", "os-1k", "solutions",
           ".clang-format")
-CANNOT = "This machine can't run it"
+CANNOT = "This machine can't run this"
 REST = 0.7        # seconds without output after which a key is pressed
 TIME_MAX = 120.0  # seconds for one command; machines are loaded
 
@@ -120,7 +120,7 @@ def run(command: str, keys: list[str], given: str = "") -> tuple[str, int]:
                     break
             elif time.monotonic() > end:
                 return output.decode(errors="replace") + "\n(no end)\n", -1
-            elif left and told(output.decode(errors="replace")):
+            elif left and shown(output.decode(errors="replace")):
                 _press(process, left.pop(0))
                 if not left:
                     process.stdin.close()

@@ -68,5 +68,5 @@ int utf8_length(const char *text, size_t count);
 /* Copies the next word of `text`, as much as fits, and returns what follows. "": there is none. */
 const char *word_take(const char *text, char *word, size_t size);
 
-/* Reads a decimal number with nothing but spaces around it; false: it is none of 32 bits. */
+/* Reads a decimal number, with optional spaces around it; false: it is not a 32-bit number. */
 bool number_parse(const char *text, uint32_t *number);

@@ -181,7 +181,7 @@ class Limited(JailCase):
         self.assertIn("the solution does not build", error.reason)
 
     def test_time_by_the_clock_is_the_machines(self) -> None:
-        for ending in (Ending.WALL, Ending.QUIET, Ending.MACHINE):
+        for ending in (Ending.TIMEOUT, Ending.NO_OUTPUT, Ending.MACHINE):
             with mock.patch.object(jailed_make, "run_jailed", return_value=Result(ending)):
                 self.assertIsInstance(self.stopped_by(), CannotGrade)
 
