@@ -29,8 +29,8 @@ FULL_SCORE, LESS, USAGE, CANNOT_GRADE = 0, 1, 2, 3
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. What make was told (CC=clang) and does not hand over comes from the environment."""
-    told = os.environ.get
+    """The command line. Variables of make that it does not pass on (CC=clang) come from the environment."""
+    variable = os.environ.get
     parser = argparse.ArgumentParser(prog="grader", description=str(__doc__).splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the command line says; the exit status."""
+    """Executes the command line; returns the exit status."""
     parsed = parse(arguments)
     if parsed.jailed:
         use_jail()

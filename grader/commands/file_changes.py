@@ -18,7 +18,7 @@ Signature = tuple[Optional[tuple[int, int, int]], ...]
 
 
 def signature(files: Sequence[Path]) -> Signature:
-    """Differs when a file was written, replaced, made or removed."""
+    """Changes when a file is written, replaced, created or removed."""
     found: list[tuple[int, int, int] | None] = []
     for path in files:
         try:

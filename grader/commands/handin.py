@@ -36,7 +36,7 @@ _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.M)
 
 
 def grade(lab: int, backend: str) -> dict[str, Any] | None:
-    """Grades the lab, shows it, and gives what results.json says; None where this machine can't."""
+    """Grades the lab, prints the report, and returns results.json; None if this machine can't grade."""
     command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab)]
     done = subprocess.run(command + (["--backend", backend] if backend else []), cwd=ROOT)
     results = BUILD / "grade" / f"lab{lab}" / "results.json"
@@ -84,7 +84,7 @@ def packed_files(lab: Lab) -> dict[str, Path]:
 
 
 def about(lab: Lab, name: str, graded: dict[str, Any] | None) -> dict[str, Any]:
-    """handin.json."""
+    """The content of handin.json."""
     return {
         "kit": kit_version(),
         "lab": lab.number,

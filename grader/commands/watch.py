@@ -47,7 +47,7 @@ def next_thing(report: Report, colour: bool = False) -> list[str]:
 
 
 def _first_failure(report: Report) -> Graded | None:
-    """The failure to look at first; None: what comes first is not written yet."""
+    """The failure to fix first; None: the next exercise is not written yet."""
     found = first_open(report.graded)
     if found and found[0].verdict.kind is Kind.TODO:
         return None

@@ -50,7 +50,7 @@ def prints(*accepted: str) -> Condition:
 
 
 def prints_lines(lines: Sequence[str]) -> Condition:
-    """Standard output has exactly these lines, in any order between vCPUs, but in order for each."""
+    """Standard output has exactly these lines, in any order between vCPUs but in order for each vCPU."""
     def condition(outcome: Outcome) -> Mismatch | None:
         expected = _by_vcpu("".join(line + "\n" for line in lines))
         got = _by_vcpu(outcome.stdout)
@@ -67,9 +67,9 @@ def _by_vcpu(text: str) -> list[str]:
 
 
 def says(pattern: str, what: str) -> Condition:
-    """Standard error matches this regular expression, that is: it tells `what`."""
+    """Standard error matches this regular expression, which means that it mentions `what`."""
     def condition(outcome: Outcome) -> Mismatch | None:
-        return None if outcome.said(pattern) else Mismatch(f"standard error does not tell {what}")
+        return None if outcome.said(pattern) else Mismatch(f"standard error does not mention {what}")
     return condition
 
 
@@ -111,7 +111,7 @@ def kernel_panic(outcome: Outcome) -> str:
 
 
 def kernel_unit_passes(case: str, answer: str) -> Condition:
-    """Lab 6's unit kernel answers with `answer`, which it was told for the case that all is right."""
+    """Lab 6's unit kernel prints `answer`, which it was given to print on success."""
     def condition(outcome: Outcome) -> Mismatch | None:
         if outcome.status == 0 and outcome.stdout == f"ok {answer}\n":
             return None

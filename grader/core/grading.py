@@ -51,9 +51,9 @@ class Choice:
     cc: str = ""
     backend: str = "auto"
     folder: Path | None = None    # for results; else build/grade/labN
-    sealed: bool = False             # guests' files tell nothing: see grader.core.encryption
-    live: bool = False               # results.json is written anew after each test
-    jobs: int = 0                    # runs at a time; 0: as many as there are processors, up to JOBS_MAX
+    encrypted: bool = False          # encrypted guests: see grader.core.encryption
+    live: bool = False               # rewrite results.json after each test
+    jobs: int = 0                    # concurrent runs; 0: one per processor, up to JOBS_MAX
 
     def command(self, lab: int, wanted: str) -> str:
         """The command that repeats this grading of one test or exercise."""
@@ -140,7 +140,7 @@ class BuiltPrograms:
         return self._built["kernel unit"]
 
     def _scheduler(self) -> tuple[Path | None, Path]:
-        """The learner's scheduler, None for the solution's; and where its kernels are built."""
+        """The learner's scheduler (None: the solution's), and the folder where its kernels are built."""
         sched: Path | None = LABS[self._lab].learner_files()[1]
         if self._module_is_kernels():
             sched = self._choice.module
@@ -176,9 +176,8 @@ def results_folder(lab: Lab, choice: Choice) -> Path:
 
 def grade(lab: Lab, choice: Choice, pick: Pick, programs: Programs | None = None,
           on_test: Callable[[Report], None] | None = None) -> Report:
-    """Grades the chosen tests. `pick` finds the back end for what they need; `programs`, if given, takes the
-    place of what would be built; `on_test` is told after each test what is known by then.
-    Raises CannotGrade."""
+    """Grades the chosen tests. `pick` picks the back end that they need; `programs`, if given, replaces the
+    programs to build; `on_test` gets an intermediate report after each test. Raises CannotGrade."""
     start = time.monotonic()
     tests = lab.select(choice.wanted)
     report = Report(lab, choice, results_folder(lab, choice))
@@ -255,8 +254,8 @@ def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Pla
 
 def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
                   on_result: OnResult | None = None) -> list[Result]:
-    """Runs them all. What hung on a loaded machine is run again, by itself and with more time: it may only
-    have been starved. Where that helps no one twice, the rest is taken to hang, too."""
+    """Executes all runs. If the machine is loaded, runs that hung are repeated one at a time with more time,
+    because they may only have been starved. After two repeats without success, the rest counts as hung."""
     processors = os.cpu_count() or 1
     if backend.name == "vm":
         runs = [_with_more_time(run, spin=max(1.0, os.getloadavg()[0] / processors)) for run in runs]

@@ -20,7 +20,7 @@ def write_constants() -> None:
     _execute(["make", "-s", "build/abi.inc"])
 
 
-def assemble(name: str, image: Path, sealer: Random | None = None, **defines: Define) -> Path:
+def assemble(name: str, image: Path, cipher: Random | None = None, **defines: Define) -> Path:
     """guests/NAME.asm as `image`, with `defines` in the place of its default values.
 
     A number becomes a number, a list of numbers `1,2,3`, a text a quoted string; None defines just the name.

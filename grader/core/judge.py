@@ -115,7 +115,7 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
 
 
 def _universal(outcome: Outcome, plan: Planned) -> tuple[str, Mismatch] | None:
-    """What is wrong whatever the test is about."""
+    """The universal checks: what is wrong whatever the test expects."""
     result = outcome.result
     if result.ending in _LIMITS:
         text, hint = _LIMITS[result.ending]
@@ -155,7 +155,7 @@ def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, M
 
 
 def _expected(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismatch] | None:
-    """The first expectation that does not hold."""
+    """The first expectation that is not met."""
     for expectation in plan.expectations:
         mismatch = expectation.condition(outcome)
         if mismatch:
@@ -168,7 +168,7 @@ def _expected(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismatc
 
 
 def _unlike(outcome: Outcome, plan: Planned) -> tuple[str | None, str | None]:
-    """For a run that was cut short: the first text comparison that does not hold."""
+    """For a run that was stopped: the first text comparison that fails."""
     for expectation in plan.expectations:
         mismatch = expectation.condition(outcome)
         if mismatch and mismatch.expected is not None:

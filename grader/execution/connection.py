@@ -28,7 +28,7 @@ class Connection:
             raise WorkerDied(f"the runner is gone: {error}") from error
 
     def receive(self, timeout: float | None = None) -> Record:
-        """The next record. WorkerDied after `timeout` seconds without it."""
+        """The next record. Raises WorkerDied if none arrives within `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             record = self._parse()

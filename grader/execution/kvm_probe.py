@@ -18,7 +18,7 @@ SOURCE = ROOT / "grader/execution/probe.c"
 CACHE = BUILD / "probe.json"
 DEVICE = "/dev/kvm"
 
-# The kinds of guest that a lab may need, in the probe's words, and in a person's.
+# The kinds of guest that a lab may need: the probe's name, and the name in messages.
 KINDS: dict[str, str] = {
     "real": "real mode",
     "interrupts": "real-mode interrupts",
@@ -34,7 +34,7 @@ _DENIED = ("sudo usermod -aG kvm $USER and log in again; or, for every user: "
            "echo 'KERNEL==\"kvm\", MODE=\"0666\"' | sudo tee /etc/udev/rules.d/99-kvm.rules "
            "&& sudo udevadm control --reload && sudo udevadm trigger --name-match=kvm")
 
-# What is wrong with the device, and what to do about it, by the failed call and its errno.
+# The reason and the fix, by the failed call and its errno.
 _DEVICE_FAULTS: dict[str, tuple[str, str]] = {
     f"open {errno.ENOENT}": ("there is no /dev/kvm", f"{_MODULES}; or give the container --device /dev/kvm"),
     f"open {errno.EACCES}": ("no permission to open /dev/kvm", _DENIED),
@@ -84,7 +84,7 @@ _BUSY = "another hypervisor (VirtualBox, VMware, Xen) is using the processor's v
 
 
 def _identity() -> list[object]:
-    """What the answers depend on: kernel, device node, who we are, and the probe itself."""
+    """What the results depend on: the kernel, the device node, the user, and the probe itself."""
     try:
         node = os.stat(DEVICE)
         device = [node.st_rdev, node.st_mode, node.st_uid, node.st_gid, node.st_ctime_ns]

@@ -41,12 +41,12 @@ def checks(folder: Path = BUILD) -> Iterator[Check]:
 
 
 def fault() -> CannotGrade | None:
-    """The first thing that is wrong with the place, if any."""
+    """The folder's first fault, if any."""
     return next((CannotGrade(check.reason, check.fix) for check in checks() if check.reason), None)
 
 
 def cause(error: OSError) -> CannotGrade | None:
-    """The cause of an error that a command met, where it is the machine's; None: a bug of the kit's own."""
+    """The machine's fault that explains this error; None: the error is a bug in the kit."""
     if error.errno not in _CAUSES:
         return None
     reason = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)

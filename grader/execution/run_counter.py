@@ -14,7 +14,7 @@ CLEAR_LINE = "\r\033[K"
 
 @contextmanager
 def counting(total: int, on_result: OnResult | None) -> Iterator[OnResult | None]:
-    """What to call with each result: it counts on standard error, if that is a terminal, and passes it on."""
+    """Wraps `on_result`: also counts results on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield on_result
         return

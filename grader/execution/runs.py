@@ -112,12 +112,12 @@ class Run:
     env: Mapping[str, str] = field(default_factory=plain_environment)
     cwd: str = ""
     stdin: bytes = b""
-    hold_stdin: bool = False            # keep stdin open after the last byte and step (no end of input)
+    hold_stdin: bool = False            # keep stdin open after the last byte and step: no end of input
     steps: tuple[Step, ...] = ()
     terminal: Terminal | None = None
     limits: Limits = Limits()
-    files: tuple[str, ...] = ()         # files it opens that argv does not name: packed for the lab VM
-    outputs: tuple[str, ...] = ()       # names in the scratch folder whose content is wanted in Result.files
+    files: tuple[str, ...] = ()         # files it opens that are not in argv; packed for the lab VM
+    outputs: tuple[str, ...] = ()       # files of the scratch folder to return in Result.files
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ class Result:
     left_behind: int = 0                         # processes still alive after the program ended
     steps_done: int = 0
     terminal_restored: bool | None = None     # None without a terminal
-    diagnosis: str = ""                          # after a limit: its processes and threads, and what they did
+    diagnosis: str = ""                          # after a limit: what its processes and threads were doing
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def status(self) -> int | None:
-        """The exit status, or None if it did not exit by itself."""
+        """The exit status; None if it did not exit by itself."""
         return self.code if self.ending is Ending.EXIT else None
 
     @property
@@ -197,7 +197,7 @@ def absolute_argument(run: Run, argument: str) -> str:
 
 
 def encode(run: Run) -> list[Record]:
-    """The records that make the runner execute `run`."""
+    """The records that request this run from the runner."""
     limits = run.limits
     records: list[Record] = [("program", os.fsencode(program_path(run)))]
     records.append(("arg", os.fsencode(run.argv[0])))
@@ -234,7 +234,7 @@ def _encode_step(step: Step) -> list[Record]:
 
 
 def decode(records: list[Record]) -> Result:
-    """The result from what the runner sent for one run, up to and with its `result` record."""
+    """The result of one run, from the runner's records up to `result`."""
     out = b"".join(data for key, data in records if key == "stdout")
     err = b"".join(data for key, data in records if key == "stderr")
     diagnosis = b"".join(data for key, data in records if key == "diagnosis").decode("utf-8", "replace")

@@ -35,7 +35,7 @@ class _Output(io.FileIO):
     def __init__(self, fd: int, raising: bool) -> None:
         super().__init__(fd, "wb", closefd=False)
         self.failure: OSError | None = None
-        self._told = told
+        self._raising = raising
 
     def write(self, data: object) -> int:
         if self.failure is None:
@@ -86,7 +86,7 @@ def in_colour() -> bool:
 
 
 def run_command(main: Callable[[], int | None], lasting: bool = False) -> NoReturn:
-    """Run a command and end this process with its status."""
+    """Run a command and exit with its status."""
     _open_standard_descriptors()
     sys.stdout, output = _text_output(1, not lasting)
     sys.stderr, _ = _text_output(2, False)
@@ -105,7 +105,7 @@ def run_command(main: Callable[[], int | None], lasting: bool = False) -> NoRetu
 
 
 def _status(main: Callable[[], int | None]) -> int:
-    """What main returns, or the status of what it raised; all of its output is written by then."""
+    """The status that main returns or that its exception means; its output is flushed."""
     try:
         return main() or 0
     except CannotGrade as error:

@@ -23,7 +23,7 @@ class Backend(Protocol):
     why: str         # one line: the reason for this choice
 
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
-        """Execute all runs, `jobs` at a time; results in the order of runs.
+        """Executes all runs, `jobs` at a time, and returns the results in the same order.
 
         `on_result(index, result)` is called as each run ends, by one thread at a time.
         Raises CannotGrade if the machine is at fault.
@@ -33,7 +33,7 @@ class Backend(Protocol):
         """Whether it still supports what it was picked for: the host's KVM may be gone since the probe."""
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """A command line on the host that runs argv there, for a person or pexpect to drive."""
+        """A command line for the host that runs argv there, for a person or for pexpect."""
 
 
 class WorkerDied(Exception):
@@ -56,7 +56,7 @@ StartWorker = Callable[[bool], Worker]
 
 def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int,
             on_result: OnResult | None) -> list[Result]:
-    """Hand the runs to `jobs` workers and collect their results in order."""
+    """Distribute the runs to `jobs` workers and collect the results in order."""
     pool = _Pool(start_worker, runs, on_result)
     threads = [threading.Thread(target=pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))]
     for thread in threads:
@@ -95,7 +95,7 @@ class _Pool:
                 worker.close()
 
     def serve(self) -> None:
-        """A thread's work: take a run, execute it, until none is left."""
+        """A thread's loop: executes runs until none is left."""
         worker: Worker | None = None
         try:
             for index in iter(self._next, None):
@@ -123,10 +123,10 @@ class _Pool:
         return worker
 
     def _execute(self, worker: Worker | None, run: Run) -> tuple[Worker, Result]:
-        """One run, on this worker or a new one; a second death in a row is the run's own result."""
-        deaths: list[str] = []
-        while len(deaths) < 2 and not self.failure:
-            worker = worker or self._start(bool(deaths))
+        """One run, on this worker or a new one; a second crash in a row becomes the run's result."""
+        crashes: list[str] = []
+        while len(crashes) < 2 and not self.failure:
+            worker = worker or self._start(bool(crashes))
             try:
                 return worker, worker.execute(run)
             except WorkerDied as crash:

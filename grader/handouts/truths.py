@@ -109,7 +109,7 @@ def check_names(document: Document) -> Iterator[str]:
     for code in re.findall(r"`([^`\n]+)`", prose):
         path = re.sub(r"\blabN\b|\bNAME\b", "*", code)
         if re.fullmatch(rf"({'|'.join(TOP_LEVEL)})/[\w./*-]*", path) and not list(ROOT.glob(path)):
-            yield f"{document.name}: there is no file {code}"
+            yield f"{document.name}: {code} does not exist"
         if code.startswith("make "):
             yield from _check_make(document, code, makefile)
         elif re.fullmatch(r"--[a-z-]+(=.*)?", code) and code.split("=")[0] not in options:

@@ -60,7 +60,7 @@ def failed_tests(lab: int, loaded: bool, backend: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the command line says; the exit status."""
+    """Executes the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="grader.quality.flakes", description=str(__doc__))
     parser.add_argument("--lab", type=int, choices=labs.NUMBERS, help="the lab to grade; default: all")
     parser.add_argument("--count", type=int, default=10, help="gradings of each solution")

@@ -160,7 +160,7 @@ def root_of(debian: str) -> Path:
 
 
 def run(row: Row, command: str, output: IO[bytes] | None = None) -> int:
-    """Runs a shell command as the row's user in a fresh clone on its machine; the exit status."""
+    """Runs a shell command as the row's user in a fresh clone on its machine; returns the exit status."""
     if row.kvm and not os.path.exists("/dev/kvm"):
         raise Missing("this machine has no /dev/kvm")
     scratch = cache_folder() / "machines/scratch"
@@ -197,7 +197,7 @@ def report(name: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the command line says; the exit status."""
+    """Executes the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make machines", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter,
                                      epilog="\n".join(f"{name:13} {row.what}" for name, row in ROWS.items()))

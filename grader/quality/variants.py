@@ -116,7 +116,7 @@ def check_all(variants: Sequence[Variant], seed: int, backend: str, pick: Pick) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the command line says; the exit status."""
+    """Executes the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="grader.quality.variants", description=str(__doc__).splitlines()[0])
     parser.add_argument("kind", choices=list(CHECKS))
     parser.add_argument("--lab", type=int, choices=labs.NUMBERS, help="the lab; default: all")

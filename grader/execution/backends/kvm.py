@@ -54,7 +54,7 @@ class KvmBackend:
     name = "kvm"
 
     def __init__(self, why: str = "", needs: Sequence[str] | None = None) -> None:
-        """`needs`: the kinds of guest that it was picked for; None: none."""
+        """`needs`: the kinds of guest that it was picked for; None: no guests at all."""
         self.why = why
         self._needs = needs
 
@@ -69,5 +69,5 @@ class KvmBackend:
         return self._needs is None or not probe_kvm(again=True).reason_against(self._needs)
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """As Backend.command: on the host the command is itself."""
+        """As Backend.command: on the host the command line is unchanged."""
         return list(argv)

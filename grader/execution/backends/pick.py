@@ -40,7 +40,7 @@ class Picker:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.told: list[str] = []
+        self.printed: list[str] = []
         self._lock = threading.Lock()
 
     def __call__(self, needs: Sequence[str]) -> Backend:

@@ -19,7 +19,7 @@ class VmBackend:
         self.why = why
 
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
-        """As Backend.run. Each of the jobs has a VM of its own."""
+        """As Backend.run. Each job has its own VM."""
         def start(fresh: bool) -> Worker:
             return VmWorker(fresh)
         return run_all(start, runs, jobs, on_result)
@@ -29,5 +29,5 @@ class VmBackend:
         return True
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """As Backend.command: our own module, which starts a VM for it."""
+        """As Backend.command: this package's own module, which starts a VM for it."""
         return [sys.executable, "-m", "grader.execution.labvm", "run", "--", *argv]

@@ -18,7 +18,7 @@ CANNOT = 69  # sysexits.h: EX_UNAVAILABLE, as in the VMM without a usable KVM
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says; the exit status."""
+    """Execute the command line; returns the exit status."""
     if arguments == ["clean"]:
         snapshot.clean()
         return 0

@@ -25,7 +25,7 @@ def archive(entries: Sequence[Entry]) -> bytes:
 
 
 def build(init: Path, runner: Path, modules: Sequence[tuple[str, Path]]) -> bytes:
-    """The archive with init, the runner, and the modules named in the order to load them."""
+    """The archive with init, the runner, and the modules, whose names give the load order."""
     program, plain, folder = stat.S_IFREG | 0o755, stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
     entries: list[Entry] = [("init", program, init.read_bytes()), ("runner", program, runner.read_bytes())]
     entries.append(("modules", folder, b""))

@@ -42,7 +42,7 @@ class Kernel:
     modules: Path
 
     def module_files(self) -> list[tuple[str, Path]]:
-        """The wanted modules and what they depend on, as (name, file), in the order to load them."""
+        """The wanted modules and their dependencies as (name, file), in load order."""
         available = {_module_name(path): path for path in sorted(self.modules.rglob("*.ko*"))}
         ordered: dict[str, Path] = {}
 
@@ -109,7 +109,7 @@ def _dependencies(module: bytes) -> list[str]:
 
 
 def _image_version(image: Path) -> str | None:
-    """The version of a bzImage (Linux: arch/x86/boot.rst, kernel_version); None: it is something else."""
+    """The version of a bzImage (Linux: arch/x86/boot.rst, kernel_version); None: not a bzImage."""
     with open(image, "rb") as file:
         start = file.read(1 << 16)
     if start[0x202:0x206] != b"HdrS":
@@ -133,7 +133,7 @@ def find_kernel(cache: Path, progress: Callable[[str], None]) -> Kernel:
 
 
 def _named_kernel() -> Kernel | None:
-    """The kernel that the user has named with this command, if any."""
+    """The kernel that the user named with this command, if any."""
     image, modules = os.environ.get("LABVM_KERNEL"), os.environ.get("LABVM_MODULES")
     if not image and not modules:
         return None
@@ -202,7 +202,7 @@ def _known_package(folder: Path) -> str:
 
 
 def kernel_packages(package: str, depends: Callable[[str], str]) -> list[str]:
-    """The packages that `package` brings a kernel by; `depends` gives what apt-cache says about one."""
+    """The packages with the kernel of `package`; `depends` returns apt-cache's output for one package."""
     found: list[str] = []
     waiting = [package]
     while waiting:

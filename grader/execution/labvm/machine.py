@@ -56,7 +56,7 @@ class Machine:
         """Start QEMU with the file `ram` as RAM; `keep_ram` writes changes back to the file."""
         share = "on" if keep_ram else "off"
         self._closing = threading.Lock()
-        self._said: list[str] = []
+        self._messages: list[str] = []
         self._log = tempfile.TemporaryFile()
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # both QEMU and the VM's console write to it
         ours, theirs = socket.socketpair()
@@ -77,7 +77,7 @@ class Machine:
         self.channel = Connection(ours)
 
     def command(self, name: str, **arguments: Any) -> dict[str, Any]:
-        """A QMP command and its answer."""
+        """Execute a QMP command and return its response."""
         assert self._process.stdin and self._process.stdout
         try:
             self._process.stdin.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
@@ -116,7 +116,7 @@ class Machine:
         self.command("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
 
     def console(self) -> list[str]:
-        """What QEMU and the kernel said, for an error message."""
+        """The messages of QEMU and the kernel, for an error message."""
         with self._closing:
             if not self._log.closed:
                 self._log.seek(0)

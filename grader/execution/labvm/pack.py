@@ -49,7 +49,7 @@ class _Elf:
         raise ValueError("an address outside the file")
 
     def dynamic(self) -> tuple[list[str], list[str]]:
-        """The names of the libraries needed, and the folders where the file says to look."""
+        """The names of the needed libraries, and the search folders named in the file."""
         entries: list[tuple[int, int]] = []
         for kind, _, offset, _, _, size, _, _ in self._headers:
             if kind == PT_DYNAMIC:
@@ -68,7 +68,7 @@ class _Elf:
 
 @functools.lru_cache(maxsize=None)
 def _library_folders() -> tuple[str, ...]:
-    """Where the loader looks: ld.so.conf, its built-in folders, and then those of a cross compiler."""
+    """The loader's search folders: ld.so.conf, the built-in ones, then those of a cross compiler."""
     folders: list[str] = []
     for name in sorted(glob.glob("/etc/ld.so.conf.d/*.conf")):
         with open(name, encoding="utf-8", errors="replace") as file:
@@ -96,7 +96,7 @@ def _with_libraries(path: str) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=None)
 def _closure(path: str, _changed: tuple[int, int]) -> tuple[str, ...]:
-    """The program at `path` and all that must be there for it to start."""
+    """The program at `path` and every file that it needs to start."""
     found: dict[str, None] = {}
 
     def add(file: str) -> None:

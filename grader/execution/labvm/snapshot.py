@@ -71,7 +71,7 @@ def _stamp(path: Path) -> list[object]:
 
 
 def _key(kernel: Kernel, init: Path, runner: Path) -> str:
-    """The digest of all that shapes a snapshot."""
+    """The digest of everything that affects a snapshot."""
     parts: list[object] = [HARDWARE, KERNEL_ARGUMENTS, _stamp(Path(qemu_path()).resolve()),
                            _stamp(kernel.image), [name for name, _ in kernel.module_files()]]
     parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in (init, runner)]
@@ -180,7 +180,7 @@ def start(fresh: bool = False) -> Machine:
     raise CannotGrade(f"the lab VM does not start: {death}", "run `make doctor`")
 
 
-_failures: list[CannotGrade] = []     # of this process, so that its threads don't fail one after the other
+_failures: list[CannotGrade] = []     # in this process, so that its threads don't fail one by one
 
 
 def _ensure(cache: Path, discard: bool) -> Snapshot:
