@@ -71,7 +71,7 @@ return:
     mov [esp], eax          ; EIP to continue at
     iretd
 
-; tell: prints ESI, then EDI. Changes many registers.
+; Prints ESI, then EDI. Changes many registers.
 tell:
     call print_string
     mov eax, edi

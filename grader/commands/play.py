@@ -207,7 +207,7 @@ def play_run(arguments: argparse.Namespace) -> int:
 
 def hold_input() -> None:
     """Standard input becomes a pipe into which nothing is written and which does not end: whoever reads it
-    has the other end, too."""
+    also has the other end."""
     reading, writing = os.pipe()
     os.dup2(reading, 0)
     os.close(reading)
@@ -314,7 +314,7 @@ def tell_halves(own: Own) -> None:
         if own.files() and paths:
             say(f"  {whose:<9} {', '.join(path.name for path in paths)}")
     if not own.files():
-        say("With your own boot.c and sched.c: make os FROM=6; with your modules of labs 1 to 5, too: "
+        say("With your own boot.c and sched.c: make os FROM=6; to add your modules of labs 1 to 5: "
             "FROM=mine")
     say("Ctrl-] ends the VMM, whatever the guest does; if the VMM itself hangs, press it twice.")
 

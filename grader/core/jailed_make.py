@@ -1,6 +1,6 @@
 """The Makefile at work on a stranger's files: in a jail, with the kit's own objects made before.
 
-What comes out is one program, as bytes that this machine only stores: it is never read here, let alone run.
+The result is one program, as bytes that this machine only stores: it is never read here, let alone run.
 The lab VM gets it with the libraries of the kit's own program of that kind.
 """
 
@@ -31,8 +31,8 @@ class JailedError(Exception):
 def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
                 learner: Mapping[str, Path], control: Mapping[str, Path], cc: str) -> Path:
     """Makes what the kit has made as `twin` with its solution. `learner`: the strange files, by the names
-    that the Makefile has for them; `control`: the solution's. Raises JailedError, and CannotGrade for what is
-    no source's fault: whatever has failed, the control must build here and now."""
+    that the Makefile has for them; `control`: the solution's. Raises JailedError, and CannotGrade if the
+    sources are not at fault: after a failure, the control must build here and now."""
     place = str(twin.relative_to(ROOT))
     words = ["make", "-j2", target, *(f"{name}={value}" for name, value in variables.items())]
     command = f'{shlex.join(words)} && cp {shlex.quote(place)} "$RESULT"'

@@ -28,7 +28,7 @@ def grader_programs() -> dict[str, bytes]:
 
 
 def archive_with(files: Mapping[str, bytes] | None = None) -> bytes:
-    """The user's archive with the grader's programs and `files`, also in place of files with their names."""
+    """The user's archive with the grader's programs and `files`, which replace files of the same names."""
     _, archive = finished_os()
     content = io.BytesIO()
     with tarfile.open(archive) as user, tarfile.open(fileobj=content, mode="w",

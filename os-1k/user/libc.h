@@ -44,7 +44,7 @@ void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 #define LINE_INTERRUPTED -2 /* ^C */
 
 /*
- * Prompts, and reads a line as it is typed; the cursor keys and earlier lines are there, too. Its
+ * Prompts, and reads a line as it is typed; the cursor keys and earlier lines work as well. Its
  * length without the newline, or one of the two above. What does not fit is not taken, and only
  * UTF-8 is.
  */

@@ -57,7 +57,7 @@ static void ls(const char *argument)
         printf("%8u %s\n", file.bytes, file.name);
 }
 
-/* Prints one file. A program's file is no text: what can't be printed is shown as a dot. */
+/* Prints one file. A program's file is not text: what can't be printed is shown as a dot. */
 static void file_print(const char *name)
 {
     static char text[512], out[512];

@@ -211,7 +211,7 @@ def kernel_packages(package: str, depends: Callable[[str], str]) -> list[str]:
                 found.append(name)
                 waiting.append(name)
     if not found:
-        raise CannotGrade(f"apt knows no kernel that {package} depends on", BY_HAND)
+        raise CannotGrade(f"{package} does not depend on a kernel package", BY_HAND)
     return found
 
 

@@ -23,7 +23,7 @@ struct step {
 };
 
 struct limits {
-    double wall, no_output, deadlock, spin; /* seconds; 0 is none */
+    double wall, no_output, deadlock, spin; /* seconds; 0: no limit */
     size_t output, memory, processes, file;
 };
 

@@ -12,8 +12,9 @@ from re import Pattern
 from grader.course import ROOT
 
 # The files and folders that follow wording.txt already.
-DONE = ["handouts/CONTRIBUTING.md", "handouts/README.md", "handouts/reference/commands.md",
-        "handouts/reference/glossary.md", "handouts/reference/kvm-api.md", "README.md", "common/contract"]
+DONE = ["README.md", "handouts/README.md", "handouts/CONTRIBUTING.md", "handouts/reference",
+        "common", "guests", "os-1k", "Makefile", "grader/setup.sh", "grader/__main__.py", "grader/course.py",
+        "grader/execution", "grader/core", "grader/report", "grader/commands", "grader/handouts"]
 
 # Comments and string literals, by kind of file.
 _STRINGS = r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\''
