@@ -48,7 +48,7 @@ def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
         checked = build(control)
         if not _built(checked):
             raise _stopped("the solution does not build in it either: " + (
-                _said(checked).strip().rpartition("\n")[2] or str(checked)))
+                _said(checked).strip().partition("\n")[0] or str(checked)))
         if result.ending is not Ending.EXIT:
             raise JailedError(f"the compiler was stopped: {result}")
         said = re.sub(r"^make: .*\n?", "", _said(result), flags=re.M)

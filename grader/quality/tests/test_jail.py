@@ -21,6 +21,7 @@ from grader.execution import jail
 from grader.execution.jail import RESULT, run_jailed
 from grader.execution.labvm.pack import files_needed, pack_like
 from grader.execution.runs import CannotGrade, Ending, Result, Run
+from grader.execution.toolchain import toolchain_files
 
 LAB = LABS[2]
 SOLUTION = LAB.solution_files()[0].read_text()
@@ -148,8 +149,21 @@ class Building(JailCase):
     def test_in_the_lab_vm(self) -> None:
         with mock.patch.object(jail, "namespaces_work", return_value=False):
             self.assertEqual(self.build(SOLUTION).read_bytes()[:4], b"\x7fELF")
+            unit = build_unit(2, LAB.unit("hypercall"), module=self.folder / "hypercall.c")
+            self.assertEqual(unit.read_bytes()[:4], b"\x7fELF")
             said = self.refused(f'{SOLUTION}\n#include "{self.folder}/secret"\n')
         self.assertIn("No such file", said)
+
+
+class InTheLabVm(unittest.TestCase):
+    def test_a_compiler_of_several_words(self) -> None:
+        self.assertEqual(toolchain_files("gcc -g3"), toolchain_files("gcc"))
+
+    def test_a_compiler_that_it_does_not_have(self) -> None:
+        with mock.patch.object(jail, "namespaces_work", return_value=False):
+            with self.assertRaises(CannotGrade) as caught:
+                run_jailed("true", {}, {"CC": "clang"})
+        self.assertIn("CC=clang: the lab VM", caught.exception.reason)
 
 
 class Limited(JailCase):
