@@ -20,6 +20,9 @@ from grader.classroom.archives import DAMAGE, PACKED_MAX, Budget, Member, Refuse
 from grader.course import Lab
 from grader.execution.runs import CannotGrade
 
+HEADERS_MAX = 100             # headers beside the lab's files
+# A header that is taken. Other names are left out: no machine could store some of them.
+HEADER = re.compile(r"[\w.+-]{1,100}\.h", re.ASCII)
 FILE_MAX = 256 << 10          # bytes of one source file; the longest solution has 16 KB
 DESCRIPTION = "handin.json"
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
@@ -182,6 +185,8 @@ class _Reader:
         places = {file.path.parent for file in chosen.values()}
         headers = {file.path.name: file.content for file in self._files
                    if file.path.suffix == ".h" and file.path.parent in places and file.content is not None}
+        if len(headers) > HEADERS_MAX:
+            raise Refused(f"it has more than {HEADERS_MAX} headers beside the lab's files")
         kit = described.get("kit")
         return Contents({name: _text(file) for name, file in chosen.items()}, headers,
                         kit[:100] if isinstance(kit, str) else "")
@@ -191,7 +196,7 @@ class _Reader:
             if {*LITTER, *NOT_THEIRS} & set(member.name.parts) or member.name.name.startswith("._"):
                 continue
             path, name = below / member.name, member.name.name.lower()
-            if name in self._wanted or name == DESCRIPTION or name.endswith(".h"):
+            if name in self._wanted or name == DESCRIPTION or HEADER.fullmatch(member.name.name):
                 self._files.append(self._keep(path, member, FILE_MAX))
             else:
                 self._others.append(str(path))

@@ -126,6 +126,14 @@ class RightWork(ReaderCase):
         found = self.read(tar((f"a/{NAME}", MODULE), ("a/helper.h", b"int help;"), ("b/other.h", b"no")))
         self.assertEqual((found.files, found.headers), ({NAME: MODULE}, {"helper.h": b"int help;"}))
 
+    def test_headers_that_no_machine_could_store(self) -> None:
+        for name in ("h" * 300 + ".h", os.fsdecode(b"ren\xe9.h"), "$(touch x)\n.h"):
+            with self.subTest(name=name[:20]):
+                found = self.read(tar((NAME, MODULE), ("helper.h", b"int help;"), (name, b"no")))
+                self.assertEqual(found.headers, {"helper.h": b"int help;"})
+        many = [(f"a{number}.h", b"int a;") for number in range(101)]
+        self.assertIn("more than 100 headers", self.refusal(tar((NAME, MODULE), *many)))
+
     def test_both_files_of_a_lab(self) -> None:
         path = self.folder / "x.zip"
         path.write_bytes(zipped(("boot.c", b"int a;"), ("sched.zip", zipped(("sched.c", b"int b;")))))
