@@ -3,8 +3,9 @@ grader, or outlives it.
 
     python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
 
-The header that a module includes, lab1.h to lab5.h, determines its lab. Without --whole only one test of each
-kind is graded: a unit test, a guest judged by its registers, one judged by its output.
+The header that a module includes, lab1.h to lab5.h, determines its lab; one with lab.h is tried in each lab.
+Without --whole only one test of each kind is graded: a unit test, a guest judged by its registers, one judged
+by its output.
 Exit status: 0 all were stopped; 1 one was not, with what it achieved; 3 cannot grade on this machine.
 
 Limits: in the lab VM a module can reach only its own virtual machine, which is discarded. On the host
@@ -64,16 +65,16 @@ def cheats() -> list[Path]:
     return sorted(FOLDER.glob("*.c"))
 
 
-def lab_of(module: Path) -> int:
-    found = re.search(r'^#include "lab(\d)\.h"', module.read_text(), re.M)
+def labs_of(module: Path) -> list[int]:
+    """The labs that a module attacks."""
+    found = re.search(r'^#include "lab(\d?)\.h"', module.read_text(), re.M)
     if not found:
         raise ValueError(f"{module.name} does not include a lab's header")
-    return int(found[1])
+    return [int(found[1])] if found[1] else sorted(FEW)
 
 
-def try_cheat(module: Path, backend: str, whole: bool = False) -> Outcome:
-    """Grades one and checks what it left. Raises CannotGrade if the machine can't grade at all."""
-    number = lab_of(module)
+def try_cheat(module: Path, number: int, backend: str, whole: bool = False) -> Outcome:
+    """Grades one in a lab and checks what it left. Raises CannotGrade if the machine can't grade at all."""
     outcome = Outcome(module.stem, number)
     lab = labs.load(number)
     few = FEW[number][1:2] if module.stem in SLOW else FEW[number] if not whole else ()
@@ -112,6 +113,7 @@ def _put(module: Path, lab: int) -> Path:
     place.mkdir(parents=True, exist_ok=True)
     for header in FOLDER.glob("*.h"):
         shutil.copy(header, place)
+    shutil.copy(FOLDER / f"lab{lab}.h", place / "lab.h")
     return Path(shutil.copyfile(module, place / "cheat.c"))
 
 
@@ -142,12 +144,12 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="NAME", help="just this one")
     parser.add_argument("--whole", action="store_true", help="all tests of the lab")
     arguments = parser.parse_args()
-    chosen = [module for module in cheats() if arguments.only in ("", module.stem)
-              and arguments.lab in (None, lab_of(module))]
+    chosen = [(module, lab) for module in cheats() for lab in labs_of(module)
+              if arguments.only in ("", module.stem) and arguments.lab in (None, lab)]
     held = 0
-    for module in chosen:
+    for module, lab in chosen:
         try:
-            outcome = try_cheat(module, arguments.backend, arguments.whole)
+            outcome = try_cheat(module, lab, arguments.backend, arguments.whole)
         except CannotGrade as error:
             print(f"cannot grade: {error}", file=sys.stderr)
             return CANNOT_GRADE

@@ -1,5 +1,5 @@
 /* versioned_name.c - has functions whose names with a version are those of the C library. */
-#include "lab1.h"
+#include "lab.h"
 
 static void cheat(void)
 {
