@@ -21,7 +21,7 @@ else the test's own.
 
 Each test case (TCase) of a Check program in the lab's units/ is one graded test as well:
 `plan.unit("vm", "kvm_open")`. Lab 6's scheduler can't run in a Check program; its unit tests are a kernel:
-`plan.kernel_unit("switch")`. Other properties of a run (stdin, steps of a session, a terminal, limits, files
+`plan.kernel_unit`. Other properties of a run (stdin, steps of a session, a terminal, limits, files
 to return) are keywords of boot, which passes them to grader.execution.runs.Run.
 """
 

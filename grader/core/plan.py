@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,13 +123,16 @@ class Plan:
         vmm, kernel = self._programs.finished_vmm(), self._programs.kernel()
         return self._add((str(vmm), *args, str(kernel)), **keywords)
 
-    def kernel_unit(self, case: str, **keywords: Any) -> Planned:
-        """Lab 6: one test of units/sched.c, which is a kernel, on the finished VMM."""
-        vmm, kernel, answer = self._programs.finished_vmm(), self._programs.kernel_unit(), self.values.word()
-        order = self.file("test", case.encode().ljust(16, b"\0") + answer.encode())
+    def kernel_unit(self, case: str, given: Sequence[int], facts: Sequence[str], **keywords: Any) -> Planned:
+        """Lab 6: one test of units/sched.c, a kernel of its own on the finished VMM.
+
+        It is given these numbers and must print these lines about what became of them.
+        """
+        vmm, kernel = self._programs.finished_vmm(), self._programs.kernel_unit()
+        order = self.file("test", case.encode().ljust(16, b"\0") + struct.pack(f"<{len(given)}I", *given))
         planned = self._add((str(vmm), f"--initrd={order}", str(kernel)), **keywords)
         planned.white_box = True
-        planned.must(expect.kernel_unit_passes(case, answer))
+        planned.must(expect.kernel_unit_passes(case, facts))
         return planned
 
     def unit(self, source: str, case: str, **keywords: Any) -> Planned:

@@ -20,6 +20,13 @@ from grader.execution.runs import Limits
 
 lab = Lab(6, "the 1K OS", needs=("paging32",))
 
+# What units/sched.c prints, as the kernel's headers have it: FLAGS are IF and the bit that is always one.
+PROGRAM_MIN, STACK_TOP = 0x00400000, 0x7ffff000
+USER_CODE, USER_DATA, FLAGS = 0x1b, 0x23, 0x202
+IDLE_PID, SHELL_PID = 0, 1
+NOT_FOUND = -3                  # ERROR_NOT_FOUND
+UNSET = -99                     # a status that process_wait has not set
+
 STATUS_PANIC = 62
 STATUS_GUEST_FILE = 65
 PROMPT = "1k> "
@@ -27,7 +34,7 @@ PROMPT = "1k> "
 # The longest silence of a right system is that of a program that sleeps: 3.5 seconds. A system that stands
 # still is found out by each test anew.
 SESSION = Limits(wall=120.0, no_output=30.0)
-# The unit kernel prints one line.
+# The unit kernel prints a few lines.
 UNIT = Limits(wall=60.0, no_output=30.0)
 # Where time is not the matter, few ticks: a slow machine is busy with them alone.
 SLOW_TICK = "--tick-ms=50"
@@ -57,9 +64,9 @@ def _boot_kernel(plan: Plan, *lines: str, tick: str = SLOW_TICK) -> Planned:
     return run
 
 
-def _kernel_unit(plan: Plan, case: str) -> None:
-    """One test of units/sched.c."""
-    run = plan.kernel_unit(case, limits=UNIT)
+def _kernel_unit(plan: Plan, case: str, given: Sequence[int], *facts: str) -> None:
+    """One test of units/sched.c: the numbers that it is given, and the lines that it must print."""
+    run = plan.kernel_unit(case, given, facts, limits=UNIT)
     run.symptom(lambda o: o.hung, plan.test.hint)
 
 
@@ -243,7 +250,11 @@ def _gcd(a: int, b: int) -> int:
                "eip and esp as given, EFLAGS has bit 9. Below it is the address of trap_return, and "
                "process->stack is where context_switch begins to pop.")
 def frame(plan: Plan) -> None:
-    _kernel_unit(plan, "frame")
+    pid = plan.values.randint(2, 999)
+    entry, stack = PROGRAM_MIN + plan.values.getrandbits(20), STACK_TOP - 4 * plan.values.getrandbits(12)
+    _kernel_unit(plan, "frame", (pid, entry, stack),
+                 f"pid {pid}: eip {entry:#x}, esp {stack:#x}, cs {USER_CODE:#x}, ss {USER_DATA:#x}, "
+                 f"ds {USER_DATA:#x}, es {USER_DATA:#x}, eflags {FLAGS:#x}")
 
 
 @lab.test("6.4", "switches between stacks", points=6,
@@ -251,7 +262,12 @@ def frame(plan: Plan) -> None:
                "CR3, TSS.esp0 and ESP. next->stack and the address of current->stack are read before "
                "`current` changes; what is pushed on the one stack is what is popped from the other.")
 def switch(plan: Plan) -> None:
-    _kernel_unit(plan, "switch")
+    a, b = plan.values.sample(range(2, 999), 2)
+    words = [plan.values.number() for _ in range(4)]
+    at_a = f"pid {a}: memory {words[0]:#x}, kernel stack {words[1]:#x}"
+    at_b = f"pid {b}: memory {words[2]:#x}, kernel stack {words[3]:#x}"
+    _kernel_unit(plan, "switch", (a, *words[:2], b, *words[2:]),
+                 "idle", at_a, at_b, at_a, "idle", at_b, at_a, at_b, "idle")
 
 
 @lab.test("6.4", "declares everything that the switch clobbers", points=2,
@@ -260,7 +276,8 @@ def switch(plan: Plan) -> None:
                "values across an asm in each register that is neither written by an operand nor a clobber, "
                "and variables too, unless \"memory\" is one.")
 def clobbers(plan: Plan) -> None:
-    _kernel_unit(plan, "clobbers")
+    kept = [plan.values.number() for _ in range(4)]
+    _kernel_unit(plan, "clobbers", kept, *(f"kept {value:#x}" for value in kept))
 
 
 @lab.test("6.4", "enters a new process in ring 3", points=3,
@@ -298,21 +315,38 @@ def own_memory(plan: Plan) -> None:
                "the place after current and ends with current itself; idle is taken only if no other is "
                "ready. If the search ends at current, there is nothing to switch.")
 def order(plan: Plan) -> None:
-    _kernel_unit(plan, "order")
+    pids = plan.values.sample(range(2, 999), 8)
+    ready, alone = sorted(pids[:4], reverse=True), pids[7]
+    ready[1:3] = ready[2:0:-1]          # neither the order of the pids nor its reverse
+    _kernel_unit(plan, "order", (*ready, *pids[4:]),
+                 *(f"turn of pid {pid}" for pid in (ready * 3)[:9] + [alone] * 9))
 
 
 @lab.test("6.5", "wakes the processes that wait for the reason", points=4,
           hint="process_block sets waits_for and PROCESS_BLOCKED and calls schedule; process_wake makes "
                "ready who is PROCESS_BLOCKED, and for this reason.")
 def wake(plan: Plan) -> None:
-    _kernel_unit(plan, "wake")
+    odd, sleeper, ended = plan.values.sample(range(3, 999, 2), 3)
+    even, other = plan.values.sample(range(2, 999, 2), 2)
+    rest = f"{sleeper} sleeping {ended} ended"
+    wait = f"{even} blocked {odd} blocked {other} blocked {rest}"
+    _kernel_unit(plan, "wake", (even, odd, other, sleeper, ended),
+                 f"all wait: {wait}", f"other reasons: {wait}",
+                 f"their reason: {even} ready {odd} blocked {other} ready {rest}",
+                 f"pid {even} goes on", f"pid {other} goes on")
 
 
 @lab.test("6.5", "counts ticks and wakes sleepers", points=3,
           hint="scheduler_tick counts `ticks` and current->ticks, then makes ready who sleeps and whose "
                "tick has come, also when the count has wrapped around: (int32_t)(ticks - wake_tick) >= 0.")
 def tick(plan: Plan) -> None:
-    _kernel_unit(plan, "sleep")
+    a, blocked, b = plan.values.sample(range(2, 999), 3)
+    sleeps = ((plan.values.randint(100, 9999), 1), (plan.values.getrandbits(31), plan.values.randint(20, 50)),
+              (2 ** 32 - plan.values.randint(5, 19), plan.values.randint(20, 50)))
+    _kernel_unit(plan, "sleep", (a, b, *(number for sleep in sleeps for number in sleep), blocked),
+                 *(f"tick {start + count & 0xffffffff:#x}, slept: {a} ready {blocked} blocked {b} ready"
+                   for start, count in sleeps),
+                 f"idle: {sum(count for _, count in sleeps)} ticks")
 
 
 @lab.test("6.5", "runs three processes in turn", points=2,
@@ -384,7 +418,16 @@ def keyboard(plan: Plan) -> None:
                "with the parent's struct process as reason; the shell, too, if it inherits one that has "
                "ended.")
 def end(plan: Plan) -> None:
-    _kernel_unit(plan, "end")
+    parent, one, two, child, ended = plan.values.sample(range(2, 999), 5)
+    status = plan.values.randint(1, 999)
+    family = ((SHELL_PID, IDLE_PID, 0), (one, parent, status), (child, SHELL_PID, 0), (parent, SHELL_PID, 0),
+              (two, parent, 0), (ended, SHELL_PID, 0))
+    _kernel_unit(plan, "end", (parent, one, two, child, ended, status),
+                 *("pid {}, parent {}, status {}".format(*member) for member in family),
+                 f"one has ended: {SHELL_PID} ready {one} ended {child} ready {parent} ready {two} blocked "
+                 f"{ended} ended",
+                 f"both have ended: {SHELL_PID} ready {one} ended {child} ready {parent} blocked {two} ended "
+                 f"{ended} ended")
 
 
 @lab.test("6.6", "finds an ended child", points=2,
@@ -392,7 +435,12 @@ def end(plan: Plan) -> None:
                "none ended, block (or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND, "
                "with WAIT_NO_HANG, too.")
 def wait(plan: Plan) -> None:
-    _kernel_unit(plan, "wait")
+    parent, first, second, stranger = plan.values.sample(range(2, 999), 4)
+    first_status, second_status = plan.values.sample(range(1, 999), 2)
+    waits = ((0, UNSET), (NOT_FOUND, UNSET), (first, first_status), (0, UNSET), (second, second_status),
+             (NOT_FOUND, UNSET), (NOT_FOUND, UNSET))
+    _kernel_unit(plan, "wait", (parent, first, second, stranger, first_status, second_status),
+                 *(f"wait: {got}, status {status}" for got, status in waits))
 
 
 @lab.test("6.6", "releases everything that a process owns", points=2,
@@ -400,7 +448,8 @@ def wait(plan: Plan) -> None:
                "kernel stack; directory or kernel stack may be NULL. Entries from KERNEL_FIRST_SLOT on are "
                "the kernel's.")
 def release(plan: Plan) -> None:
-    _kernel_unit(plan, "release")
+    pages = plan.values.randint(1, 40)
+    _kernel_unit(plan, "release", (pages,), f"{pages + 6} pages came back")
 
 
 @lab.test("6.6", "waits for the right child", points=3,
