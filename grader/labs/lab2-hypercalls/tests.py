@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 
+from grader.core import random_code
 from grader.core.framework import Demonstration, Lab
 from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
@@ -12,6 +14,7 @@ from grader.core.values import letters
 lab = Lab(2, "hypercalls", needs=("real",))
 
 HYPERCALL_PORT, STRING_PORT = 0x500, 0x501
+STATUS_GUEST_MAX = 63
 
 
 # ---------------------------------------------------------------- 2.1 what the exit tells
@@ -46,6 +49,7 @@ def exit_status(plan: Plan) -> None:
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
         run.exits(status)
         _common_symptoms(run)
+    _computed(plan, letters=0)
 
 
 @lab.test("2.2", "clamps an exit status above 63, and reports it", points=2,
@@ -57,6 +61,7 @@ def status_cut(plan: Plan) -> None:
         run.exits(63)
         run.says(rf"\b(?:{_number(status)})\b", what=f"the status that the guest gave, {status}")
         _common_symptoms(run)
+    _computed(plan, letters=0, large=True)
 
 
 @lab.test("2.2", "prints a line", points=5,
@@ -70,6 +75,7 @@ def putchar(plan: Plan) -> None:
                 "It is always the same character. The one to print is in BL (RBX), not in AL: AL has the "
                 "number of the call.")
     _common_symptoms(run)
+    _computed(plan)
 
 
 @lab.test("2.2", "accepts 8, 16 and 32 bits, whatever else the registers hold", points=4,
@@ -82,6 +88,7 @@ def widths(plan: Plan) -> None:
     run.prints(text + "\n")
     run.exits(status)
     _common_symptoms(run)
+    _computed(plan, MIXED=None)
 
 
 @lab.test("2.2", "runs counter, fibonacci and multiplication", points=3,
@@ -103,6 +110,7 @@ def classics(plan: Plan) -> None:
     for run in (counter, fibonacci, table):
         run.exits(0)
         _common_symptoms(run)
+    _computed(plan, letters=plan.values.randint(100, 200))
 
 
 @lab.test("2.2", "reads the registers without KVM_CAP_SYNC_REGS", points=2,
@@ -150,6 +158,7 @@ def getchar(plan: Plan) -> None:
                     "All characters came, but the end of input did not: after the last one GETCHAR_END (-2) "
                     "goes to the guest, not GETCHAR_NOTHING (-1).")
         _getchar_symptoms(run)
+        _computed_from_input(plan, width, text.encode())
 
 
 @lab.test("2.3", "distinguishes 'nothing yet' from 'end of input'", points=5,
@@ -169,6 +178,7 @@ def waits(plan: Plan) -> None:
                     "The guest took a moment without input for the end of input: GETCHAR_NOTHING is -1, all "
                     "bits of the operand set, and GETCHAR_END is -2.")
         _getchar_symptoms(run)
+        _computed_from_input(plan, width, (first + second).encode())
 
 
 @lab.test("2.3", "passes every byte value", points=4,
@@ -180,6 +190,7 @@ def all_bytes(plan: Plan) -> None:
     run = plan.boot(plan.guest("echo", WIDTH=32), stdin=text)
     run.prints(text.decode("latin-1"))
     run.exits(0)
+    _computed_from_input(plan, 32, text)
 
 
 @lab.test("2.3", "rejects a read without a preceding call", points=3,
@@ -359,6 +370,40 @@ def _dies(plan: Plan, refused: int | None, *, ignored: str = _IGNORED, **defines
     run.says(crashed + rf"\b(?:{_number(refused)})\b",
              what="what was refused",
              hint="The message of vcpu_crash must name what was refused: the number, or the port.")
+
+
+def _computed(plan: Plan, letters: int = 12, large: bool = False, **defines: None) -> None:
+    """A guest whose letters and status are nowhere in memory: only its exits show them."""
+    value, code = plan.values.getrandbits(32), random_code.steps(plan.values)
+    if large:
+        defines["LARGE"] = None
+    run = plan.boot(plan.guest("computed", SEED=value, LENGTH=letters, STEPS=random_code.machine_code(code),
+                               **defines))
+    status = _prints_computed(run, value, code, [0] * letters)
+    if large:
+        status |= STATUS_GUEST_MAX + 1
+        run.says(rf"\b(?:{_number(status)})\b", what=f"the status that the guest gave, {status}")
+    run.exits(min(status, STATUS_GUEST_MAX))
+    _common_symptoms(run)
+
+
+def _computed_from_input(plan: Plan, width: int, text: bytes) -> None:
+    """The same, from what the guest reads."""
+    value, code = plan.values.getrandbits(32), random_code.steps(plan.values)
+    run = plan.boot(plan.guest("computed", SEED=value, INPUT=width, STEPS=random_code.machine_code(code)),
+                    stdin=text)
+    run.exits(_prints_computed(run, value, code, text))
+    _getchar_symptoms(run)
+
+
+def _prints_computed(run: Planned, value: int, code: Sequence[random_code.Step], added: Iterable[int]) -> int:
+    """Expects the letters; the guest's status."""
+    letters = ""
+    for number in added:
+        value = random_code.run(code, value + number & random_code.MASK)
+        letters += chr(ord("a") + (value >> 16) % 26)
+    run.prints(letters)
+    return random_code.run(code, value) >> 8 & STATUS_GUEST_MAX
 
 
 def _common_symptoms(run: Planned) -> None:
