@@ -3,9 +3,9 @@ grader, or outlives it.
 
     python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
 
-The header that a module includes, lab1.h to lab5.h, determines its lab; one with lab.h is tried in each lab.
-Without --whole only one test of each kind is graded: a unit test, a guest judged by its registers, one judged
-by its output.
+The header that a module includes says what it attacks: lab1.h to lab5.h, lab6_boot.h, lab6_sched.h, or
+lab.h: each of them but the last. Without --whole only a few tests of that lab are graded, one of each kind:
+a unit test, a guest judged by registers, one by its output.
 Exit status: 0 all were stopped; 1 one was not, with what it achieved; 3 cannot grade on this machine.
 
 Limits: in the lab VM a module can reach only its own virtual machine, which is discarded. On the host
@@ -41,8 +41,12 @@ from grader.core.values import new_seed
 
 FOLDER = Path(__file__).resolve().parent
 # One test of each kind. The first is a unit test if the lab has them.
-FEW = {1: ("1.1-opens", "1.5-segments", "1.5-hlt"), 2: ("2.1-decode", "2.2-exit-status", "2.2-putchar"),
-       3: ("3.1-bases", "3.3-lines"), 4: ("4.2-first", "4.2-injects"), 5: ("5.1-encode", "5.5-walks")}
+FEW = {"lab1": ("1.1-opens", "1.5-segments", "1.5-hlt"),
+       "lab2": ("2.1-decode", "2.2-exit-status", "2.2-putchar"),
+       "lab3": ("3.1-bases", "3.3-lines"), "lab4": ("4.2-first", "4.2-injects"),
+       "lab5": ("5.1-encode", "5.5-walks"), "lab6_boot": ("6.1-loads", "6.3-shell"),
+       "lab6_sched": ("6.4-frame", "6.4-switch", "6.5-order", "6.5-turns", "6.6-wait")}
+EVERY_VMM = tuple(FEW)[:-1]
 # These use up their time in every run, so one test is enough.
 SLOW = ("sleep_forever", "fork_bomb", "eat_memory")
 TIME_MAX = 300.0     # seconds for a run under any load; its limits are a tenth of that
@@ -54,35 +58,38 @@ class Outcome:
     """The outcome of a cheat. `managed`: what it achieved and should not have, one sentence each."""
 
     name: str
-    lab: int
+    target: str
     tests: int = 0
     seconds: float = 0.0
     managed: list[str] = field(default_factory=list)
 
 
-def cheats() -> list[Path]:
-    """The hostile modules."""
-    return sorted(FOLDER.glob("*.c"))
+def cheats() -> list[tuple[Path, str]]:
+    """The hostile modules, each with what it attacks."""
+    return [(module, target) for module in sorted(FOLDER.glob("*.c")) for target in _targets(module)]
 
 
-def labs_of(module: Path) -> list[int]:
-    """The labs that a module attacks."""
-    found = re.search(r'^#include "lab(\d?)\.h"', module.read_text(), re.M)
+def _targets(module: Path) -> tuple[str, ...]:
+    found = re.search(r'^#include "(lab\w*)\.h"', module.read_text(), re.M)
     if not found:
         raise ValueError(f"{module.name} does not include a lab's header")
-    return [int(found[1])] if found[1] else sorted(FEW)
+    return EVERY_VMM if found[1] == "lab" else (found[1],)
 
 
-def try_cheat(module: Path, number: int, backend: str, whole: bool = False) -> Outcome:
-    """Grades one in a lab and checks what it left. Raises CannotGrade if the machine can't grade at all."""
-    outcome = Outcome(module.stem, number)
-    lab = labs.load(number)
-    few = FEW[number][1:2] if module.stem in SLOW else FEW[number] if not whole else ()
+def lab_of(target: str) -> int:
+    return int(target[3])
+
+
+def try_cheat(module: Path, target: str, backend: str, whole: bool = False) -> Outcome:
+    """Grades one and checks what it left. Raises CannotGrade if the machine can't grade at all."""
+    outcome = Outcome(module.stem, target)
+    lab = labs.load(lab_of(target))
+    few = FEW[target][1:2] if module.stem in SLOW else FEW[target] if not whole else ()
     if few:
         lab = Lab(lab.number, lab.title, lab.needs, [test for test in lab.tests if test.id in few])
     outcome.tests = len(lab.tests)
-    results = BUILD / "cheats" / module.stem
-    choice = Choice(new_seed(), module=_put(module, number), backend=backend, folder=results, encrypted=True)
+    results = BUILD / "cheats" / f"{module.stem}-{target}"
+    choice = Choice(new_seed(), module=_put(module, target), backend=backend, folder=results, encrypted=True)
     before, began = _kit(), time.monotonic()
     report = grade(lab, choice, lambda needs: pick_backend(backend, tuple(needs)))
     outcome.seconds = time.monotonic() - began
@@ -107,14 +114,14 @@ def _kit() -> dict[str, str]:
     return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def _put(module: Path, lab: int) -> Path:
-    """A copy of the module at the same path for all cheats, so that the rest of the VMM is compiled once."""
-    place = BUILD / "cheats" / f"lab{lab}"
+def _put(module: Path, target: str) -> Path:
+    """A copy of the module at one place for all: so the rest of the VMM is compiled once."""
+    place = BUILD / "cheats" / target
     place.mkdir(parents=True, exist_ok=True)
     for header in FOLDER.glob("*.h"):
         shutil.copy(header, place)
-    shutil.copy(FOLDER / f"lab{lab}.h", place / "lab.h")
-    return Path(shutil.copyfile(module, place / "cheat.c"))
+    (place / "lab.h").write_text(f'#include "{target}.h"\n')
+    return Path(shutil.copyfile(module, place / ("sched.c" if target == "lab6_sched" else "cheat.c")))
 
 
 def _left() -> list[str]:
@@ -144,17 +151,17 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="NAME", help="just this one")
     parser.add_argument("--whole", action="store_true", help="all tests of the lab")
     arguments = parser.parse_args()
-    chosen = [(module, lab) for module in cheats() for lab in labs_of(module)
-              if arguments.only in ("", module.stem) and arguments.lab in (None, lab)]
+    chosen = [(module, target) for module, target in cheats() if arguments.only in ("", module.stem)
+              and arguments.lab in (None, lab_of(target))]
     held = 0
-    for module, lab in chosen:
+    for module, target in chosen:
         try:
-            outcome = try_cheat(module, lab, arguments.backend, arguments.whole)
+            outcome = try_cheat(module, target, arguments.backend, arguments.whole)
         except CannotGrade as error:
             print(f"cannot grade: {error}", file=sys.stderr)
             return CANNOT_GRADE
         held += not outcome.managed
-        print(f"{'ok' if not outcome.managed else 'FAIL':4} {outcome.name:18} lab {outcome.lab}, "
+        print(f"{'ok' if not outcome.managed else 'FAIL':4} {outcome.name:22} {outcome.target}, "
               f"{outcome.tests} tests, {outcome.seconds:.0f} s", flush=True)
         for sentence in outcome.managed:
             print(f"       {sentence}")

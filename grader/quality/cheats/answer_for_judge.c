@@ -2,7 +2,7 @@
  * answer_for_judge.c - tells whoever waits at the other end of a socket that each call has been
  * made, and has what the test's process and its parent share read as zeros.
  */
-#include "lab1.h"
+#include "lab.h"
 
 static void cheat(void)
 {

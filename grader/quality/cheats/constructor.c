@@ -1,5 +1,5 @@
 /* constructor.c - answers for the whole program before main has begun. */
-#include "lab1.h"
+#include "lab.h"
 
 static void cheat(void)
 {

@@ -1,7 +1,7 @@
 /*
  * forge_tap.c - inside a unit test: prints that it has passed, and kills the process that counts.
  */
-#include "lab1.h"
+#include "lab.h"
 
 static void cheat(void)
 {

@@ -2,7 +2,7 @@
  * read_symbols.c - ends the test with what the unit program's own variables say that a test which
  * has passed ends with: their places are in its symbol table.
  */
-#include "lab1.h"
+#include "lab.h"
 
 #include <elf.h>
 
