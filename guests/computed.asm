@@ -1,6 +1,6 @@
 ; computed - prints letters and a status that are not in its memory before: after each exit it
-; computes the next one in registers. The code that does it, STEPS, is made for one run alone, so who
-; wants to know what comes next has to let the processor execute it, up to the next exit.
+; computes the next one in registers. The code that does it, STEPS, is random for each run, so the only
+; way to the next one is to let the processor execute it, up to the next exit.
 ;
 ; With INPUT it reads a character by GETCHAR, INPUT bits wide, before each letter, which depends on it.
 ; It ends at the end of input, without INPUT after LENGTH letters. With MIXED its calls have 8 and 32 bits
@@ -77,7 +77,7 @@ end:
     mov dx, HYPERCALL_PORT
     mov eax, HC_EXIT
     out dx, al
-    lidt [cs:no_vectors]    ; who comes back from EXIT crashes here
+    lidt [cs:no_vectors]    ; a guest that is resumed after EXIT crashes here
     int3
 no_vectors:
     dw 0
