@@ -31,7 +31,7 @@ def version(plan: Plan) -> None:
 
 
 @lab.test("1.1", "rejects a KVM that lacks a required capability", points=3,
-          hint="KVM_CHECK_EXTENSION answers 0 for what this KVM lacks, any number over 0 for what it has: "
+          hint="KVM_CHECK_EXTENSION returns 0 for what this KVM lacks, any number over 0 for what it has: "
                "ask it for each capability that the VMM needs, and fail with STATUS_NO_KVM and its name.")
 def capabilities(plan: Plan) -> None:
     plan.unit("vm", "capabilities")
@@ -46,7 +46,7 @@ def no_device(plan: Plan) -> None:
 # ---------------------------------------------------------------- 1.2 the VM and its RAM
 
 @lab.test("1.2", "maps the guest's RAM and registers it with KVM", points=8,
-          hint="mmap anonymous memory of ram_bytes (it is page-aligned; malloc's is not), and tell KVM by "
+          hint="mmap anonymous memory of ram_bytes (it is page-aligned; malloc's is not), and register it by "
                "KVM_SET_USER_MEMORY_REGION: slot 0, guest_phys_addr 0, memory_size, userspace_addr. Keep "
                "vm->fd, vm->ram and vm->ram_bytes.")
 def ram(plan: Plan) -> None:
@@ -54,7 +54,7 @@ def ram(plan: Plan) -> None:
     unit.symptom(lambda o: o.said("USER_MEMORY_REGION.*Invalid argument"),
                  "KVM refused the memory region with EINVAL. Its userspace_addr, guest_phys_addr and "
                  "memory_size must be multiples of the page size (4096): memory from malloc or calloc is "
-                 "not page-aligned, memory from mmap is. Is every field of the structure set, flags, too?")
+                 "not page-aligned, memory from mmap is. Is every field of the structure set, even flags?")
 
 
 @lab.test("1.2", "sets the TSS and identity-map addresses for Intel", points=3,
@@ -63,8 +63,8 @@ def ram(plan: Plan) -> None:
 def addresses(plan: Plan) -> None:
     plan.unit("vm", "addresses").symptom(
         lambda o: "vm_create failed at something else" in o.stdout,
-        "It is not the addresses: vm_create fails before it comes to them. Its message and the test of "
-        "the RAM tell more.")
+        "The addresses are not the cause: vm_create fails before it sets them. See its message and the test "
+        "of the RAM.")
 
 
 @lab.test("1.2", "reports a failure to create the VM", points=4,
@@ -91,7 +91,7 @@ def vcpu(plan: Plan) -> None:
 
 @lab.test("1.3", "sets the vCPU's CPUID", points=5,
           hint="KVM_GET_SUPPORTED_CPUID (on vm->kvm_fd) fills a struct kvm_cpuid2 with room for nent "
-               "entries behind it; KVM_SET_CPUID2 hands it to the vCPU; then it is freed.")
+               "entries after it; KVM_SET_CPUID2 passes it to the vCPU; then it is freed.")
 def cpuid(plan: Plan) -> None:
     plan.unit("vm", "cpuid")
     plan.unit("vm", "cpuid_freed")
@@ -108,8 +108,8 @@ def vcpu_failures(plan: Plan) -> None:
 # ---------------------------------------------------------------- 1.4 the real-mode state
 
 @lab.test("1.4", "computes the real-mode state", points=8,
-          hint="Set each field as the table in section 1.4 of the handout has it. All six segment registers "
-               "have the same but for the type of CS; of the general registers every one is set.")
+          hint="Set each field as in the table of section 1.4 of the handout. All six segment registers have "
+               "the same values, except for the type of CS; every general register is set.")
 def state(plan: Plan) -> None:
     plan.unit("vm", "state")
 
@@ -123,7 +123,7 @@ def state_set(plan: Plan) -> None:
 # ---------------------------------------------------------------- 1.5 the run loop
 
 @lab.test("1.5", "runs a guest to its HLT", points=4,
-          hint="KVM_EXIT_HLT ends the vCPU with status 0: vcpu_end(vcpu, 0). What the guest worked out is in "
+          hint="KVM_EXIT_HLT ends the vCPU with status 0: vcpu_end(vcpu, 0). The guest's results are in "
                "its final registers.")
 def hlt(plan: Plan) -> None:
     plan.unit("vm", "hlt")
@@ -133,8 +133,8 @@ def hlt(plan: Plan) -> None:
         sums["rbx"] ^= number
     run = plan.boot(plan.guest("sum", NUMBERS=numbers), args=["--regs"])
     run.exits(0)
-    run.registers(hint="The guest did not add up what it should: is all of RAM where it belongs, and the "
-                  "stack at the end of the segment?", **sums)
+    run.registers(hint="The guest's sum is wrong: is all of RAM where it belongs, and the stack at the end "
+                  "of the segment?", **sums)
     _start_state_symptoms(run)
 
 
@@ -151,29 +151,29 @@ def segments(plan: Plan) -> None:
 
 
 @lab.test("1.5", "continues after a signal", points=2,
-          hint="KVM_RUN fails with EINTR when a signal came. That is no error and no exit: go back to the "
-               "top of the loop without looking at *run. KVM_EXIT_INTR means the same.")
+          hint="KVM_RUN fails with EINTR when a signal arrives. That is neither an error nor an exit: go "
+               "back to the top of the loop without reading *run. KVM_EXIT_INTR means the same.")
 def interrupted(plan: Plan) -> None:
     plan.unit("vm", "interrupted")
 
 
 @lab.test("1.5", "ends the guest when KVM_RUN fails", points=2,
-          hint="EINTR is the one error of KVM_RUN to go on after. Any other ends the guest: vcpu_crash with "
-               "strerror(errno).")
+          hint="EINTR is the one error of KVM_RUN to continue after. Any other ends the guest: vcpu_crash "
+               "with strerror(errno).")
 def run_error(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "run_error"))
 
 
 @lab.test("1.5", "calls stage_before_entry before each entry", points=3,
-          hint="stage_before_entry comes before every KVM_RUN, also after EINTR: later labs stop a vCPU and "
-               "inject interrupts there. Enter the guest only if it answers STEP_RUN.")
+          hint="stage_before_entry comes before every KVM_RUN, even after EINTR: later labs stop a vCPU and "
+               "inject interrupts there. Enter the guest only if it returns STEP_RUN.")
 def before_entry(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "before_entry"))
 
 
 @lab.test("1.5", "honours the results of later labs' exit handlers", points=1,
           hint="What does exit_dispatch return, and what is done with it? Only after STEP_UNHANDLED is the "
-               "exit yours to answer: STEP_RUN and STEP_END are a handler's answers, and hold as they are.")
+               "exit yours to handle: return STEP_RUN and STEP_END from a handler as they are.")
 def handlers(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "handlers"))
 
@@ -202,7 +202,7 @@ def internal_error(plan: Plan) -> None:
 
 @lab.test("1.5", "rejects every other exit reason", points=3,
           hint="The default of the switch over exit_reason is vcpu_crash with exit_name(run->exit_reason): "
-               "an exit that is ignored makes a guest that hangs or goes wrong in silence.")
+               "a guest whose exit is ignored hangs, or silently goes wrong.")
 def other_reasons(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "other_reasons"))
 
@@ -219,13 +219,12 @@ def memory(plan: Plan) -> None:
 
 
 @lab.test("1.5", "ends a guest on a triple fault or an unknown access", points=2,
-          hint="Shutdown, a port and an address where nothing is: each is the end of this guest by "
-               "vcpu_crash.")
+          hint="A shutdown, and an access to an unknown port or address: each ends this guest by vcpu_crash.")
 def crashes(plan: Plan) -> None:
     offset = plan.values.randrange(0, 0xf000, 2)
     mmio = plan.boot(plan.guest("mmio", OFFSET=offset), args=["--mem=1M"])
     mmio.exits(STATUS_CRASHED, hint="An access outside of RAM (KVM_EXIT_MMIO) must end the guest by "
-                                    "vcpu_crash: nothing is there to answer it.")
+                                    "vcpu_crash: there is no device.")
     mmio.says(rf"0x0*{0x100000 + offset:x}\b", what=f"the address, 0x{0x100000 + offset:x}")
     port = plan.values.randrange(0x600, 0xf000)
     out = plan.boot(plan.guest("port", PORT=port))
@@ -264,18 +263,18 @@ def half_way(plan: Plan) -> None:
 def _before_the_guest(run: Planned) -> None:
     """The VMM's own failures, which keep any guest from running."""
     run.symptom(lambda o: o.status in (STATUS_GUEST_FILE, STATUS_NO_KVM),
-                "The guest did not run: the VMM's message says what failed before. Mend exercises 1.1 to 1.4 "
+                "The guest did not run: the VMM's message says what failed before. Fix exercises 1.1 to 1.4 "
                 "first.")
 
 
 def _status_returned(unit: Planned) -> None:
-    """The vCPU ended as it should, and vcpu_run answers something else."""
+    """The vCPU ended as it should, but vcpu_run returns something else."""
     unit.symptom(lambda o: re.search(r"vcpu_run returned \d+, and vcpu->status", o.stdout) is not None,
                  "vcpu_run returns vcpu->status, which vcpu_end and vcpu_crash have set.")
 
 
 def _start_state_symptoms(run: Planned) -> None:
-    """What a start state that is not all set looks like."""
+    """Symptoms of an incomplete start state."""
     _before_the_guest(run)
 
     def left_at_reset(outcome: Outcome) -> bool:
@@ -283,11 +282,11 @@ def _start_state_symptoms(run: Planned) -> None:
         return found is not None and found.segments.get("cs", {}).get("base") == 0xffff0000
 
     run.symptom(left_at_reset,
-                "CS still has its base of after reset, 0xffff0000, where no RAM is. KVM_GET_SREGS, set base "
+                "CS still has its reset base, 0xffff0000, where there is no RAM. KVM_GET_SREGS, set base "
                 "and selector of CS (and of the others) to the window's, KVM_SET_SREGS.")
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
-                "The processor refused the start state: set all fields of section 1.4's table, type and "
-                "limit, too, also of TR and LDT.")
+                "The processor refused the start state: set all fields of section 1.4's table, "
+                "including type and limit, and those of TR and LDT.")
 
 
 # ---------------------------------------------------------------- what `make lab1` boots

@@ -17,11 +17,10 @@ HYPERCALL_PORT, STRING_PORT = 0x500, 0x501
 STATUS_GUEST_MAX = 63
 
 
-# ---------------------------------------------------------------- 2.1 what the exit tells
+# ---------------------------------------------------------------- 2.1 decode the exit
 
 @lab.test("2.1", "decodes port, direction, size and count", points=6,
-          hint="All of it is in run->io; the data is io.data_offset bytes behind the start of kvm_run "
-               "itself.")
+          hint="All of it is in run->io; the data is io.data_offset bytes after the start of kvm_run itself.")
 def decode(plan: Plan) -> None:
     plan.unit("hypercall", "decode")
 
@@ -43,7 +42,7 @@ def answers(plan: Plan) -> None:
 
 @lab.test("2.2", "ends with the guest's exit status", points=4,
           hint="EXIT: return vcpu_end(vcpu, BL). BL is the low byte of RBX. vcpu_end only notes the status; "
-               "what stops the vCPU is its answer, STEP_END, when you return it.")
+               "what stops the vCPU is its result, STEP_END, when you return it.")
 def exit_status(plan: Plan) -> None:
     for status in (0, plan.values.randint(1, 30), plan.values.randint(31, 63)):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
@@ -53,8 +52,8 @@ def exit_status(plan: Plan) -> None:
 
 
 @lab.test("2.2", "clamps an exit status above 63, and reports it", points=2,
-          hint="A status over STATUS_GUEST_MAX is one of the VMM's own: end with STATUS_GUEST_MAX, and tell "
-               "by fail what the guest gave.")
+          hint="A status over STATUS_GUEST_MAX is one of the VMM's own: end with STATUS_GUEST_MAX, and "
+               "report the guest's status by fail.")
 def status_cut(plan: Plan) -> None:
     for status in (64, plan.values.randint(65, 127), plan.values.randint(128, 255)):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
@@ -79,8 +78,8 @@ def putchar(plan: Plan) -> None:
 
 
 @lab.test("2.2", "accepts 8, 16 and 32 bits, whatever else the registers hold", points=4,
-          hint="The call's number is the operand, as wide as io.size says, and not all of RAX; the "
-               "character and the status are BL alone, not all of RBX.")
+          hint="The call's number is the operand, as wide as io.size says, not all of RAX; the character and "
+               "the status are BL alone, not all of RBX.")
 def widths(plan: Plan) -> None:
     text, status = plan.values.word(3), plan.values.randint(1, 63)
     garbage = plan.values.number(32) & 0xffffff00
@@ -92,7 +91,7 @@ def widths(plan: Plan) -> None:
 
 
 @lab.test("2.2", "runs counter, fibonacci and multiplication", points=3,
-          hint="Every PUTCHAR must come out, in order, once.")
+          hint="Every PUTCHAR must be printed once, in order.")
 def classics(plan: Plan) -> None:
     first = plan.values.randint(1, 900)
     counter = plan.boot(plan.guest("counter", FIRST=first, LAST=first + 9, DELAY=50))
@@ -114,15 +113,15 @@ def classics(plan: Plan) -> None:
 
 
 @lab.test("2.2", "reads the registers without KVM_CAP_SYNC_REGS", points=2,
-          hint="kvm_valid_regs says whether KVM hands the registers over in run->s.regs; where it does not, "
-               "KVM_GET_REGS does.")
+          hint="kvm_valid_regs says whether KVM provides the registers in run->s.regs; if not, use "
+               "KVM_GET_REGS.")
 def registers(plan: Plan) -> None:
     plan.unit("hypercall", "registers")
 
 
 @lab.test("2.2", "ends the vCPU when its registers can't be read", points=2,
-          hint="KVM_GET_REGS can fail: vcpu_registers says so by fail and returns STATUS_CRASHED, and who "
-               "called it returns vcpu_end(vcpu, STATUS_CRASHED).")
+          hint="KVM_GET_REGS can fail: vcpu_registers says so by fail and returns STATUS_CRASHED, and its "
+               "caller returns vcpu_end(vcpu, STATUS_CRASHED).")
 def registers_failed(plan: Plan) -> None:
     plan.unit("hypercall", "registers_failed")
 
@@ -136,7 +135,7 @@ def console_stage(plan: Plan) -> None:
 
 @lab.test("2.2", "handles each call of an exit, up to EXIT", points=2,
           hint="How many operands can one exit have, and which type counts them? io.count is 32 bits wide, "
-               "and the answer STEP_END of one operand ends the loop over the others.")
+               "and the result STEP_END of one operand ends the loop over the others.")
 def each_operand(plan: Plan) -> None:
     plan.unit("hypercall", "each_operand")
 
@@ -155,14 +154,14 @@ def getchar(plan: Plan) -> None:
         run.prints(changed)
         run.exits(0)
         run.symptom(lambda o, changed=changed: o.hung and o.stdout == changed,  # type: ignore[misc]
-                    "All characters came, but the end of input did not: after the last one GETCHAR_END (-2) "
-                    "goes to the guest, not GETCHAR_NOTHING (-1).")
+                    "All characters arrived, but the end of input did not: after the last one GETCHAR_END "
+                    "(-2) goes to the guest, not GETCHAR_NOTHING (-1).")
         _getchar_symptoms(run)
         _computed_from_input(plan, width, text.encode())
 
 
 @lab.test("2.3", "distinguishes 'nothing yet' from 'end of input'", points=5,
-          hint="stage.getchar answers GETCHAR_NOTHING (-1) while there is no input and GETCHAR_END (-2) "
+          hint="stage.getchar returns GETCHAR_NOTHING (-1) while there is no input and GETCHAR_END (-2) "
                "after the last: both go to the guest as they are, in the operand's width.")
 def waits(plan: Plan) -> None:
     for width in (16, 32):
@@ -183,8 +182,8 @@ def waits(plan: Plan) -> None:
 
 @lab.test("2.3", "passes every byte value", points=4,
           hint="A character is 0 to 255. As a char it would be negative from 128 on, and look like "
-               "GETCHAR_NOTHING or GETCHAR_END; and 0 is one, too: what is printed is no string that a 0 "
-               "ends.")
+               "GETCHAR_NOTHING or GETCHAR_END; and 0 is a character as well, which ends no string "
+               "here.")
 def all_bytes(plan: Plan) -> None:
     text = bytes(plan.values.sample(range(256), 256))
     run = plan.boot(plan.guest("echo", WIDTH=32), stdin=text)
@@ -194,13 +193,13 @@ def all_bytes(plan: Plan) -> None:
 
 
 @lab.test("2.3", "rejects a read without a preceding call", points=3,
-          hint="One call, one answer: an `in` from HYPERCALL_PORT that no GETCHAR came before is the guest's "
-               "mistake, and so is a second one behind the same call. See vcpu->getchar_called.")
+          hint="One call, one answer: an `in` from HYPERCALL_PORT without a GETCHAR before it is the guest's "
+               "mistake, and so is a second one after the same call. See vcpu->getchar_called.")
 def uncalled_read(plan: Plan) -> None:
     answered = ("The guest never called GETCHAR, and its read was answered: without vcpu->getchar_called "
-                "there is nothing to answer, and it dies.",
+                "there is nothing to answer, and the guest must end.",
                 "The guest called GETCHAR once and read twice, and both reads were answered: the answer must "
-                "take the note of the call back.")
+                "clear the note of the call.")
     for calls, ignored in enumerate(answered):
         _dies(plan, None, ignored=ignored, WIDTH=32, READ=None, CALLS=calls)
 
@@ -249,8 +248,8 @@ def strings_stage(plan: Plan) -> None:
 
 
 @lab.test("2.4", "prints every character of an exit with a count", points=2,
-          hint="io.count says how many characters one exit has: they lie one after the other in the data, "
-               "and a 0 among them ends nothing.")
+          hint="io.count says how many characters one exit has: they follow each other in the data, and a 0 "
+               "among them does not end them.")
 def string_count(plan: Plan) -> None:
     plan.unit("hypercall", "string_count")
 
@@ -271,22 +270,22 @@ def write(plan: Plan) -> None:
 
 
 @lab.test("2.4", "translates each page of a WRITE, in 16- and 32-bit code", points=5,
-          hint="The string is at DS's base (sregs.ds.base) + SI. What vcpu_translate answers holds up to the "
-               "end of its page only; and sregs.cs.db tells whether SI and CX or ESI and ECX count.")
+          hint="The string is at DS's base (sregs.ds.base) + SI. What vcpu_translate returns holds up to the "
+               "end of its page only; and sregs.cs.db says whether SI and CX or ESI and ECX count.")
 def write_pages(plan: Plan) -> None:
     plan.unit("hypercall", "write_pages")
 
 
 @lab.test("2.4", "rejects a WRITE that reaches outside RAM, and no other", points=2,
           hint="Before a part is printed: did vcpu_translate find it, and is all of it below ram_bytes? If "
-               "not, vcpu_crash; or a guest reads the VMM's memory. The last byte of RAM is at "
+               "not, vcpu_crash; otherwise a guest reads the VMM's memory. The last byte of RAM is at "
                "ram_bytes - 1.")
 def write_outside(plan: Plan) -> None:
     plan.unit("hypercall", "write_outside")
 
 
 @lab.test("2.4", "ends the guest when the registers of a WRITE can't be read", points=1,
-          hint="Which calls of the handler can fail, and what does it know then? After a failed "
+          hint="Which calls of the handler can fail, and what does it know after that? After a failed "
                "KVM_GET_SREGS there is no DS and no CS: vcpu_crash with strerror(errno).")
 def write_failed(plan: Plan) -> None:
     plan.unit("hypercall", "write_failed")
@@ -299,7 +298,7 @@ def vcpus_apart(plan: Plan) -> None:
     plan.unit("hypercall", "vcpus_apart")
 
 
-# ---------------------------------------------------------------- 2.5 what is unknown
+# ---------------------------------------------------------------- 2.5 unknown accesses
 
 @lab.test("2.5", "rejects unknown calls", points=6,
           hint="The default of the switch over the call's number is vcpu_crash, with the number and the "
@@ -317,8 +316,8 @@ def unknown_call(plan: Plan) -> None:
 
 
 @lab.test("2.5", "rejects unknown I/O ports", points=5,
-          hint="Whatever is neither HYPERCALL_PORT nor STRING_PORT ends the guest: vcpu_crash, with the port "
-               "and the guest's RIP in its message.")
+          hint="An access to any port but HYPERCALL_PORT and STRING_PORT ends the guest: vcpu_crash, with "
+               "the port and the guest's RIP in its message.")
 def unknown_port(plan: Plan) -> None:
     for width, port in ((8, HYPERCALL_PORT - 1), (8, STRING_PORT + 1),
                         (32, plan.values.randint(0x510, 0xfff0))):
@@ -326,23 +325,23 @@ def unknown_port(plan: Plan) -> None:
 
 
 @lab.test("2.5", "rejects reads from other ports", points=3,
-          hint="An `in` from another port than HYPERCALL_PORT has no answer: the guest dies of it.")
+          hint="An `in` from any port but HYPERCALL_PORT has no answer: it ends the guest, by vcpu_crash.")
 def unknown_read(plan: Plan) -> None:
-    answered = ("The guest went on after the read: only HYPERCALL_PORT can be read. What is written to the "
-                "string port is a string; a read of it is unknown, and vcpu_crash's answer is returned.")
+    answered = ("The guest continued after the read: only HYPERCALL_PORT can be read. What is written to the "
+                "string port is a string; a read of it is unknown, and vcpu_crash's result is returned.")
     for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
         _dies(plan, port, ignored=answered, WIDTH=width, PORT=port, READ=None)
 
 
 @lab.test("2.5", "rejects wide accesses to the string port", points=2,
-          hint="Characters are bytes: an access of 2 or 4 bytes to STRING_PORT is none of the calls.")
+          hint="Characters are bytes: an access of 2 or 4 bytes to STRING_PORT is unknown.")
 def unknown_size(plan: Plan) -> None:
     for width in (16, 32):
         _dies(plan, STRING_PORT, WIDTH=width, PORT=STRING_PORT)
 
 
-_IGNORED = ("The guest went on after the access: an unknown one must not be ignored, or a typing error in "
-            "a guest becomes a riddle. Does the handler return what vcpu_crash answers?")
+_IGNORED = ("The guest continued after the access: an unknown one must not be ignored, or a typing error in "
+            "a guest is hard to find. Does the handler return vcpu_crash's result?")
 
 
 def _number(number: int) -> str:
@@ -351,7 +350,7 @@ def _number(number: int) -> str:
 
 
 def _dies(plan: Plan, refused: int | None, *, ignored: str = _IGNORED, **defines: object) -> None:
-    """A guest dies of an access at a random address. Unless None, the message names that and `refused`."""
+    """An access at a random address ends a guest. The message names that and, unless None, `refused`."""
     place, text = plan.values.randrange(0x100, 0x8000), plan.values.text(3)
     run = plan.boot(plan.guest("unknown", ADDRESS=place, TEXT=text, **defines))  # type: ignore[arg-type]
     run.symptom(lambda o: "ignored" in o.stdout, ignored)
@@ -361,7 +360,7 @@ def _dies(plan: Plan, refused: int | None, *, ignored: str = _IGNORED, **defines
     if refused is None:
         run.says(crashed, what="by vcpu_crash that the guest crashed")
         return
-    # KVM tells RIP at the access, or behind its 1 to 2 bytes.
+    # KVM reports RIP at the access, or after its 1 to 2 bytes.
     places = "|".join(f"{place + skipped:x}" for skipped in (0, 1, 2))
     run.says(crashed + rf"\b(?:0x)?0*(?:{places})\b",
              what=f"the guest's address, about 0x{place:x}",
@@ -408,8 +407,8 @@ def _prints_computed(run: Planned, value: int, code: Sequence[random_code.Step],
 
 def _common_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.said("nothing is there") or o.said("unknown I/O"),
-                "The access was taken for one to a port where nothing is. Which port and size does io_decode "
-                "tell? See also --trace.")
+                "The access was taken for one to an unknown port. Which port and size does io_decode return? "
+                "See also --trace.")
     run.symptom(lambda o: o.said("unknown hypercall"),
                 "A call was taken for an unknown one: its number is the operand, `size` bytes of the data.")
 
@@ -429,13 +428,13 @@ def _getchar_symptoms(run: Planned) -> None:
                 "The guest never gets a character. Is the answer written into the data of the IN? At the OUT "
                 "there is nothing to answer: the guest reads it with the IN that follows.")
     run.symptom(lambda o: o.result.ending in (Ending.TIMEOUT, Ending.OUTPUT),
-                "The guest gets characters that nobody typed. At the OUT there is nothing to answer: the "
+                "The guest gets characters that were not typed. At the OUT there is nothing to answer: the "
                 "guest reads with the IN that follows, and that exit's data must hold the character.")
     run.symptom(lambda o: o.hung,
-                "The guest waits for the end of its input, which is never told: after the last character "
-                "stage.getchar answers GETCHAR_END, -2, and so must the IN.")
+                "The guest waits for the end of its input, which it never gets: after the last character "
+                "stage.getchar returns GETCHAR_END, -2, and so must the IN.")
     run.symptom(ate_half,
-                "About half of the characters got lost: one is taken at the OUT, and another at the IN. "
+                "About half of the characters were lost: one is taken at the OUT, and another at the IN. "
                 "Only the IN may take one.")
     _common_symptoms(run)
 

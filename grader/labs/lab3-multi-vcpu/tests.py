@@ -50,7 +50,7 @@ def windows(plan: Plan) -> None:
     run.prints_lines([f"vcpu{vcpu}: {segments[vcpu]} {mark}" for vcpu, mark in enumerate(marks)])
     run.exits(0)
     run.symptom(lambda o: re.search(r"vcpu([123]): \d+ 0 ", o.stdout) is not None,
-                "DS is still 0 on a vCPU other than 0, and so it reads vcpu0's data: set all segment "
+                "DS is still 0 on some vCPU other than 0, and so it reads vcpu0's data: set all segment "
                 "registers to the window, not CS alone.")
     _common_symptoms(run)
 
@@ -78,11 +78,11 @@ def too_large(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 3.2 threads
 
-# The guests of these print nothing, so that they don't wait for 3.3: --regs tells what they found.
+# The guests of these print nothing, so that they don't need 3.3: --regs shows what they found.
 
 @lab.test("3.2", "sets the vCPU's state to running, then to ended", points=4,
           hint="vcpu_set_state(vcpu, VCPU_RUNNING) before vcpu_run, vcpu_set_state(vcpu, VCPU_ENDED) after "
-               "it: vcpu_kick looks at vcpu->state.")
+               "it: vcpu_kick reads vcpu->state.")
 def state(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "state")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
@@ -91,14 +91,14 @@ def state(plan: Plan) -> None:
 
 
 @lab.test("3.2", "signals a vCPU's end last, and joins its thread", points=2,
-          hint="The thread's last act is to tell ended_fd, after vcpu_ended. run_all joins every thread that "
-               "it has started.")
+          hint="The thread's last act is to write to ended_fd, after vcpu_ended. run_all joins every thread "
+               "that it has started.")
 def end_signalled_last(plan: Plan) -> None:
     _unit_of_runs(plan, "end_signalled_last")
 
 
 @lab.test("3.2", "runs vCPUs at the same time", points=5,
-          hint="Each vCPU has a thread of its own, and all are started before the first is waited for.")
+          hint="Each vCPU has a thread of its own. Start all of them before you wait for the first.")
 def ping_pong(plan: Plan) -> None:
     factors = [(plan.values.randint(3, 30), plan.values.number(20)) for _ in range(2)]
     rounds, number, last = 5, 0, [0, 0]
@@ -116,7 +116,7 @@ def ping_pong(plan: Plan) -> None:
                 "Two guests wait for each other, and only one of them runs: does the second vCPU run only "
                 "after the first has ended? Start all threads, and only then wait.")
     run.symptom(lambda o: o.hung and len(o.where) == 2,
-                "Two guests run and wait for each other for ever: neither sees what the other writes. "
+                "Two guests run and wait for each other forever: neither sees what the other writes. "
                 "Without --isolate both are in one VM.")
 
 
@@ -148,8 +148,8 @@ def worst_status(plan: Plan) -> None:
 
 
 @lab.test("3.2", "keeps the other guests running when one crashes", points=5,
-          hint="A guest that dies ends its own vCPU alone. The others run to their end, and the worst "
-               "status, 70, tells of the death.")
+          hint="A crash ends the guest's own vCPU alone. The others run to their end, and the worst status, "
+               "70, reports the crash.")
 def one_crashes(plan: Plan) -> None:
     dying, living = plan.guest("port"), plan.guest("echo")
     run = plan.boot(dying, living, args=["--regs"], hold_stdin=True,
@@ -162,8 +162,8 @@ def one_crashes(plan: Plan) -> None:
 # ---------------------------------------------------------------- 3.3 the console
 
 @lab.test("3.3", "names the vCPU in each line, except for a lone guest", points=3,
-          hint="Of several guests each line starts with \"vcpuN: \". A single guest's bytes go out as they "
-               "come.")
+          hint="With several guests each line starts with \"vcpuN: \". A single guest's bytes are written as "
+               "they come.")
 def names(plan: Plan) -> None:
     texts = [plan.values.text() for _ in range(3)]
     several = plan.boot(*(plan.guest("hello", TEXT=text) for text in texts))
@@ -176,15 +176,15 @@ def names(plan: Plan) -> None:
     single.prints(changed)
     single.exits(0)
     single.symptom(lambda o: o.result.steps_done == 1,
-                   "A single guest's characters must not wait for the end of the line: a person who types "
-                   "sees nothing otherwise.")
+                   "A single guest's characters must not wait for the end of the line: otherwise a person "
+                   "who types sees nothing.")
     for run in (several, single):
         _common_symptoms(run)
 
 
 @lab.test("3.3", "never mixes the lines of two vCPUs", points=4,
-          hint="Collect a line in vcpu->line, and put it out whole: name, text and newline under one lock "
-               "that all vCPUs share. console_finish puts the last line out under the same lock.")
+          hint="Collect a line in vcpu->line, and write it whole: name, text and newline under one lock that "
+               "all vCPUs share. console_finish writes the last line under the same lock.")
 def lines(plan: Plan) -> None:
     plan.unit("vcpus", "lines")
     texts, count = [plan.values.text(5) for _ in range(VCPUS)], 25
@@ -195,7 +195,7 @@ def lines(plan: Plan) -> None:
 
 
 @lab.test("3.3", "prints a last line without a newline", points=2,
-          hint="When a vCPU has ended, what is left in vcpu->line must still go out: console_finish.")
+          hint="When a vCPU has ended, what is left in vcpu->line must still be written: console_finish.")
 def unfinished(plan: Plan) -> None:
     firsts, texts = ([plan.values.text(2) for _ in range(3)] for _ in range(2))
     run = plan.boot(*(plan.guest("unfinished", FIRST=a, TEXT=b) for a, b in zip(firsts, texts)))
@@ -205,7 +205,7 @@ def unfinished(plan: Plan) -> None:
 
 
 @lab.test("3.3", "prints all of a line longer than its buffer", points=3,
-          hint="vcpu->line has CONSOLE_LINE_MAX bytes. Put out what is there when it is full, then go on.")
+          hint="vcpu->line has CONSOLE_LINE_MAX bytes. Write what is there when it is full, then continue.")
 def long_line(plan: Plan) -> None:
     seeds, length = [plan.values.getrandbits(16) for _ in range(2)], 4500
     run = plan.boot(*(plan.guest("write", SEED=seed, LENGTH=length, TEXT_OFFSET=0x1000) for seed in seeds))
@@ -232,8 +232,8 @@ def colour(plan: Plan) -> None:
 
 
 @lab.test("3.3", "prints every byte, however the calls split the lines", points=2,
-          hint="A call may hand over several lines, a part of one or an empty one; any byte but the newline "
-               "is text, 0 too. A line goes out when its newline comes or vcpu->line is full.")
+          hint="A call may pass several lines, a part of one or an empty one; any byte but the newline is "
+               "text, 0 too. A line is written when its newline comes or vcpu->line is full.")
 def any_bytes(plan: Plan) -> None:
     plan.unit("vcpus", "any_bytes")
 
@@ -254,67 +254,67 @@ def stop(plan: Plan) -> None:
 
 
 @lab.test("3.4", "never loses a kick", points=3,
-          hint="A signal that comes just before KVM_RUN interrupts nothing. Set immediate_exit in kvm_run "
-               "before the signal: KVM_RUN looks at it when it starts.")
+          hint="A signal that arrives just before KVM_RUN interrupts nothing. Set immediate_exit in kvm_run "
+               "before the signal: KVM_RUN checks it when it starts.")
 def kick(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "kick")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
-                 "The kick was lost: the vCPU looked for a stop, then the stop and the signal came, then it "
-                 "entered KVM_RUN, and it is there for ever. vcpu_kick must set run->immediate_exit, too. "
-                 "(Where tests of 3.2 fail, look at these first.)")
+                 "The kick was lost: the vCPU checked for a stop, then the stop and the signal came, then it "
+                 "entered KVM_RUN, and it stays there forever. vcpu_kick must also set run->immediate_exit. "
+                 "(Where tests of 3.2 fail, fix these first.)")
 
 
 @lab.test("3.4", "sets immediate_exit before it sends the signal", points=3,
-          hint="The signal may come just before KVM_RUN, where it interrupts nothing. What is to make "
-               "KVM_RUN return must be set before the signal is sent.")
+          hint="The signal may arrive just before KVM_RUN, where it interrupts nothing. Set what makes "
+               "KVM_RUN return before you send the signal.")
 def kick_order(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "kick_order")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
                  "The kick was lost: its signal came just before KVM_RUN, and immediate_exit was not set yet "
-                 "when KVM_RUN looked at it. In vcpu_kick first set run->immediate_exit, then pthread_kill. "
-                 "(Where tests of 3.2 fail, look at these first.)")
+                 "when KVM_RUN checked it. In vcpu_kick first set run->immediate_exit, then pthread_kill. "
+                 "(Where tests of 3.2 fail, fix these first.)")
 
 
 @lab.test("3.4", "clears the kick before checking for a stop", points=3,
-          hint="vcpu_check_stop clears run->immediate_exit, and only then reads stop_signal. The other way "
-               "round, a stop that comes between the two is cleared away unseen.")
+          hint="vcpu_check_stop clears run->immediate_exit, and only then reads stop_signal. In the "
+               "reverse order, a stop that comes between the two is cleared unseen.")
 def check_order(plan: Plan) -> None:
     plan.unit("vcpus", "check_order")
 
 
 @lab.test("3.4", "signals a thread only while it exists", points=2,
           hint="When may the thread that vcpu_kick signals be gone? Only VCPU_RUNNING has one, and only "
-               "vcpu->lock keeps it so: hold it from the look at vcpu->state until the signal is sent.")
+               "vcpu->lock keeps it so: hold it from the check of vcpu->state until the signal is sent.")
 def kick_state(plan: Plan) -> None:
     plan.unit("vcpus", "kick_state")
 
 
 @lab.test("3.4", "wakes a sleeping vCPU", points=1,
-          hint="vcpu_kick signals vcpu->wake: pthread_cond_signal. A halted vCPU of lab 4 sleeps on it.")
+          hint="vcpu_kick signals vcpu->wake: pthread_cond_signal. A halted vCPU of lab 4 waits on it.")
 def kick_wakes(plan: Plan) -> None:
     unit = plan.unit("vcpus", "kick_wakes")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
-                 "A vCPU that sleeps on vcpu->wake was kicked and sleeps on: vcpu_kick must signal "
-                 "vcpu->wake, too (pthread_cond_signal).")
+                 "A vCPU that sleeps on vcpu->wake was kicked and sleeps on: vcpu_kick must also "
+                 "signal vcpu->wake (pthread_cond_signal).")
     unit.symptom(lambda o: "has not taken vcpu->lock" in o.stdout,
-                 "vcpu_kick takes vcpu->lock before it looks at vcpu->state, and keeps it until it has "
+                 "vcpu_kick takes vcpu->lock before it reads vcpu->state, and holds it until it has "
                  "signalled.")
 
 
 @lab.test("3.4", "stops the others when a thread can't be created", points=2,
-          hint="pthread_create returns its error: say it by fail, with strerror of what was returned. Then "
+          hint="pthread_create returns its error: report it by fail, with strerror of that error. Then "
                "stop_all, wait for as many as were started, and return STATUS_NO_KVM, not the status of a "
                "stopped vCPU.")
 def no_thread(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "no_thread")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
-                 "The third pthread_create failed, and run_all never returned. Look at what pthread_create "
-                 "returns; stop the vCPUs that run, by stop_all; and let wait_for_all wait for as many as "
-                 "were started, not for guest_count.")
+                 "The third pthread_create failed, and run_all never returned. Check what pthread_create "
+                 "returns; stop the running vCPUs by stop_all; and let wait_for_all wait for as many as were "
+                 "started, not for guest_count.")
 
 
 @lab.test("3.4", "sets the stop flag before kicking", points=2,
-          hint="stop_signal first, then the kicks: a vCPU that was kicked looks at the flag once, and enters "
+          hint="stop_signal first, then the kicks: a vCPU that was kicked checks the flag once, and enters "
                "the guest again if it is not set yet.")
 def stop_order(plan: Plan) -> None:
     _unit_of_runs(plan, "stop_order")
@@ -326,8 +326,8 @@ def stop_order(plan: Plan) -> None:
 def stop_isolated(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "stop_isolated")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
-                 "With --isolate the guest of the second VM was not kicked, and runs for ever: stop_all "
-                 "kicks every vCPU of the VMM. (Where another test of 3.4 fails, look at that first.)")
+                 "With --isolate the guest of the second VM was not kicked, and runs forever: stop_all "
+                 "kicks every vCPU of the VMM. (Where another test of 3.4 fails, fix that first.)")
 
 
 @lab.test("3.4", "clears a kick once it has been seen", points=1,
@@ -339,7 +339,7 @@ def kick_taken_back(plan: Plan) -> None:
 
 @lab.test("3.4", "stops the remaining guests after some have ended", points=2,
           hint="What does stop_all do when it comes to a vCPU that has ended? It must kick every vCPU, "
-               "whatever became of the others; vcpu_kick itself leaves out those that don't run.")
+               "whatever became of the others; vcpu_kick itself skips those that don't run.")
 def stop_rest(plan: Plan) -> None:
     for places in ((1,), (0, 2)):     # of those that loop; each other guest ends at once
         texts = {place: plan.values.text() for place in places}
@@ -354,15 +354,15 @@ def stop_rest(plan: Plan) -> None:
         run.exits(STATUS_SIGNAL + signal.SIGTERM)
         steps = len(run.run.steps)
         run.symptom(lambda o, steps=steps: o.hung and o.result.steps_done == steps,  # type: ignore[misc]
-                    "One guest has ended, and SIGTERM does not stop those that are left. (Where the first "
-                    "test of 3.4 fails, look at that first.) stop_all must kick every vCPU, whatever became "
+                    "One guest has ended, and SIGTERM does not stop the remaining ones. (Where the first "
+                    "test of 3.4 fails, fix that first.) stop_all must kick every vCPU, whatever became "
                     "of the others: does its loop end at one that has ended?")
         _stop_symptoms(run)
 
 
 @lab.test("3.4", "prints an unfinished line when stopped", points=2,
-          hint="Also a vCPU that is stopped ends by its thread's last lines: console_finish comes after "
-               "vcpu_run, however that came to its end.")
+          hint="A stopped vCPU, like any other, ends with its thread's last lines: console_finish comes "
+               "after vcpu_run, however that ended.")
 def stop_unfinished(plan: Plan) -> None:
     first, text = plan.values.text(2), plan.values.text(2)
     addend = plan.values.number(31)
@@ -376,8 +376,7 @@ def stop_unfinished(plan: Plan) -> None:
 
 
 @lab.test("3.4", "ends on Ctrl-C and leaves the terminal unchanged", points=2,
-          hint="Ctrl-C is a SIGINT. Whatever was changed in the terminal must be as before when the VMM "
-               "ends.")
+          hint="Ctrl-C is a SIGINT. Restore whatever was changed in the terminal when the VMM ends.")
 def control_c(plan: Plan) -> None:
     text = plan.values.text()
     run = plan.boot(plan.guest("endless", TEXT=text), terminal=Terminal(),
@@ -390,7 +389,7 @@ def control_c(plan: Plan) -> None:
 # ---------------------------------------------------------------- 3.5 isolation
 
 @lab.test("3.5", "lets a guest access its neighbour's window in one VM", points=4,
-          hint="Without --isolate there is one VM, and its RAM is everyone's.")
+          hint="Without --isolate there is one VM, and all guests share its RAM.")
 def intruder(plan: Plan) -> None:
     _intrusion(plan, isolate=False)
 
@@ -403,7 +402,7 @@ def isolated(plan: Plan) -> None:
 
 
 @lab.test("3.5", "gives each isolated guest its own memory", points=4,
-          hint="Four VMs, four RAMs: what one guest counts, no other one sees.")
+          hint="Four VMs, each with its own RAM: no guest sees what another one counts.")
 def isolated_counters(plan: Plan) -> None:
     steps, turns = [plan.values.number(20) for _ in range(VCPUS)], 50
     run = plan.boot(*(plan.guest("shared-counter", STEP=step, TURNS=turns, VCPUS=1) for step in steps),
@@ -420,7 +419,7 @@ def own_vms(plan: Plan) -> None:
 
 
 def _intrusion(plan: Plan, isolate: bool) -> None:
-    """The intruder writes into the victim's window; then the victim is woken and tells what it has."""
+    """The intruder writes into the victim's window; then the victim is woken and prints what it has."""
     value, mark = plan.values.number(), plan.values.number()
     offset = plan.values.randrange(0x1000, 0xf000, 4)
     for victim, intruders in ((0, 1), (1, 0)):
@@ -441,11 +440,11 @@ def _intrusion(plan: Plan, isolate: bool) -> None:
 # ---------------------------------------------------------------- conditions of this lab
 
 def _unit_of_runs(plan: Plan, case: str) -> Planned:
-    """A unit test that calls vcpus_run, which waits for ever if no end is told."""
+    """A unit test that calls vcpus_run, which waits forever if no end is signalled."""
     unit = plan.unit("vcpus", case)
     unit.symptom(lambda o: "an eventfd takes 8 bytes" in o.stdout,
-                 "The last thing that a vCPU's thread does is to tell ended_fd: it writes the number 1 as 8 "
-                 "bytes, a uint64_t.")
+                 "The last thing that a vCPU's thread does is to write the number 1 to ended_fd, as 8 bytes, "
+                 "a uint64_t.")
     return unit
 
 
@@ -467,12 +466,12 @@ def _one_sum(total: int) -> Condition:
 
 
 def _texts_of_vcpus(texts: list[str]) -> Condition:
-    """What each vCPU printed, its lines' names and ends taken away, is its text; in whatever pieces."""
+    """What each vCPU printed, without its lines' names and ends, is its text; in whatever pieces."""
     def condition(outcome: Outcome) -> Mismatch | None:
         for vcpu, text in enumerate(texts):
             pieces = re.findall(rf"^vcpu{vcpu}: (.*)$", outcome.stdout, re.M)
             if "".join(pieces) != text:
-                return Mismatch(f"of {len(text)} characters of vcpu{vcpu} not all came out, or not in order",
+                return Mismatch(f"of {len(text)} characters of vcpu{vcpu} some are missing or out of order",
                                 text, "".join(pieces))
         return None
     return condition
@@ -493,7 +492,7 @@ def _coloured(lines: list[str], coloured: bool) -> Condition:
             return Mismatch("not every vCPU's name has a colour of its own")
         texts = tuple(line.partition(": ")[2] for line in lines)
         if coloured and not all(line.endswith(texts) for line in printed.splitlines()):
-            return Mismatch("the colour does not end with the name: the guest's text is coloured, too")
+            return Mismatch("the colour does not end with the name: the guest's text is coloured as well")
         return None
     return condition
 
@@ -507,29 +506,29 @@ def _terminal_restored(outcome: Outcome) -> Mismatch | None:
 def _stop_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.hung and o.result.steps_done == len(run.run.steps) and bool(o.where),
                 "The signal came, and a vCPU still runs. A guest in an endless loop makes no exit: only a "
-                "signal to its thread (pthread_kill) takes it out of KVM_RUN. stop_all must kick every vCPU, "
+                "signal to its thread (pthread_kill) makes KVM_RUN return. stop_all must kick every vCPU, "
                 "and vcpu_kick sends the signal only while vcpu->state is VCPU_RUNNING.")
     run.symptom(lambda o: (o.result.ending, o.result.code) == (Ending.SIGNAL, signal.SIGSEGV),
-                "The VMM crashed at the stop. pthread_kill crashes with a thread that there is not, or not "
-                "any more: does vcpu_kick look at vcpu->state first, and hold vcpu->lock until the signal is "
-                "sent?")
+                "The VMM crashed at the stop. pthread_kill crashes for a thread that does not exist, or no "
+                "longer exists: does vcpu_kick check vcpu->state first, and hold vcpu->lock until the signal "
+                "is sent?")
     run.symptom(lambda o: (o.result.ending, o.result.code) in (
                     (Ending.SIGNAL, signal.SIGINT), (Ending.SIGNAL, signal.SIGTERM)),
                 "The signal killed the VMM at once. It must be caught or blocked, so that the vCPUs end in "
                 "order.")
     run.symptom(lambda o: o.said("Interrupted system call"),
-                "KVM_RUN failed with EINTR because of the kick. That is no error: go back to "
+                "KVM_RUN failed with EINTR because of the kick. That is not an error: go back to "
                 "vcpu_check_stop, which ends the vCPU.")
     _common_symptoms(run)
 
 
 def _common_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.hung and not o.where,
-                "No thread runs a vCPU any more, and the VMM still waits. Was ended_fd told of each end? It "
-                "is an eventfd: write the number 1 as 8 bytes, a uint64_t; a shorter write fails.")
+                "No thread runs a vCPU any more, and the VMM still waits. Was each end written to ended_fd? "
+                "It is an eventfd: write the number 1 as 8 bytes, a uint64_t; a shorter write fails.")
     run.symptom(lambda o: re.search(r"vcpu\d: \S*vcpu\d: ", o.stdout) is not None,
-                "Two vCPUs' lines got into each other: the name, the text and the newline must go out under "
-                "one lock.")
+                "Two vCPUs' lines are mixed: the name, the text and the newline must be written under one "
+                "lock.")
     run.symptom(lambda o: o.said("KVM_CREATE_VCPU .*File exists"),
                 "KVM_CREATE_VCPU with a number that the VM already has: vcpu->index is the vCPU's place in "
                 "its VM, 0 for the first.")
@@ -540,7 +539,7 @@ def _common_symptoms(run: Planned) -> None:
 CLASSICS = ("hello", "counter", "fibonacci", "multiplication")
 
 lab.demonstrations = [
-    Demonstration("Four guests, a vCPU each", CLASSICS),
+    Demonstration("Four guests, each on its own vCPU", CLASSICS),
     Demonstration("Four vCPUs that print at the same time", ("lines",) * 4),
     Demonstration("Four vCPUs add to one number in shared memory", ("shared-counter",) * 4),
     Demonstration("Each guest in a VM of its own", CLASSICS, ("--isolate",)),

@@ -1,7 +1,7 @@
 """Lab 4, interrupts: the timer, injection, the kick, HLT, the keyboard, the terminal.
 
-No test depends on the machine's speed: guests count and compare, they don't measure. Where time is looked
-at, it is a lower bound.
+No test depends on the machine's speed: guests count and compare, they don't measure. Any limit on time is a
+lower bound.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def period(plan: Plan) -> None:
 
 
 @lab.test("4.1", "reports a failure to create or arm the timer", points=1,
-          hint="timerfd_create and timerfd_settime answer -1 on failure: fail(STATUS_NO_KVM, ...).")
+          hint="timerfd_create and timerfd_settime return -1 on failure: fail(STATUS_NO_KVM, ...).")
 def timer_failure(plan: Plan) -> None:
     plan.unit("interrupts", "timer_failure")
 
@@ -82,15 +82,15 @@ def injection_failure(plan: Plan) -> None:
 
 
 @lab.test("4.2", "removes a vector from the set under the lock", points=2,
-          hint="vcpu->lock guards vcpu->pending: hold it from the look at the set until the vector is out "
-               "of it.")
+          hint="vcpu->lock guards vcpu->pending: hold it from reading the set until the vector is removed "
+               "from it.")
 def guards(plan: Plan) -> None:
     plan.unit("interrupts", "guards")
 
 
 @lab.test("4.2", "traces each injection", points=1,
-          hint="trace_event(vcpu, \"inject vector 0x%x\", ...): without it --trace can't tell you whether "
-               "an interrupt was injected.")
+          hint="trace_event(vcpu, \"inject vector 0x%x\", ...): without it --trace can't show whether an "
+               "interrupt was injected.")
 def traces(plan: Plan) -> None:
     plan.unit("interrupts", "traces")
 
@@ -98,8 +98,8 @@ def traces(plan: Plan) -> None:
 # ---------------------------------------------------------------- 4.3 the kick
 
 @lab.test("4.3", "makes a vector pending, then kicks", points=3,
-          hint="Under vcpu->lock: pending |= the vector's bit. Then vcpu_kick, outside of the lock, for it "
-               "takes the lock itself.")
+          hint="Under vcpu->lock: pending |= the vector's bit. Then vcpu_kick, outside the lock, because "
+               "it takes the lock itself.")
 def raise_kicks(plan: Plan) -> None:
     plan.unit("interrupts", "raise_kicks")
 
@@ -112,20 +112,20 @@ def raised_late(plan: Plan) -> None:
 
 
 @lab.test("4.3", "raises a vector again while it is being injected", points=1,
-          hint="Between a look at `pending` and the lock the vCPU's own thread may inject what you saw. So "
-               "both the look and the change belong under vcpu->lock.")
+          hint="Between reading `pending` and the lock the vCPU's own thread may inject what you read. So "
+               "both the read and the change belong under vcpu->lock.")
 def raised_again(plan: Plan) -> None:
     plan.unit("interrupts", "raised_again")
 
 
 @lab.test("4.3", "merges undelivered interrupts of one vector", points=2,
-          hint="A set has each vector once: ticks that find theirs pending change nothing.")
+          hint="A set has each vector once: a tick whose vector is pending already changes nothing.")
 def merges(plan: Plan) -> None:
     plan.unit("interrupts", "merges")
 
 
 @lab.test("4.3", "interrupts a guest in a loop without exits", points=4,
-          hint="Only a kick brings a vCPU out of a loop that makes no exit. See with --trace whether "
+          hint="Only a kick gets a vCPU out of a loop that makes no exit. See with --trace whether "
                "interrupts are injected.")
 def busy(plan: Plan) -> None:
     ticks, step = plan.values.randint(5, 20), plan.values.randint(2, 999)
@@ -136,20 +136,20 @@ def busy(plan: Plan) -> None:
 
 
 @lab.test("4.3", "delivers while interrupts are enabled only briefly", points=3,
-          hint="The guest enables interrupts for short moments only. KVM tells of that moment only if "
+          hint="The guest enables interrupts for short moments only. KVM reports that moment only if "
                "request_interrupt_window was set.")
 def window(plan: Plan) -> None:
     text = plan.values.text()
     run = plan.boot(plan.guest("window", TEXT=text, TICKS=plan.values.randint(10, 30)), args=[TICK],
                     hold_stdin=True)
     run.symptom(lambda o: "with IF = 0" in o.stdout,
-                "A handler ran while the guest had its interrupts disabled. KVM_INTERRUPT does not look at "
-                "IF: some processors deliver it all the same, Intel's refuse the entry. Inject only with "
-                "run->if_flag.")
+                "A handler ran while the guest had its interrupts disabled. KVM_INTERRUPT does not check "
+                "IF: some processors deliver the interrupt all the same, Intel's refuse the entry. Inject "
+                "only with run->if_flag.")
     run.prints(text + "\n")
     run.exits(0)
-    _symptoms(run, "The guest keeps its interrupts disabled but for short moments, and no tick reaches it. "
-                   "Set run->request_interrupt_window while something is pending: then KVM comes out with "
+    _symptoms(run, "The guest keeps its interrupts disabled except for short moments, and no tick reaches "
+                   "it. Set run->request_interrupt_window while something is pending: then KVM exits with "
                    "KVM_EXIT_IRQ_WINDOW_OPEN in such a moment.")
 
 
@@ -166,7 +166,7 @@ def preserve(plan: Plan) -> None:
 
 @lab.test("4.3", "ends a guest that has no interrupt handlers", points=3,
           hint="The first interrupt ends a guest that has no vector table: KVM_EXIT_SHUTDOWN, which lab 1's "
-               "run loop answers. Count what you inject in vcpu->interrupts: the post-mortem looks at it.")
+               "run loop handles. Count what you inject in vcpu->interrupts: the post-mortem reads it.")
 def no_handler(plan: Plan) -> None:
     run = plan.boot(plan.guest("no-handler"), hold_stdin=True)
     run.exits(STATUS_CRASHED)
@@ -193,21 +193,21 @@ def halt_ends(plan: Plan) -> None:
 def halt_wakes(plan: Plan) -> None:
     plan.unit("interrupts", "halt_pending").symptom(
         lambda o: "timeout" in o.stdout.lower(),
-        "Vector 0x21, the keyboard's, was pending before HLT, and the vCPU went to sleep. The loop must look "
-        "at the whole set before its first wait: any vector that is pending ends the sleep.")
+        "Vector 0x21, the keyboard's, was pending before HLT, and the vCPU went to sleep. The loop must "
+        "check the whole set before its first wait: any vector that is pending ends the sleep.")
     plan.unit("interrupts", "halt_wakes")
 
 
 @lab.test("4.4", "stops a sleeping vCPU", points=3,
-          hint="The wait ends, too, when vmm->stop_signal is set; vcpu_check_stop does the rest.")
+          hint="The wait also ends when vmm->stop_signal is set; vcpu_check_stop does the rest.")
 def halt_stops(plan: Plan) -> None:
     plan.unit("interrupts", "halt_stops")
 
 
 @lab.test("4.4", "never sleeps with an interrupt pending", points=4,
-          hint="Where can an interrupt come between the look at `pending` and the sleep? Look and wait while "
-               "you hold vcpu->lock all the time: pthread_cond_wait releases it only when it sleeps, and "
-               "holds it again when it returns.")
+          hint="Where can an interrupt come between the check of `pending` and the sleep? Check and wait "
+               "while you hold vcpu->lock all the time: pthread_cond_wait releases it only when it sleeps, "
+               "and holds it again when it returns.")
 def halt_never_missed(plan: Plan) -> None:
     plan.unit("interrupts", "halt_never_missed")
 
@@ -230,14 +230,14 @@ def ticks(plan: Plan) -> None:
 
 
 @lab.test("4.4", "wakes a guest a thousand times", points=3,
-          hint="After `sti` and `hlt` the guest goes on when an interrupt has come, and only then.")
+          hint="After `sti` and `hlt` the guest continues when an interrupt has arrived, and only then.")
 def sti_hlt(plan: Plan) -> None:
     first_number = plan.values.number(20)
     run = plan.boot(plan.guest("sti-hlt", ROUNDS=1000, FIRST=first_number), args=[TICK], hold_stdin=True,
                     limits=PATIENT)
     run.symptom(lambda o: o.status == 0 and not o.stdout.endswith(f".{first_number}\n"),
-                "The guest came out of HLT although no interrupt had come: HLT must wait until one is "
-                "pending, not just go on.")
+                "The guest left HLT although no interrupt had arrived: HLT must wait until one is pending, "
+                "not just continue.")
     run.prints("." * 10 + f"{first_number}\n")
     run.exits(0)
     _symptoms(run)
@@ -280,7 +280,7 @@ def stop(plan: Plan) -> None:
 # ---------------------------------------------------------------- 4.5 the keyboard
 
 @lab.test("4.5", "keeps 256 bytes in order", points=2,
-          hint="A ring: put at (head + count) % RING_BYTES, take at head, and head moves on round the end.")
+          hint="A ring: put at (head + count) % RING_BYTES, take at head, and head wraps around.")
 def ring(plan: Plan) -> None:
     plan.unit("interrupts", "ring")
 
@@ -293,8 +293,8 @@ def keyboard(plan: Plan) -> None:
 
 
 @lab.test("4.5", "guards the ring when a key arrives while another is read", points=2,
-          hint="keyboard_fill and keyboard_getchar run in two threads: hold devices.lock while you look at "
-               "the ring or change it.")
+          hint="keyboard_fill and keyboard_getchar run in two threads: hold devices.lock while you read "
+               "or change the ring.")
 def ring_guarded(plan: Plan) -> None:
     _unit(plan, "ring_guarded")
     _unit(plan, "ring_filled")
@@ -308,7 +308,7 @@ def full_ring(plan: Plan) -> None:
 
 
 @lab.test("4.5", "reports the end of input once", points=2,
-          hint="read answers 0 at the end: note it in input_ended, raise 0x21 once; GETCHAR_END comes when "
+          hint="read returns 0 at the end: note it in input_ended, raise 0x21 once; GETCHAR_END comes when "
                "the ring is empty.")
 def end_of_input(plan: Plan) -> None:
     _unit(plan, "end_of_input")
@@ -316,7 +316,7 @@ def end_of_input(plan: Plan) -> None:
 
 
 @lab.test("4.5", "treats a read error as end of input", points=1,
-          hint="read answers -1: EINTR and EAGAIN mean \"not now\", any other error sets input_ended, as the "
+          hint="read returns -1: EINTR and EAGAIN mean \"not now\", any other error sets input_ended, as the "
                "end of the input does.")
 def input_fails(plan: Plan) -> None:
     _unit(plan, "input_fails")
@@ -360,14 +360,14 @@ def bulk(plan: Plan) -> None:
                     "Bytes were lost. When the ring is full, reading must stop until there is room: the "
                     "input keeps what is not read.")
         run.symptom(lambda o, e=expected: len(o.stdout) > len(e),                       # type: ignore[misc]
-                    "There is more output than input: bytes came twice.")
+                    "There is more output than input: bytes were delivered twice.")
         run.prints(expected)
         run.exits(0)
         _symptoms(run)
 
 
 @lab.test("4.5", "delivers the timer before the keyboard", points=1,
-          hint="With both pending the lower vector comes first: the other one keeps waiting for its turn.")
+          hint="With both pending the lower vector comes first: the other one stays pending.")
 def both(plan: Plan) -> None:
     timer, key = plan.values.sample("abcdefghijklmnopqrstuvwxyz", 2)
     text = plan.values.word(plan.values.randint(3, 6))
@@ -391,22 +391,22 @@ def restored(plan: Plan) -> None:
 
 
 @lab.test("4.6", "keeps typed-ahead input and the output settings", points=1,
-          hint="Which action of tcsetattr throws typed keys away, and which flags concern output? TCSANOW; "
+          hint="Which action of tcsetattr discards typed keys, and which flags concern output? TCSANOW; "
                "c_oflag stays.")
 def raw(plan: Plan) -> None:
     plan.unit("interrupts", "raw")
 
 
 @lab.test("4.6", "delivers each key at once, as its byte or signal", points=2,
-          hint="man 3 termios: which setting takes this key away, or changes it? ICANON, ECHO and VMIN are "
-               "about all keys; IXON, ISTRIP, INLCR, IGNCR and ICRNL about some; VINTR, VQUIT and VSUSP are "
-               "the keys that become signals.")
+          hint="man 3 termios: which setting removes this key, or changes it? ICANON, ECHO and VMIN "
+               "concern all keys; IXON, ISTRIP, INLCR, IGNCR and ICRNL some of them; VINTR, VQUIT and VSUSP "
+               "are the keys that become signals.")
 def keys(plan: Plan) -> None:
     plan.unit("interrupts", "keys")
 
 
 @lab.test("4.6", "delivers keys from a terminal, and restores it", points=3,
-          hint="Each key reaches the guest at once, nothing but the guest echoes it; at the end all settings "
+          hint="Each key reaches the guest at once, and only the guest echoes it; at the end all settings "
                "are as before.")
 def session(plan: Plan) -> None:
     key, word = plan.values.randint(1, 15), plan.values.word(4)
@@ -462,14 +462,14 @@ def _terminal_restored(outcome: Outcome) -> Mismatch | None:
 
 
 _LOCK_KEPT = (
-    "A thread waits for a lock that is never given back. Unlock vcpu->lock and devices.lock on each way "
-    "out of a function, also where nothing is pending; and don't call what takes a lock while you hold it. "
+    "A thread waits for a lock that is never released. Unlock vcpu->lock and devices.lock on each way "
+    "out of a function, even where nothing is pending; and don't call what takes a lock while you hold it. "
     "In gdb `thread apply all bt` shows where each thread waits.")
 _AWAKE = (
     "It hung, and no vCPU sleeps in HLT. Either a guest waits in a loop for an interrupt that never comes: "
     "does the timer tick (4.1), was the vector made pending and the vCPU kicked (4.3), was the window asked "
-    "for (4.2)? Or the VMM goes round by itself: request_interrupt_window left at 1 makes every KVM_RUN "
-    "return at once. --trace tells them apart.")
+    "for (4.2)? Or the VMM itself loops: request_interrupt_window left at 1 makes every KVM_RUN "
+    "return at once. --trace shows which it is.")
 
 
 def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
@@ -477,8 +477,8 @@ def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
     run.symptom(lambda o: o.said("KVM_INTERRUPT.*Invalid argument"),
                 "KVM refused the interrupt: no such vector. Bit N of `pending` is vector TIMER_VECTOR + N.")
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
-                "The processor refused the entry. On Intel that is what an injection with IF = 0 ends in: "
-                "look at run->if_flag first.")
+                "The processor refused the entry. On Intel an injection with IF = 0 does that: check "
+                "run->if_flag first.")
     run.symptom(lambda o: o.status == STATUS_STRAY,
                 "The guest got an interrupt that no device raises. Vector and bit: bit N of `pending` is "
                 "vector TIMER_VECTOR + N.")
@@ -503,7 +503,7 @@ def _lock_kept(outcome: Outcome) -> bool:
 
 
 def _unit(plan: Plan, case: str) -> None:
-    """A unit test in which a function may wait for a lock for ever."""
+    """A unit test in which a function may wait forever for a lock."""
     plan.unit("interrupts", case).symptom(lambda o: "timeout" in o.stdout.lower(), _LOCK_KEPT)
 
 

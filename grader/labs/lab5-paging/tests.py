@@ -1,6 +1,6 @@
 """Lab 5, paging: descriptors, page tables, the jump into protected mode, the walk, address spaces.
 
-Guests with paging are flat images: --mode=paging. Which pages are mapped where is told by --map and --unmap.
+Guests with paging are flat images: --mode=paging. --map and --unmap say which pages are mapped where.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _pages(values: Values, start: int, end: int, count: int) -> list[int]:
 # ---------------------------------------------------------------- 5.1 descriptors
 
 @lab.test("5.1", "encodes a descriptor", points=5,
-          hint="SDM vol. 3, 3.4.5, figure 3-8. Base and limit lie in pieces; a limit of over 1 MB is stored "
+          hint="SDM vol. 3, 3.4.5, figure 3-8. Base and limit are stored in pieces; a limit of over 1 MB is "
                "in pages, and G says so.")
 def encode(plan: Plan) -> None:
     plan.unit("paging", "encode")
@@ -97,14 +97,14 @@ def two_spaces(plan: Plan) -> None:
 
 @lab.test("5.3", "rejects addresses that are not a page of the guest", points=3,
           hint="virt and phys must be multiples of PAGE_BYTES, phys below space->bytes: else EINVAL, before "
-               "anything is changed; with flags 0, too.")
+               "anything is changed, even with flags 0.")
 def refused(plan: Plan) -> None:
     plan.unit("paging", "refused")
 
 
 @lab.test("5.3", "reports when no page table is left", points=3,
-          hint="Tables are taken from space->next_table on; one that would end behind TABLES_END is not "
-               "there: ENOMEM.")
+          hint="Tables are taken from space->next_table on; one that would end past TABLES_END does "
+               "not exist: ENOMEM.")
 def exhausted(plan: Plan) -> None:
     plan.unit("paging", "exhausted")
 
@@ -134,15 +134,15 @@ def entry_checks(plan: Plan) -> None:
 
 
 @lab.test("5.4", "passes EBX to the guest", points=2,
-          hint="paging_enter is given `ebx`, and paging_state does not know it: put it into RBX before "
+          hint="paging_enter gets `ebx`, and paging_state does not know it: put it into RBX before "
                "KVM_SET_REGS.")
 def ebx(plan: Plan) -> None:
     plan.unit("paging", "ebx")
 
 
 @lab.test("5.4", "reports a failure to set the start state", points=2,
-          hint="KVM_GET_SREGS, KVM_SET_SREGS and KVM_SET_REGS can fail: fail(STATUS_NO_KVM, ...) says it. "
-               "map_options can fail, too: then its status is paging_enter's.")
+          hint="KVM_GET_SREGS, KVM_SET_SREGS and KVM_SET_REGS can fail: fail(STATUS_NO_KVM, ...). "
+               "map_options can fail as well: then paging_enter returns its status.")
 def enter_failure(plan: Plan) -> None:
     plan.unit("paging", "enter_failure")
 
@@ -164,7 +164,7 @@ def high(plan: Plan) -> None:
 
 @lab.test("5.4", "sets a start state that the guest reads back", points=3,
           hint="The guest prints its selectors, control registers, GDTR and flags; then it loads all "
-               "segment registers anew from the GDT.")
+               "segment registers again from the GDT.")
 def start_state(plan: Plan) -> None:
     text = plan.values.text()
     run = plan.boot(plan.guest("start-state", TEXT=text), args=[PAGING])
@@ -193,7 +193,7 @@ def halves(plan: Plan) -> None:
 
 @lab.test("5.4", "maps a random permutation of pages", points=4,
           hint="The guest numbers physical pages and reads them where --map has put them. What --unmap "
-               "takes away is split off its 4 MB page; its neighbours stay.")
+               "removes is split off its 4 MB page; its neighbours stay.")
 def permutation(plan: Plan) -> None:
     values = plan.values
     region = values.randrange(0x40000000, 0x70000000, LARGE_PAGE)
@@ -235,7 +235,7 @@ def faults(plan: Plan) -> None:
 
 
 @lab.test("5.4", "lets a guest enter ring 3 and return", points=4,
-          hint="The way back goes through the TSS of the GDT. A user's access needs PAGE_USER in both "
+          hint="The way back uses the TSS of the GDT. A user's access needs PAGE_USER in both "
                "levels; error code bit 2 says that it was a user's.")
 def ring3(plan: Plan) -> None:
     values = plan.values
@@ -288,14 +288,15 @@ def walks_large(plan: Plan) -> None:
 
 @lab.test("5.5", "reports why there is no page", points=2,
           hint="An entry that is not present, of the directory or of the table; a directory or a table "
-               "outside of RAM. The reason says which it was; the entries that were read are told, too.")
+               "outside of RAM. The reason says which it was; the entries that were read are reported as "
+               "well.")
 def walks_nowhere(plan: Plan) -> None:
     plan.unit("paging", "walks_nowhere")
 
 
 @lab.test("5.5", "reads up to the end of RAM, but not beyond it", points=1,
           hint="The VMM must not read outside of `ram`, whatever CR3 and the directory say: an entry's "
-               "address + 4 can wrap around in 32 bits. read_entry looks at it for you.")
+               "address + 4 can wrap around in 32 bits. read_entry checks it for you.")
 def walks_edges(plan: Plan) -> None:
     plan.unit("paging", "walks_edges")
 
@@ -316,7 +317,7 @@ def string_pages(plan: Plan) -> None:
 
 
 @lab.test("5.5", "reports the unmapped page in the post-mortem", points=2,
-          hint="page_walk's reason and the entries that it read go into the post-mortem: set them also when "
+          hint="page_walk's reason and the entries that it read go into the post-mortem: set them even when "
                "there is no page.")
 def post_mortem(plan: Plan) -> None:
     values = plan.values
@@ -334,11 +335,11 @@ def post_mortem(plan: Plan) -> None:
     string.says(f"0x{virtual + PAGE:x}", what="the address of the page that is not there")
 
 
-# ---------------------------------------------------------------- 5.6 a memory of one's own
+# ---------------------------------------------------------------- 5.6 memory of one's own
 
 @lab.test("5.6", "gives each guest its part of RAM", points=2,
-          hint="Alone in its VM: all of RAM. Of several: SLOT_BYTES from vcpu->index * SLOT_BYTES on, if "
-               "RAM reaches that far.")
+          hint="A guest alone in its VM has all of RAM. Each of several has SLOT_BYTES from vcpu->index * "
+               "SLOT_BYTES on, if RAM reaches that far.")
 def spaces(plan: Plan) -> None:
     plan.unit("paging", "spaces")
 
@@ -375,14 +376,14 @@ def _symptoms(run: Planned) -> None:
         return outcome.said("KVM_EXIT_SHUTDOWN") and outcome.said("What follows is from the start")
 
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
-                "The processor refused the start state: look at each segment's type, S, P, DPL, G and "
+                "The processor refused the start state: check each segment's type, S, P, DPL, G and "
                 "limit, and at CR0. Test 5.4-entry-checks names the field.")
     run.symptom(lambda o: died_at_once(o) and o.said(": not mapped: "),
                 "The guest crashed before its first exit: its first instruction is not mapped. The page "
                 "walk in the post-mortem says at which level.")
     run.symptom(died_at_once,
-                "The guest crashed before its first exit. Its code is mapped; so look at CR4.PSE (the page "
-                "walk knows it), at CS (base, limit, D/B), at the stack, and at the pages of --map: "
+                "The guest crashed before its first exit. Its code is mapped; so check CR4.PSE (the page "
+                "walk knows it), CS (base, limit, D/B), the stack, and the pages of --map: "
                 "paging_enter maps them after directory_build, which writes all of the directory.")
     run.symptom(lambda o: o.status == STATUS_STRAY,
                 "The guest got an exception that it did not expect: a segment that it loads, a gate that it "

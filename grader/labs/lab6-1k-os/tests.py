@@ -31,12 +31,12 @@ STATUS_PANIC = 62
 STATUS_GUEST_FILE = 65
 PROMPT = "1k> "
 
-# The longest silence of a right system is that of a program that sleeps: 3.5 seconds. A system that stands
-# still is found out by each test anew.
+# The longest silence of a right system is that of a program that sleeps: 3.5 seconds. A system that
+# hangs costs each test that long.
 SESSION = Limits(wall=120.0, no_output=30.0)
 # The unit kernel prints a few lines.
 UNIT = Limits(wall=60.0, no_output=30.0)
-# Where time is not the matter, few ticks: a slow machine is busy with them alone.
+# Where time does not matter, few ticks: they alone keep a slow machine busy.
 SLOW_TICK = "--tick-ms=50"
 # Where each tick disturbs: as many as are needed to see that they do no harm.
 SLOWEST_TICK = "--tick-ms=1000"
@@ -119,8 +119,8 @@ def wrong_files(plan: Plan) -> None:
 
 
 @lab.test("6.1", "rejects truncated files", points=3,
-          hint="Offset plus size may not be over file_bytes, for the e_phnum program headers from e_phoff "
-               "on as for each segment; in 32 bits that sum can wrap around.")
+          hint="Offset plus size may not be over file_bytes, both for the e_phnum program headers from "
+               "e_phoff on and for each segment; in 32 bits that sum can wrap around.")
 def cut_files(plan: Plan) -> None:
     plan.unit("boot", "cut_files")
 
@@ -138,7 +138,7 @@ def overlap(plan: Plan) -> None:
 
 
 @lab.test("6.1", "rejects an entry point outside the code", points=2,
-          hint="e_entry must lie in a PT_LOAD segment with PF_X, from p_vaddr on, p_memsz long.")
+          hint="e_entry must be in a PT_LOAD segment with PF_X, from p_vaddr on, p_memsz long.")
 def wrong_entry(plan: Plan) -> None:
     plan.unit("boot", "wrong_entry")
 
@@ -167,8 +167,8 @@ def no_archive(plan: Plan) -> None:
 
 
 @lab.test("6.2", "rejects an archive that does not fit", points=2,
-          hint="file_read takes the room that is left as its limit, and refuses what is larger by itself: "
-               "the room is what is left from the archive's first page to the end of the memory.")
+          hint="file_read takes the space that is left as its limit, and itself refuses a larger file: that "
+               "space is what is left from the archive's first page to the end of the memory.")
 def large_archive(plan: Plan) -> None:
     plan.unit("boot", "archive_room")
     kernel, _ = finished_os()
@@ -205,15 +205,15 @@ def _mentions(name: str) -> Condition:
 
 @lab.test("6.3", "starts at the entry point, with a stack and EBX", points=3,
           hint="paging_enter with the ELF's entry point; a stack in the higher half, HIGHER_HALF and more, "
-               "that grows down into memory of nobody; BOOT_INFO_OFFSET in EBX. Its status is that of "
-               "boot_prepare.")
+               "that grows down into memory of nobody; BOOT_INFO_OFFSET in EBX. boot_prepare returns "
+               "paging_enter's status.")
 def start_state(plan: Plan) -> None:
     plan.unit("boot", "start_state")
 
 
 @lab.test("6.3", "starts one guest after another", points=2,
           hint="What does boot.c remember when it starts the next guest? Kernel, archive and boot "
-               "information are the guest's own: a static variable still holds those of the guest before.")
+               "information are the guest's own: a static variable still holds those of the previous guest.")
 def guests_in_turn(plan: Plan) -> None:
     plan.unit("boot", "guests_in_turn")
 
@@ -274,7 +274,7 @@ def switch(plan: Plan) -> None:
           hint="Other processes run between the two halves of the asm: what do they change? See \"Clobbers "
                "and Scratch Registers\" in GCC's manual, section \"Extended Asm\". The compiler keeps "
                "values across an asm in each register that is neither written by an operand nor a clobber, "
-               "and variables too, unless \"memory\" is one.")
+               "and variables as well, unless \"memory\" is one.")
 def clobbers(plan: Plan) -> None:
     kept = [plan.values.number() for _ in range(4)]
     _kernel_unit(plan, "clobbers", kept, *(f"kept {value:#x}" for value in kept))
@@ -324,7 +324,7 @@ def order(plan: Plan) -> None:
 
 @lab.test("6.5", "wakes the processes that wait for the reason", points=4,
           hint="process_block sets waits_for and PROCESS_BLOCKED and calls schedule; process_wake makes "
-               "ready who is PROCESS_BLOCKED, and for this reason.")
+               "ready each process that is PROCESS_BLOCKED for this reason.")
 def wake(plan: Plan) -> None:
     odd, sleeper, ended = plan.values.sample(range(3, 999, 2), 3)
     even, other = plan.values.sample(range(2, 999, 2), 2)
@@ -337,8 +337,9 @@ def wake(plan: Plan) -> None:
 
 
 @lab.test("6.5", "counts ticks and wakes sleepers", points=3,
-          hint="scheduler_tick counts `ticks` and current->ticks, then makes ready who sleeps and whose "
-               "tick has come, also when the count has wrapped around: (int32_t)(ticks - wake_tick) >= 0.")
+          hint="scheduler_tick counts `ticks` and current->ticks, then makes ready each sleeping process "
+               "whose tick has come, even when the count has wrapped around: (int32_t)(ticks - wake_tick) >= "
+               "0.")
 def tick(plan: Plan) -> None:
     a, blocked, b = plan.values.sample(range(2, 999), 3)
     sleeps = ((plan.values.randint(100, 9999), 1), (plan.values.getrandbits(31), plan.values.randint(20, 50)),
@@ -350,8 +351,8 @@ def tick(plan: Plan) -> None:
 
 
 @lab.test("6.5", "runs three processes in turn", points=2,
-          hint="Round robin: schedule takes the next ready process after current in the table. What the "
-               "switch saves must be what it brings back.")
+          hint="Round robin: schedule takes the next ready process after current in the table. The "
+               "switch must restore exactly what it saves.")
 def turns(plan: Plan) -> None:
     run = _boot_kernel(plan, "turns", tick=SLOWEST_TICK)
     run.must(_round_robin)
@@ -383,8 +384,8 @@ def preemption(plan: Plan) -> None:
 
 
 @lab.test("6.5", "wakes sleepers on time", points=1,
-          hint="scheduler_tick counts, then makes ready who sleeps until now or earlier: (int32_t)(ticks - "
-               "wake_tick) >= 0.")
+          hint="scheduler_tick counts, then makes ready each process that sleeps until now or earlier: "
+               "(int32_t)(ticks - wake_tick) >= 0.")
 def sleepers(plan: Plan) -> None:
     times = plan.values.sample(range(500, 3501, 500), 4)
     run = _boot_kernel(plan, "naps " + " ".join(map(str, times)))
@@ -415,8 +416,8 @@ def keyboard(plan: Plan) -> None:
 
 @lab.test("6.6", "ends a process", points=3,
           hint="process_end sets state and status, gives the children to the shell, and wakes the parent, "
-               "with the parent's struct process as reason; the shell, too, if it inherits one that has "
-               "ended.")
+               "with the parent's struct process as reason; it also wakes the shell if that inherits one "
+               "that has ended.")
 def end(plan: Plan) -> None:
     parent, one, two, child, ended = plan.values.sample(range(2, 999), 5)
     status = plan.values.randint(1, 999)
@@ -433,7 +434,7 @@ def end(plan: Plan) -> None:
 @lab.test("6.6", "finds an ended child", points=2,
           hint="A child that has ended is released and its pid returned, its status set; with children but "
                "none ended, block (or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND, "
-               "with WAIT_NO_HANG, too.")
+               "even with WAIT_NO_HANG.")
 def wait(plan: Plan) -> None:
     parent, first, second, stranger = plan.values.sample(range(2, 999), 4)
     first_status, second_status = plan.values.sample(range(1, 999), 2)
@@ -444,8 +445,8 @@ def wait(plan: Plan) -> None:
 
 
 @lab.test("6.6", "releases everything that a process owns", points=2,
-          hint="process_release gives back the user's pages, their page tables, the directory and the "
-               "kernel stack; directory or kernel stack may be NULL. Entries from KERNEL_FIRST_SLOT on are "
+          hint="process_release frees the user's pages, their page tables, the directory and the kernel "
+               "stack; directory or kernel stack may be NULL. Entries from KERNEL_FIRST_SLOT on are "
                "the kernel's.")
 def release(plan: Plan) -> None:
     pages = plan.values.randint(1, 40)
@@ -465,8 +466,8 @@ def family(plan: Plan) -> None:
 
 
 @lab.test("6.6", "frees every page", points=3,
-          hint="process_release gives back the user's pages, their page tables, the directory and the "
-               "kernel stack; not the kernel's part of the directory.")
+          hint="process_release frees the user's pages, their page tables, the directory and the kernel "
+               "stack; not the kernel's part of the directory.")
 def pages(plan: Plan) -> None:
     count = plan.values.randint(300, 500)
     run = _boot_kernel(plan, f"stress {count}", "crowd", "stress 20")
@@ -510,7 +511,7 @@ def _vmm_symptoms(run: Planned) -> None:
                 "length is wrong.")
     run.symptom(lambda o: o.status == STATUS_CRASHED and not o.stdout,
                 "The guest crashed before the kernel's first word: are the segments at p_paddr, is the "
-                "entry point the one of the file, and does the stack lie in memory?")
+                "entry point the one of the file, and is the stack in memory?")
 
 
 def _kernel_symptoms(run: Planned) -> None:
@@ -520,8 +521,8 @@ def _kernel_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.status == STATUS_PANIC and "panic: the shell" in o.stdout,
                 "The shell itself was killed: compare EIP, CR2 and CR3 in the panic. If a test of a single "
                 "function failed, start there. If not: a page fault at the shell's first instruction comes "
-                "of CR3, one at a system call of TSS.esp0, any other of a register or a stack that is lost "
-                "in a switch.")
+                "from CR3, one at a system call from TSS.esp0, any other from a register or a stack that is "
+                "lost in a switch.")
     run.symptom(lambda o: o.status == STATUS_PANIC,
                 "The kernel panicked. The functions on the stack at that moment are in its console's last "
                 "lines.")
