@@ -76,12 +76,17 @@ enum { OPERANDS = 700 };
 
 START_TEST(operands)
 {
+    const uint32_t places[] = {0,           1,   2,   127, 128,
+                               254,         255, 256, 257, 258 + unit_random() % (OPERANDS - 260),
+                               OPERANDS - 1};
+
     for (size_t i = 0; i < sizeof sizes; i++) {
         const uint8_t size = sizes[i];
         uint8_t *data =
             copy_at_end(make_io(true, HYPERCALL_PORT, size, OPERANDS), (size_t)OPERANDS * size);
         const struct io_access io = {true, HYPERCALL_PORT, size, OPERANDS, data};
-        for (uint32_t index = 0; index < OPERANDS; index++) {
+        for (size_t place = 0; place < sizeof places / sizeof places[0]; place++) {
+            const uint32_t index = places[place];
             uint32_t expected = 0;
             for (uint8_t byte = size; byte > 0; byte--)
                 expected = expected << 8 | data[index * size + byte - 1u];

@@ -999,7 +999,7 @@ START_TEST(ring_of_bytes)
     unsigned count = 0;
 
     ck_assert_msg(ring_get(&ring) == -1, "ring_get of an empty ring is not -1");
-    for (int turn = 0; turn < 4000; turn++) {
+    for (int turn = 0; turn < 1600; turn++) {
         bool put = turn / 400 % 2 == 0 ? unit_random() % 8 != 0 : unit_random() % 8 == 0;
         if (put) {
             uint8_t byte = (uint8_t)unit_random();
