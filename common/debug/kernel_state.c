@@ -43,13 +43,13 @@ static void functions_print(struct vcpu *vcpu, const struct kvm_regs *regs,
     }
 }
 
-/* The stack for traps out of ring 3. A guest that has set neither word has no ring 3. */
+/* The stack for traps out of ring 3. A guest without a TSS, or with zeros in it, has no ring 3. */
 static void trap_stack_print(struct vcpu *vcpu, const struct kvm_sregs *sregs)
 {
     uint32_t base = (uint32_t)sregs->tr.base, esp0, ss0;
     uint64_t phys;
 
-    if (!word_read(vcpu, sregs, base + TSS_ESP0, &esp0) ||
+    if (sregs->tr.selector == 0 || !word_read(vcpu, sregs, base + TSS_ESP0, &esp0) ||
         !word_read(vcpu, sregs, base + TSS_SS0, &ss0) ||
         (esp0 == 0 && ss0 == 0 && sregs->ss.dpl == 0))
         return;
