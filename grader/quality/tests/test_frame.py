@@ -170,7 +170,7 @@ class Building(unittest.TestCase):
     def test_a_compiler_that_is_not_there_is_named(self) -> None:
         with self.assertRaises(CannotGrade) as caught:
             build_vmm(1, cc="gcc-99 -g3")
-        self.assertEqual(caught.exception.reason, "CC=gcc-99 -g3: there is no program gcc-99")
+        self.assertEqual(caught.exception.reason, "CC=gcc-99 -g3: gcc-99 is not installed")
 
     def test_the_constants_for_nasm_are_those_for_c(self) -> None:
         make_text("build/abi.inc", {})
