@@ -56,7 +56,7 @@ class Given(unittest.TestCase):
         done = subprocess.run(["make", "grade", "LAB=2", "T=a \"b\" $(c) 'd' `e`"], cwd=ROOT, text=True,
                               env=clean_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE)
-        self.assertIn("is called a \"b\" $(c) 'd' `e`; there are", done.stderr)
+        self.assertIn("lab 2 has no test a \"b\" $(c) 'd' `e`; its tests:", done.stderr)
 
 
 if __name__ == "__main__":
