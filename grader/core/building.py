@@ -17,6 +17,7 @@ from grader.course import BUILD, LABS, ROOT
 from grader.execution import place
 from grader.execution.c_tools import locked
 from grader.execution.runs import CannotGrade
+from grader.execution.tool import in_place
 
 # Exported by the `make grade SOLUTION=1 ...` that started us, but must not reach the make that we start.
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
@@ -294,7 +295,7 @@ class _Progress:
                  "kernel-unit": "the unit tests of the scheduler"}
         self._what = names.get(target, target).format(**variables)
         self._quiet = threading.current_thread() is not threading.main_thread()
-        self._live = sys.stderr.isatty()
+        self._live = in_place()
         self._said = False
 
     def step(self, name: str) -> None:

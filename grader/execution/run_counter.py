@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from grader.execution.worker import OnResult
 from grader.execution.runs import Result
+from grader.execution.tool import in_place
 
 CLEAR_LINE = "\r\033[K"
 
@@ -15,7 +16,7 @@ CLEAR_LINE = "\r\033[K"
 @contextmanager
 def counting(total: int, on_result: OnResult | None) -> Iterator[OnResult | None]:
     """Wraps `on_result`: also counts results on standard error, if that is a terminal."""
-    if not sys.stderr.isatty():
+    if not in_place():
         yield on_result
         return
     done = hung = 0

@@ -75,6 +75,11 @@ def _open_standard_descriptors() -> None:
             os.open("/dev/null", flags)
 
 
+def in_place() -> bool:
+    """Whether a line on standard error may be written over: a terminal that knows how."""
+    return os.environ.get("TERM") != "dumb" and sys.stderr.isatty()
+
+
 def on_terminal() -> bool:
     """Whether standard output is a terminal that understands escape sequences."""
     return os.environ.get("TERM") != "dumb" and sys.stdout.isatty()

@@ -18,7 +18,7 @@ from grader import labs
 from grader.core.building import clean_environment
 from grader.execution.run_counter import CLEAR_LINE
 from grader.course import BUILD, ROOT
-from grader.execution.tool import run_command
+from grader.execution.tool import in_place, run_command
 
 SAME, DIFFERENT = 0, 1
 CANNOT_GRADE = 3                     # exit status of the grader
@@ -72,12 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wrong: Counter[str] = Counter()
         for turn in range(parsed.count):
             loaded = turn % 2 == 1
-            if sys.stderr.isatty():
+            if in_place():
                 print(f"{CLEAR_LINE}lab {lab}: grading {turn + 1} of {parsed.count}", end="", file=sys.stderr,
                       flush=True)
             wrong.update(f"{name} ({'loaded' if loaded else 'quiet'})"
                          for name in failed_tests(lab, loaded, parsed.backend))
-        if sys.stderr.isatty():
+        if in_place():
             print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
         names = ", ".join(f"{name}: {count}" for name, count in wrong.items()) or "all points each time"
         print(f"lab {lab}: {parsed.count} gradings in {time.monotonic() - start:.0f} s: {names}", flush=True)

@@ -126,14 +126,16 @@ class Colours(unittest.TestCase):
                 (True, {"NO_COLOR": ""}, True, True), (True, {"TERM": "dumb"}, False, False)):
             with self.subTest((terminal, environment)), \
                     mock.patch.dict(os.environ, environment, clear=True), \
-                    mock.patch("sys.stdout", SimpleNamespace(isatty=lambda: terminal)):
-                self.assertEqual((tool.in_colour(), tool.on_terminal()), (colour, on_terminal))
+                    mock.patch("sys.stdout", SimpleNamespace(isatty=lambda: terminal)), \
+                    mock.patch("sys.stderr", SimpleNamespace(isatty=lambda: terminal)):
+                self.assertEqual((tool.in_colour(), tool.on_terminal(), tool.in_place()),
+                                 (colour, on_terminal, on_terminal))
 
     def test_nobody_has_a_rule_of_his_own(self) -> None:
         for path in (ROOT / "grader").rglob("*.py"):
             if path.name not in ("tool.py", "test_places.py"):
                 with self.subTest(str(path)):
-                    self.assertNotIn("stdout.isatty(", path.read_text())
+                    self.assertNotRegex(path.read_text(), r"std(out|err)\.isatty\(")
 
 
 class Folders(unittest.TestCase):
