@@ -228,7 +228,7 @@ class Named(unittest.TestCase):
 
     def test_one_alone(self) -> None:
         self.assertEqual(self.refusal(LABVM_KERNEL=self.image),
-                         "LABVM_KERNEL is set and LABVM_MODULES is not: the lab VM needs both")
+                         "LABVM_KERNEL is set but LABVM_MODULES is not: the lab VM needs both")
         self.assertIn("LABVM_KERNEL is not", self.refusal(LABVM_MODULES=self.modules))
 
     def test_a_wrong_file_is_blamed(self) -> None:
@@ -401,7 +401,7 @@ class Cache(unittest.TestCase):
         processes = [self.command("exit", "5") for _ in range(2)]
         said = [process.communicate(timeout=120)[1] for process in processes]
         self.assertEqual([process.returncode for process in processes], [5, 5], said)
-        self.assertEqual(sum(b"first time" in text for text in said), 1, said)
+        self.assertEqual(sum(b"first boot" in text for text in said), 1, said)
 
     def interrupt_first_boot(self, number: int) -> int:
         shutil.rmtree(self.made())
