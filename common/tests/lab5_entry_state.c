@@ -111,7 +111,7 @@ START_TEST(paging_refusals)
     REFUSED(PAGING, bad.gs.s = 0, "GS: S");
     REFUSED(PAGING, bad.gs.present = 0, "GS: P");
     REFUSED(PAGING, bad.ds.limit = 0xffffefff + 1, "DS: G is 1");
-    REFUSED(PAGING, bad.tr.unusable = 1, "TR: it is marked");
+    REFUSED(PAGING, bad.tr.unusable = 1, "TR: marked unusable");
     REFUSED(PAGING, bad.tr.selector |= 4, "TR: selector");
     REFUSED(PAGING, bad.tr.type = 9, "TR: type 9 is not a busy");
     REFUSED(PAGING, bad.tr.s = 1, "TR: S");

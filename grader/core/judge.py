@@ -110,6 +110,8 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
                  or _expected(outcome, plan, test))
         if found:
             hint, mismatch = found
+            if plan.unit and result.ending in _LIMITS:
+                hint = f"{hint} {_about(test)}"
             return Verdict(test, Kind.FAILED, _known(outcome, plan) or hint, mismatch, place)
     return Verdict(test, Kind.OK)
 
@@ -141,16 +143,20 @@ def _known(outcome: Outcome, plan: Planned) -> str:
     return next(errors, "") or next((s.hint for s in plan.symptoms if s.shows(outcome)), "")
 
 
+def _about(test: Test) -> str:
+    """What a unit program's test asks, where a crash or a hang hides it."""
+    return f"This test is about: {test.hint}"
+
+
 def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismatch] | None:
     """A function of the module crashed or hung in a unit program, which goes on itself."""
     if not plan.unit:
         return None
-    about = f"This test is about: {test.hint}"
     crash = re.search(r"^not ok .*Received signal \d+ \((.*)\)", outcome.stdout, re.M)
     if crash:
-        return f"{_CRASH_HINT} {about}", Mismatch(f"the module crashed: {crash[1]}")
+        return f"{_CRASH_HINT} {_about(test)}", Mismatch(f"the module crashed: {crash[1]}")
     if re.search(r"^not ok .*Test timeout expired", outcome.stdout, re.M):
-        return f"{_HANG_HINT} {about}", Mismatch("a function of the module did not return")
+        return f"{_HANG_HINT} {_about(test)}", Mismatch("a function of the module did not return")
     return None
 
 
