@@ -42,6 +42,7 @@ TIMEOUT = 1800.0  # seconds for a test program; generous for loaded machines
 FUZZ_SECONDS = 15
 SHOWN_MAX = 80   # lines shown of a failed program's output; the rest is in build/tests/
 SLOWEST = 10
+REPEATED_MAX = 12  # lines of each failed program that are repeated at the end
 STOP_SECONDS = 5.0    # for programs to end when the suite is stopped
 REDRAW_SECONDS = 1.0  # between updates of the progress line
 
@@ -339,6 +340,16 @@ def lines_of(run: Run) -> Iterator[str]:
         yield from (f"\n     | {line}" for line in lines[-SHOWN_MAX:])
 
 
+# Lines of a failed program's output that name a failed test or say why it failed.
+TELLING = re.compile(r"^(FAIL|ERROR): |^\w*(Error|Exception)\b|:[EF]:|^the program ended|^stopped after")
+
+
+def reasons(output: str) -> list[str]:
+    """The lines of a failed program's output to repeat at the end, where logs are often cut."""
+    lines = output.rstrip().splitlines()
+    return ([line for line in lines if TELLING.search(line)] or lines[-1:])[:REPEATED_MAX]
+
+
 def carry_out(run: Run, display: Display) -> None:
     """Runs a program; always records an outcome."""
     run.began = time.monotonic()
@@ -356,7 +367,7 @@ def carry_out(run: Run, display: Display) -> None:
 
 
 def run_all(chosen: list[Program]) -> int:
-    """Runs the programs; prints each as it ends, the slowest, and the totals; returns an exit status."""
+    """Runs the programs; prints each as it ends, the slowest, failures and totals; returns a status."""
     runs = [Run(program) for program in chosen]
     display = Display(runs)
     threading.Thread(target=display.follow, daemon=True).start()
@@ -368,6 +379,9 @@ def run_all(chosen: list[Program]) -> int:
     print(f"\nThe slowest of {len(runs)} programs:" if len(runs) > SLOWEST else "\nTime:")
     for run in sorted(runs, key=lambda run: run.seconds, reverse=True)[:SLOWEST]:
         print(f"  {run.seconds:7.1f} s  {run.program.name}")
+    for run in runs:
+        if run.outcome and run.outcome.failed:
+            print(f"failed: {run.program.name}", *reasons(run.outcome.output), sep="\n  ")
     troubles = [run for run in runs if run.outcome and run.outcome.trouble]
     for run in troubles:
         assert run.outcome

@@ -92,6 +92,13 @@ class Running(unittest.TestCase):
         self.assertIn("The slowest of 12 programs:\n", said)
         self.assertEqual(said.count(" s  suite-sample\n"), 10)
 
+    def test_what_failed_is_repeated_at_the_end(self) -> None:
+        output = "FAIL: test_answer (lab2.Units)\n  File ...\nAssertionError: 41 != 42\n\nFAILED\n"
+        _, said = self.run_outcomes(Outcome(failed=1, output=output), Outcome(passed=9))
+        self.assertIn("\nfailed: suite-sample\n  FAIL: test_answer (lab2.Units)\n"
+                      "  AssertionError: 41 != 42\n", said)
+        self.assertTrue(said.endswith("\n9 passed, 1 failed\n"), said)
+
     def test_a_build_without_room_is_the_machines_fault(self) -> None:
         for text, failed in (("x.c:1: error: expected ';'", 1),
                              ("/tmp/cc1.s: fatal error: write: No space left on device", 0)):
