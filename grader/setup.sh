@@ -81,6 +81,8 @@ need_parts() {
             need mypy have mypy
             need patch have patch
             need shellcheck have shellcheck
+            need strace have strace
+            need zstd have zstd
             ;;
         machines)
             need debootstrap have debootstrap

@@ -58,6 +58,7 @@ TOOLS = {
     "shellcheck": "the style of shell scripts",
     "strace": "the handouts' console block that uses it",
     "weasyprint": "the handouts' site and PDF",
+    "zstd": "a kernel whose modules are compressed with it",
 }
 
 # Messages of a machine that can't run a test, which says nothing about the kit.

@@ -16,6 +16,8 @@ from grader.core.building import build_os, clean_environment, make_text
 from grader.classroom.release import released_files
 from grader.course import ROOT
 from grader.core.grading import Choice
+from grader.handouts.text import documents
+from grader.quality.suite import TOOLS as TEST_TOOLS
 
 # What setup.sh itself runs, beside the commands that a test provides.
 TOOLS = ("sh", "test", "env", "cat")
@@ -119,6 +121,19 @@ class Setup(unittest.TestCase):
         for part, package in (("python", "python3"), ("format", "clang-format")):
             _, said, _ = self.setup(part)
             self.assertIn(f"--no-install-recommends {package}\n", said)
+
+    def test_every_tool_of_the_tests_is_installed(self) -> None:
+        self.apt()
+        self.command("id", "echo 1000")
+        self.command("sudo", "exit 1")
+        _, said, _ = self.setup("test", "handouts")
+        packages = said.rpartition("--no-install-recommends ")[2].split()
+        self.assertEqual(set(TEST_TOOLS) - set(packages), set())
+
+    def test_the_tools_of_console_blocks_are_known(self) -> None:
+        needed = {tool for document in documents() for fence in document.fences()
+                  for tool in fence.words.get("needs", "").split()}
+        self.assertEqual(needed - set(TEST_TOOLS), set())
 
     def test_a_try_without_rights_says_nothing(self) -> None:
         self.apt()
