@@ -298,10 +298,18 @@ class Git(unittest.TestCase):
 
 class Doctor(unittest.TestCase):
     def test_a_row_for_each_thing_that_stopped_the_kit(self) -> None:
-        rows = {row.what: row for row in [*doctor.tool_rows(), *doctor.place_rows()]}
-        for what in ("disk space", "programs may be executed", "files can be locked", "locale",
+        rows = {row.what: row for row in [*doctor.tool_rows(), *doctor.place_rows(), *doctor.kvm_rows()]}
+        for what in ("disk space", "programs may be executed", "files can be locked",
                      "git on this clone", "Python", "build/ can be written"):
             self.assertEqual(rows[what].status, doctor.OK, rows[what])
+        for what in ("locale", "/dev/kvm"):      # each is as this machine has it
+            self.assertIn(what, rows)
+
+    def test_a_lab_vm_that_needs_a_network_is_a_row(self) -> None:
+        fault = CannotGrade("no network", "get one")
+        with mock.patch("grader.execution.labvm.snapshot.start", side_effect=fault), \
+                mock.patch("shutil.which", return_value="/usr/bin/true"):
+            self.assertEqual(doctor.lab_vm_row(), doctor.Row("lab VM", "no network", doctor.WARN, "get one"))
 
     def test_a_fault_comes_with_its_fix(self) -> None:
         text = doctor.table([doctor.Row("a", "bad", doctor.FAIL, "do this"),
