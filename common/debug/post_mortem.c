@@ -34,21 +34,21 @@ static const struct {
 } causes[] = {
     {KVM_EXIT_SHUTDOWN, interrupted_without_handler,
      "an interrupt came and the guest has no handler for it: no IDT was loaded (lidt), its limit "
-     "is too small, or its entry leads nowhere"},
+     "is too small, or its entry is invalid"},
     {KVM_EXIT_SHUTDOWN, in_real_mode,
      "an exception and no handler for it: an invalid instruction, a jump into data, or an access "
-     "over the end of a segment"},
+     "past the end of a segment"},
     {KVM_EXIT_SHUTDOWN, in_ring_3,
      "an interrupt, exception or system call in ring 3, and no way into the kernel (a triple "
      "fault): the stack in the TSS (esp0, ss0), the IDT, or what CR3 maps"},
     {KVM_EXIT_SHUTDOWN, NULL,
      "an exception, and its handler could not be reached (a triple fault): a page that is not "
-     "mapped, a bad descriptor or IDT, a stack that is not there"},
+     "mapped, a bad descriptor or IDT, or no memory at the stack"},
     {KVM_EXIT_FAIL_ENTRY, NULL,
-     "a start state that the processor refuses: a wrong type, limit, S or P in a segment register, "
+     "a start state that the processor rejects: a wrong type, limit, S or P in a segment register, "
      "or a TR that is not a busy TSS"},
     {KVM_EXIT_INTERNAL_ERROR, NULL,
-     "KVM met an instruction it can't emulate: execution ran into data or out of RAM, or a "
+     "KVM can't emulate an instruction: execution ran into data or out of RAM, or a "
      "register of the start state is wrong"},
     {KVM_EXIT_MMIO, NULL,
      "an address outside of RAM: a wrong segment or pointer, or too little --mem"},

@@ -15,6 +15,10 @@ from grader.handouts.truths import answer_lines, lab_exercises
 from grader.execution.kvm_probe import KINDS
 from grader.core.exercises import handout_title
 
+# When the post-mortem prints a cause, by the function that decides it.
+CONDITIONS = {"interrupted_without_handler": "after an interrupt was injected",
+              "in_real_mode": "in real mode", "in_ring_3": "in ring 3", "NULL": ""}
+
 _PART = re.compile(r"(<!-- table ([\w .-]+) -->\n)(.*?)(<!-- end table -->)", re.S)
 
 
@@ -85,9 +89,9 @@ def options() -> str:
         option = re.match(r"  (--[^ ,]+(?:, --\w+)?)(?: +(.*))?$", line)
         if option:
             rows.append([f"`{option[1]}`", option[2] or ""])
-        elif rows and line.startswith("      ") and not rows[-1][1]:
-            rows[-1][1] = line.strip()
-    rows[-1][1] = rows[-1][1] or "what the VMM can do; which one it is"
+        elif rows and line.startswith("      "):
+            rows[-1][1] = f"{rows[-1][1]} {line.strip()}".strip()
+    rows[-1][1] = rows[-1][1] or "print the options; print the version"
     return table(["option", "what it does"], rows)
 
 
@@ -115,11 +119,8 @@ def causes() -> str:
     text = re.search(r"\} causes\[\] = \{\n(.*?)^\};", read("common/debug/post_mortem.c"), re.M | re.S)
     assert text
     rows = []
-    for reason, interrupted, real, words in re.findall(r"\{(KVM_\w+), (\w+), (\w+),\s*((?:\"[^\"]*\"\s*)+)\}",
-                                                       text[1]):
-        when = "after an interrupt was injected" if interrupted == "true" else \
-            "in real mode" if real == "true" else ""
-        rows.append([f"`{reason}`", when, "".join(re.findall(r'"([^"]*)"', words))])
+    for reason, condition, words in re.findall(r"\{(KVM_\w+), (\w+),\s*((?:\"[^\"]*\"\s*)+)\}", text[1]):
+        rows.append([f"`{reason}`", CONDITIONS[condition], "".join(re.findall(r'"([^"]*)"', words))])
     return table(["exit", "when", "usual cause"], rows)
 
 

@@ -86,7 +86,14 @@ class Blocks(unittest.TestCase):
     def test_anchors_are_as_on_github(self) -> None:
         self.assertEqual(slug("1.5 The run `loop`, and why"), "15-the-run-loop-and-why")
 
-    def test_an_unknown_table_is_told(self) -> None:
+    def test_each_table_has_a_row(self) -> None:
+        for name, make in tables.TABLES.items():
+            self.assertGreater(len(make().splitlines()), 2, name)
+
+    def test_an_option_keeps_all_lines_of_its_help(self) -> None:
+        self.assertIn("| print exits by reason, and processor time, on standard error |", tables.options())
+
+    def test_an_unknown_table_is_an_error(self) -> None:
         with self.assertRaises(ValueError):
             tables.updated("<!-- table nothing -->\n<!-- end table -->\n", "x.md")
 
