@@ -41,7 +41,7 @@ def real_mode_memory() -> Drawing:
 
 
 def paging_memory() -> Drawing:
-    picture = Drawing(680, 400, "A paging guest's part of physical memory, from its start up")
+    picture = Drawing(680, 400, "The physical memory of a paging guest, lowest address first")
     parts = [(0, "unused", "free"), (ABI["GDT_OFFSET"], "GDT, 6 descriptors", "vmm"),
              (ABI["TSS_OFFSET"], "TSS, 104 bytes", "vmm"), (ABI["DIRECTORY_OFFSET"], "page directory", "vmm"),
              (ABI["TABLES_OFFSET"], "page tables, as needed", "vmm"),
@@ -53,10 +53,10 @@ def paging_memory() -> Drawing:
         picture.box(130, y, 270, 44, label, kind)
         picture.text(120, y + 42, f"0x{address:06x}", "mono", "end")
     picture.text(120, 34, f"0x{ABI['SLOT_BYTES']:06x}", "mono", "end")
-    picture.text(410, 34, "end of the slot, with several guests", "small")
+    picture.text(410, 34, "end of the slot if guests share the VM", "small")
     picture.line((412, 120), (412, 340), arrow=False)
     picture.text(420, 226, "written by the VMM", "small")
-    picture.text(420, 242, "before the start", "small")
+    picture.text(420, 242, "before the first entry", "small")
     return picture
 
 
@@ -77,9 +77,9 @@ def exit_loop() -> Drawing:
     picture.text(577, 183, "exit", "small")
     picture.box(490, 200, 160, 36, "out, hlt, ...", words="mono")
     picture.line((490, 218), (420, 218))
-    picture.box(260, 200, 160, 36, "can I handle it?")
+    picture.box(260, 200, 160, 36, "handled in KVM?")
     picture.line((340, 200), (340, 156))
-    picture.text(347, 183, "yes: unseen", "small")
+    picture.text(347, 183, "yes: re-enter", "small")
     picture.line((260, 218), (190, 218))
     picture.text(225, 212, "no", "small", "middle")
     picture.box(30, 200, 160, 36, "exit_reason?", words="mono")
@@ -128,9 +128,9 @@ def two_mappings() -> Drawing:
                       "0x80000000")
     picture.text(150, 24, "linear addresses", "strong", "middle")
     picture.text(500, 24, "physical memory", "strong", "middle")
-    picture.box(80, 40, 140, 60, "nothing", "none")
+    picture.box(80, 40, 140, 60, "not mapped", "none")
     picture.box(80, 100, 140, 60, "mapped", "guest")
-    picture.box(80, 160, 140, 90, "nothing", "none")
+    picture.box(80, 160, 140, 90, "not mapped", "none")
     picture.box(80, 250, 140, 60, "mapped", "guest")
     for y, address in ((104, high + 0x1000000), (160, high), (254, 0x1000000), (310, 0)):
         picture.text(72, y + 2, f"{address:08x}", "mono", "end")
@@ -141,7 +141,7 @@ def two_mappings() -> Drawing:
     picture.text(325, 273, "directory[0] to [3]", "small", "middle")
     picture.line((220, 130), (430, 268))
     picture.text(345, 165, f"directory[{high >> 22}] to [{(high >> 22) + 3}]", "small", "middle")
-    picture.text(300, 60, "A kernel linked high runs as soon as paging is on.", "small")
+    picture.text(300, 60, "A higher-half kernel runs as soon as paging is on.", "small")
     picture.text(300, 78, "The low mapping lets it reach physical addresses,", "small")
     picture.text(300, 96, "until it has tables of its own.", "small")
     return picture
@@ -215,12 +215,12 @@ def os_address_space() -> Drawing:
 
 
 def context_switch() -> Drawing:
-    picture = Drawing(740, 430, "Two kernel stacks at a context switch: ESP moves from the one to the other")
+    picture = Drawing(740, 430, "Two kernel stacks at a context switch: ESP moves from one to the other")
     rows = [("ss, esp, eflags, cs, eip", "accent", "by the processor"), ("error code, vector", "plain", ""),
             ("eax ... edi", "plain", "trap_entries"), ("ds, es, fs, gs", "plain", ""),
             ("calls of C functions", "free", "trap, schedule"), ("ebp", "vmm", "context_switch"),
             ("return address", "vmm", "")]
-    for x, title in ((60, "process A, stops"), (440, "process B, continues")):
+    for x, title in ((60, "process A stops"), (440, "process B continues")):
         picture.text(x + 110, 14, title, "strong", "middle")
         for i, (label, kind, _) in enumerate(rows):
             picture.box(x, 40 + 44 * i, 220, 44, label, kind)

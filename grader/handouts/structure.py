@@ -27,7 +27,7 @@ ABOUT = {
     "grader.core": "building, judging",
     "grader.labs": "each lab's tests",
     "grader.report": "text, files, progress",
-    "grader.commands": "what make calls",
+    "grader.commands": "make's commands",
     "grader.handouts": "checks and renders",
     "grader.classroom": "release, class",
     "grader.__main__": "make grade",
