@@ -90,6 +90,7 @@ _ERRORS = (
 
 _CRASH_HINT = ("The VMM itself crashed, not the guest. Which pointer was not set, or which index is too "
                "large? The command below with SANITIZE=address,undefined names the line; so does gdb.")
+_HANGS = (Ending.TIMEOUT, Ending.NO_OUTPUT, Ending.DEADLOCK, Ending.SPIN)
 _HANG_HINT = "Which loop does not end, or which lock is taken twice or never released?"
 _SANITIZER_HINT = "The sanitizer reports the line of the mistake and where the memory was allocated."
 
@@ -106,7 +107,7 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
             return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
         if outcome.todo:
             return Verdict(test, Kind.TODO, failed=place, todo=outcome.todo)
-        found = (_universal(outcome, plan) or _never_returned(outcome, plan, test)
+        found = (_never_returned(outcome, plan, test) or _universal(outcome, plan)
                  or _expected(outcome, plan, test))
         if found:
             hint, mismatch = found
@@ -155,7 +156,7 @@ def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, M
     crash = re.search(r"^not ok .*Received signal \d+ \((.*)\)", outcome.stdout, re.M)
     if crash:
         return f"{_CRASH_HINT} {_about(test)}", Mismatch(f"the module crashed: {crash[1]}")
-    if re.search(r"^not ok .*Test timeout expired", outcome.stdout, re.M):
+    if outcome.result.ending in _HANGS:
         return f"{_HANG_HINT} {_about(test)}", Mismatch("a function of the module did not return")
     return None
 

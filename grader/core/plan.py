@@ -14,7 +14,7 @@ from grader.core.expectations import Condition, Expectation
 from grader.core.framework import Test
 from grader.core.guests import Define, assemble
 from grader.core.outcome import Outcome
-from grader.execution.runs import Limits, Run, plain_environment
+from grader.execution.runs import Run, plain_environment
 from grader.core.values import Values
 
 Guest = Union[Path, str]
@@ -137,8 +137,6 @@ class Plan:
 
     def unit(self, source: str, case: str, **keywords: Any) -> Planned:
         """One test case of units/SOURCE.c, linked with the learner's module."""
-        # Check itself ends a hanging test and reports which one.
-        keywords.setdefault("limits", Limits(deadlock=0))
         planned = self._add((str(self._programs.unit(source)),), **keywords)
         environment = {**planned.run.env, "CK_RUN_CASE": case, "CK_TAP_LOG_FILE_NAME": "-",
                        "CK_VERBOSITY": "silent", "TEMP": ".", "UNIT_SEED": str(self.values.getrandbits(31))}
