@@ -20,20 +20,23 @@ STATUS_GUEST_MAX = 63
 # ---------------------------------------------------------------- 2.1 decode the exit
 
 @lab.test("2.1", "decodes port, direction, size and count", points=6,
-          hint="All of it is in run->io; the data is io.data_offset bytes after the start of kvm_run itself.")
+          hint="Where are the fields of the access, and where is its data (api.rst section 5, KVM_EXIT_IO)? "
+               "The fields are in run->io; the data starts data_offset bytes after the start of kvm_run "
+               "itself.")
 def decode(plan: Plan) -> None:
     plan.unit("hypercall", "decode")
 
 
 @lab.test("2.1", "reads operands of every size", points=5,
-          hint="Operand number `index` is at data + index * size, and has `size` bytes, the lowest first: "
-               "touch no more. What is above them is zero.")
+          hint="How many bytes has an operand, and where does operand number `index` start? Operands follow "
+               "each other, `size` bytes each, lowest byte first. Don't touch the bytes after it, and clear "
+               "the bits above it.")
 def operands(plan: Plan) -> None:
     plan.unit("hypercall", "operands")
 
 
 @lab.test("2.1", "writes answers of every size", points=4,
-          hint="The answer goes to data + index * size, and has `size` bytes: no byte more may change.")
+          hint="How many bytes has the answer? Exactly `size`: no other byte may change.")
 def answers(plan: Plan) -> None:
     plan.unit("hypercall", "answers")
 
@@ -41,8 +44,8 @@ def answers(plan: Plan) -> None:
 # ---------------------------------------------------------------- 2.2 EXIT and PUTCHAR
 
 @lab.test("2.2", "ends with the guest's exit status", points=4,
-          hint="EXIT: return vcpu_end(vcpu, BL). BL is the low byte of RBX. vcpu_end only notes the status; "
-               "what stops the vCPU is its result, STEP_END, when you return it.")
+          hint="Which register holds the status, and what do you return? The status is BL, the low byte of "
+               "RBX. vcpu_end only records it; the vCPU stops when you return its result, STEP_END.")
 def exit_status(plan: Plan) -> None:
     for status in (0, plan.values.randint(1, 30), plan.values.randint(31, 63)):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
@@ -52,8 +55,8 @@ def exit_status(plan: Plan) -> None:
 
 
 @lab.test("2.2", "clamps an exit status above 63, and reports it", points=2,
-          hint="A status over STATUS_GUEST_MAX is one of the VMM's own: end with STATUS_GUEST_MAX, and "
-               "report the guest's status by fail.")
+          hint="Which statuses may a guest give? Those above STATUS_GUEST_MAX are reserved for the VMM: end "
+               "with STATUS_GUEST_MAX, and report the guest's status with fail.")
 def status_cut(plan: Plan) -> None:
     for status in (64, plan.values.randint(65, 127), plan.values.randint(128, 255)):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
@@ -64,22 +67,23 @@ def status_cut(plan: Plan) -> None:
 
 
 @lab.test("2.2", "prints a line", points=5,
-          hint="PUTCHAR: stage.console_write with the character in BL, the low byte of RBX.")
+          hint="Which register holds the character, and which function prints it? It is BL, the low byte of "
+               "RBX; stage.console_write prints it.")
 def putchar(plan: Plan) -> None:
     text = plan.values.text(8)
     run = plan.boot(plan.guest("hello", TEXT=text))
     run.prints(text + "\n")
     run.exits(0)
     run.symptom(lambda o: o.stdout != "" and len(set(o.stdout)) == 1,
-                "It is always the same character. The one to print is in BL (RBX), not in AL: AL has the "
-                "number of the call.")
+                "It is always the same character. Which register holds the character to print? It is in BL "
+                "(RBX); AL has the number of the call.")
     _common_symptoms(run)
     _computed(plan)
 
 
 @lab.test("2.2", "accepts 8, 16 and 32 bits, whatever else the registers hold", points=4,
-          hint="The call's number is the operand, as wide as io.size says, not all of RAX; the character and "
-               "the status are BL alone, not all of RBX.")
+          hint="How wide is the call's number, and how wide are its arguments? The number is the operand, "
+               "as wide as io.size says. The character and the status are BL alone, not all of RBX.")
 def widths(plan: Plan) -> None:
     text, status = plan.values.word(3), plan.values.randint(1, 63)
     garbage = plan.values.number(32) & 0xffffff00
@@ -91,7 +95,7 @@ def widths(plan: Plan) -> None:
 
 
 @lab.test("2.2", "runs counter, fibonacci and multiplication", points=3,
-          hint="Every PUTCHAR must be printed once, in order.")
+          hint="Is every PUTCHAR printed once, and in order?")
 def classics(plan: Plan) -> None:
     first = plan.values.randint(1, 900)
     counter = plan.boot(plan.guest("counter", FIRST=first, LAST=first + 9, DELAY=50))
@@ -113,29 +117,29 @@ def classics(plan: Plan) -> None:
 
 
 @lab.test("2.2", "reads the registers without KVM_CAP_SYNC_REGS", points=2,
-          hint="kvm_valid_regs says whether KVM provides the registers in run->s.regs; if not, use "
-               "KVM_GET_REGS.")
+          hint="Has KVM copied the registers into kvm_run (api.rst 6.74)? The bits of kvm_valid_regs show "
+               "it. If it has not, read them with KVM_GET_REGS.")
 def registers(plan: Plan) -> None:
     plan.unit("hypercall", "registers")
 
 
 @lab.test("2.2", "ends the vCPU when its registers can't be read", points=2,
-          hint="KVM_GET_REGS can fail: vcpu_registers says so by fail and returns STATUS_CRASHED, and its "
-               "caller returns vcpu_end(vcpu, STATUS_CRASHED).")
+          hint="What happens if KVM_GET_REGS fails? vcpu_registers reports it with fail and returns "
+               "STATUS_CRASHED; its caller must end the vCPU (vcpu_end) with that status.")
 def registers_failed(plan: Plan) -> None:
     plan.unit("hypercall", "registers_failed")
 
 
 @lab.test("2.2", "prints through stage.console_write", points=2,
-          hint="Where does the character go? What a guest prints goes to stage.console_write: lab 3 puts "
-               "another function there.")
+          hint="Where does the character go? Everything that a guest prints goes through "
+               "stage.console_write: lab 3 installs another function there.")
 def console_stage(plan: Plan) -> None:
     plan.unit("hypercall", "console_stage")
 
 
 @lab.test("2.2", "handles each call of an exit, up to EXIT", points=2,
-          hint="How many operands can one exit have, and which type counts them? io.count is 32 bits wide, "
-               "and the result STEP_END of one operand ends the loop over the others.")
+          hint="How many operands can one exit have, and which type counts them? io.count is 32 bits wide. "
+               "If one operand returns STEP_END, don't handle those after it.")
 def each_operand(plan: Plan) -> None:
     plan.unit("hypercall", "each_operand")
 
@@ -143,8 +147,8 @@ def each_operand(plan: Plan) -> None:
 # ---------------------------------------------------------------- 2.3 GETCHAR
 
 @lab.test("2.3", "reads characters with 8, 16 and 32 bits", points=6,
-          hint="GETCHAR has two steps: the OUT only notes that it was called, the IN that follows takes the "
-               "character and hands it over with io_answer.")
+          hint="Which of the two steps takes the character? The OUT only records that the call was made. "
+               "The IN that follows takes a character and passes it to the guest (io_answer).")
 def getchar(plan: Plan) -> None:
     for width in (8, 16, 32):
         text = plan.values.text(5) + "\n"
@@ -154,15 +158,16 @@ def getchar(plan: Plan) -> None:
         run.prints(changed)
         run.exits(0)
         run.symptom(lambda o, changed=changed: o.hung and o.stdout == changed,  # type: ignore[misc]
-                    "All characters arrived, but the end of input did not: after the last one GETCHAR_END "
-                    "(-2) goes to the guest, not GETCHAR_NOTHING (-1).")
+                    "All characters arrived, but the end of input did not: after the last character the "
+                    "guest must get GETCHAR_END (-2), not GETCHAR_NOTHING (-1).")
         _getchar_symptoms(run)
         _computed_from_input(plan, width, text.encode())
 
 
 @lab.test("2.3", "distinguishes 'nothing yet' from 'end of input'", points=5,
-          hint="stage.getchar returns GETCHAR_NOTHING (-1) while there is no input and GETCHAR_END (-2) "
-               "after the last: both go to the guest as they are, in the operand's width.")
+          hint="What does stage.getchar return while there is no input, and what after the last character? "
+               "GETCHAR_NOTHING (-1) and GETCHAR_END (-2). Pass both to the guest unchanged, in the "
+               "operand's width.")
 def waits(plan: Plan) -> None:
     for width in (16, 32):
         first, second = plan.values.word(4), plan.values.word(5)
@@ -174,16 +179,15 @@ def waits(plan: Plan) -> None:
         run.prints("".join(changed))
         run.exits(0)
         run.symptom(lambda o: o.status == 0 and o.result.steps_done == 1,
-                    "The guest took a moment without input for the end of input: GETCHAR_NOTHING is -1, all "
-                    "bits of the operand set, and GETCHAR_END is -2.")
+                    "The guest mistook a moment without input for the end of input: GETCHAR_NOTHING is -1, "
+                    "all bits of the operand set, and GETCHAR_END is -2.")
         _getchar_symptoms(run)
         _computed_from_input(plan, width, (first + second).encode())
 
 
 @lab.test("2.3", "passes every byte value", points=4,
-          hint="A character is 0 to 255. As a char it would be negative from 128 on, and look like "
-               "GETCHAR_NOTHING or GETCHAR_END; and 0 is a character as well, which ends no string "
-               "here.")
+          hint="Which type holds a character? One from 0 to 255: a char would be negative from 128 on, and "
+               "look like GETCHAR_NOTHING or GETCHAR_END. 0 is a character too, and ends no string here.")
 def all_bytes(plan: Plan) -> None:
     text = bytes(plan.values.sample(range(256), 256))
     run = plan.boot(plan.guest("echo", WIDTH=32), stdin=text)
@@ -193,19 +197,21 @@ def all_bytes(plan: Plan) -> None:
 
 
 @lab.test("2.3", "rejects a read without a preceding call", points=3,
-          hint="One call, one answer: an `in` from HYPERCALL_PORT without a GETCHAR before it is the guest's "
-               "mistake, and so is a second one after the same call. See vcpu->getchar_called.")
+          hint="Was there a GETCHAR before this `in`? One call allows one answer: an `in` without a call "
+               "before it, or a second one after the same call, is the guest's mistake. See "
+               "vcpu->getchar_called.")
 def uncalled_read(plan: Plan) -> None:
-    answered = ("The guest never called GETCHAR, and its read was answered: without vcpu->getchar_called "
-                "there is nothing to answer, and the guest must end.",
-                "The guest called GETCHAR once and read twice, and both reads were answered: the answer must "
-                "clear the note of the call.")
+    answered = ("The guest never called GETCHAR, but its read was answered. If vcpu->getchar_called is not "
+                "set, a read is the guest's error: end the guest.",
+                "The guest called GETCHAR once and read twice, and both reads were answered: the first "
+                "answer must clear vcpu->getchar_called.")
     for calls, ignored in enumerate(answered):
         _dies(plan, None, ignored=ignored, WIDTH=32, READ=None, CALLS=calls)
 
 
 @lab.test("2.3", "reads one character per IN, for the calling vCPU", points=3,
-          hint="The OUT only sets vcpu->getchar_called; the IN asks stage.getchar, for one character.")
+          hint="What does the OUT do, and what the IN? The OUT only sets vcpu->getchar_called, of the vCPU "
+               "that makes the call; the IN takes one character from stage.getchar.")
 def getchar_steps(plan: Plan) -> None:
     plan.unit("hypercall", "getchar_steps")
 
@@ -213,7 +219,7 @@ def getchar_steps(plan: Plan) -> None:
 # ---------------------------------------------------------------- 2.4 strings
 
 @lab.test("2.4", "prints what rep outsb sends, even more than a page", points=4,
-          hint="Each character sent to STRING_PORT is printed, in order.")
+          hint="Is each character sent to STRING_PORT printed, and in order?")
 def string_port(plan: Plan) -> None:
     text, typed, status = plan.values.text(), plan.values.text(), plan.values.randint(0, 63)
     calls = plan.boot(plan.guest("hctest", TEXT=text, STATUS=status), stdin=typed.encode())
@@ -230,8 +236,8 @@ def string_port(plan: Plan) -> None:
 
 
 @lab.test("2.4", "prints a string sent with the direction flag set", points=2,
-          hint="With DF set the processor sends the last character first: print them in the order in which "
-               "they come.")
+          hint="In which order does the processor send the characters when DF is set? The last one first: "
+               "print them in the order in which they arrive.")
 def backwards(plan: Plan) -> None:
     seed, length = plan.values.getrandbits(16), plan.values.randint(30, 90)
     run = plan.boot(plan.guest("strings", SEED=seed, LENGTH=length, BACKWARDS=None))
@@ -241,22 +247,23 @@ def backwards(plan: Plan) -> None:
 
 
 @lab.test("2.4", "prints strings through stage.console_write", points=1,
-          hint="Where do the bytes of strings go? All that a guest prints goes to stage.console_write: lab 3 "
-               "puts another function there.")
+          hint="Where do the bytes of strings go? Everything that a guest prints goes through "
+               "stage.console_write: lab 3 installs another function there.")
 def strings_stage(plan: Plan) -> None:
     plan.unit("hypercall", "strings_stage")
 
 
 @lab.test("2.4", "prints every character of an exit with a count", points=2,
-          hint="io.count says how many characters one exit has: they follow each other in the data, and a 0 "
-               "among them does not end them.")
+          hint="How many characters does one exit have? See io.count: they follow each other in the data, "
+               "and a 0 among them is a character like any other.")
 def string_count(plan: Plan) -> None:
     plan.unit("hypercall", "string_count")
 
 
 @lab.test("2.4", "prints a WRITE in one exit, across pages", points=4,
-          hint="WRITE: CX bytes at DS:SI (16-bit code). Its linear address is DS's base + SI; go on from "
-               "page to page, asking vcpu_translate for each.")
+          hint="At which linear address does the string start, and how far does one translation reach? In "
+               "16-bit code it is CX bytes from DS's base plus SI on. vcpu_translate is valid only up to "
+               "the end of a page.")
 def write(plan: Plan) -> None:
     short, long = plan.values.randint(20, 60), plan.values.randint(8300, 9000)
     for length, offset in ((short, 0x800), (long, 0xfe0)):
@@ -265,35 +272,39 @@ def write(plan: Plan) -> None:
         run.prints(letters(seed, length) + "\n")
         run.exits(0)
         run.symptom(lambda o: o.said("not in RAM"),
-                    "16-bit code means SI and CX: what the upper halves of ESI and ECX hold does not count.")
+                    "Which registers does 16-bit code use? SI and CX: ignore the upper halves of ESI and "
+                    "ECX.")
         _common_symptoms(run)
 
 
 @lab.test("2.4", "translates each page of a WRITE, in 16- and 32-bit code", points=5,
-          hint="The string is at DS's base (sregs.ds.base) + SI. What vcpu_translate returns holds up to the "
-               "end of its page only; and sregs.cs.db says whether SI and CX or ESI and ECX count.")
+          hint="How wide are the address and the length, and how far does one translation reach? "
+               "sregs.cs.db says whether SI and CX or ESI and ECX count; the string starts at DS's base "
+               "(sregs.ds.base) plus that. What vcpu_translate returns is valid only up to the end of its "
+               "page.")
 def write_pages(plan: Plan) -> None:
     plan.unit("hypercall", "write_pages")
 
 
 @lab.test("2.4", "rejects a WRITE that reaches outside RAM, and no other", points=2,
-          hint="Before a part is printed: did vcpu_translate find it, and is all of it below ram_bytes? If "
-               "not, vcpu_crash; otherwise a guest reads the VMM's memory. The last byte of RAM is at "
-               "ram_bytes - 1.")
+          hint="Before you print a part: did vcpu_translate find it, and is all of it in RAM (ram_bytes)? "
+               "If not, end the guest by vcpu_crash: otherwise it reads the VMM's memory. A string may end "
+               "at the last byte of RAM.")
 def write_outside(plan: Plan) -> None:
     plan.unit("hypercall", "write_outside")
 
 
 @lab.test("2.4", "ends the guest when the registers of a WRITE can't be read", points=1,
           hint="Which calls of the handler can fail, and what does it know after that? After a failed "
-               "KVM_GET_SREGS there is no DS and no CS: vcpu_crash with strerror(errno).")
+               "KVM_GET_SREGS it knows neither DS nor CS: end the guest by vcpu_crash, with the reason from "
+               "errno.")
 def write_failed(plan: Plan) -> None:
     plan.unit("hypercall", "write_failed")
 
 
 @lab.test("2.4", "shares no state between the calls of different vCPUs", points=1,
-          hint="In lab 3 up to four threads are in this handler at once: which of its variables do they "
-               "share? A static variable exists once, whatever the thread; a local one belongs to the call.")
+          hint="In lab 3 up to four threads run this handler at once: which of its variables do they share? "
+               "A static variable exists once for all threads; a local one belongs to the call.")
 def vcpus_apart(plan: Plan) -> None:
     plan.unit("hypercall", "vcpus_apart")
 
@@ -301,12 +312,12 @@ def vcpus_apart(plan: Plan) -> None:
 # ---------------------------------------------------------------- 2.5 unknown accesses
 
 @lab.test("2.5", "rejects unknown calls", points=6,
-          hint="The default of the switch over the call's number is vcpu_crash, with the number and the "
-               "guest's RIP in its message.")
+          hint="What does your code do with a call number that it does not know? End the guest by "
+               "vcpu_crash, with the number and the guest's RIP in the message.")
 def unknown_call(plan: Plan) -> None:
     known = 1                        # PUTCHAR in the low byte
-    cut = ("The call's number is the whole operand, as wide as it is: one whose low byte is a call's is "
-           "another number, and unknown. " + _IGNORED)
+    cut = ("How much of the operand is the call's number? All of it: a number whose low byte is that of a "
+           "call is still a different number, and unknown. " + _IGNORED)
     first_unknown = 4
     for width, number in ((8, first_unknown),
                           (8, plan.values.randint(50, 255)),
@@ -316,8 +327,8 @@ def unknown_call(plan: Plan) -> None:
 
 
 @lab.test("2.5", "rejects unknown I/O ports", points=5,
-          hint="An access to any port but HYPERCALL_PORT and STRING_PORT ends the guest: vcpu_crash, with "
-               "the port and the guest's RIP in its message.")
+          hint="What does your code do with a port other than HYPERCALL_PORT and STRING_PORT? End the guest "
+               "by vcpu_crash, with the port and the guest's RIP in the message.")
 def unknown_port(plan: Plan) -> None:
     for width, port in ((8, HYPERCALL_PORT - 1), (8, STRING_PORT + 1),
                         (32, plan.values.randint(0x510, 0xfff0))):
@@ -325,23 +336,25 @@ def unknown_port(plan: Plan) -> None:
 
 
 @lab.test("2.5", "rejects reads from other ports", points=3,
-          hint="An `in` from any port but HYPERCALL_PORT has no answer: it ends the guest, by vcpu_crash.")
+          hint="Which ports can a guest read from? Only HYPERCALL_PORT answers: an `in` from any other port "
+               "ends the guest by vcpu_crash.")
 def unknown_read(plan: Plan) -> None:
-    answered = ("The guest continued after the read: only HYPERCALL_PORT can be read. What is written to the "
-                "string port is a string; a read of it is unknown, and vcpu_crash's result is returned.")
+    answered = ("The guest continued after the read: only HYPERCALL_PORT can be read. A guest can write "
+                "strings to the string port, but a read from it is unknown. Does the handler return "
+                "vcpu_crash's result?")
     for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
         _dies(plan, port, ignored=answered, WIDTH=width, PORT=port, READ=None)
 
 
 @lab.test("2.5", "rejects wide accesses to the string port", points=2,
-          hint="Characters are bytes: an access of 2 or 4 bytes to STRING_PORT is unknown.")
+          hint="How wide is a character? One byte: an access of 2 or 4 bytes to STRING_PORT is unknown.")
 def unknown_size(plan: Plan) -> None:
     for width in (16, 32):
         _dies(plan, STRING_PORT, WIDTH=width, PORT=STRING_PORT)
 
 
-_IGNORED = ("The guest continued after the access: an unknown one must not be ignored, or a typing error in "
-            "a guest is hard to find. Does the handler return vcpu_crash's result?")
+_IGNORED = ("The guest continued after the access: ignoring an unknown access hides a typing error in a "
+            "guest. Does the handler return vcpu_crash's result?")
 
 
 def _number(number: int) -> str:
@@ -364,11 +377,12 @@ def _dies(plan: Plan, refused: int | None, *, ignored: str = _IGNORED, **defines
     places = "|".join(f"{place + skipped:x}" for skipped in (0, 1, 2))
     run.says(crashed + rf"\b(?:0x)?0*(?:{places})\b",
              what=f"the guest's address, about 0x{place:x}",
-             hint="The message of vcpu_crash must name the guest's address in hexadecimal: RIP, from "
-                  "vcpu_registers, as 0x%llx.")
+             hint="Does the message of vcpu_crash contain the guest's address? It must give RIP, which "
+                  "vcpu_registers returns, in hexadecimal.")
     run.says(crashed + rf"\b(?:{_number(refused)})\b",
              what="what was refused",
-             hint="The message of vcpu_crash must name what was refused: the number, or the port.")
+             hint="Does the message of vcpu_crash say what was rejected? It must give the call's number, "
+                  "or the port.")
 
 
 def _computed(plan: Plan, letters: int = 12, large: bool = False, **defines: None) -> None:
@@ -407,10 +421,10 @@ def _prints_computed(run: Planned, value: int, code: Sequence[random_code.Step],
 
 def _common_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.said("nothing is there") or o.said("unknown I/O"),
-                "The access was taken for one to an unknown port. Which port and size does io_decode return? "
-                "See also --trace.")
+                "The access was treated as one to an unknown port. Which port and size does io_decode "
+                "return? See also --trace.")
     run.symptom(lambda o: o.said("unknown hypercall"),
-                "A call was taken for an unknown one: its number is the operand, `size` bytes of the data.")
+                "A call was treated as unknown: its number is the operand, `size` bytes of the data.")
 
 
 def _getchar_symptoms(run: Planned) -> None:
@@ -422,20 +436,20 @@ def _getchar_symptoms(run: Planned) -> None:
         return max(run.run.stdin, default=0) < 128 and any(c >= "\xf0" for c in outcome.stdout)
 
     run.symptom(cut,
-                "The guest takes 'nothing yet' for character 255: GETCHAR_NOTHING is -1, in all bits of the "
-                "operand. Cut to 8 bits it is a character.")
+                "The guest mistakes 'nothing yet' for character 255: GETCHAR_NOTHING is -1, in all bits of "
+                "the operand. Truncated to 8 bits it is a character.")
     run.symptom(lambda o: o.hung and o.stdout == "",
-                "The guest never gets a character. Is the answer written into the data of the IN? At the OUT "
-                "there is nothing to answer: the guest reads it with the IN that follows.")
+                "The guest never gets a character. Is the answer written to the data of the IN? An OUT "
+                "returns nothing: the guest reads the answer with the IN that follows.")
     run.symptom(lambda o: o.result.ending in (Ending.TIMEOUT, Ending.OUTPUT),
-                "The guest gets characters that were not typed. At the OUT there is nothing to answer: the "
-                "guest reads with the IN that follows, and that exit's data must hold the character.")
+                "The guest gets characters that were not typed. An OUT returns nothing: the guest reads "
+                "with the IN that follows, and that exit's data must hold the character.")
     run.symptom(lambda o: o.hung,
-                "The guest waits for the end of its input, which it never gets: after the last character "
-                "stage.getchar returns GETCHAR_END, -2, and so must the IN.")
+                "The guest waits for the end of its input, which never comes: after the last character "
+                "stage.getchar returns GETCHAR_END, -2, and the IN must pass it on.")
     run.symptom(ate_half,
-                "About half of the characters were lost: one is taken at the OUT, and another at the IN. "
-                "Only the IN may take one.")
+                "About half of the characters were lost: the OUT takes one, and the IN takes another. Only "
+                "the IN may take one.")
     _common_symptoms(run)
 
 
