@@ -29,20 +29,21 @@ _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 # ---------------------------------------------------------------- 3.1 windows
 
 @lab.test("3.1", "computes the base of each window", points=4,
-          hint="Window N starts at N * WINDOW_BYTES.")
+          hint="How many bytes has a window? Window N starts after N windows of WINDOW_BYTES.")
 def bases(plan: Plan) -> None:
     plan.unit("vcpus", "bases")
 
 
 @lab.test("3.1", "loads each guest into its window", points=4,
-          hint="ram_write at window_base(vcpu->id), and vcpu_set_real_mode with the same base.")
+          hint="Where in RAM does the guest's image go, and with which base does its vCPU start? Both are "
+               "the base of the window for the guest's place on the command line, vcpu->id.")
 def prepare(plan: Plan) -> None:
     plan.unit("vcpus", "prepare")
 
 
 @lab.test("3.1", "starts each vCPU with all segments in its window", points=5,
-          hint="All six segment registers start at the window: base, and selector = base >> 4. The guest "
-               "prints CS DS ES FS GS SS and a number that it reads through DS.")
+          hint="Do all six segment registers start at the window, base and selector? The guest prints CS DS "
+               "ES FS GS SS and a number that it reads through DS.")
 def windows(plan: Plan) -> None:
     marks = [plan.values.number() for _ in range(VCPUS)]
     run = plan.boot(*(plan.guest("windows", MARK=mark) for mark in marks))
@@ -50,19 +51,21 @@ def windows(plan: Plan) -> None:
     run.prints_lines([f"vcpu{vcpu}: {segments[vcpu]} {mark}" for vcpu, mark in enumerate(marks)])
     run.exits(0)
     run.symptom(lambda o: re.search(r"vcpu([123]): \d+ 0 ", o.stdout) is not None,
-                "DS is still 0 on some vCPU other than 0, and so it reads vcpu0's data: set all segment "
+                "DS is still 0 on a vCPU other than 0, so that vCPU reads vcpu0's data: set all segment "
                 "registers to the window, not CS alone.")
     _common_symptoms(run)
 
 
 @lab.test("3.1", "reports a failure to load or start a guest", points=2,
-          hint="ram_write and vcpu_set_real_mode can fail: window_prepare then returns a status, not 0.")
+          hint="Which of the calls in window_prepare can fail? ram_write and vcpu_set_real_mode: if one "
+               "does, window_prepare must return its status, not 0.")
 def prepare_fails(plan: Plan) -> None:
     plan.unit("vcpus", "prepare_fails")
 
 
 @lab.test("3.1", "rejects a guest larger than its window", points=5,
-          hint="An image of over WINDOW_BYTES would overwrite its neighbour: fail(STATUS_GUEST_FILE, ...).")
+          hint="What does an image larger than WINDOW_BYTES overwrite? The next window: fail with "
+               "STATUS_GUEST_FILE, and name the file.")
 def too_large(plan: Plan) -> None:
     plan.unit("vcpus", "full_window")
     plan.unit("vcpus", "too_large")
@@ -73,7 +76,7 @@ def too_large(plan: Plan) -> None:
         run = plan.boot(*guests)
         run.exits(STATUS_GUEST_FILE)
         run.says(r"large\.bin", what="the name of the file that is too large",
-                 hint="guest->path is the file's name: say it in fail's message.")
+                 hint="Does the message name the file? Its name is guest->path.")
 
 
 # ---------------------------------------------------------------- 3.2 threads
@@ -81,24 +84,26 @@ def too_large(plan: Plan) -> None:
 # The guests of these print nothing, so that they don't need 3.3: --regs shows what they found.
 
 @lab.test("3.2", "sets the vCPU's state to running, then to ended", points=4,
-          hint="vcpu_set_state(vcpu, VCPU_RUNNING) before vcpu_run, vcpu_set_state(vcpu, VCPU_ENDED) after "
-               "it: vcpu_kick reads vcpu->state.")
+          hint="When does the vCPU's thread change the state? To VCPU_RUNNING before it runs the vCPU, to "
+               "VCPU_ENDED after: vcpu_kick reads it.")
 def state(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "state")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
-                 "vcpus_run does not return although the vCPU made its HLT. Is a thread started for it, and "
-                 "does that thread write the number 1 to ended_fd, as 8 bytes (uint64_t), last of all?")
+                 "vcpus_run does not return although the vCPU has executed HLT. Did run_all start a thread "
+                 "for it, and does that thread write the number 1 to ended_fd, as 8 bytes (uint64_t), as "
+                 "its last step?")
 
 
 @lab.test("3.2", "signals a vCPU's end last, and joins its thread", points=2,
-          hint="The thread's last act is to write to ended_fd, after vcpu_ended. run_all joins every thread "
-               "that it has started.")
+          hint="What may run_all do once it has seen the write to ended_fd? That write must be the thread's "
+               "last act, after vcpu_ended. run_all joins every thread that it has started.")
 def end_signalled_last(plan: Plan) -> None:
     _unit_of_runs(plan, "end_signalled_last")
 
 
 @lab.test("3.2", "runs vCPUs at the same time", points=5,
-          hint="Each vCPU has a thread of its own. Start all of them before you wait for the first.")
+          hint="Do the vCPUs run at the same time? Each has its own thread: start all of them before you "
+               "wait for the first.")
 def ping_pong(plan: Plan) -> None:
     factors = [(plan.values.randint(3, 30), plan.values.number(20)) for _ in range(2)]
     rounds, number, last = 5, 0, [0, 0]
@@ -113,15 +118,15 @@ def ping_pong(plan: Plan) -> None:
     for me in range(2):
         run.registers(me, rbp=last[me], hint=_NO_REGISTERS)
     run.symptom(lambda o: o.hung and len(o.where) == 1,
-                "Two guests wait for each other, and only one of them runs: does the second vCPU run only "
-                "after the first has ended? Start all threads, and only then wait.")
+                "Two guests wait for each other, and only one of them runs. Does the second vCPU start "
+                "only after the first has ended? Start all threads before you wait for any.")
     run.symptom(lambda o: o.hung and len(o.where) == 2,
                 "Two guests run and wait for each other forever: neither sees what the other writes. "
                 "Without --isolate both are in one VM.")
 
 
 @lab.test("3.2", "shares memory between vCPUs", points=4,
-          hint="All vCPUs of one VM have the same RAM: one vm_create, and vcpu_create for each guest.")
+          hint="How many VMs are there without --isolate? One, with one RAM: all vCPUs are created in it.")
 def shared_counter(plan: Plan) -> None:
     steps, turns = [plan.values.number(20) for _ in range(VCPUS)], 200
     run = plan.boot(*(plan.guest("shared-counter", STEP=step, TURNS=turns, VCPUS=VCPUS, QUIET=None)
@@ -133,7 +138,7 @@ def shared_counter(plan: Plan) -> None:
 
 
 @lab.test("3.2", "ends with the worst status", points=4,
-          hint="The VMM's status is the highest of all vCPUs' statuses.")
+          hint="Which vCPU's status does the VMM return? The highest of them all.")
 def worst_status(plan: Plan) -> None:
     for place in plan.values.sample(range(VCPUS), 3):
         statuses = [plan.values.randint(1, 30) for _ in range(VCPUS)]
@@ -148,8 +153,8 @@ def worst_status(plan: Plan) -> None:
 
 
 @lab.test("3.2", "keeps the other guests running when one crashes", points=5,
-          hint="A crash ends the guest's own vCPU alone. The others run to their end, and the worst status, "
-               "70, reports the crash.")
+          hint="What does a crash end? Only the guest's own vCPU. The others run to their end, and the "
+               "worst status, 70, reports the crash.")
 def one_crashes(plan: Plan) -> None:
     dying, living = plan.guest("port"), plan.guest("echo")
     run = plan.boot(dying, living, args=["--regs"], hold_stdin=True,
@@ -162,8 +167,8 @@ def one_crashes(plan: Plan) -> None:
 # ---------------------------------------------------------------- 3.3 the console
 
 @lab.test("3.3", "names the vCPU in each line, except for a lone guest", points=3,
-          hint="With several guests each line starts with \"vcpuN: \". A single guest's bytes are written as "
-               "they come.")
+          hint="How does a line start with several guests, and how with one? With several, with \"vcpuN: "
+               "\". A single guest's bytes are written as they come.")
 def names(plan: Plan) -> None:
     texts = [plan.values.text() for _ in range(3)]
     several = plan.boot(*(plan.guest("hello", TEXT=text) for text in texts))
@@ -176,15 +181,16 @@ def names(plan: Plan) -> None:
     single.prints(changed)
     single.exits(0)
     single.symptom(lambda o: o.result.steps_done == 1,
-                   "A single guest's characters must not wait for the end of the line: otherwise a person "
-                   "who types sees nothing.")
+                   "With a single guest, print characters before the end of the line: a person who types "
+                   "must see them.")
     for run in (several, single):
         _common_symptoms(run)
 
 
 @lab.test("3.3", "never mixes the lines of two vCPUs", points=4,
-          hint="Collect a line in vcpu->line, and write it whole: name, text and newline under one lock that "
-               "all vCPUs share. console_finish writes the last line under the same lock.")
+          hint="What do the vCPUs' threads share when they print? Standard output: collect a line in "
+               "vcpu->line, and write all of it, name, text and newline, under one lock for all vCPUs. "
+               "console_finish needs the same lock.")
 def lines(plan: Plan) -> None:
     plan.unit("vcpus", "lines")
     texts, count = [plan.values.text(5) for _ in range(VCPUS)], 25
@@ -195,7 +201,8 @@ def lines(plan: Plan) -> None:
 
 
 @lab.test("3.3", "prints a last line without a newline", points=2,
-          hint="When a vCPU has ended, what is left in vcpu->line must still be written: console_finish.")
+          hint="What is left in vcpu->line when a vCPU ends? A last line without a newline: console_finish "
+               "must print it.")
 def unfinished(plan: Plan) -> None:
     firsts, texts = ([plan.values.text(2) for _ in range(3)] for _ in range(2))
     run = plan.boot(*(plan.guest("unfinished", FIRST=a, TEXT=b) for a, b in zip(firsts, texts)))
@@ -205,7 +212,8 @@ def unfinished(plan: Plan) -> None:
 
 
 @lab.test("3.3", "prints all of a line longer than its buffer", points=3,
-          hint="vcpu->line has CONSOLE_LINE_MAX bytes. Write what is there when it is full, then continue.")
+          hint="What happens when vcpu->line is full? It has room for CONSOLE_LINE_MAX bytes: print what is "
+               "there, then continue.")
 def long_line(plan: Plan) -> None:
     seeds, length = [plan.values.getrandbits(16) for _ in range(2)], 4500
     run = plan.boot(*(plan.guest("write", SEED=seed, LENGTH=length, TEXT_OFFSET=0x1000) for seed in seeds))
@@ -215,8 +223,8 @@ def long_line(plan: Plan) -> None:
 
 
 @lab.test("3.3", "colours the names on a terminal, and only there", points=2,
-          hint="options.color says whether to: then the name goes between \"\\033[36m\" and \"\\033[0m\", "
-               "in a colour of each vCPU's own.")
+          hint="When may the name be coloured? options.color decides. console_line writes the name, with "
+               "the colour of its vCPU.")
 def colour(plan: Plan) -> None:
     for where in ("terminal", "always", "never"):
         texts = [plan.values.text() for _ in range(3)]
@@ -232,8 +240,9 @@ def colour(plan: Plan) -> None:
 
 
 @lab.test("3.3", "prints every byte, however the calls split the lines", points=2,
-          hint="A call may pass several lines, a part of one or an empty one; any byte but the newline is "
-               "text, 0 too. A line is written when its newline comes or vcpu->line is full.")
+          hint="What may one call pass? It may pass several lines, a part of one or an empty one; any byte "
+               "other than the newline is text, even 0. Print a line when its newline comes or when "
+               "vcpu->line is full.")
 def any_bytes(plan: Plan) -> None:
     plan.unit("vcpus", "any_bytes")
 
@@ -241,8 +250,9 @@ def any_bytes(plan: Plan) -> None:
 # ---------------------------------------------------------------- 3.4 the stop
 
 @lab.test("3.4", "stops an endless loop on SIGINT and SIGTERM", points=2,
-          hint="The main thread waits for the signal, sets stop_signal and kicks every vCPU; "
-               "vcpu_check_stop ends it with STATUS_SIGNAL + the signal.")
+          hint="Which thread notices the signal, and how does each vCPU learn of it? The main thread sets "
+               "stop_signal and kicks every vCPU; each ends in vcpu_check_stop, with STATUS_SIGNAL plus the "
+               "signal.")
 def stop(plan: Plan) -> None:
     for number, guests in ((signal.SIGINT, 1), (signal.SIGTERM, VCPUS)):
         text = plan.values.text()
@@ -254,92 +264,92 @@ def stop(plan: Plan) -> None:
 
 
 @lab.test("3.4", "never loses a kick", points=3,
-          hint="A signal that arrives just before KVM_RUN interrupts nothing. Set immediate_exit in kvm_run "
-               "before the signal: KVM_RUN checks it when it starts.")
+          hint="What does a signal interrupt that arrives just before KVM_RUN? Nothing. Set immediate_exit "
+               "before you send it: KVM_RUN reads that field when it begins.")
 def kick(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "kick")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
-                 "The kick was lost: the vCPU checked for a stop, then the stop and the signal came, then it "
-                 "entered KVM_RUN, and it stays there forever. vcpu_kick must also set run->immediate_exit. "
-                 "(Where tests of 3.2 fail, fix these first.)")
+                 "The kick was lost: the vCPU checked for a stop, then the stop and the signal arrived, "
+                 "then the vCPU entered KVM_RUN, where it stays forever. vcpu_kick must also set "
+                 "run->immediate_exit. (If tests of 3.2 fail, fix these first.)")
 
 
 @lab.test("3.4", "sets immediate_exit before it sends the signal", points=3,
-          hint="The signal may arrive just before KVM_RUN, where it interrupts nothing. Set what makes "
+          hint="What if the signal arrives just before KVM_RUN, where it interrupts nothing? Set what makes "
                "KVM_RUN return before you send the signal.")
 def kick_order(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "kick_order")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
-                 "The kick was lost: its signal came just before KVM_RUN, and immediate_exit was not set yet "
-                 "when KVM_RUN checked it. In vcpu_kick first set run->immediate_exit, then pthread_kill. "
-                 "(Where tests of 3.2 fail, fix these first.)")
+                 "The kick was lost: its signal arrived just before KVM_RUN, and immediate_exit was not "
+                 "set yet when KVM_RUN checked it. In which order does vcpu_kick do its two steps? (If "
+                 "tests of 3.2 fail, fix these first.)")
 
 
 @lab.test("3.4", "clears the kick before checking for a stop", points=3,
-          hint="vcpu_check_stop clears run->immediate_exit, and only then reads stop_signal. In the "
-               "reverse order, a stop that comes between the two is cleared unseen.")
+          hint="What if a stop arrives between the two steps of vcpu_check_stop? Clear the kick first, then "
+               "read stop_signal: in the reverse order that stop is lost.")
 def check_order(plan: Plan) -> None:
     plan.unit("vcpus", "check_order")
 
 
 @lab.test("3.4", "signals a thread only while it exists", points=2,
-          hint="When may the thread that vcpu_kick signals be gone? Only VCPU_RUNNING has one, and only "
-               "vcpu->lock keeps it so: hold it from the check of vcpu->state until the signal is sent.")
+          hint="When may the thread that vcpu_kick signals not exist? Only a running vCPU has one, and only "
+               "vcpu->lock keeps it running: hold the lock from the check of vcpu->state until the signal "
+               "is sent.")
 def kick_state(plan: Plan) -> None:
     plan.unit("vcpus", "kick_state")
 
 
 @lab.test("3.4", "wakes a sleeping vCPU", points=1,
-          hint="vcpu_kick signals vcpu->wake: pthread_cond_signal. A halted vCPU of lab 4 waits on it.")
+          hint="Where does a halted vCPU of lab 4 wait? On vcpu->wake: vcpu_kick must signal it.")
 def kick_wakes(plan: Plan) -> None:
     unit = plan.unit("vcpus", "kick_wakes")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
-                 "A vCPU that sleeps on vcpu->wake was kicked and sleeps on: vcpu_kick must also "
-                 "signal vcpu->wake (pthread_cond_signal).")
+                 "A vCPU that sleeps on vcpu->wake was kicked, and still sleeps: vcpu_kick must also "
+                 "signal vcpu->wake.")
     unit.symptom(lambda o: "has not taken vcpu->lock" in o.stdout,
-                 "vcpu_kick takes vcpu->lock before it reads vcpu->state, and holds it until it has "
-                 "signalled.")
+                 "Which lock guards vcpu->state? vcpu_kick must take vcpu->lock before it reads the state, "
+                 "and hold it until it has signalled.")
 
 
 @lab.test("3.4", "stops the others when a thread can't be created", points=2,
-          hint="pthread_create returns its error: report it by fail, with strerror of that error. Then "
-               "stop_all, wait for as many as were started, and return STATUS_NO_KVM, not the status of a "
-               "stopped vCPU.")
+          hint="How does pthread_create report an error, and which vCPUs already run? It returns the error "
+               "number. Report that, stop the vCPUs that run, wait for as many as were started, and return "
+               "STATUS_NO_KVM, not the status of a stopped vCPU.")
 def no_thread(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "no_thread")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
                  "The third pthread_create failed, and run_all never returned. Check what pthread_create "
-                 "returns; stop the running vCPUs by stop_all; and let wait_for_all wait for as many as were "
-                 "started, not for guest_count.")
+                 "returns, stop the running vCPUs with stop_all, and let wait_for_all wait for as many as "
+                 "were started, not for guest_count.")
 
 
 @lab.test("3.4", "sets the stop flag before kicking", points=2,
-          hint="stop_signal first, then the kicks: a vCPU that was kicked checks the flag once, and enters "
-               "the guest again if it is not set yet.")
+          hint="What does a vCPU do that is kicked before the flag is set? It checks the flag once and "
+               "enters the guest again. So set stop_signal first, then kick.")
 def stop_order(plan: Plan) -> None:
     _unit_of_runs(plan, "stop_order")
 
 
 @lab.test("3.4", "stops the guests of all VMs", points=1,
-          hint="stop_all kicks every vCPU of the VMM, not those of one VM: with --isolate each guest has its "
-               "own.")
+          hint="Which vCPUs does stop_all kick with --isolate? It must kick every vCPU of the VMM: each "
+               "guest has its own VM.")
 def stop_isolated(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "stop_isolated")
     unit.symptom(lambda o: "timeout" in o.stdout.lower(),
                  "With --isolate the guest of the second VM was not kicked, and runs forever: stop_all "
-                 "kicks every vCPU of the VMM. (Where another test of 3.4 fails, fix that first.)")
+                 "must kick every vCPU of the VMM. (If another test of 3.4 fails, fix that first.)")
 
 
 @lab.test("3.4", "clears a kick once it has been seen", points=1,
-          hint="What makes KVM_RUN return at once, each time? vcpu_check_stop must clear "
-               "run->immediate_exit.")
+          hint="What makes KVM_RUN return at once, each time? vcpu_check_stop must clear immediate_exit.")
 def kick_taken_back(plan: Plan) -> None:
     _unit_of_runs(plan, "kick_taken_back")
 
 
 @lab.test("3.4", "stops the remaining guests after some have ended", points=2,
-          hint="What does stop_all do when it comes to a vCPU that has ended? It must kick every vCPU, "
-               "whatever became of the others; vcpu_kick itself skips those that don't run.")
+          hint="What does stop_all do when it comes to a vCPU that has ended? It must go on to the others, "
+               "whatever became of the others before; vcpu_kick itself skips those that don't run.")
 def stop_rest(plan: Plan) -> None:
     for places in ((1,), (0, 2)):     # of those that loop; each other guest ends at once
         texts = {place: plan.values.text() for place in places}
@@ -354,15 +364,15 @@ def stop_rest(plan: Plan) -> None:
         run.exits(STATUS_SIGNAL + signal.SIGTERM)
         steps = len(run.run.steps)
         run.symptom(lambda o, steps=steps: o.hung and o.result.steps_done == steps,  # type: ignore[misc]
-                    "One guest has ended, and SIGTERM does not stop the remaining ones. (Where the first "
-                    "test of 3.4 fails, fix that first.) stop_all must kick every vCPU, whatever became "
-                    "of the others: does its loop end at one that has ended?")
+                    "One guest has ended, and SIGTERM does not stop the remaining ones. Does stop_all's "
+                    "loop end at a vCPU that has ended? It must kick every vCPU, whatever became of the "
+                    "others. (If the first test of 3.4 fails, fix that first.)")
         _stop_symptoms(run)
 
 
 @lab.test("3.4", "prints an unfinished line when stopped", points=2,
-          hint="A stopped vCPU, like any other, ends with its thread's last lines: console_finish comes "
-               "after vcpu_run, however that ended.")
+          hint="Does a stopped vCPU print its last line? Its thread must call console_finish after "
+               "vcpu_run, however that ended.")
 def stop_unfinished(plan: Plan) -> None:
     first, text = plan.values.text(2), plan.values.text(2)
     addend = plan.values.number(31)
@@ -376,7 +386,8 @@ def stop_unfinished(plan: Plan) -> None:
 
 
 @lab.test("3.4", "ends on Ctrl-C and leaves the terminal unchanged", points=2,
-          hint="Ctrl-C is a SIGINT. Restore whatever was changed in the terminal when the VMM ends.")
+          hint="What does Ctrl-C send, and what has changed in the terminal? It sends SIGINT. When the VMM "
+               "ends, the terminal must be as before.")
 def control_c(plan: Plan) -> None:
     text = plan.values.text()
     run = plan.boot(plan.guest("endless", TEXT=text), terminal=Terminal(),
@@ -389,20 +400,21 @@ def control_c(plan: Plan) -> None:
 # ---------------------------------------------------------------- 3.5 isolation
 
 @lab.test("3.5", "lets a guest access its neighbour's window in one VM", points=4,
-          hint="Without --isolate there is one VM, and all guests share its RAM.")
+          hint="How many VMs are there without --isolate? One, and all guests share its RAM.")
 def intruder(plan: Plan) -> None:
     _intrusion(plan, isolate=False)
 
 
 @lab.test("3.5", "keeps guests apart with --isolate", points=4,
-          hint="With --isolate each guest has a struct vm of its own: kvm_open, vm_create, and a vCPU with "
-               "index 0 in it. Its window stays where it is.")
+          hint="Which VM does guest N run in with --isolate? In one of its own, with a vCPU of index 0. Its "
+               "window stays where it is.")
 def isolated(plan: Plan) -> None:
     _intrusion(plan, isolate=True)
 
 
 @lab.test("3.5", "gives each isolated guest its own memory", points=4,
-          hint="Four VMs, each with its own RAM: no guest sees what another one counts.")
+          hint="Do the VMs share any RAM with --isolate? No: each of the four has its own, so no guest sees "
+               "what another one counts.")
 def isolated_counters(plan: Plan) -> None:
     steps, turns = [plan.values.number(20) for _ in range(VCPUS)], 50
     run = plan.boot(*(plan.guest("shared-counter", STEP=step, TURNS=turns, VCPUS=1) for step in steps),
@@ -413,7 +425,8 @@ def isolated_counters(plan: Plan) -> None:
 
 
 @lab.test("3.5", "makes guest N vCPU 0 of VM N", points=2,
-          hint="With --isolate vm_count is guest_count, and guest N runs in vms[N] as its vCPU 0.")
+          hint="How many VMs are there with --isolate, and which vCPU of its VM is guest N's? There are "
+               "guest_count of them, and guest N runs in vms[N] as its vCPU 0.")
 def own_vms(plan: Plan) -> None:
     _unit_of_runs(plan, "own_vms")
 
@@ -433,7 +446,7 @@ def _intrusion(plan: Plan, isolate: bool) -> None:
         if isolate:
             run.symptom(lambda o: f"vcpu{victim}: {mark}\n" in o.stdout,
                         "The intruder's number is in its neighbour's memory: both guests run in the same "
-                        "VM, or on the same RAM.")
+                        "VM, or share RAM.")
         _common_symptoms(run)
 
 
@@ -443,8 +456,8 @@ def _unit_of_runs(plan: Plan, case: str) -> Planned:
     """A unit test that calls vcpus_run, which waits forever if no end is signalled."""
     unit = plan.unit("vcpus", case)
     unit.symptom(lambda o: "an eventfd takes 8 bytes" in o.stdout,
-                 "The last thing that a vCPU's thread does is to write the number 1 to ended_fd, as 8 bytes, "
-                 "a uint64_t.")
+                 "What does a vCPU's thread do last? It must write the number 1 to ended_fd, as 8 bytes "
+                 "(uint64_t).")
     return unit
 
 
@@ -489,10 +502,10 @@ def _coloured(lines: list[str], coloured: bool) -> Condition:
         if not coloured and used != {()}:
             return Mismatch("no colour was asked for, and there are escape sequences in the output")
         if coloured and (() in used or len(used) != len(lines)):
-            return Mismatch("not every vCPU's name has a colour of its own")
+            return Mismatch("two vCPUs' names have the same colour, or one has none")
         texts = tuple(line.partition(": ")[2] for line in lines)
         if coloured and not all(line.endswith(texts) for line in printed.splitlines()):
-            return Mismatch("the colour does not end with the name: the guest's text is coloured as well")
+            return Mismatch("the colour does not end after the name: the guest's text is coloured as well")
         return None
     return condition
 
@@ -505,33 +518,34 @@ def _terminal_restored(outcome: Outcome) -> Mismatch | None:
 
 def _stop_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.hung and o.result.steps_done == len(run.run.steps) and bool(o.where),
-                "The signal came, and a vCPU still runs. A guest in an endless loop makes no exit: only a "
-                "signal to its thread (pthread_kill) makes KVM_RUN return. stop_all must kick every vCPU, "
-                "and vcpu_kick sends the signal only while vcpu->state is VCPU_RUNNING.")
+                "The signal arrived, and a vCPU still runs. A guest in an endless loop makes no exit: only "
+                "a signal to its thread makes KVM_RUN return. Does stop_all kick every vCPU, and does "
+                "vcpu_kick send the signal while vcpu->state is VCPU_RUNNING?")
     run.symptom(lambda o: (o.result.ending, o.result.code) == (Ending.SIGNAL, signal.SIGSEGV),
-                "The VMM crashed at the stop. pthread_kill crashes for a thread that does not exist, or no "
-                "longer exists: does vcpu_kick check vcpu->state first, and hold vcpu->lock until the signal "
-                "is sent?")
+                "The VMM crashed at the stop. pthread_kill may crash if the thread does not exist, or no "
+                "longer exists. Does vcpu_kick check vcpu->state first, and hold vcpu->lock until the "
+                "signal is sent?")
     run.symptom(lambda o: (o.result.ending, o.result.code) in (
                     (Ending.SIGNAL, signal.SIGINT), (Ending.SIGNAL, signal.SIGTERM)),
-                "The signal killed the VMM at once. It must be caught or blocked, so that the vCPUs end in "
-                "order.")
+                "The signal killed the VMM immediately. It must be caught or blocked, so that the vCPUs "
+                "can end in an orderly way.")
     run.symptom(lambda o: o.said("Interrupted system call"),
-                "KVM_RUN failed with EINTR because of the kick. That is not an error: go back to "
-                "vcpu_check_stop, which ends the vCPU.")
+                "KVM_RUN failed with EINTR because of the kick. That is not an error: the run loop must go "
+                "on to vcpu_check_stop, which ends the vCPU.")
     _common_symptoms(run)
 
 
 def _common_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.hung and not o.where,
-                "No thread runs a vCPU any more, and the VMM still waits. Was each end written to ended_fd? "
-                "It is an eventfd: write the number 1 as 8 bytes, a uint64_t; a shorter write fails.")
+                "No thread runs a vCPU any more, but the VMM still waits. Did each thread write to "
+                "ended_fd when it ended? It is an eventfd: write the number 1 as 8 bytes (uint64_t); a "
+                "shorter write fails.")
     run.symptom(lambda o: re.search(r"vcpu\d: \S*vcpu\d: ", o.stdout) is not None,
                 "Two vCPUs' lines are mixed: the name, the text and the newline must be written under one "
                 "lock.")
     run.symptom(lambda o: o.said("KVM_CREATE_VCPU .*File exists"),
-                "KVM_CREATE_VCPU with a number that the VM already has: vcpu->index is the vCPU's place in "
-                "its VM, 0 for the first.")
+                "KVM_CREATE_VCPU was called with a number that the VM already has. vcpu->index is the "
+                "vCPU's place in its VM, 0 for the first.")
 
 
 # ---------------------------------------------------------------- what `make lab3` boots
