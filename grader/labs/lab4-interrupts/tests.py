@@ -27,21 +27,24 @@ PATIENT = Limits(wall=150, no_output=40)    # for guests that need thousands of 
 # ---------------------------------------------------------------- 4.1 the timer
 
 @lab.test("4.1", "arms the timer with the period of --tick-ms", points=3,
-          hint="timerfd_settime takes it_value, the time to the first tick, and it_interval, the time "
-               "between two: both tick_ms, split into seconds and nanoseconds.")
+          hint="Which two times does timerfd_settime take (man 2 timerfd_create)? it_value is the time to "
+               "the first tick, it_interval the time between two ticks: both are tick_ms, split into "
+               "seconds and nanoseconds.")
 def period(plan: Plan) -> None:
     plan.unit("interrupts", "period")
 
 
 @lab.test("4.1", "reports a failure to create or arm the timer", points=1,
-          hint="timerfd_create and timerfd_settime return -1 on failure: fail(STATUS_NO_KVM, ...).")
+          hint="How do timerfd_create and timerfd_settime report a failure? They return -1: fail with "
+               "STATUS_NO_KVM and the reason.")
 def timer_failure(plan: Plan) -> None:
     plan.unit("interrupts", "timer_failure")
 
 
 @lab.test("4.1", "ticks every vCPU when the timer expires", points=2,
-          hint="Which vCPUs does timer_expired raise the vector on, and what happens before? Read the timer. "
-               "Only if that succeeded raise TIMER_VECTOR on all guest_count vCPUs, in whichever VM.")
+          hint="Which vCPUs does timer_expired raise the vector on, and what happens before? Read the "
+               "timer. Only if that succeeded, raise TIMER_VECTOR on all guest_count vCPUs, in whichever "
+               "VM.")
 def expired(plan: Plan) -> None:
     plan.unit("interrupts", "expired")
 
@@ -49,48 +52,50 @@ def expired(plan: Plan) -> None:
 # ---------------------------------------------------------------- 4.2 injection
 
 @lab.test("4.2", "chooses the lowest vector", points=2,
-          hint="Bit N of the set is vector TIMER_VECTOR + N: the number of the lowest bit set.")
+          hint="Which bit of the set is which vector? Bit N is vector TIMER_VECTOR + N: return the vector "
+               "of the lowest bit that is set.")
 def first(plan: Plan) -> None:
     plan.unit("interrupts", "first")
 
 
 @lab.test("4.2", "injects a pending vector when the guest can accept it", points=4,
-          hint="With if_flag and ready_for_interrupt_injection set: KVM_INTERRUPT, then its bit leaves the "
-               "set.")
+          hint="When can the guest take an interrupt, and what happens to the vector then? When if_flag and "
+               "ready_for_interrupt_injection are both set. After a successful KVM_INTERRUPT the vector is "
+               "no longer pending.")
 def injects(plan: Plan) -> None:
     plan.unit("interrupts", "injects")
 
 
 @lab.test("4.2", "requests an interrupt window when the guest can't", points=5,
-          hint="Without if_flag or without ready_for_interrupt_injection: keep the vector pending, and set "
-               "run->request_interrupt_window = 1.")
+          hint="What if the guest can't take the interrupt now? Without if_flag or without "
+               "ready_for_interrupt_injection, keep the vector pending and request the window.")
 def waits(plan: Plan) -> None:
     plan.unit("interrupts", "waits")
 
 
 @lab.test("4.2", "injects one vector per entry, then clears the window request", points=4,
-          hint="request_interrupt_window says whether something is still pending: set it at each entry, to 1 "
-               "or to 0.")
+          hint="What is still pending after the injection? request_interrupt_window says so: set it at each "
+               "entry, to 1 or to 0.")
 def several(plan: Plan) -> None:
     plan.unit("interrupts", "several")
 
 
 @lab.test("4.2", "reports that KVM rejected an interrupt", points=2,
-          hint="KVM_INTERRUPT can fail: return vcpu_crash(vcpu, ...) with strerror(errno).")
+          hint="What if KVM_INTERRUPT fails? End the guest by vcpu_crash, with the reason from errno.")
 def injection_failure(plan: Plan) -> None:
     plan.unit("interrupts", "injection_failure")
 
 
 @lab.test("4.2", "removes a vector from the set under the lock", points=2,
-          hint="vcpu->lock guards vcpu->pending: hold it from reading the set until the vector is removed "
-               "from it.")
+          hint="Who else changes vcpu->pending meanwhile? Hold vcpu->lock from reading the set until the "
+               "vector is removed from it.")
 def guards(plan: Plan) -> None:
     plan.unit("interrupts", "guards")
 
 
 @lab.test("4.2", "traces each injection", points=1,
-          hint="trace_event(vcpu, \"inject vector 0x%x\", ...): without it --trace can't show whether an "
-               "interrupt was injected.")
+          hint="How does --trace learn of an injection? By trace_event, once for each injection that "
+               "succeeded.")
 def traces(plan: Plan) -> None:
     plan.unit("interrupts", "traces")
 
@@ -98,34 +103,35 @@ def traces(plan: Plan) -> None:
 # ---------------------------------------------------------------- 4.3 the kick
 
 @lab.test("4.3", "makes a vector pending, then kicks", points=3,
-          hint="Under vcpu->lock: pending |= the vector's bit. Then vcpu_kick, outside the lock, because "
-               "it takes the lock itself.")
+          hint="Which step needs vcpu->lock, and which takes it? Make the vector pending under the lock, "
+               "release it, then call vcpu_kick, which takes the lock itself.")
 def raise_kicks(plan: Plan) -> None:
     plan.unit("interrupts", "raise_kicks")
 
 
 @lab.test("4.3", "never loses an interrupt raised just before KVM_RUN", points=3,
-          hint="Set pending first, then vcpu_kick: its immediate_exit makes the KVM_RUN that comes next "
-               "return, and interrupt_deliver sees the vector.")
+          hint="What does the vCPU find when the kick takes effect? The vector must already be pending: the "
+               "kick's immediate_exit makes the next KVM_RUN return, and interrupt_deliver finds it.")
 def raised_late(plan: Plan) -> None:
     plan.unit("interrupts", "raised_late")
 
 
 @lab.test("4.3", "raises a vector again while it is being injected", points=1,
-          hint="Between reading `pending` and the lock the vCPU's own thread may inject what you read. So "
-               "both the read and the change belong under vcpu->lock.")
+          hint="What may the vCPU's own thread do between your reading of `pending` and your taking of the "
+               "lock? Inject what you have read. So both the read and the change belong under vcpu->lock.")
 def raised_again(plan: Plan) -> None:
     plan.unit("interrupts", "raised_again")
 
 
 @lab.test("4.3", "merges undelivered interrupts of one vector", points=2,
-          hint="A set has each vector once: a tick whose vector is pending already changes nothing.")
+          hint="What does a second tick change while the first is pending? Nothing: a set has each vector "
+               "once.")
 def merges(plan: Plan) -> None:
     plan.unit("interrupts", "merges")
 
 
 @lab.test("4.3", "interrupts a guest in a loop without exits", points=4,
-          hint="Only a kick gets a vCPU out of a loop that makes no exit. See with --trace whether "
+          hint="What gets a vCPU out of a loop that makes no exit? Only a kick. --trace shows whether "
                "interrupts are injected.")
 def busy(plan: Plan) -> None:
     ticks, step = plan.values.randint(5, 20), plan.values.randint(2, 999)
@@ -135,26 +141,27 @@ def busy(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("4.3", "delivers while interrupts are enabled only briefly", points=3,
-          hint="The guest enables interrupts for short moments only. KVM reports that moment only if "
-               "request_interrupt_window was set.")
+@lab.test("4.3", "delivers interrupts even if the guest enables them only briefly", points=3,
+          hint="How do you notice that the guest has enabled interrupts for a moment? Only by the window: "
+               "KVM reports that moment if you requested it.")
 def window(plan: Plan) -> None:
     text = plan.values.text()
     run = plan.boot(plan.guest("window", TEXT=text, TICKS=plan.values.randint(10, 30)), args=[TICK],
                     hold_stdin=True)
     run.symptom(lambda o: "with IF = 0" in o.stdout,
                 "A handler ran while the guest had its interrupts disabled. KVM_INTERRUPT does not check "
-                "IF: some processors deliver the interrupt all the same, Intel's refuse the entry. Inject "
-                "only with run->if_flag.")
+                "IF: some processors deliver the interrupt anyway, Intel's fail the entry. Do you check "
+                "run->if_flag before you inject?")
     run.prints(text + "\n")
     run.exits(0)
-    _symptoms(run, "The guest keeps its interrupts disabled except for short moments, and no tick reaches "
-                   "it. Set run->request_interrupt_window while something is pending: then KVM exits with "
-                   "KVM_EXIT_IRQ_WINDOW_OPEN in such a moment.")
+    _symptoms(run, "The guest enables interrupts only for short moments, and no tick reaches it. Do you "
+                   "request the window (run->request_interrupt_window) while something is pending? Then "
+                   "KVM exits with KVM_EXIT_IRQ_WINDOW_OPEN in such a moment.")
 
 
 @lab.test("4.3", "preserves the guest's registers and flags", points=3,
-          hint="KVM_INTERRUPT needs no help with registers: leave RIP, RFLAGS and the stack alone.")
+          hint="Which registers do you change when you inject? None: KVM_INTERRUPT does everything. Leave "
+               "RIP, RFLAGS and the stack unchanged.")
 def preserve(plan: Plan) -> None:
     text = plan.values.text()
     guest = plan.guest("preserve", TEXT=text, VALUE=plan.values.number(31), TICKS=plan.values.randint(20, 40))
@@ -165,8 +172,9 @@ def preserve(plan: Plan) -> None:
 
 
 @lab.test("4.3", "ends a guest that has no interrupt handlers", points=3,
-          hint="The first interrupt ends a guest that has no vector table: KVM_EXIT_SHUTDOWN, which lab 1's "
-               "run loop handles. Count what you inject in vcpu->interrupts: the post-mortem reads it.")
+          hint="What happens at the first interrupt of a guest without a vector table? KVM_EXIT_SHUTDOWN, "
+               "which lab 1's run loop handles. Count each injection in vcpu->interrupts: the post-mortem "
+               "reads it.")
 def no_handler(plan: Plan) -> None:
     run = plan.boot(plan.guest("no-handler"), hold_stdin=True)
     run.exits(STATUS_CRASHED)
@@ -178,7 +186,8 @@ def no_handler(plan: Plan) -> None:
 # ---------------------------------------------------------------- 4.4 HLT
 
 @lab.test("4.4", "ends a guest that halts with interrupts disabled", points=2,
-          hint="run->if_flag is 0 and the guest halts: nothing can wake it, vcpu_end(vcpu, 0).")
+          hint="What can wake a guest that halts with interrupts disabled? Nothing: it has finished, with "
+               "status 0.")
 def halt_ends(plan: Plan) -> None:
     plan.unit("interrupts", "halt_ends")
     value = plan.values.number()
@@ -188,33 +197,34 @@ def halt_ends(plan: Plan) -> None:
 
 
 @lab.test("4.4", "sleeps until an interrupt arrives", points=3,
-          hint="while (nothing pending and no stop) pthread_cond_wait(&vcpu->wake, &vcpu->lock); then "
-               "STEP_RUN.")
+          hint="What ends the sleep? A pending vector or a stop, and nothing else: pthread_cond_wait may "
+               "also return for no reason, so check again after each wait. Then return STEP_RUN.")
 def halt_wakes(plan: Plan) -> None:
     plan.unit("interrupts", "halt_pending").symptom(
         lambda o: "timeout" in o.stdout.lower(),
-        "Vector 0x21, the keyboard's, was pending before HLT, and the vCPU went to sleep. The loop must "
-        "check the whole set before its first wait: any vector that is pending ends the sleep.")
+        "Vector 0x21, the keyboard's, was pending before HLT, but the vCPU went to sleep. Check the whole "
+        "set before the first wait: any pending vector ends the sleep.")
     plan.unit("interrupts", "halt_wakes")
 
 
 @lab.test("4.4", "stops a sleeping vCPU", points=3,
-          hint="The wait also ends when vmm->stop_signal is set; vcpu_check_stop does the rest.")
+          hint="Does a stop end the sleep? The wait must also end when vmm->stop_signal is set; "
+               "vcpu_check_stop does the rest.")
 def halt_stops(plan: Plan) -> None:
     plan.unit("interrupts", "halt_stops")
 
 
 @lab.test("4.4", "never sleeps with an interrupt pending", points=4,
-          hint="Where can an interrupt come between the check of `pending` and the sleep? Check and wait "
-               "while you hold vcpu->lock all the time: pthread_cond_wait releases it only when it sleeps, "
-               "and holds it again when it returns.")
+          hint="Where can an interrupt come between the check of `pending` and the sleep? Hold vcpu->lock "
+               "from before the check: pthread_cond_wait releases it only when it sleeps, and holds it "
+               "again when it returns.")
 def halt_never_missed(plan: Plan) -> None:
     plan.unit("interrupts", "halt_never_missed")
 
 
 @lab.test("4.4", "ticks one guest, four, and two with --isolate", points=1,
-          hint="Each guest counts its own ticks. timer_expired (4.1) raises the vector on every vCPU of "
-               "every VM.")
+          hint="Which vCPUs get a tick? Each guest counts its own: timer_expired (4.1) must raise the "
+               "vector on every vCPU of every VM.")
 def ticks(plan: Plan) -> None:
     for count, args in ((1, ()), (VCPUS, ()), (2, ("--isolate",))):
         steps, last = [plan.values.randint(2, 999) for _ in range(count)], plan.values.randint(3, 9)
@@ -230,22 +240,23 @@ def ticks(plan: Plan) -> None:
 
 
 @lab.test("4.4", "wakes a guest a thousand times", points=3,
-          hint="After `sti` and `hlt` the guest continues when an interrupt has arrived, and only then.")
+          hint="When may the guest continue after `sti` and `hlt`? When an interrupt has arrived, and only "
+               "then.")
 def sti_hlt(plan: Plan) -> None:
     first_number = plan.values.number(20)
     run = plan.boot(plan.guest("sti-hlt", ROUNDS=1000, FIRST=first_number), args=[TICK], hold_stdin=True,
                     limits=PATIENT)
     run.symptom(lambda o: o.status == 0 and not o.stdout.endswith(f".{first_number}\n"),
-                "The guest left HLT although no interrupt had arrived: HLT must wait until one is pending, "
-                "not just continue.")
+                "The guest continued after HLT although no interrupt had arrived: HLT must wait until one "
+                "is pending.")
     run.prints("." * 10 + f"{first_number}\n")
     run.exits(0)
     _symptoms(run)
 
 
 @lab.test("4.4", "delivers one tick for all that a guest missed", points=3,
-          hint="While interrupts are disabled ticks merge into one. A count or a queue of them makes the "
-               "handler run many times afterwards.")
+          hint="How many ticks are pending after the guest has missed several? One: they merge. A count or "
+               "a queue makes the handler run many times afterwards.")
 def missed_ticks(plan: Plan) -> None:
     plan.unit("interrupts", "late_ticks")
     text = plan.values.text()
@@ -257,16 +268,18 @@ def missed_ticks(plan: Plan) -> None:
 
 
 @lab.test("4.4", "uses no processor time while the guest sleeps", points=3,
-          hint="A halted vCPU's thread must sleep in pthread_cond_wait, and the devices' thread in poll: "
-               "timer_expired must read the timer, or poll returns at once, again and again.")
+          hint="Which thread still runs while the guest sleeps? A halted vCPU's thread must sleep in "
+               "pthread_cond_wait, and the devices' thread in poll. Is the timer read? If it is not, poll "
+               "returns at once, again and again.")
 def idle(plan: Plan) -> None:
     plan.unit("interrupts", "halt_sleeps")
     _idle(plan, hold_stdin=True, keys=0)
 
 
 @lab.test("4.4", "stops four vCPUs in any state", points=3,
-          hint="Running, waiting for the window, halted or in an exit: vcpu_check_stop comes before each "
-               "entry, and the kick brings each vCPU there.")
+          hint="In which state is each vCPU when the stop comes? Running, waiting for the window, halted or "
+               "in an exit: the kick must bring each one to vcpu_check_stop, which comes before every "
+               "entry.")
 def stop(plan: Plan) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         text = plan.values.text()
@@ -280,43 +293,45 @@ def stop(plan: Plan) -> None:
 # ---------------------------------------------------------------- 4.5 the keyboard
 
 @lab.test("4.5", "keeps 256 bytes in order", points=2,
-          hint="A ring: put at (head + count) % RING_BYTES, take at head, and head wraps around.")
+          hint="Where in the ring does a byte go in, and where does one come from? It goes in `count` "
+               "places after the head and is taken at the head; both places wrap around at RING_BYTES.")
 def ring(plan: Plan) -> None:
     plan.unit("interrupts", "ring")
 
 
 @lab.test("4.5", "raises an interrupt for each byte", points=2,
-          hint="keyboard_fill puts what it reads into the ring and calls keyboard_interrupt; "
-               "keyboard_getchar calls it again while there is more.")
+          hint="When does the guest need another interrupt? When keyboard_fill has put something into the "
+               "ring, and when keyboard_getchar leaves something there: both call keyboard_interrupt.")
 def keyboard(plan: Plan) -> None:
     _unit(plan, "keyboard")
 
 
 @lab.test("4.5", "guards the ring when a key arrives while another is read", points=2,
-          hint="keyboard_fill and keyboard_getchar run in two threads: hold devices.lock while you read "
-               "or change the ring.")
+          hint="Which threads use the ring? keyboard_fill and keyboard_getchar run in different ones: hold "
+               "devices.lock while you read or change the ring.")
 def ring_guarded(plan: Plan) -> None:
     _unit(plan, "ring_guarded")
     _unit(plan, "ring_filled")
 
 
 @lab.test("4.5", "leaves unread what the ring can't hold", points=3,
-          hint="Read at most ring_room(...) bytes. When a full ring has room again, wake the devices' "
-               "thread: write to wake_fd.")
+          hint="How many bytes may you read, and what happens when there is room again? Only as many as "
+               "ring_room returns. When a full ring has room again, wake the devices' thread: write to "
+               "wake_fd.")
 def full_ring(plan: Plan) -> None:
     _unit(plan, "full_ring")
 
 
 @lab.test("4.5", "reports the end of input once", points=2,
-          hint="read returns 0 at the end: note it in input_ended, raise 0x21 once; GETCHAR_END comes when "
-               "the ring is empty.")
+          hint="What does read return at the end of the input, and what does the guest get then? 0: record "
+               "it in input_ended and raise 0x21 once. The guest gets GETCHAR_END when the ring is empty.")
 def end_of_input(plan: Plan) -> None:
     _unit(plan, "end_of_input")
     _idle(plan, hold_stdin=False, keys=1)
 
 
 @lab.test("4.5", "treats a read error as end of input", points=1,
-          hint="read returns -1: EINTR and EAGAIN mean \"not now\", any other error sets input_ended, as the "
+          hint="Which errors of read mean \"not now\"? EINTR and EAGAIN. Any other sets input_ended, as the "
                "end of the input does.")
 def input_fails(plan: Plan) -> None:
     _unit(plan, "input_fails")
@@ -324,15 +339,16 @@ def input_fails(plan: Plan) -> None:
 
 
 @lab.test("4.5", "passes bytes only to the VM that owns the keyboard", points=2,
-          hint="A byte is for vcpu->vm == keyboard_owner() alone. The others get GETCHAR_NOTHING, and "
-               "GETCHAR_END once the ring is empty and the input has ended.")
+          hint="Which VM has the keyboard? Only a vCPU of keyboard_owner() gets a byte. The others get "
+               "GETCHAR_NOTHING, and GETCHAR_END once the ring is empty and the input has ended.")
 def owner(plan: Plan) -> None:
     _unit(plan, "owner")
     _unit(plan, "shared_keyboard")
 
 
 @lab.test("4.5", "delivers typed keys to a guest that echoes them", points=2,
-          hint="One interrupt and one GETCHAR for each byte, and the last byte can't wait for more.")
+          hint="Does each byte, even the last, have its own interrupt? The guest makes one GETCHAR for "
+               "each, and does not wait for more.")
 def typing(plan: Plan) -> None:
     key, status = plan.values.randint(1, 15), plan.values.randint(1, 63)
     words = [plan.values.word(plan.values.randint(1, 9)) for _ in range(3)]
@@ -348,7 +364,8 @@ def typing(plan: Plan) -> None:
 
 
 @lab.test("4.5", "passes a long input without loss or duplicates", points=2,
-          hint="Every byte once and in order: what does not fit into the ring stays in the input.")
+          hint="Where does a byte stay that does not fit into the ring? Unread, in the input. Every byte "
+               "arrives once and in order.")
 def bulk(plan: Plan) -> None:
     variants: list[tuple[int, dict[str, None]]] = [(1200, {}), (4096, {"DRAIN": None})]
     for least, drain in variants:
@@ -357,8 +374,8 @@ def bulk(plan: Plan) -> None:
         run = plan.boot(guest, stdin=data, args=[LONG_TICK], limits=PATIENT)
         expected = bytes(byte ^ key for byte in data).decode("latin-1")
         run.symptom(lambda o, e=expected: len(o.stdout) < len(e) and o.status == 0,     # type: ignore[misc]
-                    "Bytes were lost. When the ring is full, reading must stop until there is room: the "
-                    "input keeps what is not read.")
+                    "Bytes were lost. Do you read more than the ring has room for? What you don't read "
+                    "stays in the input.")
         run.symptom(lambda o, e=expected: len(o.stdout) > len(e),                       # type: ignore[misc]
                     "There is more output than input: bytes were delivered twice.")
         run.prints(expected)
@@ -367,7 +384,7 @@ def bulk(plan: Plan) -> None:
 
 
 @lab.test("4.5", "delivers the timer before the keyboard", points=1,
-          hint="With both pending the lower vector comes first: the other one stays pending.")
+          hint="Which of two pending vectors comes first? The lower one; the other one stays pending.")
 def both(plan: Plan) -> None:
     timer, key = plan.values.sample("abcdefghijklmnopqrstuvwxyz", 2)
     text = plan.values.word(plan.values.randint(3, 6))
@@ -376,7 +393,8 @@ def both(plan: Plan) -> None:
     run.prints_lines(["vcpu0: " + (timer + key) * len(text)])
     run.exits(0)
     run.symptom(lambda o: key + timer + key in o.stdout,
-                "The keyboard's handler ran before the timer's. pending_first gives the lowest bit.")
+                "The keyboard's handler ran before the timer's. Which bit does pending_first choose? It "
+                "must be the lowest.")
     _symptoms(run)
 
 
@@ -384,30 +402,30 @@ def both(plan: Plan) -> None:
 
 @lab.test("4.6", "restores the terminal however the VMM ends", points=2,
           hint="In which ways can the VMM end, and from which moment on? Save the settings, and register "
-               "what restores them (atexit, a handler for the signals that end a program at once), before "
-               "you change them; restore in devices_stop as well.")
+               "what restores them (atexit, a handler for the signals in `crashes`), before you change "
+               "them; restore in devices_stop as well.")
 def restored(plan: Plan) -> None:
     plan.unit("interrupts", "restored")
 
 
 @lab.test("4.6", "keeps typed-ahead input and the output settings", points=1,
-          hint="Which action of tcsetattr discards typed keys, and which flags concern output? TCSANOW; "
-               "c_oflag stays.")
+          hint="Which action of tcsetattr discards typed keys, and which flags concern output (man 3 "
+               "termios)? Use TCSANOW, and leave c_oflag unchanged.")
 def raw(plan: Plan) -> None:
     plan.unit("interrupts", "raw")
 
 
 @lab.test("4.6", "delivers each key at once, as its byte or signal", points=2,
-          hint="man 3 termios: which setting removes this key, or changes it? ICANON, ECHO and VMIN "
-               "concern all keys; IXON, ISTRIP, INLCR, IGNCR and ICRNL some of them; VINTR, VQUIT and VSUSP "
-               "are the keys that become signals.")
+          hint="Which setting removes or changes this key (man 3 termios)? ICANON, ECHO and VMIN concern "
+               "all keys; IXON, ISTRIP, INLCR, IGNCR and ICRNL some of them; VINTR, VQUIT and VSUSP are the "
+               "keys that become signals.")
 def keys(plan: Plan) -> None:
     plan.unit("interrupts", "keys")
 
 
 @lab.test("4.6", "delivers keys from a terminal, and restores it", points=3,
-          hint="Each key reaches the guest at once, and only the guest echoes it; at the end all settings "
-               "are as before.")
+          hint="Does each key reach the guest at once, and does only the guest echo it? At the end all "
+               "settings must be as before.")
 def session(plan: Plan) -> None:
     key, word = plan.values.randint(1, 15), plan.values.word(4)
     changed = "".join(chr(ord(c) ^ key) for c in word)
@@ -462,32 +480,33 @@ def _terminal_restored(outcome: Outcome) -> Mismatch | None:
 
 
 _LOCK_KEPT = (
-    "A thread waits for a lock that is never released. Unlock vcpu->lock and devices.lock on each way "
-    "out of a function, even where nothing is pending; and don't call what takes a lock while you hold it. "
-    "In gdb `thread apply all bt` shows where each thread waits.")
+    "A thread waits for a lock that is never released. Which path out of a function does not unlock "
+    "vcpu->lock or devices.lock? Which function that takes a lock is called while the lock is held? In gdb "
+    "`thread apply all bt` shows where each thread waits.")
 _AWAKE = (
-    "It hung, and no vCPU sleeps in HLT. Either a guest waits in a loop for an interrupt that never comes: "
-    "does the timer tick (4.1), was the vector made pending and the vCPU kicked (4.3), was the window asked "
-    "for (4.2)? Or the VMM itself loops: request_interrupt_window left at 1 makes every KVM_RUN "
-    "return at once. --trace shows which it is.")
+    "The VMM hung, and no vCPU sleeps in HLT. Either a guest waits in a loop for an interrupt that never "
+    "comes: does the timer tick (4.1), was the vector made pending and the vCPU kicked (4.3), was the "
+    "window requested (4.2)? Or the VMM itself loops: request_interrupt_window left at 1 makes every "
+    "KVM_RUN return at once. --trace shows which it is.")
 
 
 def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
     """What every test of this lab may meet; `awake` is said when it hung though no vCPU sleeps in HLT."""
     run.symptom(lambda o: o.said("KVM_INTERRUPT.*Invalid argument"),
-                "KVM refused the interrupt: no such vector. Bit N of `pending` is vector TIMER_VECTOR + N.")
+                "KVM rejected the interrupt: there is no such vector. Bit N of `pending` is vector "
+                "TIMER_VECTOR + N.")
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
-                "The processor refused the entry. On Intel an injection with IF = 0 does that: check "
-                "run->if_flag first.")
+                "The processor rejected the VM entry. On Intel an injection with IF = 0 causes that: do "
+                "you check run->if_flag first?")
     run.symptom(lambda o: o.status == STATUS_STRAY,
-                "The guest got an interrupt that no device raises. Vector and bit: bit N of `pending` is "
-                "vector TIMER_VECTOR + N.")
+                "The guest got an interrupt that no device raises. Did you confuse a vector with its bit? "
+                "Bit N of `pending` is vector TIMER_VECTOR + N.")
     run.symptom(lambda o: o.hung and _lock_kept(o), _LOCK_KEPT)
     run.symptom(lambda o: o.hung and not _halted(o), awake)
     run.symptom(lambda o: o.hung,
-                "It hung asleep: a vCPU waits in HLT and no interrupt reaches it. Does its device raise the "
-                "vector, on every vCPU (4.1)? Is it made pending under vcpu->lock, and then vcpu_kick called "
-                "(4.3)? Does the sleep in HLT see what is pending?")
+                "The VMM hung in HLT: a vCPU sleeps, and no interrupt reaches it. Does its device raise "
+                "the vector, on every vCPU (4.1)? Is the vector made pending under vcpu->lock, and is "
+                "vcpu_kick called after that (4.3)? Does the sleep in HLT end when a vector is pending?")
 
 
 def _halted(outcome: Outcome) -> int:
@@ -510,8 +529,8 @@ def _unit(plan: Plan, case: str) -> None:
 # ---------------------------------------------------------------- what `make lab4` boots
 
 lab.demonstrations = [
-    Demonstration("Five ticks, with sleep in between", ("ticks",), ("--stats",)),
-    Demonstration("Four vCPUs that are ticked", ("ticks",) * 4),
+    Demonstration("Five ticks, with sleep between them", ("ticks",), ("--stats",)),
+    Demonstration("Four vCPUs, each with its own ticks", ("ticks",) * 4),
     Demonstration("A guest that goes to sleep a thousand times", ("sti-hlt",), ("--tick-ms=1",)),
     Demonstration("A handler that echoes what is typed", ("typing",), stdin=b"hello q"),
 ]
