@@ -40,23 +40,24 @@ def _pages(values: Values, start: int, end: int, count: int) -> list[int]:
 # ---------------------------------------------------------------- 5.1 descriptors
 
 @lab.test("5.1", "encodes a descriptor", points=5,
-          hint="SDM vol. 3, 3.4.5, figure 3-8. Base and limit are stored in pieces; a limit of over 1 MB is "
-               "in pages, and G says so.")
+          hint="Into which bits does each piece of base and limit go (SDM vol. 3, 3.4.5, figure 3-8)? A "
+               "limit of over 1 MB is stored in pages, and G says so.")
 def encode(plan: Plan) -> None:
     plan.unit("paging", "encode")
 
 
 @lab.test("5.1", "loads a segment register like the processor", points=5,
-          hint="gdt[selector >> 3]. In the register the limit counts bytes: with G it is limit * 4096 + "
-               "4095. Every other field of the descriptor has one of its name in struct kvm_segment.")
+          hint="Which descriptor does a selector name, and in which unit is the register's limit? Its index "
+               "is the bits above the low three (selector >> 3). In the register the limit counts bytes, "
+               "even with G. Every other field of the descriptor has a counterpart in struct kvm_segment.")
 def load(plan: Plan) -> None:
     plan.unit("paging", "load")
 
 
 @lab.test("5.1", "writes the GDT", points=4,
-          hint="Six descriptors at GDT_OFFSET, each at the place that its selector in abi.h names: null, "
-               "kernel code and data, user code and data (DPL 3), TSS. The TSS itself is 104 zero bytes; "
-               "its limit is the last valid offset, 103.")
+          hint="Which descriptor is at the place that each selector in abi.h names? Null, kernel code and "
+               "data, user code and data (DPL 3), TSS. The TSS itself is 104 zero bytes; its limit is the "
+               "last valid offset.")
 def gdt(plan: Plan) -> None:
     plan.unit("paging", "gdt")
 
@@ -64,9 +65,9 @@ def gdt(plan: Plan) -> None:
 # ---------------------------------------------------------------- 5.2 the directory
 
 @lab.test("5.2", "maps all guest memory in both halves", points=8,
-          hint="Entry i of the directory maps the 4 MB at i * 4 MB: base + i * LARGE_PAGE_BYTES, "
-               "PAGE_LARGE, writable, present; the same again from HIGHER_HALF / LARGE_PAGE_BYTES on; all "
-               "others 0.")
+          hint="Which physical address does entry i map, and which other entry maps the same? Entry i maps "
+               "the i-th 4 MB of the guest's memory, large, writable and present; so does the entry as far "
+               "above that of HIGHER_HALF. All others are 0.")
 def directory(plan: Plan) -> None:
     plan.unit("paging", "directory")
 
@@ -74,16 +75,17 @@ def directory(plan: Plan) -> None:
 # ---------------------------------------------------------------- 5.3 single pages
 
 @lab.test("5.3", "maps and unmaps 4 KB pages", points=5,
-          hint="The directory entry leads to a page table and grants every right; the table's entry has the "
-               "page and the rights that were asked for. Its number is bits 12 to 21 of virt. A table "
-               "that is there already begins at offset frame - space->base.")
+          hint="Which entry grants the rights, and which restricts them? The directory entry points to a "
+               "page table and grants every right; the table's entry has the page and its rights. Its index "
+               "is bits 12 to 21 of the address. Entries hold guest-physical addresses: subtract "
+               "space->base to find a table in `memory`.")
 def map_pages(plan: Plan) -> None:
     plan.unit("paging", "map")
 
 
 @lab.test("5.3", "splits a 4 MB page and keeps its other pages", points=5,
-          hint="The new table's 1024 entries map the same 4 MB with the same rights; then the one is "
-               "changed.")
+          hint="What must the other 1023 entries of a new table say? The same as the 4 MB page: the same "
+               "memory with the same rights. Only then change the one.")
 def split(plan: Plan) -> None:
     plan.unit("paging", "split")
 
@@ -96,15 +98,16 @@ def two_spaces(plan: Plan) -> None:
 
 
 @lab.test("5.3", "rejects addresses that are not a page of the guest", points=3,
-          hint="virt and phys must be multiples of PAGE_BYTES, phys below space->bytes: else EINVAL, before "
-               "anything is changed, even with flags 0.")
+          hint="Which addresses are not pages of this guest? Both must be multiples of PAGE_BYTES, and the "
+               "physical one must be below space->bytes. If not, return EINVAL before anything is changed, "
+               "even with flags 0.")
 def refused(plan: Plan) -> None:
     plan.unit("paging", "refused")
 
 
 @lab.test("5.3", "reports when no page table is left", points=3,
-          hint="Tables are taken from space->next_table on; one that would end past TABLES_END does "
-               "not exist: ENOMEM.")
+          hint="Where does the next table come from, and where is the last one? From space->next_table on; "
+               "a table that would end past TABLES_END does not exist: return ENOMEM.")
 def exhausted(plan: Plan) -> None:
     plan.unit("paging", "exhausted")
 
@@ -112,44 +115,46 @@ def exhausted(plan: Plan) -> None:
 # ---------------------------------------------------------------- 5.4 the jump
 
 @lab.test("5.4", "computes the start state", points=4,
-          hint="CR0: PG, WP, NE, ET, PE. CR4: PSE. CR3: base + DIRECTORY_OFFSET. EFER 0. IDTR's limit 0. "
-               "RIP and RSP as given, RFLAGS 2, the other general registers 0. What else is in `sregs` "
-               "stays as KVM gave it.")
+          hint="Does each value match the table in section 5.4 of the handout? CR0, CR3, CR4 and EFER; "
+               "IDTR's limit; RIP, RSP, RFLAGS and the other general registers. What else is in `sregs` "
+               "stays as KVM returned it.")
 def state(plan: Plan) -> None:
     plan.unit("paging", "state")
 
 
 @lab.test("5.4", "loads the segment registers, TR and GDTR", points=3,
-          hint="segment_load for each, from the GDT in memory: kernel code for CS, kernel data for the "
-               "other five, the TSS for TR. GDTR's base is linear, its limit the last valid byte.")
+          hint="Where do the hidden parts come from? Load each register with segment_load from the GDT in "
+               "memory: kernel code for CS, kernel data for the other five, the TSS for TR. GDTR's base is "
+               "linear, its limit the last valid byte.")
 def descriptors_loaded(plan: Plan) -> None:
     plan.unit("paging", "descriptors_loaded")
 
 
 @lab.test("5.4", "passes Intel's VM-entry checks", points=5,
-          hint="SDM vol. 3, 27.3.1. What a processor has loaded is accessed (type bit 0), a TSS in use is "
-               "busy (type 11), and limits agree with G. An LDTR that is not used is `unusable`.")
+          hint="Which rule of SDM vol. 3, 27.3.1 does the state break? A loaded segment is accessed (type "
+               "bit 0), a TSS in use is busy (type 11), and limits agree with G. An LDTR that is not used "
+               "is `unusable`.")
 def entry_checks(plan: Plan) -> None:
     plan.unit("paging", "entry_checks")
 
 
 @lab.test("5.4", "passes EBX to the guest", points=2,
-          hint="paging_enter gets `ebx`, and paging_state does not know it: put it into RBX before "
-               "KVM_SET_REGS.")
+          hint="Which function knows `ebx`? Only paging_enter: it must be in RBX before the registers are "
+               "set.")
 def ebx(plan: Plan) -> None:
     plan.unit("paging", "ebx")
 
 
 @lab.test("5.4", "reports a failure to set the start state", points=2,
-          hint="KVM_GET_SREGS, KVM_SET_SREGS and KVM_SET_REGS can fail: fail(STATUS_NO_KVM, ...). "
-               "map_options can fail as well: then paging_enter returns its status.")
+          hint="Which calls of paging_enter can fail? KVM_GET_SREGS, KVM_SET_SREGS and KVM_SET_REGS: then "
+               "fail with STATUS_NO_KVM. map_options can fail as well: then return its status.")
 def enter_failure(plan: Plan) -> None:
     plan.unit("paging", "enter_failure")
 
 
 @lab.test("5.4", "starts a guest in the higher half", points=4,
-          hint="CR0.PE and CR0.PG with the tables in place, CR3 to the directory, CR4.PSE for 4 MB pages, "
-               "RIP in the higher half.")
+          hint="What does a guest in the higher half need at its first instruction? CR0.PE and CR0.PG, CR3 "
+               "with the directory's address, CR4.PSE for 4 MB pages, and RIP in the higher half.")
 def high(plan: Plan) -> None:
     values = plan.values
     for address in (LOAD_DEFAULT, values.randrange(FREE, RAM - 0x10000, PAGE)):
@@ -163,8 +168,8 @@ def high(plan: Plan) -> None:
 
 
 @lab.test("5.4", "sets a start state that the guest reads back", points=3,
-          hint="The guest prints its selectors, control registers, GDTR and flags; then it loads all "
-               "segment registers again from the GDT.")
+          hint="Which register differs? The guest prints its selectors, control registers, GDTR and flags; "
+               "then it loads all segment registers and TR again from the GDT.")
 def start_state(plan: Plan) -> None:
     text = plan.values.text()
     run = plan.boot(plan.guest("start-state", TEXT=text), args=[PAGING])
@@ -179,7 +184,8 @@ def start_state(plan: Plan) -> None:
 
 
 @lab.test("5.4", "maps the same memory in both halves", points=2,
-          hint="Address 0 + x and HIGHER_HALF + x lead to the same byte, up to the end of RAM.")
+          hint="Which byte is at an address, and which at HIGHER_HALF above it? The same one, up to the end "
+               "of RAM.")
 def halves(plan: Plan) -> None:
     values = plan.values
     ram = values.choice([8, 16, 32]) << 20
@@ -192,8 +198,9 @@ def halves(plan: Plan) -> None:
 
 
 @lab.test("5.4", "maps a random permutation of pages", points=4,
-          hint="The guest numbers physical pages and reads them where --map has put them. What --unmap "
-               "removes is split off its 4 MB page; its neighbours stay.")
+          hint="Where does each page of --map point to, and what happens to the neighbours of a page that "
+               "--unmap removes? The guest numbers physical pages and reads them where they are mapped. The "
+               "neighbours keep their mapping when the 4 MB page is split.")
 def permutation(plan: Plan) -> None:
     values = plan.values
     region = values.randrange(0x40000000, 0x70000000, LARGE_PAGE)
@@ -213,9 +220,9 @@ def permutation(plan: Plan) -> None:
     _symptoms(run)
 
 
-@lab.test("5.4", "raises page faults as the access rights require", points=4,
-          hint="The guest's handler prints CR2 and the error code: bit 0 the page was there, bit 1 it was a "
-               "write. A write to a read-only page faults in the kernel only with CR0.WP.")
+@lab.test("5.4", "raises the page faults that the access rights require", points=4,
+          hint="Which bits of the error code differ? Bit 0: the page was present; bit 1: it was a write. In "
+               "ring 0 a write to a read-only page faults only with CR0.WP.")
 def faults(plan: Plan) -> None:
     values = plan.values
     nowhere, readable, writable = _pages(values, 0x40000000, 0x70000000, 3)
@@ -226,8 +233,8 @@ def faults(plan: Plan) -> None:
     run = plan.boot(guest, args=[PAGING, f"--map={readable:#x}:{first:#x}",
                                  f"--map={writable:#x}:{second:#x}:w", f"--unmap={hole & -PAGE:#x}"])
     run.symptom(lambda o: f"wrote {_hex(readable)}" in o.stdout,
-                "The kernel wrote to a read-only page and nothing happened: CR0.WP (bit 16) must be set, or "
-                "the kernel may write everywhere.")
+                "The kernel wrote to a read-only page without a fault. Is CR0.WP (bit 16) set? Without it "
+                "ring 0 may write to every page.")
     run.prints(_lines([_hex(nowhere, 0), f"read {_hex(readable)}", _hex(hole, 0), f"wrote {_hex(writable)}",
                        _hex(readable, 3), _hex(hole, 2), _hex(nowhere, 2), "divide error"]))
     run.exits(0)
@@ -235,8 +242,9 @@ def faults(plan: Plan) -> None:
 
 
 @lab.test("5.4", "lets a guest enter ring 3 and return", points=4,
-          hint="The way back uses the TSS of the GDT. A user's access needs PAGE_USER in both "
-               "levels; error code bit 2 says that it was a user's.")
+          hint="What does the processor read on the way from ring 3 to ring 0, and what does ring 3 need to "
+               "access a page? It reads the TSS of the GDT. An access from ring 3 needs PAGE_USER in both "
+               "levels; bit 2 of the error code says that it came from there.")
 def ring3(plan: Plan) -> None:
     values = plan.values
     code, stack, readable, nowhere, kernel = _pages(values, 0x40000000, 0x70000000, 5)
@@ -256,8 +264,8 @@ def ring3(plan: Plan) -> None:
 
 
 @lab.test("5.4", "delivers interrupts in protected mode", points=3,
-          hint="Lab 4's module needs no change. The guest's IDT names SELECTOR_KERNEL_CODE: it must be in "
-               "the GDT, with the right DPL.")
+          hint="Which selector does the guest's IDT name? SELECTOR_KERNEL_CODE: that descriptor must be in "
+               "the GDT, with the right DPL. Lab 4's module needs no change.")
 def devices(plan: Plan) -> None:
     values = plan.values
     ticks, step, key = values.randint(3, 6), values.randint(2, 999), values.randint(1, 15)
@@ -273,36 +281,38 @@ def devices(plan: Plan) -> None:
 # ---------------------------------------------------------------- 5.5 the walk
 
 @lab.test("5.5", "walks through both levels", points=4,
-          hint="Directory entry: CR3's frame + bits 22-31 of the address * 4. Table entry: its frame + bits "
-               "12-21 * 4. A right is there when both levels have it.")
+          hint="Which bits of the address choose the entry at each level, and which rights result? Bits 22 "
+               "to 31 choose the directory entry, bits 12 to 21 the table entry; an entry has 4 bytes. A "
+               "right is granted only if both levels grant it.")
 def walks(plan: Plan) -> None:
     plan.unit("paging", "walks")
 
 
 @lab.test("5.5", "handles 4 MB pages, and CR4.PSE", points=3,
-          hint="PAGE_LARGE counts only with CR4.PSE. Then the frame is bits 22-31 of the entry, the offset "
-               "bits 0-21 of the address.")
+          hint="When does PAGE_LARGE count, and how wide is the offset then? Only with CR4.PSE. Then bits "
+               "22 to 31 of the entry are the frame, and bits 0 to 21 of the address the offset.")
 def walks_large(plan: Plan) -> None:
     plan.unit("paging", "walks_large")
 
 
 @lab.test("5.5", "reports why there is no page", points=2,
-          hint="An entry that is not present, of the directory or of the table; a directory or a table "
-               "outside of RAM. The reason says which it was; the entries that were read are reported as "
-               "well.")
+          hint="Which four cases are there? The directory entry or the table entry is not present; the "
+               "directory or the table is outside of RAM. The reason must say which it was; return the "
+               "entries that were read as well.")
 def walks_nowhere(plan: Plan) -> None:
     plan.unit("paging", "walks_nowhere")
 
 
 @lab.test("5.5", "reads up to the end of RAM, but not beyond it", points=1,
-          hint="The VMM must not read outside of `ram`, whatever CR3 and the directory say: an entry's "
-               "address + 4 can wrap around in 32 bits. read_entry checks it for you.")
+          hint="Can the sum in your check wrap around? The VMM must not read outside of `ram`, whatever CR3 "
+               "and the directory say. read_entry makes this check for you.")
 def walks_edges(plan: Plan) -> None:
     plan.unit("paging", "walks_edges")
 
 
 @lab.test("5.5", "reads a string from scattered pages", points=3,
-          hint="HC_WRITE asks vcpu_translate for each page of the string, and that asks your page_walk.")
+          hint="Where do the addresses of a WRITE come from? HC_WRITE calls vcpu_translate for each page of "
+               "the string, and that calls your page_walk.")
 def string_pages(plan: Plan) -> None:
     values = plan.values
     length, step, offset = values.randint(5000, 9000), values.choice([3, 5, 7, 11]), values.randrange(1, PAGE)
@@ -317,8 +327,8 @@ def string_pages(plan: Plan) -> None:
 
 
 @lab.test("5.5", "reports the unmapped page in the post-mortem", points=2,
-          hint="page_walk's reason and the entries that it read go into the post-mortem: set them even when "
-               "there is no page.")
+          hint="What does page_walk return when there is no page? The post-mortem prints its reason and the "
+               "entries that it read: set them even then.")
 def post_mortem(plan: Plan) -> None:
     values = plan.values
     entry = HIGHER_HALF + LOAD_DEFAULT
@@ -332,21 +342,22 @@ def post_mortem(plan: Plan) -> None:
     string = plan.boot(plan.guest("string-pages", VIRTUAL=virtual, OFFSET=PAGE - 4, LENGTH=8, BLIND=None),
                        args=[PAGING, f"--map={virtual:#x}:{page:#x}:w"])
     string.exits(STATUS_CRASHED)
-    string.says(f"0x{virtual + PAGE:x}", what="the address of the page that is not there")
+    string.says(f"0x{virtual + PAGE:x}", what="the address of the unmapped page")
 
 
 # ---------------------------------------------------------------- 5.6 memory of one's own
 
 @lab.test("5.6", "gives each guest its part of RAM", points=2,
-          hint="A guest alone in its VM has all of RAM. Each of several has SLOT_BYTES from vcpu->index * "
-               "SLOT_BYTES on, if RAM reaches that far.")
+          hint="Which part of RAM does each guest get? All of it if it is alone in its VM; otherwise "
+               "SLOT_BYTES, starting from as many slots as its index in the VM says, if RAM reaches that "
+               "far.")
 def spaces(plan: Plan) -> None:
     plan.unit("paging", "spaces")
 
 
 @lab.test("5.6", "isolates the guests of one VM", points=3,
-          hint="Each guest has a page directory of its own, in its own 4 MB, and a CR3 that leads to it. It "
-               "maps those 4 MB and nothing else.")
+          hint="Which directory does each guest's CR3 point to, and what does it map? Each guest has its "
+               "own, in its own 4 MB, which maps those 4 MB and nothing else.")
 def apart(plan: Plan) -> None:
     values = plan.values
     for count in (4, 2):
@@ -358,15 +369,16 @@ def apart(plan: Plan) -> None:
         run = plan.boot(*guests, args=[PAGING, f"--mem={count * 4}M", *maps])
         run.symptom(lambda o: any(f"vcpu{vcpu}: {_hex(marks[0] + 8)}" in o.stdout
                                   for vcpu in range(1, 4)),
-                    "Another guest prints what vcpu0 should: they share one page directory. CR3 is "
-                    "space->base + DIRECTORY_OFFSET, and each entry has space->base in it.")
+                    "Another guest prints what vcpu0 should print: they share one page directory. Do CR3 "
+                    "and each entry of the directory include space->base?")
         run.prints_lines([f"vcpu{vcpu}: {line}" for vcpu, mark in enumerate(marks)
                           for line in [*(_hex(mark + i) for i in range(8, 0, -1)), _hex(beyond, 0),
                                        _hex(HIGHER_HALF + beyond, 2)]])
         run.exits(0)
         _symptoms(run)
     small = plan.boot(*[plan.guest("high")] * 3, args=[PAGING, "--mem=8M"])
-    small.exits(STATUS_USAGE, hint="Three guests need 12 MB: fail(STATUS_USAGE, ...) when RAM has less.")
+    small.exits(STATUS_USAGE, hint="How much RAM do three guests need? 12 MB: with less, fail with "
+                                   "STATUS_USAGE.")
 
 
 # ---------------------------------------------------------------- symptoms of this lab
@@ -376,25 +388,26 @@ def _symptoms(run: Planned) -> None:
         return outcome.said("KVM_EXIT_SHUTDOWN") and outcome.said("What follows is from the start")
 
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
-                "The processor refused the start state: check each segment's type, S, P, DPL, G and "
-                "limit, and at CR0. Test 5.4-entry-checks names the field.")
+                "The processor rejected the start state: check each segment's type, S, P, DPL, G and "
+                "limit, and CR0. Test 5.4-entry-checks names the field.")
     run.symptom(lambda o: died_at_once(o) and o.said(": not mapped: "),
                 "The guest crashed before its first exit: its first instruction is not mapped. The page "
-                "walk in the post-mortem says at which level.")
+                "walk in the post-mortem shows at which level.")
     run.symptom(died_at_once,
-                "The guest crashed before its first exit. Its code is mapped; so check CR4.PSE (the page "
-                "walk knows it), CS (base, limit, D/B), the stack, and the pages of --map: "
-                "paging_enter maps them after directory_build, which writes all of the directory.")
+                "The guest crashed before its first exit, although its code is mapped. Check CR4.PSE, CS "
+                "(base, limit, D/B), the stack, and the pages of --map: paging_enter must map them after "
+                "directory_build, which writes all of the directory.")
     run.symptom(lambda o: o.status == STATUS_STRAY,
-                "The guest got an exception that it did not expect: a segment that it loads, a gate that it "
-                "goes through, or the TSS is wrong. See exercise 5.1.")
+                "The guest got an exception that it did not expect. Which descriptor is wrong: that of a "
+                "segment that it loads, the kernel code segment of its gates, or the TSS? See exercise "
+                "5.1.")
 
 
 # ---------------------------------------------------------------- what `make lab5` boots
 
 lab.demonstrations = [
     Demonstration("A guest in the higher half", ("high",), ("--mode=paging",)),
-    Demonstration("What it was started with", ("start-state",), ("--mode=paging",)),
+    Demonstration("The state in which a guest starts", ("start-state",), ("--mode=paging",)),
     Demonstration("Ring 3 and back, by two page faults", ("ring3",),
                   ("--mode=paging", "--map=0x40000000:0x101000:u", "--map=0x40001000:0x200000:wu")),
     Demonstration("Two guests, each in its own memory", ("apart",) * 2, ("--mode=paging",)),
