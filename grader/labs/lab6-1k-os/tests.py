@@ -99,46 +99,53 @@ def _shows_all(*parts: str) -> Condition:
 
 # ---------------------------------------------------------------- 6.1 load an ELF file
 
-@lab.test("6.1", "loads each segment to its physical address", points=4,
-          hint="For each PT_LOAD: p_filesz bytes from p_offset of the file to memory + p_paddr.")
+@lab.test("6.1", "loads each segment at its physical address", points=4,
+          hint="Which bytes of the file go where? For each PT_LOAD segment, p_filesz bytes from p_offset on "
+               "go to physical address p_paddr.")
 def loads(plan: Plan) -> None:
     plan.unit("boot", "loads")
 
 
 @lab.test("6.1", "zeroes memory past the file data of a segment", points=3,
-          hint="From p_filesz to p_memsz the segment is zero: memset. *end is the highest p_paddr + p_memsz.")
+          hint="Which bytes of a segment does the file not have, and where does the kernel end? Those from "
+               "p_filesz to p_memsz are zero: clear them (memset). *end is the highest end of all segments "
+               "in memory.")
 def zeros(plan: Plan) -> None:
     plan.unit("boot", "zeros")
 
 
 @lab.test("6.1", "rejects files of another type", points=3,
-          hint="Check e_ident, e_type, e_machine, e_phnum and e_phentsize before anything else is used: "
-               "each must be what it is in a file that can be loaded.")
+          hint="Which fields say what kind of file this is (man 5 elf)? Check e_ident, e_type, e_machine, "
+               "e_phnum and e_phentsize before you use anything else.")
 def wrong_files(plan: Plan) -> None:
     plan.unit("boot", "wrong_files")
 
 
 @lab.test("6.1", "rejects truncated files", points=3,
-          hint="Offset plus size may not be over file_bytes, both for the e_phnum program headers from "
-               "e_phoff on and for each segment; in 32 bits that sum can wrap around.")
+          hint="Does the file have all the bytes that its headers promise? Check the program headers, which "
+               "start at e_phoff, and each segment's bytes: in 32 bits the sum of offset and size can wrap "
+               "around.")
 def cut_files(plan: Plan) -> None:
     plan.unit("boot", "cut_files")
 
 
 @lab.test("6.1", "rejects segments outside memory", points=3,
-          hint="p_paddr from LOAD_MIN on, p_paddr + p_memsz at most memory_bytes, added in 64 bits.")
+          hint="Which physical addresses may a segment have? Those from LOAD_MIN on, up to memory_bytes; "
+               "compute its end in 64 bits.")
 def wrong_places(plan: Plan) -> None:
     plan.unit("boot", "wrong_places")
 
 
 @lab.test("6.1", "rejects overlapping segments", points=2,
-          hint="Two ranges overlap if each begins before the other one's end, p_paddr + p_memsz.")
+          hint="When do two ranges of memory overlap? If each begins before the other one's end. A segment "
+               "is p_memsz bytes long in memory.")
 def overlap(plan: Plan) -> None:
     plan.unit("boot", "overlap")
 
 
 @lab.test("6.1", "rejects an entry point outside the code", points=2,
-          hint="e_entry must be in a PT_LOAD segment with PF_X, from p_vaddr on, p_memsz long.")
+          hint="Which addresses may e_entry have? It must be in a PT_LOAD segment with PF_X, which is, from "
+               "p_vaddr on, p_memsz long.")
 def wrong_entry(plan: Plan) -> None:
     plan.unit("boot", "wrong_entry")
 
@@ -146,29 +153,29 @@ def wrong_entry(plan: Plan) -> None:
 # ---------------------------------------------------------------- 6.2 archive and boot information
 
 @lab.test("6.2", "loads the archive after the kernel", points=4,
-          hint="The archive goes to the first page boundary at or after the kernel's end in memory "
-               "(elf_load's *end); its address and length go into the boot information.")
+          hint="Where does the kernel end in memory (elf_load's *end)? The archive goes to the first page "
+               "boundary at or after that; its address and length go into the boot information.")
 def archive_place(plan: Plan) -> None:
     plan.unit("boot", "archive_place")
 
 
 @lab.test("6.2", "passes the memory size and the tick", points=4,
-          hint="memory_bytes is the space's size, tick_ms is options->tick_ms; all of it goes to "
-               "BOOT_INFO_OFFSET.")
+          hint="Where does each field come from, and where does the structure go? memory_bytes is the "
+               "space's size, tick_ms comes from the options; all of it goes to BOOT_INFO_OFFSET.")
 def boot_information(plan: Plan) -> None:
     plan.unit("boot", "boot_information")
 
 
 @lab.test("6.2", "reports a missing archive to the kernel", points=2,
-          hint="Without --initrd archive_load sets both archive_start and archive_bytes to 0: nothing else "
-               "has given `info` a value.")
+          hint="What do archive_start and archive_bytes hold without --initrd? 0: archive_load must set "
+               "both, because nothing else has given them a value.")
 def no_archive(plan: Plan) -> None:
     plan.unit("boot", "no_archive")
 
 
 @lab.test("6.2", "rejects an archive that does not fit", points=2,
-          hint="file_read takes the space that is left as its limit, and itself refuses a larger file: that "
-               "space is what is left from the archive's first page to the end of the memory.")
+          hint="How much memory is left for the archive? Count from the archive's first page to the end of "
+               "the memory; with that as its limit, file_read rejects a larger file itself.")
 def large_archive(plan: Plan) -> None:
     plan.unit("boot", "archive_room")
     kernel, _ = finished_os()
@@ -183,7 +190,8 @@ def large_archive(plan: Plan) -> None:
 
 
 @lab.test("6.2", "passes the archive to the kernel", points=3,
-          hint="The archive's bytes go to archive_start, all of them; the kernel finds its files there.")
+          hint="Where are the archive's bytes? The kernel looks for its files at archive_start: all of them "
+               "must be there.")
 def archive(plan: Plan) -> None:
     text = plan.values.text(plan.values.randint(20, 200)) + "\n"
     megabytes, tick = plan.values.randint(5, 60), plan.values.randint(20, 90)
@@ -204,9 +212,9 @@ def _mentions(name: str) -> Condition:
 # ---------------------------------------------------------------- 6.3 the start state
 
 @lab.test("6.3", "starts at the entry point, with a stack and EBX", points=3,
-          hint="paging_enter with the ELF's entry point; a stack in the higher half, HIGHER_HALF and more, "
-               "that grows down into memory of nobody; BOOT_INFO_OFFSET in EBX. boot_prepare returns "
-               "paging_enter's status.")
+          hint="Which entry point, which stack, which EBX? The ELF's entry point; a stack in the higher "
+               "half, which grows down into memory that nothing else uses; the address of the boot "
+               "information (BOOT_INFO_OFFSET). boot_prepare returns the status of paging_enter.")
 def start_state(plan: Plan) -> None:
     plan.unit("boot", "start_state")
 
@@ -219,8 +227,8 @@ def guests_in_turn(plan: Plan) -> None:
 
 
 @lab.test("6.3", "boots to the shell", points=2,
-          hint="paging_enter with the ELF's entry point, a stack in the higher half, BOOT_INFO_OFFSET in "
-               "EBX.")
+          hint="Which entry point, which stack, which EBX does the kernel get? The ELF's entry point, a "
+               "stack in the higher half, the address of the boot information.")
 def shell(plan: Plan) -> None:
     word, a, b = plan.values.word(), plan.values.randint(2, 99), plan.values.randint(2, 99)
     run = _boot_vmm(plan, f"echo {word}", "9", str(a * 36), str(b * 36), args=[SLOW_TICK])
@@ -229,7 +237,8 @@ def shell(plan: Plan) -> None:
 
 
 @lab.test("6.3", "boots four systems at once, each in its own VM", points=3,
-          hint="Nothing in boot.c may be static or shared: each vCPU has its own space, kernel and archive.")
+          hint="Which data do four guests share? None: each vCPU has its own space, kernel and archive, so "
+               "nothing in boot.c may be static.")
 def four(plan: Plan) -> None:
     kernel, user_archive = finished_os()
     run = plan.boot(*[kernel] * 4, args=["--isolate", f"--initrd={user_archive}", "--tick-ms=200"],
@@ -246,9 +255,10 @@ def _gcd(a: int, b: int) -> int:
 # ---------------------------------------------------------------- 6.4 the context switch
 
 @lab.test("6.4", "prepares the stack of a new process", points=6,
-          hint="The trap_frame ends where the kernel stack ends; its cs, ss, ds and es are those of ring 3, "
-               "eip and esp as given, EFLAGS has bit 9. Below it is the address of trap_return, and "
-               "process->stack is where context_switch begins to pop.")
+          hint="What must the kernel stack of a process look like that has never run? As if it had trapped "
+               "and called context_switch: the trap_frame at its end, with the selectors of ring 3, the "
+               "given eip and esp, and bit 9 in EFLAGS; below it the address of trap_return, where "
+               "process->stack points.")
 def frame(plan: Plan) -> None:
     pid = plan.values.randint(2, 999)
     entry, stack = PROGRAM_MIN + plan.values.getrandbits(20), STACK_TOP - 4 * plan.values.getrandbits(12)
@@ -259,8 +269,8 @@ def frame(plan: Plan) -> None:
 
 @lab.test("6.4", "switches between stacks", points=6,
           hint="A process is four things to the processor: which, and does each of them change? `current`, "
-               "CR3, TSS.esp0 and ESP. next->stack and the address of current->stack are read before "
-               "`current` changes; what is pushed on the one stack is what is popped from the other.")
+               "CR3, TSS.esp0 and ESP. Read what you need from both processes before `current` changes; "
+               "what is pushed on the one stack is what is popped from the other.")
 def switch(plan: Plan) -> None:
     a, b = plan.values.sample(range(2, 999), 2)
     words = [plan.values.number() for _ in range(4)]
@@ -281,8 +291,9 @@ def clobbers(plan: Plan) -> None:
 
 
 @lab.test("6.4", "enters a new process in ring 3", points=3,
-          hint="The frame's cs, ss, ds and es are those of ring 3, eip and esp as given; below it is the "
-               "address of trap_return, where the first switch goes on.")
+          hint="Where does the first switch to a process continue, and what does `iret` pop there? At "
+               "trap_return, whose address is below the frame. The frame's cs, ss, ds and es must be those "
+               "of ring 3, eip and esp the given ones.")
 def ring3(plan: Plan) -> None:
     word = plan.values.word()
     run = _boot_kernel(plan, f"echo {word}", "attack port-out", "attack halt", f"echo {word}{word}")
@@ -294,9 +305,9 @@ def ring3(plan: Plan) -> None:
 
 
 @lab.test("6.4", "gives each process its own memory and kernel stack", points=3,
-          hint="Which tables and which kernel stack does the processor use after the switch? context_switch "
-               "loads next->directory into CR3 and sets TSS.esp0 to the end of next's kernel stack, even "
-               "if next has just been created.")
+          hint="Which tables and which kernel stack does the processor use after the switch? CR3 must hold "
+               "the next process's directory, and TSS.esp0 the end of its kernel stack, even if it has just "
+               "been created.")
 def own_memory(plan: Plan) -> None:
     words = [plan.values.word() for _ in range(3)]
     run = _boot_kernel(plan, "nap 400 &", "nap 200 &", f"echo {words[0]}", "attack write-text",
@@ -323,8 +334,9 @@ def order(plan: Plan) -> None:
 
 
 @lab.test("6.5", "wakes the processes that wait for the reason", points=4,
-          hint="process_block sets waits_for and PROCESS_BLOCKED and calls schedule; process_wake makes "
-               "ready each process that is PROCESS_BLOCKED for this reason.")
+          hint="Which two fields say what a process waits for? process_block sets waits_for and "
+               "PROCESS_BLOCKED and gives up the processor; process_wake makes ready each process that is "
+               "PROCESS_BLOCKED for this reason.")
 def wake(plan: Plan) -> None:
     odd, sleeper, ended = plan.values.sample(range(3, 999, 2), 3)
     even, other = plan.values.sample(range(2, 999, 2), 2)
@@ -337,9 +349,10 @@ def wake(plan: Plan) -> None:
 
 
 @lab.test("6.5", "counts ticks and wakes sleepers", points=3,
-          hint="scheduler_tick counts `ticks` and current->ticks, then makes ready each sleeping process "
-               "whose tick has come, even when the count has wrapped around: (int32_t)(ticks - wake_tick) >= "
-               "0.")
+          hint="What does scheduler_tick count, and how do you compare two counts that wrap around? It "
+               "counts `ticks` and the ticks of current, then wakes each sleeping process whose tick has "
+               "come. The difference, read as a signed number, is right even when the count has wrapped "
+               "around.")
 def tick(plan: Plan) -> None:
     a, blocked, b = plan.values.sample(range(2, 999), 3)
     sleeps = ((plan.values.randint(100, 9999), 1), (plan.values.getrandbits(31), plan.values.randint(20, 50)),
@@ -351,8 +364,8 @@ def tick(plan: Plan) -> None:
 
 
 @lab.test("6.5", "runs three processes in turn", points=2,
-          hint="Round robin: schedule takes the next ready process after current in the table. The "
-               "switch must restore exactly what it saves.")
+          hint="Which process is next? schedule takes the next ready process after current in the table. "
+               "The switch must restore exactly what it saves.")
 def turns(plan: Plan) -> None:
     run = _boot_kernel(plan, "turns", tick=SLOWEST_TICK)
     run.must(_round_robin)
@@ -372,9 +385,9 @@ def _round_robin(outcome: Outcome) -> Mismatch | None:
 
 
 @lab.test("6.5", "preempts a process that never yields", points=3,
-          hint="Each timer interrupt calls schedule: the next ready process after current has its turn, "
-               "around the end of the table. Interrupts are on in a program only if its first EFLAGS say "
-               "so.")
+          hint="What takes the processor from a process that never yields? Each timer interrupt calls "
+               "schedule: the next ready process after current has its turn, wrapping around the table's "
+               "end. Interrupts are on in a program only if its first EFLAGS say so.")
 def preemption(plan: Plan) -> None:
     word = plan.values.word()
     run = _boot_kernel(plan, "race", f"echo {word}")
@@ -384,8 +397,8 @@ def preemption(plan: Plan) -> None:
 
 
 @lab.test("6.5", "wakes sleepers on time", points=1,
-          hint="scheduler_tick counts, then makes ready each process that sleeps until now or earlier: "
-               "(int32_t)(ticks - wake_tick) >= 0.")
+          hint="When does a sleeping process become ready? When its tick is now or earlier: scheduler_tick "
+               "counts first, then compares, even after the count has wrapped around.")
 def sleepers(plan: Plan) -> None:
     times = plan.values.sample(range(500, 3501, 500), 4)
     run = _boot_kernel(plan, "naps " + " ".join(map(str, times)))
@@ -395,8 +408,8 @@ def sleepers(plan: Plan) -> None:
 
 
 @lab.test("6.5", "spends no processor time on waiting processes", points=2,
-          hint="A process that is blocked or asleep is not ready and is never chosen; idle is chosen when "
-               "no other is ready, and the tick is counted for current.")
+          hint="Which processes may be chosen? One that is blocked or asleep never is. Idle is chosen when "
+               "no other is ready, and the tick is counted for current, whichever that is.")
 def waiting(plan: Plan) -> None:
     run = _boot_kernel(plan, "quiet")
     run.must(_answers("slept long enough\n", "cost nothing\n", "idle ran\n"))
@@ -404,7 +417,8 @@ def waiting(plan: Plan) -> None:
 
 
 @lab.test("6.5", "wakes the process that waits for the keyboard", points=1,
-          hint="process_wake makes ready exactly those that are blocked for the same reason.")
+          hint="Which processes does process_wake make ready? Exactly those that are blocked for the same "
+               "reason.")
 def keyboard(plan: Plan) -> None:
     words = [plan.values.word() for _ in range(4)]
     run = _boot_kernel(plan, "3", *words, "q", "7")
@@ -415,9 +429,9 @@ def keyboard(plan: Plan) -> None:
 # ---------------------------------------------------------------- 6.6 the end of a process
 
 @lab.test("6.6", "ends a process", points=3,
-          hint="process_end sets state and status, gives the children to the shell, and wakes the parent, "
-               "with the parent's struct process as reason; it also wakes the shell if that inherits one "
-               "that has ended.")
+          hint="Who must learn that a process has ended? Its parent: process_end sets state and status, and "
+               "wakes the parent, which waits for its own struct process. The children go to the shell; if "
+               "it inherits one that has ended, wake it as well.")
 def end(plan: Plan) -> None:
     parent, one, two, child, ended = plan.values.sample(range(2, 999), 5)
     status = plan.values.randint(1, 999)
@@ -432,9 +446,9 @@ def end(plan: Plan) -> None:
 
 
 @lab.test("6.6", "finds an ended child", points=2,
-          hint="A child that has ended is released and its pid returned, its status set; with children but "
-               "none ended, block (or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND, "
-               "even with WAIT_NO_HANG.")
+          hint="Which three cases are there? A child has ended: release it, return its pid and set its "
+               "status. There are children but none has ended: block, or return 0 with WAIT_NO_HANG. There "
+               "is no such child: ERROR_NOT_FOUND, even with WAIT_NO_HANG.")
 def wait(plan: Plan) -> None:
     parent, first, second, stranger = plan.values.sample(range(2, 999), 4)
     first_status, second_status = plan.values.sample(range(1, 999), 2)
@@ -445,17 +459,18 @@ def wait(plan: Plan) -> None:
 
 
 @lab.test("6.6", "releases everything that a process owns", points=2,
-          hint="process_release frees the user's pages, their page tables, the directory and the kernel "
-               "stack; directory or kernel stack may be NULL. Entries from KERNEL_FIRST_SLOT on are "
-               "the kernel's.")
+          hint="What does a process own, and what may be missing? Its pages, their page tables, the "
+               "directory and the kernel stack; directory and kernel stack may be NULL. Entries from "
+               "KERNEL_FIRST_SLOT on are the kernel's.")
 def release(plan: Plan) -> None:
     pages = plan.values.randint(1, 40)
     _kernel_unit(plan, "release", (pages,), f"{pages + 6} pages came back")
 
 
 @lab.test("6.6", "waits for the right child", points=3,
-          hint="A child that has ended is released and its pid returned; with children but none ended, "
-               "block (or return 0 with WAIT_NO_HANG); without such a child, ERROR_NOT_FOUND.")
+          hint="Which child does the parent wait for? Only that one counts. If it has ended, release it and "
+               "return its pid; if not, block, or return 0 with WAIT_NO_HANG; if there is no such child, "
+               "ERROR_NOT_FOUND.")
 def family(plan: Plan) -> None:
     number = plan.values.randint(1, 1000)
     run = _boot_kernel(plan, f"family {number}")
@@ -466,8 +481,8 @@ def family(plan: Plan) -> None:
 
 
 @lab.test("6.6", "frees every page", points=3,
-          hint="process_release frees the user's pages, their page tables, the directory and the kernel "
-               "stack; not the kernel's part of the directory.")
+          hint="What does a process own? Its pages, their page tables, the directory and the kernel stack; "
+               "not the kernel's part of the directory.")
 def pages(plan: Plan) -> None:
     count = plan.values.randint(300, 500)
     run = _boot_kernel(plan, f"stress {count}", "crowd", "stress 20")
@@ -477,8 +492,8 @@ def pages(plan: Plan) -> None:
 
 
 @lab.test("6.6", "reparents orphans to the shell", points=2,
-          hint="process_end makes the shell the parent of all children, and wakes it if one has ended "
-               "already; the shell waits for them before it prompts.")
+          hint="Who releases a child whose parent has ended? The shell: process_end makes it the parent of "
+               "all children, and wakes it if one has already ended; it waits for them before it prompts.")
 def orphans(plan: Plan) -> None:
     run = _boot_kernel(plan, "family 1", "nap 1500", "", "ps")
     run.must(_answers("slept 1500\n", "has ended with status 0\n", "PID PARENT"))
@@ -501,34 +516,33 @@ def _table_of(names: Sequence[str]) -> Condition:
 
 def _vmm_symptoms(run: Planned) -> None:
     run.symptom(lambda o: "EBX is" in o.stdout,
-                "The kernel found no boot information where EBX points: paging_enter's last argument is "
-                "BOOT_INFO_OFFSET.")
+                "The kernel found no boot information where EBX points. Which address does boot_prepare "
+                "pass to paging_enter for EBX?")
     run.symptom(lambda o: "the boot information at" in o.stdout,
-                "The kernel read something else where the boot information should be: magic, size, and "
-                "BOOT_INFO_OFFSET as its place.")
+                "The kernel read something other than the boot information. Are magic and size set, and "
+                "was the structure written to BOOT_INFO_OFFSET?")
     run.symptom(lambda o: "the archive is damaged" in o.stdout,
-                "The archive lies over the kernel's .bss (its end in memory is p_paddr + p_memsz), or its "
-                "length is wrong.")
+                "The archive overlaps the kernel's .bss, or its length is wrong. Where does the kernel end "
+                "in memory, and where does the archive start?")
     run.symptom(lambda o: o.status == STATUS_CRASHED and not o.stdout,
-                "The guest crashed before the kernel's first word: are the segments at p_paddr, is the "
-                "entry point the one of the file, and is the stack in memory?")
+                "The guest crashed before the kernel printed anything. Are the segments at p_paddr, is the "
+                "entry point that of the file, and is the stack in RAM?")
 
 
 def _kernel_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.status == STATUS_CRASHED,
                 "Which of the process's four things is wrong: current, CR3, TSS.esp0, ESP? The post-mortem "
-                "has CR3, ESP, TSS.esp0 with the page that it leads to, and the functions that were called.")
+                "shows CR3, ESP, TSS.esp0 with its page walk, and the functions that were active.")
     run.symptom(lambda o: o.status == STATUS_PANIC and "panic: the shell" in o.stdout,
-                "The shell itself was killed: compare EIP, CR2 and CR3 in the panic. If a test of a single "
-                "function failed, start there. If not: a page fault at the shell's first instruction comes "
-                "from CR3, one at a system call from TSS.esp0, any other from a register or a stack that is "
-                "lost in a switch.")
+                "The kernel killed the shell itself: compare EIP, CR2 and CR3 in the panic. If a test of a "
+                "single function failed, start there. If not, a wrong CR3 causes a page fault at the "
+                "shell's first instruction, a wrong TSS.esp0 one at a system call; any other comes from a "
+                "register or a stack that a switch lost.")
     run.symptom(lambda o: o.status == STATUS_PANIC,
-                "The kernel panicked. The functions on the stack at that moment are in its console's last "
-                "lines.")
+                "The kernel panicked. The last lines of its console list the functions that were active.")
     run.symptom(lambda o: o.hung and PROMPT not in o.stdout,
-                "No prompt came: the first process never ran, never came back from its first wait, or was "
-                "not woken.")
+                "The shell printed no prompt: it never ran, never returned from its first wait, or was not "
+                "woken.")
     run.symptom(lambda o: o.hung,
-                "Nothing runs any more: a process is never made ready again, or is lost in a switch. If a "
+                "Nothing runs any more: a process never became ready again, or was lost in a switch. If a "
                 "test of a single function failed, start there.")
