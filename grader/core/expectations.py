@@ -110,13 +110,13 @@ def kernel_panic(outcome: Outcome) -> str:
     return f"; the kernel panicked{where}: {found[1]}"
 
 
-def kernel_unit_passes(case: str, facts: Sequence[str]) -> Condition:
+def kernel_unit_passes(case: str, lines: Sequence[str]) -> Condition:
     """Lab 6's unit kernel prints these lines, in this order, and nothing else.
 
     The learner's code runs in the kernel: what decides is compared here, and is never in its memory.
     """
     def condition(outcome: Outcome) -> Mismatch | None:
-        expected = "".join(f"{fact}\n" for fact in facts)
+        expected = "".join(lines)
         if outcome.status == 0 and outcome.stdout == expected:
             return None
         failed = re.search(r"^not ok: (.*)$", outcome.stdout, re.M)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from grader.core.building import build_os, make_text
+from grader.core.line_code import LineCode
 from grader.course import BUILD, LABS, ROOT
 
 _PROGRAMS = LABS[6].grading / "programs"
@@ -27,13 +28,17 @@ def grader_programs() -> dict[str, bytes]:
             for source in sorted(_PROGRAMS.glob("*.c"))}
 
 
-def archive_with(files: Mapping[str, bytes] | None = None) -> bytes:
-    """The user's archive with the grader's programs and `files`, which replace files of the same names."""
+def archive_with(files: Mapping[str, bytes] | None = None, code: LineCode | None = None,
+                 shell: str = "") -> bytes:
+    """The user's archive with the grader's programs and `files`, which replace files of the same names. With
+    `code` the programs' lines have numbers; `shell` names the one that replaces the shell."""
     _, archive = finished_os()
     content = io.BytesIO()
     with tarfile.open(archive) as user, tarfile.open(fileobj=content, mode="w",
                                                      format=tarfile.USTAR_FORMAT) as image:
-        added = {**grader_programs(), **(files or {})}
+        programs = {name: code.put_into(program) if code else program
+                    for name, program in grader_programs().items()}
+        added = {**programs, **({"shell": programs[shell]} if shell else {}), **(files or {})}
         for member in user:
             if member.name not in added:
                 image.addfile(member, user.extractfile(member))

@@ -13,6 +13,7 @@ from grader.core import expectations as expect
 from grader.core.expectations import Condition, Expectation
 from grader.core.framework import Test
 from grader.core.guests import Define, assemble
+from grader.core.line_code import KERNEL, LineCode
 from grader.core.outcome import Outcome
 from grader.execution.runs import Run, plain_environment
 from grader.core.values import Values
@@ -129,10 +130,12 @@ class Plan:
         It is given these numbers and must print these lines about what became of them.
         """
         vmm, kernel = self._programs.finished_vmm(), self._programs.kernel_unit()
-        order = self.file("test", case.encode().ljust(16, b"\0") + struct.pack(f"<{len(given)}I", *given))
+        code = LineCode(self.values, KERNEL)
+        order = self.file("test", case.encode().ljust(16, b"\0") + code.image
+                          + struct.pack(f"<{len(given)}I", *given))
         planned = self._add((str(vmm), f"--initrd={order}", str(kernel)), **keywords)
         planned.white_box = True
-        planned.must(expect.kernel_unit_passes(case, facts))
+        planned.must(expect.kernel_unit_passes(case, [code.line(fact) for fact in facts]))
         return planned
 
     def unit(self, source: str, case: str, **keywords: Any) -> Planned:

@@ -40,6 +40,11 @@ def run(code: Sequence[Step], x: int) -> int:
     return x
 
 
+def protected_code(code: Sequence[Step]) -> bytes:
+    """Its bytes for 32-bit code, where no operand has a prefix."""
+    return b"".join(text[1:] for text, _ in code)
+
+
 def machine_code(code: Sequence[Step]) -> list[int]:
     """Its bytes, as a guest's STEPS."""
     return list(b"".join(text for text, _ in code))

@@ -3,7 +3,8 @@
 The functions of sched.c are tried one by one first, by a kernel that is the test (units/sched.c):
 so each exercise can be graded before the next one is written. Then whole sessions: the kernel runs programs
 of the grader's own from an archive of the grader's own. Its console is what is judged; input is a script of
-shell lines, each of which the shell echoes.
+shell lines, each of which the shell echoes. What decides a test are lines with the numbers of
+grader/core/line_code.py: only a program that ran in ring 3 can have printed them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 
 from grader.core.expectations import Condition, Mismatch, kernel_panic
 from grader.core.framework import Lab
+from grader.core.line_code import USER, LineCode
 from grader.core.os_image import archive_with, finished_os
 from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
@@ -22,7 +24,7 @@ lab = Lab(6, "the 1K OS", needs=("paging32",))
 
 # What units/sched.c prints, as the kernel's headers have it: FLAGS are IF and the bit that is always one.
 PROGRAM_MIN, STACK_TOP = 0x00400000, 0x7ffff000
-USER_CODE, USER_DATA, FLAGS = 0x1b, 0x23, 0x202
+FLAGS = 0x202
 IDLE_PID, SHELL_PID = 0, 1
 NOT_FOUND = -3                  # ERROR_NOT_FOUND
 UNSET = -99                     # a status that process_wait has not set
@@ -47,21 +49,23 @@ def _script(*lines: str) -> bytes:
 
 
 def _boot_vmm(plan: Plan, *lines: str, args: Sequence[str] = (), files: dict[str, bytes] | None = None,
-              ) -> Planned:
-    """The learner's VMM with the finished kernel."""
+              ) -> tuple[Planned, LineCode]:
+    """The learner's VMM with the finished kernel, and the code of its programs' lines."""
     kernel, _ = finished_os()
-    archive = plan.file("archive.tar", archive_with(files))
+    code = LineCode(plan.values, USER)
+    archive = plan.file("archive.tar", archive_with(files, code))
     run = plan.boot(kernel, args=[f"--initrd={archive}", *args], stdin=_script(*lines), limits=SESSION)
     _vmm_symptoms(run)
-    return run
+    return run, code
 
 
-def _boot_kernel(plan: Plan, *lines: str, tick: str = SLOW_TICK) -> Planned:
-    """The finished VMM with the learner's kernel; the session must come to its end."""
-    archive = plan.file("archive.tar", archive_with())
+def _boot_kernel(plan: Plan, *lines: str, tick: str = SLOW_TICK) -> tuple[Planned, LineCode]:
+    """The finished VMM with the learner's kernel, and the code of its programs' lines."""
+    code = LineCode(plan.values, USER)
+    archive = plan.file("archive.tar", archive_with(code=code))
     run = plan.boot_kernel(args=[f"--initrd={archive}", tick], stdin=_script(*lines), limits=SESSION)
     _kernel_symptoms(run)
-    return run
+    return run, code
 
 
 def _kernel_unit(plan: Plan, case: str, given: Sequence[int], *facts: str) -> None:
@@ -195,11 +199,13 @@ def large_archive(plan: Plan) -> None:
 def archive(plan: Plan) -> None:
     text = plan.values.text(plan.values.randint(20, 200)) + "\n"
     megabytes, tick = plan.values.randint(5, 60), plan.values.randint(20, 90)
-    run = _boot_vmm(plan, "cat secret.txt", args=[f"--mem={megabytes}M", f"--tick-ms={tick}"],
-                    files={"secret.txt": text.encode()})
+    word = plan.values.word()
+    run, code = _boot_vmm(plan, "cat secret.txt", f"say {word}",
+                          args=[f"--mem={megabytes}M", f"--tick-ms={tick}"],
+                          files={"secret.txt": text.encode()})
     run.must(_shows_all(f"1K OS: {megabytes * 1024} KB of memory", f"a tick every {tick} ms"),
              "memory_bytes is the space's size, tick_ms is options->tick_ms.")
-    run.must(_answers("cat secret.txt\n" + text + PROMPT))
+    run.must(_answers("cat secret.txt\n" + text + PROMPT, code.line(word) + PROMPT))
     run.exits(0)
 
 
@@ -230,9 +236,10 @@ def guests_in_turn(plan: Plan) -> None:
           hint="Which entry point, which stack, which EBX does the kernel get? The ELF's entry point, a "
                "stack in the higher half, the address of the boot information.")
 def shell(plan: Plan) -> None:
-    word, a, b = plan.values.word(), plan.values.randint(2, 99), plan.values.randint(2, 99)
-    run = _boot_vmm(plan, f"echo {word}", "9", str(a * 36), str(b * 36), args=[SLOW_TICK])
-    run.must(_answers(f"echo {word}\n{word}\n{PROMPT}", f"GCD({a * 36}, {b * 36}) = {_gcd(a, b) * 36}\n"))
+    words = [plan.values.word() for _ in range(3)]
+    run, code = _boot_vmm(plan, f"say {words[0]}", "lines", *words[1:], "q", args=[SLOW_TICK])
+    run.must(_answers(f"say {words[0]}\n{code.line(words[0])}{PROMPT}",
+                      *(f"> {word}\n{code.line(word)}" for word in words[1:]), f"> q\n{PROMPT}"))
     run.exits(0)
 
 
@@ -240,16 +247,13 @@ def shell(plan: Plan) -> None:
           hint="Which data do four guests share? None: each vCPU has its own space, kernel and archive, so "
                "nothing in boot.c may be static.")
 def four(plan: Plan) -> None:
-    kernel, user_archive = finished_os()
-    run = plan.boot(*[kernel] * 4, args=["--isolate", f"--initrd={user_archive}", "--tick-ms=200"],
-                    limits=SESSION)
+    kernel, _ = finished_os()
+    code = LineCode(plan.values, USER)
+    archive = plan.file("archive.tar", archive_with(code=code, shell="names"))
+    run = plan.boot(*[kernel] * 4, args=["--isolate", f"--initrd={archive}", "--tick-ms=200"], limits=SESSION)
     run.must(_shows_all(*(f"vcpu{vcpu}: {text}" for vcpu in range(4)
-                          for text in ("1K OS: 16384 KB of memory", "Goodbye."))))
+                          for text in ("1K OS: 16384 KB of memory", code.line("processes: idle shell")))))
     run.exits(0)
-
-
-def _gcd(a: int, b: int) -> int:
-    return a if b == 0 else _gcd(b, a % b)
 
 
 # ---------------------------------------------------------------- 6.4 the context switch
@@ -261,10 +265,11 @@ def _gcd(a: int, b: int) -> int:
                "process->stack points.")
 def frame(plan: Plan) -> None:
     pid = plan.values.randint(2, 999)
+    code, data = USER
     entry, stack = PROGRAM_MIN + plan.values.getrandbits(20), STACK_TOP - 4 * plan.values.getrandbits(12)
     _kernel_unit(plan, "frame", (pid, entry, stack),
-                 f"pid {pid}: eip {entry:#x}, esp {stack:#x}, cs {USER_CODE:#x}, ss {USER_DATA:#x}, "
-                 f"ds {USER_DATA:#x}, es {USER_DATA:#x}, eflags {FLAGS:#x}")
+                 f"pid {pid}: eip {entry:#x}, esp {stack:#x}, cs {code:#x}, ss {data:#x}, "
+                 f"ds {data:#x}, es {data:#x}, eflags {FLAGS:#x}")
 
 
 @lab.test("6.4", "switches between stacks", points=6,
@@ -296,11 +301,11 @@ def clobbers(plan: Plan) -> None:
                "of ring 3, eip and esp the given ones.")
 def ring3(plan: Plan) -> None:
     word = plan.values.word()
-    run = _boot_kernel(plan, f"echo {word}", "attack port-out", "attack halt", f"echo {word}{word}")
-    run.must(_answers(f"echo {word}\n{word}\n{PROMPT}",
+    run, code = _boot_kernel(plan, f"say {word}", "attack port-out", "attack halt", f"say {word}{word}")
+    run.must(_answers(f"say {word}\n{code.line(word)}{PROMPT}",
                       "attack (pid 3) was killed: general protection fault",
                       "attack (pid 4) was killed: general protection fault",
-                      f"\n{word}{word}\n{PROMPT}"))
+                      f"\n{code.line(word + word)}{PROMPT}"))
     run.exits(0)
 
 
@@ -310,12 +315,11 @@ def ring3(plan: Plan) -> None:
                "been created.")
 def own_memory(plan: Plan) -> None:
     words = [plan.values.word() for _ in range(3)]
-    run = _boot_kernel(plan, "nap 400 &", "nap 200 &", f"echo {words[0]}", "attack write-text",
-                       f"echo {words[1]}",
-                       "attack read-null", "family 5", "nap 600", f"echo {words[2]}")
-    run.must(_answers(*(f"\n{word}\n" for word in words)))
+    run, code = _boot_kernel(plan, "nap 400 &", "nap 200 &", f"say {words[0]}", "attack write-text",
+                             f"say {words[1]}", "attack read-null", "family 5", "nap 600", f"say {words[2]}")
+    run.must(_answers(*(f"\n{code.line(word)}" for word in words)))
     run.must(_shows_all("write to 0x00400000: read-only memory", "read of 0x00000000: no memory is there",
-                        "slept 400", "slept 200"))
+                        code.line("slept 400"), code.line("slept 200")))
     run.exits(0)
 
 
@@ -367,21 +371,29 @@ def tick(plan: Plan) -> None:
           hint="Which process is next? schedule takes the next ready process after current in the table. "
                "The switch must restore exactly what it saves.")
 def turns(plan: Plan) -> None:
-    run = _boot_kernel(plan, "turns", tick=SLOWEST_TICK)
-    run.must(_round_robin)
-    run.must(_answers("turns are over\n" + PROMPT))
+    run, code = _boot_kernel(plan, "turns", tick=SLOWEST_TICK)
+    run.must(_round_robin(code))
+    run.must(_answers(code.line("turns are over") + PROMPT))
     run.exits(0)
 
 
-def _round_robin(outcome: Outcome) -> Mismatch | None:
-    """turns.c prints abcabc...; a timer interrupt now and then may change whose turn it is."""
-    found = re.search(r"turns\n([abc]+)\n", outcome.stdout)
-    letters = found[1] if found else ""
-    breaks = sum(b != {"a": "b", "b": "c", "c": "a"}[a] for a, b in zip(letters, letters[1:]))
-    if len(letters) == 120 and min(letters.count(letter) for letter in "abc") == 40 and breaks <= 40:
-        return None
-    return Mismatch("three processes that yield after each letter do not take turns",
-                    "abc" * 40, letters or outcome.stdout)
+def _round_robin(code: LineCode) -> Condition:
+    """turns.c prints abcabc..., some as capitals; a timer interrupt now and then may change whose turn it is.
+    """
+    turns = {letter: [letter.upper() if code.number(bytes([ord(letter), turn])) >> 31 else letter
+                      for turn in range(40)] for letter in "abc"}
+
+    def condition(outcome: Outcome) -> Mismatch | None:
+        found = re.search(r"turns\n([abcABC]+)\n", outcome.stdout)
+        text = found[1] if found else ""
+        letters = text.lower()
+        breaks = sum(b != {"a": "b", "b": "c", "c": "a"}[a] for a, b in zip(letters, letters[1:]))
+        if breaks <= 40 and all([each for each in text if each.lower() == letter] == turns[letter]
+                                for letter in "abc"):
+            return None
+        return Mismatch("three processes that yield after each letter do not take turns",
+                        "".join(a + b + c for a, b, c in zip(*turns.values())), text or outcome.stdout)
+    return condition
 
 
 @lab.test("6.5", "preempts a process that never yields", points=3,
@@ -390,9 +402,10 @@ def _round_robin(outcome: Outcome) -> Mismatch | None:
                "end. Interrupts are on in a program only if its first EFLAGS say so.")
 def preemption(plan: Plan) -> None:
     word = plan.values.word()
-    run = _boot_kernel(plan, "race", f"echo {word}")
-    run.must(_answers(*["idle leaves them the time\n0 gets on\n1 gets on\n2 gets on\n"] * 2,
-                      "the race is over\n", f"\n{word}\n{PROMPT}"))
+    run, code = _boot_kernel(plan, "race", f"say {word}")
+    look = "".join(map(code.line, ("idle leaves them the time", "0 gets on", "1 gets on", "2 gets on")))
+    run.must(_answers(look, look, code.line("the race is over"), f"\n{code.line(word)}{PROMPT}"))
+    run.must(_shows_all(*(code.line(f"spinning {number}") for number in range(3))))
     run.exits(0)
 
 
@@ -401,9 +414,9 @@ def preemption(plan: Plan) -> None:
                "counts first, then compares, even after the count has wrapped around.")
 def sleepers(plan: Plan) -> None:
     times = plan.values.sample(range(500, 3501, 500), 4)
-    run = _boot_kernel(plan, "naps " + " ".join(map(str, times)))
-    slept = "".join(f"slept {time}\n" for time in sorted(times))
-    run.must(_answers(f"\n{slept}all are awake\n{PROMPT}"))
+    run, code = _boot_kernel(plan, "naps " + " ".join(map(str, times)))
+    slept = "".join(code.line(f"slept {time}") for time in sorted(times))
+    run.must(_answers(f"\n{slept}{code.line('all are awake')}{PROMPT}"))
     run.exits(0)
 
 
@@ -411,8 +424,8 @@ def sleepers(plan: Plan) -> None:
           hint="Which processes may be chosen? One that is blocked or asleep never is. Idle is chosen when "
                "no other is ready, and the tick is counted for current, whichever that is.")
 def waiting(plan: Plan) -> None:
-    run = _boot_kernel(plan, "quiet")
-    run.must(_answers("slept long enough\n", "cost nothing\n", "idle ran\n"))
+    run, code = _boot_kernel(plan, "quiet")
+    run.must(_answers(*map(code.line, ("slept long enough", "cost nothing", "idle ran"))))
     run.exits(0)
 
 
@@ -421,8 +434,9 @@ def waiting(plan: Plan) -> None:
                "reason.")
 def keyboard(plan: Plan) -> None:
     words = [plan.values.word() for _ in range(4)]
-    run = _boot_kernel(plan, "3", *words, "q", "7")
-    run.must(_answers(*(f"> {word}\n{word}\n" for word in words), "> q\n" + PROMPT, "int 0x80"))
+    run, code = _boot_kernel(plan, "lines", *words, "q", "say more")
+    run.must(_answers(*(f"> {word}\n{code.line(word)}" for word in words), "> q\n" + PROMPT,
+                      code.line("more")))
     run.exits(0)
 
 
@@ -473,10 +487,11 @@ def release(plan: Plan) -> None:
                "ERROR_NOT_FOUND.")
 def family(plan: Plan) -> None:
     number = plan.values.randint(1, 1000)
-    run = _boot_kernel(plan, f"family {number}")
-    run.must(_answers(f"second: right, status {number + 1}\n", f"first: right, status {number}\n",
-                      "once more: -3\n", "a stranger: -3, myself: -3\n", "too early: 0\n",
-                      "any: right, status 0\n", "none: -3\n", "killed: right, status -1\n"))
+    run, code = _boot_kernel(plan, f"family {number}")
+    run.must(_answers(*map(code.line, (
+        f"second: right, status {number + 1}", f"first: right, status {number}", "once more: -3",
+        "a stranger: -3, myself: -3", "too early: 0", "any: right, status 0", "none: -3",
+        "killed: right, status -1"))))
     run.exits(0)
 
 
@@ -485,9 +500,10 @@ def family(plan: Plan) -> None:
                "not the kernel's part of the directory.")
 def pages(plan: Plan) -> None:
     count = plan.values.randint(300, 500)
-    run = _boot_kernel(plan, f"stress {count}", "crowd", "stress 20")
-    run.must(_answers(f"{count} programs, 0 pages lost\n", "13 programs more, then: too many processes\n",
-                      "0 left, 0 pages lost\n", "20 programs, 0 pages lost\n"))
+    run, code = _boot_kernel(plan, f"stress {count}", "crowd", "stress 20")
+    run.must(_answers(*map(code.line, (
+        f"{count} programs, 0 pages lost", "13 programs more, then: too many processes",
+        "0 left, 0 pages lost", "20 programs, 0 pages lost"))))
     run.exits(0)
 
 
@@ -495,21 +511,10 @@ def pages(plan: Plan) -> None:
           hint="Who releases a child whose parent has ended? The shell: process_end makes it the parent of "
                "all children, and wakes it if one has already ended; it waits for them before it prompts.")
 def orphans(plan: Plan) -> None:
-    run = _boot_kernel(plan, "family 1", "nap 1500", "", "ps")
-    run.must(_answers("slept 1500\n", "has ended with status 0\n", "PID PARENT"))
-    run.must(_table_of(("idle", "shell")))
+    run, code = _boot_kernel(plan, "family 1", "nap 1500", "", "names")
+    run.must(_answers(code.line("slept 1500"), "has ended with status 0\n",
+                      code.line("processes: idle shell names")))
     run.exits(0)
-
-
-def _table_of(names: Sequence[str]) -> Condition:
-    """ps shows these processes and no other."""
-    def condition(outcome: Outcome) -> Mismatch | None:
-        table = outcome.stdout.rpartition("TICKS NAME\n")[2].partition("pages free")[0]
-        got = [line.split()[-1] for line in table.splitlines()[:-1]]
-        if got == list(names):
-            return None
-        return Mismatch("the table has other processes than it should", "\n".join(names), "\n".join(got))
-    return condition
 
 
 # ---------------------------------------------------------------- what mistakes look like

@@ -1,5 +1,5 @@
 /* attack.c - tries what a program must not be able to do; its argument says what. */
-#include "libc.h"
+#include "say.h"
 
 #define KERNEL 0x80100000
 
@@ -148,7 +148,7 @@ static void bad_pointers(void)
     };
     for (size_t j = 0; j < sizeof lengths / sizeof lengths[0]; j++, tried++)
         refused += lengths[j] == ERROR_ADDRESS;
-    printf("%d of %d bad pointers refused\n", refused, tried);
+    say("%d of %d bad pointers refused", refused, tried);
 }
 
 static void bad_numbers(void)
@@ -157,16 +157,15 @@ static void bad_numbers(void)
     int status;
 
     memset(longest, 'x', sizeof longest - 1);
-    printf("calls %d %d %d\n", system_call(SYSTEM_CALLS, 0, 0, 0, 0),
-           system_call(0x7fffffff, 0, 0, 0, 0), system_call(0xffffffff, 0, 0, 0, 0));
-    printf("names %d %d %d\n", spawn("no such program", "", 0), spawn(longest, "", 0),
-           spawn("nothing", longest, 0));
-    printf("files %d %d %d\n", readfile("no such file", 0, good, 1),
-           readfile("about.txt", 0xffffffff, good, 1), spawn("about.txt", "", 0));
-    printf("places %d %d\n", system_call(CALL_LISTDIR, 0xffffffff, (uint32_t)good, 0, 0),
-           system_call(CALL_PROCESSES, 0x80000000, (uint32_t)good, 0, 0));
-    printf("waits %d %d %d\n", wait(0, 0, &status), wait(-5, 0, &status),
-           wait(0x7fffffff, 0, &status));
+    say("calls %d %d %d", system_call(SYSTEM_CALLS, 0, 0, 0, 0),
+        system_call(0x7fffffff, 0, 0, 0, 0), system_call(0xffffffff, 0, 0, 0, 0));
+    say("names %d %d %d", spawn("no such program", "", 0), spawn(longest, "", 0),
+        spawn("nothing", longest, 0));
+    say("files %d %d %d", readfile("no such file", 0, good, 1),
+        readfile("about.txt", 0xffffffff, good, 1), spawn("about.txt", "", 0));
+    say("places %d %d", system_call(CALL_LISTDIR, 0xffffffff, (uint32_t)good, 0, 0),
+        system_call(CALL_PROCESSES, 0x80000000, (uint32_t)good, 0, 0));
+    say("waits %d %d %d", wait(0, 0, &status), wait(-5, 0, &status), wait(0x7fffffff, 0, &status));
 }
 
 static const struct {
@@ -219,9 +218,9 @@ int main(const char *argument)
     for (size_t i = 0; i < sizeof attacks / sizeof attacks[0]; i++)
         if (strcmp(argument, attacks[i].name) == 0) {
             attacks[i].run();
-            printf("%s came through\n", argument);
+            say("%s came through", argument);
             return 0;
         }
-    printf("no such attack: %s\n", argument);
+    say("no such attack: %s", argument);
     return 1;
 }

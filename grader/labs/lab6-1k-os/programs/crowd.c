@@ -1,5 +1,5 @@
 /* crowd.c - starts programs until no more can be, then ends them all; pages must come back. */
-#include "libc.h"
+#include "say.h"
 
 int main(const char *argument)
 {
@@ -7,9 +7,9 @@ int main(const char *argument)
 
     while ((error = spawn("nap", "300", 0)) > 0)
         count++;
-    printf("%d programs more, then: %s\n", count, error_text(error));
+    say("%d programs more, then: %s", count, error_text(error));
     while (wait(WAIT_ANY, 0, &status) > 0)
         count--;
-    printf("%d left, %d pages lost\n", count, before - pages());
+    say("%d left, %d pages lost", count, before - pages());
     return 0;
 }

@@ -1,5 +1,5 @@
 /* family.c - wait in all its forms. The argument is a number for the children's statuses. */
-#include "libc.h"
+#include "say.h"
 
 static int child(const char *name, uint32_t number)
 {
@@ -22,23 +22,23 @@ int main(const char *argument)
     /* For certain children, the last one first. */
     int first = child("nothing", number), second = child("nothing", number + 1);
     ended = wait(second, 0, &status);
-    printf("second: %s, status %d\n", ended == second ? "right" : "wrong", status);
+    say("second: %s, status %d", ended == second ? "right" : "wrong", status);
     ended = wait(first, 0, &status);
-    printf("first: %s, status %d\n", ended == first ? "right" : "wrong", status);
-    printf("once more: %d\n", wait(first, 0, &status));
-    printf("a stranger: %d, myself: %d\n", wait(1, 0, &status), wait(getpid(), 0, &status));
+    say("first: %s, status %d", ended == first ? "right" : "wrong", status);
+    say("once more: %d", wait(first, 0, &status));
+    say("a stranger: %d, myself: %d", wait(1, 0, &status), wait(getpid(), 0, &status));
 
     /* Without waiting, and for any. */
     int sleeper = child("nap", 200);
-    printf("too early: %d\n", wait(WAIT_ANY, WAIT_NO_HANG, &status));
+    say("too early: %d", wait(WAIT_ANY, WAIT_NO_HANG, &status));
     ended = wait(WAIT_ANY, 0, &status);
-    printf("any: %s, status %d\n", ended == sleeper ? "right" : "wrong", status);
-    printf("none: %d\n", wait(WAIT_ANY, 0, &status));
+    say("any: %s, status %d", ended == sleeper ? "right" : "wrong", status);
+    say("none: %d", wait(WAIT_ANY, 0, &status));
 
     /* A child that is killed, and one that is left to the shell. */
     int faulty = spawn("attack", "divide", 0);
     ended = wait(faulty, 0, &status);
-    printf("killed: %s, status %d\n", ended == faulty ? "right" : "wrong", status);
+    say("killed: %s, status %d", ended == faulty ? "right" : "wrong", status);
     child("nap", 100);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* nap.c - sleeps as many milliseconds as its argument says, and says so. */
-#include "libc.h"
+#include "say.h"
 
 int main(const char *argument)
 {
@@ -7,6 +7,6 @@ int main(const char *argument)
 
     number_parse(argument, &milliseconds);
     sleep(milliseconds);
-    printf("slept %u\n", milliseconds);
+    say("slept %u", milliseconds);
     return 0;
 }

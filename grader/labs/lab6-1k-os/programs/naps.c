@@ -1,5 +1,5 @@
 /* naps.c - starts "nap N" for each number of its argument, all at once, and waits for them. */
-#include "libc.h"
+#include "say.h"
 
 int main(const char *argument)
 {
@@ -17,6 +17,6 @@ int main(const char *argument)
     }
     while (wait(WAIT_ANY, 0, &status) > 0)
         continue;
-    printf("all are awake\n");
+    say("all are awake");
     return 0;
 }

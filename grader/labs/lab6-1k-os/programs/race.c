@@ -2,18 +2,19 @@
  * race.c - starts three programs that only compute, and tells whether each one gets on, and whether
  * idle, which has pid 0, leaves them all the time.
  */
-#include "libc.h"
+#include "say.h"
 
 #define SPINNERS 3
 
 int main(const char *argument)
 {
+    static const char *const numbers[SPINNERS] = {"0", "1", "2"};
     int pids[SPINNERS + 1] = {0};
     struct process_info process;
     uint32_t before[SPINNERS + 1] = {0};
 
     for (int i = 0; i < SPINNERS; i++)
-        pids[i] = spawn("spin", "", 0);
+        pids[i] = spawn("spin", numbers[i], 0);
     sleep(200);
     for (int look = 0; look < 3; look++) {
         for (uint32_t place = 0; processes(place, &process) == 0; place++)
@@ -23,12 +24,12 @@ int main(const char *argument)
                 uint32_t passed = process.ticks - before[i];
                 before[i] = process.ticks;
                 if (look > 0 && i < SPINNERS)
-                    printf("%d %s\n", i, passed > 0 ? "gets on" : "stands still");
+                    say("%d %s", i, passed > 0 ? "gets on" : "stands still");
                 else if (look > 0)
-                    printf("idle %s\n", passed <= 1 ? "leaves them the time" : "takes turns");
+                    say("idle %s", passed <= 1 ? "leaves them the time" : "takes turns");
             }
         sleep(1000);
     }
-    printf("the race is over\n");
+    say("the race is over");
     return 0;
 }

@@ -1,9 +1,10 @@
-/* spin.c - computes and does not call the kernel any more; only the timer can stop it. */
-#include "libc.h"
+/* spin.c - says that it spins, computes, and does not call the kernel any more; only the timer can
+ * stop it. */
+#include "say.h"
 
 int main(const char *argument)
 {
-    printf("spinning\n");
+    say(*argument == '\0' ? "spinning" : "spinning %s", argument);
     for (;;)
         asm volatile("");
 }

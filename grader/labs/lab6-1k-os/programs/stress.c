@@ -1,5 +1,5 @@
 /* stress.c - runs as many programs as its argument says, one after the other, and counts pages. */
-#include "libc.h"
+#include "say.h"
 
 int main(const char *argument)
 {
@@ -12,6 +12,6 @@ int main(const char *argument)
         if (pid < 0 || wait(pid, 0, &status) != pid || status != 0)
             break;
     }
-    printf("%u programs, %d pages %s\n", done, before - pages(), "lost");
+    say("%u programs, %d pages %s", done, before - pages(), "lost");
     return 0;
 }

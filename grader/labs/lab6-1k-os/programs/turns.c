@@ -1,8 +1,9 @@
 /*
  * turns.c - three processes pass the processor on, each after one letter: round robin makes it
- * abcabcabc. "turns" starts "turns a", "turns b" and "turns c".
+ * abcabcabc. "turns" starts "turns a", "turns b" and "turns c". Some letters are capitals: those
+ * whose number says so.
  */
-#include "libc.h"
+#include "say.h"
 
 #define TURNS    40
 #define PATIENCE 1000 /* looks, before it begins without the others */
@@ -27,7 +28,10 @@ int main(const char *argument)
         for (int looks = 0; family() < 4 && looks < PATIENCE; looks++)
             yield();
         for (int i = 0; i < TURNS; i++) {
-            write(argument, 1);
+            const char turn[] = {*argument, (char)i};
+            char letter =
+                line_coded() && line_number(turn, 2) >> 31 ? *argument - 'a' + 'A' : *argument;
+            write(&letter, 1);
             yield();
         }
         return 0;
@@ -36,6 +40,7 @@ int main(const char *argument)
         spawn("turns", letters[i], 0);
     while (wait(WAIT_ANY, 0, &status) > 0)
         continue;
-    printf("\nturns are over\n");
+    write("\n", 1);
+    say("turns are over");
     return 0;
 }
