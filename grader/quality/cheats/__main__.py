@@ -8,6 +8,8 @@ lab.h: each of them but the last. Without --whole only a few tests of that lab a
 a unit test, a guest judged by registers, one by its output.
 Exit status: 0 all were stopped; 1 one was not, with what it achieved; 3 cannot grade on this machine.
 
+All are graded as a class is: compiled in the jail, with encrypted guests.
+
 Limits: in the lab VM a module can reach only its own virtual machine, which is discarded. On the host
 (BACKEND=kvm) namespaces, a read-only file system and limits confine it. Without namespaces, a learner who is
 root could fool the grader on their own machine. Grades that count come from `make grade-class` or an
@@ -20,17 +22,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from grader import labs
+from grader.classroom.submissions import FILE_MAX, HEADERS_MAX
 from grader.execution.backends import pick_backend
 from grader.course import BUILD, ROOT
+from grader.core.building import use_jail
 from grader.core.framework import Lab
 from grader.core.grading import Choice, grade
 from grader.core.judge import Kind
@@ -45,12 +51,13 @@ FEW = {"lab1": ("1.1-opens", "1.5-segments", "1.5-hlt"),
        "lab2": ("2.1-decode", "2.2-exit-status", "2.2-putchar"),
        "lab3": ("3.1-bases", "3.3-lines"), "lab4": ("4.2-first", "4.2-injects"),
        "lab5": ("5.1-encode", "5.5-walks"), "lab6_boot": ("6.1-loads", "6.3-shell"),
-       "lab6_sched": ("6.4-frame", "6.4-switch", "6.5-order", "6.5-turns", "6.6-wait")}
+       "lab6_sched": ("6.4-frame", "6.4-ring3", "6.5-order", "6.5-turns", "6.6-wait")}
 EVERY_VMM = tuple(FEW)[:-1]
 # These use up their time in every run, so one test is enough.
 SLOW = ("sleep_forever", "fork_bomb", "eat_memory")
 TIME_MAX = 300.0     # seconds for a run under any load; its limits are a tenth of that
 CANNOT_GRADE = 3
+SECRET = "what only the instructor may read"
 
 
 @dataclass
@@ -89,6 +96,7 @@ def try_cheat(module: Path, target: str, backend: str, whole: bool = False) -> O
         lab = Lab(lab.number, lab.title, lab.needs, [test for test in lab.tests if test.id in few])
     outcome.tests = len(lab.tests)
     results = BUILD / "cheats" / f"{module.stem}-{target}"
+    use_jail()
     choice = Choice(new_seed(), module=_put(module, target), backend=backend, folder=results, encrypted=True)
     before, began = _kit(), time.monotonic()
     report = grade(lab, choice, lambda needs: pick_backend(backend, tuple(needs)))
@@ -100,6 +108,8 @@ def try_cheat(module: Path, target: str, backend: str, whole: bool = False) -> O
             outcome.managed.append(f"{verdict.test.id} was reported as not written yet")
     if gradescope(report)["score"] != 0:
         outcome.managed.append("the results have points")
+    if SECRET in json.dumps(gradescope(report)) + report.build_error:
+        outcome.managed.append("the report shows a file of the instructor's")
     if outcome.seconds > TIME_MAX * max(1, len(report.graded)):
         outcome.managed.append(f"it took {outcome.seconds:.0f} s")
     outcome.managed += [f"it left process {text}" for text in _left()]
@@ -117,11 +127,37 @@ def _kit() -> dict[str, str]:
 def _put(module: Path, target: str) -> Path:
     """A copy of the module at one place for all: so the rest of the VMM is compiled once."""
     place = BUILD / "cheats" / target
-    place.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
     for header in FOLDER.glob("*.h"):
         shutil.copy(header, place)
     (place / "lab.h").write_text(f'#include "{target}.h"\n')
+    secret = place.with_name("secret")
+    secret.write_text(f"{SECRET}\n")
+    (place / "secret.h").write_text(f'#define SECRET_FILE "{secret}"\n')
+    if module.stem in _MADE:
+        _MADE[module.stem](place, secret)
     return Path(shutil.copyfile(module, place / ("sched.c" if target == "lab6_sched" else "cheat.c")))
+
+
+def _make_headers(place: Path, secret: Path) -> None:
+    for number in range(HEADERS_MAX - len(list(place.glob("*.h")))):
+        text = f'#include "many{number + 1:02}.h"\n'
+        (place / f"many{number:02}.h").write_text(text + f"/* {'x' * (FILE_MAX - len(text) - 8)} */\n")
+    (place / f"many{number + 1:02}.h").write_text("")
+
+
+def _make_bytecode(place: Path, secret: Path) -> None:
+    """What the compiler here has for its linker, with the assembler's words in it."""
+    inner = f'__attribute__((used)) void f(void) {{ __asm__(".include \\"{secret}\\""); }}\n'
+    done = subprocess.run(["gcc", "-O2", "-flto", "-S", "-x", "c", "-", "-o", "-"], input=inner, text=True,
+                          stdout=subprocess.PIPE, check=True)
+    lines = [json.dumps(f"{line}\n") for line in done.stdout.splitlines() if ".file" not in line]
+    (place / "bytecode.h").write_text("__asm__(" + "\n".join([*lines, '".text"']) + ");\n")
+
+
+# Headers of a cheat that are made for it.
+_MADE = {"many_headers": _make_headers, "lto_bytecode": _make_bytecode}
 
 
 def _left() -> list[str]:
