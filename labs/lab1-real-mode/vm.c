@@ -1,8 +1,8 @@
 /*
  * vm.c - lab 1: a virtual machine with one virtual CPU in real mode, and the loop that runs it.
  *
- * common/contract/lab1.h says what each function must do; what they need to know about KVM is in
- * Documentation/virt/kvm/api.rst (api.rst below).
+ * common/contract/lab1.h says what each function must do. The KVM API is described in
+ * Documentation/virt/kvm/api.rst of the Linux kernel (api.rst below).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,9 +16,9 @@
 #include "lab1.h"
 
 /*
- * Intel's VMX can't run real mode with paging off on older processors: KVM then needs three pages
- * for a task state segment and one for an identity page table, outside of guest RAM, below 4 GB,
- * and told before the first vCPU (api.rst 4.36 KVM_SET_TSS_ADDR, 4.40).
+ * On older processors Intel's VMX can't run real mode with paging off: KVM then needs three pages
+ * for a task state segment and one for an identity page table, outside of guest RAM and below 4 GB.
+ * They are set before the first vCPU is created (api.rst 4.36 KVM_SET_TSS_ADDR, 4.40).
  */
 #define IDENTITY_MAP_ADDRESS 0xfffbc000u
 #define TSS_ADDRESS          0xfffbd000u
@@ -29,9 +29,9 @@
 #define STACK_TOP 0xfff0u
 
 /*
- * A guest that has not loaded its vector table yet shall die of its first interrupt or exception,
- * not run what lies at 0: the limit forbids every vector, and for a KVM that does not look at the
- * limit there is no memory at the base.
+ * A guest that has not loaded a vector table must crash at its first interrupt or exception and
+ * not execute the bytes at address 0: the limit allows no vector, and if a KVM does not check the
+ * limit, there is no memory at the base.
  */
 #define NO_IDT_BASE 0xfffff000u
 
@@ -71,8 +71,8 @@ int vcpu_create(struct vcpu *vcpu)
 }
 
 /*
- * Exercise 1.4: base = selector << 4 in each segment register, as real mode has it. Types as
- * Intel's VMX wants them at entry, accessed and busy: what KVM_GET_SREGS gives differs between
+ * Exercise 1.4: base = selector << 4 in each segment register, as in real mode. The types are those
+ * that Intel's VMX requires at entry, accessed and busy: what KVM_GET_SREGS returns differs between
  * processors. SDM vol. 3, 21.1.1 "Address Translation in Real-Address Mode", 27.3.1.2 "Checks on
  * Guest Segment Registers".
  */

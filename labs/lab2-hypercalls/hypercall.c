@@ -34,7 +34,7 @@ int vcpu_registers(struct vcpu *vcpu, struct kvm_regs *regs)
     TODO("2.2");
 }
 
-/* Exercise 2.2: HC_EXIT. A status that the VMM keeps for itself is cut to the highest allowed. */
+/* Exercise 2.2: HC_EXIT. A status reserved for the VMM is clamped to the highest allowed. */
 static enum step hypercall_exit(struct vcpu *vcpu, uint8_t status)
 {
     TODO("2.2");
@@ -47,8 +47,8 @@ static enum step hypercall_putchar(struct vcpu *vcpu, uint8_t character)
 }
 
 /*
- * Exercise 2.3: HC_GETCHAR takes two steps, because OUT returns nothing. The OUT is only noted; the
- * IN that follows takes the character and hands it over.
+ * Exercise 2.3: HC_GETCHAR takes two steps, because OUT returns nothing. The OUT only records the
+ * call; the IN that follows takes a character and returns it to the guest.
  */
 static enum step hypercall_getchar(struct vcpu *vcpu)
 {
@@ -62,8 +62,8 @@ static enum step hypercall_answer(struct vcpu *vcpu, const struct io_access *io,
 
 /*
  * Exercise 2.4: HC_WRITE, a whole string in one exit. The string starts at DS:ESI and has ECX
- * bytes; 16-bit code means SI and CX. It may reach over several pages, and with paging these need
- * not lie side by side in RAM: vcpu_translate each one.
+ * bytes; 16-bit code uses SI and CX. It may extend over several pages, and with paging these need
+ * not be adjacent in RAM: each one is translated by vcpu_translate.
  */
 static enum step hypercall_write(struct vcpu *vcpu, const struct kvm_regs *regs)
 {
@@ -78,8 +78,8 @@ static enum step hypercall_call(struct vcpu *vcpu, uint32_t number)
 }
 
 /*
- * Exercises 2.2 to 2.5: the exit may stand for several operands (`rep`), and each counts. What
- * goes to STRING_PORT are characters, one after the other in io.data (2.4).
+ * Exercises 2.2 to 2.5: one exit may carry several operands (`rep`): each is an access. Those for
+ * STRING_PORT are characters, one after the other in io.data (2.4).
  */
 enum step hypercall_io(struct vcpu *vcpu)
 {

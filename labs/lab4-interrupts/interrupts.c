@@ -2,8 +2,8 @@
  * interrupts.c - lab 4: a timer and a keyboard, and how their interrupts reach the guest.
  *
  * One thread, the devices' thread, waits for both devices and makes their vectors pending on the
- * vCPUs. Only the vCPU's own thread injects: KVM_INTERRUPT on a vCPU that is inside KVM_RUN would
- * wait until it comes out.
+ * vCPUs. Only the vCPU's own thread injects: KVM_INTERRUPT from another thread blocks until KVM_RUN
+ * returns.
  */
 #include <errno.h>
 #include <poll.h>
@@ -18,7 +18,7 @@
 
 #include "lab4.h"
 
-/* With an ELF guest Ctrl-C is the guest's own key; Ctrl-] ends the VMM instead. */
+/* An ELF guest gets Ctrl-C as a byte; Ctrl-] ends the VMM instead. */
 #define STOP_KEY 0x1d
 
 static struct {
@@ -26,14 +26,14 @@ static struct {
     pthread_t thread;
     atomic_bool stopping;
     int timer_fd;
-    int wake_fd; /* eventfd: the devices' thread shall look again at `stopping` and the ring */
+    int wake_fd; /* eventfd: the devices' thread must check `stopping` and the ring again */
 
     pthread_mutex_t lock; /* guards what follows; taken before a vCPU's lock */
     struct ring ring;
     bool input_ended;
 
     struct termios saved;
-    volatile sig_atomic_t raw; /* the terminal's settings are to be restored from `saved` */
+    volatile sig_atomic_t raw; /* the terminal must be restored from `saved` */
 } devices = {.lock = PTHREAD_MUTEX_INITIALIZER, .timer_fd = -1, .wake_fd = -1};
 
 /* ------------------------------------------------------------------ the interrupts */
@@ -45,10 +45,10 @@ int pending_first(uint32_t pending)
 }
 
 /*
- * Exercise 4.2: KVM takes one interrupt an entry, and only when the guest could take it now: IF is
- * set, no STI or MOV SS is just before, no other interrupt waits inside KVM. After an exit kvm_run
- * tells so in if_flag and ready_for_interrupt_injection. Otherwise, and for what is still pending
- * after it, KVM is asked to come out with KVM_EXIT_IRQ_WINDOW_OPEN as soon as it can be
+ * Exercise 4.2: KVM takes one interrupt per entry. The guest must be able to take it: IF is set,
+ * the last instruction was not STI or MOV SS, and KVM holds no other interrupt. After an exit,
+ * if_flag and ready_for_interrupt_injection in kvm_run report this. If the guest can't take it, or
+ * more is pending, the window request makes KVM exit with KVM_EXIT_IRQ_WINDOW_OPEN when it can
  * (api.rst 4.16 KVM_INTERRUPT; section 5).
  */
 enum step interrupt_deliver(struct vcpu *vcpu)
@@ -56,15 +56,15 @@ enum step interrupt_deliver(struct vcpu *vcpu)
     TODO("4.2");
 }
 
-/* Exercise 4.2: the window is open; interrupt_deliver, which comes next, does the rest. */
+/* Exercise 4.2: the window is open; interrupt_deliver is called next and injects. */
 enum step interrupt_window_open(struct vcpu *vcpu)
 {
     TODO("4.2");
 }
 
 /*
- * Exercise 4.3: the pending set is changed first, then the vCPU is kicked: wherever it is, it comes
- * through interrupt_deliver before it enters the guest again. A vector that is still pending needs
+ * Exercise 4.3: the pending set is changed first, then the vCPU is kicked: wherever it is, it calls
+ * interrupt_deliver before it enters the guest again. A vector that is still pending needs
  * no second kick; the two interrupts merge, as in a PC's interrupt controller.
  */
 void interrupt_raise(struct vcpu *vcpu, int vector)
@@ -74,7 +74,7 @@ void interrupt_raise(struct vcpu *vcpu, int vector)
 
 /*
  * Exercise 4.4: with interrupts enabled a halted processor waits for one. With interrupts disabled
- * none can come any more: the guest has finished.
+ * none can wake it: the guest has finished.
  */
 enum step interrupt_halt(struct vcpu *vcpu)
 {
@@ -89,7 +89,7 @@ static int timer_start(unsigned tick_ms)
     TODO("4.1");
 }
 
-/* Exercise 4.1: one read takes all expirations since the last one; they merge into one tick. */
+/* Exercise 4.1: one read returns all expirations since the last; they merge into one tick. */
 static void timer_expired(void)
 {
     TODO("4.1");
@@ -115,7 +115,7 @@ int ring_get(struct ring *ring)
     TODO("4.5");
 }
 
-/* The keyboard belongs to the first VM in which a guest still runs; NULL: none does. */
+/* The first VM in which a guest still runs has the keyboard; NULL: none does. */
 static struct vm *keyboard_owner(void)
 {
     for (int i = 0; i < devices.vmm->guest_count; i++) {
@@ -130,8 +130,8 @@ static struct vm *keyboard_owner(void)
 }
 
 /*
- * Has vCPU 0 of the keyboard's owner look at the keyboard, or once the input has ended and all of
- * it is taken, vCPU 0 of each VM: for all of them it has ended. devices.lock is held.
+ * Interrupts vCPU 0 of the VM that has the keyboard; once the input has ended and the ring is
+ * empty, vCPU 0 of each VM: all of them must learn of the end. devices.lock is held.
  */
 static void keyboard_interrupt(void)
 {
@@ -146,8 +146,8 @@ static void keyboard_interrupt(void)
 }
 
 /*
- * Exercise 4.5: standard input has bytes, or has ended. No more is read than the ring takes: what
- * does not fit stays in the input.
+ * Exercise 4.5: standard input has bytes, or has ended. Reads no more than fits into the ring: the
+ * rest stays in the input.
  */
 static void keyboard_fill(void)
 {
@@ -157,9 +157,9 @@ static void keyboard_fill(void)
 }
 
 /*
- * Exercise 4.5: after a byte was taken the next one, or the end, is told by an interrupt of its
- * own, so that a handler may take one byte a time. The devices' thread does not look at the input
- * while the ring is full: it must be told when there is room again.
+ * Exercise 4.5: after a byte was taken, another interrupt is raised for the next byte, or for the
+ * end, so that a handler may take one byte per interrupt. While the ring is full, the devices'
+ * thread does not poll the input: it must be woken when there is room again.
  */
 int keyboard_getchar(struct vcpu *vcpu)
 {
@@ -191,9 +191,9 @@ static void crash_handler(int signal)
 }
 
 /*
- * Exercise 4.6: keys shall arrive one by one and unechoed, but Enter still as '\n' and Ctrl-C still
- * as a signal (with an ELF guest Ctrl-]). However the program ends, the settings are restored: at
- * devices_stop, at exit(), and by the signals that end a program at once.
+ * Exercise 4.6: keys must arrive one by one and without echo, but Enter still as '\n' and Ctrl-C
+ * still as a signal (with an ELF guest Ctrl-]). However the program ends, it restores the settings:
+ * in devices_stop, at exit(), and by the handler of the signals in `crashes`.
  */
 static void terminal_raw(void)
 {
@@ -258,7 +258,7 @@ void devices_stop(void)
 
     atomic_store(&devices.stopping, true);
     if (write(devices.wake_fd, &one, sizeof one) < 0)
-        fail(0, "the devices' thread can't be woken: %s", strerror(errno));
+        fail(0, "can't stop the devices' thread: %s", strerror(errno));
     pthread_join(devices.thread, NULL);
     terminal_restore();
     close(devices.timer_fd);

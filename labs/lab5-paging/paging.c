@@ -31,7 +31,7 @@ struct kvm_segment segment_load(const uint64_t *gdt, uint16_t selector)
     TODO("5.1");
 }
 
-/* Exercise 5.1: flat segments for kernel and user, and a TSS, through which ring 3 comes back. */
+/* Exercise 5.1: flat segments for kernel and user, and the TSS, which a trap from ring 3 needs. */
 void gdt_build(struct address_space *space)
 {
     TODO("5.1");
@@ -71,7 +71,7 @@ int page_map(struct address_space *space, uint32_t virt, uint32_t phys, uint32_t
 
 /*
  * Exercise 5.4: the state as if the guest itself had loaded the GDT, switched on protected mode and
- * paging and reloaded each register. What a processor asks of it at entry: SDM 27.3.1 "Checks on
+ * paging and reloaded each register. The processor's checks at entry: SDM 27.3.1 "Checks on
  * the Guest State Area". The GDT is reached through the higher half, which a guest keeps.
  */
 void paging_state(const struct address_space *space, uint32_t entry, uint32_t stack,
@@ -115,7 +115,7 @@ static bool read_entry(const uint8_t *ram, size_t ram_bytes, uint64_t address, u
     return true;
 }
 
-/* Exercise 5.5: SDM 4.3. Without CR4.PSE the processor does not look at PAGE_LARGE. */
+/* Exercise 5.5: SDM 4.3. Without CR4.PSE the processor ignores PAGE_LARGE. */
 struct page_walk page_walk(const uint8_t *ram, size_t ram_bytes, uint32_t cr3, uint32_t cr4,
                            uint32_t virt)
 {
@@ -147,9 +147,9 @@ bool paging_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t
     return walk.mapped;
 }
 
-/* ------------------------------------------------------------------ a memory of one's own */
+/* ------------------------------------------------------------------ isolated guests */
 
-/* Exercise 5.6: a guest's tables map nothing but its part: only that keeps several guests apart. */
+/* Exercise 5.6: a guest's tables map only its own part: nothing else keeps the guests apart. */
 int space_open(struct vcpu *vcpu, struct address_space *space)
 {
     const struct vmm *vmm = vcpu->vm->vmm;

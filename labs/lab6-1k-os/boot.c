@@ -1,6 +1,6 @@
 /*
- * boot.c - lab 6: an operating system starts. Its kernel is an ELF file with addresses of its own
- * choice; beside it lies an archive with its files; a structure tells it what it finds.
+ * boot.c - lab 6: starts an operating system. Loads its kernel, an ELF file, to the addresses that
+ * the file gives, then an archive with its files, and a structure that describes both.
  */
 #include <elf.h>
 #include <stdlib.h>
@@ -23,13 +23,13 @@ static Elf32_Phdr program_header(const uint8_t *file, const Elf32_Ehdr *header, 
     return segment;
 }
 
-/* Can this segment be loaded? NULL, or why not. All sums in 64 bits, or they would wrap around. */
+/* Can this segment be loaded? NULL, or why not. The sums need 64 bits: in 32 they wrap around. */
 static const char *segment_check(const Elf32_Phdr *segment, size_t file_bytes, size_t memory_bytes)
 {
     TODO("6.1");
 }
 
-/* Do the memories of two segments meet? */
+/* Do two segments overlap in memory? */
 static bool segments_overlap(const Elf32_Phdr *a, const Elf32_Phdr *b)
 {
     TODO("6.1");
@@ -64,18 +64,18 @@ const char *elf_load(const uint8_t *file, size_t file_bytes, uint8_t *memory, si
         TODO("6.1");
     }
     if (!wrong && !entry_found)
-        wrong = "the entry point lies in none of the segments that can be executed";
+        wrong = "the entry point is not in an executable segment";
     return wrong;
 }
 
-/* Loads --initrd, if there is one, on the first page at or after `end`, and enters it in `info`. */
+/* Loads --initrd, if given, to the first page at or after `end`; sets its fields in `info`. */
 static int archive_load(const char *path, const struct address_space *space, uint32_t end,
                         struct boot_info *info)
 {
     TODO("6.2");
 }
 
-/* Writes the boot information to its place; the archive's part of it is there already. */
+/* Writes the boot information to its place; archive_load has set the archive's fields. */
 static void boot_info_write(const struct options *options, struct address_space *space,
                             struct boot_info *info)
 {

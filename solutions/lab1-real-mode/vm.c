@@ -1,8 +1,8 @@
 /*
  * vm.c - lab 1: a virtual machine with one virtual CPU in real mode, and the loop that runs it.
  *
- * common/contract/lab1.h says what each function must do; what they need to know about KVM is in
- * Documentation/virt/kvm/api.rst (api.rst below).
+ * common/contract/lab1.h says what each function must do. The KVM API is described in
+ * Documentation/virt/kvm/api.rst of the Linux kernel (api.rst below).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,9 +16,9 @@
 #include "lab1.h"
 
 /*
- * Intel's VMX can't run real mode with paging off on older processors: KVM then needs three pages
- * for a task state segment and one for an identity page table, outside of guest RAM, below 4 GB,
- * and told before the first vCPU (api.rst 4.36 KVM_SET_TSS_ADDR, 4.40).
+ * On older processors Intel's VMX can't run real mode with paging off: KVM then needs three pages
+ * for a task state segment and one for an identity page table, outside of guest RAM and below 4 GB.
+ * They are set before the first vCPU is created (api.rst 4.36 KVM_SET_TSS_ADDR, 4.40).
  */
 #define IDENTITY_MAP_ADDRESS 0xfffbc000u
 #define TSS_ADDRESS          0xfffbd000u
@@ -29,9 +29,9 @@
 #define STACK_TOP 0xfff0u
 
 /*
- * A guest that has not loaded its vector table yet shall die of its first interrupt or exception,
- * not run what lies at 0: the limit forbids every vector, and for a KVM that does not look at the
- * limit there is no memory at the base.
+ * A guest that has not loaded a vector table must crash at its first interrupt or exception and
+ * not execute the bytes at address 0: the limit allows no vector, and if a KVM does not check the
+ * limit, there is no memory at the base.
  */
 #define NO_IDT_BASE 0xfffff000u
 
@@ -52,7 +52,7 @@ int kvm_open(struct vm *vm)
     /* answer 1.1 */
     vm->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (vm->kvm_fd < 0)
-        return fail(STATUS_NO_KVM, "can't open /dev/kvm: %s; `make doctor` tells what to do",
+        return fail(STATUS_NO_KVM, "can't open /dev/kvm: %s; `make doctor` shows what to do",
                     strerror(errno));
     int version = ioctl(vm->kvm_fd, KVM_GET_API_VERSION, 0);
     if (version != KVM_API_VERSION)
@@ -128,7 +128,7 @@ int vcpu_create(struct vcpu *vcpu)
         return fail(STATUS_NO_KVM, "KVM_CREATE_VCPU %d: %s", vcpu->index, strerror(errno));
     int size = ioctl(vcpu->vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
     if (size < (int)sizeof *vcpu->run)
-        return fail(STATUS_NO_KVM, "KVM_GET_VCPU_MMAP_SIZE answers %d, less than struct kvm_run",
+        return fail(STATUS_NO_KVM, "KVM_GET_VCPU_MMAP_SIZE returned %d, less than struct kvm_run",
                     size);
     void *run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
     if (run == MAP_FAILED)
@@ -137,7 +137,7 @@ int vcpu_create(struct vcpu *vcpu)
     vcpu->run = run;
     vcpu->run_bytes = (size_t)size;
 
-    /* Where KVM can hand the registers over with each exit, it shall. */
+    /* Have KVM copy the registers to kvm_run at each exit, if it can. */
     int synced = ioctl(vcpu->vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
     if (synced > 0)
         vcpu->run->kvm_valid_regs = (unsigned)synced & (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS);
@@ -146,8 +146,8 @@ int vcpu_create(struct vcpu *vcpu)
 }
 
 /*
- * Exercise 1.4: base = selector << 4 in each segment register, as real mode has it. Types as
- * Intel's VMX wants them at entry, accessed and busy: what KVM_GET_SREGS gives differs between
+ * Exercise 1.4: base = selector << 4 in each segment register, as in real mode. The types are those
+ * that Intel's VMX requires at entry, accessed and busy: what KVM_GET_SREGS returns differs between
  * processors. SDM vol. 3, 21.1.1 "Address Translation in Real-Address Mode", 27.3.1.2 "Checks on
  * Guest Segment Registers".
  */
@@ -207,21 +207,21 @@ static enum step vcpu_exit(struct vcpu *vcpu)
     case KVM_EXIT_INTR:
         return STEP_RUN;
     case KVM_EXIT_IO:
-        return vcpu_crash(vcpu, "it used I/O port 0x%x, and nothing is there", run->io.port);
+        return vcpu_crash(vcpu, "access to I/O port 0x%x: there is no device", run->io.port);
     case KVM_EXIT_MMIO:
-        return vcpu_crash(vcpu, "it %s address 0x%llx, and nothing is there",
-                          run->mmio.is_write ? "wrote to" : "read from", run->mmio.phys_addr);
+        return vcpu_crash(vcpu, "%s address 0x%llx, outside RAM",
+                          run->mmio.is_write ? "write to" : "read from", run->mmio.phys_addr);
     case KVM_EXIT_SHUTDOWN:
         return vcpu_crash(vcpu, "shutdown: an exception that could not be handled");
     case KVM_EXIT_FAIL_ENTRY:
-        return vcpu_crash(vcpu, "the processor refused the entry, hardware reason 0x%llx",
+        return vcpu_crash(vcpu, "VM entry failed, hardware entry-failure reason 0x%llx",
                           run->fail_entry.hardware_entry_failure_reason);
     case KVM_EXIT_INTERNAL_ERROR: {
         char data[16 * 18 + 1] = "";
         for (uint32_t i = 0, used = 0; i < run->internal.ndata && i < 16; i++)
             used +=
                 (uint32_t)snprintf(data + used, sizeof data - used, " %llx", run->internal.data[i]);
-        return vcpu_crash(vcpu, "KVM's internal error, suberror %u%s%s", run->internal.suberror,
+        return vcpu_crash(vcpu, "KVM internal error, suberror %u%s%s", run->internal.suberror,
                           data[0] ? ", data" : "", data);
     }
     default:
@@ -239,7 +239,7 @@ int vcpu_run(struct vcpu *vcpu)
         if (step == STEP_RUN) {
             if (ioctl(vcpu->fd, KVM_RUN, 0) == 0)
                 step = vcpu_exit(vcpu);
-            else if (errno == EINTR) /* a signal came: there was no exit */
+            else if (errno == EINTR) /* a signal arrived: there was no exit */
                 continue;
             else
                 step = vcpu_crash(vcpu, "KVM_RUN: %s", strerror(errno));

@@ -57,12 +57,12 @@ int vcpu_registers(struct vcpu *vcpu, struct kvm_regs *regs)
     /* end 2.2 */
 }
 
-/* Exercise 2.2: HC_EXIT. A status that the VMM keeps for itself is cut to the highest allowed. */
+/* Exercise 2.2: HC_EXIT. A status reserved for the VMM is clamped to the highest allowed. */
 static enum step hypercall_exit(struct vcpu *vcpu, uint8_t status)
 {
     /* answer 2.2 */
     if (status > STATUS_GUEST_MAX) {
-        fail(0, "vcpu%d ended with status %u; told as %d, the highest a guest has", vcpu->id,
+        fail(0, "vcpu%d ended with status %u; reporting %d, the highest for a guest", vcpu->id,
              status, STATUS_GUEST_MAX);
         status = STATUS_GUEST_MAX;
     }
@@ -80,8 +80,8 @@ static enum step hypercall_putchar(struct vcpu *vcpu, uint8_t character)
 }
 
 /*
- * Exercise 2.3: HC_GETCHAR takes two steps, because OUT returns nothing. The OUT is only noted; the
- * IN that follows takes the character and hands it over.
+ * Exercise 2.3: HC_GETCHAR takes two steps, because OUT returns nothing. The OUT only records the
+ * call; the IN that follows takes a character and returns it to the guest.
  */
 static enum step hypercall_getchar(struct vcpu *vcpu)
 {
@@ -95,7 +95,7 @@ static enum step hypercall_answer(struct vcpu *vcpu, const struct io_access *io,
 {
     /* answer 2.3 */
     if (!vcpu->getchar_called)
-        return vcpu_crash(vcpu, "it read port 0x%x without calling GETCHAR before", HYPERCALL_PORT);
+        return vcpu_crash(vcpu, "a read of port 0x%x without a preceding GETCHAR", HYPERCALL_PORT);
     vcpu->getchar_called = false;
     io_answer(io, index, (uint32_t)stage.getchar(vcpu));
     return STEP_RUN;
@@ -104,8 +104,8 @@ static enum step hypercall_answer(struct vcpu *vcpu, const struct io_access *io,
 
 /*
  * Exercise 2.4: HC_WRITE, a whole string in one exit. The string starts at DS:ESI and has ECX
- * bytes; 16-bit code means SI and CX. It may reach over several pages, and with paging these need
- * not lie side by side in RAM: vcpu_translate each one.
+ * bytes; 16-bit code uses SI and CX. It may extend over several pages, and with paging these need
+ * not be adjacent in RAM: each one is translated by vcpu_translate.
  */
 static enum step hypercall_write(struct vcpu *vcpu, const struct kvm_regs *regs)
 {
@@ -150,7 +150,7 @@ static enum step hypercall_call(struct vcpu *vcpu, uint32_t number)
     case HC_WRITE:
         return hypercall_write(vcpu, &regs);
     default:
-        break; /* falls to exercise 2.5 */
+        break; /* unknown: exercise 2.5, below */
     }
     /* end 2.2 */
     /* answer 2.5 */
@@ -159,8 +159,8 @@ static enum step hypercall_call(struct vcpu *vcpu, uint32_t number)
 }
 
 /*
- * Exercises 2.2 to 2.5: the exit may stand for several operands (`rep`), and each counts. What
- * goes to STRING_PORT are characters, one after the other in io.data (2.4).
+ * Exercises 2.2 to 2.5: one exit may carry several operands (`rep`): each is an access. Those for
+ * STRING_PORT are characters, one after the other in io.data (2.4).
  */
 enum step hypercall_io(struct vcpu *vcpu)
 {

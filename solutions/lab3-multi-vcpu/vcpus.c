@@ -1,5 +1,5 @@
 /*
- * vcpus.c - lab 3: up to four vCPUs, each on a thread of its own, and how all of them stop.
+ * vcpus.c - lab 3: up to four vCPUs, each on its own thread, and how all of them stop.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -13,7 +13,7 @@
 
 #include "lab3.h"
 
-/* The signal that takes a vCPU's thread out of KVM_RUN. */
+/* The signal that makes a vCPU's thread return from KVM_RUN. */
 #define KICK_SIGNAL SIGUSR1
 
 /* Counts the vCPUs that have ended; the main thread waits on it. */
@@ -36,13 +36,13 @@ int window_prepare(struct vcpu *vcpu)
 
     if (guest->image_bytes > WINDOW_BYTES ||
         !ram_write(vcpu->vm, base, guest->image, guest->image_bytes))
-        return fail(STATUS_GUEST_FILE, "%s is too large: %zu bytes, and its window has %d",
+        return fail(STATUS_GUEST_FILE, "%s is too large: %zu bytes, but a window has %d",
                     guest->path, guest->image_bytes, WINDOW_BYTES);
     return vcpu_set_real_mode(vcpu, base);
     /* end 3.1 */
 }
 
-/* Puts out `bytes` as a line: with several guests under the vCPU's name, in its colour. */
+/* Prints `bytes` as a line; if there are several guests, after the vCPU's name, in its colour. */
 static void console_line(const struct vcpu *vcpu, const char *bytes, size_t count)
 {
     static const int colors[VCPUS_MAX] = {36, 33, 32, 35}; /* cyan, yellow, green, magenta */
@@ -58,7 +58,7 @@ static void console_line(const struct vcpu *vcpu, const char *bytes, size_t coun
     stdout_write(line, (size_t)used + count + 1);
 }
 
-/* Exercise 3.3: the lock is for the output; vcpu->line needs none, only its own thread uses it. */
+/* Exercise 3.3: the lock guards the output. Only its own thread uses vcpu->line: no lock needed. */
 void console_write_lines(struct vcpu *vcpu, const char *bytes, size_t count)
 {
     /* answer 3.3 */
@@ -92,17 +92,17 @@ void console_finish(struct vcpu *vcpu)
     /* end 3.3 */
 }
 
-/* The signal has done its work when it interrupts KVM_RUN; there is nothing to do here. */
+/* The signal only has to interrupt KVM_RUN: its handler does nothing. */
 static void kick_handler(int signal)
 {
 }
 
 /*
- * Exercise 3.4: a signal takes the thread out of KVM_RUN, but it is lost on a thread that is just
- * before the ioctl. immediate_exit closes that gap: KVM_RUN looks at it and returns at once with
- * EINTR (api.rst section 5, "immediate_exit"). From lab 4 on a halted vCPU sleeps on vcpu->wake.
+ * Exercise 3.4: a signal interrupts KVM_RUN, but has no effect if the thread is just about to call
+ * it. immediate_exit closes that gap: KVM_RUN checks it and returns at once with EINTR
+ * (api.rst section 5, "immediate_exit"). From lab 4 on a halted vCPU sleeps on vcpu->wake.
  * A thread that has been joined, or has not set vcpu->thread yet, must not be signalled:
- * vcpu->state tells, and vcpu->lock keeps it so.
+ * vcpu->state shows whether it may be, and does not change while vcpu->lock is held.
  */
 void vcpu_kick(struct vcpu *vcpu)
 {
@@ -118,15 +118,15 @@ void vcpu_kick(struct vcpu *vcpu)
 }
 
 /*
- * Exercise 3.4: the order matters. A kick that comes before the store is seen in the flag that was
- * set before that kick; one that comes after makes KVM_RUN return.
+ * Exercise 3.4: the order matters. If a kick comes before the store, the flag was set before the
+ * kick, so the load sees it; if it comes after the store, it makes KVM_RUN return.
  */
 enum step vcpu_check_stop(struct vcpu *vcpu)
 {
     const atomic_int *stop_signal = &vcpu->vm->vmm->stop_signal;
 
     if (!__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_SEQ_CST) && !atomic_load(stop_signal))
-        return STEP_RUN; /* nobody wants anything: a kick from here on makes KVM_RUN return */
+        return STEP_RUN; /* not kicked: a kick from here on makes KVM_RUN return */
     /* answer 3.4 */
     __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
     int signal = atomic_load(stop_signal);
@@ -143,7 +143,7 @@ static void vcpu_set_state(struct vcpu *vcpu, enum vcpu_state state)
     pthread_mutex_unlock(&vcpu->lock);
 }
 
-/* Exercise 3.2: a vCPU's thread. It tells ended_fd when there is nothing more to come from it. */
+/* Exercise 3.2: a vCPU's thread. Its write to ended_fd is its last step. */
 static void *vcpu_thread(void *argument)
 {
     struct vcpu *vcpu = argument;
@@ -157,7 +157,7 @@ static void *vcpu_thread(void *argument)
     console_finish(vcpu);
     vcpu_ended(vcpu);
     if (write(ended_fd, &one, sizeof one) != sizeof one)
-        fail(0, "vcpu%d can't tell that it ended: %s", vcpu->id, strerror(errno));
+        fail(0, "can't signal the end of vcpu%d: %s", vcpu->id, strerror(errno));
     return NULL;
     /* end 3.2 */
 }
@@ -202,8 +202,8 @@ static int create_all(struct vmm *vmm)
 }
 
 /*
- * Blocks the signals that stop the VMM in this thread and all that it will create, and returns a
- * descriptor on which the main thread reads them (man 2 signalfd).
+ * Blocks the signals that stop the VMM, in this thread and in all that it creates, and returns a
+ * descriptor from which the main thread reads them (man 2 signalfd).
  */
 static int signals_open(void)
 {
@@ -220,7 +220,7 @@ static int signals_open(void)
     return signalfd(-1, &stop, SFD_CLOEXEC);
 }
 
-/* Exercise 3.4: all vCPUs shall end because of `signal`. */
+/* Exercise 3.4: ends all vCPUs because of `signal`. */
 static void stop_all(struct vmm *vmm, int signal)
 {
     /* answer 3.4 */
@@ -230,7 +230,7 @@ static void stop_all(struct vmm *vmm, int signal)
     /* end 3.4 */
 }
 
-/* Waits until `running` vCPUs have ended. A signal on the way stops them, a second one at once. */
+/* Waits until `running` vCPUs have ended. A signal stops them; a second ends the VMM at once. */
 static void wait_for_all(struct vmm *vmm, int signal_fd, int running)
 {
     struct pollfd events[] = {{.fd = signal_fd, .events = POLLIN},
@@ -243,7 +243,7 @@ static void wait_for_all(struct vmm *vmm, int signal_fd, int running)
         if (poll(events, 2, -1) < 0)
             continue; /* EINTR */
         if (events[0].revents & POLLIN && read(signal_fd, &info, sizeof info) == sizeof info) {
-            if (atomic_load(&vmm->stop_signal)) /* a second one: a vCPU can't write its output */
+            if (atomic_load(&vmm->stop_signal)) /* the second: a vCPU may be blocked in write */
                 exit(STATUS_SIGNAL + (int)info.ssi_signo);
             stop_all(vmm, (int)info.ssi_signo);
         }
@@ -270,7 +270,7 @@ static int run_all(struct vmm *vmm, int signal_fd)
             worst = vmm->vcpus[i].status;
     }
     if (error != 0)
-        return fail(STATUS_NO_KVM, "no thread for vcpu%d: %s", started, strerror(error));
+        return fail(STATUS_NO_KVM, "can't create vcpu%d's thread: %s", started, strerror(error));
     return worst;
     /* end 3.2 */
 }

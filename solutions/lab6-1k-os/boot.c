@@ -1,6 +1,6 @@
 /*
- * boot.c - lab 6: an operating system starts. Its kernel is an ELF file with addresses of its own
- * choice; beside it lies an archive with its files; a structure tells it what it finds.
+ * boot.c - lab 6: starts an operating system. Loads its kernel, an ELF file, to the addresses that
+ * the file gives, then an archive with its files, and a structure that describes both.
  */
 #include <elf.h>
 #include <stdlib.h>
@@ -41,7 +41,7 @@ static Elf32_Phdr program_header(const uint8_t *file, const Elf32_Ehdr *header, 
     return segment;
 }
 
-/* Can this segment be loaded? NULL, or why not. All sums in 64 bits, or they would wrap around. */
+/* Can this segment be loaded? NULL, or why not. The sums need 64 bits: in 32 they wrap around. */
 static const char *segment_check(const Elf32_Phdr *segment, size_t file_bytes, size_t memory_bytes)
 {
     /* answer 6.1 */
@@ -50,16 +50,16 @@ static const char *segment_check(const Elf32_Phdr *segment, size_t file_bytes, s
     if (segment->p_filesz > segment->p_memsz)
         return "a segment has more bytes in the file than in memory";
     if (segment->p_paddr < LOAD_MIN)
-        return "a segment lies where the VMM's tables are, below 0x30000";
+        return "a segment is below 0x30000, where the VMM's tables are";
     if ((uint64_t)segment->p_paddr + segment->p_memsz > memory_bytes)
-        return "a segment lies outside the memory: give more with --mem";
+        return "a segment is outside the guest's memory: increase --mem";
     if (segment->p_vaddr != segment->p_paddr && segment->p_vaddr != segment->p_paddr + HIGHER_HALF)
-        return "a segment is linked for a virtual address that will not lead to its memory";
+        return "a segment's virtual address will not map to its physical address";
     return NULL;
     /* end 6.1 */
 }
 
-/* Do the memories of two segments meet? */
+/* Do two segments overlap in memory? */
 static bool segments_overlap(const Elf32_Phdr *a, const Elf32_Phdr *b)
 {
     /* answer 6.1 */
@@ -103,11 +103,11 @@ const char *elf_load(const uint8_t *file, size_t file_bytes, uint8_t *memory, si
         /* end 6.1 */
     }
     if (!wrong && !entry_found)
-        wrong = "the entry point lies in none of the segments that can be executed";
+        wrong = "the entry point is not in an executable segment";
     return wrong;
 }
 
-/* Loads --initrd, if there is one, on the first page at or after `end`, and enters it in `info`. */
+/* Loads --initrd, if given, to the first page at or after `end`; sets its fields in `info`. */
 static int archive_load(const char *path, const struct address_space *space, uint32_t end,
                         struct boot_info *info)
 {
@@ -121,7 +121,7 @@ static int archive_load(const char *path, const struct address_space *space, uin
     if (!path)
         return 0;
     if (start >= space->bytes)
-        return fail(STATUS_GUEST_FILE, "%s: no memory is left for it: give more with --mem", path);
+        return fail(STATUS_GUEST_FILE, "%s: no memory is left for it: increase --mem", path);
     int status = file_read(path, space->bytes - start, &archive, &count);
     if (status != 0)
         return status;
@@ -133,7 +133,7 @@ static int archive_load(const char *path, const struct address_space *space, uin
     /* end 6.2 */
 }
 
-/* Writes the boot information to its place; the archive's part of it is there already. */
+/* Writes the boot information to its place; archive_load has set the archive's fields. */
 static void boot_info_write(const struct options *options, struct address_space *space,
                             struct boot_info *info)
 {
@@ -165,7 +165,7 @@ int boot_prepare(struct vcpu *vcpu)
         return status;
     boot_info_write(options, &space, &info);
     /* answer 6.3 */
-    /* The stack is only a start: below the lowest image, above the boot information. */
+    /* A stack for the start only: below the lowest image, above the boot information. */
     return paging_enter(vcpu, &space, entry, HIGHER_HALF + LOAD_MIN, BOOT_INFO_OFFSET);
     /* end 6.3 */
 }

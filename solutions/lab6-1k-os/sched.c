@@ -34,8 +34,8 @@ void context_switch(struct process *next)
     directory_load(next->directory);
     trap_stack_set((uint32_t)next->kernel_stack + PAGE_BYTES);
     /*
-     * EBP and the address of label 1 on its stack are the old process's way back. The compiler
-     * keeps nothing in the other registers here, since all are named as changed.
+     * EBP and the address of label 1, on the old process's stack, let it continue later. The
+     * compiler keeps nothing in the other registers here, because all are declared as changed.
      */
     asm volatile("pushl %%ebp\n\t"
                  "pushl $1f\n\t"
@@ -101,7 +101,7 @@ void scheduler_tick(void)
     current->ticks++;
     for (int i = 0; i < PROCESSES_MAX; i++) {
         struct process *process = &processes[i];
-        /* The difference is right also when the count of ticks has wrapped around. */
+        /* The difference is right even when the count of ticks has wrapped around. */
         if (process->state == PROCESS_SLEEPING && (int32_t)(ticks - process->wake_tick) >= 0)
             process->state = PROCESS_READY;
     }

@@ -420,7 +420,7 @@ def _prints_computed(run: Planned, value: int, code: Sequence[random_code.Step],
 
 
 def _common_symptoms(run: Planned) -> None:
-    run.symptom(lambda o: o.said("nothing is there") or o.said("unknown I/O"),
+    run.symptom(lambda o: o.said("there is no device") or o.said("unknown I/O"),
                 "The access was treated as one to an unknown port. Which port and size does io_decode "
                 "return? See also --trace.")
     run.symptom(lambda o: o.said("unknown hypercall"),

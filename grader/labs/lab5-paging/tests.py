@@ -345,7 +345,7 @@ def post_mortem(plan: Plan) -> None:
     string.says(f"0x{virtual + PAGE:x}", what="the address of the unmapped page")
 
 
-# ---------------------------------------------------------------- 5.6 memory of one's own
+# ---------------------------------------------------------------- 5.6 isolated guests
 
 @lab.test("5.6", "gives each guest its part of RAM", points=2,
           hint="Which part of RAM does each guest get? All of it if it is alone in its VM; otherwise "

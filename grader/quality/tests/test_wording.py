@@ -12,7 +12,8 @@ from re import Pattern
 from grader.course import ROOT
 
 # The files and folders that follow wording.txt already.
-DONE = ["README.md", "handouts", "common", "guests", "os-1k", "Makefile", "grader/setup.sh", "grader/__main__.py", "grader/course.py",
+DONE = ["README.md", "handouts", "common", "guests", "os-1k", "solutions", "labs", "Makefile",
+        "grader/setup.sh", "grader/__main__.py", "grader/course.py",
         "grader/execution", "grader/core", "grader/report", "grader/commands", "grader/handouts",
         "grader/labs/lab1-real-mode/tests.py", "grader/labs/lab2-hypercalls/tests.py",
         "grader/labs/lab3-multi-vcpu/tests.py", "grader/labs/lab4-interrupts/tests.py",

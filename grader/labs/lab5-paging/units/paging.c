@@ -843,7 +843,7 @@ START_TEST(walks_edges)
 }
 END_TEST
 
-/* ------------------------------------------------------------------ 5.6 a memory of one's own */
+/* ------------------------------------------------------------------ 5.6 isolated guests */
 
 static int open_space(int guests, int vms, int index, size_t bytes, struct address_space *space)
 {
