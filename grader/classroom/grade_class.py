@@ -201,6 +201,7 @@ def grade_class(settings: Settings, submissions: list[Submission], jobs: int, ou
     if len(todo) < len(submissions):
         print(f"{len(submissions) - len(todo)} of {len(submissions)} were done before")
     if todo:
+        print(f"submissions to grade: {len(todo)}, {min(jobs, len(todo))} at a time", flush=True)
         pick_backend("vm")
         done.update(grade_all(settings, todo, jobs, out, events))
     return [done[submission.name] or not_graded(submission, "it had no turn") for submission in submissions]

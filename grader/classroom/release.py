@@ -28,6 +28,7 @@ from grader.classroom.release_check import check
 from grader.core.version import blob_hash, git_refusal, kit_version, tracked_files
 from grader.course import BUILD, LABS, ROOT
 from grader.core.exercises import skeleton
+from grader.execution.progress import Progress
 from grader.execution.tool import run_command
 
 # What a release is made of, by the beginning of a file's path; and what of that is not for learners.
@@ -63,6 +64,12 @@ def without_dead_links(text: str, place: str, released: set[str]) -> str:
 
 def stage(folder: Path, version: str) -> None:
     """Lays out the release in `folder`."""
+    with Progress("packing the kit") as progress:
+        progress.step()
+        _stage(folder, version, progress)
+
+
+def _stage(folder: Path, version: str, progress: Progress) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     released = released_files()
     for name in released:
@@ -76,6 +83,7 @@ def stage(folder: Path, version: str) -> None:
         f"100644 {blob_hash((ROOT / name).read_bytes())} 0\t{name}\n"
         for name in released if name.endswith(".h")))
     for lab in LABS.values():
+        progress.step(f"lab {lab.number}")
         for solution, target in zip(lab.solution_files(), lab.learner_files()):
             learner = folder / target.relative_to(ROOT)
             learner.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +141,6 @@ def make_release(labs: list[int], backend: str) -> Path:
     stage(folder, version)
     unchecked.write_bytes(gzip.compress(pack_plain(folder), mtime=0))
     shutil.rmtree(folder)
-    print(f"made {name}; now its check", flush=True)
     found = check(unchecked, labs, backend)
     if found:
         unchecked.unlink()

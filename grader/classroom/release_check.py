@@ -18,6 +18,7 @@ from grader import labs as graded_labs
 from grader.core.building import clean_environment
 from grader.classroom.answers import leaks
 from grader.course import LABS, ROOT, Lab
+from grader.execution.progress import Progress
 
 TIMEOUT = 3600.0  # seconds for one command; a machine may be slow
 MAY_HAVE = {"Makefile", "README.md", "LICENSE", ".clang-format", ".gitattributes", ".gitignore",
@@ -33,7 +34,9 @@ def check(tarball: Path, labs: list[int], backend: str) -> list[str]:
         folders = list(Path(name).iterdir())
         if len(folders) != 1:
             return ["the tarball has more than one folder at its top"]
-        return [*_content(folders[0]), *_work(folders[0], labs, backend)]
+        with Progress("checking the release") as progress:
+            progress.step("its files")
+            return [*_content(folders[0]), *_work(folders[0], labs, backend, progress)]
 
 
 def _content(folder: Path) -> Iterator[str]:
@@ -52,20 +55,23 @@ def _content(folder: Path) -> Iterator[str]:
     yield from leaks(folder)
 
 
-def _work(folder: Path, labs: list[int], backend: str) -> Iterator[str]:
+def _work(folder: Path, labs: list[int], backend: str, progress: Progress) -> Iterator[str]:
     """What does not work for a learner."""
     for lab in LABS.values():
+        progress.step(f"lab {lab.number} builds")
         done = _execute(folder, ["make", "vmm", f"LAB={lab.number}"])
         if done.returncode != 0 or done.stderr:
             yield f"make vmm LAB={lab.number}: {done.stderr.strip() or done.stdout.strip()}"
     for number in [number for number in labs if number in graded_labs.NUMBERS]:
-        yield from _expect_score(folder, LABS[number], backend, "the skeleton", 0)
+        yield from _expect_score(folder, LABS[number], backend, progress, "the skeleton", 0)
         for solution, target in zip(LABS[number].solution_files(), LABS[number].learner_files()):
             shutil.copy(solution, folder / target.relative_to(ROOT))
-        yield from _expect_score(folder, LABS[number], backend, "the solution", 100)
+        yield from _expect_score(folder, LABS[number], backend, progress, "the solution", 100)
 
 
-def _expect_score(folder: Path, lab: Lab, backend: str, what: str, score: int) -> Iterator[str]:
+def _expect_score(folder: Path, lab: Lab, backend: str, progress: Progress, what: str,
+                  score: int) -> Iterator[str]:
+    progress.step(f"lab {lab.number}, {what}")
     command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab.number)]
     done = _execute(folder, command + (["--backend", backend] if backend else []))
     results = folder / "build" / "grade" / f"lab{lab.number}" / "results.json"
@@ -75,6 +81,7 @@ def _expect_score(folder: Path, lab: Lab, backend: str, what: str, score: int) -
         yield (f"lab {lab.number}: {what} could not be graded:\n"
                + "\n".join((done.stdout + done.stderr).splitlines()[-20:]))
         return
+    progress.clear()
     print(f"  lab {lab.number}: {what} scores {got}", flush=True)
     if got != score:
         yield f"lab {lab.number}: {what} scores {got}, not {score}"

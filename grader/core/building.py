@@ -6,18 +6,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 from grader.core.jailed_make import JailedError, jailed_make, learner_headers
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import place
 from grader.execution.c_tools import locked
+from grader.execution.progress import Progress
 from grader.execution.runs import CannotGrade
-from grader.execution.tool import in_place
 
 # Exported by the `make grade SOLUTION=1 ...` that started us, but must not reach the make that we start.
 # CC and SANITIZE pass through on purpose: `make grade CC=clang SANITIZE=thread`.
@@ -40,6 +37,11 @@ SCHED_GIVES = "switch_pattern switch_inlined"
 
 # How make marks a line that names the file being built: see STEP in the Makefile.
 STEP_MARK = ": "
+
+# Targets in words.
+_NAMES = {"vmm": "the VMM of lab {LAB}", "unit": "the unit tests of lab {LAB}", "guests": "the guests",
+          "kernel": "the kernel of the 1K OS", "archive": "the programs of the 1K OS",
+          "kernel-unit": "the unit tests of the scheduler"}
 
 
 _jailed = False
@@ -244,8 +246,8 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
     command = ["make", f"-j{os.cpu_count() or 1}", target, *words]
     try:
         with locked(BUILD / "locks" / re.sub(r"[^\w.=+-]", "_", "-".join([target, *words]))[-200:]):
-            progress = _Progress(target, variables)
-            status, output, errors = _run_make([*command, "PROGRESS=1"], environment, progress)
+            with Progress(f"building {_NAMES.get(target, target).format(**variables)}") as progress:
+                status, output, errors = _run_make([*command, "PROGRESS=1"], environment, progress)
     except OSError as error:
         raise place.cause(error) or error
     if status == 0:
@@ -261,7 +263,7 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
     raise BuildError(text, bool(failed) and all(Path(path).name in learner_targets for path in failed))
 
 
-def _run_make(command: list[str], environment: dict[str, str], progress: _Progress) -> tuple[int, str, str]:
+def _run_make(command: list[str], environment: dict[str, str], progress: Progress) -> tuple[int, str, str]:
     """Runs make with PROGRESS=1; returns its status and output, without the progress lines."""
     output = ""
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
@@ -280,37 +282,8 @@ def _run_make(command: list[str], environment: dict[str, str], progress: _Progre
         finally:
             process.wait()
             process.stdout.close()
-            progress.end()
         errors.seek(0)
         return process.returncode, output, errors.read()
-
-
-class _Progress:
-    """Reports on standard error what is being built, if there is anything to build; on a terminal also which
-    file. Builds in other threads are silent: their callers show their own progress."""
-
-    def __init__(self, target: str, variables: Mapping[str, str]) -> None:
-        names = {"vmm": "the VMM of lab {LAB}", "unit": "the unit tests of lab {LAB}", "guests": "the guests",
-                 "kernel": "the kernel of the 1K OS", "archive": "the programs of the 1K OS",
-                 "kernel-unit": "the unit tests of the scheduler"}
-        self._what = names.get(target, target).format(**variables)
-        self._quiet = threading.current_thread() is not threading.main_thread()
-        self._live = in_place()
-        self._said = False
-
-    def step(self, name: str) -> None:
-        """A file is being built."""
-        if not self._quiet and self._live:
-            width = shutil.get_terminal_size().columns - 1
-            print("\r\033[K" + f"building {self._what}: {name}"[:width], end="", file=sys.stderr, flush=True)
-        elif not self._quiet and not self._said:
-            print(f"building {self._what}", file=sys.stderr, flush=True)
-        self._said = True
-
-    def end(self) -> None:
-        """The build is over: clears the terminal's line."""
-        if self._said and self._live and not self._quiet:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 # Build errors that are the machine's fault.

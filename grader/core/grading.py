@@ -17,7 +17,7 @@ from typing import Union
 from grader.execution.backends import Backend
 from grader.execution.worker import OnResult
 from grader.core.building import BuildError, build_kernel_unit, build_os, build_unit, build_vmm
-from grader.execution.run_counter import counting
+from grader.execution.progress import counting
 from grader.course import BUILD, LABS, ROOT
 from grader.core.framework import Lab, Test
 from grader.core.guests import write_constants

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from grader import course
 from grader.execution import place
+from grader.execution.progress import Progress
 from grader.execution.runs import CannotGrade
 
 BUILD = course.BUILD / "grader"
@@ -58,7 +59,9 @@ def c_tool(name: str, sources: Path, for_lab_vm: bool = False) -> Path:
         with locked(BUILD / ".lock"):
             newest = max(file.stat().st_mtime for file in files)
             if not output.exists() or output.stat().st_mtime < newest:
-                _compile(compiler(for_lab_vm), [f for f in files if f.suffix == ".c"], output)
+                with Progress(f"building the grader's {name}") as progress:
+                    progress.step()
+                    _compile(compiler(for_lab_vm), [f for f in files if f.suffix == ".c"], output)
     except OSError as error:
         raise place.cause(error) or error
     return output

@@ -12,10 +12,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from grader.course import BUILD, ROOT
+from grader.execution.progress import Progress
 from grader.handouts.text import FOLDER, Document, documents, slug
 
 OUT = BUILD / "handouts" / "site"
@@ -165,14 +166,14 @@ def around(found: list[Document], current: Document) -> str:
     return "".join(links)
 
 
-def write_site(found: list[Document]) -> None:
+def write_site(found: list[Document], bodies: Mapping[str, str]) -> None:
     """Writes the pages, their style and their search."""
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     template = (ASSETS / "page.html").read_text()
     index: list[dict[str, str]] = []
     for document in found:
-        body = to_html(document)
+        body = bodies[document.name]
         index += sections(document, body)
         body = with_tables(with_figures(with_links(body, document, False), False))
         page = template
@@ -186,11 +187,11 @@ def write_site(found: list[Document]) -> None:
         shutil.copy(ASSETS / name, OUT / name)
 
 
-def print_page(found: list[Document]) -> str:
+def print_page(found: list[Document], bodies: Mapping[str, str]) -> str:
     """All handouts in one HTML page for WeasyPrint."""
     parts, entries = [], []
     for document in found:
-        body = with_figures(with_tables(with_links(to_html(document), document, True)), True)
+        body = with_figures(with_tables(with_links(bodies[document.name], document, True)), True)
         body = re.sub(r'(<h[1-6]) id="([^"]*)"', lambda match, page=document:   # type: ignore[misc]
                       f'{match[1]} id="{place(page, match[2])}"', body)
         body = re.sub(r"<details>\s*<summary>(.*?)</summary>", r'<div class="folded"><b>\1</b>', body,
@@ -208,10 +209,10 @@ def print_page(found: list[Document]) -> str:
     return page.replace("{{body}}", "".join(parts))
 
 
-def write_pdf(found: list[Document]) -> None:
+def write_pdf(found: list[Document], bodies: Mapping[str, str]) -> None:
     """All handouts as PDF."""
     source = PDF.with_suffix(".html")
-    source.write_text(print_page(found))
+    source.write_text(print_page(found, bodies))
     subprocess.run(["weasyprint", "-q", "-s", str(ASSETS / "print.css"), str(source), str(PDF)], check=True)
     source.unlink()
 
@@ -234,8 +235,14 @@ def broken_links() -> Iterator[str]:
 def render(quiet: bool = False) -> int:
     """Writes the site and the PDF; returns an exit status."""
     found = documents()
-    write_site(found)
-    write_pdf(found)
+    bodies: dict[str, str] = {}
+    with Progress("rendering the handouts") as progress:
+        for document in found:
+            progress.step(document.name)
+            bodies[document.name] = to_html(document)
+        write_site(found, bodies)
+        progress.step(PDF.name)
+        write_pdf(found, bodies)
     if not quiet:
         print(f"the site: {(OUT / 'index.html').relative_to(ROOT)}\nthe PDF:  {PDF.relative_to(ROOT)}")
     return 0

@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager
 
 from grader import labs
 from grader.core.building import clean_environment
-from grader.execution.run_counter import CLEAR_LINE
+from grader.execution.progress import Progress
 from grader.course import BUILD, ROOT
-from grader.execution.tool import in_place, run_command
+from grader.execution.tool import run_command
 
 SAME, DIFFERENT = 0, 1
 CANNOT_GRADE = 3                     # exit status of the grader
@@ -38,7 +38,7 @@ def busy_processors() -> Iterator[None]:
         yield
 
 
-def failed_tests(lab: int, loaded: bool, backend: str) -> list[str]:
+def failed_tests(lab: int, loaded: bool, backend: str, progress: Progress) -> list[str]:
     """One grading of the solution: the tests that did not pass, or why it could not be graded."""
     folder = BUILD / "flakes" / f"lab{lab}"
     command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab), "--solution", "--backend", backend,
@@ -54,6 +54,7 @@ def failed_tests(lab: int, loaded: bool, backend: str) -> list[str]:
         return ["cannot grade: " + done.stdout.strip().splitlines()[-1]]
     tests = json.loads((folder / "results.json").read_text())["tests"]
     wrong = [test for test in tests if test["score"] != test["max_score"]]
+    progress.clear()
     for test in wrong:
         print(f"  {test['name']}\n    " + test["output"].replace("\n", "\n    "), flush=True)
     return [test["name"].partition(":")[0] for test in wrong]
@@ -70,15 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for lab in [parsed.lab] if parsed.lab else labs.NUMBERS:
         start = time.monotonic()
         wrong: Counter[str] = Counter()
-        for turn in range(parsed.count):
-            loaded = turn % 2 == 1
-            if in_place():
-                print(f"{CLEAR_LINE}lab {lab}: grading {turn + 1} of {parsed.count}", end="", file=sys.stderr,
-                      flush=True)
-            wrong.update(f"{name} ({'loaded' if loaded else 'quiet'})"
-                         for name in failed_tests(lab, loaded, parsed.backend))
-        if in_place():
-            print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+        with Progress(f"grading lab {lab}") as progress:
+            for turn in range(parsed.count):
+                loaded = turn % 2 == 1
+                progress.step(f"{turn + 1} of {parsed.count}")
+                wrong.update(f"{name} ({'loaded' if loaded else 'quiet'})"
+                             for name in failed_tests(lab, loaded, parsed.backend, progress))
         names = ", ".join(f"{name}: {count}" for name, count in wrong.items()) or "all points each time"
         print(f"lab {lab}: {parsed.count} gradings in {time.monotonic() - start:.0f} s: {names}", flush=True)
         found += wrong

@@ -98,18 +98,23 @@ def grade_variant(variant: Variant, seed: int, backend: str, pick: Pick) -> Repo
 
 def check_all(variants: Sequence[Variant], seed: int, backend: str, pick: Pick) -> bool:
     """Grades and reports each one; returns whether all are graded as expected."""
-    passed = 0
+    passed, jobs = 0, os.cpu_count() or 1
+    print(f"modules to grade: {len(variants)}, {jobs} at a time", flush=True)
 
     def checked(variant: Variant) -> tuple[list[str], float]:
         start = time.monotonic()
         wrong = CHECKS[variant.kind](variant.fields, grade_variant(variant, seed, backend, pick))
         return wrong, time.monotonic() - start
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for variant, (wrong, seconds) in zip(variants, pool.map(checked, variants)):
-            passed += not wrong
-            print(f"lab {variant.lab} {variant.name}: {variant.what}: {'FAILED' if wrong else 'ok'} "
-                  f"({seconds:.0f} s)", *("    " + complaint for complaint in wrong), sep="\n", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for variant, (wrong, seconds) in zip(variants, pool.map(checked, variants)):
+                passed += not wrong
+                verdict = "FAILED" if wrong else "ok"
+                print(f"lab {variant.lab} {variant.name}: {variant.what}: {verdict} ({seconds:.0f} s)",
+                      *("    " + complaint for complaint in wrong), sep="\n", flush=True)
+        except KeyboardInterrupt:
+            os._exit(INTERRUPTED)    # a normal exit would wait for the running gradings
     kind = variants[0].kind if variants else "variants"
     print(f"{passed} of {len(variants)} {kind} graded as expected (seed {seed})")
     return passed == len(variants)
@@ -131,8 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CannotGrade as error:
         print(f"cannot grade: {error}", file=sys.stderr)
         return CANNOT_GRADE
-    except KeyboardInterrupt:
-        os._exit(INTERRUPTED)        # a normal exit would wait for the running gradings
     return RIGHT if right and chosen else WRONG
 
 

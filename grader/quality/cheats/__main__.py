@@ -189,6 +189,7 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [(module, target) for module, target in cheats() if arguments.only in ("", module.stem)
               and arguments.lab in (None, lab_of(target))]
+    print(f"modules to grade: {len(chosen)}", flush=True)
     held = 0
     for module, target in chosen:
         try:

@@ -106,7 +106,8 @@ class Rendering(unittest.TestCase):
         self.assertEqual(site.render(quiet=True), 0)
         self.assertEqual(list(site.broken_links()), [])
         # WeasyPrint numbers a list from 1 whatever `start` says.
-        self.assertNotIn("<ol start=", site.print_page(documents()))
+        bodies = {document.name: site.to_html(document) for document in documents()}
+        self.assertNotIn("<ol start=", site.print_page(documents(), bodies))
 
     def test_figures_give_their_font_in_words_that_every_renderer_knows(self) -> None:
         for figure in (ROOT / "handouts" / "figures").glob("*.svg"):
