@@ -22,7 +22,7 @@ Guest = Union[Path, str]
 
 # Sanitizer reports are recognized by their text; their status must not look like a guest's own.
 SANITIZER_ENVIRONMENT = {
-    "ASAN_OPTIONS": "exitcode=99:abort_on_error=0",
+    "ASAN_OPTIONS": "exitcode=99:abort_on_error=0:detect_stack_use_after_return=0",
     "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=99",
     "TSAN_OPTIONS": "exitcode=99:die_after_fork=0",
 }
@@ -142,7 +142,7 @@ class Plan:
         """One test case of units/SOURCE.c, linked with the learner's module."""
         planned = self._add((str(self._programs.unit(source)),), **keywords)
         environment = {**planned.run.env, "CK_RUN_CASE": case, "CK_TAP_LOG_FILE_NAME": "-",
-                       "CK_VERBOSITY": "silent", "TEMP": ".", "UNIT_SEED": str(self.values.getrandbits(31))}
+                       "CK_VERBOSITY": "silent", "TEMP": ".", "UNIT_SEED": str(self.values.getrandbits(62))}
         planned.run = replace(planned.run, env=environment)
         planned.unit = planned.white_box = True
         planned.must(expect.unit_passes(case))

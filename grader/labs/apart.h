@@ -1,22 +1,21 @@
 /*
  * apart.h - a unit test in two processes, so that its verdict is reached where the module never
- * runs.
+ * runs, and what it compares with is nowhere the module could read it.
  *
- * Both are forked from one and go through the same test, one after the other, but only the module's
- * process calls the module. The judge waits for it there and is told what came of the call: the
- * result, what the call's pointers lead to, and the unit program's static variables, which both
- * share. What these are compared with, local variables and constants, is the judge's own.
+ * The judge goes through the test. The module's process runs nothing of it: it waits for the
+ * judge's calls and makes them, on a stack that the test never used.
  *
  *     MODULE(int, kvm_open, (struct vm *vm), (vm), see_vm(vm))  a function of the module
- *     THERE(bool, is_open, (int fd), (fd)) { ... }               a function of the test that looks
- * at, or acts on, the module's process
+ *     THERE(bool, is_open, (int fd), (fd)) { ... }               a function of the test that
+ * looks at, or acts on, the module's process
  *
- * Between two such calls the judge goes first and the module's process follows: what a test does by
- * itself happens twice. So static variables that a test changes are PRIVATE, each process has its
- * own, unless it must see there what the module does; and what is asked of the kernel about
- * descriptors or mappings belongs into a function that is THERE. Memory other than static
- * variables, for both, comes from memory_for_both. A function of the module that is not declared
- * so ends the judge by a signal: it can't execute the module's code.
+ * What both processes have: the unit program's static variables, and memory_for_both. All else a
+ * call names: GIVE(object) lends the module's process a copy of it, at the same address, and
+ * SEE(object) takes over what became of it there. So what a test compares with is in a local
+ * variable, or in a static one that is PRIVATE: the module's process may write all that both have.
+ * Parameters are pointers, integers and enumerations, six at most. What is asked of the kernel
+ * about descriptors or mappings belongs into a function that is THERE. A function of the module
+ * that is not declared so ends the judge by a signal: it can't execute the module's code.
  */
 #pragma once
 
@@ -36,19 +35,41 @@
 
 #include "given.h"
 
-/* A static variable of which each process has its own. */
+/* A static variable of the judge's own: in the module's process it stays as it began. */
 #define PRIVATE __attribute__((section("unit_private")))
 
-#define MAILBOX_BYTES (64 * 1024)
+#define OBJECTS_MAX   16
+#define OBJECTS_BYTES (1ul << 20)
+#define RESULT_BYTES  256           /* of what a function returns, or of a text */
+#define ARGUMENTS     6             /* that are in registers */
 #define BOTH_BYTES    (256ul << 20) /* of addresses: a page is taken when it is used */
+#define HOLE_BYTES    (256 * 1024)  /* of the stack: more than a test's own objects take */
 #define FD_MAX        256           /* of those that a test's process has from Check */
+
+/* Makes a call in the module's process with these arguments, and stores the result. */
+typedef void call_there(const uint64_t *arguments, void *result);
+
+/* A call on its way to the module's process, and what came of it on the way back. */
+struct mailbox {
+    call_there *call;
+    uint64_t arguments[ARGUMENTS];
+    uint8_t result[RESULT_BYTES];
+    size_t count;
+    struct {
+        void *place;
+        size_t bytes;
+    } objects[OBJECTS_MAX];
+    uint8_t bytes[OBJECTS_BYTES]; /* of the objects, one after the other */
+};
 
 static PRIVATE bool is_module;        /* this is the module's process */
 static PRIVATE int side_channel;      /* to the other one */
 static PRIVATE pid_t module_process;  /* of the judge */
-static PRIVATE const char *call_name; /* the function to which the judge has come */
-static PRIVATE uint8_t *mailbox, *arena, *arena_next;
-static PRIVATE size_t mailbox_used; /* by this call */
+static PRIVATE uint64_t random_state; /* of the judge's numbers */
+static PRIVATE struct mailbox *mailbox;
+static PRIVATE uint8_t *arena, *arena_next;
+static PRIVATE enum { CALL_BEGUN, CALL_GIVES, CALL_SEES } call_phase;
+static PRIVATE size_t call_objects, call_bytes; /* that the call has named in this phase */
 /* This thread is in the test itself; inside a call, and in threads, calls are made as they are. */
 static _Thread_local bool testing;
 
@@ -64,10 +85,7 @@ __attribute__((format(printf, 1, 2))) static inline void test_fail(const char *f
     ck_abort_msg("%s", text);
 }
 
-/*
- * Both processes evaluate the condition, which may call the module. But the judge alone judges:
- * what the module's process sees, the judge may have prepared for its next call.
- */
+/* Of the functions that are THERE nothing fails: the judge alone judges. */
 #undef ck_abort_msg
 #undef ck_assert_msg
 #undef ck_assert
@@ -78,6 +96,7 @@ __attribute__((format(printf, 1, 2))) static inline void test_fail(const char *f
 /* The ends of what unit.ld puts together: the unit program's variables, and the module's code. */
 extern uint8_t unit_data_start[], unit_data_end[], unit_bss_start[], unit_bss_end[];
 extern uint8_t module_code_start[], module_code_end[];
+extern uint8_t __executable_start[], __data_start[]; /* the linker's: between them are constants */
 
 /* Zeros, at the same address in both processes. */
 static inline void *memory_for_both(size_t bytes)
@@ -85,9 +104,15 @@ static inline void *memory_for_both(size_t bytes)
     uint8_t *memory = arena_next;
 
     arena_next += (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    if (arena_next > arena + BOTH_BYTES)
+    if (arena_next > arena + BOTH_BYTES / 2)
         ck_abort_msg("the unit program's processes have no more memory for both");
     return memory;
+}
+
+/* A copy for both that ends where memory does: a read past its end is caught. */
+static inline void *copy_at_end(const void *bytes, size_t count)
+{
+    return memcpy(arena + BOTH_BYTES - count, bytes, count);
 }
 
 /* The module's process is gone: the judge ends as it did. */
@@ -105,68 +130,82 @@ _Noreturn static inline void module_ended(void)
     _exit(WEXITSTATUS(status));
 }
 
-/* The module's process: until the judge has come to its next call. */
-static inline void judge_wait(void)
-{
-    if (syscall(SYS_read, side_channel, &call_name, sizeof call_name) != sizeof call_name)
-        _exit(EXIT_FAILURE);
-}
-
-/*
- * What the module leaves unset on its stack is never by chance the zero that would be right.
- */
-__attribute__((noinline)) static void stack_paint(void)
-{
-    volatile uint8_t stack[16 * 1024];
-
-    for (size_t i = 0; i < sizeof stack; i++)
-        stack[i] = 0xa5;
-}
-
-/* True in the module's process, which now calls; in the judge's it has called. */
-static inline bool call_begin(const char *name)
+/* Has the module's process make a call; all else about it is in the mailbox. */
+static inline void call_make(call_there *call, const uint64_t *arguments)
 {
     uint8_t done;
 
-    testing = false;
-    mailbox_used = 0;
-    if (is_module) {
-        if (call_name == name) {
-            stack_paint();
-            return true;
-        }
-        dprintf(STDERR_FILENO, "unit: the judge is at %s, the module's process at %s\n", call_name,
-                name);
-        _exit(EXIT_FAILURE);
-    }
-    if (syscall(SYS_write, side_channel, &name, sizeof name) < 0 ||
+    mailbox->call = call;
+    memcpy(mailbox->arguments, arguments, sizeof mailbox->arguments);
+    if (syscall(SYS_write, side_channel, "", 1L) != 1 ||
         syscall(SYS_read, side_channel, &done, sizeof done) != sizeof done)
         module_ended();
-    return false;
 }
 
-/* Tells the judge what is there. */
+static inline bool is_for_both(const void *object)
+{
+    const uint8_t *place = object;
+
+    return (place >= __executable_start && place < __data_start) ||
+           (place >= unit_data_start && place < unit_data_end) ||
+           (place >= unit_bss_start && place < unit_bss_end) ||
+           (place >= arena && place < arena + BOTH_BYTES);
+}
+
+/* Names an object to this call; the place of its copy in the mailbox, or NULL: both have it. */
+static inline uint8_t *call_name(const void *object, size_t bytes)
+{
+    uint8_t *copy = mailbox->bytes + call_bytes;
+
+    if (!object || bytes == 0 || is_for_both(object))
+        return NULL;
+    if (call_objects == OBJECTS_MAX || bytes > OBJECTS_BYTES - call_bytes)
+        ck_abort_msg("the unit program's mailbox is too small");
+    if (call_phase == CALL_GIVES) {
+        mailbox->objects[call_objects].place = (void *)(uintptr_t)object;
+        mailbox->objects[call_objects].bytes = bytes;
+        memcpy(copy, object, bytes);
+    }
+    call_objects++;
+    call_bytes += bytes;
+    return copy;
+}
+
+static inline void call_give(const void *object, size_t bytes)
+{
+    call_name(object, bytes);
+}
+
 static inline void call_see(void *object, size_t bytes)
 {
-    if (mailbox_used + bytes > MAILBOX_BYTES)
-        ck_abort_msg("the unit program's mailbox is too small");
-    if (is_module)
-        memcpy(mailbox + mailbox_used, object, bytes);
-    else
-        memcpy(object, mailbox + mailbox_used, bytes);
-    mailbox_used += bytes;
+    const uint8_t *copy = call_name(object, bytes);
+
+    if (copy && call_phase == CALL_SEES)
+        memcpy(object, copy, bytes);
 }
 
-#define SEE(object) call_see(&(object), sizeof(object))
+#define GIVE(object) call_give(&(object), sizeof(object))
+#define SEE(object)  call_see(&(object), sizeof(object))
 
-static inline void call_end(void)
+/* The loop over a call's phases: its objects are named twice, before the call and after it. */
+static inline void call_begin(void)
 {
-    if (is_module) {
-        if (syscall(SYS_write, side_channel, "", 1L) != 1)
-            _exit(EXIT_FAILURE);
-        judge_wait();
+    testing = false;
+    call_phase = CALL_BEGUN;
+}
+
+static inline bool call_goes_on(call_there *call, const uint64_t *arguments, void *result,
+                                size_t bytes)
+{
+    testing = call_phase == CALL_SEES;
+    if (call_phase == CALL_GIVES) {
+        mailbox->count = call_objects;
+        call_make(call, arguments);
+        if (result)
+            memcpy(result, mailbox->result, bytes);
     }
-    testing = true;
+    call_objects = call_bytes = 0;
+    return call_phase++ != CALL_SEES;
 }
 
 /* All of a VM but where it belongs. */
@@ -183,83 +222,131 @@ static inline void see_vcpu(struct vcpu *vcpu)
 {
     const struct vcpu before = *vcpu;
 
+    if (is_for_both(vcpu))
+        return;
+    GIVE(*vcpu->vm);
+    GIVE(*vcpu->guest);
+    call_give(vcpu->guest->image, vcpu->guest->image_bytes);
     SEE(*vcpu);
     vcpu->vm = before.vm;
     vcpu->guest = before.guest;
     vcpu->run = before.run;
 }
 
-#define TEXT_BYTES 256
-#define TEXTS      16 /* that the judge has at a time */
+#define TEXTS 16 /* that the judge has at a time */
+
+static inline void text_there(const uint64_t *arguments, void *result)
+{
+    snprintf(result, RESULT_BYTES, "%s", (const char *)(uintptr_t)arguments[0]);
+}
 
 /* What a pointer to the module's words leads to, or that it is NULL. */
 static inline void see_text(const char **text)
 {
-    static PRIVATE char texts[TEXTS][TEXT_BYTES];
+    static PRIVATE char texts[TEXTS][RESULT_BYTES];
     static PRIVATE unsigned next;
     char *copy = texts[next++ % TEXTS];
-    bool given = *text;
 
-    if (is_module && given)
-        memcpy(copy, *text, strnlen(*text, TEXT_BYTES - 1) + 1);
-    SEE(given);
-    call_see(copy, TEXT_BYTES);
-    copy[TEXT_BYTES - 1] = '\0';
-    if (!is_module)
-        *text = given ? copy : NULL;
+    if (call_phase != CALL_SEES || !*text)
+        return;
+    mailbox->count = 0;
+    call_make(text_there, (uint64_t[ARGUMENTS]){(uintptr_t)*text});
+    memcpy(copy, mailbox->result, RESULT_BYTES - 1);
+    *text = copy;
 }
 
-#define CALL(type, call, name, ...)                                                                \
-    type result = {0};                                                                             \
-    if (!testing)                                                                                  \
-        return call;                                                                               \
-    if (call_begin(name))                                                                          \
-        result = call;                                                                             \
-    SEE(result);                                                                                   \
-    __VA_ARGS__;                                                                                   \
-    call_end();                                                                                    \
-    return result;
+#define WORDS(...)                                                                                 \
+    {                                                                                              \
+        __VA_OPT__(WORDS_OF(__VA_ARGS__, 0, 0, 0, 0, 0))                                           \
+    }
+#define WORDS_OF(a, b, c, d, e, f, ...)                                                            \
+    (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), (uint64_t)(e), (uint64_t)(f)
 
-#define CALL_VOID(call, name, ...)                                                                 \
-    if (!testing) {                                                                                \
-        call;                                                                                      \
-        return;                                                                                    \
+typedef void any_function(void);
+
+/* The compiler is not to know which function is called with words. */
+static inline any_function *any(any_function *function)
+{
+    __asm__("" : "+r"(function));
+    return function;
+}
+
+/* The words are in the registers where the function's own parameters would be. */
+#define CALL_WORDS(type, function, words)                                                          \
+    ((type(*)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t))any(                     \
+        (any_function *)function))(words[0], words[1], words[2], words[3], words[4], words[5])
+#define UNCHECKED __attribute__((no_sanitize("undefined"))) /* for that */
+
+#define CALL(type, function, name, parameters, arguments, ...)                                     \
+    UNCHECKED static void name##_call(const uint64_t *words, void *to)                             \
+    {                                                                                              \
+        type result = CALL_WORDS(type, function, words);                                           \
+        _Static_assert(sizeof result <= RESULT_BYTES, "room for the result");                      \
+        memcpy(to, &result, sizeof result);                                                        \
     }                                                                                              \
-    if (call_begin(name))                                                                          \
-        call;                                                                                      \
-    __VA_ARGS__;                                                                                   \
-    call_end();
+    static inline type name##_apart parameters                                                     \
+    {                                                                                              \
+        type result = {0};                                                                         \
+        if (!testing)                                                                              \
+            return function arguments;                                                             \
+        const uint64_t words[ARGUMENTS] = WORDS arguments;                                         \
+        for (call_begin(); call_goes_on(name##_call, words, &result, sizeof result);) {            \
+            __VA_ARGS__;                                                                           \
+        }                                                                                          \
+        return result;                                                                             \
+    }
+
+#define CALL_VOID(function, name, parameters, arguments, ...)                                      \
+    UNCHECKED static void name##_call(const uint64_t *words, void *to)                             \
+    {                                                                                              \
+        CALL_WORDS(void, function, words);                                                         \
+    }                                                                                              \
+    static inline void name##_apart parameters                                                     \
+    {                                                                                              \
+        if (!testing) {                                                                            \
+            function arguments;                                                                    \
+            return;                                                                                \
+        }                                                                                          \
+        const uint64_t words[ARGUMENTS] = WORDS arguments;                                         \
+        for (call_begin(); call_goes_on(name##_call, words, NULL, 0);) {                           \
+            __VA_ARGS__;                                                                           \
+        }                                                                                          \
+    }
 
 /* The linker leads the unit program's calls of NAME to __wrap_NAME: grader/core/building.py. */
 #define MODULE(type, name, parameters, arguments, ...)                                             \
     type __real_##name parameters;                                                                 \
     type __wrap_##name parameters;                                                                 \
+    CALL(type, __real_##name, name, parameters, arguments, __VA_ARGS__)                            \
     type __wrap_##name parameters                                                                  \
     {                                                                                              \
-        CALL(type, __real_##name arguments, #name, __VA_ARGS__)                                    \
+        return name##_apart arguments;                                                             \
     }
 
 #define MODULE_VOID(name, parameters, arguments, ...)                                              \
     void __real_##name parameters;                                                                 \
     void __wrap_##name parameters;                                                                 \
+    CALL_VOID(__real_##name, name, parameters, arguments, __VA_ARGS__)                             \
     void __wrap_##name parameters                                                                  \
     {                                                                                              \
-        CALL_VOID(__real_##name arguments, #name, __VA_ARGS__)                                     \
+        name##_apart arguments;                                                                    \
     }
 
 #define THERE(type, name, parameters, arguments, ...)                                              \
     static inline type name##_there parameters;                                                    \
+    CALL(type, name##_there, name, parameters, arguments, __VA_ARGS__)                             \
     static inline type name parameters                                                             \
     {                                                                                              \
-        CALL(type, name##_there arguments, #name, __VA_ARGS__)                                     \
+        return name##_apart arguments;                                                             \
     }                                                                                              \
     static inline type name##_there parameters
 
 #define THERE_VOID(name, parameters, arguments, ...)                                               \
     static inline void name##_there parameters;                                                    \
+    CALL_VOID(name##_there, name, parameters, arguments, __VA_ARGS__)                              \
     static inline void name parameters                                                             \
     {                                                                                              \
-        CALL_VOID(name##_there arguments, #name, __VA_ARGS__)                                      \
+        name##_apart arguments;                                                                    \
     }                                                                                              \
     static inline void name##_there parameters
 
@@ -294,13 +381,62 @@ __attribute__((no_sanitize("address"))) static inline void memory_share(uint8_t 
 static inline void memory_forbid(uint8_t *start, const uint8_t *end)
 {
     if (end > start && syscall(SYS_mprotect, start, end - start, (long)PROT_NONE) != 0)
-        ck_abort_msg("the unit program's judge can't give up the module's code");
+        ck_abort_msg("the unit program can't give up what its test must not touch");
 }
 
-static inline void module_begin(const int *kept, int count)
+/*
+ * What the module leaves unset on its stack is never by chance the zero that would be right.
+ */
+__attribute__((noinline)) static void stack_paint(void)
 {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_DUMPABLE, 1); /* for its own /proc/self */
+    volatile uint8_t stack[16 * 1024];
+
+    for (size_t i = 0; i < sizeof stack; i++)
+        stack[i] = 0xa5;
+}
+
+/* Where the address sanitizer is built in: what is given may lie where it keeps functions apart. */
+void __asan_unpoison_memory_region(const volatile void *memory, size_t bytes) __attribute__((weak));
+
+/* The module's process: makes the judge's calls. */
+__attribute__((noinline)) _Noreturn static void module_serve(volatile uint8_t *hole)
+{
+    uint8_t word;
+
+    while (hole && syscall(SYS_read, side_channel, &word, sizeof word) == sizeof word) {
+        uint8_t *copy = mailbox->bytes;
+        for (size_t i = 0; i < mailbox->count; copy += mailbox->objects[i++].bytes) {
+            if (__asan_unpoison_memory_region)
+                __asan_unpoison_memory_region(mailbox->objects[i].place, mailbox->objects[i].bytes);
+            memcpy(mailbox->objects[i].place, copy, mailbox->objects[i].bytes);
+        }
+        stack_paint();
+        mailbox->call(mailbox->arguments, mailbox->result);
+        copy = mailbox->bytes;
+        for (size_t i = 0; i < mailbox->count; copy += mailbox->objects[i++].bytes)
+            memcpy(copy, mailbox->objects[i].place, mailbox->objects[i].bytes);
+        if (syscall(SYS_write, side_channel, "", 1L) != 1)
+            break;
+    }
+    _exit(EXIT_FAILURE);
+}
+
+/*
+ * Leaves on the stack a hole for copies of the test's local variables: they have the judge's
+ * addresses, and nothing of what was there before.
+ */
+__attribute__((noinline, no_sanitize("address"))) _Noreturn static void module_begin(void)
+{
+    volatile uint8_t hole[HOLE_BYTES];
+
+    for (size_t i = 0; i < sizeof hole; i++)
+        hole[i] = 0xa5;
+    module_serve(hole);
+}
+
+/* Descriptors of its own: standard error, these, and nowhere to write a verdict to. */
+static inline void module_descriptors(const int *kept, int count)
+{
     for (int fd = STDERR_FILENO + 1; fd < FD_MAX; fd++) {
         bool keep = fd == side_channel;
         for (int i = 0; i < count; i++)
@@ -309,9 +445,8 @@ static inline void module_begin(const int *kept, int count)
             syscall(SYS_close, fd);
     }
     int nowhere = (int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_WRONLY);
-    syscall(SYS_dup2, nowhere, STDOUT_FILENO); /* the verdict goes there */
+    syscall(SYS_dup2, nowhere, STDOUT_FILENO);
     syscall(SYS_close, nowhere);
-    judge_wait();
 }
 
 /* Here one process becomes two. The module's keeps standard error and these descriptors. */
@@ -321,23 +456,29 @@ static inline void apart_begin(const int *kept, int count)
 
     memory_share(unit_data_start, unit_data_end);
     memory_share(unit_bss_start, unit_bss_end);
-    mailbox = map_shared(MAILBOX_BYTES);
-    arena = arena_next = map_shared(BOTH_BYTES);
+    mailbox = map_shared(sizeof *mailbox);
+    arena = arena_next = map_shared(BOTH_BYTES + PAGE_BYTES);
+    memory_forbid(arena + BOTH_BYTES, arena + BOTH_BYTES + PAGE_BYTES);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         ck_abort_msg("the unit program can't make a second process");
-    testing = true;
     module_process = fork();
     is_module = module_process == 0;
     side_channel = ends[is_module];
     syscall(SYS_close, ends[!is_module]);
-    if (is_module)
-        module_begin(kept, count);
-    else
-        memory_forbid(module_code_start, module_code_end);
+    if (is_module) {
+        random_state = 0;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_DUMPABLE, 1); /* for its own /proc/self */
+        module_descriptors(kept, count);
+        module_begin();
+    }
+    testing = true;
+    memory_forbid(module_code_start, module_code_end);
 }
 
 static inline void apart_end(void)
 {
+    testing = false;
     kill(module_process, SIGKILL);
     waitpid(module_process, NULL, 0);
 }

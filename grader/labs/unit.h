@@ -38,7 +38,7 @@ struct call {
     uint32_t irq;                              /* of KVM_INTERRUPT */
 };
 
-/* What the next calls shall meet. Zero: the real kernel. */
+/* What the module's next calls meet. Zero: the real kernel. */
 struct falsified {
     unsigned long request;  /* this ioctl ... */
     unsigned long argument; /* ... with this argument, if not 0 ... */
@@ -52,7 +52,7 @@ struct falsified {
     struct kvm_run *kvm_run;
 };
 
-static PRIVATE struct falsified falsified;
+static struct falsified falsified;
 static struct call calls[CALLS_MAX];
 static size_t call_count;
 static atomic_uint run_turns;    /* KVM_RUN so far */
@@ -123,8 +123,8 @@ static bool cpuid_fits(struct kvm_cpuid2 *table)
  */
 #define AT_TRANSLATE   1ul
 #define AFTER(request) ((request) | 1ul << 32)
-static PRIVATE void (*meanwhile)(void);
-static PRIVATE unsigned long meanwhile_at;
+static void (*meanwhile)(void);
+static unsigned long meanwhile_at;
 
 static void *meanwhile_thread(void *what)
 {
@@ -249,7 +249,7 @@ enum step __real_stage_before_entry(struct vcpu *vcpu);
 enum step __wrap_stage_before_entry(struct vcpu *vcpu);
 
 static unsigned entries_asked;
-static PRIVATE void (*at_entry)(struct vcpu *vcpu); /* called each time, if not NULL */
+static void (*at_entry)(struct vcpu *vcpu); /* called each time, if not NULL */
 static unsigned last_entry; /* from this one on, if not 0, the vCPU is told to end */
 
 enum step __wrap_stage_before_entry(struct vcpu *vcpu)
@@ -284,7 +284,7 @@ bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, F
 }
 
 /* Other functions in the stage's table, as later labs have them; it is constant for the module. */
-static inline void stage_set(const struct stage *changed)
+THERE_VOID(stage_set, (const struct stage *changed), (changed), GIVE(*changed))
 {
     uintptr_t table = (uintptr_t)&stage;
 
@@ -299,17 +299,23 @@ static inline void stage_set(const struct stage *changed)
 static struct vmm vmm;
 static PRIVATE struct guest guest = {.path = "guest", .kind = GUEST_REAL};
 
-/* Random numbers of this grading: the grader gives the seed. */
+/* The judge's random numbers. */
 static inline uint32_t unit_random(void)
 {
-    static PRIVATE uint64_t state;
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint32_t)(random_state >> 16);
+}
 
-    if (state == 0)
-        state = strtoull(getenv("UNIT_SEED") ? getenv("UNIT_SEED") : "1", NULL, 10) * 2 + 1;
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 16);
+/* Their seed comes from the grader. No process that is forked off finds it in its environment. */
+static inline void unit_random_begin(void)
+{
+    char *seed = getenv("UNIT_SEED");
+
+    random_state = (seed ? strtoull(seed, NULL, 10) : 1) * 2 + 1;
+    if (seed)
+        explicit_bzero(seed, strlen(seed));
 }
 
 /* A VM and its vCPU with nothing created yet. */
@@ -322,16 +328,16 @@ static inline void start_empty(struct vm *vm, struct vcpu *vcpu)
     vcpu_init(vcpu, 0, 0, vm, &guest);
 }
 
-/* What the kernel writes where `argument` leads to. */
-static inline void see_answer(unsigned long request, void *argument)
+/* What `argument` leads to, if the request says so. */
+static inline void see_argument(unsigned long request, void *argument)
 {
-    if (_IOC_DIR(request) & _IOC_READ)
+    if (_IOC_DIR(request))
         call_see(argument, _IOC_SIZE(request));
 }
 
 /* The real calls that tests make for themselves: not recorded, never falsified. */
 THERE(long, kernel, (int fd, unsigned long request, void *argument), (fd, request, argument),
-      see_answer(request, argument))
+      see_argument(request, argument))
 {
     return syscall(SYS_ioctl, fd, request, argument);
 }
@@ -380,30 +386,44 @@ static inline void start_created(struct vm *vm, struct vcpu *vcpu)
 
 /* ------------------------------------------------------------------ what the module says */
 
-static PRIVATE char said[16384]; /* what was written to standard error between the two below */
-static char said_before[sizeof said];
+static PRIVATE char said[16384];  /* what was written to standard error between the two below */
+static PRIVATE size_t said_bytes; /* of it, where zeros may be among them */
 static PRIVATE int listen_fd = -1, real_stderr = -1;
 
-static inline void listen_start(void)
+THERE_VOID(listen_start, (void), ())
 {
     dup2(listen_fd, STDERR_FILENO);
+}
+
+THERE_VOID(listen_stop, (void), ())
+{
+    fflush(stderr);
+    dup2(real_stderr, STDERR_FILENO);
+}
+
+static inline void said_read(void)
+{
+    ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
+
+    said_bytes = count > 0 ? (size_t)count : 0;
+    said[said_bytes] = '\0';
+}
+
+/* What is said next comes without it. */
+static inline void said_take(void)
+{
+    said_read();
+    if (ftruncate(listen_fd, 0) < 0 || lseek(listen_fd, 0, SEEK_SET) < 0)
+        ck_abort_msg("the unit program can't cut its own file");
 }
 
 /* Also passes it on to the real standard error, for the report. */
 static inline void listen_end(void)
 {
-    fflush(stderr);
-    dup2(real_stderr, STDERR_FILENO);
-    if (is_module) { /* the judge has read it */
-        memcpy(said, said_before, sizeof said);
-        return;
-    }
-    ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
-    said[count > 0 ? count : 0] = '\0';
-    memcpy(said_before, said, sizeof said);
-    if (write(STDERR_FILENO, said, strlen(said)) < 0 || ftruncate(listen_fd, 0) < 0)
+    listen_stop();
+    said_take();
+    if (write(real_stderr, said, said_bytes) < 0)
         ck_abort_msg("the unit program can't write to its standard error");
-    lseek(listen_fd, 0, SEEK_SET);
 }
 
 /* The number was named, hexadecimal or decimal. */
@@ -453,6 +473,7 @@ static inline int unit_main(Suite *suite)
     SRunner *runner = srunner_create(suite);
 
     prctl(PR_SET_DUMPABLE, 0);
+    unit_random_begin();
     srunner_set_fork_status(runner, CK_FORK);
     listen_fd = (int)syscall(SYS_memfd_create, "stderr", 0);
     real_stderr = dup(STDERR_FILENO);

@@ -5,13 +5,18 @@
 #include "debug/entry_state.h"
 #include "lab1.h"
 
+/* What the scripted KVM_RUN does on its first turn; HLT comes after it. */
+static PRIVATE struct kvm_run first_exit;
+static PRIVATE int run_fault_error;
+
 MODULE(int, kvm_open, (struct vm * vm), (vm), see_vm(vm))
 MODULE(int, vm_create, (struct vm * vm, size_t ram_bytes), (vm, ram_bytes), see_vm(vm))
 MODULE(int, vcpu_create, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu), SEE(vcpu->run))
 MODULE_VOID(real_mode_state, (uint32_t base, struct kvm_sregs *sregs, struct kvm_regs *regs),
             (base, sregs, regs), SEE(*sregs), SEE(*regs))
 MODULE(int, vcpu_set_real_mode, (struct vcpu * vcpu, uint32_t base), (vcpu, base), see_vcpu(vcpu))
-MODULE(int, vcpu_run, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
+MODULE(int, vcpu_run, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu), GIVE(first_exit),
+       GIVE(run_fault_error))
 MODULE_VOID(vcpu_destroy, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu), SEE(vcpu->run))
 MODULE_VOID(vm_destroy, (struct vm * vm), (vm), see_vm(vm))
 
@@ -186,7 +191,7 @@ static void start_open(struct vm *vm, struct vcpu *vcpu)
 }
 
 /* What this byte of RAM was before it was written. */
-THERE(uint8_t, ram_take, (struct vm * vm, size_t at), (vm, at))
+THERE(uint8_t, ram_take, (struct vm * vm, size_t at), (vm, at), GIVE(*vm))
 {
     const uint8_t before = vm->ram[at];
 
@@ -327,7 +332,8 @@ START_TEST(vm_failures)
         listen_start();
         int status = vm_create(&vm, bytes);
         listen_end();
-        const int error = falsified.error ? falsified.error : falsified.mmap_error;
+        const struct falsified *what = &failures[i].what;
+        const int error = what->error ? what->error : what->mmap_error;
         check_vm_kept(&vm, bytes, failures[i].name);
         check_no_kvm("vm_create", failures[i].name, error, status);
     }
@@ -337,7 +343,7 @@ END_TEST
 /* ------------------------------------------------------------------ 1.3 vcpu_create */
 
 /* The errno of a KVM_RUN that is not to enter the guest. */
-THERE(int, run_at_once, (struct vcpu * vcpu), (vcpu))
+THERE(int, run_at_once, (struct vcpu * vcpu), (vcpu), GIVE(*vcpu))
 {
     vcpu->run->immediate_exit = 1;
     return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
@@ -377,7 +383,7 @@ START_TEST(creates_vcpu)
 }
 END_TEST
 
-THERE(uint64_t, registers_asked, (const struct vcpu *vcpu), (vcpu))
+THERE(uint64_t, registers_asked, (const struct vcpu *vcpu), (vcpu), GIVE(*vcpu))
 {
     return vcpu->run->kvm_valid_regs;
 }
@@ -549,8 +555,9 @@ START_TEST(vcpu_failures)
         listen_start();
         int status = vcpu_create(&vcpu);
         listen_end();
-        int error = falsified.error ? falsified.error : falsified.mmap_error;
-        if (falsified.request == KVM_GET_VCPU_MMAP_SIZE)
+        const struct falsified *what = &failures[i].what;
+        int error = what->error ? what->error : what->mmap_error;
+        if (what->request == KVM_GET_VCPU_MMAP_SIZE)
             error = 0; /* -1 may be told as what it is, too: too few bytes */
         check_vcpu_kept(&vcpu, mapped, failures[i].name);
         check_no_kvm("vcpu_create", failures[i].name, error, status);
@@ -709,9 +716,6 @@ END_TEST
 /* ------------------------------------------------------------------ 1.5 vcpu_run */
 
 #define TURNS_MAX 20
-
-/* The exit that the scripted KVM_RUN makes on its first turn; HLT comes after it. */
-static PRIVATE struct kvm_run first_exit;
 
 static int run_first_exit(struct kvm_run *run, unsigned turn)
 {
@@ -907,8 +911,6 @@ START_TEST(handlers)
                   status);
 }
 END_TEST
-
-static PRIVATE int run_fault_error;
 
 static int run_fault(struct kvm_run *run, unsigned turn)
 {
@@ -1135,7 +1137,6 @@ START_TEST(half_way)
         "with nothing but /dev/kvm open, something was closed (fd -1) or unmapped (NULL)");
 
     start_vm(&vm, &vcpu);
-    syscall(SYS_munmap, vm.ram, vm.ram_bytes);
     vm.ram = NULL;
     int vm_fd = vm.fd;
     vm_destroy(&vm);
@@ -1143,7 +1144,6 @@ START_TEST(half_way)
     ck_assert_msg(bad_closes == 0, "with RAM not mapped, NULL was unmapped");
 
     start_created(&vm, &vcpu);
-    syscall(SYS_munmap, vcpu.run, vcpu.run_bytes);
     vcpu.run = NULL;
     int vcpu_fd = vcpu.fd;
     vcpu_destroy(&vcpu);

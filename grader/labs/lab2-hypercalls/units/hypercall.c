@@ -8,9 +8,9 @@
 #define NOWHERE    0x40000000 /* behind all RAM of a test */
 
 MODULE(struct io_access, io_decode, (struct kvm_run * run), (run))
-MODULE(uint32_t, io_operand, (const struct io_access *io, uint32_t index), (io, index))
+MODULE(uint32_t, io_operand, (const struct io_access *io, uint32_t index), (io, index), GIVE(*io))
 MODULE_VOID(io_answer, (const struct io_access *io, uint32_t index, uint32_t value),
-            (io, index, value))
+            (io, index, value), GIVE(*io))
 MODULE(int, vcpu_registers, (struct vcpu * vcpu, struct kvm_regs *regs), (vcpu, regs),
        see_vcpu(vcpu), SEE(*regs))
 
@@ -22,32 +22,23 @@ union io_page {
     uint8_t bytes[2 * PAGE_BYTES];
 };
 static union io_page page, other_page; /* of the vCPU in question; of another one */
+static PRIVATE union io_page made;     /* `page` as the judge has made it */
 
 /* An exit for `count` operands of `size` bytes, random ones, at a random place in the page. */
 static uint8_t *make_io(bool out, uint16_t port, uint8_t size, uint32_t count)
 {
-    memset(&page, 0, sizeof page);
-    memset(page.bytes + PAGE_BYTES, 0xa5, PAGE_BYTES); /* what is none of the operands' */
-    page.run.exit_reason = KVM_EXIT_IO;
-    page.run.io.direction = out ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
-    page.run.io.port = port;
-    page.run.io.size = size;
-    page.run.io.count = count;
-    page.run.io.data_offset = PAGE_BYTES + unit_random() % 512;
-    uint8_t *data = page.bytes + page.run.io.data_offset;
+    memset(&made, 0, sizeof made);
+    memset(made.bytes + PAGE_BYTES, 0xa5, PAGE_BYTES); /* what is none of the operands' */
+    made.run.exit_reason = KVM_EXIT_IO;
+    made.run.io.direction = out ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
+    made.run.io.port = port;
+    made.run.io.size = size;
+    made.run.io.count = count;
+    made.run.io.data_offset = PAGE_BYTES + unit_random() % 512;
     for (uint32_t i = 0; i < size * count; i++)
-        data[i] = (uint8_t)(unit_random() | 0x80);
-    return data;
-}
-
-/* A copy that ends where memory does: what reads behind it is caught. */
-static uint8_t *copy_at_end(const uint8_t *data, size_t bytes)
-{
-    uint8_t *pages =
-        mmap(NULL, 2 * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    ck_assert(pages != MAP_FAILED && mprotect(pages + PAGE_BYTES, PAGE_BYTES, PROT_NONE) == 0);
-    return memcpy(pages + PAGE_BYTES - bytes, data, bytes);
+        made.bytes[made.run.io.data_offset + i] = (uint8_t)(unit_random() | 0x80);
+    page = made;
+    return page.bytes + made.run.io.data_offset;
 }
 
 START_TEST(decode)
@@ -60,13 +51,13 @@ START_TEST(decode)
         uint8_t *data = make_io(out, port, size, count);
         struct io_access io = io_decode(&page.run);
         ck_assert_msg(io.out == out, "an exit with io.direction %u is decoded as %s",
-                      page.run.io.direction, io.out ? "out" : "in");
+                      made.run.io.direction, io.out ? "out" : "in");
         ck_assert_msg(io.port == port, "port 0x%x is decoded as 0x%x", port, io.port);
         ck_assert_msg(io.size == size, "size %u is decoded as %u", size, io.size);
         ck_assert_msg(io.count == count, "count %u is decoded as %u", count, io.count);
         ck_assert_msg(io.data == data,
                       "data is not io.data_offset (%llu) bytes behind the start of kvm_run",
-                      page.run.io.data_offset);
+                      made.run.io.data_offset);
     }
 }
 END_TEST
@@ -89,7 +80,8 @@ START_TEST(operands)
             const uint32_t index = places[place];
             uint32_t expected = 0;
             for (uint8_t byte = size; byte > 0; byte--)
-                expected = expected << 8 | data[index * size + byte - 1u];
+                expected =
+                    expected << 8 | made.bytes[made.run.io.data_offset + index * size + byte - 1u];
             uint32_t got = io_operand(&io, index);
             ck_assert_msg(got == expected,
                           "operand %u of size %u is 0x%x instead of 0x%x (zero-extended)", index,
@@ -142,12 +134,11 @@ START_TEST(registers)
 }
 END_TEST
 
-static size_t said_bytes; /* of `said`, where zeros may be among them */
-static jmp_buf too_much;  /* where a handler is left that does not end */
-static bool endless;      /* it was */
+static jmp_buf too_much; /* where a handler is left that does not end */
+static bool endless;     /* it was */
 
-/* hypercall_io on the exit in `page`; what it printed is in `said`. */
-THERE(enum step, run_hypercall, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu), SEE(said))
+/* hypercall_io on the exit in `page`; what it prints goes to listen_fd. */
+THERE(enum step, hypercall_heard, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
 {
     const int real_stdout = dup(STDOUT_FILENO);
 
@@ -161,10 +152,15 @@ THERE(enum step, run_hypercall, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu), SE
         endless = true;
     dup2(real_stdout, STDOUT_FILENO);
     close(real_stdout);
-    ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
-    said_bytes = count > 0 ? (size_t)count : 0;
-    said[said_bytes] = '\0';
-    ck_assert(ftruncate(listen_fd, 0) == 0 && lseek(listen_fd, 0, SEEK_SET) == 0);
+    return step;
+}
+
+/* The same; what it printed is in `said`. */
+static enum step run_hypercall(struct vcpu *vcpu)
+{
+    enum step step = hypercall_heard(vcpu);
+
+    said_take();
     return step;
 }
 
@@ -347,13 +343,15 @@ static void other_calls(void)
     hypercall_io(&other);
 }
 
-/* The same number for both processes. */
-THERE(size_t, console_take, (void), ())
-{
-    const size_t count = console_bytes;
+/* A VM with one vCPU and random RAM; of that the judge has a copy. */
+static PRIVATE uint8_t random_ram[1 << 20];
 
-    console_bytes = 0;
-    return count;
+static void start_random(struct vm *vm, struct vcpu *vcpu)
+{
+    start_created(vm, vcpu);
+    for (size_t i = 0; i < sizeof random_ram; i++)
+        random_ram[i] = (uint8_t)unit_random();
+    memcpy(vm->ram, random_ram, sizeof random_ram);
 }
 
 /* Another vCPU makes the same call in the middle of this one's. */
@@ -370,20 +368,18 @@ START_TEST(vcpus_apart)
     make_write(&other, (struct write_state){0, false, 0x10000, 0x100, 1}, 0);
     other_page = page;
     other.run = &other_page.run;
-    start_created(&vm, &vcpu);
+    start_random(&vm, &vcpu);
     stage_change();
-    for (size_t i = 0; i < vm.ram_bytes; i++)
-        vm.ram[i] = (uint8_t)unit_random();
     make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
     run_hypercall(&vcpu);
-    const bool writes = console_take() == 0x100; /* or other tests fail, and not for threads */
+    const bool writes = console_bytes == 0x100; /* or other tests fail, and not for threads */
     for (size_t i = 0; writes && i < sizeof moments / sizeof moments[0]; i++) {
         make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
         console_bytes = 0;
         meanwhile = other_calls;
         meanwhile_at = moments[i];
         run_hypercall(&vcpu);
-        ck_assert_msg(console_bytes == 0x100 && memcmp(console, vm.ram + 0x20f80, 0x100) == 0,
+        ck_assert_msg(console_bytes == 0x100 && memcmp(console, random_ram + 0x20f80, 0x100) == 0,
                       "while a WRITE of 256 bytes was served, another vCPU's thread made one, and "
                       "of the first %zu bytes were printed, or others than its own: what belongs "
                       "to a call must be in local variables, not in static ones",
@@ -392,7 +388,7 @@ START_TEST(vcpus_apart)
     memset(make_io(true, HYPERCALL_PORT, 1, 3), number, 3);
     console_bytes = 0;
     run_hypercall(&vcpu);
-    if (console_take() != 3)
+    if (console_bytes != 3)
         return;
     other_page.bytes[other_page.run.io.data_offset] = number;
     console_bytes = 0;
@@ -497,9 +493,11 @@ START_TEST(string_count)
     struct vm vm;
     struct vcpu vcpu;
     const uint32_t count = 257 + unit_random() % 1000;
-    uint8_t *data = make_io(true, STRING_PORT, 1, count);
+    uint8_t *data = make_io(true, STRING_PORT, 1, count),
+            *string = made.bytes + (data - page.bytes);
+    const uint32_t zero = unit_random() % count; /* a character like any other */
 
-    data[unit_random() % count] = 0; /* a character like any other */
+    data[zero] = string[zero] = 0;
     start_created(&vm, &vcpu);
     enum step step = run_hypercall(&vcpu);
     ck_assert_msg(step == STEP_RUN, "after a string the vCPU does not run on");
@@ -507,7 +505,7 @@ START_TEST(string_count)
                   "one exit had io.count = %u characters for STRING_PORT, one of them 0, and %zu "
                   "were printed",
                   count, said_bytes);
-    ck_assert_msg(memcmp(said, data, count) == 0,
+    ck_assert_msg(memcmp(said, string, count) == 0,
                   "the characters printed are not those of the exit, one after the other");
 }
 END_TEST
@@ -521,7 +519,7 @@ static void check_write(struct vcpu *vcpu, const char *what, uint32_t linear, ui
                   "%s: a WRITE of %u bytes at linear address 0x%x printed %zu%s", what, bytes,
                   linear, said_bytes, step == STEP_RUN ? "" : ", and the vCPU does not run on");
     for (uint32_t i = 0; i < bytes; i++)
-        ck_assert_msg((uint8_t)said[i] == vcpu->vm->ram[((linear + i) & ~HIGHER_HALF) ^ PAGE_BYTES],
+        ck_assert_msg((uint8_t)said[i] == random_ram[((linear + i) & ~HIGHER_HALF) ^ PAGE_BYTES],
                       "%s: a WRITE at linear address 0x%x printed the wrong bytes from 0x%x on",
                       what, linear, linear + i);
 }
@@ -534,9 +532,7 @@ START_TEST(write_pages)
     const uint32_t bytes = 2 * PAGE_BYTES + unit_random() % 200;
     const uint32_t last = 0xffff - unit_random() % 100, garbage = (unit_random() | 1) << 16;
 
-    start_created(&vm, &vcpu);
-    for (size_t i = 0; i < vm.ram_bytes; i++)
-        vm.ram[i] = (uint8_t)unit_random();
+    start_random(&vm, &vcpu);
     pages_swapped = true;
     make_write(&vcpu, (struct write_state){0, false, base, offset, bytes}, 0);
     check_write(

@@ -11,10 +11,10 @@
 #include <sys/wait.h>
 
 MODULE(uint32_t, window_base, (int id), (id))
-MODULE(int, window_prepare, (struct vcpu * vcpu), (vcpu))
+MODULE(int, window_prepare, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
 MODULE(int, vcpus_run, (struct vmm * all), (all))
 MODULE_VOID(console_write_lines, (struct vcpu * vcpu, const char *bytes, size_t count),
-            (vcpu, bytes, count))
+            (vcpu, bytes, count), call_give(bytes, count))
 MODULE_VOID(console_finish, (struct vcpu * vcpu), (vcpu))
 MODULE_VOID(vcpu_kick, (struct vcpu * vcpu), (vcpu))
 
@@ -285,7 +285,7 @@ static ssize_t write_stdio(void *cookie, const char *bytes, size_t count)
     return (ssize_t)count;
 }
 
-static void capture_stdio(void)
+THERE_VOID(capture_stdio, (void), ())
 {
     stdout = fopencookie(NULL, "w", (cookie_io_functions_t){.write = write_stdio});
     setvbuf(stdout, NULL, _IONBF, 0);
@@ -309,7 +309,7 @@ static void *print_lines(void *argument)
     return NULL;
 }
 
-THERE_VOID(print_at_once, (void), ())
+THERE_VOID(print_at_once, (void), (), GIVE(texts))
 {
     pthread_t threads[VCPUS_MAX];
 

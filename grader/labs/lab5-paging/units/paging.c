@@ -7,16 +7,27 @@
 
 #include "debug/entry_state.h"
 
-MODULE(uint64_t, descriptor_encode, (const struct descriptor *descriptor), (descriptor))
-MODULE(struct kvm_segment, segment_load, (const uint64_t *gdt, uint16_t selector), (gdt, selector))
-MODULE_VOID(gdt_build, (struct address_space * space), (space), SEE(space->next_table))
-MODULE_VOID(directory_build, (struct address_space * space), (space), SEE(space->next_table))
+#define GDT_ENTRIES 8 /* of the GDT that segment_load is given */
+
+/* Where a space is, the judge knows; what of it is used, the module says. */
+static void see_space(struct address_space *space)
+{
+    GIVE(*space);
+    SEE(space->next_table);
+}
+
+MODULE(uint64_t, descriptor_encode, (const struct descriptor *descriptor), (descriptor),
+       GIVE(*descriptor))
+MODULE(struct kvm_segment, segment_load, (const uint64_t *gdt, uint16_t selector), (gdt, selector),
+       call_give(gdt, GDT_ENTRIES * sizeof *gdt))
+MODULE_VOID(gdt_build, (struct address_space * space), (space), see_space(space))
+MODULE_VOID(directory_build, (struct address_space * space), (space), see_space(space))
 MODULE(int, page_map, (struct address_space * space, uint32_t virt, uint32_t phys, uint32_t flags),
-       (space, virt, phys, flags), SEE(space->next_table))
+       (space, virt, phys, flags), see_space(space))
 MODULE_VOID(paging_state,
             (const struct address_space *space, uint32_t entry, uint32_t stack,
              struct kvm_sregs *sregs, struct kvm_regs *regs),
-            (space, entry, stack, sregs, regs), SEE(*sregs), SEE(*regs))
+            (space, entry, stack, sregs, regs), GIVE(*space), SEE(*sregs), SEE(*regs))
 MODULE(struct page_walk, page_walk,
        (const uint8_t *ram, size_t ram_bytes, uint32_t cr3, uint32_t cr4, uint32_t virt),
        (ram, ram_bytes, cr3, cr4, virt), see_text(&result.reason))
@@ -25,7 +36,7 @@ MODULE(int, space_open, (struct vcpu * vcpu, struct address_space *space), (vcpu
 MODULE(int, paging_enter,
        (struct vcpu * vcpu, struct address_space *space, uint32_t entry, uint32_t stack,
         uint32_t ebx),
-       (vcpu, space, entry, stack, ebx), SEE(space->next_table))
+       (vcpu, space, entry, stack, ebx), see_vcpu(vcpu), see_space(space))
 
 #define SPACE_BYTES 0x1000000u  /* of most address spaces here: 16 MB */
 #define BASE        0x400000u   /* and where they start in their VM's RAM */
@@ -122,12 +133,13 @@ END_TEST
 
 START_TEST(load)
 {
-    uint64_t gdt[8];
+    uint64_t gdt[GDT_ENTRIES];
 
     for (int i = 0; i < 50; i++) {
-        uint16_t index = (uint16_t)(1 + unit_random() % 7), selector = (uint16_t)(index * 8);
+        uint16_t index = (uint16_t)(1 + unit_random() % (GDT_ENTRIES - 1)),
+                 selector = (uint16_t)(index * 8);
         bool pages = i % 2;
-        for (size_t slot = 0; slot < 8; slot++) {
+        for (size_t slot = 0; slot < GDT_ENTRIES; slot++) {
             uint64_t random = (uint64_t)unit_random() << 32 | unit_random();
             uint64_t loaded = 1ull << 40; /* accessed; or a TSS that is busy, as a load leaves it */
             if (!(random >> 44 & 1))

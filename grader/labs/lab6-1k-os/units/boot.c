@@ -10,7 +10,7 @@ MODULE(const char *, elf_load,
        (const uint8_t *bytes, size_t byte_count, uint8_t *to, size_t to_bytes, uint32_t *first,
         uint32_t *behind),
        (bytes, byte_count, to, to_bytes, first, behind), see_text(&result))
-MODULE(int, boot_prepare, (struct vcpu * vcpu), (vcpu))
+MODULE(int, boot_prepare, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
 
 #define MEMORY_BYTES 0x48000
 #define FILL         0xa5 /* what memory holds before: a loader that only copies leaves it */
@@ -70,14 +70,9 @@ static void file_make(void)
 /* Loads the first `bytes` of the file; the copy ends where its memory ends. */
 static const char *load_cut(size_t bytes, size_t memory_bytes)
 {
-    uint8_t *copy = malloc(bytes > 0 ? bytes : 1);
-
-    memcpy(copy, &file, bytes);
     memset(memory, FILL, MEMORY_BYTES);
     entry = end = 0;
-    const char *wrong = elf_load(copy, bytes, memory, memory_bytes, &entry, &end);
-    free(copy);
-    return wrong;
+    return elf_load(copy_at_end(&file, bytes), bytes, memory, memory_bytes, &entry, &end);
 }
 
 static const char *load(void)
@@ -298,9 +293,10 @@ END_TEST
 
 #define ARCHIVE_BYTES 5000
 
-static struct vm vm;
-static struct vcpu vcpu;
+static PRIVATE struct vm vm;
+static PRIVATE struct vcpu vcpu;
 static PRIVATE uint8_t archive[ARCHIVE_BYTES];
+static PRIVATE unsigned tick_ms; /* --tick-ms */
 
 /* A VM of 1 MB and our file as its guest; its RAM is shared with processes that are forked off. */
 static void start_guest(void)
@@ -312,7 +308,7 @@ static void start_guest(void)
     guest.kind = GUEST_ELF;
     guest.image = (uint8_t *)&file;
     guest.image_bytes = sizeof file;
-    vmm.options.tick_ms = 11 + unit_random() % 80;
+    vmm.options.tick_ms = tick_ms = 11 + unit_random() % 80;
 }
 
 /* So that a structure that nobody fills holds no zeros. */
@@ -328,7 +324,7 @@ __attribute__((noinline)) static void stack_dirty(void)
  * Calls boot_prepare in a process of its own and leaves what it wrote to RAM; its status. There 6.3
  * may end it: that exercise may not be written yet, and no KVM is behind this vCPU.
  */
-THERE(int, status_of_prepare, (void), ())
+THERE(int, status_of_prepare, (void), (), see_vcpu(&vcpu))
 {
     pid_t child = fork();
     if (child == 0) {
@@ -344,10 +340,9 @@ static int prepare_apart(void)
 {
     listen_start();
     int status = status_of_prepare();
-    ssize_t count = pread(listen_fd, said, sizeof said - 1, 0);
-    said[count > 0 ? count : 0] = '\0';
+    said_read();
     if (!strstr(said, "exercise 6.1") && !strstr(said, "exercise 6.2"))
-        ck_assert_msg(ftruncate(listen_fd, 0) == 0, "the unit program can't cut its own file");
+        said_take(); /* what comes after them is not written yet, or has no KVM */
     listen_end();
     return status;
 }
@@ -372,8 +367,8 @@ START_TEST(boot_information)
                   info.size, BOOT_MAGIC, sizeof info);
     ck_assert_msg(info.memory_bytes == vm.ram_bytes, "memory_bytes is 0x%x, space->bytes is 0x%zx",
                   info.memory_bytes, vm.ram_bytes);
-    ck_assert_msg(info.tick_ms == vmm.options.tick_ms, "tick_ms is %u, with --tick-ms=%u",
-                  info.tick_ms, vmm.options.tick_ms);
+    ck_assert_msg(info.tick_ms == tick_ms, "tick_ms is %u, with --tick-ms=%u", info.tick_ms,
+                  tick_ms);
 }
 END_TEST
 
@@ -389,6 +384,14 @@ START_TEST(no_archive)
 }
 END_TEST
 
+static char archive_path[sizeof "archive-XXXXXX"];
+
+static int archive_open(void)
+{
+    strcpy(archive_path, "archive-XXXXXX");
+    return mkstemp(archive_path);
+}
+
 /* Where the archive belongs: the first page boundary at or after the kernel's end. */
 static uint32_t archive_home(void)
 {
@@ -399,8 +402,7 @@ static uint32_t archive_home(void)
 
 START_TEST(archive_place)
 {
-    char path[] = "archive-XXXXXX";
-    int fd = mkstemp(path);
+    int fd = archive_open();
 
     for (size_t i = 0; i < sizeof archive; i++)
         archive[i] = (uint8_t)unit_random();
@@ -412,7 +414,7 @@ START_TEST(archive_place)
             file.segments[2].p_memsz = 0x2000 - file.segments[2].p_paddr % PAGE_BYTES;
         uint32_t end_of_file = file.segments[2].p_paddr + file.segments[2].p_memsz;
         uint32_t place = archive_home();
-        vmm.options.initrd = path;
+        vmm.options.initrd = archive_path;
         prepare_apart();
         struct boot_info info = info_found();
         ck_assert_msg(info.archive_start == place,
@@ -425,21 +427,20 @@ START_TEST(archive_place)
         ck_assert_msg(memcmp(vm.ram + place, archive, sizeof archive) == 0,
                       "the archive's bytes are not at archive_start");
     }
-    unlink(path);
+    unlink(archive_path);
 }
 END_TEST
 
 START_TEST(archive_room)
 {
-    char path[] = "archive-XXXXXX";
-    int fd = mkstemp(path);
+    int fd = archive_open();
 
     for (uint32_t over = 0; over < 2; over++) {
         start_guest();
         uint32_t room = (uint32_t)vm.ram_bytes - archive_home();
         ck_assert_msg(fd >= 0 && ftruncate(fd, room + over) == 0,
                       "the unit program can't write its archive");
-        vmm.options.initrd = path;
+        vmm.options.initrd = archive_path;
         int status = prepare_apart();
         if (over > 0)
             ck_assert_msg(status == STATUS_GUEST_FILE,
@@ -451,7 +452,7 @@ START_TEST(archive_room)
                           "an archive of %u bytes, which ends where the memory ends, was not taken",
                           room);
     }
-    unlink(path);
+    unlink(archive_path);
 }
 END_TEST
 
@@ -467,12 +468,11 @@ START_TEST(start_state)
     guest.image_bytes = sizeof file;
     vmm.options.tick_ms = 10;
     /* The archive ends where the memory does. */
-    char path[] = "archive-XXXXXX";
-    int fd = mkstemp(path);
+    int fd = archive_open();
     const uint32_t archive_end = (uint32_t)vm.ram_bytes;
     ck_assert_msg(fd >= 0 && ftruncate(fd, archive_end - archive_home()) == 0,
                   "the unit program can't write its archive");
-    vmm.options.initrd = path;
+    vmm.options.initrd = archive_path;
     int status = boot_prepare(&vcpu);
     ck_assert_msg(status == 0, "boot_prepare returns %d for a right file", status);
     ck_assert_msg(kernel(vcpu.fd, KVM_GET_REGS, &regs) == 0 &&
@@ -503,7 +503,7 @@ START_TEST(start_state)
     ck_assert_msg(status != 0,
                   "a page of --map can't be mapped: paging_enter returns a status, and "
                   "boot_prepare returned 0");
-    unlink(path);
+    unlink(archive_path);
 }
 END_TEST
 
@@ -511,15 +511,14 @@ END_TEST
 START_TEST(guests_in_turn)
 {
     static const uint32_t archives[] = {5000, 300, 9000, 0};
-    char path[] = "archive-XXXXXX";
-    int fd = mkstemp(path);
+    int fd = archive_open();
 
     for (size_t i = 0; i < sizeof archives / sizeof archives[0]; i++) {
         start_guest();
         file.segments[2].p_memsz = sizeof file.data + 0x1000 * ((uint32_t)i % 3);
         ck_assert_msg(fd >= 0 && ftruncate(fd, archives[i]) == 0,
                       "the unit program can't write its archive");
-        vmm.options.initrd = archives[i] > 0 ? path : NULL;
+        vmm.options.initrd = archives[i] > 0 ? archive_path : NULL;
         listen_start();
         boot_prepare(&vcpu); /* no KVM is behind this vCPU: paging_enter fails at the end */
         listen_end();
@@ -529,11 +528,11 @@ START_TEST(guests_in_turn)
                       "guest %zu, started after others: its archive is at 0x%x, %u bytes, instead "
                       "of 0x%x, %u bytes",
                       i + 1, info.archive_start, info.archive_bytes, place, archives[i]);
-        ck_assert_msg(info.tick_ms == vmm.options.tick_ms,
+        ck_assert_msg(info.tick_ms == tick_ms,
                       "guest %zu, started after others: tick_ms is %u, with --tick-ms=%u", i + 1,
-                      info.tick_ms, vmm.options.tick_ms);
+                      info.tick_ms, tick_ms);
     }
-    unlink(path);
+    unlink(archive_path);
 }
 END_TEST
 
