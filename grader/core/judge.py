@@ -108,7 +108,7 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
         if outcome.todo:
             return Verdict(test, Kind.TODO, failed=place, todo=outcome.todo)
         found = (_never_returned(outcome, plan, test) or _universal(outcome, plan)
-                 or _expected(outcome, plan, test))
+                 or _expected(outcome, plan, test) or _left_behind(outcome))
         if found:
             hint, mismatch = found
             if plan.unit and result.ending in _LIMITS:
@@ -132,10 +132,16 @@ def _universal(outcome: Outcome, plan: Planned) -> tuple[str, Mismatch] | None:
         return _CRASH_HINT, Mismatch(f"the VMM crashed: {result}")
     if result.ending is not Ending.EXIT:
         return "", Mismatch(f"{result}")
-    if result.left_behind:
-        return ("Every process that the VMM starts must end with it.",
-                Mismatch(f"it left {result.left_behind} processes behind"))
     return None
+
+
+def _left_behind(outcome: Outcome) -> tuple[str, Mismatch] | None:
+    """Processes that outlived the program. Looked for last: a failure on the way may be what left them."""
+    count = outcome.result.left_behind
+    if not count:
+        return None
+    return ("Every process that the VMM starts must end with it.",
+            Mismatch(f"it left {count} process{'es' if count > 1 else ''} behind"))
 
 
 def _known(outcome: Outcome, plan: Planned) -> str:

@@ -74,7 +74,11 @@ class UniversalChecks(FakeCase):
             self.assertEqual("irqchip" in judge(plan.test, plan.planned, [result]).hint, asked)
 
     def test_leaves_a_child_that_holds_the_pipe(self) -> None:
-        self.failed("echo hello; sleep 1000 & exit 0", "left 1 process")
+        self.failed("echo hello; sleep 1000 & exit 0", "left 1 process behind")
+        self.failed("echo hello; sleep 1000 & sleep 1000 & exit 0", "left 2 processes behind")
+
+    def test_what_failed_comes_before_what_was_left(self) -> None:
+        self.failed("sleep 1000 & exit 0", "differs from what the guest prints")
 
     def test_silent_success_is_none(self) -> None:
         self.failed("exit 0", "differs from what the guest prints")
