@@ -40,8 +40,9 @@ enum step interrupt_deliver(struct vcpu *vcpu);
 enum step interrupt_window_open(struct vcpu *vcpu);
 
 /*
- * 4.4 The handler of KVM_EXIT_HLT: with interrupts enabled it sleeps on vcpu->wake until one is
- * pending or the VMM stops, else the vCPU ends with status 0. Takes vcpu->lock.
+ * 4.4 The handler of KVM_EXIT_HLT: with interrupts enabled it sleeps on vcpu->wake, without
+ * polling, until one is pending or the VMM stops, else the vCPU ends with status 0. Takes
+ * vcpu->lock.
  */
 enum step interrupt_halt(struct vcpu *vcpu);
 

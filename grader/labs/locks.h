@@ -39,8 +39,9 @@ static enum { LOCK_OTHER, LOCK_OF_VCPU, LOCK_OF_DEVICES } lock_misused;
 
 static _Thread_local unsigned locks_held;
 static _Thread_local pthread_mutex_t **first_lock; /* where to note the next lock taken, or NULL */
-static void (*before_unlock)(
-    const pthread_mutex_t *lock); /* in each thread that holds it; or NULL */
+/* In each thread that has just taken the lock, or still holds it; or NULL. */
+static void (*after_lock)(const pthread_mutex_t *lock);
+static void (*before_unlock)(const pthread_mutex_t *lock);
 
 /* By the owner that glibc keeps: 0 or a thread's number. */
 static inline bool lock_is_mine(const pthread_mutex_t *lock)
@@ -99,6 +100,15 @@ static inline bool gaps_end(void)
     return gaps_seen > gap_wanted;
 }
 
+/* The lock was taken, unless there was an error, which is returned. */
+static inline int lock_taken(const pthread_mutex_t *lock, int error)
+{
+    locks_held += error == 0;
+    if (error == 0 && after_lock)
+        after_lock(lock);
+    return error;
+}
+
 int pthread_mutex_lock(pthread_mutex_t *lock)
 {
     if (lock_is_mine(lock) && !lock_is_recursive(lock))
@@ -106,25 +116,17 @@ int pthread_mutex_lock(pthread_mutex_t *lock)
     if (first_lock && !*first_lock)
         *first_lock = lock;
     gap(lock);
-    int error = real.lock(lock);
-    locks_held += error == 0;
-    return error;
+    return lock_taken(lock, real.lock(lock));
 }
 
 int pthread_mutex_trylock(pthread_mutex_t *lock)
 {
-    int error = real.trylock(lock);
-
-    locks_held += error == 0;
-    return error;
+    return lock_taken(lock, real.trylock(lock));
 }
 
 int pthread_mutex_timedlock(pthread_mutex_t *lock, const struct timespec *until)
 {
-    int error = REAL(pthread_mutex_timedlock)(lock, until);
-
-    locks_held += error == 0;
-    return error;
+    return lock_taken(lock, REAL(pthread_mutex_timedlock)(lock, until));
 }
 
 int pthread_mutex_unlock(pthread_mutex_t *lock)
@@ -140,30 +142,56 @@ int pthread_mutex_unlock(pthread_mutex_t *lock)
 }
 
 static atomic_uint asleep; /* threads that wait, and hold the lock that the condition needs */
+static atomic_uint sleeps; /* waits so far that only a signal ends, or a time far away */
 
-int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
+#define FAR_MS 100 /* who waits for less than this polls */
+
+/* 0, or an error: the wait must not begin. */
+static inline int wait_begin(const pthread_mutex_t *lock, clockid_t clock,
+                             const struct timespec *until)
 {
+    struct timespec now;
+
     if (!lock_is_mine(lock)) {
         sched_yield(); /* it may come again and again */
         return lock_misuse_note(WAITED_NOT_HELD, lock, EPERM);
     }
+    clock_gettime(clock, &now);
+    long left = until
+                    ? (until->tv_sec - now.tv_sec) * 1000 + (until->tv_nsec - now.tv_nsec) / 1000000
+                    : FAR_MS;
+    atomic_fetch_add(&sleeps, left >= FAR_MS);
     atomic_fetch_add(&asleep, 1);
-    int error = REAL(pthread_cond_wait)(condition, lock);
+    return 0;
+}
+
+static inline int wait_end(int error)
+{
     atomic_fetch_sub(&asleep, 1);
     return error;
+}
+
+int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
+{
+    int error = wait_begin(lock, CLOCK_REALTIME, NULL);
+
+    return error ? error : wait_end(REAL(pthread_cond_wait)(condition, lock));
 }
 
 int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
                            const struct timespec *until)
 {
-    if (!lock_is_mine(lock)) {
-        sched_yield();
-        return lock_misuse_note(WAITED_NOT_HELD, lock, EPERM);
-    }
-    atomic_fetch_add(&asleep, 1);
-    int error = REAL(pthread_cond_timedwait)(condition, lock, until);
-    atomic_fetch_sub(&asleep, 1);
-    return error;
+    int error = wait_begin(lock, CLOCK_REALTIME, until);
+
+    return error ? error : wait_end(REAL(pthread_cond_timedwait)(condition, lock, until));
+}
+
+int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *lock, clockid_t clock,
+                           const struct timespec *until)
+{
+    int error = wait_begin(lock, clock, until);
+
+    return error ? error : wait_end(REAL(pthread_cond_clockwait)(condition, lock, clock, until));
 }
 
 /* ------------------------------------------------------------------ what tests ask */

@@ -272,7 +272,7 @@ def missed_ticks(plan: Plan) -> None:
                "pthread_cond_wait, and the devices' thread in poll. Is the timer read? If it is not, poll "
                "returns at once, again and again.")
 def idle(plan: Plan) -> None:
-    plan.unit("interrupts", "halt_sleeps")
+    plan.unit("interrupts", "halt_waits")
     _idle(plan, hold_stdin=True, keys=0)
 
 
@@ -306,12 +306,11 @@ def keyboard(plan: Plan) -> None:
     _unit(plan, "keyboard")
 
 
-@lab.test("4.5", "guards the ring when a key arrives while another is read", points=2,
+@lab.test("4.5", "uses the ring and input_ended only under devices.lock", points=2,
           hint="Which threads use the ring? keyboard_fill and keyboard_getchar run in different ones: hold "
-               "devices.lock while you read or change the ring.")
+               "devices.lock whenever you read or change the ring or input_ended.")
 def ring_guarded(plan: Plan) -> None:
     _unit(plan, "ring_guarded")
-    _unit(plan, "ring_filled")
 
 
 @lab.test("4.5", "leaves unread what the ring can't hold", points=3,

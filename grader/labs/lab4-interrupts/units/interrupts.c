@@ -810,19 +810,30 @@ THERE_VOID(thread_begin, (struct vcpu * vcpu), (vcpu))
     vcpu->thread = thread;
 }
 
-/* A thread in interrupt_halt, with interrupts enabled and nothing pending. */
-static void start_halted(void)
+/* Whether the halted thread has gone to sleep this often, or soon has. */
+static bool halt_sleeps(unsigned times)
+{
+    double since = 0;
+
+    while (!atomic_load(&halt_returned) && atomic_load(&sleeps) < times && patient(&since))
+        ;
+    return atomic_load(&sleeps) >= times;
+}
+
+/* A thread in interrupt_halt, with interrupts enabled and nothing pending; whether it sleeps. */
+static bool start_halted(void)
 {
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->run->if_flag = 1;
     vcpu->state = VCPU_RUNNING;
     thread_begin(vcpu);
-    sleep_ms(100);
+    bool sleeping = halt_sleeps(1);
     check_locks();
     ck_assert_msg(!atomic_load(&halt_returned),
                   "interrupt_halt returned although no interrupt was pending: a halted vCPU must "
                   "sleep until one is");
+    return sleeping;
 }
 
 static bool halt_returns(void)
@@ -873,9 +884,10 @@ END_TEST
 
 START_TEST(halt_wakes)
 {
-    start_halted();
+    bool sleeping = start_halted();
     vcpu_kick(&vmm.vcpus[0]);
-    sleep_ms(50);
+    if (sleeping)
+        halt_sleeps(2);
     ck_assert_msg(!atomic_load(&halt_returned),
                   "interrupt_halt returned at a kick without an interrupt: pthread_cond_wait may "
                   "wake at any time, look again in a loop");
@@ -886,29 +898,13 @@ START_TEST(halt_wakes)
 }
 END_TEST
 
-#define ASLEEP_MS  500
-#define SLEEPER_MS 25 /* of processor time: a sleeping thread uses far less, a loop more */
-
-/* ms of processor time of the halted vCPU's thread. */
-THERE(double, used_asleep, (void), ())
+START_TEST(halt_waits)
 {
-    clockid_t clock;
-
-    if (pthread_getcpuclockid(vmm.vcpus[0].thread, &clock) != 0)
-        return ASLEEP_MS;
-    double before = clock_ms(clock);
-    sleep_ms(ASLEEP_MS);
-    return clock_ms(clock) - before;
-}
-
-START_TEST(halt_sleeps)
-{
-    start_halted();
-    double used = used_asleep();
-    ck_assert_msg(used < SLEEPER_MS,
-                  "a vCPU that was halted for %d ms used %.0f ms of processor time: it must sleep, "
-                  "in pthread_cond_wait, not go round",
-                  ASLEEP_MS, used);
+    bool sleeping = start_halted();
+    ck_assert_msg(sleeping,
+                  "a vCPU is halted, nothing happens, and its thread does not sleep until it is "
+                  "signalled: wait in pthread_cond_wait on vcpu->wake. A loop that looks again and "
+                  "again, with short sleeps or without, uses processor time for nothing");
 }
 END_TEST
 
@@ -1040,6 +1036,70 @@ static void watch_raise(const pthread_mutex_t *lock)
     }
 }
 
+/*
+ * What devices.lock guards, the ring and behind it input_ended, is made wrong whenever the lock is
+ * released, and right again when it is taken: who looks at it without the lock sees that, and what
+ * is changed without the lock is lost.
+ */
+static struct {
+    struct ring *ring; /* NULL: not found */
+    struct ring right;
+    bool *ended, right_ended, wrong_ended;
+    unsigned wrong_count;
+} guarded;
+
+static void ring_restore(const pthread_mutex_t *lock)
+{
+    if (lock != devices_lock || !guarded.ring)
+        return;
+    *guarded.ring = guarded.right;
+    *guarded.ended = guarded.right_ended;
+}
+
+static void ring_spoil(const pthread_mutex_t *lock)
+{
+    if (lock != devices_lock || !guarded.ring)
+        return;
+    guarded.right = *guarded.ring;
+    guarded.right_ended = *guarded.ended;
+    for (unsigned i = 0; i < RING_BYTES; i++)
+        guarded.ring->bytes[i] ^= 0xff;
+    guarded.ring->head = (guarded.ring->head + RING_BYTES / 2) % RING_BYTES;
+    guarded.ring->count = guarded.wrong_count;
+    *guarded.ended = guarded.wrong_ended;
+}
+
+/* A full ring that holds these bytes, if it is where the skeleton has it: just behind the lock. */
+THERE_VOID(ring_find, (const uint8_t *bytes), (bytes), call_give(bytes, RING_BYTES))
+{
+    struct ring *ring = (struct ring *)(devices_lock + 1);
+    bool *ended = (bool *)(ring + 1);
+
+    pthread_mutex_lock(devices_lock);
+    bool found = ring->count == RING_BYTES && !*ended;
+    for (unsigned i = 0; i < RING_BYTES && found; i++)
+        found = ring->bytes[(ring->head + i) % RING_BYTES] == bytes[i];
+    if (found) {
+        guarded.ring = ring;
+        guarded.ended = ended;
+    }
+    pthread_mutex_unlock(devices_lock);
+}
+
+THERE_VOID(ring_make_wrong, (unsigned count, bool ended), (count, ended))
+{
+    pthread_mutex_lock(devices_lock);
+    guarded.wrong_count = count;
+    guarded.wrong_ended = ended;
+    pthread_mutex_unlock(devices_lock);
+}
+
+static void watch_unlock(const pthread_mutex_t *lock)
+{
+    watch_raise(lock);
+    ring_spoil(lock);
+}
+
 /* keyboard_pass_on, which is given, takes devices.lock first: so it becomes known. */
 THERE_VOID(devices_lock_find, (void), ())
 {
@@ -1050,7 +1110,8 @@ THERE_VOID(devices_lock_find, (void), ())
 
 THERE_VOID(raises_watch, (void), ())
 {
-    before_unlock = watch_raise;
+    before_unlock = watch_unlock;
+    after_lock = ring_restore;
 }
 
 static void devices_begin(void)
@@ -1063,14 +1124,38 @@ static void devices_begin(void)
     devices_lock_find();
 }
 
-static int getchar_of(struct vcpu *vcpu)
+static void check_getchar(void)
 {
-    int byte = keyboard_getchar(vcpu);
-
     check_unlocked("keyboard_getchar");
     ck_assert_msg(!raised_unguarded,
                   "vector 0x21 was raised by a thread that does not hold devices.lock: "
                   "keyboard_interrupt looks at the ring and at input_ended");
+}
+
+static int getchar_of(struct vcpu *vcpu)
+{
+    int byte = keyboard_getchar(vcpu);
+
+    check_getchar();
+    return byte;
+}
+
+THERE(int, getchar_patient, (struct vcpu * vcpu), (vcpu))
+{
+    double since = 0;
+    int byte;
+
+    while ((byte = keyboard_getchar(vcpu)) == GETCHAR_NOTHING && patient(&since))
+        ;
+    return byte;
+}
+
+/* A byte that is on its way, or GETCHAR_NOTHING: it never comes. */
+static int next_byte(struct vcpu *vcpu)
+{
+    int byte = getchar_patient(vcpu);
+
+    check_getchar();
     return byte;
 }
 
@@ -1165,102 +1250,86 @@ START_TEST(keyboard)
 }
 END_TEST
 
-static unsigned steps;    /* instructions of keyboard_getchar ... */
-static unsigned key_step; /* ... and behind this one a key comes */
-static uint8_t keys_typed;
-
-/* Called in a signal handler, too: it counts only what is written. */
-static void type_key(void)
+/* What goes wrong when the ring is filled, with these bytes, and emptied; or NULL. */
+static const char *full_ring_error(const uint8_t *typed, bool find)
 {
-    keys_typed = (uint8_t)(keys_typed + (write(input, &keys_typed, 1) == 1));
+    type(typed, RING_BYTES + 1);
+    if (!input_shrinks_to(1))
+        return "the input is not read";
+    if (find)
+        ring_find(typed);
+    for (size_t i = 0; i <= RING_BYTES; i++) {
+        if (next_byte(&vmm.vcpus[0]) != typed[i])
+            return "a wrong byte comes out of the ring";
+        if (i == 0 && !input_shrinks_to(0))
+            return "the devices' thread is not woken when there is room again";
+    }
+    return NULL;
 }
 
-/* The devices' thread gets the time to put the key into the ring, if no lock keeps it out. */
-static void key_at_step(int signal, siginfo_t *info, void *context)
+/* The same of two keys. */
+static const char *two_keys_error(const uint8_t *typed)
 {
-    if (steps++ != key_step)
-        return;
-    type_key();
-    for (int ms = 0; ms < 5 && input_left() > 0; ms++)
-        sleep_ms(1);
-    sleep_ms(1);
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    take(vcpu, KEYBOARD);
+    type(typed, 2);
+    if (!comes(vcpu, KEYBOARD) || !input_shrinks_to(0))
+        return "the input is not read";
+    take(vcpu, KEYBOARD);
+    if (next_byte(vcpu) != typed[0])
+        return "a byte is lost";
+    if (!comes(vcpu, KEYBOARD))
+        return "no 0x21 comes for the second of two bytes";
+    take(vcpu, KEYBOARD);
+    if (next_byte(vcpu) != typed[1])
+        return "the second of two bytes is lost";
+    if (pending_of(vcpu) & KEYBOARD)
+        return "0x21 comes without a byte";
+    return getchar_of(vcpu) == GETCHAR_NOTHING ? NULL : "a byte comes that was not typed";
 }
 
-#define KEYS_MS 3000 /* for the instructions that come late in a long function */
-
-THERE_VOID(key_typed, (void), ())
+/* And of the input's end, behind one more key. */
+static const char *end_error(const uint8_t *typed)
 {
-    type_key();
-}
+    struct vcpu *vcpu = &vmm.vcpus[0];
 
-THERE(int, getchar_in_steps, (struct vcpu * vcpu), (vcpu))
-{
-    steps = 0;
-    steps_begin(key_at_step);
-    int byte = keyboard_getchar(vcpu);
-    steps_end();
-    return byte;
-}
-
-static bool in_time(double *since)
-{
-    return time_since(since) < KEYS_MS;
+    type(typed, 1);
+    if (!comes(vcpu, KEYBOARD) || !input_shrinks_to(0))
+        return "the input is not read";
+    take(vcpu, KEYBOARD);
+    input_end();
+    if (!comes(vcpu, KEYBOARD))
+        return "no 0x21 comes at the end of the input";
+    take(vcpu, KEYBOARD);
+    if (next_byte(vcpu) != typed[0])
+        return "the last byte is lost";
+    if (!(pending_of(vcpu) & KEYBOARD))
+        return "no 0x21 comes for the end behind the last byte";
+    return getchar_of(vcpu) == GETCHAR_END ? NULL : "the end of the input is not noticed";
 }
 
 START_TEST(ring_guarded)
 {
-    struct vcpu *vcpu = &vmm.vcpus[0];
-    uint8_t keys_taken = 0;
-    double since = 0;
+    uint8_t typed[RING_BYTES + 1];
 
     start_devices(1);
-    for (key_step = 0, steps = 1; key_step < steps && in_time(&since); key_step++) {
-        key_typed();
-        key_typed();
-        ck_assert_msg(comes(vcpu, KEYBOARD) && input_shrinks_to(0),
-                      "something was typed, and vector 0x21 is not pending");
-        take(vcpu, KEYBOARD);
-        int byte = getchar_in_steps(vcpu);
-        for (double wait = 0; keys_taken != keys_typed; byte = getchar_of(vcpu)) {
-            bool nothing_yet = byte == GETCHAR_NOTHING && patient(&wait);
-            ck_assert_msg(nothing_yet || byte == keys_taken,
-                          "a key came while keyboard_getchar took another one out of the ring, and "
-                          "the ring is spoilt: it gives %d instead of %d. keyboard_fill and "
-                          "keyboard_getchar run in two threads: both need devices.lock",
-                          byte, keys_taken);
-            keys_taken = (uint8_t)(keys_taken + !nothing_yet);
-        }
+    for (size_t i = 0; i < sizeof typed; i++)
+        typed[i] = (uint8_t)unit_random();
+    if (full_ring_error(typed, false) || two_keys_error(typed))
+        return; /* with nobody in between: other tests tell of it */
+    const char *error = full_ring_error(typed, true);
+    for (unsigned wrong = 0; wrong < 4 && !error; wrong++) {
+        ring_make_wrong(wrong & 1 ? RING_BYTES : 0, wrong < 2);
+        error = two_keys_error(typed);
     }
-}
-END_TEST
-
-/* The ring becomes full, and there is more in the input: the devices' thread stops reading. */
-static void ring_fills(void)
-{
-    if (write(input, "xy", 2) == 2)
-        input_shrinks_to(1);
-}
-
-THERE(int, getchar_filled, (struct vcpu * vcpu), (vcpu))
-{
-    gaps_begin(devices_lock, 0, ring_fills);
-    int byte = keyboard_getchar(vcpu);
-    gaps_end();
-    return byte;
-}
-
-START_TEST(ring_filled)
-{
-    uint8_t typed[RING_BYTES - 1] = {0};
-
-    start_devices(1);
-    type(typed, sizeof typed);
-    ck_assert_msg(input_shrinks_to(0), "the ring has room, and the input is not read");
-    ck_assert_msg(getchar_filled(&vmm.vcpus[0]) == 0, "keyboard_getchar does not give the byte 0");
-    ck_assert_msg(input_shrinks_to(0),
-                  "the ring became full just before keyboard_getchar took devices.lock, a byte was "
-                  "taken, and the rest of the input is never read: whether the ring was full must "
-                  "be looked at under the lock");
+    if (!error)
+        error = end_error(typed);
+    ck_assert_msg(!error,
+                  "the ring and input_ended are made wrong while no thread holds devices.lock, and "
+                  "%s. keyboard_fill and keyboard_getchar run in two threads: both may use them "
+                  "only while they hold devices.lock",
+                  error);
 }
 END_TEST
 
@@ -1281,10 +1350,7 @@ START_TEST(full_ring)
                   "more may be read than the ring has room for",
                   count, left, count - RING_BYTES);
     for (int i = 0; i < count; i++) {
-        double since = 0;
-        int byte;
-        while ((byte = getchar_of(vcpu)) == GETCHAR_NOTHING && patient(&since))
-            ;
+        int byte = next_byte(vcpu);
         ck_assert_msg(
             byte != GETCHAR_NOTHING || input_left() == 0,
             "the ring was full, the guest has emptied it, and what is left in the input "
@@ -1747,13 +1813,12 @@ int main(void)
     unit_add(suite, "halt_ends", halt_ends);
     unit_add(suite, "halt_pending", halt_pending);
     unit_add(suite, "halt_wakes", halt_wakes);
-    unit_add(suite, "halt_sleeps", halt_sleeps);
+    unit_add(suite, "halt_waits", halt_waits);
     unit_add(suite, "halt_stops", halt_stops);
     unit_add(suite, "halt_never_missed", halt_never_missed);
     unit_add(suite, "ring", ring_of_bytes);
     unit_add(suite, "keyboard", keyboard);
     unit_add(suite, "ring_guarded", ring_guarded);
-    unit_add(suite, "ring_filled", ring_filled);
     unit_add(suite, "full_ring", full_ring);
     unit_add(suite, "end_of_input", end_of_input);
     unit_add(suite, "input_not_now", input_not_now);
