@@ -74,7 +74,8 @@ def built(make: Callable[[], Built]) -> Built:
         return make()
     except BuildError as error:
         say(error.text)
-        say("Your module does not compile yet: fix the first error above." if error.learner
+        broken = error.program or ("Your module" if error.learner else "")
+        say(f"{broken} does not compile yet: fix the first error above." if broken
             else "The kit itself does not build: compare its files with a fresh clone.")
         raise Stop(1) from error
 

@@ -54,12 +54,14 @@ def use_jail() -> None:
 
 
 class BuildError(Exception):
-    """A failed build. `learner`: the learner's file is the cause; else the kit is."""
+    """A failed build. `learner`: the learner's module is the cause; `program`: this program of the 1K OS is,
+    which may be the learner's own; else the kit is."""
 
-    def __init__(self, text: str, learner: bool) -> None:
+    def __init__(self, text: str, learner: bool, program: str = "") -> None:
         super().__init__(text)
         self.text = text
         self.learner = learner
+        self.program = program
 
 
 def build_vmm(lab: int, *, solution: bool = False, source: str = "", module: Path | None = None,
@@ -260,7 +262,10 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
                                    "unlimited), end other programs; if the compiler crashes, try another CC=")
     failed = re.findall(r"^make: \*\*\* \[\S+: (\S+)\] Error", errors, re.M)
     text = re.sub(r"^make: .*\n?", "", errors, flags=re.M).strip() or errors.strip()
-    raise BuildError(text, bool(failed) and all(Path(path).name in learner_targets for path in failed))
+    folder = variables.get("PROGRAM_DIR", "os-1k/user")
+    programs = [f"{folder}/{Path(path).stem}.c" for path in failed if Path(path).parent.name == "user"]
+    raise BuildError(text, bool(failed) and all(Path(path).name in learner_targets for path in failed),
+                     programs[0] if programs and len(programs) == len(failed) else "")
 
 
 def _run_make(command: list[str], environment: dict[str, str], progress: Progress) -> tuple[int, str, str]:

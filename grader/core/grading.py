@@ -242,6 +242,10 @@ def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Pla
             test.body(plan)
             plans.append(plan)
     except BuildError as error:
+        if error.program:
+            raise CannotGrade(f"{error.program} does not compile:\n{error.text}",
+                              "correct it, or move it out of os-1k/user/: the tests boot the 1K OS with it"
+                              ) from error
         if not error.learner:
             raise CannotGrade(f"the kit's own part of lab {report.lab.number} does not build:\n{error.text}",
                               "compare common/, solutions/ and grader/ with a fresh clone; run make doctor"

@@ -162,10 +162,20 @@ class Building(unittest.TestCase):
         self.assertTrue(error.learner)
         self.assertIn("kvm_open", error.text)
 
+    def test_a_program_that_does_not_compile_is_named(self) -> None:
+        folder = BUILD / "tests" / "broken-programs"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "mine.c").write_text("int x")
+        names = {"PROGRAM_DIR": str(folder.relative_to(ROOT)), "OS_OUT": str((folder / "out").relative_to(ROOT))}
+        with self.assertRaises(BuildError) as caught:
+            make_text("programs", names)
+        self.assertEqual(caught.exception.program, f"{names['PROGRAM_DIR']}/mine.c")
+        self.assertIn("mine.c:1:", caught.exception.text)
+
     def test_the_kits_mistakes_are_not_the_learners(self) -> None:
         with self.assertRaises(BuildError) as caught:
             build_vmm(1, solution=True, cc="false")
-        self.assertFalse(caught.exception.learner)
+        self.assertFalse(caught.exception.learner or caught.exception.program)
 
     def test_a_compiler_that_is_not_there_is_named(self) -> None:
         with self.assertRaises(CannotGrade) as caught:

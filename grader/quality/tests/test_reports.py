@@ -215,6 +215,15 @@ class Status(FakeCase):
         self.assertEqual(status, command.CANNOT_GRADE)
         self.assertIn("kit.c:1", text)
 
+    def test_a_program_of_the_learners_own_that_does_not_compile_is_no_score(self) -> None:
+        error = BuildError("mine.c:1: error", learner=False, program="os-1k/user/mine.c")
+        with mock.patch("grader.core.grading.build_unit", side_effect=error):
+            status, text = self.main()
+        self.assertEqual(status, command.CANNOT_GRADE)
+        self.assertIn("os-1k/user/mine.c does not compile", text)
+        self.assertIn("mine.c:1: error", text)
+        self.assertNotIn("fresh clone", text)
+
     def test_the_learners_build_error_is_shown_and_scores_nothing(self) -> None:
         error = BuildError("vm.c:7: error: no", learner=True)
         with mock.patch("grader.core.grading.build_unit", side_effect=error):
