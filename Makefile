@@ -6,7 +6,7 @@ BUILD := build
 LAB      ?=
 SOLUTION ?=#   1: use solutions/ instead of labs/
 FROM     ?=#   mine: also take earlier labs' modules from labs/; 1,2: those of labs 1 and 2
-MODULE   ?=#   a file to use instead of this lab's module
+MODULE   ?=#   a file to use instead of this lab's module; for grade: a stranger's
 SANITIZE ?=#   address,undefined or thread
 BACKEND  ?=#   auto, kvm or vm: where the VMM runs
 GUESTS   ?=#   for run: names from guests/, or files
@@ -111,7 +111,8 @@ help:
 #: Choices, for lab, run and grade
 #:   SOLUTION=1 uses solutions/. FROM=mine uses your own modules of earlier labs, FROM=1,2 those of labs 1
 #:   and 2. BACKEND=kvm or vm selects where the VMM runs. CC=clang and SANITIZE=address,undefined select the
-#:   compiler and its sanitizers.
+#:   compiler and its sanitizers. For grade: MODULE=file.c grades a file that is not yours; it is compiled in a
+#:   jail and runs in the lab VM.
 
 .PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor fetch bench clean clean-cache \
 	format check-format mutants alternatives flakes machines
@@ -124,9 +125,11 @@ run: need-lab
 	@$(SETUP) build grade
 	@$(PYTHON) -m grader.commands.play run $(CHOICE) "--guests=$$GUESTS" "--under=$$UNDER" "--options=$$ARGS" $${HOLD:+--hold}
 
+# A MODULE is a stranger's: it is graded as a class's submissions are.
 grade:
-	@$(SETUP) build grade
-	@$(PYTHON) -m grader grade $(CHOICE) $${T:+"--test=$$T"} $(GIVEN_SEED)
+	@$(SETUP) build grade $${MODULE:+vm}
+	@$(PYTHON) -m grader grade $(CHOICE) $${MODULE:+"--module=$$MODULE" --jailed --encrypted} \
+	    $${T:+"--test=$$T"} $(GIVEN_SEED)
 
 watch: need-lab
 	@$(SETUP) build grade

@@ -43,18 +43,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("--solution", action="store_true", help="grade solutions/ instead of labs/")
     command.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine",
                          help="also take earlier labs' modules from labs/")
-    command.add_argument("--module", type=Path, default=variable("MODULE") or None,
-                         help="a file to grade instead of the lab's module")
+    command.add_argument("--module", type=Path, help="a file to grade instead of the lab's module")
     command.add_argument("--sanitize", default=variable("SANITIZE", ""), help="address,undefined or thread")
     command.add_argument("--cc", default=variable("CC", ""), help="the C compiler")
     command.add_argument("--results", type=Path, help="folder for results; default: build/grade/labN")
     command.add_argument("--encrypted", action="store_true", help="boot encrypted guests")
-    command.add_argument("--jailed", action="store_true", help="compile and link the module in a jail")
+    command.add_argument("--jailed", action="store_true",
+                         help="compile and link in a jail, and run in the lab VM")
     command.add_argument("--live", action="store_true", help="write results.json after each test")
     command.add_argument("--jobs", type=int, default=0, help="number of concurrent runs")
     command.add_argument("--autolab", action="store_true", help="print Autolab's line of scores last")
 
     parsed = parser.parse_args(arguments)
+    if parsed.command == "grade" and parsed.jailed and parsed.backend in ("auto", ""):
+        parsed.backend = "vm"
     if parsed.seed is None:
         parsed.seed = new_seed()
     if parsed.command == "grade" and parsed.lab is None and (parsed.test or parsed.module or parsed.results):

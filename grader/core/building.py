@@ -231,13 +231,23 @@ def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
     source = ROOT / (variables.pop("SCHED" if which else "MODULE", name))
     shared = variables if which else {"OUT": f"build/vmm/lab{lab}", **variables}
     twin = _make_file(target, shared if which else {**shared, "SOLUTION": "1"}, set())
-    files = {name: source, **{f"{os.path.dirname(name)}/{header.name}": header
-                              for header in learner_headers(source.parent)}}
+    earlier: dict[str, Path] = {}
+    for number in learner_labs(variables.get("FROM", ""), lab):
+        earlier.update(_with_headers(LABS[number].learner_files()[0]))
     try:
-        return jailed_make(lab, target, {**shared, "SCHED": name} if which else shared, twin, files,
-                           {name: LABS[lab].solution_files()[which]}, clean_environment().get("CC", ""))
+        return jailed_make(lab, target, {**shared, "SCHED": name} if which else shared, twin,
+                           {**earlier, **_with_headers(source, name)},
+                           {**earlier, name: LABS[lab].solution_files()[which]},
+                           clean_environment().get("CC", ""))
     except JailedError as error:
         raise BuildError(str(error), learner=True) from error
+
+
+def _with_headers(source: Path, name: str = "") -> dict[str, Path]:
+    """A learner's file and the headers beside it, by the names that they have in the jail."""
+    name = name or _relative(source)
+    return {name: source, **{f"{os.path.dirname(name)}/{header.name}": header
+                             for header in learner_headers(source.parent)}}
 
 
 def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> str:

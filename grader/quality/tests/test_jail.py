@@ -7,12 +7,14 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from unittest import mock
 
+from grader.__main__ import parse
 from grader.core import building, jailed_make
 from grader.core.building import BuildError, build_kernel_unit, build_unit, build_vmm
 from grader.core.jailed_make import _kit
@@ -160,10 +162,37 @@ class InTheLabVm(unittest.TestCase):
         self.assertEqual(toolchain_files("gcc -g3"), toolchain_files("gcc"))
 
     def test_a_compiler_that_it_does_not_have(self) -> None:
-        with mock.patch.object(jail, "namespaces_work", return_value=False):
-            with self.assertRaises(CannotGrade) as caught:
-                run_jailed("true", {}, {"CC": "clang"})
-        self.assertIn("CC=clang: the lab VM", caught.exception.reason)
+        with tempfile.TemporaryDirectory() as name, \
+                mock.patch.object(jail, "namespaces_work", return_value=False):
+            other = Path(name) / "cc"
+            other.write_text("#!/bin/sh\necho another compiler, whatever its name is\n")
+            other.chmod(0o755)
+            for cc in (str(other), f"{other} -g3", "no-such-compiler"):
+                with self.subTest(cc=cc), self.assertRaises(CannotGrade) as caught:
+                    run_jailed("true", {}, {"CC": cc})
+                self.assertIn(f"CC={cc}: where user namespaces are forbidden", caught.exception.reason)
+                self.assertIn("leave CC out", caught.exception.fix)
+
+
+class Strangers(JailCase):
+    """`make grade MODULE=`."""
+
+    def test_a_module_is_compiled_in_the_jail(self) -> None:
+        module = self.folder / "hypercall.c"
+        module.write_text(f'#include "{self.folder}/secret"\n{SOLUTION}')
+        done = subprocess.run(["make", "grade", "LAB=2", "T=2.1", f"MODULE={module}"], cwd=ROOT, text=True,
+                              env=building.clean_environment(), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertIn("No such file or directory", done.stdout)
+        self.assertNotIn(SECRET, done.stdout)
+
+    def test_it_runs_in_the_lab_vm_unless_said_otherwise(self) -> None:
+        for given, backend in (("auto", "vm"), ("vm", "vm"), ("kvm", "kvm")):
+            self.assertEqual(parse(["grade", "--lab", "2", "--jailed", "--backend", given]).backend, backend)
+
+    def test_with_earlier_modules_that_are_the_learners(self) -> None:
+        (self.folder / "hypercall.c").write_text(SOLUTION)
+        self.assertTrue(build_vmm(2, source="1", module=self.folder / "hypercall.c").exists())
 
 
 class Limited(JailCase):

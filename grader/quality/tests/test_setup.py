@@ -206,8 +206,8 @@ class Choices(unittest.TestCase):
         self.assertIn("CC=gcc -g3", words)
 
     def test_an_exported_empty_choice_is_none(self) -> None:
-        with mock.patch.dict(os.environ, {"MODULE": "", "CC": "", "SANITIZE": ""}):
-            self.assertIsNone(parse(["grade", "--lab", "1"]).module)
+        with mock.patch.dict(os.environ, {"CC": "", "SANITIZE": ""}):
+            self.assertEqual(parse(["grade", "--lab", "1"]).sanitize, "")
         with mock.patch.dict(os.environ, dict.fromkeys(("SCHED", "OS_OUT", "PROGRAM_DIR", "OUT", "CC"), "")):
             self.assertTrue(build_os()[0].exists())
 
