@@ -6,8 +6,9 @@
 
 /*
  * 6.1 Checks an ELF32 file and loads its PT_LOAD segments by physical address into `memory`
- * (guest-physical 0, `memory_bytes` long), the part beyond the file's bytes zeroed. Sets the entry
- * point (virtual) and the end of the highest segment (physical). NULL, or what is wrong in words.
+ * (guest-physical 0, `memory_bytes` long), the part beyond the file's bytes zeroed. A virtual
+ * address is the physical one, or HIGHER_HALF above it. Sets the entry point (virtual) and the end
+ * of the highest segment (physical). NULL, or what is wrong in words.
  */
 const char *elf_load(const uint8_t *file, size_t file_bytes, uint8_t *memory, size_t memory_bytes,
                      uint32_t *entry, uint32_t *end);

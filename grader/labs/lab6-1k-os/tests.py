@@ -103,7 +103,7 @@ def _shows_all(*parts: str) -> Condition:
 
 # ---------------------------------------------------------------- 6.1 load an ELF file
 
-@lab.test("6.1", "loads each segment at its physical address", points=4,
+@lab.test("6.1", "loads each segment at its physical address", points=3,
           hint="Which bytes of the file go where? For each PT_LOAD segment, p_filesz bytes from p_offset on "
                "go to physical address p_paddr.")
 def loads(plan: Plan) -> None:
@@ -138,6 +138,13 @@ def cut_files(plan: Plan) -> None:
                "compute its end in 64 bits.")
 def wrong_places(plan: Plan) -> None:
     plan.unit("boot", "wrong_places")
+
+
+@lab.test("6.1", "rejects virtual addresses that will not lead to the segment", points=1,
+          hint="Which virtual addresses does the start state map to a physical one (5.2)? The same, and the "
+               "one that is HIGHER_HALF above: p_vaddr must be one of these two.")
+def wrong_addresses(plan: Plan) -> None:
+    plan.unit("boot", "wrong_addresses")
 
 
 @lab.test("6.1", "rejects overlapping segments", points=2,

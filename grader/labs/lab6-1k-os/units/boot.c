@@ -228,6 +228,32 @@ START_TEST(wrong_places)
 }
 END_TEST
 
+START_TEST(wrong_addresses)
+{
+    const uint32_t right[] = {0, HIGHER_HALF};
+    const uint32_t wrong[] = {0x40000000, HIGHER_HALF + PAGE_BYTES, HIGHER_HALF - PAGE_BYTES,
+                              HIGHER_HALF + LARGE_PAGE_BYTES};
+
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        file_make();
+        file.segments[2].p_vaddr = right[i] + file.segments[2].p_paddr;
+        const char *refused = load();
+        ck_assert_msg(!refused,
+                      "a segment with p_paddr 0x%x and p_vaddr 0x%x was refused (%s): both halves "
+                      "map all memory",
+                      file.segments[2].p_paddr, file.segments[2].p_vaddr, refused);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        file_make();
+        file.segments[2].p_vaddr = wrong[i] + file.segments[2].p_paddr;
+        ck_assert_msg(load(),
+                      "a segment with p_paddr 0x%x and p_vaddr 0x%x was not refused: what the "
+                      "kernel finds at that virtual address is not the segment",
+                      file.segments[2].p_paddr, file.segments[2].p_vaddr);
+    }
+}
+END_TEST
+
 START_TEST(overlap)
 {
     file_make();
@@ -545,6 +571,7 @@ int main(void)
     unit_add(suite, "wrong_files", wrong_files);
     unit_add(suite, "cut_files", cut_files);
     unit_add(suite, "wrong_places", wrong_places);
+    unit_add(suite, "wrong_addresses", wrong_addresses);
     unit_add(suite, "overlap", overlap);
     unit_add(suite, "wrong_entry", wrong_entry);
     unit_add(suite, "boot_information", boot_information);
