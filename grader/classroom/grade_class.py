@@ -204,6 +204,10 @@ def grade_class(settings: Settings, submissions: list[Submission], jobs: int, ou
         print(f"submissions to grade: {len(todo)}, {min(jobs, len(todo))} at a time", flush=True)
         pick_backend("vm")
         done.update(grade_all(settings, todo, jobs, out, events))
+    for submission in submissions:
+        record = done[submission.name]
+        if record is None or record.status == MACHINE:     # another process may have graded it meanwhile
+            done[submission.name] = finished(settings, submission) or record
     return [done[submission.name] or not_graded(submission, "it had no turn") for submission in submissions]
 
 

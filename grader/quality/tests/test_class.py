@@ -22,10 +22,11 @@ from grader.core.building import clean_environment
 from grader.core.readable import file_name, printable, printable_lines
 from grader.classroom.claims import STALE_SECONDS, Claims
 from grader.classroom.class_page import write_page
-from grader.classroom.grade_one import Processes, Settings, finished, grade_one
+from grader.classroom.grade_class import grade_class
+from grader.classroom.grade_one import Processes, Settings, finished, grade_one, not_graded
 from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, TestScore, load
 from grader.classroom.scores import most_failed, spread, write_csv
-from grader.classroom.submissions import DESCRIPTION, Submission
+from grader.classroom.submissions import DESCRIPTION, Submission, read
 from grader.classroom.tree import remove_stale
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.runs import CannotGrade
@@ -216,6 +217,22 @@ class SharedFolder(FolderCase):
         os.utime(path, (0, 0))
         self.claims.renew()
         self.assertGreater(path.stat().st_mtime, 0)
+
+    def test_what_another_machine_has_graded_meanwhile_is_in_the_table(self) -> None:
+        settings = Settings(LAB, 1, self.folder / "reports")
+        submission = Submission("anna", self.folder / "anna")
+        submission.path.mkdir()
+        shutil.copy(SOLUTION, submission.path)
+
+        def grade_all(*arguments: object) -> dict[str, Record]:
+            key = settings.key(read(submission, LAB))
+            Record("anna", key, GRADED, "", 100, 100).save(settings.folder(submission))
+            return {"anna": not_graded(submission, "another process is grading it")}
+
+        with mock.patch("grader.classroom.grade_class.grade_all", grade_all), \
+                mock.patch("grader.classroom.grade_class.pick_backend"):
+            [record] = grade_class(settings, [submission], 1, self.folder, mock.Mock())
+        self.assertEqual((record.status, record.score), (GRADED, 100))
 
     def test_a_tree_without_a_claim_is_stale(self) -> None:
         (self.claims.folder / "left").mkdir()
