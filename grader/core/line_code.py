@@ -1,4 +1,4 @@
-"""Lab 6: lines that only a guest's own code can print, because a number follows each of them.
+"""Labs 5 and 6: lines that only a guest's own code can print, because a number follows each of them.
 
 The number is computed from the line's text by code that is random in each test and that the guest executes
 at the privilege level where it belongs. Text that the learner's module prints by itself lacks it.
@@ -6,6 +6,7 @@ at the privilege level where it belongs. Text that the learner's module prints b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
 from grader.core.random_code import MASK, Step, protected_code, run, steps
@@ -36,16 +37,24 @@ class LineCode:
             self._steps.insert(values.randrange(len(self._steps)), _selector_step(values, selectors))
         self.image = (protected_code(self._steps) + _RETURN).ljust(LINE_CODE_BYTES, b"\x90")
 
+    def after(self, number: int, byte: int) -> int:
+        """The number when one more byte comes after those that it is computed from."""
+        return run(self._steps, number ^ byte)
+
     def number(self, text: bytes) -> int:
         """What follows this text."""
         number = 0
         for byte in text:
-            number = run(self._steps, number ^ byte)
+            number = self.after(number, byte)
         return number
 
     def line(self, text: str) -> str:
         """The line with this text, as the guest prints it."""
         return f"{text} [{self.number(text.encode()):08x}]\n"
+
+    def lines(self, texts: Iterable[str]) -> str:
+        """Several of them."""
+        return "".join(map(self.line, texts))
 
     def put_into(self, program: bytes) -> bytes:
         """A program of grader/labs/lab6-1k-os/programs/ with this code."""

@@ -5,9 +5,12 @@ Guests with paging are flat images: --mode=paging. --map and --unmap say which p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 
+from grader.core.expectations import Mismatch
 from grader.core.framework import Demonstration, Lab
+from grader.core.line_code import KERNEL, LineCode
+from grader.core.guests import Define
 from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
 from grader.core.values import Values
@@ -28,8 +31,10 @@ def _hex(*numbers: int) -> str:
     return " ".join(f"{number & 0xffffffff:08x}" for number in numbers)
 
 
-def _lines(lines: Sequence[str]) -> str:
-    return "".join(line + "\n" for line in lines)
+def _coded(plan: Plan, name: str, **defines: Define) -> tuple[Path, LineCode]:
+    """A guest whose lines end with a number that only the guest computes."""
+    code = LineCode(plan.values, KERNEL)
+    return plan.guest(name, LINE_CODE=list(code.image), **defines), code
 
 
 def _pages(values: Values, start: int, end: int, count: int) -> list[int]:
@@ -159,10 +164,10 @@ def high(plan: Plan) -> None:
     values = plan.values
     for address in (LOAD_DEFAULT, values.randrange(FREE, RAM - 0x10000, PAGE)):
         text, offset = values.text(), values.randrange(0, 256)
-        guest = plan.guest("high", LOAD=address, ENTRY=offset, TEXT=text)
+        guest, code = _coded(plan, "high", LOAD=address, ENTRY=offset, TEXT=text)
         run = plan.boot(guest, args=[PAGING, f"--load={address:#x}",
                                      f"--entry={HIGHER_HALF + address + offset:#x}"])
-        run.prints(f"{_hex(HIGHER_HALF + address)} {text}\n")
+        run.prints(code.line(f"{_hex(HIGHER_HALF + address)} {text}"))
         run.exits(0)
         _symptoms(run)
 
@@ -172,13 +177,14 @@ def high(plan: Plan) -> None:
                "then it loads all segment registers and TR again from the GDT.")
 def start_state(plan: Plan) -> None:
     text = plan.values.text()
-    run = plan.boot(plan.guest("start-state", TEXT=text), args=[PAGING])
+    guest, code = _coded(plan, "start-state", TEXT=text)
+    run = plan.boot(guest, args=[PAGING])
     state_lines = [("cs", 8), *((name, 0x10) for name in ("ss", "ds", "es", "fs", "gs")), ("tr", 0x28),
                    ("cr0", 0x80010031), ("cr3", 0x2000), ("cr4", 0x10), ("gdt limit", 0x2f),
                    ("gdt base", 0x80001000), ("eflags", 2)]
     expected = [f"{name} {_hex(value)}" for name, value in state_lines]
     stack = f"esp {_hex(HIGHER_HALF + LOAD_DEFAULT)}"
-    run.prints(_lines([*expected, stack, text]))
+    run.prints(code.lines([*expected, stack, text]))
     run.exits(0)
     _symptoms(run)
 
@@ -191,8 +197,9 @@ def halves(plan: Plan) -> None:
     ram = values.choice([8, 16, 32]) << 20
     addresses = [FREE, ram - 4, *(values.randrange(FREE, ram - 4, 4) for _ in range(6))]
     marks = [values.number() for _ in addresses]
-    run = plan.boot(plan.guest("halves", ADDRESSES=addresses, VALUES=marks), args=[PAGING, f"--mem={ram}"])
-    run.prints(_lines([_hex(mark, ~mark) for mark in marks]))
+    guest, code = _coded(plan, "halves", ADDRESSES=addresses, VALUES=marks)
+    run = plan.boot(guest, args=[PAGING, f"--mem={ram}"])
+    run.prints(code.lines([_hex(mark, ~mark) for mark in marks]))
     run.exits(0)
     _symptoms(run)
 
@@ -210,12 +217,12 @@ def permutation(plan: Plan) -> None:
     mark, addend, offset = values.number(), values.number(20), values.randrange(0, PAGE, 4)
     order = list(range(len(virtual)))
     values.shuffle(order)
-    guest = plan.guest("pages", PAGES=physical, VIRTUAL=[virtual[i] for i in order], MARK=mark,
-                       ADDEND=addend, OFFSET=offset)
+    guest, code = _coded(plan, "pages", PAGES=physical, VIRTUAL=[virtual[i] for i in order], MARK=mark,
+                         ADDEND=addend, OFFSET=offset)
     maps = [f"--map={v:#x}:{p:#x}:w" for v, p in zip(virtual, physical)]
     run = plan.boot(guest, args=[PAGING, *maps])
-    run.prints(_lines([_hex(mark + i) for i in order]
-                      + [_hex(mark + addend + i) for i in range(len(physical))]))
+    run.prints(code.lines([_hex(mark + i) for i in order]
+                          + [_hex(mark + addend + i) for i in range(len(physical))]))
     run.exits(0)
     _symptoms(run)
 
@@ -229,14 +236,16 @@ def faults(plan: Plan) -> None:
     hole = HIGHER_HALF + values.randrange(LARGE_PAGE, RAM, PAGE)
     nowhere, hole = (page + values.randrange(0, PAGE, 4) for page in (nowhere, hole))
     first, second = _pages(values, FREE, LARGE_PAGE, 2)
-    guest = plan.guest("faults", READS=[nowhere, readable, hole], WRITES=[writable, readable, hole, nowhere])
+    guest, code = _coded(plan, "faults", READS=[nowhere, readable, hole],
+                         WRITES=[writable, readable, hole, nowhere])
     run = plan.boot(guest, args=[PAGING, f"--map={readable:#x}:{first:#x}",
                                  f"--map={writable:#x}:{second:#x}:w", f"--unmap={hole & -PAGE:#x}"])
     run.symptom(lambda o: f"wrote {_hex(readable)}" in o.stdout,
                 "The kernel wrote to a read-only page without a fault. Is CR0.WP (bit 16) set? Without it "
                 "ring 0 may write to every page.")
-    run.prints(_lines([_hex(nowhere, 0), f"read {_hex(readable)}", _hex(hole, 0), f"wrote {_hex(writable)}",
-                       _hex(readable, 3), _hex(hole, 2), _hex(nowhere, 2), "divide error"]))
+    run.prints(code.lines([_hex(nowhere, 0), f"read {_hex(readable)}", _hex(hole, 0),
+                           f"wrote {_hex(writable)}", _hex(readable, 3), _hex(hole, 2), _hex(nowhere, 2),
+                           "divide error"]))
     run.exits(0)
     _symptoms(run)
 
@@ -249,16 +258,16 @@ def ring3(plan: Plan) -> None:
     values = plan.values
     code, stack, readable, nowhere, kernel = _pages(values, 0x40000000, 0x70000000, 5)
     stack_page, data_page, kernel_page = _pages(values, FREE, LARGE_PAGE, 3)
-    guest = plan.guest("ring3", USER_CODE=code, USER_STACK=stack,
-                       READS=[readable, HIGHER_HALF + FREE, nowhere],
-                       WRITES=[stack, readable, kernel, nowhere])
+    guest, line_code = _coded(plan, "ring3", USER_CODE=code, USER_STACK=stack,
+                              READS=[readable, HIGHER_HALF + FREE, nowhere],
+                              WRITES=[stack, readable, kernel, nowhere])
     maps = [(code, LOAD_DEFAULT + PAGE, "u"), (stack, stack_page, "wu"), (readable, data_page, "u"),
             (kernel, kernel_page, "w")]
     run = plan.boot(guest, args=[PAGING, *(f"--map={v:#x}:{p:#x}:{flags}" for v, p, flags in maps)])
-    run.prints(_lines([f"went well {_hex(readable, 3)}", f"fault {_hex(HIGHER_HALF + FREE, 5, 3)}",
-                       f"fault {_hex(nowhere, 4, 3)}", f"went well {_hex(stack, 3)}",
-                       f"fault {_hex(readable, 7, 3)}", f"fault {_hex(kernel, 7, 3)}",
-                       f"fault {_hex(nowhere, 6, 3)}"]))
+    run.prints(line_code.lines([f"went well {_hex(readable, 3)}", f"fault {_hex(HIGHER_HALF + FREE, 5, 3)}",
+                                f"fault {_hex(nowhere, 4, 3)}", f"went well {_hex(stack, 3)}",
+                                f"fault {_hex(readable, 7, 3)}", f"fault {_hex(kernel, 7, 3)}",
+                                f"fault {_hex(nowhere, 6, 3)}"]))
     run.exits(0)
     _symptoms(run)
 
@@ -271,9 +280,9 @@ def devices(plan: Plan) -> None:
     ticks, step, key = values.randint(3, 6), values.randint(2, 999), values.randint(1, 15)
     text = values.text()
     changed = "".join(chr(ord(c) ^ key) for c in text)
-    run = plan.boot(plan.guest("devices", TICKS=ticks, STEP=step, KEY=key), args=[PAGING],
-                    stdin=text.encode())
-    run.prints(_lines([*(_hex(step * tick) for tick in range(1, ticks + 1)), changed]))
+    guest, code = _coded(plan, "devices", TICKS=ticks, STEP=step, KEY=key)
+    run = plan.boot(guest, args=[PAGING], stdin=text.encode())
+    run.prints(code.lines([*(_hex(step * tick) for tick in range(1, ticks + 1)), changed]))
     run.exits(0)
     _symptoms(run)
 
@@ -315,13 +324,17 @@ def walks_edges(plan: Plan) -> None:
                "the string, and that calls your page_walk.")
 def string_pages(plan: Plan) -> None:
     values = plan.values
-    length, step, offset = values.randint(5000, 9000), values.choice([3, 5, 7, 11]), values.randrange(1, PAGE)
+    length, offset, number = values.randint(5000, 9000), values.randrange(1, PAGE), 0
     virtual = values.randrange(0x40000000, 0x70000000, PAGE)
     pages = _pages(values, FREE, RAM, (offset + length - 1) // PAGE + 1)
     maps = [f"--map={virtual + i * PAGE:#x}:{page:#x}:w" for i, page in enumerate(pages)]
-    run = plan.boot(plan.guest("string-pages", VIRTUAL=virtual, OFFSET=offset, LENGTH=length, STEP=step),
-                    args=[PAGING, *maps])
-    run.prints("".join(chr(ord("a") + i * step % 26) for i in range(length)) + "\n")
+    guest, code = _coded(plan, "string-pages", VIRTUAL=virtual, OFFSET=offset, LENGTH=length)
+    run = plan.boot(guest, args=[PAGING, *maps])
+    letters = ""
+    for _ in range(length):
+        number = code.after(number, 0)
+        letters += chr(ord("a") + (number >> 16) % 26)
+    run.prints(f"{letters} [{number:08x}]\n")
     run.exits(0)
     _symptoms(run)
 
@@ -339,8 +352,10 @@ def post_mortem(plan: Plan) -> None:
              what="the page walk of the guest's first instruction: its directory entry, `not mapped:`, "
                   "and page_walk's reason")
     virtual, page = values.randrange(0x40000000, 0x70000000, PAGE), values.randrange(FREE, RAM, PAGE)
-    string = plan.boot(plan.guest("string-pages", VIRTUAL=virtual, OFFSET=PAGE - 4, LENGTH=8, BLIND=None),
-                       args=[PAGING, f"--map={virtual:#x}:{page:#x}:w"])
+    guest, code = _coded(plan, "string-pages", VIRTUAL=virtual, OFFSET=PAGE - 4, LENGTH=8, BLIND=None)
+    string = plan.boot(guest, args=[PAGING, f"--map={virtual:#x}:{page:#x}:w"])
+    string.must(lambda o: None if o.stdout.startswith(code.line(_hex(virtual))) else
+                Mismatch("the guest did not print its first line", code.line(_hex(virtual)), o.stdout))
     string.exits(STATUS_CRASHED)
     string.says(f"0x{virtual + PAGE:x}", what="the address of the unmapped page")
 
@@ -363,7 +378,8 @@ def apart(plan: Plan) -> None:
     for count in (4, 2):
         offset, beyond = values.randrange(FREE, 0x2e0000, 4), values.randrange(LARGE_PAGE, RAM, 4)
         marks = [values.number(31) for _ in range(count)]
-        guests = [plan.guest("apart", MARK=mark, OFFSET=offset, BEYOND=beyond) for mark in marks]
+        guests, codes = zip(*(_coded(plan, "apart", MARK=mark, OFFSET=offset, BEYOND=beyond)
+                              for mark in marks))
         # For each guest in its own tables: one that is new, then one that is there already.
         maps = [f"--map={0x40000000 + i * PAGE:#x}:{FREE + i * PAGE:#x}" for i in range(2)]
         run = plan.boot(*guests, args=[PAGING, f"--mem={count * 4}M", *maps])
@@ -371,7 +387,7 @@ def apart(plan: Plan) -> None:
                                   for vcpu in range(1, 4)),
                     "Another guest prints what vcpu0 should print: they share one page directory. Do CR3 "
                     "and each entry of the directory include space->base?")
-        run.prints_lines([f"vcpu{vcpu}: {line}" for vcpu, mark in enumerate(marks)
+        run.prints_lines([f"vcpu{vcpu}: {codes[vcpu].line(line)[:-1]}" for vcpu, mark in enumerate(marks)
                           for line in [*(_hex(mark + i) for i in range(8, 0, -1)), _hex(beyond, 0),
                                        _hex(HIGHER_HALF + beyond, 2)]])
         run.exits(0)
