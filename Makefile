@@ -14,8 +14,8 @@ ARGS     ?=#   for run: options for the VMM
 HOLD     ?=#   for run: 1: an input that stays open, with nothing in it
 UNDER    ?=#   for run: a command that starts the VMM, like strace -f
 
-# What is given is data. Here make takes it as it is, unexpanded; recipes hand it to the Python tools in the
-# environment, and what builds are made with has names that neither make nor a shell reads as more.
+# Values from the command line are data: make does not expand them, recipes pass them to the Python tools in
+# the environment, and the names used in builds contain nothing that make or a shell would expand.
 GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS HOLD UNDER T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW
 BUILT_WITH := LAB FROM MODULE SANITIZE OUT SHARED UNIT SCHED OS_OUT KERNEL_UNIT PROGRAM_DIR
 given-as = $(if $(filter undefined default,$(origin $(1))),,$(eval override $(1) := $$(value $(1))))
@@ -78,7 +78,7 @@ help:
 #:   make run LAB=3 GUESTS="counter hello" ARGS="--stats"
 #:                          runs guests of your choice on your VMM
 #:   make diff LAB=3        compares your file with the solution, in a clone
-#:   make os                boots the 1K OS, finished; type to it. FROM=mine: with your own modules
+#:   make os                boots the finished 1K OS on your terminal. FROM=mine: your own modules
 #:   make demo              demonstrates the whole kit: the reference guests, then the 1K OS
 #:   make doctor            reports what works on this machine and how to fix the rest
 #:   make fetch             downloads and prepares the lab VM for use without a network
@@ -87,13 +87,13 @@ help:
 #: For instructors and developers, in a clone
 #:   make handouts          builds build/handouts/: all handouts as a site with search and as a PDF
 #:   make skeletons         regenerates labs/ from solutions/; FORCE=1 overwrites a learner's work
-#:   make bench             measures costs, as ratios of two ways of doing the same
+#:   make bench             compares the costs of two ways of doing the same thing
 #:   make mutants           grades modules with one mistake each: every one must lose points, with the right
 #:                          hint; LAB=3 for one lab, ONLY=name for one mutant
 #:   make alternatives      grades correct modules in other styles: every one must get the full score
 #:   make flakes N=100      grades each solution N times, half of them under load
 #:   make test              runs every test of the kit itself
-#:   make machines          before a release: gradings and make test on each kind of machine, in Debian 12,
+#:   make machines          before a release: grades and runs make test on each kind of machine, in Debian 12,
 #:                          13 and testing; takes hours. ROW="debian13 path" selects; RUN="make os" runs that
 #:   make format            formats all C in the kit's style; check-format only checks
 #:   make clean             removes build/; clean-cache removes the lab VM's snapshot and kernel

@@ -36,7 +36,7 @@ static const char help[] =
     "  --color[=WHEN]     names of guests in colour: always, never, auto (terminal)\n"
     "  --help, --version\n"
     "\n"
-    "On SIGUSR2 (kill -USR2) it prints where each guest is, to debug a hang.\n"
+    "On SIGUSR2 (kill -USR2) vmm prints where each guest is, to debug a hang.\n"
     "\n"
     "Exit status: the guest's own, 0 to 63, the highest of several; 64 usage error; 65 a guest\n"
     "file can't be loaded; 69 no usable KVM; 70 the guest crashed; 77 an exercise is not written\n"

@@ -86,7 +86,7 @@ int file_read(const char *path, size_t max, uint8_t **bytes, size_t *count)
     *bytes = NULL;
     *count = 0;
     if (fstat(fd, &info) < 0)
-        status = fail(STATUS_GUEST_FILE, "can't look at %s: %s", path, strerror(errno));
+        status = fail(STATUS_GUEST_FILE, "can't access %s: %s", path, strerror(errno));
     else if (!S_ISREG(info.st_mode))
         status = fail(STATUS_GUEST_FILE, "%s is %s, not a file", path,
                       S_ISDIR(info.st_mode) ? "a directory" : "a device or pipe");
@@ -104,7 +104,7 @@ int file_read(const char *path, size_t max, uint8_t **bytes, size_t *count)
             *count += (size_t)got;
         else if (got == 0 || errno != EINTR)
             status = fail(STATUS_GUEST_FILE, "can't read %s: %s", path,
-                          got == 0 ? "it became shorter" : strerror(errno));
+                          got == 0 ? "the file became shorter" : strerror(errno));
     }
     if (status != 0) {
         free(*bytes);

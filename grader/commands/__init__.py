@@ -1,1 +1,1 @@
-"""What `make` calls for a learner."""
+"""The commands that learners run through `make`."""

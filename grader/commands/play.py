@@ -150,7 +150,7 @@ def next_exercise(lab: int) -> str:
 
 
 def unexpected(status: int) -> str:
-    """What to say of a VMM that ended otherwise than it should."""
+    """The message about a VMM that did not end as it should."""
     if status >= 0:
         return f"The VMM ended with status {status}; expected 0."
     return (f"The VMM itself crashed: {signal.Signals(-status).name}, {signal.strsignal(-status)}. "
@@ -352,7 +352,7 @@ def main() -> int:
     parser.add_argument("--solution", action="store_true")
     parser.add_argument("--from", dest="source", default="", metavar="mine")
     parser.add_argument("--backend", default="")
-    parser.add_argument("--hold", action="store_true", help="an input that stays open, with nothing in it")
+    parser.add_argument("--hold", action="store_true", help="an input that stays open and empty")
     parser.add_argument("--under", default="", help="a command that starts the VMM")
     parser.add_argument("--guests", type=str.split, default=[], help="names or files")
     parser.add_argument("--options", type=shlex.split, default=[], help="those of the VMM")

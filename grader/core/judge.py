@@ -75,7 +75,7 @@ _IRQCHIP_HINT = ("0 exits, always in KVM_RUN: did you create an irqchip (KVM_CRE
 
 THIRD_ARGUMENT = (
     "What is the third argument of that ioctl? KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_RUN and "
-    "KVM_GET_VCPU_MMAP_SIZE take 0: where it is left out, the kernel gets whatever the register holds, and "
+    "KVM_GET_VCPU_MMAP_SIZE take 0: if it is missing, the kernel gets whatever the register holds, and "
     "answers EINVAL.")
 
 # What the kernel's words mean, whatever the test is about.

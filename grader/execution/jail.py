@@ -1,9 +1,9 @@
-"""A jail for compilers: where a stranger's file is compiled and linked, which can do harm already.
+"""A jail for compilers: even compiling and linking an untrusted file can do harm.
 
-`#include` and `.incbin` take any file along, options of the linker's plugins write any file, a few macros eat
-all memory. So one command runs under the runner's limits where it can read nothing but the toolchain and what
-it is given, and leaves nothing but one file's bytes. That is a namespace of its own on this machine
-(jail.sh), or, where those are forbidden, a lab VM that is thrown away.
+`#include` and `.incbin` can read any file, options of the linker's plugins can write any file, and a few
+macros can use up all memory. So each command runs under the runner's limits, can read only the toolchain and
+the files that it is given, and returns only the bytes of one file. The jail consists of namespaces on this
+machine (jail.sh), or, where those are forbidden, of a lab VM that is discarded afterwards.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from grader.execution.toolchain import toolchain_files
 from grader.execution.worker import Worker, run_all
 
 NOBODY = 65534
-# Time by the clock is for what went wrong; a compiler is held to processor time, which a loaded machine gives
-# later, but not less of.
+# The wall-clock limits are a last resort. A compiler is limited by its processor time: on a loaded machine it
+# gets that later, but not less of it.
 LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 30, processes=64, file=16 << 20)
 VM_LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 29, processes=64,
                    file=16 << 20)
@@ -36,8 +36,8 @@ Files = Mapping[str, tuple[bytes, float]]      # content and time of change, by 
 
 
 def run_jailed(command: str, files: Files, env: Mapping[str, str]) -> Result:
-    """Runs a shell's command in a folder with these files. Result.files has what it wrote to $RESULT. A
-    process that takes too much processor time gets SIGXCPU."""
+    """Runs a shell command in a folder with these files. Result.files has what it wrote to $RESULT. A process
+    that uses too much processor time gets SIGXCPU."""
     stdin = _packed(files)
     env = {**plain_environment(), **env}
     if namespaces_work():
@@ -50,7 +50,7 @@ def run_jailed(command: str, files: Files, env: Mapping[str, str]) -> Result:
 
 @functools.lru_cache(maxsize=None)
 def namespaces_work() -> bool:
-    """Whether this machine can close a jail with namespaces."""
+    """Whether this machine can build a jail from namespaces."""
     result = _in_namespaces('echo closed > "$RESULT"', _packed({}), plain_environment())
     return result.files.get(RESULT) == b"closed\n"
 

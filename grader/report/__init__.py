@@ -1,1 +1,1 @@
-"""What a grading leaves behind: text for a person, files for machines, a learner's progress."""
+"""What a grading writes: text for people, files for machines, a learner's progress."""

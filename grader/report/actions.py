@@ -1,7 +1,7 @@
-"""`python3 -m grader.report.actions LAB`: a lab's latest results in a job of GitHub Actions.
+"""`python3 -m grader.report.actions LAB`: reports a lab's latest results to a job of GitHub Actions.
 
 The job's summary gets a table with a row for each test; a test that failed becomes an annotation. (GitHub
-shows the first ten annotations of a step.) Exit status 0, or 3 where there are no results.
+shows the first ten annotations of a step.) Exit status 0, or 3 if there are no results.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def failures(lab: int, results: Mapping[str, Any]) -> list[str]:
 
 
 def first_line(test: Mapping[str, Any]) -> str:
-    """What a learner should read first about a test: the hint, or else whatever comes first."""
+    """What a learner should read first about a test: the hint, or else the first line of its output."""
     lines = [line.strip() for line in test["output"].splitlines() if line.strip()]
     return printable(next((line for line in lines if line.startswith("hint: ")), "".join(lines[:1])))
 
@@ -48,7 +48,7 @@ def _cell(text: str) -> str:
 
 
 def _data(text: str) -> str:
-    """Escaped as GitHub's toolkit does it: what a learner's program prints must not be a command."""
+    """Escaped as in GitHub's toolkit: the output of a learner's program must not become a command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

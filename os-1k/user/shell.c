@@ -7,7 +7,7 @@ static const struct {
 } programs[] = {
     {"table", "multiplication table, 2 x 1 to 9 x 9"},
     {"counter", "counts from 0 to 9"},
-    {"echo", "says what you say, until q"},
+    {"echo", "echoes your input, until q"},
     {"about", "about this system"},
     {"fibonacci", "Fibonacci numbers up to 89"},
     {"primes", "primes up to 100"},
@@ -33,13 +33,13 @@ static void help(const char *argument)
     printf("  ls           lists the files        ps        lists the processes\n");
     printf("  cat FILE...  shows files            kill PID  ends a process\n");
     printf("  menu         shows the menu         NAME &    runs NAME in the background\n");
-    printf("  Two programs to end: spin computes forever, fault reads the kernel's memory.\n\n");
+    printf("  Two programs to try: spin computes forever, fault reads the kernel's memory.\n\n");
     printf("Keys\n");
     printf("  Left, Right, Home, End, Ctrl-A, Ctrl-E  move the cursor\n");
     printf("  Up, Down     earlier lines          Tab       completes a name\n");
     printf("  Ctrl-U       erases up to here      Ctrl-K    erases from here\n");
     printf("  Ctrl-W       erases a word          Ctrl-L    clears the screen\n");
-    printf("  Ctrl-C       ends the program in front\n");
+    printf("  Ctrl-C       ends the foreground program\n");
     printf("  Ctrl-D       ends the system, when the line is empty\n\n");
 }
 
@@ -229,7 +229,7 @@ int main(const char *argument)
     static char line[LINE_MAX];
     int length, status, pid;
 
-    printf("\nWelcome to the 1K OS, on a virtual machine monitor of your own.\n");
+    printf("\nWelcome to the 1K OS, on your own virtual machine monitor.\n");
     menu("");
     do {
         while ((pid = wait(WAIT_ANY, WAIT_NO_HANG, &status)) > 0)
