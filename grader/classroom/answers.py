@@ -1,8 +1,8 @@
 """Finding answers where they must not be: in what is handed out to learners.
 
-A single line like `return 0;` tells nothing. Two lines of an answer in a row, together of some length, do:
-that is how a solution looks whatever file it was copied to. What the skeletons and common/ have of the
-same form is given to learners anyway.
+A single line like `return 0;` proves nothing. Two consecutive lines of an answer, of a certain length
+together, do, whatever file they were copied to. Pairs that the skeletons and common/ also have are given to
+learners anyway.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def answer_lines(text: str) -> Iterator[list[str]]:
 
 
 def pairs(lines: Iterable[str]) -> set[Pair]:
-    """Lines that follow one another and are telling together; blank lines are passed over."""
+    """Pairs of consecutive lines that are long enough to identify an answer; blank lines are skipped."""
     words = [" ".join(line.split()) for line in lines]
     words = [word for word in words if word]
     return {(one, two) for one, two in zip(words, words[1:])
@@ -45,7 +45,7 @@ def pairs(lines: Iterable[str]) -> set[Pair]:
 
 
 def answer_pairs() -> set[Pair]:
-    """The telling pairs of all answers, without those that common/ or a skeleton has anyway."""
+    """The identifying pairs of all answers, without those that common/ or a skeleton has anyway."""
     found: set[Pair] = set()
     given: set[Pair] = set()
     for lab in LABS.values():

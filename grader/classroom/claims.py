@@ -78,7 +78,7 @@ class Claims:
             self.release(path.name[:-len(SUFFIX)])
 
     def is_stale(self, name: str) -> bool:
-        """Whether nobody works on it any more. One that is not claimed is stale, too."""
+        """Whether no process works on it any more. A name that is not claimed is also stale."""
         path = self._path(name)
         found = _parsed(_content(path))
         ours = json.loads(self._me)

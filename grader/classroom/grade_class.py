@@ -44,12 +44,12 @@ from grader.core.values import new_seed
 from grader.execution.tool import run_command
 
 CANNOT_GRADE = 3
-END_SECONDS = 10.0     # for what was started to end, when this is told to end
+END_SECONDS = 10.0     # for its children to end, after a signal to end
 SEED_SECONDS = 5.0     # for another process to write the seed that it has chosen
 
 
 class Ended(BaseException):
-    """This process was told to end by a signal, Ctrl-C's or another."""
+    """A signal, Ctrl-C's or another, ends this process."""
 
     def __init__(self, number: int) -> None:
         super().__init__()

@@ -40,10 +40,10 @@ def check(tarball: Path, labs: list[int], backend: str) -> list[str]:
 
 
 def _content(folder: Path) -> Iterator[str]:
-    """What is in it that must not be, or the other way round."""
+    """What must not be in it but is, and what must be but is not."""
     for path in sorted(folder.iterdir()):
         if path.name not in MAY_HAVE:
-            yield f"{path.name} is no part of a release"
+            yield f"{path.name} does not belong in a release"
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_symlink():

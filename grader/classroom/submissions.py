@@ -54,7 +54,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class _File:
-    """A file that may count. `content` is None where it can't be taken, for the reason `fault`."""
+    """A file that may count. If it can't be taken, `content` has no value, and `fault` is the reason."""
 
     path: PurePosixPath
     content: bytes | None

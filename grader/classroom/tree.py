@@ -43,7 +43,7 @@ class Tree:
             (learner / name).write_bytes(content)
 
     def is_ours(self) -> bool:
-        """Whether nobody has taken this process for dead and the tree for stale."""
+        """Whether no other process has considered this one dead and taken its tree."""
         return self._claims.holds(self._name)
 
     def remove(self) -> None:

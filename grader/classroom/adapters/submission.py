@@ -1,9 +1,9 @@
-"""Grades the one submission of an autograder's container: read as a class's are, graded in the lab VM.
+"""Grades the one submission in an autograder's container: read as for a class, graded in the lab VM.
 
     python3 -m grader.classroom.adapters.submission --lab 3 --submission PLACE --results FOLDER [--autolab]
 
 PLACE is the file or the folder that was submitted. FOLDER/results.json grows with each test, in Gradescope's
-format, and is there from the beginning, so that a container that runs out of time still tells something.
+format, and is there from the beginning, so that a container that runs out of time still has results.
 With --autolab the last line printed is Autolab's JSON; --classroom50 writes Classroom 50's result.json.
 
 Exit status: 0 graded, whatever the score; 1 refused: the learner reads why, with a score of 0; 3 this

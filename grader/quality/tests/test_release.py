@@ -29,7 +29,7 @@ from grader.core.exercises import skeleton
 class ReleaseCase(unittest.TestCase):
     def setUp(self) -> None:
         if not tracked_files():
-            self.skipTest("this is no clone: git can't tell the kit's files")
+            self.skipTest("not a clone: git can't list the kit's files")
         (BUILD / "tests").mkdir(parents=True, exist_ok=True)
         self.folder = Path(mkdtemp(dir=BUILD / "tests"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
@@ -65,7 +65,7 @@ class Release(ReleaseCase):
             self.assertEqual(done.returncode, 2, done.stdout)
             self.assertIn("elease", done.stdout)
 
-    def test_no_link_leads_to_what_is_not_there(self) -> None:
+    def test_no_link_is_dead(self) -> None:
         kit = self.folder / "kit"
         stage(kit, "1.0-test")
         texts = [kit / "README.md", *kit.glob("handouts/**/*.md")]
@@ -81,7 +81,7 @@ class Release(ReleaseCase):
             (self.folder / name / "kit" / "file").write_text("text")
         self.assertEqual(pack_plain(self.folder / "one" / "kit"), pack_plain(self.folder / "two" / "kit"))
 
-    def test_the_check_finds_what_must_not_be(self) -> None:
+    def test_the_check_finds_forbidden_files(self) -> None:
         kit = self.folder / "kit"
         stage(kit, "1.0-test")
         self.assertEqual(leaks(kit), [])
@@ -97,11 +97,11 @@ class Release(ReleaseCase):
         tarball = self.folder / "kit.tar"
         tarball.write_bytes(pack_plain(kit))
         found = "\n".join(check(tarball, [], ""))
-        for words in (".git is no part", "x.c is a solution's source"):
+        for words in (".git does not belong", "x.c is a solution's source"):
             self.assertIn(words, found)
 
     def test_every_tracked_file_is_known_to_the_release(self) -> None:
-        """A new folder of the grader is looked at here: is it for learners?"""
+        """Each new folder of the grader needs a decision here: is it for learners?"""
         folders = {name.split("/")[1] for name in released_files() if name.count("/") > 1
                    and name.startswith("grader/")}
         for_learners = {"core", "execution", "labs", "report", "commands", "handouts"}
@@ -111,7 +111,7 @@ class Release(ReleaseCase):
 
 
 class Packages(ReleaseCase):
-    def test_a_package_is_what_a_class_grading_reads(self) -> None:
+    def test_a_class_grading_reads_what_is_packed(self) -> None:
         target = self.folder / "anna.tar.gz"
         graded = {"score": 41, "tests": [{"name": "2.1-decode: x", "score": 6}], "extra_data": {"seed": 7}}
         handin.pack(LABS[2], target, handin.about(LABS[2], "anna", graded))
