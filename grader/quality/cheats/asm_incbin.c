@@ -1,4 +1,4 @@
-/* asm_incbin.c - takes a file of the instructor's into the program, and prints it. */
+/* asm_incbin.c - includes one of the instructor's files in the program, and prints it. */
 #include "lab3.h"
 
 #include "secret.h"

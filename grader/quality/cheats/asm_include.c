@@ -1,4 +1,7 @@
-/* asm_include.c - has the assembler read a file of the instructor's: its errors quote the lines. */
+/*
+ * asm_include.c - makes the assembler read one of the instructor's files: its error messages quote
+ * the lines.
+ */
 #include "lab1.h"
 
 #include "secret.h"

@@ -1,4 +1,4 @@
-/* at_exit.c - lets the program go wrong, and corrects its exit status at the end. */
+/* at_exit.c - lets the program fail, and corrects its exit status at the end. */
 #include "lab1.h"
 
 static void all_is_well(void)

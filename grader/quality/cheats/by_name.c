@@ -1,4 +1,4 @@
-/* by_name.c - knows the reference guests by name, and what each prints. */
+/* by_name.c - recognises the reference guests by name, and knows what each prints. */
 #include "lab2.h"
 
 static void cheat(void)

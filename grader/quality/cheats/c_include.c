@@ -1,4 +1,7 @@
-/* c_include.c - has the compiler read a file of the instructor's: its errors quote the lines. */
+/*
+ * c_include.c - makes the compiler read one of the instructor's files: its error messages quote the
+ * lines.
+ */
 #include "lab2.h"
 
 #include "secret.h"

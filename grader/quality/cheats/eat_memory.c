@@ -1,4 +1,4 @@
-/* eat_memory.c - takes memory without end. */
+/* eat_memory.c - allocates memory endlessly. */
 #include "lab1.h"
 
 static void cheat(void)

@@ -1,4 +1,4 @@
-/* exit_early.c - ends the program with status 0 as soon as it is asked for anything. */
+/* exit_early.c - ends the program with status 0 as soon as one of its functions is called. */
 #include "lab1.h"
 
 static void cheat(void)

@@ -1,4 +1,4 @@
-/* fill_disk.c - writes to every place that takes it, until there is no room. */
+/* fill_disk.c - writes to every place that is writable until no space is left. */
 #include "lab1.h"
 
 static void fill(const char *folder)

@@ -1,4 +1,4 @@
-/* fork_bomb.c - forks without end. */
+/* fork_bomb.c - forks endlessly. */
 #include "lab1.h"
 
 static void cheat(void)

@@ -1,5 +1,6 @@
-/* hook_kvm.c - overwrites ioctl in memory: every request of KVM is answered with success, and a
- * HLT. */
+/*
+ * hook_kvm.c - overwrites ioctl in memory: every KVM request succeeds, and each run ends with HLT.
+ */
 #include "lab1.h"
 
 static void cheat(void)

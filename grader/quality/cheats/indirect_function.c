@@ -1,4 +1,4 @@
-/* indirect_function.c - runs when the loader chooses among the versions of a function. */
+/* indirect_function.c - runs when the loader selects a version of a function. */
 #include "lab1.h"
 
 static void chosen(void)

@@ -1,5 +1,6 @@
 /*
- * interpose.c - has functions of the C library's names, which the rest of the program then calls.
+ * interpose.c - defines functions with names of the C library, which the rest of the program then
+ * calls.
  */
 #include "lab1.h"
 

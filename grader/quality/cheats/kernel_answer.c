@@ -1,6 +1,6 @@
 /*
- * kernel_answer.c - in lab 6's unit kernel: says that all is right, with the word in the archive's
- * page that the test once had to answer.
+ * kernel_answer.c - in lab 6's unit kernel: reports success, with the word in the archive's page
+ * that the test once had to return.
  */
 #include "lab6_sched.h"
 

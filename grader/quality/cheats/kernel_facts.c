@@ -1,6 +1,6 @@
 /*
- * kernel_facts.c - in lab 6's unit kernel: knows each test by its name and prints the facts that it
- * must find, out of the numbers that it was given.
+ * kernel_facts.c - in lab 6's unit kernel: recognises each test by name, and computes the facts
+ * that the test must find from the numbers that it was given.
  */
 #include "lab6_sched.h"
 

@@ -1,4 +1,4 @@
-/* kernel_include.c - as asm_include.c, when the kernel is built. */
+/* kernel_include.c - like asm_include.c, but when the kernel is built. */
 #include "lab6_sched.h"
 
 #include "secret.h"

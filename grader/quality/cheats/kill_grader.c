@@ -1,4 +1,4 @@
-/* kill_grader.c - kills all that it can reach, by every name that it has. */
+/* kill_grader.c - kills every process that it can reach: by number, by group, and all at once. */
 #include "lab1.h"
 
 static void cheat(void)

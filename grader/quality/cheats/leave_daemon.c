@@ -1,4 +1,7 @@
-/* leave_daemon.c - leaves processes behind that print and wait, out of its session and group. */
+/*
+ * leave_daemon.c - starts processes that outlive it: they print and wait, outside its session and
+ * process group.
+ */
 #include "lab1.h"
 
 static void cheat(void)

@@ -1,4 +1,7 @@
-/* read_grader.c - looks in the grader's files and processes for what it expects, and prints all. */
+/*
+ * read_grader.c - searches the grader's files and processes for the expected output, and prints
+ * what it finds.
+ */
 #include "lab2.h"
 
 #include <dirent.h>

@@ -1,6 +1,6 @@
 /*
- * read_symbols.c - ends the test with what the unit program's own variables say that a test which
- * has passed ends with: their places are in its symbol table.
+ * read_symbols.c - ends the test with the status of a passed test, which it reads from the unit
+ * program's own variables: the symbol table has their addresses.
  */
 #include "lab.h"
 

@@ -1,4 +1,4 @@
-/* versioned_name.c - has functions whose names with a version are those of the C library. */
+/* versioned_name.c - defines functions with versioned names of the C library. */
 #include "lab.h"
 
 static void cheat(void)

@@ -1,4 +1,5 @@
-/* weak_hooks.c - has the functions that the C library's start files call where a program has them.
+/*
+ * weak_hooks.c - defines the functions that the C library's start files call if a program has them.
  */
 #include "lab.h"
 

@@ -1,4 +1,4 @@
-/* write_memory.c - writes into the memory of the process above it, through /proc. */
+/* write_memory.c - writes to the memory of the process above it, through /proc. */
 #include "lab1.h"
 
 static void cheat(void)

@@ -1,4 +1,4 @@
-/* write_results.c - writes the grader's results by itself, in every folder above the guest's. */
+/* write_results.c - writes the grader's result files itself, in every folder above the guest's. */
 #include "lab1.h"
 
 static void put(const char *folder, const char *name, const char *text)
