@@ -7,7 +7,7 @@
  *
  *     MODULE(int, kvm_open, (struct vm *vm), (vm), see_vm(vm))  a function of the module
  *     THERE(bool, is_open, (int fd), (fd)) { ... }               a function of the test that
- * looks at, or acts on, the module's process
+ * reads or changes the state of the module's process
  *
  * What both processes have: the unit program's static variables, and memory_for_both. All else a
  * call names: GIVE(object) lends the module's process a copy of it, at the same address, and

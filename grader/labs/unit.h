@@ -59,8 +59,8 @@ static atomic_uint run_turns;    /* KVM_RUN so far */
 static _Thread_local int run_fd; /* the vCPU of the latest */
 static unsigned bad_closes;      /* close and munmap of what was not there */
 static bool opened_writable;     /* /dev/kvm, by its latest open */
-static unsigned cpuid_wanted; /* entries below which KVM_GET_SUPPORTED_CPUID answers E2BIG, too */
-static bool cpuid_too_small;  /* KVM_GET_SUPPORTED_CPUID's table: KVM would write behind its end */
+static unsigned cpuid_wanted;    /* with fewer entries KVM_GET_SUPPORTED_CPUID also returns E2BIG */
+static bool cpuid_too_small;     /* KVM_GET_SUPPORTED_CPUID's table: KVM would write past its end */
 
 /* The latest call of this request, or NULL. */
 static inline const struct call *call_find(unsigned long request)
@@ -93,10 +93,10 @@ static long failed(int error)
     return -1;
 }
 
-/* The bytes that malloc gave; SIZE_MAX: the memory is not from the heap, nobody can tell. */
+/* The bytes that malloc gave; SIZE_MAX: unknown, because the memory is not from the heap. */
 static size_t bytes_allocated(void *memory)
 {
-    extern char _end; /* of the program's data: the heap lies behind it */
+    extern char _end; /* of the program's data: the heap follows it */
 
     if ((uintptr_t)memory < (uintptr_t)&_end || (uintptr_t)memory >= (uintptr_t)sbrk(0))
         return SIZE_MAX;
@@ -106,7 +106,7 @@ static size_t bytes_allocated(void *memory)
 /* NULL where the address sanitizer, which has a heap of its own, is not built in. */
 void *__asan_region_is_poisoned(void *memory, size_t bytes) __attribute__((weak));
 
-/* Looked at before KVM writes: once the heap is broken, nothing can be told any more. */
+/* Checked before KVM writes: once the heap is broken, nothing can be checked any more. */
 static bool cpuid_fits(struct kvm_cpuid2 *table)
 {
     const size_t bytes = sizeof *table + table->nent * sizeof table->entries[0];
@@ -250,7 +250,7 @@ enum step __wrap_stage_before_entry(struct vcpu *vcpu);
 
 static unsigned entries_asked;
 static void (*at_entry)(struct vcpu *vcpu); /* called each time, if not NULL */
-static unsigned last_entry; /* from this one on, if not 0, the vCPU is told to end */
+static unsigned last_entry;                 /* from this one on, if not 0, the vCPU has to end */
 
 enum step __wrap_stage_before_entry(struct vcpu *vcpu)
 {
@@ -262,8 +262,8 @@ enum step __wrap_stage_before_entry(struct vcpu *vcpu)
 }
 
 /*
- * And of vcpu_translate: with this set, neighbouring pages have changed places, as paging may have
- * it, and are in the higher half, too. Whoever translates once and goes on from there prints the
+ * And of vcpu_translate: with this set, neighbouring pages are swapped, as paging may map them,
+ * and are also in the higher half. Code that translates once and continues from there prints the
  * wrong page.
  */
 bool __real_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out);
@@ -288,7 +288,7 @@ THERE_VOID(stage_set, (const struct stage *changed), (changed), GIVE(*changed))
 {
     uintptr_t table = (uintptr_t)&stage;
 
-    __asm__("" : "+r"(table)); /* what is written here is no constant any more to the compiler */
+    __asm__("" : "+r"(table)); /* so that the compiler does not treat it as a constant */
     const uintptr_t start = table & ~(uintptr_t)(PAGE_BYTES - 1);
     ck_assert(mprotect((void *)start, table + sizeof stage - start, PROT_READ | PROT_WRITE) == 0);
     memcpy((void *)table, changed, sizeof *changed);
@@ -465,7 +465,7 @@ static inline void unit_add(Suite *suite, const char *name, const TTest *test)
 }
 
 /*
- * The exit status tells nothing: the grader reads the TAP. The tests run in processes of their own;
+ * The exit status means nothing: the grader reads the TAP. The tests run in processes of their own;
  * what one said that ended between listen_start and listen_end is passed on here.
  */
 static inline int unit_main(Suite *suite)

@@ -507,7 +507,7 @@ def family(plan: Plan) -> None:
                "not the kernel's part of the directory.")
 def pages(plan: Plan) -> None:
     count = plan.values.randint(300, 500)
-    run, code = _boot_kernel(plan, f"stress {count}", "crowd", "stress 20")
+    run, code = _boot_kernel(plan, f"stress {count}", "full-table", "stress 20")
     run.must(_answers(*map(code.line, (
         f"{count} programs, 0 pages lost", "13 programs more, then: too many processes",
         "0 left, 0 pages lost", "20 programs, 0 pages lost"))))

@@ -1,6 +1,6 @@
 """Sessions at the 1K OS's console: every menu entry, wrong input, attacks, and what it refuses to boot.
 
-All of them are handed to the back end in one batch; then each test looks at its own.
+All of them go to the back end in one batch; then each test checks its own.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ class Sessions(unittest.TestCase):
         self.check_in_order(self.text("end-in-echo"), ["> one\none\n> \n1k> \nGoodbye.\n"])
         self.check_in_order(self.text("end-at-once"), ["1k> \nGoodbye.\n"])
 
-    def test_attacks_end_the_attacker_and_nobody_else(self) -> None:
+    def test_attacks_end_only_the_attacker(self) -> None:
         text = self.text("attacks")
         for name, words in ATTACKS.items():
             found = re.search(rf"^1k> attack {name}\n\n(attack \(pid \d+\) was killed: .*)\n1k> ", text, re.M)
@@ -268,7 +268,7 @@ class Sessions(unittest.TestCase):
         free = re.findall(r"^(\d+) pages free$", text, re.M)
         self.assertEqual(free[0], free[-1])
 
-    def test_2000_programs_cost_no_page(self) -> None:
+    def test_2000_programs_lose_no_page(self) -> None:
         self.assertIn("2000 programs, 0 pages lost\n", self.text("stress"))
 
     def test_three_computing_programs_and_a_shell(self) -> None:
@@ -286,11 +286,11 @@ class Sessions(unittest.TestCase):
         self.assertRegex(self.text("little"),
                          r"\d+ programs more, then: out of memory\n(slept 300\n)*0 left, 0 pages lost\n")
 
-    def test_damaged_archives_are_refused_in_words(self) -> None:
+    def test_damaged_archives_are_rejected_with_a_message(self) -> None:
         for name, words in REFUSED.items():
             self.assertIn(f"1K OS can't start: {words}", self.text(f"refused {name}", 61))
 
-    def test_the_death_of_the_shell_is_a_panic(self) -> None:
+    def test_killing_the_shell_is_a_panic(self) -> None:
         self.assertIn("1K OS panic: the shell was killed: invalid instruction", self.text("faulty-shell", 62))
 
     def test_a_hung_guest_is_left_by_its_key(self) -> None:
@@ -308,7 +308,7 @@ class Sessions(unittest.TestCase):
         self.assertIn("call_wait", trace)
 
 
-# What is typed, what the terminal then shows behind the prompt, and what the line prints.
+# What is typed, what the terminal then shows after the prompt, and what the line prints.
 LEFT, RIGHT, UP, DOWN, DELETE = "\x1b[D", "\x1b[C", "\x1b[A", "\x1b[B", "\x1b[3~"
 EDITED = [
     (f"echo ac{LEFT}b", "echo abc", "abc"),
@@ -359,7 +359,7 @@ def damaged(name: str, archive: bytes) -> bytes:
         content[148:156] = b" " * 8
         content[148:155] = b"%06o\0" % sum(content[:512])
     elif name == "text":
-        content[:] = b"This is no archive. " * 1000
+        content[:] = b"Not an archive. " * 1000
     elif name == "no-shell":
         content[:] = bytes(1024)
     elif name == "bad-shell":
@@ -444,11 +444,11 @@ def sessions() -> dict[str, Run]:
         "end-in-echo": boot(b"3\none\n"),
         "end-at-once": boot(b""),
         "attacks": boot(script("attack divide", "ps", *(f"attack {name}" for name in (*ATTACKS, *HARMLESS)),
-                               "attack bad-pointers", "attack bad-numbers", "crowd", "ps", "0")),
+                               "attack bad-pointers", "attack bad-numbers", "full-table", "ps", "0")),
         "stress": boot(script("stress 2000", "0")),
         "race": boot(script("race", "echo still here", "0")),
         "keys": boot(keys(500), tick=20),
-        "little": boot(script("crowd", "0"), options=("--mem=1536K",)),
+        "little": boot(script("full-table", "0"), options=("--mem=1536K",)),
         "panic": boot(script("1"), image=broken_kernel("panic", "movl $1, 0x10")),
     }
     for name in REFUSED:

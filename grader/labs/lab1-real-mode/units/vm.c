@@ -53,7 +53,7 @@ static void check_no_kvm(const char *function, const char *what, int error, int 
     ck_assert_msg(said[0] != '\0', "%s, and %s said nothing about it: fail() says it", what,
                   function);
     ck_assert_msg(error == 0 || strstr(said, strerror(error)),
-                  "%s, and the message does not tell why (%s): strerror(errno) is the reason", what,
+                  "%s, and the message does not contain the reason (%s): strerror(errno)", what,
                   strerror(error));
 }
 
@@ -68,7 +68,7 @@ START_TEST(opens)
     ck_assert_msg(kvm_open(&vm) == 0, "kvm_open does not return 0 with a healthy /dev/kvm");
     ck_assert_msg(vm.kvm_fd >= 0, "kvm_open leaves vm->kvm_fd without a descriptor");
     ck_assert_msg(kernel(vm.kvm_fd, KVM_GET_API_VERSION, NULL) == KVM_API_VERSION,
-                  "vm->kvm_fd is no descriptor of /dev/kvm");
+                  "vm->kvm_fd is not a descriptor of /dev/kvm");
     ck_assert_msg(opened_writable, "/dev/kvm must be opened with O_RDWR");
     ck_assert_msg(call_find(KVM_GET_API_VERSION), "KVM_GET_API_VERSION was not asked");
 
@@ -175,7 +175,7 @@ START_TEST(no_device)
                       "STATUS_NO_KVM (%d)",
                       strerror(errors[i]), status, STATUS_NO_KVM);
         ck_assert_msg(strstr(said, strerror(errors[i])),
-                      "open of /dev/kvm failed, and the message does not tell why (%s)",
+                      "open of /dev/kvm failed, and the message does not contain the reason (%s)",
                       strerror(errors[i]));
     }
 }
@@ -260,18 +260,18 @@ START_TEST(addresses)
     const struct call *tss = call_find(KVM_SET_TSS_ADDR);
     const struct call *identity = call_find(KVM_SET_IDENTITY_MAP_ADDR);
     ck_assert_msg(created || (tss && identity),
-                  "vm_create failed at something else, before it told KVM both addresses");
+                  "vm_create failed at something else, before it set both addresses");
     ck_assert_msg(tss, "KVM_SET_TSS_ADDR was not called: Intel needs it before the first vCPU");
     ck_assert_msg(tss->result == 0, "KVM_SET_TSS_ADDR failed");
     ck_assert_msg(tss->argument % PAGE_BYTES == 0 && tss->argument >= HIGHER_HALF &&
                       tss->argument + 3 * PAGE_BYTES <= 1ul << 32,
-                  "the TSS's three pages at 0x%lx are not behind all RAM (2 GB) and below 4 GB",
+                  "the TSS's three pages at 0x%lx are not between the end of RAM (2 GB) and 4 GB",
                   tss->argument);
     ck_assert_msg(identity, "KVM_SET_IDENTITY_MAP_ADDR was not called");
     ck_assert_msg(identity->result == 0, "KVM_SET_IDENTITY_MAP_ADDR failed");
     ck_assert_msg(identity->address % PAGE_BYTES == 0 && identity->address >= HIGHER_HALF &&
                       identity->address + PAGE_BYTES <= 1ul << 32,
-                  "the identity map's page at 0x%llx is not behind all RAM (2 GB) and below 4 GB",
+                  "the identity map's page at 0x%llx is not between the end of RAM (2 GB) and 4 GB",
                   (unsigned long long)identity->address);
     ck_assert_msg(identity->address + PAGE_BYTES <= tss->argument ||
                       identity->address >= tss->argument + 3 * PAGE_BYTES,
@@ -286,7 +286,7 @@ static void check_vm_kept(const struct vm *vm, size_t bytes, const char *what)
     const struct call *region = call_find(KVM_SET_USER_MEMORY_REGION);
 
     ck_assert_msg(vm->ram != MAP_FAILED,
-                  "mmap failed, which it tells by MAP_FAILED and not by NULL, and vm->ram is set");
+                  "mmap failed: it returned MAP_FAILED, not NULL, and vm->ram is set to that");
     if (create && create->result >= 0) {
         const int fd = (int)create->result;
         ck_assert_msg(is_open(fd) == (vm->fd == fd),
@@ -442,9 +442,10 @@ START_TEST(cpuid)
     const uint32_t supported = cpuid_supported(&vm);
     cpuid_wanted = CPUID_OF_LARGE_PROCESSORS;
     const int status = vcpu_create(&vcpu);
-    ck_assert_msg(!cpuid_too_small,
-                  "the table for KVM_GET_SUPPORTED_CPUID has no room for the nent entries that it "
-                  "promises: KVM writes behind its end");
+    ck_assert_msg(
+        !cpuid_too_small,
+        "the table for KVM_GET_SUPPORTED_CPUID has no room for nent entries: KVM writes past its "
+        "end");
     const struct call *asked = call_find(KVM_GET_SUPPORTED_CPUID);
     ck_assert_msg(!asked || asked->result == 0,
                   "KVM_GET_SUPPORTED_CPUID fails with E2BIG, as it does on a processor with more "
@@ -522,8 +523,8 @@ static void check_vcpu_kept(const struct vcpu *vcpu, unsigned mapped, const char
                       what, vcpu->fd, fd);
     }
     ck_assert_msg(vcpu->run != MAP_FAILED,
-                  "mmap failed, which it tells by MAP_FAILED and not by NULL, and vcpu->run is "
-                  "set");
+                  "mmap failed: it returned MAP_FAILED, not NULL, and vcpu->run is set to "
+                  "that");
     ck_assert_msg(kvm_runs_mapped() - mapped == (vcpu->run ? 1 : 0),
                   "%s, and vcpu->run is %p: kvm_run must be there as soon as you have it, for "
                   "vcpu_destroy to unmap",
@@ -558,7 +559,7 @@ START_TEST(vcpu_failures)
         const struct falsified *what = &failures[i].what;
         int error = what->error ? what->error : what->mmap_error;
         if (what->request == KVM_GET_VCPU_MMAP_SIZE)
-            error = 0; /* -1 may be told as what it is, too: too few bytes */
+            error = 0; /* -1 may also be reported as too few bytes */
         check_vcpu_kept(&vcpu, mapped, failures[i].name);
         check_no_kvm("vcpu_create", failures[i].name, error, status);
     }
@@ -600,7 +601,7 @@ static void check_state(uint32_t base, const struct kvm_sregs *reset, const stru
                       "%s has type %u instead of %u: Intel's processors refuse the entry",
                       segments[i].name, segment->type, i == 0 ? 11 : 3);
         ck_assert_msg(segment->limit == 0xffff && segment->present && segment->s,
-                      "%s is no segment of 64 KB any more: limit 0x%x, present %u, s %u",
+                      "%s is no longer a segment of 64 KB: limit 0x%x, present %u, s %u",
                       segments[i].name, segment->limit, segment->present, segment->s);
         ck_assert_msg(
             !segment->dpl && !segment->db && !segment->g && !segment->l && !segment->unusable,
@@ -611,8 +612,8 @@ static void check_state(uint32_t base, const struct kvm_sregs *reset, const stru
         const struct kvm_segment *segment = i == 0 ? &sregs->tr : &sregs->ldt;
         ck_assert_msg(
             !segment->base && !segment->selector && segment->limit == 0xffff,
-            "%s has base 0x%llx, selector 0x%x, limit 0x%x instead of 0, 0, 0xffff: it is "
-            "none of the guest's six segments",
+            "%s has base 0x%llx, selector 0x%x, limit 0x%x instead of 0, 0, 0xffff: it is not "
+            "one of the guest's six segments",
             i == 0 ? "TR" : "LDT", segment->base, segment->selector, segment->limit);
     }
     ck_assert_msg(!(sregs->cr0 & 1), "CR0.PE is set: that is protected mode");
@@ -645,7 +646,7 @@ START_TEST(state)
         reset.apic_base = 0xfee00900;
         struct kvm_sregs sregs = reset;
         struct kvm_regs regs;
-        memset(&regs, 0xa5, sizeof regs); /* nobody has read them: all must be set */
+        memset(&regs, 0xa5, sizeof regs); /* uninitialised: all must be set */
         real_mode_state(base, &sregs, &regs);
         check_state(base, &reset, &sregs, &regs);
         struct kvm_sregs others = sregs;                          /* all but what the table names */
@@ -932,8 +933,8 @@ START_TEST(run_error)
         run_fault_error = errors[i];
         int status = run_scripted(&vcpu, run_fault);
         ck_assert_msg(run_turns == 1, "KVM_RUN failed (%s), and the vCPU was run again", why);
-        ck_assert_msg(strstr(said, why), "KVM_RUN failed, and the message does not tell why (%s)",
-                      why);
+        ck_assert_msg(strstr(said, why),
+                      "KVM_RUN failed, and the message does not contain the reason (%s)", why);
         ck_assert_msg(vcpu.status == STATUS_CRASHED,
                       "KVM_RUN failed, and vcpu->status is %d instead of STATUS_CRASHED (%d)",
                       vcpu.status, STATUS_CRASHED);
@@ -984,8 +985,8 @@ START_TEST(accesses)
                   "KVM_EXIT_MMIO: your message is the same for a read and for a write");
     ck_assert_msg(
         !(says_write(of_read) && !says_read(of_read) && says_read(said) && !says_write(said)),
-        "KVM_EXIT_MMIO: your message tells of a write when the guest read, and of a read "
-        "when it wrote");
+        "KVM_EXIT_MMIO: the message reports a write when the guest read, and a read when it "
+        "wrote");
 }
 END_TEST
 
@@ -1023,7 +1024,7 @@ START_TEST(internal_error)
                       "KVM_EXIT_INTERNAL_ERROR: the message lacks data[%d], 0x%llx", i,
                       first_exit.internal.data[i]);
     ck_assert_msg(!said_number(first_exit.internal.data[3]),
-                  "KVM_EXIT_INTERNAL_ERROR: the message has more data than ndata (3) tells of");
+                  "KVM_EXIT_INTERNAL_ERROR: the message has more than ndata (3) words of data");
 
     const uint64_t behind = 0xabcdef0000000000ull | unit_random();
     memcpy(first_exit.padding + sizeof first_exit.internal, &behind, sizeof behind);
@@ -1031,8 +1032,9 @@ START_TEST(internal_error)
     check_died("KVM_EXIT_INTERNAL_ERROR");
     ck_assert_msg(said_number(first_exit.internal.data[15]),
                   "KVM_EXIT_INTERNAL_ERROR: ndata is 17, and the message lacks data[15]");
-    ck_assert_msg(!said_number(behind), "KVM_EXIT_INTERNAL_ERROR: ndata is 17, and the message has "
-                                        "what lies behind the 16 words of data");
+    ck_assert_msg(!said_number(behind),
+                  "KVM_EXIT_INTERNAL_ERROR: ndata is 17, and the message has the "
+                  "word after the 16 words of data");
 }
 END_TEST
 
@@ -1046,7 +1048,7 @@ START_TEST(other_reasons)
         check_died(exit_name(reasons[i]));
     }
     ck_assert_msg(said_number(reasons[3]),
-                  "an exit reason without a name must be told by its number");
+                  "the message about an exit reason without a name must give its number");
 }
 END_TEST
 
@@ -1098,13 +1100,13 @@ START_TEST(twice)
     vcpu_destroy(&vcpu);
     ck_assert_msg(vcpu.fd == -1 && !vcpu.run,
                   "after vcpu_destroy vcpu->fd is %d instead of -1, or vcpu->run is not NULL: a "
-                  "second call would give it back again",
+                  "second call would release it again",
                   vcpu.fd);
     vm_destroy(&vm);
     ck_assert_msg(
         vm.fd == -1 && vm.kvm_fd == -1 && !vm.ram,
         "after vm_destroy vm->fd is %d and vm->kvm_fd %d instead of -1, or vm->ram is not "
-        "NULL: a second call would give it back again",
+        "NULL: a second call would release it again",
         vm.fd, vm.kvm_fd);
     vcpu_destroy(&vcpu);
     vm_destroy(&vm);

@@ -5,7 +5,7 @@
 #include "lab2.h"
 
 #define AT_CONSOLE 2ul        /* meanwhile: at the next output of the stage's console */
-#define NOWHERE    0x40000000 /* behind all RAM of a test */
+#define NOWHERE    0x40000000 /* past the RAM of every test */
 
 MODULE(struct io_access, io_decode, (struct kvm_run * run), (run))
 MODULE(uint32_t, io_operand, (const struct io_access *io, uint32_t index), (io, index), GIVE(*io))
@@ -16,7 +16,7 @@ MODULE(int, vcpu_registers, (struct vcpu * vcpu, struct kvm_regs *regs), (vcpu, 
 
 static const uint8_t sizes[] = {1, 2, 4};
 
-/* A kvm_run with room for data behind it, as KVM maps it. */
+/* A kvm_run with room for data after it, as KVM maps it. */
 union io_page {
     struct kvm_run run;
     uint8_t bytes[2 * PAGE_BYTES];
@@ -28,7 +28,7 @@ static PRIVATE union io_page made;     /* `page` as the judge has made it */
 static uint8_t *make_io(bool out, uint16_t port, uint8_t size, uint32_t count)
 {
     memset(&made, 0, sizeof made);
-    memset(made.bytes + PAGE_BYTES, 0xa5, PAGE_BYTES); /* what is none of the operands' */
+    memset(made.bytes + PAGE_BYTES, 0xa5, PAGE_BYTES); /* not part of an operand */
     made.run.exit_reason = KVM_EXIT_IO;
     made.run.io.direction = out ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
     made.run.io.port = port;
@@ -56,7 +56,7 @@ START_TEST(decode)
         ck_assert_msg(io.size == size, "size %u is decoded as %u", size, io.size);
         ck_assert_msg(io.count == count, "count %u is decoded as %u", count, io.count);
         ck_assert_msg(io.data == data,
-                      "data is not io.data_offset (%llu) bytes behind the start of kvm_run",
+                      "data is not io.data_offset (%llu) bytes after the start of kvm_run",
                       made.run.io.data_offset);
     }
 }
@@ -583,19 +583,21 @@ START_TEST(write_outside)
                   inside);
     make_write(&vcpu,
                (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside + outside}, 0);
-    check_refused(&vcpu, "a WRITE began in RAM and ended behind it, where the VMM's own memory is");
+    check_refused(&vcpu, "a WRITE began in RAM and ended past it, in the VMM's own memory");
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, end - PAGE_BYTES, 0x10000 + inside}, 0);
-    check_refused(&vcpu, "32-bit code made a WRITE of over 64 KB (all of ECX counts) that ended "
-                         "behind RAM");
+    check_refused(&vcpu,
+                  "32-bit code made a WRITE of over 64 KB (all of ECX counts) that ended past "
+                  "RAM");
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside}, 0);
-    check_refused(&vcpu, "a WRITE ended with the last byte of 4 GB, far behind RAM");
+    check_refused(&vcpu, "a WRITE ended with the last byte of 4 GB, far past RAM");
     pages_missing = true;
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, inside}, 0);
-    check_refused(&vcpu, "vcpu_translate answered false, for the page of a WRITE is not mapped");
+    check_refused(&vcpu,
+                  "vcpu_translate returned false, because a page of the WRITE is not mapped");
 }
 END_TEST
 
-/* Where KVM does not hand over the segment registers, they have to be read; that can fail, too. */
+/* If KVM does not copy the segment registers, they have to be read; that can also fail. */
 START_TEST(write_failed)
 {
     struct vm vm;

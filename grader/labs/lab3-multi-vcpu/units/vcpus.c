@@ -157,17 +157,17 @@ START_TEST(state)
 }
 END_TEST
 
-/* What is so when the end of a vCPU is told: set by write, below. */
-static bool watching_end, told, told_too_early;
-static atomic_int leaving; /* threads that have told their end and still run */
+/* The state when a vCPU's end is signalled: set by write, below. */
+static bool watching_end, signalled, signalled_too_early;
+static atomic_int leaving; /* threads that have signalled their end and still run */
 
 static void end_is_told(void)
 {
     struct stat printed;
 
     fstat(listen_fd, &printed); /* vcpu_ended has printed --regs there */
-    told = true;
-    told_too_early = printed.st_size == 0 || vmm.vcpus[0].state != VCPU_ENDED;
+    signalled = true;
+    signalled_too_early = printed.st_size == 0 || vmm.vcpus[0].state != VCPU_ENDED;
 }
 
 START_TEST(end_signalled_last)
@@ -181,11 +181,12 @@ START_TEST(end_signalled_last)
     bool left = atomic_load(&leaving) == 0;
     listen_end();
     ck_assert_msg(
-        !told || !told_too_early,
-        "ended_fd is told before the vCPU's state is VCPU_ENDED, or before its thread has "
+        !signalled || !signalled_too_early,
+        "ended_fd is signalled before the vCPU's state is VCPU_ENDED, or before its thread has "
         "called vcpu_ended: write to it last of all");
-    ck_assert_msg(!told || left, "vcpus_run returns while the thread of a vCPU still runs: run_all "
-                                 "must pthread_join it");
+    ck_assert_msg(!signalled || left,
+                  "vcpus_run returns while the thread of a vCPU still runs: run_all "
+                  "must pthread_join it");
 }
 END_TEST
 
@@ -250,16 +251,17 @@ static atomic_uint captured_bytes;
 
 /*
  * A write may always write less than it was asked to. This one does, and lets the others go before
- * the rest: what is not guarded by a lock comes out mixed.
+ * the rest: what no lock guards is mixed.
  */
 ssize_t write(int fd, const void *bytes, size_t count)
 {
     if (!capturing || fd != STDOUT_FILENO) {
         ssize_t written = syscall(SYS_write, fd, bytes, count);
         if (written < 0 && errno == EINVAL && count < sizeof(uint64_t))
-            ck_abort_msg("an eventfd takes 8 bytes, a uint64_t: a write of %zu bytes fails, and "
-                         "nobody learns that the vCPU has ended",
-                         count);
+            ck_abort_msg(
+                "an eventfd takes 8 bytes, a uint64_t: a write of %zu bytes fails, and the "
+                "vCPU's end goes unnoticed",
+                count);
         if (watching_end && written == sizeof(uint64_t) && fd > STDERR_FILENO) {
             atomic_fetch_add(&leaving, 1);
             end_is_told();
@@ -277,7 +279,7 @@ ssize_t write(int fd, const void *bytes, size_t count)
     return (ssize_t)part;
 }
 
-/* What goes through stdio, a call at a time, comes out of the same write. */
+/* What stdio writes, one call at a time, goes through the same write. */
 static ssize_t write_stdio(void *cookie, const char *bytes, size_t count)
 {
     for (size_t done = 0; done < count;)
@@ -343,21 +345,21 @@ START_TEST(lines)
                 seen[id]++;
             }
         }
-        ck_assert_msg(whole, "four vCPUs print at once, and a line comes out as \"%.100s\"", line);
+        ck_assert_msg(whole, "four vCPUs print at once, and a line is printed as \"%.100s\"", line);
     }
     for (int id = 0; id < VCPUS_MAX; id++)
-        ck_assert_msg(seen[id] == LINES, "of %d lines of vcpu%d %d came out", LINES, id, seen[id]);
+        ck_assert_msg(seen[id] == LINES, "of %d lines of vcpu%d %d were printed", LINES, id,
+                      seen[id]);
 }
 END_TEST
 
-/* What came out since the last time, and what should have. */
+/* What was printed since the last time, and what should have been. */
 static void ck_captured(const char *expected, size_t count, const char *what)
 {
     size_t got = atomic_exchange(&captured_bytes, 0);
 
     ck_assert_msg(got == count && memcmp(captured, expected, count) == 0,
-                  "%s: %zu bytes came out, and %zu should have, or not the same ones", what, got,
-                  count);
+                  "%s: %zu bytes were printed instead of %zu, or different ones", what, got, count);
 }
 
 #define CK_CAPTURED(expected, what) ck_captured(expected, sizeof(expected) - 1, what)
@@ -438,7 +440,7 @@ int pthread_kill(pthread_t thread, int signal)
     return result;
 }
 
-/* All vCPUs shall stop, and it is said just when this one is about to enter the guest. */
+/* A stop of all vCPUs arrives just when this one is about to enter the guest. */
 static int kick_before_run(struct kvm_run *run, unsigned turn)
 {
     struct vcpu *vcpu = &vmm.vcpus[0];

@@ -217,7 +217,7 @@ int timerfd_create(int clock, int flags)
     return timer_fd = (int)syscall(SYS_timerfd_create, clock, flags);
 }
 
-/* The timer expires once, and this is what it tells; 0: it is not armed, for ticks need 4.3. */
+/* The timer expires once, and reports this; 0: it is not armed, because ticks need 4.3. */
 static uint64_t expirations;
 
 int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itimerspec *old)
@@ -337,7 +337,8 @@ static void check_failure(const char *call, int error, const char *name)
     ck_assert_msg(status == STATUS_NO_KVM,
                   "%s failed, and devices_start returns %d instead of STATUS_NO_KVM", call, status);
     ck_assert_msg(strstr(said, strerror(error)) || strstr(said, name),
-                  "%s failed, and nothing on standard error tells why (%s)", call, strerror(error));
+                  "%s failed, and standard error does not contain the reason (%s)", call,
+                  strerror(error));
 }
 
 START_TEST(timer_failure)
@@ -468,7 +469,7 @@ START_TEST(injects)
         ck_assert_msg(
             vcpu->run->request_interrupt_window == 0,
             "nothing is pending any more, and request_interrupt_window is still set: each "
-            "KVM_RUN would come out at once with KVM_EXIT_IRQ_WINDOW_OPEN");
+            "KVM_RUN would exit at once with KVM_EXIT_IRQ_WINDOW_OPEN");
     }
     ck_assert_msg(vcpu->interrupts == 2, "2 interrupts were injected, and vcpu->interrupts is %llu",
                   (unsigned long long)vcpu->interrupts);
@@ -492,15 +493,17 @@ START_TEST(waits)
         unsigned count = deliver(TIMER, states[i].ready, states[i].enabled, false);
         ck_assert_msg(count == 0, "KVM_INTERRUPT was called although %s", states[i].why);
         ck_assert_msg(vcpu->pending == TIMER, "%s, and the pending vector was lost", states[i].why);
-        ck_assert_msg(vcpu->run->request_interrupt_window == 1,
-                      "%s, and request_interrupt_window was not set: without it nobody tells when "
-                      "the guest can take the interrupt",
-                      states[i].why);
+        ck_assert_msg(
+            vcpu->run->request_interrupt_window == 1,
+            "%s, and request_interrupt_window was not set: without it KVM does not report "
+            "when the guest can take the interrupt",
+            states[i].why);
         interrupt_window_open(vcpu);
-        ck_assert_msg(interrupts_injected() == 0,
-                      "interrupt_window_open called KVM_INTERRUPT although %s. Let it answer "
-                      "STEP_RUN: interrupt_deliver, which comes next, looks at both flags",
-                      states[i].why);
+        ck_assert_msg(
+            interrupts_injected() == 0,
+            "interrupt_window_open called KVM_INTERRUPT although %s. Let it return STEP_RUN: "
+            "interrupt_deliver, which is called next, checks both flags",
+            states[i].why);
     }
 }
 END_TEST
@@ -551,7 +554,8 @@ START_TEST(injection_failure)
     ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED,
                   "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_crash");
     ck_assert_msg(strstr(said, strerror(ENXIO)) || strstr(said, "ENXIO"),
-                  "KVM_INTERRUPT failed, and the message does not tell why (%s)", strerror(ENXIO));
+                  "KVM_INTERRUPT failed, and the message does not contain the reason (%s)",
+                  strerror(ENXIO));
     check_unlocked("after a failed KVM_INTERRUPT interrupt_deliver");
 }
 END_TEST
@@ -733,7 +737,7 @@ START_TEST(raised_again)
     bool injected = raise_injected(vcpu);
     ck_assert_msg(!injected || (vcpu->pending == KEYBOARD && kicks > 0),
                   "0x21 was pending, then it was injected and raised again at the same moment, and "
-                  "%s: whether it is pending already must be looked at under vcpu->lock",
+                  "%s: check under vcpu->lock whether it is already pending",
                   vcpu->pending ? "the vCPU is not kicked" : "it is not pending");
 }
 END_TEST
@@ -779,7 +783,7 @@ START_TEST(late_ticks)
     devices_stop(); /* its thread has ended: nothing more comes */
     ck_assert_msg(kicks > 0, "the timer has expired, and the vCPU was not kicked");
     ck_assert_msg(timer_clock < 0 || kicks - early_kicks == 1,
-                  "the VMM was late, the timer tells of %u expirations, and the guest got %u "
+                  "the VMM was late, the timer reports %u expirations, and the guest got %u "
                   "ticks. What read gives is to be ignored: they are one tick",
                   (unsigned)expirations, kicks - early_kicks);
 }
@@ -913,12 +917,13 @@ START_TEST(halt_stops)
     start_halted();
     atomic_store(&vmm.stop_signal, SIGTERM);
     vcpu_kick(&vmm.vcpus[0]);
-    ck_assert_msg(halt_returns(),
-                  "the VMM stops, and a halted vCPU sleeps on until its next interrupt: its wait "
-                  "must look at vmm->stop_signal, too");
-    ck_assert_msg(halt_step == STEP_RUN,
-                  "the VMM stops, and interrupt_halt ends the vCPU by itself: answer STEP_RUN, for "
-                  "vcpu_check_stop comes next and gives it the status that tells of the signal");
+    ck_assert_msg(
+        halt_returns(),
+        "the VMM stops, and a halted vCPU sleeps on until its next interrupt: its wait must "
+        "also check vmm->stop_signal");
+    ck_assert_msg(halt_step == STEP_RUN, "the VMM stops, and interrupt_halt ends the vCPU by "
+                                         "itself: return STEP_RUN, because vcpu_check_stop "
+                                         "comes next and sets the status of the signal");
     check_halt_unlocked("when the VMM stopped");
 }
 END_TEST
@@ -1037,9 +1042,9 @@ static void watch_raise(const pthread_mutex_t *lock)
 }
 
 /*
- * What devices.lock guards, the ring and behind it input_ended, is made wrong whenever the lock is
- * released, and right again when it is taken: who looks at it without the lock sees that, and what
- * is changed without the lock is lost.
+ * What devices.lock guards, the ring and after it input_ended, is made wrong whenever the lock is
+ * released, and right again when it is taken: code that reads it without the lock sees that, and
+ * what is changed without the lock is lost.
  */
 static struct {
     struct ring *ring; /* NULL: not found */
@@ -1069,7 +1074,7 @@ static void ring_spoil(const pthread_mutex_t *lock)
     *guarded.ended = guarded.wrong_ended;
 }
 
-/* A full ring that holds these bytes, if it is where the skeleton has it: just behind the lock. */
+/* A full ring that holds these bytes, if it is where the skeleton has it: just after the lock. */
 THERE_VOID(ring_find, (const uint8_t *bytes), (bytes), call_give(bytes, RING_BYTES))
 {
     struct ring *ring = (struct ring *)(devices_lock + 1);
@@ -1129,7 +1134,7 @@ static void check_getchar(void)
     check_unlocked("keyboard_getchar");
     ck_assert_msg(!raised_unguarded,
                   "vector 0x21 was raised by a thread that does not hold devices.lock: "
-                  "keyboard_interrupt looks at the ring and at input_ended");
+                  "keyboard_interrupt reads the ring and input_ended");
 }
 
 static int getchar_of(struct vcpu *vcpu)
@@ -1242,9 +1247,10 @@ START_TEST(keyboard)
     take(vcpu, KEYBOARD);
     int byte = getchar_of(vcpu);
     ck_assert_msg(byte == 0xff, "the byte 0xff was typed, and keyboard_getchar gives %d", byte);
-    ck_assert_msg(!(pending_of(vcpu) & KEYBOARD),
-                  "all was taken, the input has not ended, and 0x21 is pending again: it would "
-                  "tell the guest of a byte that is not there");
+    ck_assert_msg(
+        !(pending_of(vcpu) & KEYBOARD),
+        "all was taken, the input has not ended, and 0x21 is pending again: it would announce "
+        "a byte that is not there");
     ck_assert_msg(getchar_of(vcpu) == GETCHAR_NOTHING,
                   "all was taken, and keyboard_getchar does not answer GETCHAR_NOTHING");
 }
@@ -1260,7 +1266,7 @@ static const char *full_ring_error(const uint8_t *typed, bool find)
         ring_find(typed);
     for (size_t i = 0; i <= RING_BYTES; i++) {
         if (next_byte(&vmm.vcpus[0]) != typed[i])
-            return "a wrong byte comes out of the ring";
+            return "the ring returns a wrong byte";
         if (i == 0 && !input_shrinks_to(0))
             return "the devices' thread is not woken when there is room again";
     }
@@ -1289,7 +1295,7 @@ static const char *two_keys_error(const uint8_t *typed)
     return getchar_of(vcpu) == GETCHAR_NOTHING ? NULL : "a byte comes that was not typed";
 }
 
-/* And of the input's end, behind one more key. */
+/* And of the input's end, after one more key. */
 static const char *end_error(const uint8_t *typed)
 {
     struct vcpu *vcpu = &vmm.vcpus[0];
@@ -1305,7 +1311,7 @@ static const char *end_error(const uint8_t *typed)
     if (next_byte(vcpu) != typed[0])
         return "the last byte is lost";
     if (!(pending_of(vcpu) & KEYBOARD))
-        return "no 0x21 comes for the end behind the last byte";
+        return "no 0x21 is raised for the end after the last byte";
     return getchar_of(vcpu) == GETCHAR_END ? NULL : "the end of the input is not noticed";
 }
 
@@ -1317,7 +1323,7 @@ START_TEST(ring_guarded)
     for (size_t i = 0; i < sizeof typed; i++)
         typed[i] = (uint8_t)unit_random();
     if (full_ring_error(typed, false) || two_keys_error(typed))
-        return; /* with nobody in between: other tests tell of it */
+        return; /* even with no other thread in between: other tests report that */
     const char *error = full_ring_error(typed, true);
     for (unsigned wrong = 0; wrong < 4 && !error; wrong++) {
         ring_make_wrong(wrong & 1 ? RING_BYTES : 0, wrong < 2);
@@ -1380,7 +1386,7 @@ START_TEST(end_of_input)
         "comes first",
         byte);
     ck_assert_msg(pending_of(vcpu) & KEYBOARD,
-                  "the last byte was taken, and no 0x21 tells that the input has ended");
+                  "the last byte was taken, and no 0x21 reports that the input has ended");
     for (int i = 0; i < 3; i++) {
         take(vcpu, KEYBOARD);
         ck_assert_msg(getchar_of(vcpu) == GETCHAR_END,
@@ -1443,12 +1449,12 @@ START_TEST(owner)
                   "the keyboard belongs to the first VM, and GETCHAR in the second gives %d "
                   "instead of GETCHAR_NOTHING: ask keyboard_owner()",
                   byte);
-    take(owner_vcpu, KEYBOARD); /* all is in the ring, and told */
+    take(owner_vcpu, KEYBOARD); /* everything is in the ring, and reported */
     getchar_of(second);
     ck_assert_msg(
         !(pending_of(owner_vcpu) & KEYBOARD),
         "GETCHAR in a VM that does not own the keyboard takes no byte, and 0x21 is raised "
-        "in the VM that does: an interrupt tells what is left behind a byte that was "
+        "in the VM that does: an interrupt reports the bytes that remain after one was "
         "taken");
     byte = getchar_of(owner_vcpu);
     ck_assert_msg(byte == 'a', "GETCHAR in the VM that owns the keyboard gives %d, not 'a'", byte);
@@ -1456,11 +1462,12 @@ START_TEST(owner)
     input_end();
     ck_assert_msg(comes(owner_vcpu, KEYBOARD), "the input has ended, and 0x21 is not raised");
     byte = getchar_of(second);
-    ck_assert_msg(byte == GETCHAR_NOTHING,
-                  "the input has ended with a byte in the ring, and GETCHAR in a VM that does not "
-                  "own the keyboard gives %d instead of GETCHAR_NOTHING: it may own it later, and "
-                  "behind GETCHAR_END no byte may come",
-                  byte);
+    ck_assert_msg(
+        byte == GETCHAR_NOTHING,
+        "the input has ended with a byte in the ring, and GETCHAR in a VM that does not "
+        "own the keyboard gives %d instead of GETCHAR_NOTHING: it may own it later, and no "
+        "byte may come after GETCHAR_END",
+        byte);
     vcpu_ends(owner_vcpu);
     byte = getchar_of(second);
     ck_assert_msg(byte == 'b',
@@ -1524,7 +1531,7 @@ static void check_set_at_once(void)
 {
     ck_assert_msg(!atomic_load(&set_later),
                   "tcsetattr with TCSADRAIN waits until all output is read, which may be never, "
-                  "and TCSAFLUSH loses what was typed ahead, too: TCSANOW does neither");
+                  "and TCSAFLUSH also loses what was typed ahead: TCSANOW does neither");
 }
 
 THERE_VOID(terminal_open, (struct termios * before), (before), SEE(*before))
@@ -1785,8 +1792,7 @@ START_TEST(keys)
                           key_text(got, got_text, sizeof got_text),
                           key_text(expected, expected_text, sizeof expected_text));
         }
-        ck_assert_msg(!keys_end(),
-                      "the terminal echoes keys, and the guest echoes them, too: no ECHO");
+        ck_assert_msg(!keys_end(), "both the terminal and the guest echo keys: ECHO must be off");
     }
 }
 END_TEST

@@ -312,7 +312,7 @@ START_TEST(directory)
             uint32_t virt = step * LARGE_PAGE_BYTES + unit_random() % 1024 * PAGE_BYTES;
             uint32_t offset = virt % HIGHER_HALF;
             if (offset >= space.bytes && offset < end)
-                continue; /* behind RAM's end, in its last 4 MB: nobody's business */
+                continue; /* past RAM's end, in its last 4 MB: not checked */
             check_page(&space, virt, offset,
                        offset < space.bytes ? PAGE_PRESENT | PAGE_WRITABLE : 0, when);
             uint32_t entry = entry_at(&space, space.base + DIRECTORY_OFFSET + step * 4);
@@ -466,7 +466,7 @@ START_TEST(refused)
         {0x40000800, 0x200000, PAGE_PRESENT, "virt is not a multiple of 4096"},
         {0x40000800, 0, 0, "virt is not a multiple of 4096, and flags 0 do not change that"},
         {0x40000000, 0x200004, PAGE_PRESENT, "phys is not a multiple of 4096"},
-        {0x40000000, SPACE_BYTES, PAGE_PRESENT, "phys is the first page behind the guest's memory"},
+        {0x40000000, SPACE_BYTES, PAGE_PRESENT, "phys is the first page past the guest's memory"},
         {0x40000000, 0xfffff000, PAGE_PRESENT, "phys is far outside of the guest's memory"},
     };
     static PRIVATE uint8_t before[TABLES_END];
@@ -518,7 +518,7 @@ START_TEST(exhausted)
     ck_assert_msg(count >= tables - 8, "only %u of %u page tables could be used", count, tables);
     for (uint32_t i = 0; i < PAGE_BYTES; i++)
         if (space.memory[TABLES_END + i] != 0xcc)
-            ck_abort_msg("memory behind TABLES_END was written: that is no longer page_map's");
+            ck_abort_msg("memory past TABLES_END was written: page_map must not use it");
     for (uint32_t i = 0; i < count; i++)
         check_page(&space, 0x40000000 + i * LARGE_PAGE_BYTES, 0x200000, PAGE_PRESENT,
                    "after the tables ran out");
@@ -585,8 +585,8 @@ START_TEST(state)
                   sregs.cr3, space.base + DIRECTORY_OFFSET);
     ck_assert_msg(
         sregs.idt.limit == 0,
-        "IDTR's limit is 0x%x, as after reset, instead of 0: there is no IDT yet, and what "
-        "lies at its base is no gate",
+        "IDTR's limit is 0x%x, as after reset, instead of 0: there is no IDT yet, and the bytes "
+        "at its base are not a gate",
         sregs.idt.limit);
     ck_assert_msg(sregs.efer == 0, "EFER is 0x%llx instead of 0: no long mode", sregs.efer);
     ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of 0x%x", regs.rip, entry);
@@ -635,10 +635,11 @@ START_TEST(descriptors_loaded)
     ck_assert_msg(gdt_found.mapped && gdt_found.phys == space.base + GDT_OFFSET,
                   "GDTR's base 0x%llx is a linear address, and the GDT is not there",
                   sregs.gdt.base);
-    ck_assert_msg(sregs.gdt.base == HIGHER_HALF + GDT_OFFSET,
-                  "GDTR's base is 0x%llx instead of 0x%x: the GDT is there, too, but not in the "
-                  "half that a guest keeps",
-                  sregs.gdt.base, HIGHER_HALF + GDT_OFFSET);
+    ck_assert_msg(
+        sregs.gdt.base == HIGHER_HALF + GDT_OFFSET,
+        "GDTR's base is 0x%llx instead of 0x%x: the GDT is also there, but not in the half "
+        "that a guest keeps",
+        sregs.gdt.base, HIGHER_HALF + GDT_OFFSET);
     ck_assert_msg(sregs.gdt.limit == 6 * 8 - 1,
                   "GDTR's limit is 0x%x instead of 0x2f: the last valid byte", sregs.gdt.limit);
 }
@@ -713,7 +714,7 @@ START_TEST(enter_failure)
     int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
     listen_end();
     ck_assert_msg(status == STATUS_USAGE,
-                  "--map names what is no page of the guest's memory, map_options answers "
+                  "--map names a page outside the guest's memory, map_options returns "
                   "STATUS_USAGE, and paging_enter returns %d",
                   status);
 }
@@ -725,7 +726,7 @@ END_TEST
 #define WALK_CR3   0x5000u
 #define WALK_TABLE 0x9000u
 
-/* page_walk of `virt`, whose directory entry and table entry are these; CR4 has other bits, too. */
+/* page_walk of `virt`, whose directory entry and table entry are these; CR4 also has other bits. */
 static struct page_walk walk(uint32_t directory_entry, uint32_t table_entry, uint32_t cr4,
                              uint32_t virt)
 {
@@ -757,7 +758,7 @@ START_TEST(walks)
                       lower & 2 ? "writable" : "read-only", lower & 4 ? "user" : "kernel",
                       found.writable ? "writable" : "read-only", found.user ? "user" : "kernel");
         ck_assert_msg(found.directory_entry == table && found.table_entry == page,
-                      "page_walk tells the entries 0x%x and 0x%x instead of 0x%x and 0x%x",
+                      "page_walk returns the entries 0x%x and 0x%x instead of 0x%x and 0x%x",
                       found.directory_entry, found.table_entry, table, page);
     }
 }
@@ -781,20 +782,21 @@ START_TEST(walks_large)
     }
     uint32_t virt = unit_random(), page = (unit_random() & 0xfffff000) | PAGE_PRESENT;
     struct page_walk found = walk(WALK_TABLE | PAGE_LARGE | PAGE_PRESENT, page, 0, virt);
-    ck_assert_msg(found.mapped && found.phys == ((page & 0xfffff000) | virt % PAGE_BYTES),
-                  "CR4.PSE is 0: then the processor does not look at PAGE_LARGE, and the entry "
-                  "leads to a page table");
+    ck_assert_msg(
+        found.mapped && found.phys == ((page & 0xfffff000) | virt % PAGE_BYTES),
+        "CR4.PSE is 0: then the processor ignores PAGE_LARGE, and the entry points to a page "
+        "table");
 }
 END_TEST
 
-/* The walk ended without a page, and tells the entries that it read on its way. */
+/* The walk ended without a page, and returns the entries that it has read. */
 static void check_nowhere(struct page_walk found, const char *what, uint32_t directory_entry,
                           uint32_t table_entry)
 {
     ck_assert_msg(!found.mapped, "%s, and page_walk finds a page", what);
     ck_assert_msg(found.reason && found.reason[0], "%s, and page_walk gives no reason", what);
     ck_assert_msg(found.directory_entry == directory_entry && found.table_entry == table_entry,
-                  "%s: page_walk read the entries 0x%x and 0x%x and tells 0x%x and 0x%x; the "
+                  "%s: page_walk read the entries 0x%x and 0x%x and returned 0x%x and 0x%x; the "
                   "post-mortem needs them most when there is no page",
                   what, directory_entry, table_entry, found.directory_entry, found.table_entry);
 }
@@ -842,9 +844,8 @@ START_TEST(walks_edges)
     poke(WALK_CR3, WALK_RAM | PAGE_PRESENT);
     poke(WALK_RAM, page); /* not the guest's */
     found = page_walk(ram, WALK_RAM, WALK_CR3, CR4_PSE, 0);
-    ck_assert_msg(!found.mapped,
-                  "the table entry would be the first 4 bytes behind the end of RAM, "
-                  "and page_walk finds a page");
+    ck_assert_msg(!found.mapped, "the table entry would be the first 4 bytes past the end of RAM, "
+                                 "and page_walk finds a page");
     memset(ram, 0, WALK_RAM);
     poke(WALK_CR3 + 4092, WALK_RAM - PAGE_BYTES + PAGE_PRESENT);
     poke(WALK_RAM - 4, page);

@@ -5,7 +5,7 @@
 
 static volatile uint32_t sink;
 
-/* A word anywhere; the compiler shall not know where. */
+/* A word anywhere; the compiler must not know where. */
 static volatile uint32_t *word_at(uint32_t address)
 {
     asm("" : "+r"(address));
@@ -98,7 +98,7 @@ INSTRUCTION(sse, ".byte 0x0f, 0x57, 0xc0") /* xorps %xmm0, %xmm0 */
 INSTRUCTION(read_msr, "movl $0x174, %%ecx; rdmsr")
 INSTRUCTION(lost_stack, "movl $0x80100800, %%esp; pushl %%eax")
 
-/* These three are no faults: the kernel must not be troubled by what it finds in the registers. */
+/* These three do not fault: the kernel must work whatever the registers hold. */
 INSTRUCTION(direction, "std; movl $5, %%eax; int $0x80; movl $6, %%eax; int $0x80; cld")
 INSTRUCTION(nested_task, "pushfl; orl $0x4000, (%%esp); popfl; movl $5, %%eax; int $0x80; "
                          "pushfl; andl $0xffffbfff, (%%esp); popfl")

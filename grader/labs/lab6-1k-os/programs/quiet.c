@@ -1,4 +1,4 @@
-/* quiet.c - sleeps, and tells who used the processor meanwhile: none but idle. */
+/* quiet.c - sleeps, and prints which processes used the processor meanwhile: only idle. */
 #include "say.h"
 
 #define TICK_MS 50 /* what it is graded with */

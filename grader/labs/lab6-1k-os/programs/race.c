@@ -1,6 +1,6 @@
 /*
- * race.c - starts three programs that only compute, and tells whether each one gets on, and whether
- * idle, which has pid 0, leaves them all the time.
+ * race.c - starts three programs that only compute, and prints whether each makes progress, and
+ * whether idle, which has pid 0, leaves them all the time.
  */
 #include "say.h"
 

@@ -268,7 +268,7 @@ START_TEST(overlap)
     }
     data->p_paddr = code->p_paddr + code->p_memsz;
     data->p_vaddr = HIGHER_HALF + data->p_paddr;
-    ck_assert_msg(!load(), "two segments, one right behind the other, were refused");
+    ck_assert_msg(!load(), "two adjacent segments were rejected");
 
     /* The data begin in front of the code, and only their zeros reach it. */
     file_make();
@@ -337,7 +337,7 @@ static void start_guest(void)
     vmm.options.tick_ms = tick_ms = 11 + unit_random() % 80;
 }
 
-/* So that a structure that nobody fills holds no zeros. */
+/* So that an uninitialised structure does not happen to hold zeros. */
 __attribute__((noinline)) static void stack_dirty(void)
 {
     uint8_t room[16384];
@@ -348,7 +348,7 @@ __attribute__((noinline)) static void stack_dirty(void)
 
 /*
  * Calls boot_prepare in a process of its own and leaves what it wrote to RAM; its status. There 6.3
- * may end it: that exercise may not be written yet, and no KVM is behind this vCPU.
+ * may end it: that exercise may not be written yet, and this vCPU has no KVM.
  */
 THERE(int, status_of_prepare, (void), (), see_vcpu(&vcpu))
 {
@@ -546,7 +546,7 @@ START_TEST(guests_in_turn)
                       "the unit program can't write its archive");
         vmm.options.initrd = archives[i] > 0 ? archive_path : NULL;
         listen_start();
-        boot_prepare(&vcpu); /* no KVM is behind this vCPU: paging_enter fails at the end */
+        boot_prepare(&vcpu); /* this vCPU has no KVM: paging_enter fails at the end */
         listen_end();
         struct boot_info info = info_found();
         uint32_t place = archives[i] > 0 ? archive_home() : 0;

@@ -1,8 +1,8 @@
 /*
- * sched.c - lab 6's scheduler function by function. It is no Check program but a kernel: the 1K OS
- * with this start in place of boot.c's, booted on the finished VMM. Its processes never reach ring
- * 3: where a trap would be left, process_arrived below takes over, on their kernel stacks. So the
- * processor itself shows what a switch has done.
+ * sched.c - lab 6's scheduler function by function. It is not a Check program but a kernel: the 1K
+ * OS with this start in place of boot.c's, booted on the finished VMM. Its processes never reach
+ * ring 3: where a trap would be left, process_arrived below takes over, on their kernel stacks. So
+ * the processor itself shows what a switch has done.
  *
  * The file given as the archive has the test's name, and code and numbers that the grader chose.
  * The kernel prints facts: what became of these numbers. It does not decide the test, because the
@@ -108,7 +108,7 @@ static void arrival_check(const struct process *process)
 }
 
 /*
- * Calls context_switch with `pattern` in each register that a C function must give back as it found
+ * Calls context_switch with `pattern` in each register that a C function must leave as it found
  * it; the bits in which they differ afterwards.
  */
 static uint32_t switch_with(struct process *next, uint32_t pattern)
@@ -130,7 +130,7 @@ static uint32_t switch_with(struct process *next, uint32_t pattern)
     return (ebx ^ pattern) | (esi ^ pattern) | (edi ^ pattern);
 }
 
-/* Switches to `next` and, when somebody has come back, looks at what is there. */
+/* Switches to `next`, and checks the state after a switch back. */
 static void leave(struct process *next)
 {
     struct process *self = current;
@@ -140,7 +140,7 @@ static void leave(struct process *next)
     uint32_t lost = switch_with(next, 0x01010101u * (uint32_t)(self->pid + 1));
     arrival_check(self);
     CHECK(lost == 0, "EBX, ESI or EDI is another one after context_switch: the compiler keeps "
-                     "values in them, and must be told (by clobbers) that they change");
+                     "values in them, and clobbers must declare that they change");
 }
 
 /* The linker leads the address of trap_return in sched.c here. */
@@ -533,7 +533,7 @@ static void test_end(void)
     CHECK(child->parent == SHELL_PID && ended->parent == SHELL_PID,
           "the children's parent is pid %d, not the shell", child->parent);
     CHECK(brother->parent == pids[0] && parent->parent == SHELL_PID,
-          "process_end changed the parent of a process that is no child of the one that ends");
+          "process_end changed the parent of a process that is not a child of the one that ends");
     CHECK(shell->state == PROCESS_READY,
           "the shell waits and inherits a child that has ended already: it was not woken");
     CHECK(brother->state == PROCESS_BLOCKED, "process_end woke a process that is not its parent");
@@ -618,8 +618,8 @@ static void test_wait(void)
     ended->status = FIRST_STATUS;
     turn = turn_wait;
     context_switch(&processes[4]);
-    NOT_OK("idle goes on before the parent, pid %d, has all its children: nobody was "
-           "ready, or schedule took idle all the same",
+    NOT_OK("idle goes on before the parent, pid %d, has all its children: no process was "
+           "ready, or schedule chose idle anyway",
            PARENT);
 }
 

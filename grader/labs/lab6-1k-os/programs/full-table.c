@@ -1,4 +1,4 @@
-/* crowd.c - starts programs until no more can be, then ends them all; pages must come back. */
+/* full-table.c - starts programs until the process table is full, then ends them all. */
 #include "say.h"
 
 int main(const char *argument)
