@@ -29,7 +29,7 @@ _OF_CASE = {"name", "classname", "time", "assertions", "status", "class", "file"
 def gradescope_faults(results: Any) -> list[str]:
     """What is wrong with the content of a results.json."""
     if not isinstance(results, dict):
-        return ["it is no object"]
+        return ["not an object"]
     found = list(_fields(results, _OF_RESULTS, "results"))
     if "score" not in results and "tests" not in results:
         found.append("either score or tests is needed")

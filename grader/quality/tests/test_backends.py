@@ -30,7 +30,7 @@ def _with_probe(device: str, kinds: "dict[str, str]") -> "mock._patch[object]":
 class Picking(unittest.TestCase):
     """BACKEND= and the needs of a lab."""
 
-    def test_auto_takes_kvm_where_it_does_what_is_needed(self) -> None:
+    def test_auto_chooses_kvm_if_it_supports_what_is_needed(self) -> None:
         with _with_probe("ok", REAL_ONLY):
             self.assertEqual(pick_backend("auto", ("real", "interrupts")).name, "kvm")
             backend = pick_backend("auto", ("real", "paging32"))
@@ -38,7 +38,7 @@ class Picking(unittest.TestCase):
         self.assertIn("32-bit paging", backend.why)
         self.assertNotIn("\n", backend.why)
 
-    def test_auto_takes_the_vm_without_a_device(self) -> None:
+    def test_auto_chooses_the_vm_without_a_device(self) -> None:
         for device in (f"open {errno.ENOENT}", f"open {errno.EACCES}", "version 11", "the probe failed"):
             with _with_probe(device, {}):
                 self.assertEqual(pick_backend("auto", ("real",)).name, "vm")
@@ -61,7 +61,7 @@ class Picking(unittest.TestCase):
 
 
 class Probing(unittest.TestCase):
-    """The probe's answers are kept, and asked for anew when something changes."""
+    """The probe's answers are kept; the probe runs again when something changes."""
 
     def test_kept_until_the_kernel_changes(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -53,7 +53,7 @@ class Blame(unittest.TestCase):
         self.assertIn("An earlier lab is at fault", text)
         self.assertIn("make grade LAB=3", text)
 
-    def test_nobody_earlier(self) -> None:
+    def test_no_earlier_lab(self) -> None:
         self.assertEqual(self.lines(set()), "")
         self.assertEqual(self.lines({2}, own=True), "")
         self.assertEqual(self.lines({2}, source=""), "")

@@ -17,7 +17,7 @@ from grader.core.encryption import DECRYPTOR, encryptable
 
 
 class Cheats(unittest.TestCase):
-    def test_none_gains_harms_or_stays(self) -> None:
+    def test_no_cheat_gains_harms_or_stays(self) -> None:
         self.assertGreater(len(cheats()), 20)
         for module, target in cheats():
             with self.subTest(cheat=module.stem, target=target):
@@ -100,7 +100,7 @@ class Closing(unittest.TestCase):
                                   input=self.CONTRACT, text=True, stderr=subprocess.DEVNULL)
             self.assertNotEqual(done.returncode, 0)
 
-    def test_each_labs_contract_is_what_its_solution_gives(self) -> None:
+    def test_each_labs_contract_is_what_its_solution_provides(self) -> None:
         for lab in LABS.values():
             vmm = build_vmm(lab.number, solution=True)
             whole, closed = (self.names(vmm.with_name(f"lab{lab.number}{end}.o")) for end in ("-whole", ""))

@@ -89,7 +89,7 @@ class Telling(FolderCase):
         rows = self.table([Record(name, "", REFUSED) for name in names])
         self.assertEqual(len({row[0] for row in rows}), len(names) + 1)
 
-    def test_what_strangers_write_does_nothing_to_a_terminal(self) -> None:
+    def test_untrusted_text_does_nothing_to_a_terminal(self) -> None:
         self.assertEqual(printable("a\x1b[2J\n\udce9\u202e\ud800\U000e0001é"),
                          "a\\x1b[2J\\x0a\\xe9\\u202e\\ud800\\U000e0001é")
         self.assertLess(len(printable("x" * 1_000_000)), 400)
@@ -124,7 +124,7 @@ class Telling(FolderCase):
 
 
 class OneOfMany(FolderCase):
-    """Whatever goes wrong with one submission is said in its record, and is no score."""
+    """Whatever goes wrong with one submission is reported in its record, and gives no score."""
 
     def grade(self, target: str, error: Exception) -> Record:
         settings = Settings(LAB, 7, self.folder / "reports")
@@ -184,7 +184,7 @@ class SharedFolder(FolderCase):
         self.assertTrue(other.take("anna"))
         self.assertFalse(self.claims.holds("anna"))
 
-    def test_a_process_that_is_gone(self) -> None:
+    def test_a_process_that_has_ended(self) -> None:
         gone = subprocess.Popen(["true"])
         gone.wait()
         self.foreign("anna", pid=str(gone.pid))

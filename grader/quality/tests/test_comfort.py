@@ -58,14 +58,14 @@ class Progress(FakeCase):
     def test_one_test_is_kept_beside_the_others(self) -> None:
         lab = self.recorded(good, bad).lab
         self.recorded(good, good, wanted="1.2")
-        self.assertEqual(progress.read(lab).points, 10)        # 1.2-good is no test of this lab
+        self.assertEqual(progress.read(lab).points, 10)        # 1.2-good is not a test of this lab
         self.assertEqual(progress.read(lab).exercise("1.1"), "ok")
 
     def test_never_graded(self) -> None:
         lab = self.grade(PRINTS_YES, good).lab
         self.assertIn("not graded yet", status_lines([progress.read(lab)])[0])
 
-    def test_a_changed_file_is_told(self) -> None:
+    def test_a_changed_file_is_reported(self) -> None:
         report = self.recorded(good)
         self.assertFalse(progress.read(report.lab).changed)
         with mock.patch.object(progress, "digest", lambda files: "another"):
@@ -79,7 +79,7 @@ class Progress(FakeCase):
             progress.record(report)
             self.assertEqual(progress.read(report.lab).kinds, {})
 
-    def test_a_damaged_file_is_no_progress(self) -> None:
+    def test_a_damaged_file_counts_as_no_progress(self) -> None:
         report = self.recorded(good)
         (self.folder / "grade" / "lab1" / "progress.json").write_text("{")
         self.assertEqual(progress.read(report.lab).kinds, {})

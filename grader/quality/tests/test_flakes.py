@@ -29,7 +29,7 @@ class Flakes(unittest.TestCase):
                 else:
                     program.stdin.write("\n")
                     program.stdin.flush()
-                self.assertEqual(program.stdout.read(), "")   # comes when nobody holds it open any more
+                self.assertEqual(program.stdout.read(), "")   # returns once every process has closed it
                 self.assertEqual(program.wait(), -9 if killed else 0)
                 program.stdin.close()
                 program.stdout.close()

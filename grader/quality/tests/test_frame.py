@@ -124,7 +124,7 @@ class Building(unittest.TestCase):
             with self.subTest(header=header.name):
                 self.assertEqual(done.returncode, 0, done.stdout)
 
-    def test_a_changed_header_makes_the_objects_again(self) -> None:
+    def test_a_changed_header_rebuilds_the_objects(self) -> None:
         out = BUILD / "tests" / "changed-header"
         shutil.rmtree(out, ignore_errors=True)
         variables = {"LAB": "1", "SOLUTION": "1", "OUT": str(out.relative_to(ROOT)),
@@ -153,7 +153,7 @@ class Building(unittest.TestCase):
             build_vmm(1, module=path)
         return caught.exception
 
-    def test_the_learners_mistakes_are_told_as_theirs(self) -> None:
+    def test_a_learners_mistake_is_reported_as_theirs(self) -> None:
         solution = LABS[1].solution_files()[0].read_text()
         error = self.broken("syntax", "int x")
         self.assertTrue(error.learner)
@@ -172,12 +172,12 @@ class Building(unittest.TestCase):
         self.assertEqual(caught.exception.program, f"{names['PROGRAM_DIR']}/mine.c")
         self.assertIn("mine.c:1:", caught.exception.text)
 
-    def test_the_kits_mistakes_are_not_the_learners(self) -> None:
+    def test_the_kits_mistakes_are_not_blamed_on_the_learner(self) -> None:
         with self.assertRaises(BuildError) as caught:
             build_vmm(1, solution=True, cc="false")
         self.assertFalse(caught.exception.learner or caught.exception.program)
 
-    def test_a_compiler_that_is_not_there_is_named(self) -> None:
+    def test_a_missing_compiler_is_named(self) -> None:
         with self.assertRaises(CannotGrade) as caught:
             build_vmm(1, cc="gcc-99 -g3")
         self.assertEqual(caught.exception.reason, "CC=gcc-99 -g3: gcc-99 is not installed")
@@ -222,14 +222,14 @@ class Style(unittest.TestCase):
                 copy.write_text(skeleton(path.read_text(), path.name))
                 self.run_tool("clang-format", "--dry-run", "--Werror", str(copy))
 
-    def test_python_has_one_dialect(self) -> None:
+    def test_python_follows_the_conventions(self) -> None:
         older = "List|Dict|Tuple|Set|Type|Callable|Collection|Iterable|Iterator|Mapping|Sequence"
         for name in self.tracked("*.py"):
             text = (ROOT / name).read_text(encoding="utf-8")
             with self.subTest(file=name):
                 self.assertNotRegex(text, rf"(?m)^from typing import .*\b({older})\b")
 
-    def test_c_has_one_dialect(self) -> None:
+    def test_c_follows_the_conventions(self) -> None:
         """As handouts/CONTRIBUTING.md has it; macros need parentheses."""
         for name in self.tracked("*.c", "*.h"):
             text = re.sub(r"^#define (?:.*\\\n)*.*", "", (ROOT / name).read_text(), flags=re.M)
@@ -242,7 +242,7 @@ class Style(unittest.TestCase):
         self.run_tool(*FLAKE8, *self.tracked("*.py"))
 
     def test_python_is_typed(self) -> None:
-        # A lab's folder is no name of a package, so mypy takes each tests.py by itself.
+        # A lab's folder is not a package name, so mypy checks each tests.py separately.
         self.run_tool(*MYPY, "--exclude", "grader/labs/lab", "grader")
         for number in labs.NUMBERS:
             self.run_tool(*MYPY, str(LABS[number].grading / "tests.py"))

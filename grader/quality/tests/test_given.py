@@ -46,13 +46,13 @@ class Given(unittest.TestCase):
                     self.assertNotIn(str(mark), self.make(command, goal).stdout)
                     self.assertFalse(mark.exists())
 
-    def test_what_no_build_can_be_made_with_is_said(self) -> None:
+    def test_a_name_that_no_build_can_use_is_reported(self) -> None:
         for value in ("interrupts (1).c", "it's.c", "two words.c", "$(shell true).c"):
             done = self.make("grade", "LAB=4", f"MODULE={value}")
             self.assertEqual(done.returncode, 2)
             self.assertIn(f"MODULE={value}: a name that make can build with", done.stderr)
 
-    def test_values_arrive_as_they_are(self) -> None:
+    def test_values_arrive_unchanged(self) -> None:
         done = subprocess.run(["make", "grade", "LAB=2", "T=a \"b\" $(c) 'd' `e`"], cwd=ROOT, text=True,
                               env=clean_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE)

@@ -1,5 +1,5 @@
-"""The jail where a stranger's file is compiled and linked: it reads nothing of this machine, and one file
-comes out."""
+"""The jail in which an untrusted file is compiled and linked: nothing in it can read this machine's files,
+and only one file leaves it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Closed(JailCase):
         self.assertLessEqual(set(found), set(given.split()))
 
     @unittest.skipUnless(jail.namespaces_work(), "this machine has no namespaces for the jail")
-    def test_no_way_to_rights(self) -> None:
+    def test_no_way_to_privileges(self) -> None:
         for command in ("unshare --user --map-root-user true", "mount -t tmpfs x /tmp",
                         "/usr/sbin/chroot / true", "touch /usr/x"):
             with self.subTest(command=command):
@@ -127,16 +127,16 @@ class Building(JailCase):
     def quoted(self, line: str) -> str:
         return line.replace("\\", "\\\\").replace('"', '\\"')
 
-    def test_headers_of_the_learners_own(self) -> None:
+    def test_the_learners_own_headers(self) -> None:
         text = '#include "helper.h"\nint of_helper = HELPER;\n' + SOLUTION
         self.assertIn("helper.h", self.refused(text))
         (self.folder / "helper.h").write_text("#define HELPER 1\n")
         self.build(text)
 
-    def test_a_file_without_end(self) -> None:
+    def test_an_endless_file(self) -> None:
         self.refused(SOLUTION + '\n__asm__(".data\\n.space 3000000000\\n.text");\n')
 
-    def test_the_compilers_words_reach_the_learner(self) -> None:
+    def test_the_compilers_messages_reach_the_learner(self) -> None:
         self.assertIn(f"{LAB.folder}/{LAB.files[0]}:1:", self.refused("int x"))
 
     def test_this_labs_solution_is_not_inside(self) -> None:
@@ -161,7 +161,7 @@ class InTheLabVm(unittest.TestCase):
     def test_a_compiler_of_several_words(self) -> None:
         self.assertEqual(toolchain_files("gcc -g3"), toolchain_files("gcc"))
 
-    def test_a_compiler_that_it_does_not_have(self) -> None:
+    def test_a_missing_compiler(self) -> None:
         with tempfile.TemporaryDirectory() as name, \
                 mock.patch.object(jail, "namespaces_work", return_value=False):
             other = Path(name) / "cc"
@@ -223,7 +223,7 @@ class Limited(JailCase):
         assert isinstance(error, CannotGrade), error
         self.assertIn("the solution does not build", error.reason)
 
-    def test_time_by_the_clock_is_the_machines(self) -> None:
+    def test_a_wall_clock_timeout_is_the_machines_fault(self) -> None:
         for ending in (Ending.TIMEOUT, Ending.NO_OUTPUT, Ending.MACHINE):
             with mock.patch.object(jailed_make, "run_jailed", return_value=Result(ending)):
                 self.assertIsInstance(self.stopped_by(), CannotGrade)

@@ -46,7 +46,7 @@ class UniversalChecks(FakeCase):
         verdict = self.verdict("echo hello", says_hello)
         self.assertEqual((verdict.kind, verdict.points), (Kind.OK, 10))
 
-    def test_prints_without_end(self) -> None:
+    def test_prints_endlessly(self) -> None:
         self.failed("exec yes hello", "output limit exceeded")
 
     def test_prints_the_right_text_and_hangs_ignoring_signals(self) -> None:
@@ -63,7 +63,7 @@ class UniversalChecks(FakeCase):
         self.failed("trap 'echo vmm: vcpu1 is at 0000:0006 in real mode >&2' USR2\n"
                     "while :; do sleep 0.05; done", "vcpu1 is at 0000:0006")
 
-    def test_an_irqchip_is_asked_for_where_no_exit_comes(self) -> None:
+    def test_the_hint_asks_for_an_irqchip_if_there_is_no_exit(self) -> None:
         line = "vmm: vcpu0 is at 0000:0018 in real mode, code f4; interrupts disabled; {}"
         for exits, ending, asked in (("0 exits, the last: none", Ending.DEADLOCK, True),
                                      ("3 exits, the last: HLT", Ending.DEADLOCK, False),
@@ -80,7 +80,7 @@ class UniversalChecks(FakeCase):
     def test_what_failed_comes_before_what_was_left(self) -> None:
         self.failed("sleep 1000 & exit 0", "differs from what the guest prints")
 
-    def test_silent_success_is_none(self) -> None:
+    def test_silent_success_is_a_failure(self) -> None:
         self.failed("exit 0", "differs from what the guest prints")
 
     def test_crash_after_the_right_text(self) -> None:
@@ -96,14 +96,14 @@ class UniversalChecks(FakeCase):
         self.failed("echo hello; echo '==1==ERROR: AddressSanitizer: heap-use-after-free' >&2",
                     "heap-use-after-free")
 
-    def test_todo_is_no_failure_and_no_point(self) -> None:
+    def test_a_todo_is_neither_a_failure_nor_a_point(self) -> None:
         text = "vmm: exercise 1.4 is not written yet: labs/x/vm.c, line 12."
         verdict = self.verdict(f"echo '{text}' >&2; exit 77", says_hello)
         self.assertEqual((verdict.kind, verdict.points), (Kind.TODO, 0))
         assert verdict.todo
         self.assertEqual(verdict.todo, Todo("1.4", "labs/x/vm.c", 12))
 
-    def test_a_program_that_is_not_there_is_not_the_learners_fault(self) -> None:
+    def test_a_missing_program_is_not_the_learners_fault(self) -> None:
         with mock.patch("grader.quality.tests.fakes.FakePrograms.vmm", lambda self: self.folder / "nonesuch"):
             self.assertEqual(self.verdict("", says_hello).kind, Kind.CANNOT)
 
@@ -182,7 +182,7 @@ class UnitPrograms(FakeCase):
             self.assertIn(hint, verdict.hint)
             self.assertIn("hint 1", verdict.hint)
 
-    def test_what_the_kernel_says_gives_the_hint_before_any_symptom(self) -> None:
+    def test_the_kernels_message_gives_the_hint_before_any_symptom(self) -> None:
         def body(plan: Plan) -> None:
             run = plan.boot(limits=SHORT)
             run.exits(0)

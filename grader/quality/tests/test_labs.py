@@ -15,7 +15,7 @@ from grader.core.values import Values
 
 
 class NoPrograms:
-    """Programs that nobody runs; units must have their source."""
+    """Programs that are never run; units must have their source."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

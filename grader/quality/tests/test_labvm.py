@@ -109,7 +109,7 @@ class Booting(unittest.TestCase):
             names = [name for name, _ in Kernel(folder, folder).module_files()]
         self.assertEqual(names, ["virtio", "virtio_console", "irqbypass", "kvm", "kvm_amd"])
 
-    def test_no_kvm_module_is_said(self) -> None:
+    def test_a_missing_kvm_module_is_reported(self) -> None:
         with tempfile.TemporaryDirectory() as name, self.assertRaises(CannotGrade):
             Kernel(Path(name), Path(name)).module_files()
 
@@ -386,7 +386,7 @@ class Cache(unittest.TestCase):
                 damage(folder)
                 self.assertFalse(snapshot.Snapshot(folder).is_complete())
 
-    def test_damage_is_mended(self) -> None:
+    def test_damage_is_repaired(self) -> None:
         os.truncate(self.made() / "ram", 1 << 20)
         self.check_works()
 

@@ -1,4 +1,4 @@
-"""What can be told of the kernel and its programs without booting them."""
+"""What can be checked about the kernel and its programs without booting them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grader.course import BUILD, LABS, ROOT
 LINES_MAX = 1000
 COMPILERS = ("gcc", "clang")
 
-# Registers that nobody has prepared, and the instructions of the floating-point unit.
+# Registers that the kernel does not initialise, and the instructions of the floating-point unit.
 _FOREIGN = re.compile(r"%[xyz]?mm\d|%st\b|\tf(?:ld|st|add|mul|div|sub|init|xch)\w*\b")
 
 
@@ -84,7 +84,7 @@ class Files(unittest.TestCase):
                         self.assertEqual(int(virt, 16) - int(phys, 16), 0x80000000)
                     self.assertEqual(int(segments[0][1], 16), 0x80100000)
 
-    def test_the_symbol_table_tells_the_truth(self) -> None:
+    def test_the_symbol_table_is_right(self) -> None:
         kernel = self.build("gcc")[0]
         table = (kernel.parent / "kernel" / "kernel-symbols.c").read_text()
         told = dict(re.findall(r'{(0x[0-9a-f]+), "(\w+)"}', table))

@@ -60,7 +60,7 @@ class Locales(unittest.TestCase):
                 done = call("-c", LETTERS.format("⏎ö"), environment=environment)
                 self.assertEqual((done.stdout.decode(), done.stderr), ("⏎ö\n", b""))
 
-    def test_names_that_are_no_utf_8_are_printed(self) -> None:
+    def test_names_that_are_not_utf_8_are_printed(self) -> None:
         done = call("-c", LETTERS.format("ren\udce9 \ud800"))
         self.assertEqual((done.stdout, done.stderr), (b"ren\xe9 \\ud800\n", b""))
 
@@ -98,7 +98,7 @@ class Output(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr),
                          (74, b"can't write standard output: Bad file descriptor\n"))
 
-    def test_a_lasting_command_goes_on(self) -> None:
+    def test_a_long_running_command_continues(self) -> None:
         script = ("import sys; from grader.execution.tool import run_command\n"
                   "def main():\n"
                   "    for _ in range(3): print('x', flush=True)\n"
@@ -131,7 +131,7 @@ class Colours(unittest.TestCase):
                 self.assertEqual((tool.in_colour(), tool.on_terminal(), tool.in_place()),
                                  (colour, on_terminal, on_terminal))
 
-    def test_nobody_has_a_rule_of_his_own(self) -> None:
+    def test_no_module_has_its_own_rule(self) -> None:
         for path in (ROOT / "grader").rglob("*.py"):
             if path.name not in ("tool.py", "test_places.py"):
                 with self.subTest(str(path)):
@@ -267,7 +267,7 @@ class Sources(unittest.TestCase):
         self.assertTrue(caught.exception.learner)
         return caught.exception.text.replace(f"{folder}/", "")
 
-    def test_it_is_named_what_is_wrong(self) -> None:
+    def test_the_message_names_what_is_wrong(self) -> None:
         self.assertEqual(self.said("x", None), "vm.c is missing")
         self.assertEqual(self.said("VM.C", b""), "vm.c is missing; rename VM.C")
         self.assertEqual(self.said("vm.c", "int x;".encode("utf-16")), "vm.c is UTF-16: save it as UTF-8")

@@ -31,7 +31,7 @@ class Lab(unittest.TestCase):
             solution, target = LABS[lab].solution_files()[0], LABS[lab].learner_files()[0]
             text = skeleton(solution.read_text(), solution.name)
             if target.read_text() != text:
-                self.skipTest(f"{target.name} is no skeleton any more")
+                self.skipTest(f"{target.name} is not a skeleton any more")
             done = make(f"lab{lab}")
             self.assertEqual(done.returncode, 0, done.stderr)
             line = text[:text.index(f'TODO("{lab}.1")')].count("\n") + 1
@@ -91,7 +91,7 @@ class Run(unittest.TestCase):
         self.assertIn("Error 64", done.stderr)
         self.assertIn("--map and --unmap are for guests with paging", done.stderr)
 
-    def test_a_module_with_an_older_time_is_built_anew(self) -> None:
+    def test_a_module_with_an_older_time_is_rebuilt(self) -> None:
         with TemporaryDirectory(dir=BUILD) as folder:
             module = Path(folder) / "vm.c"
             [solution] = LABS[1].solution_files()
@@ -103,16 +103,16 @@ class Run(unittest.TestCase):
             self.assertIn(b"API number %d", vmm.read_bytes())
             shutil.rmtree(vmm.parent)
 
-    def test_the_status_is_told(self) -> None:
+    def test_the_status_is_reported(self) -> None:
         done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=unknown")
         self.assertIn("Error 70", done.stderr)
 
-    def test_an_unknown_guest_is_answered_with_the_known(self) -> None:
+    def test_an_unknown_guest_lists_the_known_ones(self) -> None:
         done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=nobody")
         self.assertNotEqual(done.returncode, 0)
         self.assertRegex(done.stdout, r"No guest or file is called nobody\. Guests: .*\bcounter\b.*\bhello\b")
 
-    def test_what_is_missing_is_asked_for(self) -> None:
+    def test_a_missing_argument_is_requested(self) -> None:
         for words, answer in ((("run", "GUESTS=hello"), "LAB=3"), (("run", "LAB=2"), "GUESTS="),
                               (("diff",), "LAB=3"), (("run", "LAB=9", "GUESTS=hello"), "1 to 6")):
             done = make(*words)
@@ -121,7 +121,7 @@ class Run(unittest.TestCase):
 
 
 class Hold(unittest.TestCase):
-    def test_an_input_that_is_held_has_no_end(self) -> None:
+    def test_a_held_input_has_no_end(self) -> None:
         done = make("-s", "run", "LAB=4", "SOLUTION=1", "GUESTS=ticks", "ARGS=--stats", "HOLD=1")
         self.assertEqual(done.stdout.split(), ["1", "2", "3", "4", "5"], done.stderr)
         [interrupts] = re.findall(r"(\d+) interrupts", done.stderr)
@@ -142,10 +142,10 @@ class System(unittest.TestCase):
         for text in ("7", "mine,1", "boots", "1;2"):
             self.assertRaises(ValueError, Own.named, text)
 
-    def test_what_is_not_written_is_said_and_how_to_boot_without_it(self) -> None:
+    def test_unwritten_modules_are_reported_with_a_way_to_boot_without_them(self) -> None:
         for solution, target in zip(LABS[6].solution_files(), LABS[6].learner_files()):
             if target.read_text() != skeleton(solution.read_text(), solution.name):
-                self.skipTest(f"{target.name} is no skeleton any more")
+                self.skipTest(f"{target.name} is not a skeleton any more")
         done = make("os", "FROM=6", stdin="0\n")
         self.assertEqual(done.returncode, 2)
         for name, exercise in (("boot", "6.1"), ("sched", "6.4")):
@@ -154,11 +154,11 @@ class System(unittest.TestCase):
         self.assertIn("in their place: make os\n", done.stdout)
         self.assertNotIn("1k>", done.stdout)
 
-    def test_an_unknown_name_is_answered_with_the_known(self) -> None:
+    def test_an_unknown_name_lists_the_known_ones(self) -> None:
         done = make("os", "FROM=boots")
         self.assertIn("FROM=boots: give mine, or some of 1 to 6, boot and sched", done.stdout)
 
-    def test_how_to_leave_is_said_first(self) -> None:
+    def test_how_to_leave_is_printed_first(self) -> None:
         done = make("os", stdin="0\n")
         if "can't run it" in done.stdout:
             self.skipTest("nothing here runs 32-bit paging")

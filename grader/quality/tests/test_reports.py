@@ -63,7 +63,7 @@ class Texts(FakeCase):
                 texts = [*report_lines(report), junit(report), *outputs]
                 self.assertEqual(re.findall("[\x00-\x09\x0b-\x1f\x7f]", "".join(texts)), [])
 
-    def test_a_flood_is_cut(self) -> None:
+    def test_a_flood_is_truncated(self) -> None:
         report = self.grade(SCRIPT, bad)
         report.build_error = "\x1b[2J" * 100 + "error\n" * 100_000
         self.assertLess(len("".join(report_lines(report))), 20_000)
@@ -103,7 +103,7 @@ class Texts(FakeCase):
         self.assertLess(next(i for i, line in enumerate(lines) if line.startswith("1.3-unit")),
                         next(i for i, line in enumerate(lines) if line.startswith("1.1-bad")))
 
-    def test_a_deadlock_is_told_first(self) -> None:
+    def test_a_deadlock_is_reported_first(self) -> None:
         def unit(plan: Plan) -> None:
             plan.unit("any", "case", limits=SHORT)
 
@@ -193,7 +193,7 @@ class Status(FakeCase):
             status = command.main(["grade", "--lab", "1", "--results", str(self.folder), *arguments])
         return status, text.getvalue()
 
-    def test_no_kvm_is_no_score(self) -> None:
+    def test_without_kvm_there_is_no_score(self) -> None:
         error = CannotGrade("no /dev/kvm", "modprobe kvm")
         with mock.patch("grader.execution.backends.pick.pick_backend", side_effect=error):
             status, text = self.main("--solution")
@@ -201,14 +201,14 @@ class Status(FakeCase):
         self.assertIn("modprobe kvm", text)
         self.assertNotIn("Score", text)
 
-    def test_a_missing_tool_is_no_score(self) -> None:
+    def test_a_missing_tool_gives_no_score(self) -> None:
         missing = mock.Mock(run=mock.Mock(side_effect=FileNotFoundError))
         with mock.patch("grader.core.guests.subprocess", missing):
             status, text = self.main("--solution")
         self.assertEqual(status, command.CANNOT_GRADE)
         self.assertIn("make is not installed", text)
 
-    def test_the_kits_own_build_error_is_no_score(self) -> None:
+    def test_the_kits_own_build_error_gives_no_score(self) -> None:
         error = BuildError("kit.c:1: error", learner=False)
         with mock.patch("grader.core.grading.build_unit", side_effect=error):
             status, text = self.main()

@@ -114,7 +114,7 @@ class RunnerTests:
             (do("memory", limits=Limits(spin=0, memory=100 * MIB)), Ending.MEMORY, 0),
             (do("fork"), Ending.PROCESSES, 0))
 
-    def test_a_crowd_that_has_too_much_memory_is_a_crowd(self) -> None:
+    def test_many_processes_with_much_memory_exceed_the_process_limit(self) -> None:
         self.check_all((do("herd", limits=Limits(spin=0, memory=800 * MIB)), Ending.PROCESSES, 0))
 
     def test_the_kernel_bounds_the_processes(self) -> None:

@@ -59,7 +59,7 @@ class Setup(unittest.TestCase):
         self.apt()
         self.assertEqual(self.setup("build"), (0, "", []))
 
-    def test_clang_is_a_compiler_too(self) -> None:
+    def test_clang_is_also_a_compiler(self) -> None:
         self.apt()
         (self.folder / "gcc").rename(self.folder / "clang")
         self.assertEqual(self.setup("build"), (0, "", []))
@@ -79,7 +79,7 @@ class Setup(unittest.TestCase):
         status, _, calls = self.setup("build")
         self.assertEqual((status, calls), (0, [self.INSTALL, "apt-get update -q", self.INSTALL]))
 
-    def test_a_failed_installation_is_told(self) -> None:
+    def test_a_failed_installation_is_reported(self) -> None:
         self.apt("exit 100")
         self.command("id", "echo 0")
         (self.folder / "nasm").unlink()
@@ -205,7 +205,7 @@ class Choices(unittest.TestCase):
         words = shlex.split(Choice(7, cc="gcc -g3").command(1, "1.1"))
         self.assertIn("CC=gcc -g3", words)
 
-    def test_an_exported_empty_choice_is_none(self) -> None:
+    def test_an_exported_empty_choice_is_ignored(self) -> None:
         with mock.patch.dict(os.environ, {"CC": "", "SANITIZE": ""}):
             self.assertEqual(parse(["grade", "--lab", "1"]).sanitize, "")
         with mock.patch.dict(os.environ, dict.fromkeys(("SCHED", "OS_OUT", "PROGRAM_DIR", "OUT", "CC"), "")):
@@ -229,7 +229,7 @@ class Clones(unittest.TestCase):
             for file in ("Makefile", "grader/setup.sh"):
                 self.assertNotIn(b"\r", (Path(name) / file).read_bytes())
 
-    def test_a_release_has_them_too(self) -> None:
+    def test_a_release_also_has_them(self) -> None:
         self.assertIn(".gitattributes", released_files())
 
 

@@ -20,13 +20,13 @@ def includes(folder: str) -> Iterator[tuple[str, str]]:
 
 
 class Arrows(unittest.TestCase):
-    def test_no_room_takes_from_one_above_it(self) -> None:
+    def test_no_layer_imports_from_one_above_it(self) -> None:
         for module, imported in imports():
             own, other = room(module), room(imported)
             if own != other and other in RANKS:
                 self.assertGreater(RANKS[own], RANKS[other], f"{module} imports {imported}")
 
-    def test_every_room_has_a_rank(self) -> None:
+    def test_every_layer_has_a_rank(self) -> None:
         rooms = {room(module) for module, _ in imports()}
         self.assertEqual(rooms - set(RANKS), set())
 
@@ -51,7 +51,7 @@ class Arrows(unittest.TestCase):
         for name in takes:
             self.assertNotIn(name, reach(name), f"{name} is part of a circle of imports")
 
-    def test_what_is_graded_knows_nothing_of_the_grader(self) -> None:
+    def test_graded_code_does_not_depend_on_the_grader(self) -> None:
         for folder in ("common", "guests", "os-1k", "solutions", "labs"):
             for path, text in includes(folder):
                 for line in text.splitlines():

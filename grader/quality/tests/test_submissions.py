@@ -165,7 +165,7 @@ class Names(ReaderCase):
             except Refused as refused:
                 self.assertIn("ren", str(refused))
 
-    def test_what_systems_leave_is_no_submission(self) -> None:
+    def test_files_that_systems_leave_behind_are_not_submissions(self) -> None:
         for name in ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden", "anna.c"):
             (self.folder / name).write_text("")
         self.assertEqual([submission.name for submission in find(self.folder)], ["anna"])
@@ -274,7 +274,7 @@ class Bounds(ReaderCase):
         self.bounded(b"PK\3\4" + directory + b"PK\5\6" + bytes(4) + b"\xff" * 4
                      + len(directory).to_bytes(4, "little") + bytes(6), "directory of too many entries")
 
-    def test_a_pax_header_without_end(self) -> None:
+    def test_an_endless_pax_header(self) -> None:
         entry = tarfile.TarInfo("x")
         entry.type, entry.size = tarfile.XHDTYPE, 1 << 40
         self.bounded(gzip.compress(entry.tobuf(tarfile.GNU_FORMAT) + bytes(1024)), "header")

@@ -53,7 +53,7 @@ class Counting(unittest.TestCase):
     def test_all_tests_of_a_class_that_is_skipped_are_skipped(self) -> None:
         self.assertEqual(self.count(Sample("good"), Closed("good"), Closed("bad")), (1, 0, 2, ""))
 
-    def test_a_full_disk_is_no_failed_test(self) -> None:
+    def test_a_full_disk_does_not_fail_a_test(self) -> None:
         self.assertEqual(self.count(Sample("good"), Sample("full")), (1, 0, 0, "No space left on device"))
 
 
