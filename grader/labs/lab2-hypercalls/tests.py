@@ -385,6 +385,10 @@ def _dies(plan: Plan, refused: int | None, *, ignored: str = _IGNORED, **defines
                   "or the port.")
 
 
+_COMPUTED_STATUS = ("All characters are right, but the exit status is not: EXIT ends the vCPU with the "
+                    "status in BL. See exercise 2.2.")
+
+
 def _computed(plan: Plan, letters: int = 12, large: bool = False, **defines: None) -> None:
     """A guest whose letters and status are nowhere in memory: only its exits show them."""
     value, code = plan.values.getrandbits(32), random_code.steps(plan.values)
@@ -396,7 +400,7 @@ def _computed(plan: Plan, letters: int = 12, large: bool = False, **defines: Non
     if large:
         status |= STATUS_GUEST_MAX + 1
         run.says(rf"\b(?:{_number(status)})\b", what=f"the status that the guest gave, {status}")
-    run.exits(min(status, STATUS_GUEST_MAX))
+    run.exits(min(status, STATUS_GUEST_MAX), _COMPUTED_STATUS if letters else "")
     _common_symptoms(run)
 
 
@@ -405,7 +409,7 @@ def _computed_from_input(plan: Plan, width: int, text: bytes) -> None:
     value, code = plan.values.getrandbits(32), random_code.steps(plan.values)
     run = plan.boot(plan.guest("computed", SEED=value, INPUT=width, STEPS=random_code.machine_code(code)),
                     stdin=text)
-    run.exits(_prints_computed(run, value, code, text))
+    run.exits(_prints_computed(run, value, code, text), _COMPUTED_STATUS)
     _getchar_symptoms(run)
 
 

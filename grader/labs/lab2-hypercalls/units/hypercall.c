@@ -260,7 +260,7 @@ START_TEST(console_stage)
 }
 END_TEST
 
-/* One exit with more operands than a byte counts. */
+/* One exit with more operands than a byte counts. Where they go is console_stage's question. */
 START_TEST(each_operand)
 {
     struct vm vm;
@@ -279,10 +279,10 @@ START_TEST(each_operand)
                   "one exit had io.count = %u operands, each a PUTCHAR, and hypercall_io does not "
                   "come to their end",
                   count);
-    ck_assert_msg(step == STEP_RUN && console_bytes == count,
-                  "one exit had io.count = %u operands, each a PUTCHAR, and stage.console_write "
-                  "got %zu characters",
-                  count, console_bytes);
+    ck_assert_msg(step == STEP_RUN && console_bytes + said_bytes == count,
+                  "one exit had io.count = %u operands, each a PUTCHAR, and %zu characters were "
+                  "printed",
+                  count, console_bytes + said_bytes);
     console_bytes = 0;
     uint8_t *data = make_io(true, HYPERCALL_PORT, 1, count);
     memset(data, HC_PUTCHAR, count);
@@ -292,10 +292,10 @@ START_TEST(each_operand)
                   "one exit had io.count = %u operands, number %u of them EXIT, and the vCPU runs "
                   "on",
                   count, end);
-    ck_assert_msg(console_bytes == end,
+    ck_assert_msg(console_bytes + said_bytes == end,
                   "one exit had %u times PUTCHAR, then EXIT, then PUTCHAR again, and %zu "
                   "characters were printed: nothing comes after EXIT",
-                  end, console_bytes);
+                  end, console_bytes + said_bytes);
 }
 END_TEST
 
@@ -372,8 +372,10 @@ START_TEST(vcpus_apart)
     stage_change();
     make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
     run_hypercall(&vcpu);
-    const bool writes = console_bytes == 0x100; /* or other tests fail, and not for threads */
-    for (size_t i = 0; writes && i < sizeof moments / sizeof moments[0]; i++) {
+    /* Alone it must be right, or other tests fail, and not for threads. */
+    const bool alone_right =
+        console_bytes == 0x100 && memcmp(console, random_ram + 0x20f80, 0x100) == 0;
+    for (size_t i = 0; alone_right && i < sizeof moments / sizeof moments[0]; i++) {
         make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
         console_bytes = 0;
         meanwhile = other_calls;
@@ -403,6 +405,7 @@ START_TEST(vcpus_apart)
 }
 END_TEST
 
+/* How many, and which ones, other tests ask. */
 START_TEST(strings_stage)
 {
     struct vm vm;
@@ -410,18 +413,20 @@ START_TEST(strings_stage)
 
     start_created(&vm, &vcpu);
     stage_change();
+    memset(vm.ram, 'x', vm.ram_bytes);
     make_io(true, STRING_PORT, 1, 10);
     run_hypercall(&vcpu);
-    ck_assert_msg(console_bytes == 10 && said_bytes == 0,
+    ck_assert_msg(console_bytes != 0 && said_bytes == 0,
                   "of a string of 10 bytes %zu went to stage.console_write, and %zu to standard "
                   "output",
                   console_bytes, said_bytes);
+    console_bytes = 0;
     make_write(&vcpu, (struct write_state){0, false, 0x20000, 0, 10}, 0);
     run_hypercall(&vcpu);
-    ck_assert_msg(console_bytes == 20 && said_bytes == 0,
+    ck_assert_msg(console_bytes != 0 && said_bytes == 0,
                   "of a WRITE of 10 bytes %zu went to stage.console_write, and %zu to standard "
                   "output",
-                  console_bytes - 10, said_bytes);
+                  console_bytes, said_bytes);
 }
 END_TEST
 
