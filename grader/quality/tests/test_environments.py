@@ -33,7 +33,7 @@ def text(path: Path) -> str:
 
 class Environments(unittest.TestCase):
     def test_every_target_of_make_exists(self) -> None:
-        calls = re.findall(r"(?<![\w-])make ([\w=][\w= -]*)", "\n".join(map(text, FILES)))
+        calls = re.findall(r"(?<![\w-])make ([\w=][\w=/ -]*)", "\n".join(map(text, FILES)))
         found = {words for words in calls if not words.startswith("patch ")}    # that is the package
         self.assertGreater(len(found), 6)
         for words in found:
@@ -75,6 +75,13 @@ class Environments(unittest.TestCase):
     def test_before_debugging_every_lab_is_built(self) -> None:
         [build] = [task for task in read_json(TASKS)["tasks"] if task["label"] == "build"]
         self.assertIn(f"for lab in {' '.join(map(str, LABS))};", build["args"][1])
+        # In a folder that does not depend on the compiler.
+        [folder] = re.findall(r" OUT=(\S+)", build["args"][1])
+        program = "${workspaceFolder}/" + folder.replace("$lab", "${input:lab}") + "/vmm"
+        self.assertEqual([launch["program"] for launch in read_json(LAUNCH)["configurations"]], [program])
+
+    def test_the_container_has_the_compiler_of_the_handouts(self) -> None:
+        self.assertIn("gcc", DOCKERFILE.read_text().split())
 
 
 if __name__ == "__main__":
