@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import tarfile
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ from grader.course import BUILD, LABS, ROOT
 _PROGRAMS = LABS[6].grading / "programs"
 
 
+@functools.lru_cache(maxsize=None)
 def finished_os() -> tuple[Path, Path]:
     """The kit's own 1K OS: kernel and archive."""
     return build_os()
 
 
+@functools.lru_cache(maxsize=None)
 def grader_programs() -> dict[str, bytes]:
     """The programs in grader/labs/lab6-1k-os/programs/, built."""
     out = BUILD / "os-1k-grader"
