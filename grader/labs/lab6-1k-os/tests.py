@@ -365,13 +365,13 @@ def wake(plan: Plan) -> None:
                "come. The difference, read as a signed number, is right even when the count has wrapped "
                "around.")
 def tick(plan: Plan) -> None:
-    a, blocked, b = plan.values.sample(range(2, 999), 3)
+    a, blocked, b, running = plan.values.sample(range(2, 999), 4)
     sleeps = ((plan.values.randint(100, 9999), 1), (plan.values.getrandbits(31), plan.values.randint(20, 50)),
               (2 ** 32 - plan.values.randint(5, 19), plan.values.randint(20, 50)))
-    _kernel_unit(plan, "sleep", (a, b, *(number for sleep in sleeps for number in sleep), blocked),
+    _kernel_unit(plan, "sleep", (a, b, *(number for sleep in sleeps for number in sleep), blocked, running),
                  *(f"tick {start + count & 0xffffffff:#x}, slept: {a} ready {blocked} blocked {b} ready"
                    for start, count in sleeps),
-                 f"idle: {sum(count for _, count in sleeps)} ticks")
+                 f"idle: {sum(count for _, count in sleeps)} ticks", f"pid {running}: ticks 1")
 
 
 @lab.test("6.5", "runs three processes in turn", points=2,

@@ -299,8 +299,8 @@ START_TEST(directory)
 {
     static const struct {
         uint32_t base, bytes;
-    } spaces[] = {
-        {0, SPACE_BYTES}, {BASE, SPACE_BYTES}, {BASE, SLOT_BYTES}, {0, 1 << 20}, {0, MEMORY_MAX}};
+    } spaces[] = {{0, SPACE_BYTES}, {BASE, SPACE_BYTES}, {BASE, SLOT_BYTES},
+                  {0, 1 << 20},     {0, 5 << 20},        {0, MEMORY_MAX}};
     char when[80];
 
     for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++) {

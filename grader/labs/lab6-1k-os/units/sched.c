@@ -473,9 +473,18 @@ static void sleep_check(uint32_t start, uint32_t count)
     states_print("slept");
 }
 
+static void turn_tick(void)
+{
+    scheduler_tick();
+    fact("pid %d: ticks %u\n", current->pid, current->ticks);
+    CHECK(current->ticks == 1, "a tick found pid %d running, and was not counted for it",
+          current->pid);
+    leave(HOME);
+}
+
 /*
  * Given: two pids; start and count of three sleeps, the last of which passes the highest tick; the
- * pid of a process that is blocked.
+ * pid of a process that is blocked, and of one that a tick finds running.
  */
 static void test_sleep(void)
 {
@@ -494,6 +503,9 @@ static void test_sleep(void)
           given[3] + given[5] + given[7], HOME->ticks - used);
     fact("idle: %u ticks\n", HOME->ticks - used);
     CHECK(blocked->state == PROCESS_BLOCKED, "scheduler_tick woke a process that does not sleep");
+    turn = turn_tick;
+    left = NULL;
+    context_switch(process_make(5, (int)given[9], 0));
 }
 
 /* ------------------------------------------------------------------ 6.6 */
