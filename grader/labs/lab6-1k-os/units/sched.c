@@ -484,7 +484,7 @@ static void turn_tick(void)
 
 /*
  * Given: two pids; start and count of three sleeps, the last of which passes the highest tick; the
- * pid of a process that is blocked, and of one that a tick finds running.
+ * pid of a process that is blocked, and of the one that is running at the last tick.
  */
 static void test_sleep(void)
 {
