@@ -166,7 +166,8 @@ class Building(unittest.TestCase):
         folder = BUILD / "tests" / "broken-programs"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "mine.c").write_text("int x")
-        names = {"PROGRAM_DIR": str(folder.relative_to(ROOT)), "OS_OUT": str((folder / "out").relative_to(ROOT))}
+        place = folder.relative_to(ROOT)
+        names = {"PROGRAM_DIR": str(place), "OS_OUT": str(place / "out")}
         with self.assertRaises(BuildError) as caught:
             make_text("programs", names)
         self.assertEqual(caught.exception.program, f"{names['PROGRAM_DIR']}/mine.c")
