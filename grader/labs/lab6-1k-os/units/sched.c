@@ -169,12 +169,18 @@ _Noreturn void process_arrived(struct trap_frame *frame)
 }
 
 /* And the calls of page_free: a page that is free may belong to somebody else at once. */
+#define FREED_MAX 64
+static const uint32_t *freed[FREED_MAX];
+static unsigned freed_pages;
+
 void __real_page_free(void *page);
 void __wrap_page_free(void *page);
 void __wrap_page_free(void *page)
 {
-    if (page)
+    if (page) {
         memset(page, 0xcc, PAGE_BYTES);
+        freed[freed_pages++ % FREED_MAX] = page;
+    }
     __real_page_free(page);
 }
 
@@ -646,6 +652,7 @@ static void test_release(void)
     for (uint32_t i = 1; i <= given[0]; i++)
         user_page_add(process->directory, STACK_TOP - i * PAGE_BYTES, PAGE_WRITABLE);
     uint32_t taken = free - free_pages, low = free_pages;
+    freed_pages = 0;
     process_release(process);
     CHECK(process->state == PROCESS_UNUSED, "the place in the table is still in use");
     CHECK(
@@ -653,6 +660,11 @@ static void test_release(void)
         "directory, kernel stack, 2 page tables and %u pages were taken, %u in all: %d came back. "
         "(A page is no longer yours once it is free: here it is filled with 0xcc)",
         taken - 4, taken, (int)(free_pages - low));
+    for (unsigned page = 0; page < freed_pages && page < FREED_MAX; page++)
+        for (unsigned word = 1; word < PAGE_BYTES / 4; word++) /* the first links free pages */
+            CHECK(freed[page][word] == 0xcccccccc,
+                  "process_release writes to a page that it has given to page_free: that may "
+                  "belong to another process already");
     fact("%d pages came back\n", (int)(free_pages - low));
 
     *process = (struct process){.pid = 8, .kernel_stack = page_allocate()};
