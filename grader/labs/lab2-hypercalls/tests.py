@@ -233,6 +233,7 @@ def string_port(plan: Plan) -> None:
         run.prints(letters(seed, length) + "\n")
         run.exits(0)
         _common_symptoms(run)
+    _pieces(plan, OUTSB=None)
 
 
 @lab.test("2.4", "prints a string sent with the direction flag set", points=2,
@@ -244,6 +245,7 @@ def backwards(plan: Plan) -> None:
     run.prints(letters(seed, length)[::-1] + "\n")
     run.exits(0)
     _common_symptoms(run)
+    _pieces(plan, OUTSB=None, BACKWARDS=None)
 
 
 @lab.test("2.4", "prints strings through stage.console_write", points=1,
@@ -275,6 +277,7 @@ def write(plan: Plan) -> None:
                     "Which registers does 16-bit code use? SI and CX: ignore the upper halves of ESI and "
                     "ECX.")
         _common_symptoms(run)
+    _pieces(plan)
 
 
 @lab.test("2.4", "translates each page of a WRITE, in 16- and 32-bit code", points=5,
@@ -421,6 +424,22 @@ def _prints_computed(run: Planned, value: int, code: Sequence[random_code.Step],
         letters += chr(ord("a") + (value >> 16) % 26)
     run.prints(letters)
     return random_code.run(code, value) >> 8 & STATUS_GUEST_MAX
+
+
+def _pieces(plan: Plan, **defines: None) -> None:
+    """A guest whose memory is full of letters: only its exits show which of them it prints."""
+    seed, value, count = plan.values.getrandbits(16), plan.values.getrandbits(32), 12
+    code = random_code.steps(plan.values)
+    run = plan.boot(plan.guest("pieces", SEED=seed, START=value, PIECES=count,
+                               STEPS=random_code.machine_code(code), **defines))
+    memory, printed = letters(seed, 0x1000 + 64), ""
+    for _ in range(count):
+        value = random_code.run(code, value)
+        start, length = value & 0xfff, (value >> 16 & 63) + 1
+        printed += memory[start:start + length][::-1 if "BACKWARDS" in defines else 1]
+    run.prints(printed)
+    run.exits(random_code.run(code, value) >> 8 & STATUS_GUEST_MAX)
+    _common_symptoms(run)
 
 
 def _common_symptoms(run: Planned) -> None:

@@ -48,7 +48,8 @@ from grader.core.values import new_seed
 FOLDER = Path(__file__).resolve().parent
 # One test of each kind. The first is a unit test if the lab has them.
 FEW = {"lab1": ("1.1-opens", "1.5-segments", "1.5-hlt"),
-       "lab2": ("2.1-decode", "2.1-operands", "2.4-string-count", "2.2-exit-status", "2.2-putchar"),
+       "lab2": ("2.1-decode", "2.1-operands", "2.4-string-count", "2.4-write", "2.2-exit-status",
+                "2.2-putchar"),
        "lab3": ("3.1-bases", "3.3-lines"), "lab4": ("4.2-first", "4.2-injects"),
        "lab5": ("5.1-encode", "5.5-walks", "5.4-high", "5.4-halves"), "lab6_boot": ("6.1-loads", "6.3-shell"),
        "lab6_sched": ("6.4-frame", "6.4-ring3", "6.5-order", "6.5-turns", "6.6-wait")}
