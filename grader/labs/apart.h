@@ -73,7 +73,16 @@ static PRIVATE size_t call_objects, call_bytes; /* that the call has named in th
 /* This thread is in the test itself; inside a call, and in threads, calls are made as they are. */
 static _Thread_local bool testing;
 
-/* The test has failed. */
+/* Ends the module's process, if there is one: none outlives its test. */
+static inline void apart_end(void)
+{
+    testing = false;
+    if (module_process > 0)
+        kill(module_process, SIGKILL);
+    waitpid(module_process, NULL, 0);
+}
+
+/* The test has failed. Check ends the judge here, without test_end. */
 __attribute__((format(printf, 1, 2))) static inline void test_fail(const char *format, ...)
 {
     char text[4096];
@@ -82,6 +91,7 @@ __attribute__((format(printf, 1, 2))) static inline void test_fail(const char *f
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    apart_end();
     ck_abort_msg("%s", text);
 }
 
@@ -121,6 +131,7 @@ _Noreturn static inline void module_ended(void)
     int status = 0;
 
     waitpid(module_process, &status, 0);
+    module_process = 0;
     if (WIFSIGNALED(status)) {
         signal(WTERMSIG(status), SIG_DFL);
         kill(getpid(), WTERMSIG(status));
@@ -474,11 +485,4 @@ static inline void apart_begin(const int *kept, int count)
     }
     testing = true;
     memory_forbid(module_code_start, module_code_end);
-}
-
-static inline void apart_end(void)
-{
-    testing = false;
-    kill(module_process, SIGKILL);
-    waitpid(module_process, NULL, 0);
 }

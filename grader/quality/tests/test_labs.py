@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import subprocess
 import unittest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from grader import labs
 from grader.course import BUILD, LABS, ROOT
+from grader.core.building import build_unit, clean_environment
 from grader.core.framework import POINTS_OF_A_LAB, Test
 from grader.core.guests import assemble, write_constants
 from grader.core.plan import Plan
 from grader.core.values import Values
+from grader.quality.variants import make_module, read_variants
+
+PR_SET_CHILD_SUBREAPER = 36
 
 
 class NoPrograms:
@@ -81,6 +88,21 @@ class Seeds(unittest.TestCase):
                 images.append(Path(plan.planned[0].run.argv[-1]).read_bytes())
         self.assertEqual(images[0], images[1])
         self.assertNotEqual(images[0], images[2])
+
+
+class UnitPrograms(unittest.TestCase):
+    """The Check programs, run by themselves."""
+
+    def test_a_test_that_fails_ends_the_process_of_the_module_first(self) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)    # processes left come to this one
+        variant, = (one for one in read_variants("mutants", 5) if one.name == "user-segments-for-the-kernel")
+        unit = build_unit(5, LABS[5].unit("paging"), module=make_module(variant))
+        done = subprocess.run([str(unit)], stdout=subprocess.PIPE, text=True, check=False,
+                              env={**clean_environment(), "CK_RUN_CASE": "gdt", "CK_TAP_LOG_FILE_NAME": "-",
+                                   "CK_VERBOSITY": "silent"})
+        self.assertIn("not ok 1 - ", done.stdout)
+        with self.assertRaises(ChildProcessError):
+            os.waitpid(-1, 0)
 
 
 class Guests(unittest.TestCase):
