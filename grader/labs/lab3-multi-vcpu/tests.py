@@ -88,7 +88,7 @@ def too_large(plan: Plan) -> None:
                "VCPU_ENDED after: vcpu_kick reads it.")
 def state(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "state")
-    unit.symptom(lambda o: "timeout" in o.stdout.lower(),
+    unit.symptom(lambda o: o.hung,
                  "vcpus_run does not return although the vCPU has executed HLT. Did run_all start a thread "
                  "for it, and does that thread write the number 1 to ended_fd, as 8 bytes (uint64_t), as "
                  "its last step?")
@@ -268,7 +268,7 @@ def stop(plan: Plan) -> None:
                "before you send it: KVM_RUN reads that field when it begins.")
 def kick(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "kick")
-    unit.symptom(lambda o: "timeout" in o.stdout.lower(),
+    unit.symptom(lambda o: o.hung,
                  "The kick was lost: the vCPU checked for a stop, then the stop and the signal arrived, "
                  "then the vCPU entered KVM_RUN, where it stays forever. vcpu_kick must also set "
                  "run->immediate_exit. (If tests of 3.2 fail, fix these first.)")
@@ -279,7 +279,7 @@ def kick(plan: Plan) -> None:
                "KVM_RUN return before you send the signal.")
 def kick_order(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "kick_order")
-    unit.symptom(lambda o: "timeout" in o.stdout.lower(),
+    unit.symptom(lambda o: o.hung,
                  "The kick was lost: its signal arrived just before KVM_RUN, and immediate_exit was not "
                  "set yet when KVM_RUN checked it. In which order does vcpu_kick do its two steps? (If "
                  "tests of 3.2 fail, fix these first.)")
@@ -304,7 +304,7 @@ def kick_state(plan: Plan) -> None:
           hint="Where does a halted vCPU of lab 4 wait? On vcpu->wake: vcpu_kick must signal it.")
 def kick_wakes(plan: Plan) -> None:
     unit = plan.unit("vcpus", "kick_wakes")
-    unit.symptom(lambda o: "timeout" in o.stdout.lower(),
+    unit.symptom(lambda o: o.hung,
                  "A vCPU that sleeps on vcpu->wake was kicked, and still sleeps: vcpu_kick must also "
                  "signal vcpu->wake.")
     unit.symptom(lambda o: "has not taken vcpu->lock" in o.stdout,
@@ -318,7 +318,7 @@ def kick_wakes(plan: Plan) -> None:
                "STATUS_NO_KVM, not the status of a stopped vCPU.")
 def no_thread(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "no_thread")
-    unit.symptom(lambda o: "timeout" in o.stdout.lower(),
+    unit.symptom(lambda o: o.hung,
                  "The third pthread_create failed, and run_all never returned. Check what pthread_create "
                  "returns, stop the running vCPUs with stop_all, and let wait_for_all wait for as many as "
                  "were started, not for guest_count.")
@@ -336,7 +336,7 @@ def stop_order(plan: Plan) -> None:
                "guest has its own VM.")
 def stop_isolated(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "stop_isolated")
-    unit.symptom(lambda o: "timeout" in o.stdout.lower(),
+    unit.symptom(lambda o: o.hung,
                  "With --isolate the guest of the second VM was not kicked, and runs forever: stop_all "
                  "must kick every vCPU of the VMM. (If another test of 3.4 fails, fix that first.)")
 

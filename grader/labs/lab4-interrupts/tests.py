@@ -201,7 +201,7 @@ def halt_ends(plan: Plan) -> None:
                "also return for no reason, so check again after each wait. Then return STEP_RUN.")
 def halt_wakes(plan: Plan) -> None:
     plan.unit("interrupts", "halt_pending").symptom(
-        lambda o: "timeout" in o.stdout.lower(),
+        lambda o: o.hung,
         "Vector 0x21, the keyboard's, was pending before HLT, but the vCPU went to sleep. Check the whole "
         "set before the first wait: any pending vector ends the sleep.")
     plan.unit("interrupts", "halt_wakes")
@@ -522,7 +522,7 @@ def _lock_kept(outcome: Outcome) -> bool:
 
 def _unit(plan: Plan, case: str) -> None:
     """A unit test in which a function may wait forever for a lock."""
-    plan.unit("interrupts", case).symptom(lambda o: "timeout" in o.stdout.lower(), _LOCK_KEPT)
+    plan.unit("interrupts", case).symptom(lambda o: o.hung, _LOCK_KEPT)
 
 
 # ---------------------------------------------------------------- what `make lab4` boots
