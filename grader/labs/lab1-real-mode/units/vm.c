@@ -907,8 +907,12 @@ START_TEST(handlers)
     ck_assert_msg(halt_answers == 2,
                   "exit_dispatch answered STEP_RUN, and the vCPU was not run again");
     ck_assert_msg(run_turns == 2, "exit_dispatch answered STEP_END, and the vCPU was run again");
+    ck_assert_msg(vcpu.status == 5,
+                  "exit_dispatch answered STEP_END with vcpu->status 5, and then it was %d",
+                  vcpu.status);
     ck_assert_msg(status == 5,
-                  "exit_dispatch answered STEP_END, vcpu->status is 5, and vcpu_run returned %d",
+                  "after exit_dispatch answered STEP_END, vcpu_run returned %d, and vcpu->status "
+                  "is 5",
                   status);
 }
 END_TEST
