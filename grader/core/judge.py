@@ -107,17 +107,15 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
             return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
         if outcome.todo:
             return Verdict(test, Kind.TODO, failed=place, todo=outcome.todo)
-        found = (_never_returned(outcome, plan, test) or _universal(outcome, plan)
+        found = (_never_returned(outcome, plan, test) or _universal(outcome, plan, test)
                  or _expected(outcome, plan, test) or _left_behind(outcome))
         if found:
             hint, mismatch = found
-            if plan.unit and result.ending in _LIMITS:
-                hint = f"{hint} {_about(test)}"
             return Verdict(test, Kind.FAILED, _known(outcome, plan) or hint, mismatch, place)
     return Verdict(test, Kind.OK)
 
 
-def _universal(outcome: Outcome, plan: Planned) -> tuple[str, Mismatch] | None:
+def _universal(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismatch] | None:
     """The universal checks: what is wrong whatever the test expects."""
     result = outcome.result
     if result.ending in _LIMITS:
@@ -125,6 +123,8 @@ def _universal(outcome: Outcome, plan: Planned) -> tuple[str, Mismatch] | None:
         where = "".join(f"\n{line}" for line in outcome.where[:VCPUS_MAX])
         if result.ending is Ending.DEADLOCK and any(_NO_EXIT in line for line in outcome.where):
             hint = _IRQCHIP_HINT
+        if plan.unit:
+            hint = f"{hint} {_about(test)}"
         return hint, Mismatch(text + where, *_unlike(outcome, plan))
     if outcome.sanitizer:
         return _SANITIZER_HINT, Mismatch(outcome.sanitizer)
@@ -151,12 +151,12 @@ def _known(outcome: Outcome, plan: Planned) -> str:
 
 
 def _about(test: Test) -> str:
-    """What a unit program's test asks, where a crash or a hang hides it."""
+    """What the test of a unit program is about, which a crash or a hang hides."""
     return f"This test is about: {test.hint}"
 
 
 def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismatch] | None:
-    """A function of the module crashed or hung in a unit program, which goes on itself."""
+    """A function of the module crashed or hung in a unit program, which itself continues."""
     if not plan.unit:
         return None
     crash = re.search(r"^not ok .*Received signal \d+ \((.*)\)", outcome.stdout, re.M)

@@ -180,7 +180,7 @@ class UnitPrograms(FakeCase):
             assert verdict.mismatch
             self.assertIn(text, verdict.mismatch.text)
             self.assertIn(hint, verdict.hint)
-            self.assertIn("hint 1", verdict.hint)
+            self.assertEqual(verdict.hint.count("hint 1"), 1)
 
     def test_the_kernels_message_gives_the_hint_before_any_symptom(self) -> None:
         def body(plan: Plan) -> None:
