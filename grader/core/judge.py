@@ -73,6 +73,11 @@ _NO_EXIT = "; 0 exits, the last: none"
 _IRQCHIP_HINT = ("0 exits, always in KVM_RUN: did you create an irqchip (KVM_CREATE_IRQCHIP)? KVM then "
                  "handles HLT itself, without an exit.")
 
+# A vCPU whose next instruction is not mapped, though it has not crashed: KVM may look for the page forever.
+_NOT_MAPPED = "code (not mapped)"
+_NOT_MAPPED_HINT = ("Which page directory does CR3 point to? The processor finds no page for its next "
+                    "instruction, and no way to its handlers. CR3 holds a physical address, inside RAM.")
+
 THIRD_ARGUMENT = (
     "What is the third argument of that ioctl? KVM_GET_API_VERSION, KVM_CREATE_VM, KVM_RUN and "
     "KVM_GET_VCPU_MMAP_SIZE take 0: if it is missing, the kernel gets whatever the register holds, and "
@@ -146,6 +151,8 @@ def _left_behind(outcome: Outcome) -> tuple[str, Mismatch] | None:
 
 def _known(outcome: Outcome, plan: Planned) -> str:
     """The hint for what this failure looks like, or nothing."""
+    if outcome.hung and any(_NOT_MAPPED in line for line in outcome.where):
+        return _NOT_MAPPED_HINT
     errors = (hint for words, hint in _ERRORS if outcome.said(words))
     return next(errors, "") or next((s.hint for s in plan.symptoms if s.shows(outcome)), "")
 

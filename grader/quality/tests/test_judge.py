@@ -73,6 +73,14 @@ class UniversalChecks(FakeCase):
             says_hello(plan)
             self.assertEqual("irqchip" in judge(plan.test, plan.planned, [result]).hint, asked)
 
+    def test_a_hang_without_a_mapped_instruction_is_one_of_cr3(self) -> None:
+        line = "vmm: vcpu0 is at 0008:80102969 in protected mode with 32-bit paging, code {}; 5 exits"
+        for code, named in (("(not mapped)", True), ("eb fe", False)):
+            result = Result(Ending.SPIN, stderr=line.format(code).encode())
+            plan = Plan(lab_of(says_hello).tests[0], 7, FakePrograms(self.folder, ""))
+            says_hello(plan)
+            self.assertEqual("CR3" in judge(plan.test, plan.planned, [result]).hint, named)
+
     def test_leaves_a_child_that_holds_the_pipe(self) -> None:
         self.failed("echo hello; sleep 1000 & exit 0", "left 1 process behind")
         self.failed("echo hello; sleep 1000 & sleep 1000 & exit 0", "left 2 processes behind")
