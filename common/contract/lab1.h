@@ -36,8 +36,8 @@ int vcpu_set_real_mode(struct vcpu *vcpu, uint32_t base);
 
 /*
  * 1.5 Runs the vCPU until it has ended; returns vcpu->status. Calls stage_before_entry before each
- * KVM_RUN and exit_dispatch after each exit, and answers the exits that have no handler. Changes
- * nothing in *vcpu->run: what the stage asks of KVM there holds for the entry.
+ * KVM_RUN and exit_dispatch after each exit, and answers the exits that have no handler. What the
+ * stage asks of KVM in *vcpu->run holds for the entry.
  */
 int vcpu_run(struct vcpu *vcpu);
 

@@ -204,8 +204,8 @@ def fail_entry(plan: Plan) -> None:
 
 
 @lab.test("1.5", "reports the suberror and data of an internal error", points=3,
-          hint="Which fields of run->internal are valid? suberror, and the first ndata words of data, which "
-               "has room for 16.")
+          hint="Which fields of run->internal are valid, and how long can their text get? suberror, and the "
+               "first ndata words of data, which has room for 16. A word has up to 16 hexadecimal digits.")
 def internal_error(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "internal_error"))
 

@@ -1030,15 +1030,29 @@ START_TEST(internal_error)
     ck_assert_msg(!said_number(first_exit.internal.data[3]),
                   "KVM_EXIT_INTERNAL_ERROR: the message has more than ndata (3) words of data");
 
+    first_exit.internal.ndata = 0;
+    check_died("KVM_EXIT_INTERNAL_ERROR");
+    ck_assert_msg(!said_number(first_exit.internal.data[0]),
+                  "KVM_EXIT_INTERNAL_ERROR: ndata is 0, and the message has data[0]");
+
     const uint64_t behind = 0xabcdef0000000000ull | unit_random();
     memcpy(first_exit.padding + sizeof first_exit.internal, &behind, sizeof behind);
-    first_exit.internal.ndata = 17;
-    check_died("KVM_EXIT_INTERNAL_ERROR");
-    ck_assert_msg(said_number(first_exit.internal.data[15]),
-                  "KVM_EXIT_INTERNAL_ERROR: ndata is 17, and the message lacks data[15]");
-    ck_assert_msg(!said_number(behind),
-                  "KVM_EXIT_INTERNAL_ERROR: ndata is 17, and the message has the "
-                  "word after the 16 words of data");
+    for (int i = 0; i < 16; i++)
+        first_exit.internal.data[i] =
+            1ull << 63 | (uint64_t)unit_random() << 24 | 0xcdef00u | (unsigned)i;
+    for (uint32_t count = 16; count <= 17; count++) {
+        first_exit.internal.ndata = count;
+        check_died("KVM_EXIT_INTERNAL_ERROR");
+        for (int i = 0; i < 16; i++)
+            ck_assert_msg(said_number(first_exit.internal.data[i]),
+                          "KVM_EXIT_INTERNAL_ERROR: ndata is %u, every word has 16 digits, and the "
+                          "message lacks data[%d], 0x%llx: is your text cut off?",
+                          count, i, first_exit.internal.data[i]);
+        ck_assert_msg(!said_number(behind),
+                      "KVM_EXIT_INTERNAL_ERROR: ndata is %u, and the message has the word after "
+                      "the 16 words of data",
+                      count);
+    }
 }
 END_TEST
 
