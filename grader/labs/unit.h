@@ -145,6 +145,14 @@ static inline void meanwhile_run(unsigned long at)
     pthread_join(thread, NULL);
 }
 
+#define SPOILT 0x5c /* each byte of what a call that failed should have returned */
+
+static void argument_spoil(unsigned long request, void *argument)
+{
+    if (_IOC_DIR(request) == _IOC_READ)
+        memset(argument, SPOILT, _IOC_SIZE(request));
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
@@ -161,6 +169,7 @@ int ioctl(int fd, unsigned long request, ...)
         int error = argument ? EINVAL : falsified.run(falsified.kvm_run, run_turns++);
         result = error ? failed(error) : 0;
     } else if (meant && falsified.error) {
+        argument_spoil(request, argument);
         result = failed(falsified.error);
     } else if (meant && falsified.answered) {
         result = falsified.answer;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from grader.core import random_code
+from grader.core.expectations import Condition, Mismatch
 from grader.core.framework import Demonstration, Lab
 from grader.core.outcome import STATUS_CRASHED, Outcome
 from grader.core.plan import Plan, Planned
@@ -56,12 +57,18 @@ def exit_status(plan: Plan) -> None:
 
 @lab.test("2.2", "clamps an exit status above 63, and reports it", points=2,
           hint="Which statuses may a guest give? Those above STATUS_GUEST_MAX are reserved for the VMM: end "
-               "with STATUS_GUEST_MAX, and report the guest's status with fail.")
+               "with STATUS_GUEST_MAX, and report the guest's status with fail. STATUS_GUEST_MAX itself is "
+               "a guest's.")
 def status_cut(plan: Plan) -> None:
     for status in (64, plan.values.randint(65, 127), plan.values.randint(128, 255)):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
         run.exits(63)
         run.says(rf"\b(?:{_number(status)})\b", what=f"the status that the guest gave, {status}")
+        _common_symptoms(run)
+    for status in (plan.values.randint(1, 62), STATUS_GUEST_MAX):
+        run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
+        run.exits(status)
+        run.must(_reports_nothing(status))
         _common_symptoms(run)
     _computed(plan, letters=0, large=True)
 
@@ -333,6 +340,11 @@ def unknown_call(plan: Plan) -> None:
           hint="What does your code do with a port other than HYPERCALL_PORT and STRING_PORT? End the guest "
                "by vcpu_crash, with the port and the guest's RIP in the message.")
 def unknown_port(plan: Plan) -> None:
+    unit = plan.unit("hypercall", "unknown_unread")
+    unit.symptom(lambda o: "KVM_GET_REGS failed" in o.stdout,
+                 "Which register does the message about an unknown call or port need, and what if it can't "
+                 "be read? When vcpu_registers fails, not even RIP is known: end the vCPU (vcpu_end) with "
+                 "the status that it returned.")
     for width, port in ((8, HYPERCALL_PORT - 1), (8, STRING_PORT + 1),
                         (32, plan.values.randint(0x510, 0xfff0))):
         _dies(plan, port, WIDTH=width, PORT=port, NUMBER=1)
@@ -358,6 +370,15 @@ def unknown_size(plan: Plan) -> None:
 
 _IGNORED = ("The guest continued after the access: ignoring an unknown access hides a typing error in a "
             "guest. Does the handler return vcpu_crash's result?")
+
+
+def _reports_nothing(status: int) -> Condition:
+    """No message of the VMM about a status that a guest may give."""
+    def condition(outcome: Outcome) -> Mismatch | None:
+        if not outcome.said("^vmm: "):
+            return None
+        return Mismatch(f"a guest may give the status {status}, and the VMM has a message about it")
+    return condition
 
 
 def _number(number: int) -> str:

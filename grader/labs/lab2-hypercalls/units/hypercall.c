@@ -6,6 +6,7 @@
 
 #define AT_CONSOLE 2ul        /* meanwhile: at the next output of the stage's console */
 #define NOWHERE    0x40000000 /* past the RAM of every test */
+#define SPOILT_RIP (SPOILT * 0x0101010101010101ull)
 
 MODULE(struct io_access, io_decode, (struct kvm_run * run), (run))
 MODULE(uint32_t, io_operand, (const struct io_access *io, uint32_t index), (io, index), GIVE(*io))
@@ -164,25 +165,48 @@ static enum step run_hypercall(struct vcpu *vcpu)
     return step;
 }
 
-/* Each needs the registers: a character, a status, or an address for the message. */
+/* An access that needs the registers, of which none can be read. */
+struct unread {
+    uint16_t port;
+    uint8_t number;
+    const char *what;
+};
+
+static void check_unread(struct vcpu *vcpu, const struct unread *access)
+{
+    make_io(true, access->port, 1, 1)[0] = access->number;
+    vcpu->status = 0;
+    listen_start();
+    enum step step = run_hypercall(vcpu);
+    listen_stop();
+    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED,
+                  "KVM_GET_REGS failed at %s, and %s: when vcpu_registers does not return 0, "
+                  "return vcpu_end(vcpu, STATUS_CRASHED)",
+                  access->what,
+                  step == STEP_END ? "the status is not STATUS_CRASHED" : "the vCPU runs on");
+    ck_assert_msg(!said_number(SPOILT_RIP) && !said_number((uint32_t)SPOILT_RIP),
+                  "KVM_GET_REGS failed at %s, and the message gives an RIP that was never read",
+                  access->what);
+}
+
+static void start_unread(struct vm *vm, struct vcpu *vcpu)
+{
+    start_created(vm, vcpu);
+    falsified.request = KVM_GET_REGS;
+    falsified.error = EFAULT;
+    vcpu->run->kvm_valid_regs = 0;
+}
+
 START_TEST(registers_failed)
 {
-    static const struct {
-        uint16_t port;
-        uint8_t number;
-        const char *what;
-    } accesses[] = {{HYPERCALL_PORT, HC_EXIT, "EXIT"},
-                    {HYPERCALL_PORT, HC_PUTCHAR, "PUTCHAR"},
-                    {HYPERCALL_PORT, HC_WRITE, "WRITE"},
-                    {STRING_PORT + 1, 0, "an unknown port"}};
+    static const struct unread known[] = {{HYPERCALL_PORT, HC_EXIT, "EXIT"},
+                                          {HYPERCALL_PORT, HC_PUTCHAR, "PUTCHAR"},
+                                          {HYPERCALL_PORT, HC_WRITE, "WRITE"}};
     struct vm vm;
     struct vcpu vcpu;
     struct kvm_regs regs;
 
-    start_created(&vm, &vcpu);
-    falsified.request = KVM_GET_REGS;
-    falsified.error = EFAULT;
-    vcpu.run->kvm_valid_regs = 0;
+    start_unread(&vm, &vcpu);
     listen_start();
     int status = vcpu_registers(&vcpu, &regs);
     listen_end();
@@ -192,16 +216,21 @@ START_TEST(registers_failed)
         status, STATUS_CRASHED);
     ck_assert_msg(said[0] != '\0',
                   "KVM_GET_REGS failed, and vcpu_registers said nothing: fail() says it");
-    for (size_t i = 0; i < sizeof accesses / sizeof accesses[0]; i++) {
-        make_io(true, accesses[i].port, 1, 1)[0] = accesses[i].number;
-        vcpu.status = 0;
-        enum step step = run_hypercall(&vcpu);
-        ck_assert_msg(step == STEP_END && vcpu.status == STATUS_CRASHED,
-                      "KVM_GET_REGS failed at %s, and %s: when vcpu_registers does not return 0, "
-                      "return vcpu_end(vcpu, STATUS_CRASHED)",
-                      accesses[i].what,
-                      step == STEP_END ? "the status is not STATUS_CRASHED" : "the vCPU runs on");
-    }
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        check_unread(&vcpu, &known[i]);
+}
+END_TEST
+
+START_TEST(unknown_unread)
+{
+    static const struct unread unknown[] = {{HYPERCALL_PORT, HC_WRITE + 1, "an unknown call"},
+                                            {STRING_PORT + 1, 0, "an unknown port"}};
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_unread(&vm, &vcpu);
+    for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++)
+        check_unread(&vcpu, &unknown[i]);
 }
 END_TEST
 
@@ -630,6 +659,7 @@ int main(void)
     unit_add(suite, "answers", answers);
     unit_add(suite, "registers", registers);
     unit_add(suite, "registers_failed", registers_failed);
+    unit_add(suite, "unknown_unread", unknown_unread);
     unit_add(suite, "console_stage", console_stage);
     unit_add(suite, "each_operand", each_operand);
     unit_add(suite, "vcpus_apart", vcpus_apart);
