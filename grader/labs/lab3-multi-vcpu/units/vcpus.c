@@ -158,8 +158,33 @@ START_TEST(state)
 END_TEST
 
 /* The state when a vCPU's end is signalled: set by write, below. */
-static bool watching_end, signalled, signalled_too_early;
-static atomic_int leaving; /* threads that have signalled their end and still run */
+static atomic_bool watching_end;
+static bool signalled, signalled_too_early;
+static atomic_int leaving; /* threads that signal their end, or have done so, and still run */
+
+#define JOINS_MAX 16
+
+static _Atomic pthread_t joined[JOINS_MAX]; /* by pthread_join, which may still wait for them */
+static atomic_uint joins;
+
+int pthread_join(pthread_t thread, void **result)
+{
+    unsigned place = atomic_fetch_add(&joins, 1);
+
+    if (place < JOINS_MAX)
+        atomic_store(&joined[place], thread);
+    return REAL(pthread_join)(thread, result);
+}
+
+static bool is_joined(pthread_t thread)
+{
+    for (int i = 0; i < JOINS_MAX; i++)
+        if (pthread_equal(atomic_load(&joined[i]), thread))
+            return true;
+    return false;
+}
+
+#define LEAVE_MS 5000 /* a thread that nobody joins stays so long: run_all can return meanwhile */
 
 static void end_is_told(void)
 {
@@ -177,8 +202,8 @@ START_TEST(end_signalled_last)
     listen_start();
     watching_end = true;
     vcpus_run(&vmm);
-    watching_end = false;
     bool left = atomic_load(&leaving) == 0;
+    watching_end = false;
     listen_end();
     ck_assert_msg(
         !signalled || !signalled_too_early,
@@ -256,18 +281,20 @@ static atomic_uint captured_bytes;
 ssize_t write(int fd, const void *bytes, size_t count)
 {
     if (!capturing || fd != STDOUT_FILENO) {
+        const bool ends = watching_end && count == sizeof(uint64_t) && fd > STDERR_FILENO;
+        atomic_fetch_add(&leaving, ends);
         ssize_t written = syscall(SYS_write, fd, bytes, count);
         if (written < 0 && errno == EINVAL && count < sizeof(uint64_t))
             ck_abort_msg(
                 "an eventfd takes 8 bytes, a uint64_t: a write of %zu bytes fails, and the "
                 "vCPU's end goes unnoticed",
                 count);
-        if (watching_end && written == sizeof(uint64_t) && fd > STDERR_FILENO) {
-            atomic_fetch_add(&leaving, 1);
+        if (ends && written == sizeof(uint64_t)) {
             end_is_told();
-            poll(NULL, 0, 300); /* a moment in which run_all could return */
-            atomic_fetch_sub(&leaving, 1);
+            for (int ms = 0; ms < LEAVE_MS && watching_end && !is_joined(pthread_self()); ms++)
+                poll(NULL, 0, 1);
         }
+        atomic_fetch_sub(&leaving, ends);
         return written;
     }
     size_t part = count < 3 ? count : 3;
