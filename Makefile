@@ -78,6 +78,9 @@ help:
 #:   make run LAB=3 GUESTS="counter hello" ARGS="--stats"
 #:                          runs guests of your choice on your VMM
 #:   make diff LAB=3        compares your file with the solution, in a clone
+#:   make explain LAB=5 GUESTS=pages
+#:                          runs guests, and shows how one came to crash: its last instructions, the chain of
+#:                          exceptions, the likely cause; LAB=6 alone: the 1K OS with your modules
 #:   make os                boots the finished 1K OS on your terminal. FROM=mine: your own modules
 #:   make demo              demonstrates the whole kit: the reference guests, then the 1K OS
 #:   make doctor            reports what works on this machine and how to fix the rest
@@ -114,7 +117,7 @@ help:
 #:   compiler and its sanitizers. For grade: MODULE=file.c grades a file that is not yours; it is compiled in a
 #:   jail and runs in the lab VM.
 
-.PHONY: demo test $(LABS:%=lab%) run grade watch status os diff skeletons doctor fetch bench clean clean-cache \
+.PHONY: demo test $(LABS:%=lab%) run explain grade watch status os diff skeletons doctor fetch bench clean clean-cache \
 	format check-format mutants alternatives flakes machines
 
 $(LABS:%=lab%):
@@ -126,6 +129,10 @@ run: need-lab
 	@$(PYTHON) -m grader.commands.play run $(CHOICE) "--guests=$$GUESTS" "--under=$$UNDER" "--options=$$ARGS" $${HOLD:+--hold}
 
 # A MODULE is a stranger's: it is graded as a class's submissions are.
+explain: need-lab
+	@$(SETUP) build grade explain
+	@$$($(SETUP) --python) -m grader.commands.explain $(CHOICE) "--guests=$$GUESTS" "--options=$$ARGS"
+
 grade:
 	@$(SETUP) build grade $${MODULE:+vm}
 	@$(PYTHON) -m grader grade $(CHOICE) $${MODULE:+"--module=$$MODULE" --jailed --encrypted} \
@@ -185,7 +192,7 @@ machines: need-clone
 
 test: need-clone
 	@$(SETUP) build grade vm test handouts
-	@$(PYTHON) -m grader.quality.suite
+	@$$($(SETUP) --python) -m grader.quality.suite
 
 C_FILES = $(shell find common solutions grader os-1k -name '*.[ch]')
 

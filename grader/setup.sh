@@ -2,14 +2,16 @@
 # Installs the missing packages for the named parts of the kit:
 #     setup.sh build grade vm test
 # It installs them as root or with passwordless sudo; else it prints the command.
-#     setup.sh --python              prints the interpreter to use: one with pexpect, if there is one
+#     setup.sh --python              prints the interpreter to use: one with pexpect, if there is one, and
+#                                    rather one with Capstone, too
 #     setup.sh --command PACKAGE...  prints the command that installs these packages on this machine
 #     setup.sh --try PART...         the same, but prints nothing if it can't install
 #     setup.sh --doctor              if Python is missing: reports which packages are installed
 
+# find_python MODULES: an interpreter that has them.
 find_python() {
     for python in python3 /usr/bin/python3; do
-        "$python" -c 'import pexpect' </dev/null 2>/dev/null && echo "$python" && return 0
+        "$python" -c "import $1" </dev/null 2>/dev/null && echo "$python" && return 0
     done
     return 1
 }
@@ -55,10 +57,14 @@ need_parts() {
             need nasm have nasm
             ;;
         grade)
-            need python3-pexpect find_python
+            need python3-pexpect find_python pexpect
             need check pkg-config --exists check
             need pkg-config have pkg-config
             [ -w /dev/kvm ] || need_parts vm
+            ;;
+        explain)
+            need python3-pexpect find_python pexpect,capstone
+            need python3-capstone find_python pexpect,capstone
             ;;
         vm)
             need qemu-system-x86 have qemu-system-x86_64
@@ -72,7 +78,7 @@ need_parts() {
             need clang-format have clang-format
             ;;
         test)
-            need_parts format
+            need_parts format explain
             need gcc have gcc
             need clang have clang
             need libclang-rt-dev have_fuzzer
@@ -110,7 +116,7 @@ install_command() {
 quiet=
 case $1 in
 --python)
-    find_python || echo python3
+    find_python pexpect,capstone || find_python pexpect || echo python3
     exit 0
     ;;
 --command)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/core.h"
+#include "debug/debug.h"
 #include "given.h"
 
 #define VERSION     "1.0"
@@ -33,6 +34,7 @@ static const char help[] =
     "  --stats[=json]     print exits by reason, and processor time, on standard\n"
     "                     error\n"
     "  --trace[=FILE]     write a line per exit to FILE or standard error\n"
+    "  --explain          record how a guest crashes, for make explain\n"
     "  --color[=WHEN]     names of guests in colour: always, never, auto (terminal)\n"
     "  --help, --version\n"
     "\n"
@@ -55,6 +57,7 @@ enum option_code {
     OPTION_TICK_MS,
     OPTION_STATS,
     OPTION_TRACE,
+    OPTION_EXPLAIN,
     OPTION_COLOR,
     OPTION_HELP,
     OPTION_VERSION,
@@ -73,6 +76,7 @@ static const struct option long_options[] = {
     {"tick-ms", required_argument, NULL, OPTION_TICK_MS},
     {"stats", optional_argument, NULL, OPTION_STATS},
     {"trace", optional_argument, NULL, OPTION_TRACE},
+    {"explain", no_argument, NULL, OPTION_EXPLAIN},
     {"color", optional_argument, NULL, OPTION_COLOR},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -195,6 +199,9 @@ static int parse_option(struct options *options, int code, const char *value)
         return 0;
     case OPTION_TRACE:
         return open_trace(options, value);
+    case OPTION_EXPLAIN:
+        observer = &replay;
+        return 0;
     case OPTION_COLOR:
         if (value && strcmp(value, "auto") == 0)
             return 0;

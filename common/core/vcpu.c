@@ -6,6 +6,8 @@
 #include "debug/debug.h"
 #include "given.h"
 
+const struct observer *observer;
+
 void vm_init(struct vm *vm, struct vmm *vmm)
 {
     *vm = (struct vm){.vmm = vmm, .kvm_fd = -1, .fd = -1};
@@ -37,11 +39,15 @@ int vcpu_prepare(struct vcpu *vcpu)
 enum step stage_before_entry(struct vcpu *vcpu)
 {
     where_set(vcpu, true);
+    if (observer)
+        observer->before_hooks(vcpu);
     for (size_t i = 0; i < sizeof stage.before_entry / sizeof stage.before_entry[0]; i++) {
         enum step step = stage.before_entry[i] ? stage.before_entry[i](vcpu) : STEP_RUN;
         if (step != STEP_RUN)
             return step;
     }
+    if (observer)
+        observer->entry(vcpu);
     return STEP_RUN;
 }
 
@@ -49,6 +55,8 @@ enum step exit_dispatch(struct vcpu *vcpu)
 {
     uint32_t reason = vcpu->run->exit_reason;
 
+    if (observer)
+        observer->exit(vcpu);
     exit_note(vcpu);
     if (reason >= EXIT_REASONS_MAX || !stage.on_exit[reason])
         return STEP_UNHANDLED;

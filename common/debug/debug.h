@@ -6,6 +6,21 @@
 
 #include "vmm.h"
 
+/*
+ * A tool that watches the guests, like --explain. Each function is called on the vCPU's own thread.
+ * Without a tool nothing is called.
+ */
+struct observer {
+    void (*before_hooks)(struct vcpu *vcpu); /* before the stage's before_entry hooks */
+    void (*entry)(struct vcpu *vcpu);        /* after them: KVM_RUN follows */
+    void (*exit)(struct vcpu *vcpu);         /* after KVM_RUN, unless it was interrupted */
+    void (*crash)(struct vcpu *vcpu);        /* before the post-mortem */
+};
+extern const struct observer *observer; /* NULL: none */
+
+/* --explain: replay.c */
+extern const struct observer replay;
+
 /* ------------------------------------------------------------------ exits.c */
 
 /* Counts, records and traces the exit in vcpu->run. */

@@ -61,8 +61,11 @@ static void print_causes(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
             (causes[i].fits && !causes[i].fits(vcpu, sregs)))
             continue;
         fprintf(stderr, "  usual cause: %s\n", causes[i].text);
-        return;
+        break;
     }
+    if (vcpu->exit.reason == KVM_EXIT_SHUTDOWN)
+        fprintf(stderr, "  the chain of events: make explain LAB=%d, with the same guests\n",
+                stage.lab);
 }
 
 /* The bytes at the instruction pointer, and with paging the page walk that leads to them. */
@@ -99,6 +102,8 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(cause, sizeof cause, format, arguments);
     va_end(arguments);
+    if (observer)
+        observer->crash(vcpu);
     flockfile(stderr);
     fprintf(stderr, "vmm: vcpu%d (%s) crashed: %s\n", vcpu->id, vcpu->guest->path, cause);
     print_exit("exit", &vcpu->exit);

@@ -42,7 +42,8 @@ TIMEOUT = 1800.0  # seconds for a test program; generous for loaded machines
 FUZZ_SECONDS = 15
 SHOWN_MAX = 80   # lines shown of a failed program's output; the rest is in build/tests/
 SLOWEST = 10
-REPEATED_MAX = 12  # lines of each failed program that are repeated at the end
+REPEATED_MAX = 12     # lines of each failed program that are repeated at the end
+REPEATED_WIDTH = 200  # characters of each
 STOP_SECONDS = 5.0    # for programs to end when the suite is stopped
 REDRAW_SECONDS = 1.0  # between updates of the progress line
 
@@ -348,7 +349,8 @@ TELLING = re.compile(r"^(FAIL|ERROR): |^\w*(Error|Exception)\b|:[EF]:|^the progr
 def reasons(output: str) -> list[str]:
     """The lines of a failed program's output to repeat at the end, where logs are often cut."""
     lines = output.rstrip().splitlines()
-    return ([line for line in lines if TELLING.search(line)] or lines[-1:])[:REPEATED_MAX]
+    telling = [line for line in lines if TELLING.search(line)] or lines[-1:]
+    return [line[:REPEATED_WIDTH] for line in telling[:REPEATED_MAX]]
 
 
 def carry_out(run: Run, display: Display) -> None:

@@ -1,0 +1,110 @@
+"""`make explain`: runs guests and, if one crashes, shows its last instructions, the chain of exceptions
+decoded from the guest's own tables, and the likely cause."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from grader.commands import play
+from grader.commands.explain.places import Program, Source
+from grader.commands.explain.state import PREFIX, Record, parse
+from grader.commands.explain.text import Place, report
+from grader.core.building import build_guests, build_os
+from grader.course import BUILD, LABS
+from grader.execution.runs import CannotGrade
+from grader.execution.tool import run_command
+
+STATUS_CRASHED = 70  # as in common/contract/abi.h
+OS_LAB = 6
+
+
+def run(command: list[str]) -> tuple[int, list[str]]:
+    """Runs the VMM on our standard input and output; its exit status, and its standard error without what it
+    prints for a person: that is passed on."""
+    lines: list[str] = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        # Ctrl-C goes to the VMM as well, which ends by it.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert process.stderr
+        for line in process.stderr:
+            text = line.decode("utf-8", "replace")
+            if text.startswith(PREFIX):
+                lines.append(text)
+            elif not lines:  # what follows is the post-mortem
+                print(text, end="", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGINT, before)
+        return process.wait(), lines
+
+
+def guests_of(arguments: argparse.Namespace) -> tuple[list[str], list[Path]]:
+    """The VMM's arguments for the guests, and their files."""
+    if arguments.lab == OS_LAB and not arguments.guests:
+        _, sched = LABS[OS_LAB].learner_files()
+        kernel, archive = play.built(lambda: build_os(None if arguments.solution else sched))
+        return [f"--initrd={archive}", str(kernel)], [kernel]
+    if not arguments.guests:
+        play.say('Name the guests: make explain LAB=5 GUESTS="pages"')
+        raise play.Stop(2)
+    folder = build_guests()
+    files = [play.guest_file(name, folder) for name in arguments.guests]
+    return files, [Path(name).resolve() for name in files]
+
+
+def programs_of_os() -> list[Path]:
+    """The programs in the 1K OS's archive."""
+    folder = BUILD / "os-1k/user"
+    return sorted(path for path in folder.glob("*") if not path.suffix and path.is_file())
+
+
+def placer(record: Record, files: list[Path]) -> Place:
+    """What names an instruction's place in the guest that crashed."""
+    file = files[min(record.vcpu, len(files) - 1)]
+    if file.read_bytes()[:4] != b"\x7fELF":
+        return Source.of(file).place
+    programs = [Program.of(file), *(Program.of(path) for path in programs_of_os())]
+    return lambda state: next(filter(None, (program.place(state) for program in programs)), "")
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Carries out the command; returns the exit status."""
+    vmm = play.build(arguments.lab, arguments, arguments.solution)
+    given, files = guests_of(arguments)
+    backend = play.choose_backend(arguments.backend, arguments.lab)
+    status, lines = run(backend.command([str(vmm), "--explain", *arguments.options, *given]))
+    record = parse(lines)
+    if record:
+        print("")
+        print("\n".join(report(record, placer(record, files))))
+    elif status == STATUS_CRASHED:
+        print("The guest crashed before it was entered, so there is nothing to explain.")
+    else:
+        print(f"No guest crashed; the VMM ended with status {status}." if status >= 0
+              else play.unexpected(status))
+    return 0 if record or status >= 0 else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make explain", description=__doc__)
+    parser.add_argument("--lab", type=int, choices=LABS, default=1)
+    parser.add_argument("--solution", action="store_true")
+    parser.add_argument("--from", dest="source", default="", metavar="mine")
+    parser.add_argument("--backend", default="")
+    parser.add_argument("--guests", type=str.split, default=[], help="names or files")
+    parser.add_argument("--options", type=shlex.split, default=[], help="those of the VMM")
+    arguments = parser.parse_args()
+    try:
+        return explain(arguments)
+    except play.Stop as stop:
+        return stop.status
+    except CannotGrade as error:
+        play.say(f"This machine can't run this: {error}")
+        return play.CANNOT_RUN
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,95 @@
+"""The likely cause of a crash in the learner's terms, and where to read about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What to look for."""
+
+    text: str
+    read: str
+
+
+LAB4, LAB5, LAB6 = ("handouts/lab4-interrupts.md", "handouts/lab5-paging.md", "handouts/lab6-1k-os.md")
+STATE, DEBUGGING = "handouts/reference/x86.md", "handouts/reference/debugging.md"
+
+# By the topic of a fault (faults.py, instructions.py).
+CAUSES = {
+    "no idt": Cause(
+        "The guest has no handlers yet: lidt was not executed, or with a limit that is too "
+        "small. The first exception or interrupt then ends it. If an exception was not "
+        "expected, look at the first event of the chain.", LAB4),
+    "no handler": Cause(
+        "The table has no handler for this vector. Is the entry filled in before interrupts "
+        "are enabled?", LAB4),
+    "gate type": Cause(
+        "The entry of the IDT is not an interrupt gate (type 14). Is the table written where "
+        "lidt points, and each field where the manual puts it?", STATE),
+    "gate dpl": Cause(
+        "A gate that ring 3 calls with int needs DPL 3.", LAB6),
+    "gate selector": Cause(
+        "The gate's selector must be that of the kernel's code segment.", STATE),
+    "trap stack": Cause(
+        "An interrupt, exception or system call in ring 3 switches to the stack that the TSS "
+        "names. TSS.esp0 must be set at each switch of processes, to the end of that "
+        "process's kernel stack.", LAB6),
+    "tss": Cause(
+        "The processor finds the kernel's stack in the TSS, which TR must lead to.", STATE),
+    "stack": Cause(
+        "The stack is not usable where the frame is to be stored: was ESP set, is its page "
+        "mapped, did it overflow?", LAB5),
+    "not mapped": Cause(
+        "The page is not in the tables that CR3 leads to. Were the tables built for this "
+        "address (both halves), and is CR3 right?", LAB5),
+    "pse": Cause(
+        "The entry is meant to map 4 MB, which it does only with CR4.PSE.", LAB5),
+    "rights": Cause(
+        "The page is mapped, but its rights forbid this. Rights of both levels count.", LAB5),
+    "reserved": Cause(
+        "A reserved bit is set: is the frame of a 4 MB page a multiple of 4 MB?", LAB5),
+    "table outside": Cause(
+        "An entry or CR3 leads to a table outside of RAM: is the address physical, and "
+        "complete?", LAB5),
+    "sse": Cause(
+        "The compiler has produced SSE or floating-point instructions, and the guest has not "
+        "enabled them: compile with -mno-sse -mno-80387, or set CR4.OSFXSR.", LAB6),
+    "divide": Cause(
+        "A division fault in the guest's own arithmetic, and no handler for it.", LAB4),
+    "data": Cause(
+        "Execution has run into data: a jump or return to a wrong address, or the end of the "
+        "code was passed.", DEBUGGING),
+    "ud2": Cause(
+        "ud2 stands where code must never come, or it is the guest's own test.", DEBUGGING),
+    "privileged": Cause(
+        "A program in ring 3 has executed an instruction of the kernel.", LAB6),
+    "iret": Cause(
+        "The frame that iret pops is not right: EIP, CS and EFLAGS, and for another ring ESP "
+        "and SS.", LAB6),
+    "selector": Cause(
+        "The selector leads to the wrong descriptor: check the GDT that was loaded and the "
+        "selector's index and RPL.", STATE),
+    "descriptor present": Cause(
+        "The descriptor's present bit (P) is 0.", STATE),
+    "segment type": Cause(
+        "The segment does not allow this kind of access.", STATE),
+    "null selector": Cause(
+        "A null selector was loaded, or the register was never set.", STATE),
+    "null segment": Cause(
+        "The segment register was never loaded.", STATE),
+    "limit": Cause(
+        "The address is past the end of its segment: in real mode a segment has 64 KB.", STATE),
+}
+# These explain others that follow from them.
+DEEPEST = ("trap stack", "tss", "no idt")
+
+
+def likely(topics: list[str]) -> Cause | None:
+    """The cause for the topics of a chain, first to last."""
+    chosen = next((topic for topic in DEEPEST if topic in topics[1:]), topics[0] if topics else "")
+    first = topics[0] if topics else ""
+    if chosen == "no idt" and first not in ("", "no idt"):
+        chosen = first  # the exception itself was the surprise
+    return CAUSES.get(chosen)

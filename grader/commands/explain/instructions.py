@@ -1,0 +1,276 @@
+"""Which exception an instruction causes, if any: its bytes are decoded by Capstone, its operands checked
+as the processor checks them (SDM vol. 2, the "Exceptions" of each instruction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import capstone  # type: ignore
+from capstone import x86 as cs
+
+from grader.commands.explain.faults import BP, DE, GP, NM, NP, OF, UD, Access, Fault, Processor
+from grader.commands.explain.state import CR0_EM, CR0_TS, CR4_OSFXSR, Instruction
+
+LONGEST = 15  # bytes
+IOPL_SHIFT = 12
+
+PRIVILEGED = frozenset("hlt lgdt lidt lldt ltr lmsw clts invlpg invd wbinvd wrmsr rdmsr rdpmc".split())
+WITH_IOPL = frozenset("cli sti in out insb insw insd outsb outsw outsd".split())
+FAR = frozenset("ljmp lcall retf retfq iret iretd".split())
+SEGMENT_REGISTERS = ("ds", "es", "fs", "gs", "ss")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An instruction in text, and what is checked."""
+
+    text: str
+    size: int
+    insn: Any  # Capstone's; None: it is not valid
+
+
+def decode(state: Instruction) -> Decoded:
+    """The instruction at CS:EIP."""
+    mode = capstone.CS_MODE_32 if state.bits == 32 else capstone.CS_MODE_16
+    engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
+    engine.detail = True
+    for insn in engine.disasm(state.code, state["rip"], 1):
+        return Decoded(f"{insn.mnemonic} {insn.op_str}".strip(), insn.size, insn)
+    return Decoded("(not a valid instruction)", len(state.code), None)
+
+
+class Executor:
+    """One instruction about to be executed."""
+
+    def __init__(self, processor: Processor) -> None:
+        self.processor = processor
+        self.state = processor.state
+        self.user = self.state.cpl == 3
+        self.decoded = decode(self.state)
+
+    def software_interrupt(self) -> int:
+        """The vector of an int instruction; -1: it is another one."""
+        insn = self.decoded.insn
+        if insn is None:
+            return -1
+        if insn.mnemonic == "int":
+            return int(insn.operands[0].imm) & 0xff
+        return {"int3": BP, "into": OF if self.state["rflags"] & 1 << 11 else -1}.get(insn.mnemonic, -1)
+
+    def fault(self) -> Fault | None:
+        """The exception that the instruction causes; None: none that is known."""
+        try:
+            self._fetch()
+            self._check()
+        except Fault as fault:
+            return fault
+        return None
+
+    def _fetch(self) -> None:
+        code, rip = self.state.segments["cs"], self.state["rip"]
+        if rip > code.limit:
+            raise Fault(GP, f"the instruction pointer 0x{rip:x} is past the limit of CS (0x{code.limit:x})",
+                        "limit")
+        access = Access("fetching the instruction at", user=self.user)
+        size = self.decoded.size if self.decoded.insn else max(1, len(self.state.code))
+        for address in range(self.state.linear, self.state.linear + min(size, LONGEST)):
+            self.processor.translate(address, access)
+        if self.decoded.insn is None and len(self.state.code) < LONGEST:
+            self.processor.translate(self.state.linear + len(self.state.code), access)
+
+    def _check(self) -> None:
+        insn = self.decoded.insn
+        if insn is None:
+            raise Fault(UD, f"the bytes {self.state.code[:4].hex(' ')} are not an instruction", "data")
+        if insn.mnemonic in ("ud2", "ud0", "ud1"):
+            raise Fault(UD, f"{insn.mnemonic} is invalid on purpose", "ud2")
+        self._rights(insn)
+        self._floating_point(insn)
+        if insn.mnemonic in ("div", "idiv"):
+            self._divide(insn)
+        self._segment_load(insn)
+        if insn.mnemonic in FAR:
+            self._far(insn)
+        for name, offset, count, access in self._accesses(insn):
+            self.processor.in_segment(name, self.state.segments[name], offset, count, access)
+
+    # ---------------------------------------------------------------- what the instruction may do
+
+    def _rights(self, insn: Any) -> None:
+        control = any(operand.type == cs.X86_OP_REG and insn.reg_name(operand.reg)[:2] in ("cr", "dr")
+                      for operand in insn.operands)
+        if self.state.cpl > 0 and (insn.mnemonic.split()[-1] in PRIVILEGED or control):
+            raise Fault(GP, f"{insn.mnemonic} is a privileged instruction, and this is ring {self.state.cpl}",
+                        "privileged")
+        level = self.state["rflags"] >> IOPL_SHIFT & 3
+        if insn.mnemonic.split()[-1] in WITH_IOPL and not self.state.real and self.state.cpl > level:
+            raise Fault(GP, f"{insn.mnemonic} in ring {self.state.cpl} needs IOPL {self.state.cpl}, and it "
+                            f"is {level}", "privileged")
+
+    def _floating_point(self, insn: Any) -> None:
+        groups = {insn.group_name(group) for group in insn.groups}
+        cr0, cr4 = self.state["cr0"], self.state["cr4"]
+        vector = any(name.startswith(("sse", "avx")) for name in groups)
+        if vector and cr0 & CR0_EM:
+            raise Fault(UD, f"{insn.mnemonic} is an SSE instruction, and CR0.EM is 1", "sse")
+        if vector and not cr4 & CR4_OSFXSR:
+            raise Fault(UD, f"{insn.mnemonic} is an SSE instruction, and CR4.OSFXSR is 0", "sse")
+        if vector and cr0 & CR0_TS:
+            raise Fault(NM, f"{insn.mnemonic} is an SSE instruction, and CR0.TS is 1", "sse")
+        if ("fpu" in groups or insn.mnemonic.startswith("f")) and not vector and cr0 & (CR0_EM | CR0_TS):
+            raise Fault(NM, f"{insn.mnemonic} is a floating-point instruction, and CR0.EM or CR0.TS is 1",
+                        "sse")
+
+    def _divide(self, insn: Any) -> None:
+        operand = insn.operands[0]
+        divisor = self._value(operand)
+        bits = 8 * operand.size
+        high, low = ((self.state["rax"] >> 8, self.state["rax"]) if bits == 8
+                     else (self.state["rdx"], self.state["rax"]))
+        mask = (1 << bits) - 1
+        dividend = (high & mask) << bits | low & mask
+        if divisor == 0:
+            raise Fault(DE, f"{self.decoded.text} divides by 0", "divide")
+        if insn.mnemonic == "idiv":
+            dividend, divisor = _signed(dividend, 2 * bits), _signed(divisor, bits)
+            quotient = abs(dividend) // abs(divisor) * (1 if (dividend < 0) == (divisor < 0) else -1)
+            fits = -(1 << bits - 1) <= quotient < 1 << bits - 1
+        else:
+            quotient = dividend // divisor
+            fits = quotient <= mask
+        if not fits:
+            raise Fault(DE, f"{self.decoded.text}: the quotient {quotient} does not fit into {bits} bits",
+                        "divide")
+
+    # ---------------------------------------------------------------- operands
+
+    def _register(self, name: str) -> int:
+        """A general register's value."""
+        if name in ("ah", "bh", "ch", "dh"):
+            return self.state[f"r{name[0]}x"] >> 8 & 0xff
+        width = 8 if name.endswith("l") else 32 if name.startswith("e") else 16
+        core = name[:-1] if name in ("sil", "dil", "bpl", "spl") else name
+        if width == 32:
+            core = core[1:]
+        core = {"al": "ax", "bl": "bx", "cl": "cx", "dl": "dx"}.get(core, core)
+        return self.state[f"r{core}"] & (1 << width) - 1
+
+    def _address(self, insn: Any, operand: Any) -> tuple[str, int]:
+        """Segment and offset of a memory operand."""
+        memory = operand.mem
+        offset = memory.disp
+        based_on = insn.reg_name(memory.base) if memory.base else ""
+        if based_on:
+            offset += self._register(based_on)
+        if memory.index:
+            offset += self._register(insn.reg_name(memory.index)) * memory.scale
+        segment = insn.reg_name(memory.segment) if memory.segment else (
+            "ss" if based_on in ("bp", "sp", "ebp", "esp") else "ds")
+        return segment, offset & (0xffff if insn.addr_size == 2 else 0xffffffff)
+
+    def _value(self, operand: Any) -> int:
+        insn = self.decoded.insn
+        if operand.type == cs.X86_OP_REG:
+            return self._register(insn.reg_name(operand.reg))
+        if operand.type == cs.X86_OP_IMM:
+            return int(operand.imm)
+        name, offset = self._address(insn, operand)
+        segment = self.state.segments[name]
+        access = Access("reading", user=self.user)
+        self.processor.in_segment(name, segment, offset, operand.size, access)
+        return int.from_bytes(self.processor.read(segment.base + offset, operand.size, access), "little")
+
+    def _accesses(self, insn: Any) -> Iterator[tuple[str, int, int, Access]]:
+        """The memory that the instruction uses: segment, offset, bytes and how."""
+        if insn.mnemonic in ("lea", "nop", "invlpg"):
+            return
+        for operand in insn.operands:
+            if operand.type == cs.X86_OP_MEM:
+                name, offset = self._address(insn, operand)
+                write = bool(operand.access & capstone.CS_AC_WRITE)
+                what = "writing to" if write else "reading"
+                yield name, offset, operand.size, Access(what, write, self.user)
+        stack = self.state.segments["ss"]
+        mask = 0xffffffff if stack.db and not self.state.real else 0xffff
+        pointer = self.state["rsp"] & mask
+        width = 4 if self.state.bits == 32 else 2
+        count = {"pushal": 8, "pushaw": 8}.get(insn.mnemonic, 1)
+        if insn.mnemonic.startswith("push") or insn.mnemonic in ("call", "enter"):
+            yield "ss", pointer - width * count & mask, width * count, Access(
+                f"{insn.mnemonic} with ESP 0x{pointer:x}, writing to", True, self.user)
+        elif insn.mnemonic.startswith("pop") or insn.mnemonic == "ret":
+            yield "ss", pointer, width, Access(f"{insn.mnemonic} with ESP 0x{pointer:x}, reading",
+                                               False, self.user)
+        elif insn.mnemonic == "leave":
+            yield "ss", self.state["rbp"] & mask, width, Access(
+                f"leave with EBP 0x{self.state['rbp'] & mask:x}, reading", False, self.user)
+
+    # ---------------------------------------------------------------- segments and far transfers
+
+    def _segment_load(self, insn: Any) -> None:
+        """mov and pop of a segment register, ltr."""
+        operands = insn.operands
+        if self.state.real or not operands or operands[0].type != cs.X86_OP_REG:
+            return
+        name = insn.reg_name(operands[0].reg)
+        if name not in SEGMENT_REGISTERS or insn.mnemonic not in ("mov", "pop"):
+            return
+        if insn.mnemonic == "mov":
+            selector = self._value(operands[1]) & 0xffff
+        else:
+            selector = self._popped(0)
+        if not selector & ~3 and name != "ss":
+            return
+        text = f"{self.decoded.text} loads 0x{selector:x} into {name.upper()}"
+        if name == "ss":
+            self.processor.check_stack(selector, self.state.cpl, text)
+            return
+        descriptor = self.processor.descriptor(selector)
+        segment = descriptor.segment
+        readable = segment.s and (not segment.type & 8 or segment.type & 2)
+        if not readable:
+            raise Fault(GP, f"{text}: {descriptor} is not readable data or code", "selector")
+        if not segment.type & 4 and segment.dpl < max(self.state.cpl, selector & 3):
+            raise Fault(GP, f"{text}: {descriptor} has DPL {segment.dpl}, and this is ring {self.state.cpl}",
+                        "selector")
+        if not segment.present:
+            raise Fault(NP, f"{text}: {descriptor} is not present", "descriptor present")
+
+    def _popped(self, index: int) -> int:
+        """A word of the stack, as the instruction pops it."""
+        stack = self.state.segments["ss"]
+        mask = 0xffffffff if stack.db and not self.state.real else 0xffff
+        width = 4 if self.state.bits == 32 else 2
+        offset = self.state["rsp"] + width * index & mask
+        access = Access(f"{self.decoded.insn.mnemonic} with ESP 0x{self.state['rsp'] & mask:x}, reading",
+                        user=self.user)
+        self.processor.in_segment("ss", stack, offset, width, access)
+        data = self.processor.read(stack.base + offset, width, access)
+        return int.from_bytes(data, "little") & (0xffff if index else 0xffffffff)
+
+    def _far(self, insn: Any) -> None:
+        if self.state.real:
+            return
+        if insn.mnemonic in ("ljmp", "lcall"):
+            if len(insn.operands) == 2:
+                selector = int(insn.operands[0].imm) & 0xffff
+                self.processor.check_code(selector, self.state.cpl, self.decoded.text)
+            return
+        selector = self._popped(1)
+        text = f"{insn.mnemonic} returns to CS 0x{selector:x}"
+        ring = selector & 3
+        if ring < self.state.cpl:
+            raise Fault(GP, f"{text}, but it can't return to an inner ring than {self.state.cpl}", "iret")
+        self.processor.check_code(selector, ring, text)
+        if ring > self.state.cpl:
+            place = 4 if insn.mnemonic.startswith("iret") else 3
+            stack = self._popped(place)
+            self.processor.check_stack(stack, ring,
+                                       f"{insn.mnemonic} returns to ring {ring} with SS 0x{stack:x}")
+
+
+def _signed(value: int, bits: int) -> int:
+    return value - (1 << bits) if value >> bits - 1 & 1 else value

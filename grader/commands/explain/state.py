@@ -1,0 +1,147 @@
+"""What the VMM records of a crash (common/debug/replay.c): the vCPU at its last instructions, and memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+PAGE = 4096
+PREFIX = "explain: "
+
+CR0_PE, CR0_EM, CR0_TS, CR0_WP, CR0_PG = 1 << 0, 1 << 2, 1 << 3, 1 << 16, 1 << 31
+CR4_PSE, CR4_PAE, CR4_OSFXSR = 1 << 4, 1 << 5, 1 << 9
+EFER_LMA = 1 << 10
+PRESENT, WRITABLE, USER, LARGE = 1, 2, 4, 0x80
+LARGE_RESERVED = 1 << 21  # of an entry that maps 4 MB; the bits below hold the address above 4 GB
+
+SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment register, with what it was loaded with."""
+
+    selector: int
+    base: int
+    limit: int
+    type: int
+    s: int
+    dpl: int
+    present: int
+    db: int
+    l: int  # noqa: E741 (the bit's name)
+    g: int
+    unusable: int
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """The vCPU before it executes an instruction."""
+
+    code: bytes          # at CS:EIP; less than 15 bytes if the next page is not mapped
+    repeated: int        # how often, for a repeated string instruction
+    handler: bool        # the processor came here to deliver an exception or interrupt
+    values: dict[str, int]
+    segments: dict[str, Segment]
+
+    @classmethod
+    def parse(cls, text: str) -> Instruction:
+        """From a line of the record."""
+        fields: dict[str, Any] = json.loads(text)
+        segments = {name: Segment(**fields.pop(name)) for name in SEGMENTS}
+        return cls(bytes.fromhex(fields.pop("code")), fields.pop("repeated"), bool(fields.pop("handler")),
+                   fields, segments)
+
+    def __getitem__(self, name: str) -> int:
+        return self.values[name]
+
+    @property
+    def real(self) -> bool:
+        return not self["cr0"] & CR0_PE
+
+    @property
+    def paging(self) -> bool:
+        return bool(self["cr0"] & CR0_PG)
+
+    @property
+    def covered(self) -> bool:
+        """Whether this program knows the mode: not yet PAE and long mode."""
+        return not (self.paging and (self["cr4"] & CR4_PAE or self["efer"] & EFER_LMA))
+
+    @property
+    def cpl(self) -> int:
+        return 0 if self.real else self.segments["ss"].dpl
+
+    @property
+    def linear(self) -> int:
+        """The address of the instruction."""
+        return (self.segments["cs"].base + self["rip"]) & 0xffffffff
+
+    @property
+    def bits(self) -> int:
+        return 32 if self.segments["cs"].db and not self.real else 16
+
+
+@dataclass
+class Memory:
+    """Guest RAM."""
+
+    size: int
+    pages: dict[int, bytes] = field(default_factory=dict)  # the others are zeros
+
+    def read(self, phys: int, count: int) -> bytes | None:
+        """Bytes at a physical address; None: not all of them are in RAM."""
+        if phys < 0 or phys + count > self.size:
+            return None
+        found = b""
+        while count:
+            offset = phys % PAGE
+            part = self.pages.get(phys - offset, bytes(PAGE))[offset:offset + count]
+            found, phys, count = found + part, phys + len(part), count - len(part)
+        return found
+
+
+@dataclass(frozen=True)
+class Record:
+    """A crash."""
+
+    vcpu: int
+    reason: str              # the exit's name
+    same: bool               # the second time it ended as the first
+    count: int               # instructions since the checkpoint
+    injected: int            # vector of the interrupt that was delivered first; -1: none
+    history: list[Instruction]
+    memory: Memory
+
+    @property
+    def last(self) -> Instruction:
+        return self.history[-1]
+
+    @property
+    def interrupt(self) -> int:
+        """The vector of an interrupt that came before the last instruction was executed; -1: none."""
+        return self.injected if self.count == 1 else -1
+
+
+def parse(lines: list[str]) -> Record | None:
+    """The record in the VMM's standard error; None: there is none, or it is cut."""
+    head: dict[str, Any] = {}
+    history: list[Instruction] = []
+    memory = Memory(0)
+    for line in lines:
+        if not line.startswith(PREFIX):
+            continue
+        kind, _, text = line[len(PREFIX):].partition(" ")
+        if kind == "crash":
+            head = json.loads(text)
+            history, memory = [], Memory(head["ram"])
+        elif kind == "instruction":
+            history.append(Instruction.parse(text))
+        elif kind == "page":
+            page = json.loads(text)
+            memory.pages[page["address"]] = bytes.fromhex(page["bytes"])
+        elif kind == "end" and head and history:
+            return Record(head["vcpu"], head["reason"], bool(head["same"]), head["instructions"],
+                          head["injected"], history, memory)
+    return None
