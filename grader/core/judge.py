@@ -129,7 +129,7 @@ def _universal(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismat
         if result.ending is Ending.DEADLOCK and any(_NO_EXIT in line for line in outcome.where):
             hint = _IRQCHIP_HINT
         if plan.unit:
-            hint = f"{hint} {_about(test)}"
+            hint = f"{_about(test)} {hint}"
         return hint, Mismatch(text + where, *_unlike(outcome, plan))
     if outcome.sanitizer:
         return _SANITIZER_HINT, Mismatch(outcome.sanitizer)
@@ -168,9 +168,9 @@ def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, M
         return None
     crash = re.search(r"^not ok .*Received signal \d+ \((.*)\)", outcome.stdout, re.M)
     if crash:
-        return f"{_CRASH_HINT} {_about(test)}", Mismatch(f"the module crashed: {crash[1]}")
+        return f"{_about(test)} {_CRASH_HINT}", Mismatch(f"the module crashed: {crash[1]}")
     if outcome.result.ending in _HANGS:
-        return f"{_HANG_HINT} {_about(test)}", Mismatch("a function of the module did not return")
+        return f"{_about(test)} {_HANG_HINT}", Mismatch("a function of the module did not return")
     return None
 
 
