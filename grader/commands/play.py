@@ -19,7 +19,7 @@ from grader.execution.backends import Backend, pick_backend
 from grader.core.building import BuildError, build_guests, build_os, build_vmm, learner_source
 from grader.course import LABS, ROOT
 from grader.execution.runs import CannotGrade
-from grader.core.exercises import first_todo, handout_exercises, todos
+from grader.core.exercises import first_todo, handout_exercises, todo_lines, todos
 from grader.core.framework import Demonstration
 from grader.core.grading import path_text
 from grader.core.judge import Kind
@@ -128,7 +128,8 @@ def say_next(lab: int) -> bool:
     if failed:
         say("\n".join(next_lines(lab, failed)))
     elif todo:
-        say("\n".join(next_lines(lab, todo.exercise, f"{path_text(todo.path)}, line {todo.line}")))
+        place = f"{path_text(todo.path)}, {todo_lines(todo.path, todo.exercise)}"
+        say("\n".join(next_lines(lab, todo.exercise, place)))
     else:
         say(f"All exercises of lab {lab} are written.")
     left = {todo.exercise for path in LABS[lab].learner_files() for todo in todos(path)}

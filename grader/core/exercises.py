@@ -79,6 +79,11 @@ def todos(path: Path) -> list[Todo]:
     return sorted(found, key=lambda todo: (todo.exercise, todo.line))
 
 
+def todo_lines(path: Path, exercise: str) -> str:
+    """All TODOs of an exercise in a learner's file, like "line 12 and line 30"; empty if it has none."""
+    return " and ".join(f"line {todo.line}" for todo in todos(path) if todo.exercise == exercise)
+
+
 def first_todo(lab: Lab) -> Todo | None:
     """The first TODO of a lab; None: all exercises are written."""
     left = [todo for path in lab.learner_files() for todo in todos(path)]

@@ -6,10 +6,12 @@ import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from grader.core.exercises import todo_lines
 from grader.core.grading import Graded, Report, path_text
 from grader.core.judge import Kind, Verdict
-from grader.core.outcome import Outcome
+from grader.core.outcome import Outcome, Todo
 from grader.core.readable import beside, both_ends, first_lines, printable_lines
+from grader.course import LABS
 from grader.execution.tool import in_colour
 from grader.report import causes
 from grader.report.causes import failures, first_open
@@ -105,7 +107,14 @@ def next_lines(report: Report) -> list[str]:
         return []
     graded, exercise = found
     todo = graded.verdict.todo
-    return causes.next_lines(report.lab.number, exercise, f"{todo.file}, line {todo.line}" if todo else "")
+    return causes.next_lines(report.lab.number, exercise, _place(report, todo) if todo else "")
+
+
+def _place(report: Report, todo: Todo) -> str:
+    """Where to write the exercise: in the learner's own file all its TODOs, else the one that was reached."""
+    own = (path for path in LABS[report.lab.number].learner_files() if path_text(path) == todo.file)
+    lines = next((todo_lines(path, todo.exercise) for path in own), "")
+    return f"{todo.file}, {lines or f'line {todo.line}'}"
 
 
 def _score(report: Report) -> str:

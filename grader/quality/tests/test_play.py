@@ -34,9 +34,10 @@ class Lab(unittest.TestCase):
                 self.skipTest(f"{target.name} is not a skeleton any more")
             done = make(f"lab{lab}")
             self.assertEqual(done.returncode, 0, done.stderr)
-            line = text[:text.index(f'TODO("{lab}.1")')].count("\n") + 1
+            lines = [number for number, line in enumerate(text.splitlines(), 1) if f'TODO("{lab}.1")' in line]
             self.assertRegex(done.stdout, rf"Next: exercise {lab}\.1, \w")
-            self.assertIn(f"where   {target.relative_to(ROOT)}, line {line}\n", done.stdout)
+            where = " and ".join(f"line {line}" for line in lines)
+            self.assertIn(f"where   {target.relative_to(ROOT)}, {where}\n", done.stdout)
             self.assertIn(f"read    handouts/{LABS[lab].folder}.md, section {lab}.1\n", done.stdout)
 
     def test_the_solution_runs_through(self) -> None:

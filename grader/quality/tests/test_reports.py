@@ -12,8 +12,11 @@ from xml.etree import ElementTree
 
 from grader import __main__ as command
 from grader.core.building import BuildError
+from grader.core.exercises import todo_lines
 from grader.core.framework import Body
+from grader.core.grading import path_text
 from grader.core.plan import Plan
+from grader.course import LABS, ROOT
 from grader.report.files import autolab, gradescope, junit, write_files
 from grader.report.text import report_lines, save
 from grader.execution.runs import CannotGrade, Limits
@@ -127,6 +130,9 @@ class Texts(FakeCase):
         lines = report_lines(self.grade(script, waits("1.4"), waits("1.3"), waits("ends")))
         self.assertIn("  where   labs/vm.c, line 12", lines)
         self.assertTrue(any(line.startswith("Next: exercise 1.3") for line in lines), lines)
+        own = path_text(LABS[1].learner_files()[0])
+        lines = report_lines(self.grade(script.replace("labs/vm.c", own), waits("1.3")))
+        self.assertIn(f"  where   {own}, {todo_lines(ROOT / own, '1.3') or 'line 12'}", lines)
         lines = report_lines(self.grade(script, waits("ends"), waits("1.2")))
         self.assertTrue(any(line.startswith("Next: exercise 1.1") for line in lines), lines)
 

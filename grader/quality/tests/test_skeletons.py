@@ -12,7 +12,7 @@ from unittest import mock
 
 from grader.commands import skeletons
 from grader.course import Lab
-from grader.core.exercises import MarkError, first_todo, handout_title, skeleton, todos
+from grader.core.exercises import MarkError, first_todo, handout_title, skeleton, todo_lines, todos
 
 SOLUTION = """\
 int first(void)
@@ -174,6 +174,12 @@ class NextExercise(Kit):
         assert first is not None
         self.assertEqual((first.exercise, first.line), ("7.1", 12))
         self.assertEqual([todo.exercise for todo in todos(self.target)], ["7.1", "7.2"])
+
+    def test_all_places_of_an_exercise_are_named(self) -> None:
+        self.write("labs/lab7-test/a.c", SKELETON)
+        self.assertEqual(todo_lines(self.target, "7.1"), "line 4 and line 12")
+        self.assertEqual(todo_lines(self.target, "7.2"), "line 10")
+        self.assertEqual(todo_lines(self.target, "7.3"), "")
 
     def test_comments_do_not_count(self) -> None:
         self.write("labs/lab7-test/a.c", '/* TODO("7.1")\n TODO("7.2") */\n// TODO("7.3")\n')
