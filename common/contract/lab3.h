@@ -36,7 +36,8 @@ void console_finish(struct vcpu *vcpu);
 void vcpu_kick(struct vcpu *vcpu);
 
 /*
- * 3.4 before_entry: clears the kick (kvm_run.immediate_exit), then ends the vCPU with STATUS_SIGNAL
- * plus the signal if the VMM stops.
+ * 3.4 before_entry: ends the vCPU with STATUS_SIGNAL plus the signal if the VMM stops. Clears the
+ * kick (kvm_run.immediate_exit), and loses none: either what was set before a kick is seen here, or
+ * the kick makes KVM_RUN return.
  */
 enum step vcpu_check_stop(struct vcpu *vcpu);

@@ -29,6 +29,9 @@ API_SECTIONS = {
     "KVM_SET_GUEST_DEBUG": "4.87", "KVM_GET_STATS_FD": "4.133", "KVM_CAP_SYNC_REGS": "6.74",
 }
 
+# A comment in a solution, unless it marks an exercise's answer.
+_COMMENT = re.compile(r"/\*(?! (?:answer|end) \d\.\d \*/).*?\*/", re.S)
+
 # Commands of other programs whose options a handout may name.
 FOREIGN = ("man", "git", "gdb", "strace", "objdump", "nasm", "readelf", "apt-get", "sudo", "usermod")
 
@@ -163,11 +166,11 @@ def lab_exercises(lab: Lab) -> list[str]:
 
 
 def answer_lines(lab: Lab, number: str) -> int:
-    """The number of lines, without blank ones, between an exercise's marks in the solution."""
+    """The number of lines between an exercise's marks in the solution, without blank ones and comments."""
     count = 0
     for path in lab.solution_files():
         inside = False
-        for line in path.read_text().splitlines():
+        for line in _COMMENT.sub("", path.read_text()).splitlines():
             if f"/* answer {number} */" in line or f"/* end {number} */" in line:
                 inside = "answer" in line
             else:

@@ -66,28 +66,15 @@ static void kick_handler(int signal)
 {
 }
 
-/*
- * Exercise 3.4: a signal interrupts KVM_RUN, but has no effect if the thread is just about to call
- * it. immediate_exit closes that gap: KVM_RUN checks it and returns at once with EINTR
- * (api.rst section 5, "immediate_exit"). From lab 4 on a halted vCPU sleeps on vcpu->wake.
- * A thread that has been joined, or has not set vcpu->thread yet, must not be signalled:
- * vcpu->state shows whether it may be, and does not change while vcpu->lock is held.
- */
+/* Exercise 3.4 */
 void vcpu_kick(struct vcpu *vcpu)
 {
     TODO("3.4");
 }
 
-/*
- * Exercise 3.4: the order matters. If a kick comes before the store, the flag was set before the
- * kick, so the load sees it; if it comes after the store, it makes KVM_RUN return.
- */
+/* Exercise 3.4: the stage's before_entry, called before each entry into the guest. */
 enum step vcpu_check_stop(struct vcpu *vcpu)
 {
-    const atomic_int *stop_signal = &vcpu->vm->vmm->stop_signal;
-
-    if (!__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_SEQ_CST) && !atomic_load(stop_signal))
-        return STEP_RUN; /* not kicked: a kick from here on makes KVM_RUN return */
     TODO("3.4");
 }
 

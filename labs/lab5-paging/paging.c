@@ -53,8 +53,7 @@ void directory_build(struct address_space *space)
 
 /*
  * Exercise 5.3: a table for the 4 MB around `virt`, in place of what the directory entry maps: its
- * 1024 entries map the same pages with the same rights, or nothing. The rights of a page are those
- * that both levels grant, so the directory entry grants all. NULL: no table is left.
+ * 1024 entries map the same pages with the same rights, or nothing. NULL: no table is left.
  */
 static uint32_t *table_insert(struct address_space *space, uint32_t *directory_entry)
 {
@@ -90,7 +89,7 @@ static int map_options(const struct options *options, struct address_space *spac
             return fail(STATUS_USAGE, "can't map 0x%" PRIx32 " to 0x%" PRIx32 ": %s", page->virt,
                         page->phys,
                         error == ENOMEM ? "no page table is left"
-                                        : "the physical page is outside of the guest's memory");
+                                        : "not page-aligned, or outside of the guest's memory");
     }
     return 0;
 }

@@ -159,6 +159,9 @@ def one_crashes(plan: Plan) -> None:
     dying, living = plan.guest("port"), plan.guest("echo")
     run = plan.boot(dying, living, args=["--regs"], hold_stdin=True,
                     steps=(Step(after=b"crashed", stream="stderr", close=True),))
+    run.symptom(lambda o: o.status == 0 and o.said("crashed"),
+                "A guest crashed, and the status is 0, that of the other one. Which vCPU's status does "
+                "run_all return? It must be the highest of all.")
     run.exits(STATUS_CRASHED)
     run.registers(1, rdx=HYPERCALL_PORT, rbx=0)
     _common_symptoms(run)
@@ -192,7 +195,10 @@ def names(plan: Plan) -> None:
                "vcpu->line, and write all of it, name, text and newline, under one lock for all vCPUs. "
                "console_finish needs the same lock.")
 def lines(plan: Plan) -> None:
-    plan.unit("vcpus", "lines")
+    unit = plan.unit("vcpus", "lines")
+    unit.symptom(lambda o: "is printed again" in o.stdout,
+                 "What is in vcpu->line after a line has been printed? The next line must begin with an "
+                 "empty buffer, whether a newline, a full buffer or console_finish ended the line before.")
     texts, count = [plan.values.text(5) for _ in range(VCPUS)], 25
     run = plan.boot(*(plan.guest("lines", TEXT=text, LINES=count) for text in texts))
     run.prints_lines([f"vcpu{vcpu}: {n} {text}" for vcpu, text in enumerate(texts) for n in range(count)])
@@ -331,16 +337,6 @@ def stop_order(plan: Plan) -> None:
     _unit_of_runs(plan, "stop_order")
 
 
-@lab.test("3.4", "stops the guests of all VMs", points=1,
-          hint="Which vCPUs does stop_all kick with --isolate? It must kick every vCPU of the VMM: each "
-               "guest has its own VM.")
-def stop_isolated(plan: Plan) -> None:
-    unit = _unit_of_runs(plan, "stop_isolated")
-    unit.symptom(lambda o: o.hung,
-                 "With --isolate the guest of the second VM was not kicked, and runs forever: stop_all "
-                 "must kick every vCPU of the VMM. (If another test of 3.4 fails, fix that first.)")
-
-
 @lab.test("3.4", "clears a kick once it has been seen", points=1,
           hint="What makes KVM_RUN return at once, each time? vcpu_check_stop must clear immediate_exit.")
 def kick_taken_back(plan: Plan) -> None:
@@ -429,6 +425,16 @@ def isolated_counters(plan: Plan) -> None:
                "guest_count of them, and guest N runs in vms[N] as its vCPU 0.")
 def own_vms(plan: Plan) -> None:
     _unit_of_runs(plan, "own_vms")
+
+
+@lab.test("3.5", "stops the guests of all VMs", points=1,
+          hint="Which vCPUs does stop_all kick with --isolate? It must kick every vCPU of the VMM: each "
+               "guest has its own VM.")
+def stop_isolated(plan: Plan) -> None:
+    unit = _unit_of_runs(plan, "stop_isolated")
+    unit.symptom(lambda o: o.hung,
+                 "With --isolate the guest of the second VM was not kicked, and runs forever: stop_all "
+                 "must kick every vCPU of the VMM. (If a test of 3.4 fails, fix that first.)")
 
 
 def _intrusion(plan: Plan, isolate: bool) -> None:

@@ -408,11 +408,16 @@ def _symptoms(run: Planned) -> None:
                 "limit, and CR0. Test 5.4-entry-checks names the field.")
     run.symptom(lambda o: died_at_once(o) and o.said(": not mapped: "),
                 "The guest crashed before its first exit: its first instruction is not mapped. The page "
-                "walk in the post-mortem shows at which level.")
+                "walk in the post-mortem shows at which level. If it follows the entry of a 4 MB page (bit "
+                "7) to a page table, check CR4.PSE.")
+    if any(word.startswith("--map=") for word in run.run.argv):
+        run.symptom(died_at_once,
+                    "The guest crashed before its first exit, although its code is mapped. Are the pages of "
+                    "--map mapped? paging_enter must call map_options after directory_build, which "
+                    "writes all of the directory. (If a test without --map fails, fix that first.)")
     run.symptom(died_at_once,
                 "The guest crashed before its first exit, although its code is mapped. Check CR4.PSE, CS "
-                "(base, limit, D/B), the stack, and the pages of --map: paging_enter must map them after "
-                "directory_build, which writes all of the directory.")
+                "(base, limit, D/B) and the stack.")
     run.symptom(lambda o: o.status == STATUS_STRAY,
                 "The guest got an exception that it did not expect. Which descriptor is wrong: that of a "
                 "segment that it loads, the kernel code segment of its gates, or the TSS? See exercise "

@@ -374,11 +374,37 @@ START_TEST(lines)
         }
         ck_assert_msg(whole, "four vCPUs print at once, and a line is printed as \"%.100s\"", line);
     }
-    for (int id = 0; id < VCPUS_MAX; id++)
+    for (int id = 0; id < VCPUS_MAX; id++) {
+        ck_assert_msg(seen[id] <= LINES,
+                      "vcpu%d has %d lines, and %d were printed: text of an earlier line is "
+                      "printed again",
+                      id, LINES, seen[id]);
         ck_assert_msg(seen[id] == LINES, "of %d lines of vcpu%d %d were printed", LINES, id,
                       seen[id]);
+    }
 }
 END_TEST
+
+#define QUOTED_MAX 60 /* bytes of a longer text that a message shows */
+
+/* The bytes as C would have them in a string. */
+static char *quoted(const char *bytes, size_t count)
+{
+    char *text = calloc(1, QUOTED_MAX * sizeof "\\x00" + sizeof "\"\"..."), *end = text;
+
+    *end++ = '"';
+    for (size_t i = 0; i < count && i < QUOTED_MAX; i++) {
+        const uint8_t byte = (uint8_t)bytes[i];
+        if (byte == '\n')
+            end = stpcpy(end, "\\n");
+        else if (byte < ' ' || byte > '~')
+            end += sprintf(end, "\\x%02x", byte);
+        else
+            *end++ = (char)byte;
+    }
+    strcpy(end, count > QUOTED_MAX ? "\"..." : "\"");
+    return text;
+}
 
 /* What was printed since the last time, and what should have been. */
 static void ck_captured(const char *expected, size_t count, const char *what)
@@ -386,7 +412,8 @@ static void ck_captured(const char *expected, size_t count, const char *what)
     size_t got = atomic_exchange(&captured_bytes, 0);
 
     ck_assert_msg(got == count && memcmp(captured, expected, count) == 0,
-                  "%s: %zu bytes were printed instead of %zu, or different ones", what, got, count);
+                  "%s: printed %s (%zu bytes) instead of %s (%zu bytes)", what,
+                  quoted(captured, got), got, quoted(expected, count), count);
 }
 
 #define CK_CAPTURED(expected, what) ck_captured(expected, sizeof(expected) - 1, what)
@@ -742,6 +769,27 @@ START_TEST(stop_order)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ 3.5 isolation */
+
+START_TEST(own_vms)
+{
+    start_guests(3, halt, sizeof halt);
+    vmm.options.isolate = true;
+    vcpus_run(&vmm);
+    ck_assert_msg(vmm.vm_count == 3, "with --isolate three guests need three VMs: vm_count is %d",
+                  vmm.vm_count);
+    for (int i = 0; i < 3; i++) {
+        const struct vcpu *vcpu = &vmm.vcpus[i];
+        ck_assert_msg(vcpu->vm == &vmm.vms[i], "with --isolate guest %d does not run in vms[%d]", i,
+                      i);
+        ck_assert_msg(vcpu->id == i && vcpu->index == 0,
+                      "with --isolate guest %d has id %d and index %d: it is vCPU 0 of its VM, and "
+                      "keeps its place on the command line",
+                      i, vcpu->id, vcpu->index);
+    }
+}
+END_TEST
+
 /* A person ends the VMM while the guest of the second VM runs, and goes on running until it is
  * kicked: it has looked for a stop already. */
 static int second_stopped_by_signal(struct kvm_run *run, unsigned turn)
@@ -761,27 +809,6 @@ START_TEST(stop_isolated)
     int status = vcpus_run(&vmm);
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
                   status, STATUS_SIGNAL + SIGTERM);
-}
-END_TEST
-
-/* ------------------------------------------------------------------ 3.5 isolation */
-
-START_TEST(own_vms)
-{
-    start_guests(3, halt, sizeof halt);
-    vmm.options.isolate = true;
-    vcpus_run(&vmm);
-    ck_assert_msg(vmm.vm_count == 3, "with --isolate three guests need three VMs: vm_count is %d",
-                  vmm.vm_count);
-    for (int i = 0; i < 3; i++) {
-        const struct vcpu *vcpu = &vmm.vcpus[i];
-        ck_assert_msg(vcpu->vm == &vmm.vms[i], "with --isolate guest %d does not run in vms[%d]", i,
-                      i);
-        ck_assert_msg(vcpu->id == i && vcpu->index == 0,
-                      "with --isolate guest %d has id %d and index %d: it is vCPU 0 of its VM, and "
-                      "keeps its place on the command line",
-                      i, vcpu->id, vcpu->index);
-    }
 }
 END_TEST
 

@@ -467,6 +467,8 @@ START_TEST(refused)
         {0x40000800, 0, 0, "virt is not a multiple of 4096, and flags 0 do not change that"},
         {0x40000000, 0x200004, PAGE_PRESENT, "phys is not a multiple of 4096"},
         {0x40000000, SPACE_BYTES, PAGE_PRESENT, "phys is the first page past the guest's memory"},
+        {0x40000000, SPACE_BYTES, 0,
+         "phys is the first page past the guest's memory, and flags 0 do not change that"},
         {0x40000000, 0xfffff000, PAGE_PRESENT, "phys is far outside of the guest's memory"},
     };
     static PRIVATE uint8_t before[TABLES_END];
@@ -709,7 +711,7 @@ START_TEST(enter_failure)
     }
     falsified = (struct falsified){0};
     vmm.options.mapping_count = 1;
-    vmm.options.mappings[0] = (struct page_mapping){0x40000000, space.bytes + 4, PAGE_PRESENT};
+    vmm.options.mappings[0] = (struct page_mapping){0x40000000, space.bytes, PAGE_PRESENT};
     listen_start();
     int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
     listen_end();
