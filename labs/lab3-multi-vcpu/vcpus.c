@@ -75,6 +75,10 @@ void vcpu_kick(struct vcpu *vcpu)
 /* Exercise 3.4: the stage's before_entry, called before each entry into the guest. */
 enum step vcpu_check_stop(struct vcpu *vcpu)
 {
+    const atomic_int *stop_signal = &vcpu->vm->vmm->stop_signal;
+
+    if (!__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_SEQ_CST) && !atomic_load(stop_signal))
+        return STEP_RUN; /* neither kicked nor stopped */
     TODO("3.4");
 }
 

@@ -119,11 +119,11 @@ void vcpu_kick(struct vcpu *vcpu)
 /* Exercise 3.4: the stage's before_entry, called before each entry into the guest. */
 enum step vcpu_check_stop(struct vcpu *vcpu)
 {
-    /* answer 3.4 */
     const atomic_int *stop_signal = &vcpu->vm->vmm->stop_signal;
 
     if (!__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_SEQ_CST) && !atomic_load(stop_signal))
-        return STEP_RUN; /* not kicked: a kick from here on makes KVM_RUN return */
+        return STEP_RUN; /* neither kicked nor stopped */
+    /* answer 3.4 */
     /*
      * The order matters. If a kick comes before the store, stop_signal was set before that kick,
      * so the load sees it; if it comes after the store, it makes KVM_RUN return.

@@ -184,7 +184,7 @@ static bool is_joined(pthread_t thread)
     return false;
 }
 
-#define LEAVE_MS 5000 /* a thread that nobody joins stays so long: run_all can return meanwhile */
+#define LEAVE_MS 5000 /* an unjoined thread stays so long: run_all can return meanwhile */
 
 static void end_is_told(void)
 {
