@@ -15,7 +15,7 @@
 #define CODE_BYTES 8
 
 static _Thread_local struct vcpu *here; /* the vCPU that this thread runs */
-static atomic_int threads[VCPUS_MAX];   /* by the vCPU's id; 0: no thread runs it */
+static atomic_int threads[VCPUS_MAX];   /* those that run a vCPU; 0: a free place */
 
 /* Bytes at a linear address, as text; called in a signal handler, so without stdio's streams. */
 static void code_text(struct vcpu *vcpu, uint32_t linear, char *text, size_t size)
@@ -76,8 +76,13 @@ void where_start(void)
 
 void where_set(struct vcpu *vcpu, bool runs)
 {
-    if (runs && here == vcpu)
-        return;
+    const bool noted = here;
+    const int thread = (int)syscall(SYS_gettid), from = runs ? 0 : thread;
+
     here = runs ? vcpu : NULL;
-    atomic_store(&threads[vcpu->id], runs ? (int)syscall(SYS_gettid) : 0);
+    for (size_t i = 0; noted != runs && i < VCPUS_MAX; i++) {
+        int place = from;
+        if (atomic_compare_exchange_strong(&threads[i], &place, runs ? thread : 0))
+            return;
+    }
 }
