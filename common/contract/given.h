@@ -50,7 +50,10 @@ enum step vcpu_end(struct vcpu *vcpu, int status) __attribute__((warn_unused_res
 enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
     __attribute__((format(printf, 2, 3), warn_unused_result));
 
-/* The vCPU has ended: prints --regs, calls the stage's on_end. Its own thread calls it last. */
+/*
+ * The vCPU has ended, and vcpu->state is VCPU_ENDED: prints --regs, calls the stage's on_end. Its
+ * own thread calls it last.
+ */
 void vcpu_ended(struct vcpu *vcpu);
 
 /* ------------------------------------------------------------------ the run loop */

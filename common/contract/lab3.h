@@ -21,7 +21,8 @@ int vcpus_run(struct vmm *vmm);
 /*
  * 3.3 Writes a vCPU's output: that of a single guest at once; of several guests by lines, each
  * whole and with its guest's name; a line that fills vcpu->line goes out in pieces. Takes a lock
- * for each line, so that no two mix. Only on the vCPU's own thread.
+ * while it prints, so that no two lines mix, and none while it collects. Only on the vCPU's own
+ * thread.
  */
 void console_write_lines(struct vcpu *vcpu, const char *bytes, size_t count);
 

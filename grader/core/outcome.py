@@ -79,6 +79,12 @@ class Outcome:
         found = _SANITIZER.search(self.stderr)
         return found[0].strip() if found else None
 
+    def lock_kept(self, halted: int) -> bool:
+        """More threads of a stopped VMM wait in a futex than vCPUs sleep in HLT. The main thread, the first,
+        may wait in a join."""
+        threads = [line for line in self.result.diagnosis.splitlines() if line.lstrip().startswith("thread ")]
+        return sum("futex" in line for line in threads[1:]) > halted
+
     def said(self, pattern: str) -> bool:
         """Whether standard error matches this regular expression, ignoring case."""
         return re.search(pattern, self.stderr, re.I | re.M) is not None

@@ -10,6 +10,9 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <ucontext.h>
+#include <x86intrin.h>
 
 /* The C library's own function: a unit program's definition comes first for everyone else. */
 #define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
@@ -192,6 +195,43 @@ int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *lock, clo
     int error = wait_begin(lock, clock, until);
 
     return error ? error : wait_end(REAL(pthread_cond_clockwait)(condition, lock, clock, until));
+}
+
+/* ------------------------------------------------------------------ instruction by instruction */
+
+#define TRAP_FLAG 0x100 /* of RFLAGS: SIGTRAP after each instruction */
+
+/* With a LOCK prefix, or XCHG, which needs none. */
+static inline bool is_atomic(const uint8_t *code)
+{
+    code += *code == 0x66;          /* operand size */
+    code += (*code & 0xf0) == 0x40; /* REX */
+    return *code == 0xf0 || *code == 0x86 || *code == 0x87;
+}
+
+/* What `step`, called after an instruction, has as context: where the next one is. */
+static inline const uint8_t *next_instruction(const ucontext_t *context)
+{
+    return (const uint8_t *)context->uc_mcontext.gregs[REG_RIP];
+}
+
+static inline void step_handle(void (*step)(int, siginfo_t *, void *))
+{
+    struct sigaction action = {.sa_sigaction = step, .sa_flags = SA_SIGINFO};
+
+    sigaction(SIGTRAP, &action, NULL);
+}
+
+/* From here to steps_end `step` is called after each instruction of this thread. */
+static inline void steps_begin(void (*step)(int, siginfo_t *, void *))
+{
+    step_handle(step);
+    __writeeflags(__readeflags() | TRAP_FLAG);
+}
+
+static inline void steps_end(void)
+{
+    __writeeflags(__readeflags() & ~(unsigned long long)TRAP_FLAG);
 }
 
 /* ------------------------------------------------------------------ what tests ask */

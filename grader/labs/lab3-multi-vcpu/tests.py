@@ -84,8 +84,9 @@ def too_large(plan: Plan) -> None:
 # The guests of these print nothing, so that they don't need 3.3: --regs shows what they found.
 
 @lab.test("3.2", "sets the vCPU's state to running, then to ended", points=4,
-          hint="When does the vCPU's thread change the state? To VCPU_RUNNING before it runs the vCPU, to "
-               "VCPU_ENDED after: vcpu_kick reads it.")
+          hint="When does the vCPU's thread change the state? To VCPU_RUNNING before it runs the vCPU; to "
+               "VCPU_ENDED after that, however the guest ended, and before vcpu_ended: vcpu_kick and the "
+               "devices read it.")
 def state(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "state")
     unit.symptom(lambda o: o.hung,
@@ -118,8 +119,8 @@ def ping_pong(plan: Plan) -> None:
     for me in range(2):
         run.registers(me, rbp=last[me], hint=_NO_REGISTERS)
     run.symptom(lambda o: o.hung and len(o.where) == 1,
-                "Two guests wait for each other, and only one of them runs. Does the second vCPU start "
-                "only after the first has ended? Start all threads before you wait for any.")
+                "Two guests wait for each other, and only one of them runs. Does each thread get a vCPU of "
+                "its own, and are all started before you wait for the first?")
     run.symptom(lambda o: o.hung and len(o.where) == 2,
                 "Two guests run and wait for each other forever: neither sees what the other writes. "
                 "Without --isolate both are in one VM.")
@@ -199,6 +200,10 @@ def lines(plan: Plan) -> None:
     unit.symptom(lambda o: "is printed again" in o.stdout,
                  "What is in vcpu->line after a line has been printed? The next line must begin with an "
                  "empty buffer, whether a newline, a full buffer or console_finish ended the line before.")
+    unit = plan.unit("vcpus", "collects")
+    unit.symptom(lambda o: "collects a character" in o.stdout,
+                 "Which vCPU has to wait for the lock, and when? Only one that prints, while it prints: one "
+                 "that collects a character uses nothing that another thread uses.")
     texts, count = [plan.values.text(5) for _ in range(VCPUS)], 25
     run = plan.boot(*(plan.guest("lines", TEXT=text, LINES=count) for text in texts))
     run.prints_lines([f"vcpu{vcpu}: {n} {text}" for vcpu, text in enumerate(texts) for n in range(count)])
@@ -218,9 +223,10 @@ def unfinished(plan: Plan) -> None:
 
 
 @lab.test("3.3", "prints all of a line longer than its buffer", points=3,
-          hint="What happens when vcpu->line is full? It has room for CONSOLE_LINE_MAX bytes: print what is "
-               "there, then continue.")
+          hint="What happens when vcpu->line is full, and when is it? It has room for CONSOLE_LINE_MAX "
+               "bytes, no more and no less: print what is there, then continue.")
 def long_line(plan: Plan) -> None:
+    plan.unit("vcpus", "full_line")
     seeds, length = [plan.values.getrandbits(16) for _ in range(2)], 4500
     run = plan.boot(*(plan.guest("write", SEED=seed, LENGTH=length, TEXT_OFFSET=0x1000) for seed in seeds))
     run.must(_texts_of_vcpus([letters(seed, length) for seed in seeds]))
@@ -295,7 +301,11 @@ def kick_order(plan: Plan) -> None:
           hint="What if a stop arrives between the two steps of vcpu_check_stop? Clear the kick first, then "
                "read stop_signal: in the reverse order that stop is lost.")
 def check_order(plan: Plan) -> None:
-    plan.unit("vcpus", "check_order")
+    plan.unit("vcpus", "check_order").symptom(
+        lambda o: "plain store" in o.stdout,
+        "In which order do other threads see your store to immediate_exit and your read of stop_signal? A "
+        "processor may read before an earlier store takes effect. An atomic store with __ATOMIC_SEQ_CST "
+        "rules that out; a plain one, or one with __ATOMIC_RELEASE, does not.")
 
 
 @lab.test("3.4", "signals a thread only while it exists", points=2,
@@ -359,7 +369,8 @@ def stop_rest(plan: Plan) -> None:
                                Step(after=f"vcpu{ended}".encode(), stream="stderr", signal=signal.SIGTERM)))
         run.exits(STATUS_SIGNAL + signal.SIGTERM)
         steps = len(run.run.steps)
-        run.symptom(lambda o, steps=steps: o.hung and o.result.steps_done == steps,  # type: ignore[misc]
+        run.symptom(lambda o, steps=steps: (o.hung and not o.lock_kept(0)            # type: ignore[misc]
+                                            and o.result.steps_done == steps),
                     "One guest has ended, and SIGTERM does not stop the remaining ones. Does stop_all's "
                     "loop end at a vCPU that has ended? It must kick every vCPU, whatever became of the "
                     "others. (If the first test of 3.4 fails, fix that first.)")
@@ -464,6 +475,9 @@ def _unit_of_runs(plan: Plan, case: str) -> Planned:
     unit.symptom(lambda o: "an eventfd takes 8 bytes" in o.stdout,
                  "What does a vCPU's thread do last? It must write the number 1 to ended_fd, as 8 bytes "
                  "(uint64_t).")
+    unit.symptom(lambda o: "when vcpu_ended" in o.stdout,
+                 "When does the vCPU's thread set the state to VCPU_ENDED? After vcpu_run, however the guest "
+                 "ended, and before vcpu_ended: the devices read it there.")
     return unit
 
 
@@ -523,6 +537,9 @@ def _terminal_restored(outcome: Outcome) -> Mismatch | None:
 
 
 def _stop_symptoms(run: Planned) -> None:
+    run.symptom(lambda o: o.hung and o.lock_kept(0),
+                "A thread waits for a lock that is never released: an ending vCPU takes vcpu->lock to set "
+                "its state. Does vcpu_kick release it on every path?")
     run.symptom(lambda o: o.hung and o.result.steps_done == len(run.run.steps) and bool(o.where),
                 "The signal arrived, and a vCPU still runs. A guest in an endless loop makes no exit: only "
                 "a signal to its thread makes KVM_RUN return. Does stop_all kick every vCPU, and does "

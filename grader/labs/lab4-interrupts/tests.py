@@ -500,7 +500,7 @@ def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
     run.symptom(lambda o: o.status == STATUS_STRAY,
                 "The guest got an interrupt that no device raises. Did you confuse a vector with its bit? "
                 "Bit N of `pending` is vector TIMER_VECTOR + N.")
-    run.symptom(lambda o: o.hung and _lock_kept(o), _LOCK_KEPT)
+    run.symptom(lambda o: o.hung and o.lock_kept(_halted(o)), _LOCK_KEPT)
     run.symptom(lambda o: o.hung and not _halted(o), awake)
     run.symptom(lambda o: o.hung,
                 "The VMM hung in HLT: a vCPU sleeps, and no interrupt reaches it. Does its device raise "
@@ -511,13 +511,6 @@ def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
 def _halted(outcome: Outcome) -> int:
     """How many vCPUs sleep in HLT."""
     return sum("the last: KVM_EXIT_HLT" in line for line in outcome.where)
-
-
-def _lock_kept(outcome: Outcome) -> bool:
-    """More threads wait in a futex than vCPUs sleep in HLT. The first, the main one, may wait in a join."""
-    lines = outcome.result.diagnosis.splitlines()
-    threads = [line for line in lines if line.lstrip().startswith("thread ")]
-    return sum("futex" in line for line in threads[1:]) > _halted(outcome)
 
 
 def _unit(plan: Plan, case: str) -> None:

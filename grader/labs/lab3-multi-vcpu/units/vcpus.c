@@ -130,8 +130,33 @@ static void start_guests(int count, uint8_t *code, size_t bytes)
         vmm.guests[i] = (struct guest){"guest", GUEST_REAL, code, bytes};
 }
 
+static atomic_uint ends_early; /* vcpu_ended came before the state was VCPU_ENDED */
+
+static void note_end(struct vcpu *vcpu)
+{
+    ends_early += vcpu->state != VCPU_ENDED;
+}
+
+/* The hook that lab 4 has for its keyboard. */
+static void ends_watch(void)
+{
+    struct stage changed = stage;
+
+    changed.on_end = note_end;
+    stage_set(&changed);
+}
+
+static void check_end(const char *why)
+{
+    ck_assert_msg(ends_early == 0,
+                  "a vCPU has ended, because %s, and its state was not VCPU_ENDED when vcpu_ended "
+                  "was called: devices ask there who still runs",
+                  why);
+}
+
 static enum vcpu_state state_in_run;
 static bool own_thread_in_run;
+static int end_in_run; /* the exit that ends the vCPU; 0: its own HLT */
 
 static int look_at_state(struct kvm_run *run, unsigned turn)
 {
@@ -139,11 +164,15 @@ static int look_at_state(struct kvm_run *run, unsigned turn)
 
     state_in_run = vcpu->state;
     own_thread_in_run = pthread_equal(vcpu->thread, pthread_self());
+    vcpu->run->exit_reason = (uint32_t)end_in_run;
+    if (end_in_run != 0)
+        return 0;
     return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
 }
 
 START_TEST(state)
 {
+    ends_watch();
     start_guests(1, halt, sizeof halt);
     falsified.run = look_at_state;
     vcpus_run(&vmm);
@@ -154,6 +183,16 @@ START_TEST(state)
         vmm.vcpus[0].state == VCPU_ENDED,
         "the vCPU has ended and its state is not VCPU_ENDED: a kick would signal a thread "
         "that is gone. vcpu_set_state comes after vcpu_run, too");
+    check_end("it executed HLT");
+    end_in_run = KVM_EXIT_SHUTDOWN;
+    listen_start();
+    vcpus_run(&vmm);
+    listen_end();
+    ck_assert_msg(
+        vmm.vcpus[0].state == VCPU_ENDED,
+        "a guest has crashed, and its vCPU's state is not VCPU_ENDED: a kick would signal "
+        "a thread that is gone");
+    check_end("its guest crashed");
 }
 END_TEST
 
@@ -270,6 +309,8 @@ END_TEST
 
 #define LINES 30
 
+static int yields; /* of each write to standard output */
+
 static bool capturing; /* write to standard output is what the two below say */
 static char captured[65536];
 static atomic_uint captured_bytes;
@@ -301,7 +342,7 @@ ssize_t write(int fd, const void *bytes, size_t count)
     unsigned place = atomic_fetch_add(&captured_bytes, (unsigned)part);
     if (place + part < sizeof captured)
         memcpy(captured + place, bytes, part);
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < yields; i++)
         sched_yield();
     return (ssize_t)part;
 }
@@ -360,6 +401,7 @@ START_TEST(lines)
     }
     capture_stdio();
     capturing = true;
+    yields = 20;
     print_at_once();
     capturing = false;
     for (char *rest = captured, *line; (line = strsep(&rest, "\n")) && rest;) {
@@ -452,6 +494,99 @@ START_TEST(any_bytes)
     CK_CAPTURED("vcpu1: end\n", "console_finish after \"end\"");
     console_finish(vcpu);
     CK_CAPTURED("", "console_finish called again");
+}
+END_TEST
+
+/* A line of `count` characters and its newline, in one call or each character in one of its own. */
+static void print_line(struct vcpu *vcpu, size_t count, bool in_one)
+{
+    static PRIVATE char line[2 * CONSOLE_LINE_MAX];
+
+    memset(line, 'x', count);
+    line[count] = '\n';
+    for (size_t i = 0; i <= count; i += in_one ? count + 1 : 1)
+        console_write_lines(vcpu, line + i, in_one ? count + 1 : 1);
+}
+
+#define NAME_BYTES (sizeof "vcpu1: " - 1)
+
+/* The characters of the piece of vcpu1's line that begins there, and where the next one begins. */
+static size_t piece_bytes(char **piece)
+{
+    char *start = *piece, *end = strchr(start, '\n');
+
+    ck_assert_msg(end && strncmp(start, "vcpu1: ", NAME_BYTES) == 0,
+                  "a piece of a long line is not a line with the name of its vCPU: \"%.50s\"",
+                  start);
+    *piece = end + 1;
+    return (size_t)(end - start) - NAME_BYTES;
+}
+
+START_TEST(full_line)
+{
+    static const size_t counts[] = {CONSOLE_LINE_MAX - 1, CONSOLE_LINE_MAX, CONSOLE_LINE_MAX + 1};
+    struct vcpu *vcpu = &console_vcpus[1];
+
+    vm_init(&vmm.vms[0], &vmm);
+    vcpu_init(vcpu, 1, 1, &vmm.vms[0], &guest);
+    vmm.guest_count = 2;
+    capture_stdio();
+    capturing = true;
+    for (size_t i = 0; i < 2 * sizeof counts / sizeof counts[0]; i++) {
+        const size_t count = counts[i / 2];
+        print_line(vcpu, count, i % 2);
+        captured[atomic_exchange(&captured_bytes, 0)] = '\0';
+        char *piece = captured;
+        size_t first = piece_bytes(&piece), rest = first;
+        const bool alone = *piece == '\0';
+        while (*piece) {
+            size_t bytes = piece_bytes(&piece);
+            first = bytes > first ? bytes : first;
+            rest += bytes;
+        }
+        ck_assert_msg(first <= CONSOLE_LINE_MAX,
+                      "a piece of %zu characters was printed: vcpu->line has room for %d, and the "
+                      "rest was written past its end",
+                      first, CONSOLE_LINE_MAX);
+        ck_assert_msg(rest == count, "of a line of %zu characters %zu were printed", count, rest);
+        ck_assert_msg(count > CONSOLE_LINE_MAX || first == count,
+                      "a line of %zu characters fits into vcpu->line, which has room for %d, and "
+                      "was printed in pieces of at most %zu",
+                      count, CONSOLE_LINE_MAX, first);
+        ck_assert_msg(count >= CONSOLE_LINE_MAX || alone,
+                      "an empty line follows a line of %zu characters, which does not fill "
+                      "vcpu->line",
+                      count);
+    }
+}
+END_TEST
+
+/* A vCPU that only collects a character takes the lock under which another prints. */
+THERE(bool, collecting_waits, (void), ())
+{
+    pthread_mutex_t *collecting = NULL, *printing = NULL;
+
+    first_lock = &collecting;
+    console_write_lines(&console_vcpus[0], "x", 1);
+    first_lock = &printing;
+    console_write_lines(&console_vcpus[1], "y\n", 2);
+    first_lock = NULL;
+    return collecting && collecting == printing;
+}
+
+START_TEST(collects)
+{
+    vmm.guest_count = 2;
+    for (int id = 0; id < 2; id++) {
+        vm_init(&vmm.vms[id], &vmm);
+        vcpu_init(&console_vcpus[id], id, 0, &vmm.vms[id], &guest);
+    }
+    capture_stdio();
+    capturing = true;
+    bool waits = collecting_waits();
+    capturing = false;
+    ck_assert_msg(!waits, "a vCPU collects a character, prints nothing, and takes the lock under "
+                          "which another one prints: it waits for as long as that takes");
 }
 END_TEST
 
@@ -559,6 +694,11 @@ THERE(bool, kick_with_end, (unsigned number), (number))
     return gaps_end();
 }
 
+THERE(bool, kick_flag, (void), ())
+{
+    return kicked_vcpu.run->immediate_exit != 0;
+}
+
 #define KICK_GAPS_MAX 8
 
 START_TEST(kick_state)
@@ -576,6 +716,10 @@ START_TEST(kick_state)
         ck_assert_msg(kick_signals == 0,
                       "a vCPU whose state is %s was kicked, and vcpu_kick signalled its thread: "
                       "there is none, or it is gone",
+                      states[i].name);
+        ck_assert_msg(!kick_flag(),
+                      "a vCPU whose state is %s was kicked, and vcpu_kick set immediate_exit: "
+                      "vcpu->run may not be mapped yet, or no longer",
                       states[i].name);
     }
     for (unsigned number = 0; has_gap && number < KICK_GAPS_MAX; number++) {
@@ -656,15 +800,32 @@ START_TEST(kick_wakes)
 END_TEST
 
 static struct kvm_run *watched; /* a page that can't be written */
+static bool cleared, fenced;    /* immediate_exit; and no later read can come before that */
+
+static bool is_fence(const uint8_t *code)
+{
+    return is_atomic(code) || memcmp(code, "\x0f\xae\xf0", 3) == 0; /* MFENCE */
+}
+
+static void fence_step(int signal, siginfo_t *info, void *context)
+{
+    fenced |= is_fence(next_instruction(context));
+}
 
 /* The module is about to clear immediate_exit; just before that comes a stop, and its kick. */
 static void stop_before_store(int signal, siginfo_t *info, void *context)
 {
+    ucontext_t *user = context;
+
     if ((uintptr_t)info->si_addr - (uintptr_t)watched >= PAGE_BYTES)
         return; /* and crash: a mistake of another kind */
     mprotect(watched, PAGE_BYTES, PROT_READ | PROT_WRITE);
     atomic_store(&vmm.stop_signal, SIGTERM);
     watched->immediate_exit = 1;
+    cleared = true;
+    fenced = is_fence(next_instruction(user));
+    step_handle(fence_step);
+    user->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
 }
 
 /* `kicked_before`: by an earlier kick, for another reason. */
@@ -684,6 +845,7 @@ THERE(bool, stop_is_lost, (bool kicked_before), (kicked_before))
     sigaction(SIGSEGV, &fault, NULL);
     vcpu.run = watched;
     enum step step = vcpu_check_stop(&vcpu);
+    steps_end();
     bool stopped = atomic_load(&vmm.stop_signal) != 0;
     return stopped && step != STEP_END && !watched->immediate_exit;
 }
@@ -719,6 +881,10 @@ START_TEST(check_order)
         ck_assert_msg(!stop_is_lost(kicked_before),
                       "a stop came just before vcpu_check_stop cleared run->immediate_exit, and it "
                       "was lost: clear first, and only then look at stop_signal");
+    ck_assert_msg(!cleared || fenced,
+                  "vcpu_check_stop clears run->immediate_exit by a plain store: the processor may "
+                  "read stop_signal before others see that store, and a stop between the two is "
+                  "lost. __ATOMIC_SEQ_CST keeps the two in order");
 }
 END_TEST
 
@@ -760,10 +926,12 @@ static int stopped_by_signal(struct kvm_run *run, unsigned turn)
 
 START_TEST(stop_order)
 {
+    ends_watch();
     start_guests(1, endless, sizeof endless);
     falsified.run = stopped_by_signal;
     kick_signal = SIGNAL_SLOW;
     int status = vcpus_run(&vmm);
+    check_end("the VMM stopped");
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
                   status, STATUS_SIGNAL + SIGTERM);
 }
@@ -826,6 +994,8 @@ int main(void)
     unit_add(suite, "no_thread", no_thread);
     unit_add(suite, "lines", lines);
     unit_add(suite, "any_bytes", any_bytes);
+    unit_add(suite, "full_line", full_line);
+    unit_add(suite, "collects", collects);
     unit_add(suite, "kick", kick);
     unit_add(suite, "kick_order", kick_order);
     unit_add(suite, "kick_state", kick_state);

@@ -9,8 +9,6 @@
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <termios.h>
-#include <ucontext.h>
-#include <x86intrin.h>
 
 MODULE(int, pending_first, (uint32_t pending), (pending))
 MODULE(enum step, interrupt_deliver, (struct vcpu * vcpu), (vcpu))
@@ -149,8 +147,6 @@ static uint32_t vector_injected(void)
  * instruction, and after each is looked whether it has changed the set: it may do so while it holds
  * the lock, or by an atomic instruction.
  */
-#define TRAP_FLAG 0x100 /* of RFLAGS: SIGTRAP after each instruction */
-
 static struct {
     struct vcpu *vcpu;
     uint32_t pending;       /* as the instruction before left it ... */
@@ -159,16 +155,8 @@ static struct {
     bool raised;            /* after KVM_INTERRUPT the lock was free: 0x21 was raised */
 } watch;
 
-/* With a LOCK prefix, or XCHG, which needs none. */
-static bool is_atomic(const uint8_t *code)
-{
-    code += (*code & 0xf0) == 0x40; /* REX */
-    return *code == 0xf0 || *code == 0x87;
-}
-
 static void watch_step(int signal, siginfo_t *info, void *context)
 {
-    const ucontext_t *user = context;
     struct vcpu *vcpu = watch.vcpu;
 
     if (vcpu->pending != watch.pending && !is_atomic(watch.address) && lock_is_free(vcpu))
@@ -178,21 +166,7 @@ static void watch_step(int signal, siginfo_t *info, void *context)
         watch.raised = true;
     }
     watch.pending = vcpu->pending;
-    watch.address = (const uint8_t *)user->uc_mcontext.gregs[REG_RIP];
-}
-
-/* From here to steps_end `step` is called after each instruction of this thread. */
-static void steps_begin(void (*step)(int, siginfo_t *, void *))
-{
-    struct sigaction action = {.sa_sigaction = step, .sa_flags = SA_SIGINFO};
-
-    sigaction(SIGTRAP, &action, NULL);
-    __writeeflags(__readeflags() | TRAP_FLAG);
-}
-
-static void steps_end(void)
-{
-    __writeeflags(__readeflags() & ~(unsigned long long)TRAP_FLAG);
+    watch.address = next_instruction(context);
 }
 
 static void watch_begin(struct vcpu *vcpu)
