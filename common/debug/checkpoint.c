@@ -1,0 +1,161 @@
+/*
+ * checkpoint.c - a vCPU's state and RAM at its last entry, to return to after a crash. KVM's dirty
+ * log says which pages to copy (api.rst 4.8 KVM_GET_DIRTY_LOG).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "debug/replay.h"
+#include "given.h"
+
+#define FINE_NS    100000 /* between two checkpoints, the second time */
+#define ROUNDS_MAX 3000   /* of that */
+#define TSS_BUSY   2      /* in a TSS descriptor's type */
+#define DIRTY_BITS 64     /* pages per word of KVM's dirty log */
+
+struct watched watched[VCPUS_MAX];
+
+static size_t dirty_words(const struct vm *vm)
+{
+    size_t pages = vm->ram_bytes / PAGE_BYTES;
+
+    return (pages + DIRTY_BITS - 1) / DIRTY_BITS;
+}
+
+static int log_dirty_pages(const struct vm *vm)
+{
+    struct kvm_userspace_memory_region region = {
+        .flags = KVM_MEM_LOG_DIRTY_PAGES,
+        .memory_size = vm->ram_bytes,
+        .userspace_addr = (uintptr_t)vm->ram,
+    };
+
+    return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+/* Adds the pages that were written since the last call to those of each vCPU of the VM. */
+static void dirty_collect(const struct vm *vm)
+{
+    size_t words = dirty_words(vm);
+    uint64_t *bitmap = calloc(words, sizeof *bitmap);
+    struct kvm_dirty_log log = {.dirty_bitmap = bitmap};
+
+    if (!bitmap || ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log) < 0)
+        exit(fail(STATUS_NO_KVM, "--explain: KVM_GET_DIRTY_LOG: %s", strerror(errno)));
+    for (size_t id = 0; id < VCPUS_MAX; id++)
+        for (size_t i = 0; watched[id].vcpu && watched[id].vcpu->vm == vm && i < words; i++)
+            watched[id].checkpoint.dirty[i] |= bitmap[i];
+    free(bitmap);
+}
+
+/* Copies the pages that may differ, from the VM's RAM to the checkpoint or back. */
+static void ram_copy(const struct vm *vm, struct checkpoint *checkpoint, bool back)
+{
+    for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES; page++) {
+        uint64_t *word = &checkpoint->dirty[page / DIRTY_BITS];
+        uint8_t *ram = vm->ram + page * PAGE_BYTES, *copy = checkpoint->ram + page * PAGE_BYTES;
+        if (*word & 1ull << page % DIRTY_BITS)
+            memcpy(back ? ram : copy, back ? copy : ram, PAGE_BYTES);
+        else if (*word == 0)
+            page |= DIRTY_BITS - 1;
+    }
+    memset(checkpoint->dirty, 0, dirty_words(vm) * sizeof checkpoint->dirty[0]);
+}
+
+void checkpoint_take(struct vcpu *vcpu)
+{
+    struct checkpoint *checkpoint = &watched[vcpu->id].checkpoint;
+
+    checkpoint->taken = ioctl(vcpu->fd, KVM_GET_REGS, &checkpoint->regs) == 0 &&
+                        ioctl(vcpu->fd, KVM_GET_SREGS, &checkpoint->sregs) == 0 &&
+                        ioctl(vcpu->fd, KVM_GET_FPU, &checkpoint->fpu) == 0 &&
+                        ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &checkpoint->events) == 0;
+    dirty_collect(vcpu->vm);
+    ram_copy(vcpu->vm, checkpoint, false);
+}
+
+bool checkpoint_restore(struct vcpu *vcpu)
+{
+    struct checkpoint *checkpoint = &watched[vcpu->id].checkpoint;
+    struct kvm_sregs sregs = checkpoint->sregs;
+
+    /* On AMD's processors KVM reports each TSS as busy. QEMU's stops for one that was not loaded by
+     * ltr. */
+    if (__builtin_cpu_is("amd"))
+        sregs.tr.type &= (uint8_t)~TSS_BUSY;
+    dirty_collect(vcpu->vm);
+    ram_copy(vcpu->vm, checkpoint, true);
+    return ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) == 0 &&
+           ioctl(vcpu->fd, KVM_SET_REGS, &checkpoint->regs) == 0 &&
+           ioctl(vcpu->fd, KVM_SET_FPU, &checkpoint->fpu) == 0 &&
+           ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &checkpoint->events) == 0;
+}
+
+_Thread_local volatile sig_atomic_t tick_over;
+
+/* The signal also interrupts KVM_RUN. */
+static void tick_handler(int signal)
+{
+    tick_over = 1;
+}
+
+void tick_arm(const struct watched *watch, long nanoseconds)
+{
+    const struct itimerspec time = {
+        .it_value = {nanoseconds / 1000000000, nanoseconds % 1000000000}};
+
+    tick_over = 0;
+    timer_settime(watch->timer, 0, &time, NULL);
+}
+
+void watch_start(struct watched *watch, struct vcpu *vcpu)
+{
+    const struct vm *vm = vcpu->vm;
+    struct sigaction action = {.sa_handler = tick_handler};
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN};
+    struct checkpoint *checkpoint = &watch->checkpoint;
+
+    sigaction(SIGRTMIN, &action, NULL);
+    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+    checkpoint->ram = calloc(1, vm->ram_bytes);
+    checkpoint->dirty = calloc(dirty_words(vm), sizeof checkpoint->dirty[0]);
+    if (!checkpoint->ram || !checkpoint->dirty || log_dirty_pages(vm) < 0 ||
+        timer_create(CLOCK_MONOTONIC, &event, &watch->timer) < 0)
+        exit(fail(STATUS_NO_KVM, "--explain: %s", strerror(errno)));
+    /* The copy is all zeros, and so is most of RAM. */
+    for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES; page++)
+        if (memcmp(vm->ram + page * PAGE_BYTES, checkpoint->ram + page * PAGE_BYTES, PAGE_BYTES))
+            checkpoint->dirty[page / DIRTY_BITS] |= 1ull << page % DIRTY_BITS;
+    watch->thread = pthread_self();
+    watch->vcpu = vcpu;
+}
+
+bool checkpoint_advance(struct vcpu *vcpu)
+{
+    const struct kvm_guest_debug debug = {.control = 0};
+    struct checkpoint *checkpoint = &watched[vcpu->id].checkpoint;
+
+    if (ioctl(vcpu->fd, KVM_SET_GUEST_DEBUG, &debug) < 0)
+        return false;
+    long wait = FINE_NS;
+    for (int round = 0; round < ROUNDS_MAX && checkpoint_restore(vcpu); round++) {
+        struct kvm_regs before = checkpoint->regs;
+        vcpu->run->immediate_exit = 0;
+        tick_arm(&watched[vcpu->id], wait);
+        int result = ioctl(vcpu->fd, KVM_RUN, 0);
+        tick_arm(&watched[vcpu->id], 0);
+        if (result == 0)
+            return true;
+        if (errno != EINTR)
+            return false;
+        checkpoint_take(vcpu);
+        /* Under load the time may be over before the guest has executed anything. */
+        bool moved = memcmp(&before, &checkpoint->regs, sizeof before) != 0;
+        wait = moved ? FINE_NS : wait < TICK_NS / 2 ? 2 * wait : wait;
+    }
+    return false;
+}
