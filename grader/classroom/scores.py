@@ -10,8 +10,8 @@ from pathlib import Path
 from grader.classroom.record import GRADED, Record
 from grader.core.readable import printable
 
-# Where a spreadsheet would begin a formula, whatever separator it expects.
-_FORMULA = re.compile(r"(^|[,;|])(\s*)(?=[-=+@\uff1d\uff0b\uff0d\uff20])")
+# Where a spreadsheet would begin a formula, whatever separator it expects; a cell may be in quotes.
+_FORMULA = re.compile(r"(^|[,;|])([\s\"']*)(?=[-=+@\uff1d\uff0b\uff0d\uff20])")
 
 
 def write_csv(records: Sequence[Record], path: Path) -> None:

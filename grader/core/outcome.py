@@ -16,7 +16,7 @@ STATUS_TODO = 77
 
 # The VMM prints it on standard error; lab 6's kernel prints it on its console and has its own status.
 STATUS_KERNEL_TODO = 63
-_TODO = re.compile(r"^(?:vmm|1K OS): exercise (\d\.\d+) is not written yet: (.+), line (\d+)\.$", re.M)
+_TODO = re.compile(r"^(?:vmm|1K OS): exercise (\d\.\d+) is not written yet: (.+), line (\d{1,6})\.$", re.M)
 _REGISTER_LINE = re.compile(r"^vcpu(\d): (\w+=[0-9a-f]+ .*)$", re.M)
 _WHERE = re.compile(r"^vmm: (vcpu\d is at .*)$", re.M)
 _SANITIZER = re.compile(r"(?:ERROR|WARNING): (?:Address|Leak|Thread|Memory)Sanitizer:?.*|.*runtime error: .*")
@@ -103,14 +103,17 @@ def _parse_registers(lines: list[str]) -> Registers:
     segments: dict[str, dict[str, int]] = {}
     repeated: list[str] = []
     for line in lines:
-        fields = re.findall(r"(\w+)=([0-9a-f]+)", line)
+        fields = re.findall(r"\b(\w{1,16})=([0-9a-f]{1,16})\b", line)  # a module may print such lines as well
+        if not fields:
+            continue
         first = fields[0][0]
         if first in values or first in segments:
             repeated.append(first)
         elif " base=" in line:
             segments[first] = {"selector": int(fields[0][1], 16)}
             segments[first].update({key: int(text, 16 if key in ("base", "limit") else 10)
-                                    for key, text in fields[1:]})
+                                    for key, text in fields[1:] if key in ("base", "limit")
+                                    or text.isdecimal()})
         else:
             values.update({key: int(text, 16) for key, text in fields})
     return Registers(values, segments, tuple(repeated))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from dataclasses import replace
+from random import Random
 from unittest import mock
 
 from grader.core.judge import Kind, judge
@@ -217,6 +218,18 @@ class Outcomes(unittest.TestCase):
     def test_every_byte_of_the_output_is_kept(self) -> None:
         outcome = Outcome(Result(Ending.EXIT, stdout=bytes(range(256)), stderr=b"\xff"))
         self.assertEqual([ord(c) for c in outcome.stdout], list(range(256)))
+
+    def test_nothing_that_a_module_prints_stops_the_judge(self) -> None:
+        parts = ["vmm: exercise 1.1 is not written yet: a, line ", "vcpu0: cs=8 base=0 limit=0 dpl=",
+                 "ff", "9" * 5000,
+                 ".\n", "\n", "vcpu0: ", "rax=", "=", " ", "\xff", "1k", "vmm: vcpu0 is at ", "base="]
+        random = Random(5)
+        for _ in range(2000):
+            text = "".join(random.choices(parts, k=12)).encode("latin-1")
+            outcome = Outcome(Result(Ending.EXIT, stdout=text, stderr=text))
+            self.assertLess(outcome.todo.line if outcome.todo else 0, 1000000)
+            self.assertIsInstance(outcome.registers, dict)
+            self.assertIsInstance(outcome.where, list)
 
     def test_two_vcpus(self) -> None:
         other = REGISTERS.replace("vcpu0", "vcpu1").replace("rax=0000000000000001", "rax=0f")
