@@ -14,7 +14,6 @@ from pathlib import Path
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.jail import RESULT, Files, run_jailed
 from grader.execution.labvm.pack import pack_like
-from grader.execution import place as machine
 from grader.execution.runs import CannotGrade, Ending, Result
 
 JAILED = BUILD / "jailed"
@@ -32,7 +31,8 @@ def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
                 learner: Mapping[str, Path], control: Mapping[str, Path], cc: str) -> Path:
     """Makes what the kit has made as `twin` with its solution. `learner`: the strange files, by the names
     that the Makefile has for them; `control`: the solution's. Raises JailedError, and CannotGrade if the
-    sources are not at fault: after a failure, the control must build here and now."""
+    sources are not at fault: after a failure, the control must build here and now, and the strange files
+    must fail once more. A build's messages don't count: the sources can write them."""
     place = str(twin.relative_to(ROOT))
     words = ["make", "-j2", target, *(f"{name}={value}" for name, value in variables.items())]
     command = f'{shlex.join(words)} && cp {shlex.quote(place)} "$RESULT"'
@@ -40,15 +40,19 @@ def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
 
     def build(sources: Mapping[str, Path]) -> Result:
         files = {**kit, **{name: (path.read_bytes(), 0.0) for name, path in sources.items()}}
-        return run_jailed(command, files, {"CC": cc} if cc else {})
+        result = run_jailed(command, files, {"CC": cc} if cc else {})
+        if result.ending in _LOST:
+            raise _stopped(str(result))
+        return result
 
     result = build(learner)
     if not _built(result):
-        _check_machine(result)
         checked = build(control)
         if not _built(checked):
             raise _stopped("the solution does not build in it either: " + (
                 _said(checked).strip().partition("\n")[0] or str(checked)))
+        result = build(learner)
+    if not _built(result):
         if result.ending is not Ending.EXIT:
             raise JailedError(f"the compiler was stopped: {result}")
         said = re.sub(r"^make: .*\n?", "", _said(result), flags=re.M)
@@ -68,15 +72,6 @@ def _built(result: Result) -> bool:
 
 def _said(result: Result) -> str:
     return result.stderr.decode("utf-8", "replace")
-
-
-def _check_machine(result: Result) -> None:
-    """Raises CannotGrade where a build was stopped by what no source can do."""
-    if result.ending in _LOST:
-        raise _stopped(str(result))
-    lost = machine.stopped(_said(result), jailed=True)
-    if result.ending is Ending.EXIT and lost:
-        raise _stopped(lost)
 
 
 def _stopped(how: str) -> CannotGrade:

@@ -70,24 +70,21 @@ _CAUSES = {
 
 # How a compiler, make or a tool says that it had no room, or no more time; and that it was killed, has
 # crashed or could not be started.
-_NO_ROOM = ("No space left|quota exceeded|File too large|File size limit|memory exhausted|"
-            "Cannot allocate memory|CPU time limit exceeded")
-_ENDED = ("terminated program|terminated with signal|due to signal|unable to execute command|"
-          "Resource temporarily unavailable|internal compiler error|"
-          r"^make: \*\*\* \[.*\] (?!Error \d)\w")
+_STOPPED = ("No space left|quota exceeded|File too large|File size limit|memory exhausted|"
+            "Cannot allocate memory|CPU time limit exceeded|"
+            "terminated program|terminated with signal|due to signal|unable to execute command|"
+            "Resource temporarily unavailable|internal compiler error|"
+            r"^make: \*\*\* \[.*\] (?!Error \d)\w")
 # What a source's line is blamed for; its text may be the learner's (#error).
 _DIAGNOSTIC = re.compile(r"\s|[^:]+:\d+(?!\d)"
                          r"(?!(:\d+)?: (internal compiler error: |fatal error: error writing to ))")
 
 
-def stopped(errors: str, jailed: bool = False) -> str:
-    """The line that says that a build failed for no fault of a source; or nothing. A jail has little room
-    and time: a source that needs more is at fault, if another one does not."""
-    for line in errors.splitlines():
-        room = re.search(_NO_ROOM, line)
-        if (room or re.search(_ENDED, line)) and not (room and jailed) and not _DIAGNOSTIC.match(line):
-            return line
-    return ""
+def stopped(errors: str) -> str:
+    """The line that says that a build failed for no fault of a source; or nothing. A hostile source can
+    write such a line: this is for the user's own files and the kit's."""
+    return next((line for line in errors.splitlines()
+                 if re.search(_STOPPED, line) and not _DIAGNOSTIC.match(line)), "")
 
 
 def _existing(folder: Path) -> Path:

@@ -200,11 +200,11 @@ class Limited(JailCase):
 
     ENDLESS = '\n#if __INCLUDE_LEVEL__ < 150\n#include "hypercall.c"\n#include "hypercall.c"\n#endif\n'
 
-    def stopped_by(self, **limits: object) -> Exception:
+    def stopped_by(self, text: str = ENDLESS, **limits: object) -> Exception:
         with contextlib.ExitStack() as patches:
             for name, value in limits.items():
                 patches.enter_context(mock.patch.object(jail, name, value))
-            (self.folder / "hypercall.c").write_text(self.ENDLESS)
+            (self.folder / "hypercall.c").write_text(text)
             with self.assertRaises((BuildError, CannotGrade)) as caught:
                 build_vmm(2, module=self.folder / "hypercall.c")
         return caught.exception
@@ -222,6 +222,24 @@ class Limited(JailCase):
         error = self.stopped_by(LIMITS=little)
         assert isinstance(error, CannotGrade), error
         self.assertIn("the solution does not build", error.reason)
+
+    def test_a_source_that_writes_a_machines_message(self) -> None:
+        for text in ('__asm__(".text\\n call \\"internal compiler error\\"\\n");',
+                     '__attribute__((error("x\\ncc1: internal compiler error: Killed"))) void f(void);\n'
+                     'void g(void) { f(); }'):
+            with self.subTest(text=text):
+                error = self.stopped_by(f"{SOLUTION}\n{text}\n")
+                assert isinstance(error, BuildError), error
+                self.assertTrue(error.learner)
+                self.assertIn("internal compiler error", error.text)
+
+    def test_a_build_that_failed_only_once(self) -> None:
+        (self.folder / "hypercall.c").write_text(SOLUTION)
+        failed = Result(Ending.EXIT, 2, stderr=b"gcc: fatal error: Killed signal terminated program cc1")
+        built = Result(Ending.EXIT, 0, files={RESULT: b"\x7fELF"})
+        with mock.patch.object(jailed_make, "run_jailed", side_effect=[failed, built, built]):
+            program = build_vmm(2, module=self.folder / "hypercall.c")
+        self.assertEqual(program.read_bytes(), b"\x7fELF")
 
     def test_a_wall_clock_timeout_is_the_machines_fault(self) -> None:
         for ending in (Ending.TIMEOUT, Ending.NO_OUTPUT, Ending.MACHINE):
