@@ -60,9 +60,10 @@ void keyboard_pass_on(struct vcpu *vcpu);
  * 4.1, 4.5, 4.6 Start and stop timer, keyboard and the devices' thread. 0 or STATUS_NO_KVM.
  *
  * Between the two, and until the program ends in any way, a terminal on standard input hands over
- * each key at once, unechoed, as the byte that it sends, whatever its settings were. Enter is a
- * newline. Ctrl-C is SIGINT and Ctrl-\ is SIGQUIT; with an ELF guest both are bytes, and Ctrl-] is
- * SIGINT. No key suspends the VMM or its output. Typed keys are not lost, and output not changed.
+ * each key at once, unechoed, as the byte that it sends, whatever its settings (man 3 termios)
+ * were. Enter is a newline. Ctrl-C is SIGINT and Ctrl-\ is SIGQUIT; with an ELF guest both are
+ * bytes, and Ctrl-] is SIGINT. No key suspends the VMM or its output. Typed keys are not lost, and
+ * output not changed.
  */
 int devices_start(struct vmm *vmm);
 void devices_stop(void);

@@ -18,8 +18,10 @@
 
 #include "lab4.h"
 
-/* An ELF guest gets Ctrl-C as a byte; Ctrl-] ends the VMM instead. */
-#define STOP_KEY 0x1d
+/* Ctrl-C and Ctrl-\. An ELF guest gets both as bytes; Ctrl-] ends the VMM instead. */
+#define INTERRUPT_KEY 0x03
+#define QUIT_KEY      0x1c
+#define STOP_KEY      0x1d
 
 static struct {
     struct vmm *vmm;

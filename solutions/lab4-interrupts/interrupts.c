@@ -18,8 +18,10 @@
 
 #include "lab4.h"
 
-/* An ELF guest gets Ctrl-C as a byte; Ctrl-] ends the VMM instead. */
-#define STOP_KEY 0x1d
+/* Ctrl-C and Ctrl-\. An ELF guest gets both as bytes; Ctrl-] ends the VMM instead. */
+#define INTERRUPT_KEY 0x03
+#define QUIT_KEY      0x1c
+#define STOP_KEY      0x1d
 
 static struct {
     struct vmm *vmm;
@@ -303,17 +305,17 @@ static void terminal_raw(void)
     /* answer 4.6 */
     struct sigaction restore = {.sa_handler = crash_handler, .sa_flags = (int)SA_RESETHAND};
     struct termios raw = devices.saved;
+    const bool elf = devices.vmm->guests[0].kind == GUEST_ELF;
 
-    raw.c_iflag &= ~(tcflag_t)(IXON | ISTRIP | INLCR | IGNCR);
+    raw.c_iflag &= ~(tcflag_t)(IXON | ISTRIP | PARMRK | INLCR | IGNCR);
     raw.c_iflag |= ICRNL;
     raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO | IEXTEN);
+    raw.c_lflag |= ISIG;
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
+    raw.c_cc[VINTR] = elf ? STOP_KEY : INTERRUPT_KEY;
+    raw.c_cc[VQUIT] = elf ? _POSIX_VDISABLE : QUIT_KEY;
     raw.c_cc[VSUSP] = _POSIX_VDISABLE;
-    if (devices.vmm->guests[0].kind == GUEST_ELF) {
-        raw.c_cc[VINTR] = STOP_KEY;
-        raw.c_cc[VQUIT] = _POSIX_VDISABLE;
-    }
     for (size_t i = 0; i < sizeof crashes / sizeof crashes[0]; i++)
         sigaction(crashes[i], &restore, NULL);
     atexit(terminal_restore);

@@ -81,7 +81,8 @@ def several(plan: Plan) -> None:
 
 
 @lab.test("4.2", "reports that KVM rejected an interrupt", points=2,
-          hint="What if KVM_INTERRUPT fails? End the guest by vcpu_crash, with the reason from errno.")
+          hint="What if KVM_INTERRUPT fails? End the guest by vcpu_crash, with the reason from errno. Count "
+               "and trace only what KVM has accepted.")
 def injection_failure(plan: Plan) -> None:
     plan.unit("interrupts", "injection_failure")
 
@@ -301,7 +302,8 @@ def ring(plan: Plan) -> None:
 
 @lab.test("4.5", "raises an interrupt for each byte", points=2,
           hint="When does the guest need another interrupt? When keyboard_fill has put something into the "
-               "ring, and when keyboard_getchar leaves something there: both call keyboard_interrupt.")
+               "ring, even if earlier bytes wait there, and when keyboard_getchar leaves something there: "
+               "both call keyboard_interrupt.")
 def keyboard(plan: Plan) -> None:
     _unit(plan, "keyboard")
 
@@ -334,6 +336,7 @@ def end_of_input(plan: Plan) -> None:
                "end of the input does.")
 def input_fails(plan: Plan) -> None:
     _unit(plan, "input_fails")
+    _unit(plan, "input_hangs_up")
     _unit(plan, "input_not_now")
 
 
@@ -415,9 +418,10 @@ def raw(plan: Plan) -> None:
 
 
 @lab.test("4.6", "delivers each key at once, as its byte or signal", points=2,
-          hint="Which setting removes or changes this key (man 3 termios)? ICANON, ECHO and VMIN concern "
-               "all keys; IXON, ISTRIP, INLCR, IGNCR and ICRNL some of them; VINTR, VQUIT and VSUSP are the "
-               "keys that become signals.")
+          hint="Which setting removes, changes or doubles this key (man 3 termios), and do you set it "
+               "whatever it was? ICANON, ECHO, IEXTEN and VMIN concern all keys; IXON, ISTRIP, PARMRK, "
+               "INLCR, IGNCR and ICRNL some of them; VINTR, VQUIT and VSUSP are the keys that become signals, "
+               "if ISIG is set.")
 def keys(plan: Plan) -> None:
     plan.unit("interrupts", "keys")
 

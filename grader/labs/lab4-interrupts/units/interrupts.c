@@ -295,7 +295,7 @@ START_TEST(period)
             "with --tick-ms=%u ticks repeat every %g ms (it_interval; 0 means not at all)",
             periods[i], milliseconds(&armed.it_interval));
         ck_assert_msg(timer_clock == CLOCK_MONOTONIC || timer_clock == CLOCK_BOOTTIME,
-                      "the timer must run on CLOCK_MONOTONIC: other clocks can be set back");
+                      "the timer must run on CLOCK_MONOTONIC: CLOCK_REALTIME can be set back");
         devices_stop();
     }
 }
@@ -516,6 +516,21 @@ START_TEST(several)
 }
 END_TEST
 
+static char traced[1024]; /* what --trace has said */
+static PRIVATE char *trace_text;
+static PRIVATE size_t trace_bytes;
+
+THERE_VOID(trace_begin, (void), ())
+{
+    vmm.options.trace = open_memstream(&trace_text, &trace_bytes);
+}
+
+THERE_VOID(trace_look, (void), ())
+{
+    fflush(vmm.options.trace);
+    snprintf(traced, sizeof traced, "%s", trace_text);
+}
+
 START_TEST(injection_failure)
 {
     start(1);
@@ -523,15 +538,21 @@ START_TEST(injection_failure)
     falsified = (struct falsified){.request = KVM_INTERRUPT, .error = ENXIO};
     vcpu->pending = TIMER;
     vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 1;
+    trace_begin();
     listen_start();
     enum step step = interrupt_deliver(vcpu);
     listen_end();
+    trace_look();
     ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED,
                   "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_crash");
     ck_assert_msg(strstr(said, strerror(ENXIO)) || strstr(said, "ENXIO"),
                   "KVM_INTERRUPT failed, and the message does not contain the reason (%s)",
                   strerror(ENXIO));
     check_unlocked("after a failed KVM_INTERRUPT interrupt_deliver");
+    ck_assert_msg(vcpu->interrupts == 0, "KVM_INTERRUPT failed, and vcpu->interrupts is %llu",
+                  (unsigned long long)vcpu->interrupts);
+    ck_assert_msg(!strstr(traced, "inject vector"), "KVM_INTERRUPT failed, and --trace says \"%s\"",
+                  traced);
 }
 END_TEST
 
@@ -557,21 +578,6 @@ START_TEST(guards)
                   "0x21, and that is lost: an old copy of the set was written back");
 }
 END_TEST
-
-static char traced[1024]; /* what --trace has said */
-static PRIVATE char *trace_text;
-static PRIVATE size_t trace_bytes;
-
-THERE_VOID(trace_begin, (void), ())
-{
-    vmm.options.trace = open_memstream(&trace_text, &trace_bytes);
-}
-
-THERE_VOID(trace_look, (void), ())
-{
-    fflush(vmm.options.trace);
-    snprintf(traced, sizeof traced, "%s", trace_text);
-}
 
 START_TEST(traces)
 {
@@ -1228,6 +1234,12 @@ START_TEST(keyboard)
         "a byte that is not there");
     ck_assert_msg(getchar_of(vcpu) == GETCHAR_NOTHING,
                   "all was taken, and keyboard_getchar does not answer GETCHAR_NOTHING");
+    for (int key = 0; key < 2; key++) {
+        type("c", 1);
+        ck_assert_msg(comes(vcpu, KEYBOARD) && input_shrinks_to(0),
+                      "a key was typed, %d earlier ones wait, and vector 0x21 is not pending", key);
+        take(vcpu, KEYBOARD);
+    }
 }
 END_TEST
 
@@ -1401,6 +1413,31 @@ START_TEST(input_fails)
                   "readable for ever: the error has to count as the end of the input");
     ck_assert_msg(getchar_of(vcpu) == GETCHAR_END,
                   "standard input can't be read, and keyboard_getchar does not answer GETCHAR_END");
+}
+END_TEST
+
+/* A terminal that has hung up. */
+THERE(int, terminal_gone, (void), ())
+{
+    int fd = posix_openpt(O_RDWR | O_NOCTTY);
+
+    if (fd >= 0 && grantpt(fd) == 0 && unlockpt(fd) == 0)
+        syscall(SYS_close, syscall(SYS_openat, AT_FDCWD, ptsname(fd), O_RDWR | O_NOCTTY));
+    return fd;
+}
+
+START_TEST(input_hangs_up)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    input_replace(terminal_gone());
+    start(1);
+    devices_begin();
+    ck_assert_msg(comes(vcpu, KEYBOARD),
+                  "the terminal has hung up (EIO), and 0x21 is not raised. poll calls it readable "
+                  "for ever: the error has to count as the end of the input");
+    ck_assert_msg(getchar_of(vcpu) == GETCHAR_END,
+                  "the terminal has hung up, and keyboard_getchar does not answer GETCHAR_END");
 }
 END_TEST
 
@@ -1643,6 +1680,9 @@ struct key {
 
 static const struct key special_keys[] = {
     {"a letter", 'k', 'k', 'k'},
+    {"a capital letter", 'K', 'K', 'K'},
+    {"the byte 0xff", 0xff, 0xff, 0xff},
+    {"a letter after the byte 0xff", 'k', 'k', 'k'},
     {"Enter", '\r', '\n', '\n'},
     {"Ctrl-J", '\n', '\n', '\n'},
     {"Ctrl-C", 0x03, KEY_SIGNAL | SIGINT, 0x03},
@@ -1654,6 +1694,8 @@ static const struct key special_keys[] = {
     {"Ctrl-D", 0x04, 0x04, 0x04},
     {"Ctrl-U", 0x15, 0x15, 0x15},
     {"Ctrl-V", 0x16, 0x16, 0x16},
+    {"Ctrl-X", 0x18, 0x18, 0x18},
+    {"Ctrl-Y", 0x19, 0x19, 0x19},
     {"Ctrl-O", 0x0f, 0x0f, 0x0f},
     {"a byte above 0x7f", 0xe9, 0xe9, 0xe9},
 };
@@ -1706,14 +1748,28 @@ THERE(int, key_event, (void), ())
     return key;
 }
 
-/* A terminal with settings that are in the way of keys, then those of the module; its status. */
-THERE(int, keys_begin, (bool elf), (elf))
+#define CONTROL(letter) ((letter)&0x1f)
+
+/* Everything that changes a key is on, signals are off, and would be sent by other keys. */
+static void settings_spoil(struct termios *settings)
+{
+    settings->c_iflag |= IXON | ISTRIP | INLCR | IGNCR | PARMRK | IUCLC;
+    settings->c_iflag &= ~(tcflag_t)ICRNL;
+    settings->c_lflag &= ~(tcflag_t)ISIG;
+    settings->c_cc[VINTR] = CONTROL('X');
+    settings->c_cc[VQUIT] = CONTROL('Y');
+    settings->c_cc[VSUSP] = 'k';
+}
+
+/* A terminal with these settings, or its usual ones, then those of the module; its status. */
+THERE(int, keys_begin, (bool elf, bool spoilt), (elf, spoilt))
 {
     struct termios settings;
     int status;
 
     terminal_open(&settings);
-    settings.c_iflag |= IXON | ISTRIP | INLCR | IGNCR;
+    if (spoilt)
+        settings_spoil(&settings);
     REAL(tcsetattr)(terminal_fd, TCSANOW, &settings);
     pid_t process = fork();
     if (process == 0) {
@@ -1754,8 +1810,9 @@ START_TEST(keys)
 {
     char got_text[32], expected_text[32];
 
-    for (int elf = 0; elf < 2; elf++) {
-        int status = keys_begin(elf);
+    for (int round = 0; round < 4; round++) {
+        const bool elf = round & 1, spoilt = round & 2;
+        int status = keys_begin(elf, spoilt);
         if (status == STATUS_TODO)
             exit(STATUS_TODO);
         ck_assert_msg(status == 0, "devices_start returns %d", status);
@@ -1766,8 +1823,9 @@ START_TEST(keys)
             int expected = elf ? key->elf : key->real;
             ck_assert(write_there(person, &key->typed, 1));
             int got = key_event();
-            ck_assert_msg(got == expected, "%s %s becomes %s instead of %s",
-                          elf ? "with an ELF guest" : "with a real-mode guest", key->name,
+            ck_assert_msg(got == expected, "%s%s %s becomes %s instead of %s",
+                          elf ? "with an ELF guest" : "with a real-mode guest",
+                          spoilt ? ", where the terminal had unusual settings," : "", key->name,
                           key_text(got, got_text, sizeof got_text),
                           key_text(expected, expected_text, sizeof expected_text));
         }
@@ -1808,6 +1866,7 @@ int main(void)
     unit_add(suite, "end_of_input", end_of_input);
     unit_add(suite, "input_not_now", input_not_now);
     unit_add(suite, "input_fails", input_fails);
+    unit_add(suite, "input_hangs_up", input_hangs_up);
     unit_add(suite, "owner", owner);
     unit_add(suite, "shared_keyboard", shared_keyboard);
     unit_add(suite, "restored", restored);
