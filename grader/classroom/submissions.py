@@ -11,19 +11,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from grader.classroom.archives import DAMAGE, PACKED_MAX, Budget, Member, Refused, is_archive, members
+from grader.core.strange_files import FILE_MAX, HEADER, HEADERS_MAX, read_plain, unreadable
 from grader.course import Lab
-from grader.execution.runs import CannotGrade
 
-HEADERS_MAX = 100             # headers beside the lab's files
-# A header that is taken. Other names are left out: no machine could store some of them.
-HEADER = re.compile(r"[\w.+-]{1,100}\.h", re.ASCII)
-FILE_MAX = 256 << 10          # bytes of one source file; the longest solution has 16 KB
 DESCRIPTION = "handin.json"
 ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar", ".zip")
 # What systems put beside files, and what is not the learner's work in a whole kit.
@@ -86,7 +81,7 @@ def read(submission: Submission, lab: Lab) -> Contents:
         raise Refused("it is a link")
     if path.is_dir():
         return _Reader(lab, budget).take(_folder_members(path, budget))
-    content = _read_plain(path, PACKED_MAX)
+    content = read_plain(path, PACKED_MAX)
     if content is None:
         raise Refused("it is neither a file nor a folder")
     if len(content) > PACKED_MAX:
@@ -115,7 +110,7 @@ def _folder_members(folder: Path, budget: Budget) -> Iterator[Member]:
         try:
             found = sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name)
         except OSError as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
         for entry in found:
             path = Path(entry.path)
             name = budget.enter(path.relative_to(folder).as_posix())
@@ -124,30 +119,12 @@ def _folder_members(folder: Path, budget: Budget) -> Iterator[Member]:
                     waiting.append(path)
             elif entry.is_file(follow_symlinks=False):
                 def content(limit: int, path: Path = path) -> bytes | None:
-                    found = _read_plain(path, limit)
+                    found = read_plain(path, limit)
                     budget.unpack(len(found or b""))
                     return found if found is not None and len(found) <= limit else None
                 yield Member(name, content)
             else:
                 yield Member(name, None)
-
-
-def _read_plain(path: Path, limit: int) -> bytes | None:
-    """A file's content, at most a byte more than `limit`; None for a link, a device, a pipe."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
-            return file.read(limit + 1)
-    except OSError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: OSError) -> CannotGrade:
-    """It is there, and this machine does not let us read it."""
-    return CannotGrade(f"{error.filename or 'it'} can't be read: {error.strerror}",
-                       "make it readable for you: chmod -R u+rX, or grade as the user whose it is")
 
 
 def _checked(found: Iterator[Member]) -> Iterator[Member]:

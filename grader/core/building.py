@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from grader.core.jailed_make import JailedError, jailed_make, learner_headers
+from grader.core.jailed_make import JailedError, jailed_make
+from grader.core.strange_files import read_headers, read_source
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import place
 from grader.execution.c_tools import locked
@@ -231,23 +232,23 @@ def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
     source = ROOT / (variables.pop("SCHED" if which else "MODULE", name))
     shared = variables if which else {"OUT": f"build/vmm/lab{lab}", **variables}
     twin = _make_file(target, shared if which else {**shared, "SOLUTION": "1"}, set())
-    earlier: dict[str, Path] = {}
+    earlier: dict[str, bytes] = {}
     for number in learner_labs(variables.get("FROM", ""), lab):
         earlier.update(_with_headers(LABS[number].learner_files()[0]))
     try:
         return jailed_make(lab, target, {**shared, "SCHED": name} if which else shared, twin,
                            {**earlier, **_with_headers(source, name)},
-                           {**earlier, name: LABS[lab].solution_files()[which]},
+                           {**earlier, name: LABS[lab].solution_files()[which].read_bytes()},
                            clean_environment().get("CC", ""))
     except JailedError as error:
         raise BuildError(str(error), learner=True) from error
 
 
-def _with_headers(source: Path, name: str = "") -> dict[str, Path]:
-    """A learner's file and the headers beside it, by the names that they have in the jail."""
+def _with_headers(source: Path, name: str = "") -> dict[str, bytes]:
+    """A stranger's file and the headers beside it, by the names that they have in the jail."""
     name = name or _relative(source)
-    return {name: source, **{f"{os.path.dirname(name)}/{header.name}": header
-                             for header in learner_headers(source.parent)}}
+    return {name: read_source(source), **{f"{os.path.dirname(name)}/{header}": content
+                                          for header, content in read_headers(source.parent).items()}}
 
 
 def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> str:
@@ -320,7 +321,7 @@ def check_source(path: Path) -> None:
     if not path.is_file():
         alike = [other.name for other in path.parent.glob("*") if other.name.lower() == path.name.lower()]
         raise BuildError(f"{name} is missing" + (f"; rename {alike[0]}" if alike else ""), True)
-    content = path.read_bytes()
+    content = read_source(path) if _jailed else path.read_bytes()
     if path.suffix != ".o" and b"\0" in content:
         utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
         raise BuildError(f"{name} is {'UTF-16' if utf_16 else 'not text'}: save it as UTF-8", True)

@@ -28,7 +28,7 @@ class JailedError(Exception):
 
 
 def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
-                learner: Mapping[str, Path], control: Mapping[str, Path], cc: str) -> Path:
+                learner: Mapping[str, bytes], control: Mapping[str, bytes], cc: str) -> Path:
     """Makes what the kit has made as `twin` with its solution. `learner`: the strange files, by the names
     that the Makefile has for them; `control`: the solution's. Raises JailedError, and CannotGrade if the
     sources are not at fault: after a failure, the control must build here and now, and the strange files
@@ -38,8 +38,8 @@ def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
     command = f'{shlex.join(words)} && cp {shlex.quote(place)} "$RESULT"'
     kit = _kit(lab, twin.parent)
 
-    def build(sources: Mapping[str, Path]) -> Result:
-        files = {**kit, **{name: (path.read_bytes(), 0.0) for name, path in sources.items()}}
+    def build(sources: Mapping[str, bytes]) -> Result:
+        files = {**kit, **{name: (content, 0.0) for name, content in sources.items()}}
         result = run_jailed(command, files, {"CC": cc} if cc else {})
         if result.ending in _LOST:
             raise _stopped(str(result))
@@ -96,8 +96,3 @@ def _is_open(path: Path, lab: int) -> bool:
         return False
     return (path.suffix in (".o", ".sum") or path.name == "flags") and not re.match(
         rf"lab{lab}\b|sched\b|kernel.*-symbols", path.name)
-
-
-def learner_headers(folder: Path) -> list[Path]:
-    """The headers that lie beside a learner's file."""
-    return [path for path in sorted(folder.glob("*.h")) if path.is_file()]

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from grader import labs
-from grader.classroom.submissions import FILE_MAX, HEADERS_MAX
+from grader.core.strange_files import FILE_MAX, HEADERS_MAX
 from grader.execution.backends import pick_backend
 from grader.course import BUILD, ROOT
 from grader.core.building import use_jail

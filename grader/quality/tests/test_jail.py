@@ -17,7 +17,8 @@ from unittest import mock
 from grader.__main__ import parse
 from grader.core import building, jailed_make
 from grader.core.building import BuildError, build_kernel_unit, build_unit, build_vmm
-from grader.core.jailed_make import _kit
+from grader.core.jailed_make import JailedError, _kit
+from grader.core.strange_files import FILE_MAX, HEADERS_MAX
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import jail
 from grader.execution.jail import RESULT, run_jailed
@@ -185,6 +186,39 @@ class Strangers(JailCase):
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.assertIn("No such file or directory", done.stdout)
         self.assertNotIn(SECRET, done.stdout)
+
+    def test_it_is_read_like_a_submission(self) -> None:
+        given, module = self.folder / "given.c", self.folder / "hypercall.c"
+        given.write_text(SOLUTION)
+        module.symlink_to(given)
+        with self.assertRaises(CannotGrade) as caught:
+            build_vmm(2, module=module)
+        self.assertIn("is a link", caught.exception.reason)
+        given.write_text("\n" * (FILE_MAX + 1))
+        with self.assertRaises(CannotGrade) as caught:
+            build_vmm(2, module=given)
+        self.assertIn("has more than 256 KB", caught.exception.reason)
+
+    def test_headers_are_read_like_a_submissions(self) -> None:
+        module, outside = self.folder / "hypercall.c", self.folder / "outside"
+        outside.write_text("")
+        (self.folder / "link.h").symlink_to(outside)
+        os.mkfifo(self.folder / "pipe.h")
+        (self.folder / "folder.h").mkdir()
+        (self.folder / "empty.h").write_text("")
+        with open(self.folder / "large.h", "wb") as file:
+            file.truncate(FILE_MAX + 1)
+        module.write_text(f'#include "empty.h"\n{SOLUTION}')
+        with mock.patch.object(building, "jailed_make", side_effect=JailedError) as made, \
+                self.assertRaises(BuildError):
+            build_vmm(2, module=module)
+        learner = made.call_args.args[4]
+        self.assertEqual(sorted(map(os.path.basename, learner)), ["empty.h", "hypercall.c"])
+        for number in range(HEADERS_MAX):
+            (self.folder / f"{number}.h").write_text("")
+        with self.assertRaises(CannotGrade) as caught:
+            build_vmm(2, module=module)
+        self.assertIn("more than 100 headers", caught.exception.reason)
 
     def test_it_runs_in_the_lab_vm_unless_said_otherwise(self) -> None:
         for given, backend in (("auto", "vm"), ("vm", "vm"), ("kvm", "kvm")):

@@ -22,7 +22,8 @@ from unittest import mock
 
 from grader.classroom import archives
 from grader.classroom.archives import Refused
-from grader.classroom.submissions import FILE_MAX, Contents, Submission, find, read
+from grader.classroom.submissions import Contents, Submission, find, read
+from grader.core.strange_files import FILE_MAX
 from grader.core.building import clean_environment
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.runs import CannotGrade
