@@ -420,8 +420,8 @@ def raw(plan: Plan) -> None:
 @lab.test("4.6", "delivers each key at once, as its byte or signal", points=2,
           hint="Which setting removes, changes or doubles this key (man 3 termios), and do you set it "
                "whatever it was? ICANON, ECHO, IEXTEN and VMIN concern all keys; IXON, ISTRIP, PARMRK, "
-               "INLCR, IGNCR and ICRNL some of them; VINTR, VQUIT and VSUSP are the keys that become signals, "
-               "if ISIG is set.")
+               "INLCR, IGNCR and ICRNL some of them; VINTR, VQUIT and VSUSP are the keys that become "
+               "signals, if ISIG is set.")
 def keys(plan: Plan) -> None:
     plan.unit("interrupts", "keys")
 
