@@ -107,7 +107,11 @@ def _shows_all(*parts: str) -> Condition:
           hint="Which bytes of the file go where? For each PT_LOAD segment, p_filesz bytes from p_offset on "
                "go to physical address p_paddr.")
 def loads(plan: Plan) -> None:
-    plan.unit("boot", "loads")
+    plan.unit("boot", "loads").symptom(
+        lambda o: "no PT_LOAD" in o.stdout,
+        "How much memory does each segment change? p_filesz bytes from the file and the zeros up to "
+        "p_memsz, from p_paddr on; its end need not be the end of a page. Other entries of the table, which "
+        "are not PT_LOAD, change nothing.")
 
 
 @lab.test("6.1", "zeroes memory past the file data of a segment", points=3,
@@ -334,14 +338,14 @@ def own_memory(plan: Plan) -> None:
 
 @lab.test("6.5", "selects the next ready process", points=4,
           hint="Draw the table as a ring: where does the search begin, and where does it end? It begins at "
-               "the place after current and ends with current itself; idle is taken only if no other is "
-               "ready. If the search ends at current, there is nothing to switch.")
+               "the place after current, even when that is idle, and ends with current itself; idle is taken "
+               "only if no other is ready. If the search ends at current, there is nothing to switch.")
 def order(plan: Plan) -> None:
     pids = plan.values.sample(range(2, 999), 8)
     ready, alone = sorted(pids[:4], reverse=True), pids[7]
     ready[1:3] = ready[2:0:-1]          # neither the order of the pids nor its reverse
     _kernel_unit(plan, "order", (*ready, *pids[4:]),
-                 *(f"turn of pid {pid}" for pid in (ready * 3)[:9] + [alone] * 9))
+                 *(f"turn of pid {pid}" for pid in (ready * 3)[:9] * 2 + [alone] * 9))
 
 
 @lab.test("6.5", "wakes the processes that wait for the reason", points=4,

@@ -386,13 +386,17 @@ static void test_order(void)
         process_make(places[i], pids[i], 0);
     for (int i = 0; i < 3; i++)
         process_make(8 + i, pids[4 + i], 0)->state = resting[i];
-    schedule();
-    for (int i = 0; i < STEPS; i++)
-        CHECK(order[i] == pids[i % 4],
-              "ready are pid %d, %d, %d, %d in the places 2, 5, 6, 15 of the table; blocked, "
-              "asleep, ended are %d, %d, %d. Turn %d is for pid %d and was given to %d",
-              pids[0], pids[1], pids[2], pids[3], pids[4], pids[5], pids[6], i + 1, pids[i % 4],
-              order[i]);
+    for (int round = 0; round < 2; round++) {
+        steps = 0;
+        schedule();
+        for (int i = 0; i < STEPS; i++)
+            CHECK(order[i] == pids[i % 4],
+                  "ready are pid %d, %d, %d, %d in the places 2, 5, 6, 15 of the table; blocked, "
+                  "asleep, ended are %d, %d, %d. Turn %d after idle, in place 0, is for pid %d and "
+                  "was given to %d",
+                  pids[0], pids[1], pids[2], pids[3], pids[4], pids[5], pids[6], i + 1, pids[i % 4],
+                  order[i]);
+    }
 
     for (int i = 1; i < PROCESSES_MAX; i++)
         processes[i].state = PROCESS_UNUSED;
@@ -548,8 +552,12 @@ static void test_end(void)
           "process_end gave memory back: the process keeps it until its parent has waited");
     CHECK(parent->state == PROCESS_READY,
           "the parent waits, with its own struct process as reason, and was not woken");
-    CHECK(child->parent == SHELL_PID && ended->parent == SHELL_PID,
-          "the children's parent is pid %d, not the shell", child->parent);
+    CHECK(child->parent == SHELL_PID,
+          "the parent of a child that is ready is pid %d, not the shell's %d", child->parent,
+          SHELL_PID);
+    CHECK(ended->parent == SHELL_PID,
+          "the parent of a child that has ended is pid %d, not the shell's %d", ended->parent,
+          SHELL_PID);
     CHECK(brother->parent == pids[0] && parent->parent == SHELL_PID,
           "process_end changed the parent of a process that is not a child of the one that ends");
     CHECK(shell->state == PROCESS_READY,
