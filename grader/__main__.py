@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from grader import labs
@@ -87,9 +88,10 @@ def grade_labs(chosen: Sequence[Lab], parsed: argparse.Namespace, pick: Picker) 
                     parsed.encrypted, parsed.live, parsed.jobs)
     reports: list[Report] = []
     for lab in chosen:
-        if not lab.select(choice.wanted):
-            names = " ".join(test.id for test in lab.tests)
-            print(f"lab {lab.number} has no test {choice.wanted}; its tests: {names}",
+        if not choice.tests(lab):
+            names = " ".join(test.id for test in replace(choice, wanted="").tests(lab))
+            file = f"{choice.module.name} of " if choice.module else ""
+            print(f"{file}lab {lab.number} has no test {choice.wanted}; its tests: {names}",
                   file=sys.stderr)
             return USAGE
         report = grade_and_keep(lab, choice, pick)

@@ -19,6 +19,7 @@ from grader.execution.worker import OnResult
 from grader.core.building import BuildError, build_kernel_unit, build_os, build_unit, build_vmm
 from grader.execution.progress import counting
 from grader.course import BUILD, LABS, ROOT
+from grader.core.exercises import exercises
 from grader.core.framework import Lab, Test
 from grader.core.guests import write_constants
 from grader.core.judge import Kind, Verdict, judge
@@ -54,6 +55,23 @@ class Choice:
     encrypted: bool = False          # encrypted guests: see grader.core.encryption
     live: bool = False               # rewrite results.json after each test
     jobs: int = 0                    # concurrent runs; 0: one per processor, up to JOBS_MAX
+
+    def replaced(self, lab: int) -> int:
+        """Which of the lab's files MODULE= stands for: the one that has its name, or the first."""
+        stems = [Path(name).stem for name in LABS[lab].files]
+        return stems.index(self.module.stem) if self.module and self.module.stem in stems else 0
+
+    def tests(self, lab: Lab) -> list[Test]:
+        """The chosen tests. With MODULE=, only those of the file that it stands for: the solution answers the
+        lab's other exercises. Raises CannotGrade."""
+        chosen = lab.select(self.wanted)
+        if self.module is None or len(LABS[lab.number].files) == 1:
+            return chosen
+        solution = LABS[lab.number].solution_files()[self.replaced(lab.number)]
+        if not solution.exists():
+            raise CannotGrade(f"MODULE= needs {path_text(solution)}", "grade it in a clone of the kit")
+        answered = exercises(solution)
+        return [test for test in chosen if test.exercise in answered]
 
     def command(self, lab: int, wanted: str) -> str:
         """The command that repeats this grading of one test or exercise."""
@@ -100,6 +118,11 @@ class Report:
     @property
     def possible(self) -> int:
         return sum(verdict.test.points for verdict in self.verdicts)
+
+    @property
+    def partial(self) -> bool:
+        """MODULE= is one of the lab's two files."""
+        return self.choice.module is not None and len(LABS[self.lab.number].files) > 1
 
     @property
     def late(self) -> int:
@@ -156,7 +179,7 @@ class BuiltPrograms:
 
     def _module_is_kernels(self) -> bool:
         """MODULE= is the kernel's half of lab 6; the VMM's half is then the solution's."""
-        return self._choice.module is not None and self._choice.module.stem == "sched"
+        return self._choice.module is not None and self._choice.replaced(self._lab) == 1
 
     def _build(self, key: str, build: Callable[..., Path]) -> Path:
         if key not in self._built:
@@ -179,7 +202,7 @@ def grade(lab: Lab, choice: Choice, pick: Pick, programs: Programs | None = None
     """Grades the chosen tests. `pick` picks the back end that they need; `programs`, if given, replaces the
     programs to build; `on_test` gets an intermediate report after each test. Raises CannotGrade."""
     start = time.monotonic()
-    tests = lab.select(choice.wanted)
+    tests = choice.tests(lab)
     report = Report(lab, choice, results_folder(lab, choice))
     if not choice.wanted:
         shutil.rmtree(report.folder, ignore_errors=True)

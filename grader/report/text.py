@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from grader.core.exercises import todo_lines
+from grader.core.framework import POINTS_OF_A_LAB
 from grader.core.grading import Graded, Report, path_text
 from grader.core.judge import Kind, Verdict
 from grader.core.outcome import Outcome, Todo
@@ -126,7 +127,8 @@ def _score(report: Report) -> str:
                    if later else ""))
     if report.cannot:
         return "No score: this machine could not run all tests."
-    return f"Score: {report.score} of {report.possible}"
+    share = f" (the file's share of the lab's {POINTS_OF_A_LAB})" if report.partial else ""
+    return f"Score: {report.score} of {report.possible}{share}"
 
 
 def total_line(reports: Sequence[Report]) -> str:

@@ -6,22 +6,26 @@ import contextlib
 import io
 import json
 import re
+from dataclasses import replace
 from typing import Any, cast
 from unittest import mock
 from xml.etree import ElementTree
 
 from grader import __main__ as command
+from grader import labs
+from grader.core import grading
 from grader.core.building import BuildError
 from grader.core.exercises import todo_lines
 from grader.core.framework import Body
-from grader.core.grading import path_text
+from grader.core.grading import BuiltPrograms, Choice, Graded, Report, grade, path_text
+from grader.core.judge import Kind, Verdict
 from grader.core.plan import Plan
 from grader.course import LABS, ROOT
 from grader.report.files import autolab, gradescope, junit, write_files
 from grader.report.text import report_lines, save
 from grader.execution.runs import CannotGrade, Limits
 from grader.core.readable import beside, visible
-from grader.quality.tests.fakes import SHORT, FakeCase
+from grader.quality.tests.fakes import SHORT, FakeCase, host
 
 
 def good(plan: Plan) -> None:
@@ -141,6 +145,34 @@ class Texts(FakeCase):
             lines = self.lines(good, bad, wanted=wanted)
             self.assertFalse(any("Score" in line for line in lines))
             self.assertIn("1 of 1 chosen", lines[-1])
+
+    def test_one_of_a_labs_two_files_has_its_own_exercises(self) -> None:
+        lab = labs.load(6)
+        for name, first, last in (("boot.c", "6.1", "6.3"), ("ann.c", "6.1", "6.3"),
+                                  ("sched.c", "6.4", "6.6")):
+            with self.subTest(name=name):
+                choice = Choice(7, module=self.folder / name)
+                tests = choice.tests(lab)
+                found = {test.exercise for test in tests}
+                self.assertEqual((min(found), max(found), len(found)), (first, last, 3))
+                report = Report(lab, choice, self.folder, [Graded(Verdict(test, Kind.OK)) for test in tests])
+                points = sum(test.points for test in lab.tests if test.exercise in found)
+                self.assertEqual(report_lines(report)[-1],
+                                 f"Score: {points} of {points} (the file's share of the lab's 100)")
+        self.assertEqual(replace(choice, wanted="6.1").tests(lab), [])
+        self.assertEqual(Choice(7).tests(lab), lab.tests)
+
+    def test_only_these_are_graded(self) -> None:
+        lab = replace(labs.load(6), tests=[test for test in labs.load(6).tests if test.exercise == "6.4"])
+        report = grade(lab, Choice(7, module=self.folder / "boot.c", folder=self.folder / "results"), host)
+        self.assertEqual((report.graded, report.score), ([], 0))
+
+    def test_another_labs_file_name_is_no_scheduler(self) -> None:
+        module = self.folder / "sched.c"
+        with mock.patch.object(grading, "build_vmm") as build:
+            BuiltPrograms(3, Choice(7, module=module), self.folder).vmm()
+        self.assertEqual((build.call_args.kwargs["solution"], build.call_args.kwargs["module"]),
+                         (False, module))
 
     def test_where_everything_is_kept(self) -> None:
         report = self.grade(SCRIPT, bad)
