@@ -142,7 +142,7 @@ def _put(module: Path, target: str) -> Path:
 
 
 def _make_headers(place: Path, secret: Path) -> None:
-    for number in range(HEADERS_MAX - len(list(place.glob("*.h")))):
+    for number in range(HEADERS_MAX - 1 - len(list(place.glob("*.h")))):
         text = f'#include "many{number + 1:02}.h"\n'
         (place / f"many{number:02}.h").write_text(text + f"/* {'x' * (FILE_MAX - len(text) - 8)} */\n")
     (place / f"many{number + 1:02}.h").write_text("")
