@@ -11,6 +11,7 @@ from grader.core.framework import Demonstration, Lab
 from grader.core.judge import THIRD_ARGUMENT
 from grader.core.outcome import STATUS_CRASHED, STATUS_GUEST_FILE, STATUS_NO_KVM, Outcome
 from grader.core.plan import Plan, Planned
+from grader.execution.runs import Limits
 
 lab = Lab(1, "real-mode boot", needs=("real",))
 
@@ -53,7 +54,8 @@ def no_device(plan: Plan) -> None:
                "Memory from mmap is aligned, malloc's is not. guest_phys_addr is where the guest's RAM "
                "starts, memory_size its length. Keep the VM's descriptor and the RAM in *vm.")
 def ram(plan: Plan) -> None:
-    unit = plan.unit("vm", "maps_ram")
+    # RAM may be a memory file, and one of the sizes is 2 GB.
+    unit = plan.unit("vm", "maps_ram", limits=Limits(file=2 << 30))
     unit.symptom(lambda o: o.said("USER_MEMORY_REGION.*Invalid argument"),
                  "KVM refused the memory region with EINVAL. Its userspace_addr, guest_phys_addr and "
                  "memory_size must be multiples of the page size (4096): memory from malloc or calloc is "

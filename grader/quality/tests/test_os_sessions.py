@@ -215,7 +215,7 @@ class Sessions(unittest.TestCase):
         self.check_in_order(self.screen("tab"), [
             "1k> gcd 8 12\nGCD(8, 12) = 4\n",
             "1k> cat welcome.txt \nThis file lies in",
-            "1k> f\nfactorial  fault  fibonacci  family  \n1k> fibonacci \nF(0) = 0\n",
+            "1k> f\nfactorial  fault  fibonacci  family  full-table  \n1k> fibonacci \nF(0) = 0\n",
             "1k> cat we\nwelcome.txt  west.txt  \n1k> cat west.txt \nfar\n",
             "1k> echo nothing begins with zzz\nnothing begins with zzz\n",
             "1k> 3\nSay something; q ends.\n> gcd\ngcd\n"])
@@ -475,7 +475,7 @@ def sessions() -> dict[str, Run]:
         type_in(PROMPT, b"gc\t8 12\r"),
         type_in(b"= 4\r\n1k> ", b"cat wel\t\r"),
         type_in(b"ps.\r\n1k> ", b"f\t"),
-        type_in(b"family  \r\n1k> f", b"i\t\r"),
+        type_in(b"full-table  \r\n1k> f", b"i\t\r"),
         type_in(b"= 89\r\n1k> ", b"cat w\t\t"),
         type_in(b"west.txt  \r\n1k> cat we", b"s\t\r"),
         type_in(b"far\r\n1k> ", b"echo nothing begins with zzz\t\r"),
