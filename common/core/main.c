@@ -11,7 +11,7 @@
  * Guests that share a VM share its RAM: an ELF kernel takes all of it, and layouts don't mix. Only
  * an ELF kernel can use an archive, and only paging guests have pages to map.
  */
-static int check_company(const struct vmm *vmm)
+static int check_guest_mix(const struct vmm *vmm)
 {
     bool elf = false, paging = false;
 
@@ -61,7 +61,7 @@ int main(int argc, char **argv)
     for (int i = 0; status == 0 && i < vmm.guest_count; i++)
         status = guest_read(&vmm.guests[i], vmm.options.flat, vmm.options.ram_bytes);
     if (status == 0)
-        status = check_company(&vmm);
+        status = check_guest_mix(&vmm);
     if (status == 0) {
         status = stage.run(&vmm);
         stats_print(&vmm);
