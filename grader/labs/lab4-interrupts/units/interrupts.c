@@ -1401,18 +1401,23 @@ START_TEST(input_not_now)
 }
 END_TEST
 
-START_TEST(input_fails)
+/* Standard input, which fails like this, has to end. */
+static void check_failed_input_ends(int fd, const char *failure)
 {
-    struct vcpu *vcpu = &vmm.vcpus[0];
-
-    input_replace(folder_open());
+    input_replace(fd);
     start(1);
     devices_begin();
-    ck_assert_msg(comes(vcpu, KEYBOARD),
-                  "standard input can't be read (EISDIR), and 0x21 is not raised. poll calls it "
-                  "readable for ever: the error has to count as the end of the input");
-    ck_assert_msg(getchar_of(vcpu) == GETCHAR_END,
-                  "standard input can't be read, and keyboard_getchar does not answer GETCHAR_END");
+    ck_assert_msg(comes(&vmm.vcpus[0], KEYBOARD),
+                  "%s, and 0x21 is not raised. poll calls it readable forever: the error has to "
+                  "count as the end of the input",
+                  failure);
+    ck_assert_msg(getchar_of(&vmm.vcpus[0]) == GETCHAR_END,
+                  "%s, and keyboard_getchar does not answer GETCHAR_END", failure);
+}
+
+START_TEST(input_fails)
+{
+    check_failed_input_ends(folder_open(), "standard input can't be read (EISDIR)");
 }
 END_TEST
 
@@ -1428,16 +1433,7 @@ THERE(int, terminal_gone, (void), ())
 
 START_TEST(input_hangs_up)
 {
-    struct vcpu *vcpu = &vmm.vcpus[0];
-
-    input_replace(terminal_gone());
-    start(1);
-    devices_begin();
-    ck_assert_msg(comes(vcpu, KEYBOARD),
-                  "the terminal has hung up (EIO), and 0x21 is not raised. poll calls it readable "
-                  "for ever: the error has to count as the end of the input");
-    ck_assert_msg(getchar_of(vcpu) == GETCHAR_END,
-                  "the terminal has hung up, and keyboard_getchar does not answer GETCHAR_END");
+    check_failed_input_ends(terminal_gone(), "the terminal has hung up (EIO)");
 }
 END_TEST
 
