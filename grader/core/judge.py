@@ -95,7 +95,6 @@ _ERRORS = (
 
 _CRASH_HINT = ("The VMM itself crashed, not the guest. Which pointer was not set, or which index is too "
                "large? The command below with SANITIZE=address,undefined names the line; so does gdb.")
-_HANGS = (Ending.TIMEOUT, Ending.NO_OUTPUT, Ending.DEADLOCK, Ending.SPIN)
 _HANG_HINT = "Which loop does not end, or which lock is taken twice or never released?"
 _SANITIZER_HINT = "The sanitizer reports the line of the mistake and where the memory was allocated."
 
@@ -169,7 +168,7 @@ def _never_returned(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, M
     crash = re.search(r"^not ok .*Received signal \d+ \((.*)\)", outcome.stdout, re.M)
     if crash:
         return f"{_about(test)} {_CRASH_HINT}", Mismatch(f"the module crashed: {crash[1]}")
-    if outcome.result.ending in _HANGS:
+    if outcome.hung:
         return f"{_about(test)} {_HANG_HINT}", Mismatch("a function of the module did not return")
     return None
 

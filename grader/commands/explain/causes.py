@@ -82,14 +82,11 @@ CAUSES = {
     "limit": Cause(
         "The address is past the end of its segment: in real mode a segment has 64 KB.", STATE),
 }
-# These explain others that follow from them.
-DEEPEST = ("trap stack", "tss", "no idt")
+# These explain whatever came before them.
+DEEPEST = ("trap stack", "tss")
 
 
 def likely(topics: list[str]) -> Cause | None:
     """The cause for the topics of a chain, first to last."""
-    chosen = next((topic for topic in DEEPEST if topic in topics[1:]), topics[0] if topics else "")
-    first = topics[0] if topics else ""
-    if chosen == "no idt" and first not in ("", "no idt"):
-        chosen = first  # the exception itself was the surprise
-    return CAUSES.get(chosen)
+    known = [topic for topic in topics if topic]
+    return CAUSES.get(next((topic for topic in known if topic in DEEPEST), known[0] if known else ""))
