@@ -48,7 +48,9 @@ LABS := 1 2 3 4 5 6
 
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
+# Python's bytecode goes to build/. Without it every command would compile all of its modules again.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(BUILD)/pycache
+unexport PYTHONDONTWRITEBYTECODE
 
 SETUP := sh grader/setup.sh
 # The interpreter that has pexpect, if there is one; searched at first use.

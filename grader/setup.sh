@@ -8,10 +8,12 @@
 #     setup.sh --try PART...         the same, but prints nothing if it can't install
 #     setup.sh --doctor              if Python is missing: reports which packages are installed
 
-# find_python MODULES: an interpreter that has them.
+# find_python MODULES: an interpreter that has them. They are not imported, which takes too long for Capstone.
 find_python() {
     for python in python3 /usr/bin/python3; do
-        "$python" -c "import $1" </dev/null 2>/dev/null && echo "$python" && return 0
+        "$python" -c 'import importlib.util, sys
+sys.exit(not all(map(importlib.util.find_spec, sys.argv[1].split(","))))' "$1" </dev/null 2>/dev/null &&
+            echo "$python" && return 0
     done
     return 1
 }

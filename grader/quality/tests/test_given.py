@@ -24,8 +24,9 @@ class Given(unittest.TestCase):
 
     def make(self, *words: str) -> subprocess.CompletedProcess[str]:
         """What make would run; its $(shell) and its exports it runs even so."""
-        return subprocess.run(["make", "--dry-run", *words], cwd=ROOT, env=clean_environment(), text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.run(["make", "--dry-run", "PYTHON=python3", *words], cwd=ROOT, text=True,
+                              env=clean_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE)
 
     def test_nothing_given_is_expanded(self) -> None:
         mark = self.folder / "mark"

@@ -14,7 +14,7 @@ from unittest import mock
 from grader.__main__ import parse
 from grader.core.building import build_os, clean_environment, make_text
 from grader.classroom.release import released_files
-from grader.course import ROOT
+from grader.course import BUILD, ROOT
 from grader.core.grading import Choice
 from grader.handouts.text import documents
 from grader.quality.suite import TOOLS as TEST_TOOLS
@@ -168,6 +168,14 @@ class Setup(unittest.TestCase):
     def test_an_unknown_part_is_a_mistake(self) -> None:
         self.assertEqual(self.setup("everything")[0], 2)
 
+    def test_the_search_for_python_imports_nothing(self) -> None:
+        for name in ("pexpect.py", "capstone.py"):
+            (self.folder / name).write_text("raise SystemExit(1)\n")
+        done = subprocess.run([self.folder / "sh", ROOT / "grader/setup.sh", "--python"], text=True,
+                              env={"PATH": str(self.folder), "PYTHONPATH": str(self.folder)},
+                              stdout=subprocess.PIPE)
+        self.assertEqual(done.stdout, "/usr/bin/python3\n")
+
 
 class Choices(unittest.TestCase):
     """What the Makefile makes of CC and of variables that are exported, but empty."""
@@ -210,6 +218,11 @@ class Choices(unittest.TestCase):
             self.assertEqual(parse(["grade", "--lab", "1"]).sanitize, "")
         with mock.patch.dict(os.environ, dict.fromkeys(("SCHED", "OS_OUT", "PROGRAM_DIR", "OUT", "CC"), "")):
             self.assertTrue(build_os()[0].exists())
+
+    def test_python_keeps_its_bytecode(self) -> None:
+        said = self.printed("--eval=environment: ; @env", "environment", PYTHONDONTWRITEBYTECODE="1")
+        self.assertIn(f"PYTHONPYCACHEPREFIX={BUILD}/pycache\n", said)
+        self.assertNotIn("PYTHONDONTWRITEBYTECODE", said)
 
 
 class Clones(unittest.TestCase):
