@@ -97,12 +97,19 @@ class UnitPrograms(unittest.TestCase):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)    # processes left come to this one
         variant, = (one for one in read_variants("mutants", 5) if one.name == "user-segments-for-the-kernel")
         unit = build_unit(5, LABS[5].unit("paging"), module=make_module(variant))
-        done = subprocess.run([str(unit)], stdout=subprocess.PIPE, text=True, check=False,
-                              env={**clean_environment(), "CK_RUN_CASE": "gdt", "CK_TAP_LOG_FILE_NAME": "-",
-                                   "CK_VERBOSITY": "silent"})
-        self.assertIn("not ok 1 - ", done.stdout)
+        self.assertIn("not ok 1 - ", self.tap(unit, "gdt"))
         with self.assertRaises(ChildProcessError):
             os.waitpid(-1, 0)
+
+    def test_a_test_of_many_calls_shows_that_it_goes_on(self) -> None:
+        unit = build_unit(3, LABS[3].unit("vcpus"), solution=True)
+        self.assertRegex(self.tap(unit, "full_line"), r"\A(#\n)+ok 1 - ")
+
+    def tap(self, unit: Path, case: str) -> str:
+        """What a test case of a Check program prints."""
+        environment = {"CK_RUN_CASE": case, "CK_TAP_LOG_FILE_NAME": "-", "CK_VERBOSITY": "silent"}
+        return subprocess.run([str(unit)], stdout=subprocess.PIPE, text=True, check=False,
+                              env={**clean_environment(), **environment}).stdout
 
 
 class Guests(unittest.TestCase):
