@@ -81,15 +81,20 @@ void checkpoint_take(struct vcpu *vcpu)
 bool checkpoint_restore(struct vcpu *vcpu)
 {
     struct checkpoint *checkpoint = &watched[vcpu->id].checkpoint;
-    struct kvm_sregs sregs = checkpoint->sregs;
+    struct kvm_sregs sregs = checkpoint->sregs, other;
 
     /* On AMD's processors KVM reports each TSS as busy. QEMU's stops for one that was not loaded by
      * ltr. */
     if (__builtin_cpu_is("amd"))
         sregs.tr.type &= (uint8_t)~TSS_BUSY;
+    /* There a shutdown clears where KVM's own page tables are, and without paging KVM does not set
+     * it again: the guest never gets past its first instruction. A change of CR3 sets it. */
+    other = sregs;
+    other.cr3 ^= PAGE_BYTES;
     dirty_collect(vcpu->vm);
     ram_copy(vcpu->vm, checkpoint, true);
-    return ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) == 0 &&
+    return ioctl(vcpu->fd, KVM_SET_SREGS, &other) == 0 &&
+           ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) == 0 &&
            ioctl(vcpu->fd, KVM_SET_REGS, &checkpoint->regs) == 0 &&
            ioctl(vcpu->fd, KVM_SET_FPU, &checkpoint->fpu) == 0 &&
            ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &checkpoint->events) == 0;

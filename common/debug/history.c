@@ -66,8 +66,7 @@ static bool step_on(struct vcpu *vcpu, uint32_t reason, int max)
     uint64_t phys;
 
     history_count = 0;
-    if (!checkpoint_restore(vcpu) ||
-        ioctl(vcpu->fd, KVM_SET_GUEST_DEBUG, injected ? &off : &on) < 0)
+    if (!checkpoint_restore(vcpu))
         return false;
     for (int steps = 0; steps < max; steps++) {
         if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
@@ -76,6 +75,9 @@ static bool step_on(struct vcpu *vcpu, uint32_t reason, int max)
         if (!translate(vcpu, sregs.cs.base + regs.rip, &phys))
             phys = UINT64_MAX;
         history_add(vcpu, &regs, &sregs, handler);
+        /* KVM steps only from where the vCPU is when it is asked to. */
+        if (ioctl(vcpu->fd, KVM_SET_GUEST_DEBUG, injected && steps == 0 ? &off : &on) < 0)
+            return false;
         if (step(vcpu, phys) < 0)
             return false;
         handler = false;
@@ -85,9 +87,7 @@ static bool step_on(struct vcpu *vcpu, uint32_t reason, int max)
                 return false;
             regs.rip--;
             handler = translate(vcpu, sregs.cs.base + regs.rip, &phys) && trap_at(phys);
-            /* KVM steps from where the vCPU is when it is asked to. */
-            if (handler && (ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0 ||
-                            ioctl(vcpu->fd, KVM_SET_GUEST_DEBUG, &on) < 0))
+            if (handler && ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0)
                 return false;
         }
         if (!handler && vcpu->run->exit_reason != KVM_EXIT_DEBUG)

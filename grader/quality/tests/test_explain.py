@@ -7,7 +7,7 @@ import unittest
 from dataclasses import dataclass
 from pathlib import Path
 
-from grader.core.building import build_vmm
+from grader.core.building import build_guests, build_vmm
 from grader.core.guests import write_constants
 from grader.course import BUILD, ROOT
 from grader.execution.backends import pick_backend
@@ -198,6 +198,15 @@ class Guests(unittest.TestCase):
         for case, result in zip(CASES, backend.run(runs)):
             record = parse(result.stderr.decode().splitlines())
             cls.texts[case.name] = "\n".join(report(record, lambda state: "")) if record else str(result)
+
+    def test_a_real_mode_guest_is_executed_again_instruction_by_instruction(self) -> None:
+        vmm, guest = build_vmm(1, solution=True), build_guests() / "triple-fault.bin"
+        result, = pick_backend("auto", needs=("paging32",)).run([Run((str(vmm), "--explain", str(guest)))])
+        record = parse(result.stderr.decode().splitlines())
+        assert record
+        text = "\n".join(report(record, lambda state: ""))
+        for words in ("of 5 since", "mov cr0, eax cr0=60000011", "no entry 8: a third fault"):
+            self.assertIn(words, " ".join(text.split()), text)
 
     def test_the_chain_of_each(self) -> None:
         for case in CASES:
