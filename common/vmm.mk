@@ -45,8 +45,11 @@ OBJECTS        := $(COMMON_OBJECTS) $(MODULE_OBJECTS)
 vmm: need-lab $(OUT)/vmm
 	@echo $(OUT)/vmm
 
+# The functions of the C library whose calls the tools of common/debug/ see.
+OBSERVED := ioctl pthread_mutex_unlock pthread_kill read __read_chk timerfd_create
+
 $(OUT)/vmm: $(OBJECTS)
-	@$(STEP)$(CC) $(VMM_FLAGS) $(LINK_FLAGS) $^ -o $@.new && mv $@.new $@
+	@$(STEP)$(CC) $(VMM_FLAGS) $(LINK_FLAGS) $(OBSERVED:%=-Wl$(comma)--wrap=%) $^ -o $@.new && mv $@.new $@
 
 $(SHARED)/%.o: %.c $(SHARED)/flags
 	@$(STEP)mkdir -p $(@D)
@@ -96,7 +99,8 @@ vmm-flags: need-lab
 
 -include $(wildcard $(OUT)/*.d $(SHARED)/*/*/*.d)
 
-# `make unit LAB=4 UNIT=file.c` links a Check program with the same objects, except main.c's.
+# `make unit LAB=4 UNIT=file.c` links a Check program with the same objects, except those of the program itself.
+PROGRAM_OBJECTS := $(SHARED)/common/core/main.o $(SHARED)/common/debug/library_calls.o
 UNIT_PROGRAM := $(OUT)/unit-$(basename $(notdir $(UNIT)))
 
 .PHONY: unit
@@ -115,7 +119,7 @@ ifdef UNIT
 $(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
 	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
 
-$(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(UNIT_SCRIPT) $(filter-out $(SHARED)/common/core/main.o,$(OBJECTS))
+$(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(UNIT_SCRIPT) $(filter-out $(PROGRAM_OBJECTS),$(OBJECTS))
 	@$(STEP)$(CC) $(VMM_FLAGS) $(LINK_FLAGS) $(UNIT_LINK) $(filter %.o,$^) -o $@.new \
 	    $$(pkg-config --libs check) && mv $@.new $@
 endif

@@ -63,6 +63,7 @@ int main(int argc, char **argv)
     if (status == 0)
         status = check_guest_mix(&vmm);
     if (status == 0) {
+        OBSERVE(start, &vmm);
         status = stage.run(&vmm);
         stats_print(&vmm);
     }

@@ -31,8 +31,8 @@ static const char help[] =
     "  --unmap=VIRT       unmap a 4 KB page\n"
     "  --initrd=FILE      archive to load for an ELF kernel\n"
     "  --tick-ms=N        milliseconds between timer interrupts, 1 to 1000 (10)\n"
-    "  --stats[=json]     print exits by reason, and processor time, on standard\n"
-    "                     error\n"
+    "  --stats[=json]     print exits by reason and port, times and interrupts on\n"
+    "                     standard error\n"
     "  --trace[=FILE]     write a line per exit to FILE or standard error\n"
     "  --explain          record how a guest crashes, for make explain\n"
     "  --color[=WHEN]     names of guests in colour: always, never, auto (terminal)\n"
@@ -196,11 +196,12 @@ static int parse_option(struct options *options, int code, const char *value)
         if (value && strcmp(value, "json") != 0)
             return fail(STATUS_USAGE, "--stats=%s: give --stats or --stats=json", value);
         options->stats = value ? STATS_JSON : STATS_TEXT;
+        observer_add(&meter);
         return 0;
     case OPTION_TRACE:
         return open_trace(options, value);
     case OPTION_EXPLAIN:
-        observer = &replay;
+        observer_add(&replay);
         return 0;
     case OPTION_COLOR:
         if (value && strcmp(value, "auto") == 0)

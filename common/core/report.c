@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/core.h"
+#include "debug/debug.h"
 #include "given.h"
 
 int fail(int status, const char *format, ...)
@@ -42,6 +43,7 @@ _Noreturn void todo_reached(const char *exercise, const char *file, int line)
 
 void stdout_write(const char *bytes, size_t count)
 {
+    OBSERVE(output, bytes, count);
     while (count > 0) {
         ssize_t written = write(STDOUT_FILENO, bytes, count);
         if (written < 0 && errno == EINTR)

@@ -6,7 +6,17 @@
 #include "debug/debug.h"
 #include "given.h"
 
-const struct observer *observer;
+const struct observer *observers[OBSERVERS_MAX + 1];
+
+void observer_add(const struct observer *observer)
+{
+    size_t count = 0;
+
+    while (observers[count] && observers[count] != observer)
+        count++;
+    if (count < OBSERVERS_MAX)
+        observers[count] = observer;
+}
 
 void vm_init(struct vm *vm, struct vmm *vmm)
 {
@@ -39,15 +49,13 @@ int vcpu_prepare(struct vcpu *vcpu)
 enum step stage_before_entry(struct vcpu *vcpu)
 {
     where_set(vcpu, true);
-    if (observer)
-        observer->before_hooks(vcpu);
+    OBSERVE(before_hooks, vcpu);
     for (size_t i = 0; i < sizeof stage.before_entry / sizeof stage.before_entry[0]; i++) {
         enum step step = stage.before_entry[i] ? stage.before_entry[i](vcpu) : STEP_RUN;
         if (step != STEP_RUN)
             return step;
     }
-    if (observer)
-        observer->entry(vcpu);
+    OBSERVE(entry, vcpu);
     return STEP_RUN;
 }
 
@@ -55,8 +63,7 @@ enum step exit_dispatch(struct vcpu *vcpu)
 {
     uint32_t reason = vcpu->run->exit_reason;
 
-    if (observer)
-        observer->exit(vcpu);
+    OBSERVE(exit, vcpu);
     exit_note(vcpu);
     if (reason >= EXIT_REASONS_MAX || !stage.on_exit[reason])
         return STEP_UNHANDLED;
@@ -75,6 +82,7 @@ void vcpu_ended(struct vcpu *vcpu)
     struct kvm_sregs sregs;
 
     where_set(vcpu, false);
+    OBSERVE(ended, vcpu);
     if (vcpu->vm->vmm->options.final_registers && vcpu->status != STATUS_CRASHED &&
         ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0) {
         flockfile(stderr);

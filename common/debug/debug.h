@@ -7,28 +7,58 @@
 #include "vmm.h"
 
 /*
- * A tool that watches the guests, like --explain. Each function is called on the vCPU's own thread.
+ * A tool that watches the guests, like --explain or --stats. NULL: it does not need that call.
  * Without a tool nothing is called.
  */
 struct observer {
-    void (*before_hooks)(struct vcpu *vcpu); /* before the stage's before_entry hooks */
-    void (*entry)(struct vcpu *vcpu);        /* after them: KVM_RUN follows */
-    void (*exit)(struct vcpu *vcpu);         /* after KVM_RUN, unless it was interrupted */
-    void (*crash)(struct vcpu *vcpu);        /* before the post-mortem */
-};
-extern const struct observer *observer; /* NULL: none */
+    void (*start)(struct vmm *vmm); /* before the stage runs the guests */
 
-/* --explain: replay.c */
-extern const struct observer replay;
+    /* On the vCPU's own thread: */
+    void (*before_hooks)(struct vcpu *vcpu);         /* before the stage's before_entry hooks */
+    void (*entry)(struct vcpu *vcpu);                /* after them: KVM_RUN follows */
+    void (*exit)(struct vcpu *vcpu);                 /* after KVM_RUN, unless it was interrupted */
+    void (*crash)(struct vcpu *vcpu);                /* before the post-mortem */
+    void (*ended)(struct vcpu *vcpu);                /* the vCPU still exists in KVM */
+    void (*output)(const char *bytes, size_t count); /* before it is written */
+
+    /* On any thread, what the modules ask of the C library: library_calls.c */
+    void (*unlock)(pthread_mutex_t *mutex);                        /* before it is unlocked */
+    void (*injected)(int vcpu_fd, uint32_t vector);                /* KVM_INTERRUPT has succeeded */
+    void (*signal)(pthread_t thread, int signal);                  /* before the thread gets it */
+    void (*timer)(int timer_fd);                                   /* it has been created */
+    void (*device_read)(int fd, const void *bytes, ssize_t count); /* of a timer or the input */
+};
+
+/* The tools, in the order in which they were added; NULL follows the last. */
+#define OBSERVERS_MAX 4
+extern const struct observer *observers[OBSERVERS_MAX + 1];
+void observer_add(const struct observer *observer);
+
+/* Calls a function of all tools: OBSERVE(entry, vcpu). */
+#define OBSERVE(function, ...)                                                                     \
+    do {                                                                                           \
+        for (const struct observer *const *tool = observers; *tool; tool++) {                      \
+            if ((*tool)->function)                                                                 \
+                (*tool)->function(__VA_ARGS__);                                                    \
+        }                                                                                          \
+    } while (0)
+
+/* --explain: replay.c; --stats: meter.c */
+extern const struct observer replay, meter;
 
 /* ------------------------------------------------------------------ exits.c */
 
 /* Counts, records and traces the exit in vcpu->run. */
 void exit_note(struct vcpu *vcpu);
 
+/* The exit in kvm_run. */
+struct exit_record exit_read(const struct kvm_run *run);
+
 /* The exit and its data, in one line of less than EXIT_TEXT_MAX bytes. */
 #define EXIT_TEXT_MAX 128
 void exit_describe(const struct exit_record *exit, char *text, size_t size);
+
+/* ------------------------------------------------------------------ stats.c */
 
 /* Prints --stats of all vCPUs. */
 void stats_print(const struct vmm *vmm);

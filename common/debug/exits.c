@@ -1,4 +1,4 @@
-/* exits.c - exits in words, counted for --stats and traced for --trace. */
+/* exits.c - exits in words, counted and traced for --trace. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <time.h>
@@ -34,7 +34,7 @@ const char *exit_name(uint32_t reason)
     return other;
 }
 
-static struct exit_record exit_record(const struct kvm_run *run)
+struct exit_record exit_read(const struct kvm_run *run)
 {
     struct exit_record record = {.reason = run->exit_reason};
 
@@ -93,7 +93,7 @@ void exit_note(struct vcpu *vcpu)
 
     vcpu->exits[reason < EXIT_REASONS_MAX ? reason : EXIT_REASONS_MAX]++;
     vcpu->exit_before = vcpu->exit;
-    vcpu->exit = exit_record(vcpu->run);
+    vcpu->exit = exit_read(vcpu->run);
     if (reason != KVM_EXIT_SHUTDOWN && vcpu->run->kvm_valid_regs & KVM_SYNC_X86_REGS)
         vcpu->known_regs = vcpu->run->s.regs.regs;
     if (reason != KVM_EXIT_SHUTDOWN && vcpu->run->kvm_valid_regs & KVM_SYNC_X86_SREGS)
@@ -103,44 +103,4 @@ void exit_note(struct vcpu *vcpu)
         exit_describe(&vcpu->exit, text, sizeof text);
         trace_event(vcpu, "%s", text);
     }
-}
-
-static void stats_print_one(const struct vcpu *vcpu, bool json)
-{
-    uint64_t total = 0;
-
-    for (uint32_t reason = 0; reason <= EXIT_REASONS_MAX; reason++)
-        total += vcpu->exits[reason];
-    fprintf(stderr,
-            json ? "{\"vcpu\":%d,\"status\":%d,\"exits\":%" PRIu64 ",\"interrupts\":%" PRIu64
-                 : "vcpu%d: status %d, %" PRIu64 " exits, %" PRIu64 " interrupts",
-            vcpu->id, vcpu->status, total, vcpu->interrupts);
-    for (uint32_t reason = 0; reason <= EXIT_REASONS_MAX; reason++)
-        if (vcpu->exits[reason])
-            fprintf(stderr, json ? ",\"%s\":%" PRIu64 : "; %s %" PRIu64, exit_name(reason),
-                    vcpu->exits[reason]);
-    fputs(json ? "}" : "\n", stderr);
-}
-
-void stats_print(const struct vmm *vmm)
-{
-    bool json = vmm->options.stats == STATS_JSON;
-
-    if (vmm->options.stats == STATS_NONE)
-        return;
-    if (json)
-        fputs("{\"vcpus\":[", stderr);
-    for (int i = 0; i < vmm->guest_count; i++) {
-        if (json && i > 0)
-            fputc(',', stderr);
-        stats_print_one(&vmm->vcpus[i], json);
-    }
-    if (json) {
-        fputs("]}\n", stderr);
-        return;
-    }
-    struct timespec used = {0};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-    fprintf(stderr, "vmm: %ld.%03ld s of processor time\n", (long)used.tv_sec,
-            used.tv_nsec / 1000000);
 }

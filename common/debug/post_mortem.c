@@ -102,8 +102,7 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(cause, sizeof cause, format, arguments);
     va_end(arguments);
-    if (observer)
-        observer->crash(vcpu);
+    OBSERVE(crash, vcpu);
     flockfile(stderr);
     fprintf(stderr, "vmm: vcpu%d (%s) crashed: %s\n", vcpu->id, vcpu->guest->path, cause);
     print_exit("exit", &vcpu->exit);

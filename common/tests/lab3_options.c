@@ -1,5 +1,6 @@
 /* lab3_options.c - the command line. */
 #include "core/core.h"
+#include "debug/debug.h"
 #include "support.h"
 
 #include <getopt.h>
@@ -77,6 +78,7 @@ START_TEST(defaults)
     ck_assert(!vmm.options.isolate);
     ck_assert(!vmm.options.final_registers);
     ck_assert_int_eq(vmm.options.stats, STATS_NONE);
+    ck_assert_ptr_null(observers[0]);
     ck_assert_ptr_null(vmm.options.trace);
     ck_assert_int_eq(vmm.guest_count, 1);
     ck_assert_str_eq(vmm.guests[0].path, "guest.bin");
@@ -96,6 +98,7 @@ START_TEST(each_option_is_taken)
     ck_assert_uint_eq(vmm.options.entry, 0x80200000);
     ck_assert_uint_eq(vmm.options.tick_ms, 1);
     ck_assert_int_eq(vmm.options.stats, STATS_JSON);
+    ck_assert_ptr_eq(observers[0], &meter);
     ck_assert(vmm.options.color);
     ck_assert_str_eq(vmm.options.initrd, "a.tar");
     ck_assert_int_eq(vmm.guest_count, 4);
