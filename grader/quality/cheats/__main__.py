@@ -1,11 +1,11 @@
-"""`make cheats`: grades every hostile module in this folder, and checks that none gains a point, harms the
-grader, or outlives it.
+"""`make cheats`: grades every hostile module, and checks that none gains a point, harms the grader, or
+outlives it. Those in this folder attack the grader; those that constant.py generates do nothing right.
 
     python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
 
 The header that a module includes says what it attacks: lab1.h to lab5.h, lab6_boot.h, lab6_sched.h, or
 lab.h: each of them but the last. Without --whole only a few tests of that lab are graded, one of each kind:
-a unit test, a guest judged by registers, one by its output.
+a unit test, a guest judged by registers, one by its output. Generated modules are graded by all tests.
 Exit status: 0 all were stopped; 1 one was not, with what it achieved; 3 cannot grade on this machine.
 
 All are graded as a class is: compiled in the jail, with encrypted guests.
@@ -29,18 +29,22 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grader import labs
 from grader.core.strange_files import FILE_MAX, HEADERS_MAX
 from grader.execution.backends import pick_backend
-from grader.course import BUILD, ROOT
+from grader.course import BUILD, LABS, ROOT
 from grader.core.building import use_jail
-from grader.core.framework import Lab
+from grader.core.framework import Lab, Test
 from grader.core.grading import Choice, grade
 from grader.core.judge import Kind
+from grader.core.plan import Plan
 from grader.execution.tool import run_command
+from grader.quality.cheats.constant import constant_modules
 from grader.report.files import gradescope
 from grader.execution.runs import CannotGrade
 from grader.core.values import new_seed
@@ -57,24 +61,50 @@ EVERY_VMM = tuple(FEW)[:-1]
 # These use up their time in every run, so one test is enough.
 SLOW = ("sleep_forever", "fork_bomb", "eat_memory")
 TIME_MAX = 300.0     # seconds for a run under any load; its limits are a tenth of that
+SPIN_MAX = 1.0       # seconds of processor time without output, for modules whose guests often never end
 CANNOT_GRADE = 3
 SECRET = "what only the instructor may read"
+
+
+@dataclass(frozen=True)
+class Cheat:
+    """A module, and what it attacks."""
+
+    name: str
+    target: str
+    text: str
+    generated: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "generated" if self.generated else "hostile"
 
 
 @dataclass
 class Outcome:
     """The outcome of a cheat. `managed`: what it achieved and should not have, one sentence each."""
 
-    name: str
-    target: str
     tests: int = 0
     seconds: float = 0.0
     managed: list[str] = field(default_factory=list)
 
 
-def cheats() -> list[tuple[Path, str]]:
-    """The hostile modules, each with what it attacks."""
-    return [(module, target) for module in sorted(FOLDER.glob("*.c")) for target in _targets(module)]
+def cheats() -> list[Cheat]:
+    """The modules in this folder."""
+    return [Cheat(module.stem, target, module.read_text())
+            for module in sorted(FOLDER.glob("*.c")) for target in _targets(module)]
+
+
+def generated(numbers: Sequence[int] = labs.NUMBERS) -> list[Cheat]:
+    """The modules that do nothing right, for each file of these labs."""
+    return [Cheat(name, target, text, generated=True) for target in FEW if lab_of(target) in numbers
+            for name, text in constant_modules(lab_of(target), _file(target)).items()]
+
+
+def _file(target: str) -> str:
+    """The learner's file that a cheat stands for."""
+    files = LABS[lab_of(target)].files
+    return next((file for file in files if Path(file).stem == target.partition("_")[2]), files[0])
 
 
 def _targets(module: Path) -> tuple[str, ...]:
@@ -88,17 +118,19 @@ def lab_of(target: str) -> int:
     return int(target[3])
 
 
-def try_cheat(module: Path, target: str, backend: str, whole: bool = False) -> Outcome:
+def try_cheat(cheat: Cheat, backend: str, whole: bool = False) -> Outcome:
     """Grades one and checks what it left. Raises CannotGrade if the machine can't grade at all."""
-    outcome = Outcome(module.stem, target)
-    lab = labs.load(lab_of(target))
-    few = FEW[target][1:2] if module.stem in SLOW else FEW[target] if not whole else ()
-    if few:
-        lab = Lab(lab.number, lab.title, lab.needs, [test for test in lab.tests if test.id in few])
+    outcome = Outcome()
+    lab = labs.load(lab_of(cheat.target))
+    few = () if whole or cheat.generated else FEW[cheat.target]
+    if cheat.name in SLOW:
+        few = FEW[cheat.target][1:2]
+    tests = [test for test in lab.tests if not few or test.id in few]
+    lab = Lab(lab.number, lab.title, lab.needs, [*map(_hasty, tests)] if cheat.generated else tests)
     outcome.tests = len(lab.tests)
-    results = BUILD / "cheats" / f"{module.stem}-{target}"
+    results = BUILD / "cheats" / f"{cheat.name}-{cheat.target}"
     use_jail()
-    choice = Choice(new_seed(), module=_put(module, target), backend=backend, folder=results, encrypted=True)
+    choice = Choice(new_seed(), module=_put(cheat), backend=backend, folder=results, encrypted=True)
     before, began = _kit(), time.monotonic()
     report = grade(lab, choice, lambda needs: pick_backend(backend, tuple(needs)))
     outcome.seconds = time.monotonic() - began
@@ -107,6 +139,8 @@ def try_cheat(module: Path, target: str, backend: str, whole: bool = False) -> O
             outcome.managed.append(f"it passed {verdict.test.id}")
         if verdict.kind is Kind.TODO:
             outcome.managed.append(f"{verdict.test.id} was reported as not written yet")
+    if cheat.generated and report.build_error:
+        outcome.managed.append(f"it does not compile, so it tests nothing:\n{report.build_error}")
     if gradescope(report)["score"] != 0:
         outcome.managed.append("the results have points")
     if SECRET in json.dumps(gradescope(report)) + report.build_error:
@@ -119,26 +153,43 @@ def try_cheat(module: Path, target: str, backend: str, whole: bool = False) -> O
     return outcome
 
 
+def _hasty(test: Test) -> Test:
+    """The test with less patience: it need not pass."""
+    def body(plan: Plan) -> None:
+        test.body(plan)
+        for planned in plan.planned:
+            planned.run = replace(planned.run, limits=replace(planned.run.limits, spin=SPIN_MAX))
+    return replace(test, body=body)
+
+
 def _kit() -> dict[str, str]:
     """Digests of the files that a cheat could try to change."""
     paths = [ROOT / "Makefile", *(ROOT / "grader").rglob("*.py"), *(ROOT / "solutions").rglob("*.c")]
     return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
-def _put(module: Path, target: str) -> Path:
-    """A copy of the module at one place for all: so the rest of the VMM is compiled once."""
-    place = BUILD / "cheats" / target
+def _put(cheat: Cheat) -> Path:
+    """The module as a file, at one place for all: so the rest of the VMM is compiled once."""
+    place = BUILD / "cheats" / cheat.target
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
+    if not cheat.generated:
+        _put_headers(cheat, place)
+    module = place / ("sched.c" if cheat.target == "lab6_sched" else "cheat.c")
+    module.write_text(cheat.text)
+    return module
+
+
+def _put_headers(cheat: Cheat, place: Path) -> None:
+    """What the modules in this folder include."""
     for header in FOLDER.glob("*.h"):
         shutil.copy(header, place)
-    (place / "lab.h").write_text(f'#include "{target}.h"\n')
+    (place / "lab.h").write_text(f'#include "{cheat.target}.h"\n')
     secret = place.with_name("secret")
     secret.write_text(f"{SECRET}\n")
     (place / "secret.h").write_text(f'#define SECRET_FILE "{secret}"\n')
-    if module.stem in _MADE:
-        _MADE[module.stem](place, secret)
-    return Path(shutil.copyfile(module, place / ("sched.c" if target == "lab6_sched" else "cheat.c")))
+    if cheat.name in _MADE:
+        _MADE[cheat.name](place, secret)
 
 
 def _make_headers(place: Path, secret: Path) -> None:
@@ -188,23 +239,26 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="NAME", help="just this one")
     parser.add_argument("--whole", action="store_true", help="all tests of the lab")
     arguments = parser.parse_args()
-    chosen = [(module, target) for module, target in cheats() if arguments.only in ("", module.stem)
-              and arguments.lab in (None, lab_of(target))]
+    numbers = [arguments.lab] if arguments.lab else labs.NUMBERS
+    chosen = [cheat for cheat in [*cheats(), *generated()] if arguments.only in ("", cheat.name)
+              and lab_of(cheat.target) in numbers]
     print(f"modules to grade: {len(chosen)}", flush=True)
-    held = 0
-    for module, target in chosen:
+    held: Counter[str] = Counter()
+    for cheat in chosen:
         try:
-            outcome = try_cheat(module, target, arguments.backend, arguments.whole)
+            outcome = try_cheat(cheat, arguments.backend, arguments.whole)
         except CannotGrade as error:
             print(f"cannot grade: {error}", file=sys.stderr)
             return CANNOT_GRADE
-        held += not outcome.managed
-        print(f"{'ok' if not outcome.managed else 'FAIL':4} {outcome.name:22} {outcome.target}, "
+        held[cheat.kind] += not outcome.managed
+        print(f"{'ok' if not outcome.managed else 'FAIL':4} {cheat.name:22} {cheat.target}, "
               f"{outcome.tests} tests, {outcome.seconds:.0f} s", flush=True)
         for sentence in outcome.managed:
             print(f"       {sentence}")
-    print(f"{held} of {len(chosen)} cheats gained nothing and left nothing")
-    return 0 if chosen and held == len(chosen) else 1
+    tried = Counter(cheat.kind for cheat in chosen)
+    for kind, count in tried.items():
+        print(f"{held[kind]} of {count} {kind} modules gained nothing and left nothing")
+    return 0 if chosen and held == tried else 1
 
 
 if __name__ == "__main__":
