@@ -302,8 +302,9 @@ def switch(plan: Plan) -> None:
                "values across an asm in each register that is neither written by an operand nor a clobber, "
                "and variables as well, unless \"memory\" is one.")
 def clobbers(plan: Plan) -> None:
-    kept = [plan.values.number() for _ in range(4)]
-    _kernel_unit(plan, "clobbers", kept, *(f"kept {value:#x}" for value in kept))
+    kept, pid = [plan.values.number() for _ in range(4)], plan.values.randint(2, 999)
+    _kernel_unit(plan, "clobbers", (*kept, pid),
+                 *(fact for value in kept for fact in (f"turn of pid {pid}", f"kept {value:#x}")))
 
 
 @lab.test("6.4", "enters a new process in ring 3", points=3,

@@ -698,10 +698,12 @@ START_TEST(enter_failure)
     struct vcpu vcpu;
     struct address_space space = start_space(&vm, &vcpu);
 
+    int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
+    ck_assert_msg(status == 0, "paging_enter returns %d instead of 0", status);
     for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++) {
         falsified = (struct falsified){.request = ioctls[i].request, .error = EIO};
         listen_start();
-        int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
+        status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
         listen_end();
         ck_assert_msg(status == STATUS_NO_KVM,
                       "%s failed, and paging_enter returns %d instead of STATUS_NO_KVM",
@@ -713,7 +715,7 @@ START_TEST(enter_failure)
     vmm.options.mapping_count = 1;
     vmm.options.mappings[0] = (struct page_mapping){0x40000000, space.bytes, PAGE_PRESENT};
     listen_start();
-    int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
+    status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
     listen_end();
     ck_assert_msg(status == STATUS_USAGE,
                   "--map names a page outside the guest's memory, map_options returns "
@@ -811,6 +813,8 @@ START_TEST(walks_nowhere)
                            table_outside = walk(outside, 0, CR4_PSE, virt),
                            directory_outside = page_walk(ram, WALK_RAM, 0xfffff000, CR4_PSE, virt);
 
+    ck_assert_msg(walk(WALK_TABLE | PAGE_PRESENT, PAGE_PRESENT, CR4_PSE, virt).mapped,
+                  "page_walk finds no page for 0x%x, and there is one", virt);
     check_nowhere(no_directory_entry, "the directory entry is not present", WALK_TABLE, 0);
     check_nowhere(no_table_entry, "the page table entry is not present", WALK_TABLE | PAGE_PRESENT,
                   0x8000);

@@ -152,6 +152,10 @@ START_TEST(wrong_files)
         {"program headers of 56 bytes", offsetof(Elf32_Ehdr, e_phentsize), 56, 2},
         {"65535 program headers", offsetof(Elf32_Ehdr, e_phnum), 65535, 2},
     };
+
+    file_make();
+    const char *wrong = load();
+    ck_assert_msg(!wrong, "a right file was refused: %s", wrong);
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
         file_make();
         memcpy((uint8_t *)&file + changes[i].at, &changes[i].value, changes[i].bytes);
@@ -331,6 +335,7 @@ static void start_guest(void)
     start_empty(&vm, &vcpu);
     vm.ram_bytes = 1 << 20;
     vm.ram = memory_for_both(vm.ram_bytes);
+    memset(vm.ram + BOOT_INFO_OFFSET, FILL, sizeof(struct boot_info));
     guest.kind = GUEST_ELF;
     guest.image = (uint8_t *)&file;
     guest.image_bytes = sizeof file;

@@ -309,13 +309,14 @@ extern volatile uint32_t switch_pattern;
 
 static void turn_home(void)
 {
+    fact("turn of pid %d\n", current->pid);
     leave(HOME);
 }
 
-/* Given: four values to be kept. */
+/* Given: four values to be kept, and the pid of another process. */
 static void test_clobbers(void)
 {
-    struct process *other = process_make(1, 5, 0);
+    struct process *other = process_make(1, (int)given[4], 0);
     bool same;
 
     turn = turn_home;
@@ -323,6 +324,7 @@ static void test_clobbers(void)
         switch_pattern = given[i];
         left = NULL;
         uint32_t lost = switch_inlined(other, &same);
+        CHECK(left == other, "context_switch inlined into its caller did not switch");
         CHECK(lost == 0, "context_switch inlined into its caller: after the switch back a value of "
                          "the caller's is another one, in a register that the asm changes and does "
                          "not name as an operand or a clobber");
