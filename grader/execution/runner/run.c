@@ -187,12 +187,12 @@ static void time_check(struct run *run)
 
 /* Kill the remaining processes. In a PID namespace they die with the supervisor; without one the
  * orphans become our children. */
-static void kill_all(struct run *run)
+static void kill_all(struct run *run, enum isolation isolation)
 {
     kill(run->supervisor.pid, SIGKILL);
     while (waitpid(run->supervisor.pid, NULL, 0) < 0 && errno == EINTR)
         continue;
-    while (processes_kill(getpid()) > 0)
+    while (isolation == ISOLATION_PLAIN && processes_kill(getpid()) > 0)
         while (waitpid(-1, NULL, WNOHANG) > 0)
             continue;
 }
@@ -250,7 +250,7 @@ static bool run_start(struct run *run, const struct supervisor_options *options,
                       const char *scratch)
 {
     struct endpoints *endpoints = &run->relay.endpoints;
-    run->started = run->looked = clock_now();
+    run->started = run->looked = run->hang_looked = clock_now();
     run->machine_processes = processes_on_machine();
     if (!endpoints_open(endpoints, run->relay.job) ||
         !supervisor_start(&run->supervisor, run->relay.job, options, endpoints->program, scratch)) {
@@ -288,7 +288,7 @@ bool run_execute(int channel, struct job *job, const struct supervisor_options *
             hang_check(&run);
             time_check(&run);
         }
-        kill_all(&run);
+        kill_all(&run, options->isolation);
         restored = endpoints_restored(&run.relay.endpoints);
         drain(&run.relay);
         close(run.supervisor.report);
