@@ -177,6 +177,11 @@ def preserve(plan: Plan) -> None:
                "which lab 1's run loop handles. Count each injection in vcpu->interrupts: the post-mortem "
                "reads it.")
 def no_handler(plan: Plan) -> None:
+    step = plan.values.randint(2, 999)
+    handled = plan.boot(plan.guest("ticks", TICKS=1, STEP=step, BUSY=None), hold_stdin=True)
+    handled.prints(f"{step}\n", hint="Does a guest that has an interrupt handler get its first tick?")
+    handled.exits(0)
+    _symptoms(handled)
     run = plan.boot(plan.guest("no-handler"), hold_stdin=True)
     run.exits(STATUS_CRASHED)
     run.says("interrupt came and the guest has no handler",
@@ -187,8 +192,8 @@ def no_handler(plan: Plan) -> None:
 # ---------------------------------------------------------------- 4.4 HLT
 
 @lab.test("4.4", "ends a guest that halts with interrupts disabled", points=2,
-          hint="What can wake a guest that halts with interrupts disabled? Nothing: it has finished, with "
-               "status 0.")
+          hint="What can wake a guest that halts? With interrupts enabled, an interrupt; with interrupts "
+               "disabled, nothing: it has finished, with status 0.")
 def halt_ends(plan: Plan) -> None:
     plan.unit("interrupts", "halt_ends")
     value = plan.values.number()
@@ -282,6 +287,7 @@ def idle(plan: Plan) -> None:
                "in an exit: the kick must bring each one to vcpu_check_stop, which comes before every "
                "entry.")
 def stop(plan: Plan) -> None:
+    plan.unit("interrupts", "halt_stops")
     for number in (signal.SIGTERM, signal.SIGINT):
         text = plan.values.text()
         guest = plan.guest("states", TEXT=text)
