@@ -393,6 +393,18 @@ static inline void start_created(struct vm *vm, struct vcpu *vcpu)
     falsified.kvm_run = vcpu->run;
 }
 
+/*
+ * Every test of what a function does when something fails begins so: one that always fails, and so
+ * does nothing right, must not pass it.
+ */
+static inline void check_works(const char *function, int status)
+{
+    ck_assert_msg(status == 0,
+                  "%s returns %d where nothing fails: it must return 0 there before its failures "
+                  "can be tested",
+                  function, status);
+}
+
 /* ------------------------------------------------------------------ what the module says */
 
 static PRIVATE char said[16384];  /* what was written to standard error between the two below */

@@ -236,6 +236,8 @@ def memory(plan: Plan) -> None:
           hint="Which exits end this guest? A shutdown, and an access to an unknown port or address: each "
                "of them by vcpu_crash.")
 def crashes(plan: Plan) -> None:
+    halts = plan.boot(plan.guest("minimal"))
+    halts.exits(0, hint="This guest executes HLT and nothing else: it must end with status 0.")
     offset = plan.values.randrange(0, 0xf000, 2)
     mmio = plan.boot(plan.guest("mmio", OFFSET=offset), args=["--mem=1M"])
     mmio.exits(STATUS_CRASHED, hint="An access outside of RAM (KVM_EXIT_MMIO) must end the guest by "
@@ -249,7 +251,7 @@ def crashes(plan: Plan) -> None:
     fault = plan.boot(plan.guest("triple-fault"))
     fault.exits(STATUS_CRASHED, hint="KVM_EXIT_SHUTDOWN must end the guest by vcpu_crash. If you run the "
                                      "vCPU again, it starts from its reset state.")
-    for run in (mmio, out, fault):
+    for run in (halts, mmio, out, fault):
         _before_the_guest(run)
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import unittest
 from pathlib import Path
 from random import Random
 
-from grader.quality.cheats.__main__ import Cheat, cheats, try_cheat
+from grader.quality.cheats.__main__ import Cheat, cheats, generated, try_cheat
 from grader.core.building import build_vmm
 from grader.course import BUILD, LABS, ROOT
 from grader.core.guests import assemble, write_constants
 from grader.execution.runs import CannotGrade
 from grader.core.encryption import DECRYPTOR, encryptable
+
+
+# Labs in which none of the generated modules gains a point.
+CLEAN = (1, 2, 3)
 
 
 class Cheats(unittest.TestCase):
@@ -29,6 +34,17 @@ class Cheats(unittest.TestCase):
     def test_no_cheat_gains_harms_or_stays(self) -> None:
         self.assertGreater(len(cheats()), 20)
         self.hold(cheats())
+
+    def test_generated_modules_have_every_answer(self) -> None:
+        for cheat in generated():
+            with self.subTest(cheat=cheat.name, target=cheat.target):
+                self.assertNotIn("TODO(", cheat.text)
+
+    def test_a_module_that_does_nothing_right_gains_nothing(self) -> None:
+        # A part of them, because each is graded by all tests of its lab: `make cheats` grades all.
+        modules = [cheat for cheat in generated(CLEAN) if re.match("contract_(0|STATUS)", cheat.name)]
+        self.assertGreater(len(modules), len(CLEAN))
+        self.hold(modules)
 
 
 class Closing(unittest.TestCase):

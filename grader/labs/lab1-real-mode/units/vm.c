@@ -85,6 +85,8 @@ START_TEST(version)
     struct vcpu vcpu;
     const int versions[] = {11, 13, 0, -1, (int)(unit_random() % 1000) + 14};
 
+    start_empty(&vm, &vcpu);
+    check_works("kvm_open", kvm_open(&vm));
     for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
         start_empty(&vm, &vcpu);
         falsified = (struct falsified){
@@ -164,6 +166,8 @@ START_TEST(no_device)
     struct vm vm;
     struct vcpu vcpu;
 
+    start_empty(&vm, &vcpu);
+    check_works("kvm_open", kvm_open(&vm));
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
         start_empty(&vm, &vcpu);
         falsified = (struct falsified){.open_error = errors[i]};
@@ -325,6 +329,8 @@ START_TEST(vm_failures)
     struct vm vm;
     struct vcpu vcpu;
 
+    start_open(&vm, &vcpu);
+    check_works("vm_create", vm_create(&vm, bytes));
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
         start_open(&vm, &vcpu);
         call_count = 0;
@@ -548,6 +554,8 @@ START_TEST(vcpu_failures)
     struct vm vm;
     struct vcpu vcpu;
 
+    start_vm(&vm, &vcpu);
+    check_works("vcpu_create", vcpu_create(&vcpu));
     for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
         start_vm(&vm, &vcpu);
         call_count = 0;
@@ -739,14 +747,29 @@ static int run_scripted(struct vcpu *vcpu, int (*script)(struct kvm_run *run, un
     return status;
 }
 
+static int run_hlt(struct kvm_run *run, unsigned turn)
+{
+    run->exit_reason = turn < TURNS_MAX ? KVM_EXIT_HLT : KVM_EXIT_SHUTDOWN;
+    return 0;
+}
+
+/* A vCPU for vcpu_run, which has run one to its HLT. */
+static void start_run(struct vm *vm, struct vcpu *vcpu)
+{
+    start_created(vm, vcpu);
+    run_turns = 0;
+    check_works("vcpu_run of a guest that executes HLT", run_scripted(vcpu, run_hlt));
+    start_created(vm, vcpu);
+    run_turns = 0;
+}
+
 /* The first exit must end the vCPU as crashed; `said` is then the module's own words alone. */
 static void check_died(const char *name)
 {
     struct vm vm;
     struct vcpu vcpu;
 
-    start_created(&vm, &vcpu);
-    run_turns = 0;
+    start_run(&vm, &vcpu);
     int status = run_scripted(&vcpu, run_first_exit);
     ck_assert_msg(run_turns == 1, "%s was ignored: the vCPU was run again", name);
     ck_assert_msg(vcpu.status == STATUS_CRASHED,
@@ -762,12 +785,6 @@ static void check_died(const char *name)
     char *kit = strstr(said, "\n  exit: "); /* vcpu_crash's lines, up to the registers */
     if (kit)
         *kit = '\0';
-}
-
-static int run_hlt(struct kvm_run *run, unsigned turn)
-{
-    run->exit_reason = turn < TURNS_MAX ? KVM_EXIT_HLT : KVM_EXIT_SHUTDOWN;
-    return 0;
 }
 
 START_TEST(hlt)
@@ -932,8 +949,7 @@ START_TEST(run_error)
 
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
         const char *why = strerror(errors[i]);
-        start_created(&vm, &vcpu);
-        run_turns = 0;
+        start_run(&vm, &vcpu);
         run_fault_error = errors[i];
         int status = run_scripted(&vcpu, run_fault);
         ck_assert_msg(run_turns == 1, "KVM_RUN failed (%s), and the vCPU was run again", why);

@@ -189,12 +189,26 @@ static void check_unread(struct vcpu *vcpu, const struct unread *access)
                   access->what);
 }
 
+/* As check_works: the call in `page`. */
+static void check_serves(struct vcpu *vcpu, const char *call)
+{
+    ck_assert_msg(run_hypercall(vcpu) == STEP_RUN,
+                  "after %s, where nothing fails, the vCPU does not run on: it must before its "
+                  "failures can be tested",
+                  call);
+}
+
 static void start_unread(struct vm *vm, struct vcpu *vcpu)
 {
+    struct kvm_regs regs;
+
     start_created(vm, vcpu);
+    vcpu->run->kvm_valid_regs = 0;
+    check_works("vcpu_registers", vcpu_registers(vcpu, &regs));
+    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
+    check_serves(vcpu, "PUTCHAR");
     falsified.request = KVM_GET_REGS;
     falsified.error = EFAULT;
-    vcpu->run->kvm_valid_regs = 0;
 }
 
 START_TEST(registers_failed)
@@ -402,9 +416,9 @@ START_TEST(vcpus_apart)
     make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
     run_hypercall(&vcpu);
     /* Alone it must be right, or other tests fail, and not for threads. */
-    const bool alone_right =
+    const bool write_right =
         console_bytes == 0x100 && memcmp(console, random_ram + 0x20f80, 0x100) == 0;
-    for (size_t i = 0; alone_right && i < sizeof moments / sizeof moments[0]; i++) {
+    for (size_t i = 0; write_right && i < sizeof moments / sizeof moments[0]; i++) {
         make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
         console_bytes = 0;
         meanwhile = other_calls;
@@ -419,7 +433,11 @@ START_TEST(vcpus_apart)
     memset(make_io(true, HYPERCALL_PORT, 1, 3), number, 3);
     console_bytes = 0;
     run_hypercall(&vcpu);
-    if (console_bytes != 3)
+    const bool putchar_right = console_bytes == 3;
+    ck_assert_msg(write_right || putchar_right,
+                  "neither a WRITE nor three PUTCHARs of one exit print what they should, though "
+                  "no other vCPU calls: one must before they can be mixed up");
+    if (!putchar_right)
         return;
     other_page.bytes[other_page.run.io.data_offset] = number;
     console_bytes = 0;
@@ -640,6 +658,7 @@ START_TEST(write_failed)
     start_created(&vm, &vcpu);
     pages_swapped = true;
     make_write(&vcpu, (struct write_state){0, false, 0x10000, 0x100, 20}, KVM_SYNC_X86_REGS);
+    check_serves(&vcpu, "WRITE");
     falsified.request = KVM_GET_SREGS;
     falsified.error = EFAULT;
     translations = 0;

@@ -103,6 +103,7 @@ START_TEST(prepare_fails)
     start_created(&vm, &vcpu);
     guest.image = image;
     guest.image_bytes = sizeof image;
+    check_works("window_prepare", window_prepare(&vcpu));
     vm.ram_bytes = sizeof image - 1;
     ck_assert_msg(window_prepare(&vcpu) != 0,
                   "the image does not fit into RAM, and window_prepare returns 0: look at what "
@@ -240,10 +241,13 @@ START_TEST(end_signalled_last)
     vmm.options.final_registers = true;
     listen_start();
     watching_end = true;
-    vcpus_run(&vmm);
+    int status = vcpus_run(&vmm);
     bool left = atomic_load(&leaving) == 0;
     watching_end = false;
     listen_end();
+    check_works("vcpus_run", status);
+    ck_assert_msg(said[0] != '\0', "vcpus_run returned, and --regs printed nothing: the guest did "
+                                   "not run, or vcpu_ended was not called");
     ck_assert_msg(
         !signalled || !signalled_too_early,
         "ended_fd is signalled before the vCPU's state is VCPU_ENDED, or before its thread has "
@@ -285,6 +289,8 @@ THERE(int, status_of_run, (void), ())
 
 START_TEST(no_thread)
 {
+    start_guests(VCPUS_MAX, halt, sizeof halt);
+    check_works("vcpus_run", vcpus_run(&vmm));
     start_guests(VCPUS_MAX, endless, sizeof endless);
     threads_left = 2;
     listen_start();
@@ -722,6 +728,10 @@ START_TEST(kick_state)
                       "vcpu->run may not be mapped yet, or no longer",
                       states[i].name);
     }
+    start_kicked(VCPU_RUNNING);
+    vcpu_kick(&kicked_vcpu);
+    ck_assert_msg(kick_signals != 0 || kick_flag(),
+                  "a vCPU whose state is VCPU_RUNNING was kicked, and vcpu_kick did nothing");
     for (unsigned number = 0; has_gap && number < KICK_GAPS_MAX; number++) {
         start_kicked(VCPU_RUNNING);
         has_gap = kick_with_end(number);
@@ -881,7 +891,9 @@ START_TEST(check_order)
         ck_assert_msg(!stop_is_lost(kicked_before),
                       "a stop came just before vcpu_check_stop cleared run->immediate_exit, and it "
                       "was lost: clear first, and only then look at stop_signal");
-    ck_assert_msg(!cleared || fenced,
+    ck_assert_msg(cleared, "vcpu_check_stop of a vCPU that was kicked does not clear "
+                           "run->immediate_exit");
+    ck_assert_msg(fenced,
                   "vcpu_check_stop clears run->immediate_exit by a plain store: the processor may "
                   "read stop_signal before others see that store, and a stop between the two is "
                   "lost. __ATOMIC_SEQ_CST keeps the two in order");
@@ -908,6 +920,7 @@ START_TEST(kick_taken_back)
     start_guests(1, halt, sizeof halt);
     falsified.run = kick_for_nothing;
     int status = vcpus_run(&vmm);
+    ck_assert_msg(run_turns != 0, "vcpus_run returned, and KVM_RUN was never called");
     ck_assert_msg(
         run_turns < TURNS_MAX,
         "one kick, and from then on KVM_RUN returns at once for ever: vcpu_check_stop must "
