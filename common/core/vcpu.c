@@ -50,6 +50,9 @@ enum step stage_before_entry(struct vcpu *vcpu)
 {
     where_set(vcpu, true);
     OBSERVE(before_hooks, vcpu);
+    for (const struct observer *const *tool = observers; *tool; tool++)
+        if ((*tool)->ends && (*tool)->ends(vcpu))
+            return STEP_END;
     for (size_t i = 0; i < sizeof stage.before_entry / sizeof stage.before_entry[0]; i++) {
         enum step step = stage.before_entry[i] ? stage.before_entry[i](vcpu) : STEP_RUN;
         if (step != STEP_RUN)

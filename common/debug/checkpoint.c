@@ -12,10 +12,10 @@
 #include "debug/replay.h"
 #include "given.h"
 
-#define FINE_NS    100000 /* between two checkpoints, the second time */
-#define ROUNDS_MAX 3000   /* of that */
-#define TSS_BUSY   2      /* in a TSS descriptor's type */
-#define DIRTY_BITS 64     /* pages per word of KVM's dirty log */
+#define NEAR_NS    30000                    /* from the last checkpoint to the crash */
+#define ADVANCE_NS (5 * (int64_t)SECOND_NS) /* to get that near */
+#define TSS_BUSY   2                        /* in a TSS descriptor's type */
+#define DIRTY_BITS 64                       /* pages per word of KVM's dirty log */
 
 struct watched watched[VCPUS_MAX];
 
@@ -78,6 +78,13 @@ void checkpoint_take(struct vcpu *vcpu)
     ram_copy(vcpu->vm, checkpoint, false);
 }
 
+void exit_finish(struct vcpu *vcpu)
+{
+    vcpu->run->immediate_exit = 1;
+    ioctl(vcpu->fd, KVM_RUN, 0);
+    vcpu->run->immediate_exit = 0;
+}
+
 bool checkpoint_restore(struct vcpu *vcpu)
 {
     struct checkpoint *checkpoint = &watched[vcpu->id].checkpoint;
@@ -91,6 +98,7 @@ bool checkpoint_restore(struct vcpu *vcpu)
      * it again: the guest never gets past its first instruction. A change of CR3 sets it. */
     other = sregs;
     other.cr3 ^= PAGE_BYTES;
+    exit_finish(vcpu); /* it would change the registers */
     dirty_collect(vcpu->vm);
     ram_copy(vcpu->vm, checkpoint, true);
     return ioctl(vcpu->fd, KVM_SET_SREGS, &other) == 0 &&
@@ -98,6 +106,14 @@ bool checkpoint_restore(struct vcpu *vcpu)
            ioctl(vcpu->fd, KVM_SET_REGS, &checkpoint->regs) == 0 &&
            ioctl(vcpu->fd, KVM_SET_FPU, &checkpoint->fpu) == 0 &&
            ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &checkpoint->events) == 0;
+}
+
+int64_t clock_ns(clockid_t clock)
+{
+    struct timespec time;
+
+    clock_gettime(clock, &time);
+    return time.tv_sec * (int64_t)SECOND_NS + time.tv_nsec;
 }
 
 _Thread_local volatile sig_atomic_t tick_over;
@@ -110,8 +126,7 @@ static void tick_handler(int signal)
 
 void tick_arm(const struct watched *watch, long nanoseconds)
 {
-    const struct itimerspec time = {
-        .it_value = {nanoseconds / 1000000000, nanoseconds % 1000000000}};
+    const struct itimerspec time = {.it_value = {nanoseconds / SECOND_NS, nanoseconds % SECOND_NS}};
 
     tick_over = 0;
     timer_settime(watch->timer, 0, &time, NULL);
@@ -135,32 +150,44 @@ void watch_start(struct watched *watch, struct vcpu *vcpu)
     for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES; page++)
         if (memcmp(vm->ram + page * PAGE_BYTES, checkpoint->ram + page * PAGE_BYTES, PAGE_BYTES))
             checkpoint->dirty[page / DIRTY_BITS] |= 1ull << page % DIRTY_BITS;
+    watch->waited = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     watch->thread = pthread_self();
     watch->vcpu = vcpu;
 }
 
-bool checkpoint_advance(struct vcpu *vcpu)
+/*
+ * Too long a time ends in the crash, too short a one before the guest has executed anything. An
+ * emulated processor is interrupted late, but each time at another place.
+ */
+bool checkpoint_advance(struct vcpu *vcpu, int64_t deadline)
 {
     const struct kvm_guest_debug debug = {.control = 0};
     struct checkpoint *checkpoint = &watched[vcpu->id].checkpoint;
+    const int64_t first = clock_ns(CLOCK_MONOTONIC);
+    int64_t start = first;
+    bool near = false;
 
     if (ioctl(vcpu->fd, KVM_SET_GUEST_DEBUG, &debug) < 0)
         return false;
-    long wait = FINE_NS;
-    for (int round = 0; round < ROUNDS_MAX && checkpoint_restore(vcpu); round++) {
+    for (long wait = TICK_NS; !near && start - first < ADVANCE_NS;) {
+        if (start > deadline || !checkpoint_restore(vcpu))
+            return false;
         struct kvm_regs before = checkpoint->regs;
         vcpu->run->immediate_exit = 0;
+        start = clock_ns(CLOCK_MONOTONIC);
         tick_arm(&watched[vcpu->id], wait);
         int result = ioctl(vcpu->fd, KVM_RUN, 0);
         tick_arm(&watched[vcpu->id], 0);
-        if (result == 0)
-            return true;
-        if (errno != EINTR)
+        if (result < 0 && errno != EINTR)
             return false;
+        if (result == 0) {
+            near = clock_ns(CLOCK_MONOTONIC) - start < NEAR_NS;
+            wait -= wait / 4;
+            continue;
+        }
         checkpoint_take(vcpu);
-        /* Under load the time may be over before the guest has executed anything. */
-        bool moved = memcmp(&before, &checkpoint->regs, sizeof before) != 0;
-        wait = moved ? FINE_NS : wait < TICK_NS / 2 ? 2 * wait : wait;
+        if (memcmp(&before, &checkpoint->regs, sizeof before) == 0 && wait < TICK_NS)
+            wait += wait / 4 + 1;
     }
-    return false;
+    return true;
 }

@@ -2,30 +2,31 @@
  */
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "debug/replay.h"
 #include "given.h"
 
 #define PAGES_MAX 4096 /* of memory that are written */
 
-static void hex_print(const char *name, const uint8_t *bytes, size_t count)
+static void hex_print(FILE *out, const char *name, const uint8_t *bytes, size_t count)
 {
-    fprintf(stderr, "\"%s\":\"", name);
+    fprintf(out, "\"%s\":\"", name);
     for (size_t i = 0; i < count; i++)
-        fprintf(stderr, "%02x", bytes[i]);
-    fputc('"', stderr);
+        fprintf(out, "%02x", bytes[i]);
+    fputc('"', out);
 }
 
-static void segment_print(const char *name, const struct kvm_segment *segment)
+static void segment_print(FILE *out, const char *name, const struct kvm_segment *segment)
 {
-    fprintf(stderr,
+    fprintf(out,
             ",\"%s\":{\"selector\":%u,\"base\":%llu,\"limit\":%u,\"type\":%u,\"s\":%u,\"dpl\":%u,"
             "\"present\":%u,\"db\":%u,\"l\":%u,\"g\":%u,\"unusable\":%u}",
             name, segment->selector, segment->base, segment->limit, segment->type, segment->s,
             segment->dpl, segment->present, segment->db, segment->l, segment->g, segment->unusable);
 }
 
-static void instruction_print(const struct instruction *instruction)
+static void instruction_print(FILE *out, const struct instruction *instruction)
 {
     const struct kvm_regs *regs = &instruction->regs;
     const struct kvm_sregs *sregs = &instruction->sregs;
@@ -62,24 +63,24 @@ static void instruction_print(const struct instruction *instruction)
         {"idt_limit", sregs->idt.limit},
     };
 
-    fprintf(stderr, "explain: instruction {\"repeated\":%" PRIu32 ",\"handler\":%d,",
+    fprintf(out, "explain: instruction {\"repeated\":%" PRIu32 ",\"handler\":%d,",
             instruction->repeated, instruction->handler);
-    hex_print("code", instruction->code, instruction->code_bytes);
+    hex_print(out, "code", instruction->code, instruction->code_bytes);
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-        fprintf(stderr, ",\"%s\":%" PRIu64, values[i].name, values[i].value);
-    segment_print("cs", &sregs->cs);
-    segment_print("ds", &sregs->ds);
-    segment_print("es", &sregs->es);
-    segment_print("fs", &sregs->fs);
-    segment_print("gs", &sregs->gs);
-    segment_print("ss", &sregs->ss);
-    segment_print("tr", &sregs->tr);
-    segment_print("ldt", &sregs->ldt);
-    fputs("}\n", stderr);
+        fprintf(out, ",\"%s\":%" PRIu64, values[i].name, values[i].value);
+    segment_print(out, "cs", &sregs->cs);
+    segment_print(out, "ds", &sregs->ds);
+    segment_print(out, "es", &sregs->es);
+    segment_print(out, "fs", &sregs->fs);
+    segment_print(out, "gs", &sregs->gs);
+    segment_print(out, "ss", &sregs->ss);
+    segment_print(out, "tr", &sregs->tr);
+    segment_print(out, "ldt", &sregs->ldt);
+    fputs("}\n", out);
 }
 
 /* The pages of RAM that are not all zeros. */
-static void memory_print(const struct vm *vm)
+static void memory_print(FILE *out, const struct vm *vm)
 {
     static const uint8_t zeros[PAGE_BYTES];
     int printed = 0;
@@ -89,9 +90,9 @@ static void memory_print(const struct vm *vm)
         if (memcmp(bytes, zeros, sizeof zeros) == 0)
             continue;
         printed++;
-        fprintf(stderr, "explain: page {\"address\":%zu,", page * PAGE_BYTES);
-        hex_print("bytes", bytes, PAGE_BYTES);
-        fputs("}\n", stderr);
+        fprintf(out, "explain: page {\"address\":%zu,", page * PAGE_BYTES);
+        hex_print(out, "bytes", bytes, PAGE_BYTES);
+        fputs("}\n", out);
     }
 }
 
@@ -101,18 +102,25 @@ static int injected_vector(const struct kvm_vcpu_events *events)
     return events->interrupt.injected && !events->interrupt.soft ? events->interrupt.nr : -1;
 }
 
-void record_print(struct vcpu *vcpu, bool same)
+void record_print(struct vcpu *vcpu, const char *reason, bool same)
 {
     const struct checkpoint *checkpoint = &watched[vcpu->id].checkpoint;
     uint64_t first = history_count > HISTORY ? history_count - HISTORY : 0;
+    FILE *out = fdopen(dup(STDERR_FILENO), "w"); /* stderr makes a system call for each word */
 
-    fprintf(stderr,
+    if (!out)
+        return;
+    flockfile(stderr);
+    fprintf(out,
             "explain: crash {\"vcpu\":%d,\"lab\":%d,\"reason\":\"%s\",\"same\":%d,"
-            "\"instructions\":%" PRIu64 ",\"injected\":%d,\"ram\":%zu}\n",
-            vcpu->id, stage.lab, exit_name(vcpu->exit.reason), same, history_count,
-            injected_vector(&checkpoint->events), vcpu->vm->ram_bytes);
+            "\"instructions\":%" PRIu64 ",\"injected\":%d,\"interrupts\":%" PRIu64
+            ",\"ram\":%zu}\n",
+            vcpu->id, stage.lab, reason, same, history_count, injected_vector(&checkpoint->events),
+            vcpu->interrupts, vcpu->vm->ram_bytes);
     for (uint64_t i = first; i < history_count; i++)
-        instruction_print(&history[i % HISTORY]);
-    memory_print(vcpu->vm);
-    fputs("explain: end {}\n", stderr);
+        instruction_print(out, &history[i % HISTORY]);
+    memory_print(out, vcpu->vm);
+    fputs("explain: end {}\n", out);
+    fclose(out);
+    funlockfile(stderr);
 }

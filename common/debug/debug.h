@@ -15,6 +15,7 @@ struct observer {
 
     /* On the vCPU's own thread: */
     void (*before_hooks)(struct vcpu *vcpu);         /* before the stage's before_entry hooks */
+    bool (*ends)(struct vcpu *vcpu);                 /* then: whether it ends the vCPU */
     void (*entry)(struct vcpu *vcpu);                /* after them: KVM_RUN follows */
     void (*exit)(struct vcpu *vcpu);                 /* after KVM_RUN, unless it was interrupted */
     void (*crash)(struct vcpu *vcpu);                /* before the post-mortem */

@@ -5,7 +5,7 @@
 #include "debug/replay.h"
 #include "given.h"
 
-#define STEP_NS 1000000000 /* for one instruction; nested KVMs sometimes lose an interrupt */
+#define STEP_NS SECOND_NS /* for one instruction; nested KVMs sometimes lose an interrupt */
 
 struct instruction history[HISTORY];
 uint64_t history_count;
@@ -26,8 +26,9 @@ static void history_add(struct vcpu *vcpu, const struct kvm_regs *regs,
     }
     last = &history[history_count++ % HISTORY];
     *last = (struct instruction){.regs = *regs, .sregs = *sregs, .repeated = 1, .handler = handler};
-    for (uint64_t phys; last->code_bytes < CODE_BYTES; last->code_bytes++) {
-        if (!translate(vcpu, linear + last->code_bytes, &phys))
+    for (uint64_t phys = 0; last->code_bytes < CODE_BYTES; last->code_bytes++, phys++) {
+        const uint64_t byte = linear + last->code_bytes;
+        if ((last->code_bytes == 0 || byte % PAGE_BYTES == 0) && !translate(vcpu, byte, &phys))
             break;
         const struct trap *trap = trap_at(phys);
         last->code[last->code_bytes] = trap ? trap->byte : vcpu->vm->ram[phys];
@@ -54,7 +55,7 @@ static int step(struct vcpu *vcpu, uint64_t phys)
     return result;
 }
 
-static bool step_on(struct vcpu *vcpu, uint32_t reason, int max)
+static bool step_on(struct vcpu *vcpu, uint32_t reason, int max, int64_t deadline)
 {
     const struct kvm_guest_debug off = {.control = 0},
                                  on = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP};
@@ -75,6 +76,8 @@ static bool step_on(struct vcpu *vcpu, uint32_t reason, int max)
         if (!translate(vcpu, sregs.cs.base + regs.rip, &phys))
             phys = UINT64_MAX;
         history_add(vcpu, &regs, &sregs, handler);
+        if (clock_ns(CLOCK_MONOTONIC) > deadline)
+            return false;
         /* KVM steps only from where the vCPU is when it is asked to. */
         if (ioctl(vcpu->fd, KVM_SET_GUEST_DEBUG, injected && steps == 0 ? &off : &on) < 0)
             return false;
@@ -96,9 +99,9 @@ static bool step_on(struct vcpu *vcpu, uint32_t reason, int max)
     return false;
 }
 
-bool step_all(struct vcpu *vcpu, uint32_t reason, int max)
+bool step_all(struct vcpu *vcpu, uint32_t reason, int max, int64_t deadline)
 {
-    bool same = step_on(vcpu, reason, max);
+    bool same = step_on(vcpu, reason, max, deadline);
 
     traps_remove(vcpu->vm);
     return same;

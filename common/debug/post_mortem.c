@@ -1,13 +1,19 @@
 /* post_mortem.c - the report on a crashed guest. */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "debug/debug.h"
 #include "given.h"
 
 #define CODE_BYTES 16
 #define CAUSE_MAX  1024 /* bytes of a cause's text; longer ones are cut */
+
+#define COMMAND_MAX 4096     /* bytes of the command line */
+#define FROM        "-from-" /* in the name of the VMM's folder: common/vmm.mk */
 
 static bool in_real_mode(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
 {
@@ -63,9 +69,52 @@ static void print_causes(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
         fprintf(stderr, "  usual cause: %s\n", causes[i].text);
         break;
     }
-    if (vcpu->exit.reason == KVM_EXIT_SHUTDOWN)
-        fprintf(stderr, "  the chain of events: make explain LAB=%d, with the same guests\n",
-                stage.lab);
+}
+
+static bool is_guest(const struct vmm *vmm, const char *word)
+{
+    for (int i = 0; i < vmm->guest_count; i++)
+        if (strcmp(word, vmm->guests[i].path) == 0)
+            return true;
+    return false;
+}
+
+/* The words of the command line that are guests, or those that are not, as a variable of make. */
+static void print_words(const struct vmm *vmm, const char *name, const char *words, const char *end,
+                        bool guests)
+{
+    bool first = true;
+
+    for (; words < end; words += strlen(words) + 1) {
+        if (is_guest(vmm, words) != guests)
+            continue;
+        if (first)
+            fprintf(stderr, " %s=\"%s", name, words);
+        else
+            fprintf(stderr, " %s", words);
+        first = false;
+    }
+    if (!first)
+        fputc('"', stderr);
+}
+
+/* The command that explains the crash: with this VMM, whose folder says which modules it has. */
+static void print_command(const struct vmm *vmm)
+{
+    char words[COMMAND_MAX + 1] = "";
+    const int fd = open("/proc/self/cmdline", O_RDONLY);
+    const ssize_t bytes = fd < 0 ? 0 : read(fd, words, COMMAND_MAX);
+    const char *end = words + (bytes < 0 ? 0 : bytes), *from = strstr(words, FROM);
+
+    close(fd);
+    fprintf(stderr, "  the chain of events: make explain LAB=%d", stage.lab);
+    if (strstr(words, "-solution/"))
+        fputs(" SOLUTION=1", stderr);
+    if (from)
+        fprintf(stderr, " FROM=%.*s", (int)strcspn(from + strlen(FROM), "-/"), from + strlen(FROM));
+    print_words(vmm, "GUESTS", words + strlen(words) + 1, end, true);
+    print_words(vmm, "ARGS", words + strlen(words) + 1, end, false);
+    fputc('\n', stderr);
 }
 
 /* The bytes at the instruction pointer, and with paging the page walk that leads to them. */
@@ -122,6 +171,9 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
         print_code(vcpu, &sregs, (uint32_t)(sregs.cs.base + regs.rip));
         kernel_state_print(vcpu, &regs, &sregs);
         print_causes(vcpu, &sregs);
+        if (vcpu->exit.reason == KVM_EXIT_SHUTDOWN || vcpu->exit.reason == KVM_EXIT_MMIO ||
+            vcpu->exit.reason == KVM_EXIT_INTERNAL_ERROR)
+            print_command(vcpu->vm->vmm);
         registers_print(vcpu->id, &regs, &sregs);
     }
     funlockfile(stderr);

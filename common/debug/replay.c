@@ -6,13 +6,17 @@
  *
  * Interrupts are injected at entries only, so what a guest executes between an entry and the next
  * exit depends on nothing but the state at that entry: the second time it does the same.
+ *
+ * A guest that hangs is ended, and what it executes from there is written.
  */
 #include <sys/ioctl.h>
 
 #include "debug/replay.h"
 #include "given.h"
 
-#define TRIES 4
+#define TRIES     4
+#define REPLAY_NS (60 * (int64_t)SECOND_NS) /* after that it is given up */
+#define HANG_NS   (3 * (int64_t)SECOND_NS)  /* of processor time without I/O or HLT */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -22,53 +26,6 @@ static void set_inside(struct watched *watch, bool inside)
 {
     watch->inside = inside;
     pthread_cond_broadcast(&changed);
-}
-
-/*
- * KVM carries out the rest of an exit, like the register that `in` sets, at the next KVM_RUN. With
- * immediate_exit it does no more than that. A kick that this clears came before the hooks that
- * look for its reason.
- */
-static void finish_exit(struct vcpu *vcpu)
-{
-    vcpu->run->immediate_exit = 1;
-    ioctl(vcpu->fd, KVM_RUN, 0);
-    vcpu->run->immediate_exit = 0;
-}
-
-static void replay_before_hooks(struct vcpu *vcpu)
-{
-    struct watched *watch = &watched[vcpu->id];
-
-    pthread_mutex_lock(&lock);
-    if (!watch->vcpu)
-        watch_start(watch, vcpu);
-    set_inside(watch, false); /* after EINTR there was no exit */
-    while (replaying)
-        pthread_cond_wait(&changed, &lock);
-    pthread_mutex_unlock(&lock);
-    finish_exit(vcpu);
-}
-
-static void replay_entry(struct vcpu *vcpu)
-{
-    struct watched *watch = &watched[vcpu->id];
-
-    pthread_mutex_lock(&lock);
-    checkpoint_take(vcpu);
-    set_inside(watch, true);
-    pthread_mutex_unlock(&lock);
-    tick_arm(watch, TICK_NS);
-}
-
-static void replay_exit(struct vcpu *vcpu)
-{
-    struct watched *watch = &watched[vcpu->id];
-
-    tick_arm(watch, 0);
-    pthread_mutex_lock(&lock);
-    set_inside(watch, false);
-    pthread_mutex_unlock(&lock);
 }
 
 /* Waits until no other vCPU is in its guest, and keeps them out. Called with the lock. */
@@ -88,6 +45,68 @@ static void others_stop(const struct watched *self)
     }
 }
 
+static void others_continue(void)
+{
+    pthread_mutex_lock(&lock);
+    replaying = false;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+static void replay_before_hooks(struct vcpu *vcpu)
+{
+    struct watched *watch = &watched[vcpu->id];
+
+    pthread_mutex_lock(&lock);
+    if (!watch->vcpu)
+        watch_start(watch, vcpu);
+    set_inside(watch, false); /* after EINTR there was no exit */
+    while (replaying)
+        pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+    exit_finish(vcpu);
+}
+
+static bool replay_ends(struct vcpu *vcpu)
+{
+    struct watched *watch = &watched[vcpu->id];
+
+    if (clock_ns(CLOCK_THREAD_CPUTIME_ID) - watch->waited < HANG_NS)
+        return false;
+    pthread_mutex_lock(&lock);
+    others_stop(watch);
+    checkpoint_take(vcpu);
+    pthread_mutex_unlock(&lock);
+    step_all(vcpu, KVM_EXIT_DEBUG, HISTORY, INT64_MAX);
+    record_print(vcpu, "hang", true);
+    others_continue();
+    vcpu->status = STATUS_CRASHED;
+    return true;
+}
+
+static void replay_entry(struct vcpu *vcpu)
+{
+    struct watched *watch = &watched[vcpu->id];
+
+    pthread_mutex_lock(&lock);
+    checkpoint_take(vcpu);
+    set_inside(watch, true);
+    pthread_mutex_unlock(&lock);
+    tick_arm(watch, TICK_NS);
+}
+
+static void replay_exit(struct vcpu *vcpu)
+{
+    struct watched *watch = &watched[vcpu->id];
+
+    tick_arm(watch, 0);
+    if (vcpu->run->exit_reason != KVM_EXIT_IRQ_WINDOW_OPEN)
+        watch->waited = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    pthread_mutex_lock(&lock);
+    set_inside(watch, false);
+    pthread_mutex_unlock(&lock);
+}
+
 static void replay_crash(struct vcpu *vcpu)
 {
     struct watched *watch = &watched[vcpu->id];
@@ -100,19 +119,18 @@ static void replay_crash(struct vcpu *vcpu)
     others_stop(watch);
     pthread_mutex_unlock(&lock);
     bool same = false;
+    int64_t deadline = clock_ns(CLOCK_MONOTONIC) + REPLAY_NS;
     for (int try = 0; try < TRIES && !same; try++)
-        same = step_all(vcpu, reason, STEPS_FIRST) ||
-               (history_count >= STEPS_FIRST && checkpoint_advance(vcpu) &&
-                step_all(vcpu, reason, STEPS_MAX));
-    record_print(vcpu, same);
-    pthread_mutex_lock(&lock);
-    replaying = false;
-    pthread_cond_broadcast(&changed);
-    pthread_mutex_unlock(&lock);
+        same = step_all(vcpu, reason, STEPS_FIRST, deadline) ||
+               (history_count >= STEPS_FIRST && checkpoint_advance(vcpu, deadline) &&
+                step_all(vcpu, reason, STEPS_MAX, deadline));
+    record_print(vcpu, exit_name(reason), same);
+    others_continue();
 }
 
 const struct observer replay = {
     .before_hooks = replay_before_hooks,
+    .ends = replay_ends,
     .entry = replay_entry,
     .exit = replay_exit,
     .crash = replay_crash,

@@ -11,9 +11,10 @@
 
 #define HISTORY     64        /* the instructions that are written */
 #define CODE_BYTES  15        /* of the longest instruction */
-#define STEPS_FIRST 20000     /* instructions executed one at a time, from the last checkpoint */
+#define STEPS_FIRST 2000      /* instructions executed one at a time, from the last checkpoint */
 #define STEPS_MAX   300000    /* and from one closer to the crash */
 #define TICK_NS     200000000 /* a guest without exits is interrupted, for a new checkpoint */
+#define SECOND_NS   1000000000
 #define OPCODE_HLT  0xf4
 
 /* ------------------------------------------------------------------ checkpoint.c */
@@ -34,7 +35,8 @@ struct watched {
     struct vcpu *vcpu; /* NULL: it was never entered */
     pthread_t thread;
     timer_t timer;
-    bool inside; /* between its entry and the next exit; guarded by replay.c's lock */
+    bool inside;    /* between its entry and the next exit; guarded by replay.c's lock */
+    int64_t waited; /* its thread's processor time at the guest's last I/O or HLT, in ns */
     struct checkpoint checkpoint;
 };
 extern struct watched watched[VCPUS_MAX]; /* by the vCPU's id */
@@ -42,9 +44,19 @@ extern struct watched watched[VCPUS_MAX]; /* by the vCPU's id */
 /* At a vCPU's first entry, on its own thread. */
 void watch_start(struct watched *watch, struct vcpu *vcpu);
 
+/* The time of a clock, in ns. */
+int64_t clock_ns(clockid_t clock);
+
 /* Interrupts this thread, and its KVM_RUN, after a time; 0: no longer. tick_over: it has. */
 void tick_arm(const struct watched *watch, long nanoseconds);
 extern _Thread_local volatile sig_atomic_t tick_over;
+
+/*
+ * KVM carries out the rest of an exit, like the register that `in` sets, at the next KVM_RUN. With
+ * immediate_exit it does no more than that. A kick that this clears came before the hooks that
+ * look for its reason.
+ */
+void exit_finish(struct vcpu *vcpu);
 
 /* Keeps the vCPU's state; goes back to it; false: KVM refuses. */
 void checkpoint_take(struct vcpu *vcpu);
@@ -52,9 +64,9 @@ bool checkpoint_restore(struct vcpu *vcpu);
 
 /*
  * Brings the checkpoint closer to the crash, because a guest may execute millions of instructions.
- * false: the guest no longer crashes.
+ * false: the guest no longer crashes, or not before `deadline` (CLOCK_MONOTONIC).
  */
-bool checkpoint_advance(struct vcpu *vcpu);
+bool checkpoint_advance(struct vcpu *vcpu, int64_t deadline);
 
 /* ------------------------------------------------------------------ handler_traps.c */
 
@@ -89,12 +101,15 @@ extern struct instruction history[HISTORY]; /* a ring: the latest is at (count -
 extern uint64_t history_count;
 
 /*
- * Executes from the checkpoint to the crash, at most `max` instructions, one at a time. Returns
- * whether it ended with `reason`, as the first time.
+ * Executes from the checkpoint to the crash, at most `max` instructions, one at a time, and not
+ * beyond `deadline`. Returns whether it ended with `reason`, as the first time.
  */
-bool step_all(struct vcpu *vcpu, uint32_t reason, int max);
+bool step_all(struct vcpu *vcpu, uint32_t reason, int max, int64_t deadline);
 
 /* ------------------------------------------------------------------ crash_record.c */
 
-/* Writes the history and the memory. `same`: the guest has ended as the first time. */
-void record_print(struct vcpu *vcpu, bool same);
+/*
+ * Writes the history and the memory. `reason`: the exit's name, or "hang"; `same`: the guest has
+ * ended as the first time.
+ */
+void record_print(struct vcpu *vcpu, const char *reason, bool same);

@@ -35,7 +35,7 @@ def run(command: list[str]) -> tuple[int, list[str]]:
             text = line.decode("utf-8", "replace")
             if text.startswith(PREFIX):
                 lines.append(text)
-            elif not lines:  # what follows is the post-mortem
+            elif not lines or text.startswith("vmm: "):  # of a post-mortem, only its first line
                 print(text, end="", file=sys.stderr, flush=True)
         signal.signal(signal.SIGINT, before)
         return process.wait(), lines
@@ -76,16 +76,18 @@ def explain(arguments: argparse.Namespace) -> int:
     given, files = guests_of(arguments)
     backend = play.choose_backend(arguments.backend, arguments.lab)
     status, lines = run(backend.command([str(vmm), "--explain", *arguments.options, *given]))
-    record = parse(lines)
-    if record:
+    records = list(parse(lines))
+    for record in records:
         print("")
         print("\n".join(report(record, placer(record, files))))
-    elif status == STATUS_CRASHED:
+    if records:
+        return 0
+    if status == STATUS_CRASHED:
         print("The guest crashed before it was entered, so there is nothing to explain.")
     else:
         print(f"No guest crashed; the VMM ended with status {status}." if status >= 0
               else play.unexpected(status))
-    return 0 if record or status >= 0 else 1
+    return 0 if status >= 0 else 1
 
 
 def main() -> int:

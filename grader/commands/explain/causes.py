@@ -25,9 +25,21 @@ CAUSES = {
     "no handler": Cause(
         "The table has no handler for this vector. Is the entry filled in before interrupts "
         "are enabled?", LAB4),
+    "no vector": Cause(
+        "The vector table has no handler for this vector: its entry is 0000:0000, so execution "
+        "continues at the start of RAM. In window 0 the guest starts over. Is the entry filled in, "
+        "and does lidt load the table's address?", LAB4),
+    "idt address": Cause(
+        "lidt takes a linear address, and with paging that page must be mapped, in each page "
+        "directory that CR3 may hold.", LAB5),
     "gate type": Cause(
         "The entry of the IDT is not an interrupt gate (type 14). Is the table written where "
         "lidt points, and each field where the manual puts it?", STATE),
+    "gate present": Cause(
+        "The entry of the IDT is filled in, but its present bit (P) is 0.", STATE),
+    "gate offset": Cause(
+        "The entry of the IDT does not lead to a handler: are both halves of its address in the "
+        "gate, and is that page mapped?", STATE),
     "gate dpl": Cause(
         "A gate that ring 3 calls with int needs DPL 3.", LAB6),
     "gate selector": Cause(
@@ -39,7 +51,7 @@ CAUSES = {
     "tss": Cause(
         "The processor finds the kernel's stack in the TSS, which TR must lead to.", STATE),
     "stack": Cause(
-        "The stack is not usable where the frame is to be stored: was ESP set, is its page "
+        "The stack is not usable where the processor stores a frame: was ESP set, is its page "
         "mapped, did it overflow?", LAB5),
     "not mapped": Cause(
         "The page is not in the tables that CR3 leads to. Were the tables built for this "
@@ -61,13 +73,27 @@ CAUSES = {
     "data": Cause(
         "Execution has run into data: a jump or return to a wrong address, or the end of the "
         "code was passed.", DEBUGGING),
+    "zeros": Cause(
+        "Execution has run into memory where nothing was loaded: a jump or return to a wrong "
+        "address, or the end of the code was passed.", DEBUGGING),
+    "loop": Cause(
+        "Are these instructions the guest's own? If not, a jump or return went wrong. If they are, "
+        "which instruction should end the loop, and is it reached?", DEBUGGING),
+    "outside": Cause(
+        "A wrong segment register, pointer or page table entry, or too little --mem.", DEBUGGING),
+    "alignment": Cause(
+        "The compiler aligns the stack at each call, and relies on it: was ESP aligned at the start?",
+        STATE),
+    "control register": Cause(
+        "The value is not valid for this register.", STATE),
     "ud2": Cause(
         "ud2 stands where code must never come, or it is the guest's own test.", DEBUGGING),
     "privileged": Cause(
         "A program in ring 3 has executed an instruction of the kernel.", LAB6),
     "iret": Cause(
         "The frame that iret pops is not right: EIP, CS and EFLAGS, and for another ring ESP "
-        "and SS.", LAB6),
+        "and SS. Has the handler popped all that it pushed, and the error code of exceptions that "
+        "have one?", LAB6),
     "selector": Cause(
         "The selector leads to the wrong descriptor: check the GDT that was loaded and the "
         "selector's index and RPL.", STATE),
@@ -82,11 +108,12 @@ CAUSES = {
     "limit": Cause(
         "The address is past the end of its segment: in real mode a segment has 64 KB.", STATE),
 }
-# These explain whatever came before them.
-DEEPEST = ("trap stack", "tss")
+# A handler was meant to be called, and could not be. That explains more than why it was to be called.
+DELIVERY = ("idt address", "gate type", "gate present", "gate selector", "gate offset", "trap stack", "tss",
+            "stack", "no vector")
 
 
 def likely(topics: list[str]) -> Cause | None:
     """The cause for the topics of a chain, first to last."""
     known = [topic for topic in topics if topic]
-    return CAUSES.get(next((topic for topic in known if topic in DEEPEST), known[0] if known else ""))
+    return CAUSES.get(next((topic for topic in known if topic in DELIVERY), known[0] if known else ""))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from grader.commands.explain.state import (CR0_WP, CR4_PSE, LARGE, LARGE_RESERVED, PRESENT, USER, WRITABLE,
@@ -43,10 +44,18 @@ class Fault(Exception):
     vector: int
     why: str
     topic: str = ""      # for the likely cause: see causes.py
-    address: int = -1    # a page fault's
 
     def __str__(self) -> str:
         return f"{name_of(self.vector)}: {self.why}"
+
+
+@contextmanager
+def topic(name: str) -> Iterator[None]:
+    """Gives this topic to the faults of the part."""
+    try:
+        yield
+    except Fault as fault:
+        raise Fault(fault.vector, fault.why, name) from None
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,15 @@ class Descriptor:
         return f"descriptor 0x{self.selector & ~7:x} ({self.high:08x} {self.low:08x})"
 
 
+@dataclass(frozen=True)
+class Handler:
+    """Where the processor continues after an exception or interrupt."""
+
+    linear: int
+    text: str
+    topic: str = ""
+
+
 def is_code(segment: Segment) -> bool:
     return bool(segment.s and segment.type & 8)
 
@@ -103,34 +121,34 @@ class Processor:
             return linear
         text = f"{access.what} 0x{linear:08x}"
         directory, table = linear >> 22, linear >> 12 & 0x3ff
-        entry = self._entry(self.state["cr3"] & ~0xfff, directory, text, linear, "the page directory")
+        entry = self._entry(self.state["cr3"] & ~0xfff, directory, text, "the page directory")
         what = f"page directory entry {directory} ({entry:08x})"
         if not entry & PRESENT:
-            raise Fault(PF, f"{text}, but {what} is not present", "not mapped", linear)
+            raise Fault(PF, f"{text}, but {what} is not present", "not mapped")
         rights, names = entry, [what]
         if entry & LARGE and self.state["cr4"] & CR4_PSE:
             if entry & LARGE_RESERVED:
-                raise Fault(PF, f"{text}, but {what} has reserved bits set", "reserved", linear)
+                raise Fault(PF, f"{text}, but {what} has reserved bits set", "reserved")
             phys = entry & 0xffc00000 | linear & 0x3fffff
         else:
             ignored = " (CR4.PSE is 0, so bit 7 does not make it a 4 MB page)" if entry & LARGE else ""
-            leaf = self._entry(entry & ~0xfff, table, text, linear, f"the page table of entry {directory}")
+            leaf = self._entry(entry & ~0xfff, table, text, f"the page table of entry {directory}")
             what = f"page table entry {table} ({leaf:08x}) of directory entry {directory} ({entry:08x})"
             if not leaf & PRESENT:
                 raise Fault(PF, f"{text}, but {what} is not present{ignored}",
-                            "pse" if ignored else "not mapped", linear)
+                            "pse" if ignored else "not mapped")
             rights, names = entry & leaf, [what]
             phys = leaf & ~0xfff | linear & 0xfff
         if access.user and not rights & USER:
-            raise Fault(PF, f"{text} in ring 3, but {names[0]} allows the kernel only", "rights", linear)
+            raise Fault(PF, f"{text} in ring 3, but {names[0]} allows the kernel only", "rights")
         if access.write and not rights & WRITABLE and (access.user or self.state["cr0"] & CR0_WP):
-            raise Fault(PF, f"{text}, but {names[0]} is read-only", "rights", linear)
+            raise Fault(PF, f"{text}, but {names[0]} is read-only", "rights")
         return phys
 
-    def _entry(self, base: int, index: int, text: str, linear: int, what: str) -> int:
+    def _entry(self, base: int, index: int, text: str, what: str) -> int:
         data = self.memory.read(base + 4 * index, 4)
         if data is None:
-            raise Fault(PF, f"{text}, but {what} at 0x{base:08x} is outside of RAM", "table outside", linear)
+            raise Fault(PF, f"{text}, but {what} at 0x{base:08x} is outside of RAM", "table outside")
         return int(struct.unpack("<I", data)[0])
 
     def read(self, linear: int, count: int, access: Access) -> bytes:
@@ -166,61 +184,70 @@ class Processor:
 
     # ---------------------------------------------------------------- descriptors
 
-    def descriptor(self, selector: int, vector: int = GP) -> Descriptor:
+    def descriptor(self, selector: int, text: str, vector: int = GP) -> Descriptor:
         """A descriptor of the GDT; raises Fault."""
         base, limit = self.state["gdt_base"], self.state["gdt_limit"]
         if not selector & ~3:
-            raise Fault(vector, f"selector 0x{selector:x} is the null selector", "null selector")
+            raise Fault(vector, f"{text}, the null selector", "null selector")
         if selector & 4:
-            raise Fault(vector, f"selector 0x{selector:x} names the LDT, and there is none", "selector")
+            raise Fault(vector, f"{text}, a selector of the LDT, and there is none", "selector")
         if (selector & ~7) + 7 > limit:
-            raise Fault(vector, f"selector 0x{selector:x} is past the end of the GDT (limit 0x{limit:x})",
-                        "selector")
+            raise Fault(vector, f"{text}, past the end of the GDT (limit 0x{limit:x})", "selector")
         data = self.read(base + (selector & ~7), 8, Access("reading the GDT at"))
         return Descriptor(selector, *struct.unpack("<II", data))
 
+    def accept(self, descriptor: Descriptor, text: str, absent: int = NP) -> Segment:
+        """The last checks before a segment is loaded: it is present, and can be marked as used."""
+        segment = descriptor.segment
+        if not segment.present:
+            raise Fault(absent, f"{text}: {descriptor} is not present", "descriptor present")
+        if not segment.s or not segment.type & 1:
+            mark = "accessed" if segment.s else "busy"
+            self.translate(self.state["gdt_base"] + (descriptor.selector & ~7) + 5,
+                           Access(f"marking {descriptor} as {mark}, writing to", write=True))
+        return segment
+
     def check_code(self, selector: int, cpl: int, text: str) -> Segment:
         """The code segment for a far transfer to a ring of at least `cpl`'s rights; raises Fault."""
-        descriptor = self.descriptor(selector)
+        descriptor = self.descriptor(selector, text)
         segment = descriptor.segment
         if not is_code(segment):
             raise Fault(GP, f"{text}: {descriptor} is not a code segment", "selector")
         if segment.type & 4 and segment.dpl > cpl or not segment.type & 4 and segment.dpl != cpl:
             raise Fault(GP, f"{text}: {descriptor} has DPL {segment.dpl}, and ring {cpl} was asked for",
                         "selector")
-        if not segment.present:
-            raise Fault(NP, f"{text}: {descriptor} is not present", "descriptor present")
-        return segment
+        return self.accept(descriptor, text)
 
     def check_stack(self, selector: int, cpl: int, text: str, vector: int = GP) -> Segment:
         """The stack segment of ring `cpl`; raises Fault."""
-        if not selector & ~3:
-            raise Fault(vector, f"{text}, the null selector", "null selector")
-        descriptor = self.descriptor(selector, vector)
+        descriptor = self.descriptor(selector, text, vector)
         segment = descriptor.segment
         if selector & 3 != cpl or segment.dpl != cpl:
             raise Fault(vector, f"{text}: {descriptor} has DPL {segment.dpl} and the selector RPL "
-                                f"{selector & 3}, and ring {cpl} needs {cpl}", "stack")
+                                f"{selector & 3}, and ring {cpl} needs {cpl}", "selector")
         if not is_writable_data(segment):
-            raise Fault(vector, f"{text}: {descriptor} is not a writable data segment", "stack")
-        if not segment.present:
-            raise Fault(SS, f"{text}: {descriptor} is not present", "descriptor present")
-        return segment
+            raise Fault(vector, f"{text}: {descriptor} is not a writable data segment", "selector")
+        return self.accept(descriptor, text, SS)
 
     # ---------------------------------------------------------------- delivery
 
-    def deliver(self, vector: int, software: bool = False) -> str:
-        """Where the handler is, in words; raises the Fault that keeps the processor from it."""
+    def deliver(self, vector: int, software: bool = False) -> Handler:
+        """The handler; raises the Fault that keeps the processor from it."""
         base, limit, size = self.state["idt_base"], self.state["idt_limit"], 4 if self.state.real else 8
         if vector * size + size - 1 > limit:
             raise Fault(GP, f"the IDT's limit is 0x{limit:x}, so it has no entry {vector}", "no idt")
-        data = self.read(base + vector * size, size, Access(f"reading IDT entry {vector} at"))
+        with topic("idt address"):
+            data = self.read(base + vector * size, size, Access(f"reading IDT entry {vector} at"))
         if self.state.real:
             offset, segment = struct.unpack("<HH", data)
-            return f"{segment:04x}:{offset:04x}"
+            linear, place = (segment << 4) + offset, f"{segment:04x}:{offset:04x}"
+            if not any(data):
+                return Handler(linear, f"entry {vector} of the vector table is empty, so execution continues "
+                                       f"at {place}", "no vector")
+            return Handler(linear, f"its handler at {place} is called")
         return self._through_gate(vector, software, *struct.unpack("<II", data))
 
-    def _through_gate(self, vector: int, software: bool, low: int, high: int) -> str:
+    def _through_gate(self, vector: int, software: bool, low: int, high: int) -> Handler:
         text = f"IDT entry {vector} ({high:08x} {low:08x})"
         kind = high >> 8 & 0x1f
         if kind not in GATES:
@@ -230,20 +257,24 @@ class Processor:
             raise Fault(GP, f"{text} has DPL {high >> 13 & 3}, so ring {self.state.cpl} can't use it with "
                             "int", "gate dpl")
         if not high >> 15 & 1:
-            raise Fault(NP, f"{text} is not present", "no handler")
-        descriptor = self.descriptor(low >> 16)
-        segment = descriptor.segment
-        if not is_code(segment) or segment.dpl > self.state.cpl:
-            raise Fault(GP, f"{text}: {descriptor} is not a code segment for ring {self.state.cpl} or "
-                            "inner rings", "gate selector")
-        if not segment.present:
-            raise Fault(NP, f"{text}: {descriptor} is not present", "descriptor present")
+            raise Fault(NP, f"{text} is not present", "gate present")
+        with topic("gate selector"):
+            segment = self._gate_segment(low >> 16, f"{text} has selector 0x{low >> 16:x}")
         self._push_frame(segment, vector, GATES[kind] // 8)
-        offset = low & 0xffff | high & 0xffff0000
+        offset = low & 0xffff | (high & 0xffff0000 if GATES[kind] == 32 else 0)
         if offset > segment.limit:
             raise Fault(GP, f"{text}: the handler's offset 0x{offset:x} is past the limit of its segment",
                         "gate selector")
-        return f"0x{segment.base + offset & 0xffffffff:08x}"
+        linear = segment.base + offset & 0xffffffff
+        return Handler(linear, f"its handler at 0x{linear:08x} is called")
+
+    def _gate_segment(self, selector: int, text: str) -> Segment:
+        descriptor = self.descriptor(selector, text)
+        segment = descriptor.segment
+        if not is_code(segment) or segment.dpl > self.state.cpl:
+            raise Fault(GP, f"{text}: {descriptor} is not a code segment for ring {self.state.cpl} or "
+                            "inner rings")
+        return self.accept(descriptor, text)
 
     def _push_frame(self, code: Segment, vector: int, width: int) -> None:
         """Checks the stack on which the frame is stored."""
@@ -256,18 +287,17 @@ class Processor:
                 raise Fault(TS, f"the TSS has no stack for ring {code.dpl}: TR's limit is 0x{task.limit:x}",
                             "tss")
             access = Access("reading the TSS at")
-            pointer = self.word(place, access)
-            selector = self.word(place + 4, access) & 0xffff
-            stack = self.check_stack(selector, code.dpl, f"TSS.ss{code.dpl} is 0x{selector:x}", TS)
+            with topic("tss"):
+                pointer = self.word(place, access)
+                selector = self.word(place + 4, access) & 0xffff
+            with topic("trap stack"):
+                stack = self.check_stack(selector, code.dpl, f"TSS.ss{code.dpl} is 0x{selector:x}", TS)
             words, where = words + 2, f"the stack of ring {code.dpl} (TSS.esp{code.dpl}"
         access = Access(f"pushing on {where} is 0x{pointer:08x}), writing to", write=True)
-        for index in range(1, words + 1):
-            try:
-                mask = 0xffffffff if stack.db else 0xffff
+        mask = 0xffffffff if stack.db else 0xffff
+        with topic("trap stack" if "TSS" in where else "stack"):
+            for index in range(1, words + 1):
                 self.in_segment("ss", stack, pointer - width * index & mask, width, access)
-            except Fault as fault:
-                topic = "trap stack" if "TSS" in where else "stack"
-                raise Fault(fault.vector, fault.why, topic, fault.address) from None
 
 
 @dataclass(frozen=True)
@@ -284,7 +314,8 @@ def chain(processor: Processor, first: Fault | None, interrupt: int = -1,
     vector = first.vector if first else interrupt if interrupt >= 0 else software
     yield Link(str(first), first.topic) if first else Link(
         f"{name_of(vector)} arrives" if interrupt >= 0 else f"int 0x{vector:x} is executed")
-    for _ in range(4):
+    called = 0
+    while called < 3:
         try:
             handler = processor.deliver(vector, software=vector == software and not first)
         except Fault as fault:
@@ -297,6 +328,14 @@ def chain(processor: Processor, first: Fault | None, interrupt: int = -1,
             vector, first = DF if double else fault.vector, fault
             result = ", so a double fault (#DF)" if double else ""
             yield Link(f"{text} -> {short_name(fault.vector)}{result}", fault.topic)
+            continue
+        called += 1
+        try:
+            processor.translate(handler.linear, Access(f"{handler.text}, but fetching the instruction at"))
+        except Fault as fault:
+            vector, first = PF, fault
+            yield Link(f"{fault.why} -> #PF", "gate offset")
         else:
-            yield Link(f"its handler at {handler} is called")
+            yield Link(handler.text, handler.topic)
             return
+    yield Link("and so on, until the stack is used up")

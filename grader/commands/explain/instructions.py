@@ -11,15 +11,18 @@ from typing import Any
 import capstone  # type: ignore
 from capstone import x86 as cs
 
-from grader.commands.explain.faults import BP, DE, GP, NM, NP, OF, UD, Access, Fault, Processor
-from grader.commands.explain.state import CR0_EM, CR0_TS, CR4_OSFXSR, Instruction
+from grader.commands.explain.faults import BP, DE, GP, NM, OF, UD, Access, Fault, Processor, topic
+from grader.commands.explain.state import (CR0_EM, CR0_PE, CR0_PG, CR0_TS, CR4_KNOWN, CR4_OSFXSR,
+                                           Instruction)
 
 LONGEST = 15  # bytes
+TSS_AVAILABLE = (1, 9)  # types of a 16-bit and a 32-bit one
 IOPL_SHIFT = 12
 
 PRIVILEGED = frozenset("hlt lgdt lidt lldt ltr lmsw clts invlpg invd wbinvd wrmsr rdmsr rdpmc".split())
 WITH_IOPL = frozenset("cli sti in out insb insw insd outsb outsw outsd".split())
-FAR = frozenset("ljmp lcall retf retfq iret iretd".split())
+FAR_RETURNS = frozenset("retf iret iretd".split())
+ALIGNED = frozenset("movaps movapd movdqa movntps movntpd movntdq".split())
 SEGMENT_REGISTERS = ("ds", "es", "fs", "gs", "ss")
 
 
@@ -69,6 +72,18 @@ class Executor:
             return fault
         return None
 
+    def outside(self) -> Iterator[str]:
+        """The accesses that lead outside of RAM, in words."""
+        fetch = Access("fetching the instruction at", user=self.user)
+        accesses = self._accesses(self.decoded.insn) if self.decoded.insn else iter(())
+        for linear, count, access in [(self.state.linear, 1, fetch)] + [
+                (self.state.segments[name].base + offset, count, access)
+                for name, offset, count, access in accesses]:
+            phys, size = self.processor.translate(linear, access), self.processor.memory.size
+            if phys + count > size:
+                yield (f"{access.what} 0x{linear & 0xffffffff:08x}, which is physical address 0x{phys:08x}: "
+                       f"RAM ends at 0x{size:08x}")
+
     def _fetch(self) -> None:
         code, rip = self.state.segments["cs"], self.state["rip"]
         if rip > code.limit:
@@ -91,11 +106,18 @@ class Executor:
         self._floating_point(insn)
         if insn.mnemonic in ("div", "idiv"):
             self._divide(insn)
+        self._control(insn)
         self._segment_load(insn)
-        if insn.mnemonic in FAR:
-            self._far(insn)
+        if insn.mnemonic in ("ljmp", "lcall"):
+            self._far_jump(insn)
+        if insn.mnemonic in FAR_RETURNS:
+            with topic("iret"):
+                self._far_return(insn)
         for name, offset, count, access in self._accesses(insn):
             self.processor.in_segment(name, self.state.segments[name], offset, count, access)
+            if insn.mnemonic in ALIGNED and offset % count:
+                raise Fault(GP, f"{insn.mnemonic} needs an address that is a multiple of {count}, and "
+                                f"this is 0x{offset:x}", "alignment")
 
     # ---------------------------------------------------------------- what the instruction may do
 
@@ -123,6 +145,17 @@ class Executor:
         if ("fpu" in groups or insn.mnemonic.startswith("f")) and not vector and cr0 & (CR0_EM | CR0_TS):
             raise Fault(NM, f"{insn.mnemonic} is a floating-point instruction, and CR0.EM or CR0.TS is 1",
                         "sse")
+
+    def _control(self, insn: Any) -> None:
+        """Values that the control registers don't take: SDM vol. 3, 2.5 "Control Registers"."""
+        name = insn.reg_name(insn.operands[0].reg) if insn.operands and insn.operands[0].reg else ""
+        if insn.mnemonic != "mov" or name not in ("cr0", "cr4"):
+            return
+        value = self._value(insn.operands[1])
+        wrong = {"cr0": value & CR0_PG and not value & CR0_PE and "PG is 1 without PE",
+                 "cr4": value & ~CR4_KNOWN and "it has reserved bits"}[name]
+        if wrong:
+            raise Fault(GP, f"{self.decoded.text} loads 0x{value:x}, but {wrong}", "control register")
 
     def _divide(self, insn: Any) -> None:
         operand = insn.operands[0]
@@ -213,9 +246,12 @@ class Executor:
     def _segment_load(self, insn: Any) -> None:
         """mov and pop of a segment register, ltr."""
         operands = insn.operands
-        if self.state.real or not operands or operands[0].type != cs.X86_OP_REG:
+        if self.state.real or not operands:
             return
-        name = insn.reg_name(operands[0].reg)
+        if insn.mnemonic == "ltr":
+            self._task_register(self._value(operands[0]) & 0xffff)
+            return
+        name = insn.reg_name(operands[0].reg) if operands[0].type == cs.X86_OP_REG else ""
         if name not in SEGMENT_REGISTERS or insn.mnemonic not in ("mov", "pop"):
             return
         if insn.mnemonic == "mov":
@@ -228,7 +264,7 @@ class Executor:
         if name == "ss":
             self.processor.check_stack(selector, self.state.cpl, text)
             return
-        descriptor = self.processor.descriptor(selector)
+        descriptor = self.processor.descriptor(selector, text)
         segment = descriptor.segment
         readable = segment.s and (not segment.type & 8 or segment.type & 2)
         if not readable:
@@ -236,8 +272,17 @@ class Executor:
         if not segment.type & 4 and segment.dpl < max(self.state.cpl, selector & 3):
             raise Fault(GP, f"{text}: {descriptor} has DPL {segment.dpl}, and this is ring {self.state.cpl}",
                         "selector")
-        if not segment.present:
-            raise Fault(NP, f"{text}: {descriptor} is not present", "descriptor present")
+        self.processor.accept(descriptor, text)
+
+    def _task_register(self, selector: int) -> None:
+        text = f"ltr loads 0x{selector:x}"
+        descriptor = self.processor.descriptor(selector, text)
+        segment = descriptor.segment
+        if segment.s or segment.type not in TSS_AVAILABLE:
+            busy = ", but a busy one" if not segment.s and segment.type - 2 in TSS_AVAILABLE else ""
+            raise Fault(GP, f"{text}: {descriptor} has type {segment.type}, not an available TSS (9){busy}",
+                        "tss")
+        self.processor.accept(descriptor, text)
 
     def _popped(self, index: int) -> int:
         """A word of the stack, as the instruction pops it."""
@@ -251,19 +296,30 @@ class Executor:
         data = self.processor.read(stack.base + offset, width, access)
         return int.from_bytes(data, "little") & (0xffff if index else 0xffffffff)
 
-    def _far(self, insn: Any) -> None:
+    def _far_jump(self, insn: Any) -> None:
         if self.state.real:
             return
-        if insn.mnemonic in ("ljmp", "lcall"):
-            if len(insn.operands) == 2:
-                selector = int(insn.operands[0].imm) & 0xffff
-                self.processor.check_code(selector, self.state.cpl, self.decoded.text)
+        if len(insn.operands) == 2:
+            selector = int(insn.operands[0].imm) & 0xffff
+        else:
+            name, offset = self._address(insn, insn.operands[0])
+            place = self.state.segments[name].base + offset + insn.operands[0].size - 2
+            data = self.processor.read(place, 2, Access("reading", user=self.user))
+            selector = int.from_bytes(data, "little")
+        text = f"{self.decoded.text} loads 0x{selector:x} into CS"
+        segment = self.processor.check_code(selector, self.state.cpl, text)
+        if not segment.type & 4 and selector & 3 > self.state.cpl:
+            raise Fault(GP, f"{text}: its RPL is {selector & 3}, and this is ring {self.state.cpl}",
+                        "selector")
+
+    def _far_return(self, insn: Any) -> None:
+        if self.state.real:
             return
         selector = self._popped(1)
         text = f"{insn.mnemonic} returns to CS 0x{selector:x}"
         ring = selector & 3
         if ring < self.state.cpl:
-            raise Fault(GP, f"{text}, but it can't return to an inner ring than {self.state.cpl}", "iret")
+            raise Fault(GP, f"{text}, but it can't return from ring {self.state.cpl} to an inner ring")
         self.processor.check_code(selector, ring, text)
         if ring > self.state.cpl:
             place = 4 if insn.mnemonic.startswith("iret") else 3

@@ -58,7 +58,8 @@ class Program:
 
     @classmethod
     def of(cls, path: Path) -> Program:
-        listing = subprocess.run(["nm", "-n", "--defined-only", str(path)], stdout=subprocess.PIPE, text=True)
+        listing = subprocess.run(["nm", "-n", "--defined-only", str(path)], stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL, text=True)
         symbols = [line.split() for line in listing.stdout.splitlines()]
         code = [(int(address, 16), name) for address, kind, name in symbols if kind in "tT"]
         return cls(path.stem, path.read_bytes(), [address for address, _ in code], [name for _, name in code])

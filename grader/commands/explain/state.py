@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ PREFIX = "explain: "
 
 CR0_PE, CR0_EM, CR0_TS, CR0_WP, CR0_PG = 1 << 0, 1 << 2, 1 << 3, 1 << 16, 1 << 31
 CR4_PSE, CR4_PAE, CR4_OSFXSR = 1 << 4, 1 << 5, 1 << 9
+CR4_KNOWN = 0x007f7fff
 EFER_LMA = 1 << 10
 PRESENT, WRITABLE, USER, LARGE = 1, 2, 4, 0x80
 LARGE_RESERVED = 1 << 21  # of an entry that maps 4 MB; the bits below hold the address above 4 GB
@@ -107,10 +109,11 @@ class Record:
     """A crash."""
 
     vcpu: int
-    reason: str              # the exit's name
+    reason: str              # the exit's name, or "hang"
     same: bool               # the second time it ended as the first
     count: int               # instructions since the checkpoint
     injected: int            # vector of the interrupt that was delivered first; -1: none
+    interrupts: int          # delivered since the start
     history: list[Instruction]
     memory: Memory
 
@@ -124,8 +127,8 @@ class Record:
         return self.injected if self.count == 1 else -1
 
 
-def parse(lines: list[str]) -> Record | None:
-    """The record in the VMM's standard error; None: there is none, or it is cut."""
+def parse(lines: list[str]) -> Iterator[Record]:
+    """The records in the VMM's standard error, one for each guest that crashed; none that is cut."""
     head: dict[str, Any] = {}
     history: list[Instruction] = []
     memory = Memory(0)
@@ -142,6 +145,5 @@ def parse(lines: list[str]) -> Record | None:
             page = json.loads(text)
             memory.pages[page["address"]] = bytes.fromhex(page["bytes"])
         elif kind == "end" and head and history:
-            return Record(head["vcpu"], head["reason"], bool(head["same"]), head["instructions"],
-                          head["injected"], history, memory)
-    return None
+            yield Record(head["vcpu"], head["reason"], bool(head["same"]), head["instructions"],
+                         head["injected"], head["interrupts"], history, memory)

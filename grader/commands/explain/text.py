@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 
 from grader.commands.explain.causes import likely
-from grader.commands.explain.faults import Link, Processor, chain
+from grader.commands.explain.faults import Fault, Link, Processor, chain, name_of
 from grader.commands.explain.instructions import Executor, decode
 from grader.commands.explain.state import Instruction, Record
 
 SHOWN = 16  # instructions
 WIDTH = 100
+DEVICES = (0x20, 0x21)  # TIMER_VECTOR, KEYBOARD_VECTOR of common/contract/abi.h
 CHANGES = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "cr0", "cr3", "cr4", "gdt_base",
            "idt_base")
 Place = Callable[[Instruction], str]
@@ -28,9 +31,19 @@ def changes(before: Instruction, after: Instruction) -> str:
     return " ".join(found)
 
 
-def history(record: Record, place: Place) -> Iterator[str]:
+def merged(history: list[Instruction]) -> list[Instruction]:
+    """An instruction that jumps to itself is one of the history, repeated."""
+    found: list[Instruction] = []
+    for state in history:
+        if found and state.linear == found[-1].linear and not state.handler:
+            state = replace(state, repeated=found.pop().repeated + state.repeated)
+        found.append(state)
+    return found
+
+
+def instructions(record: Record, place: Place) -> Iterator[str]:
     """The last instructions, with what each changed."""
-    shown = record.history[-SHOWN:]
+    shown = merged(record.history)[-SHOWN:]
     for state, after in zip(shown, [*shown[1:], None]):
         if state.handler:
             yield "  (the processor calls a handler)"
@@ -45,33 +58,65 @@ def history(record: Record, place: Place) -> Iterator[str]:
         yield f"{line:<52} {changed:<28} {comment}".rstrip()
 
 
-def events(record: Record) -> list[Link] | None:
-    """The chain of events after the last instruction; None: no fault of it is known."""
+def shutdown(record: Record) -> list[Link]:
+    """The chain of events after the last instruction."""
     processor = Processor(record.last, record.memory)
     executor = Executor(processor)
     if record.interrupt >= 0:
         return list(chain(processor, None, interrupt=record.interrupt))
     fault, vector = executor.fault(), executor.software_interrupt()
     if fault is None and vector < 0:
-        return None
+        return [Link(f"an exception that this command does not know: {executor.decoded.text}")
+                ] if record.same else []
     return list(chain(processor, fault, software=vector))
+
+
+def hang(record: Record) -> list[Link]:
+    """What a guest that hangs is doing."""
+    if not any(any(state.code[:2]) for state in record.history[-SHOWN:]):
+        return [Link("it executes zeros, where nothing was loaded", "zeros")]
+    processor = Processor(record.last, record.memory)
+    for vector in DEVICES if record.interrupts else ():
+        with suppress(Fault):
+            handler = processor.deliver(vector)
+            if handler.topic:
+                return [Link(f"{name_of(vector)} arrives again and again"),
+                        Link(handler.text, handler.topic)]
+    return [Link("it neither halts nor talks to the VMM", "loop")]
+
+
+def outside(record: Record) -> list[Link]:
+    """An access to what is not RAM."""
+    with suppress(Fault):
+        return [Link(text, "outside") for text in Executor(Processor(record.last, record.memory)).outside()]
+    return []
+
+
+EVENTS = {"KVM_EXIT_SHUTDOWN": shutdown, "hang": hang, "KVM_EXIT_MMIO": outside,
+          "KVM_EXIT_INTERNAL_ERROR": outside}
 
 
 def report(record: Record, place: Place) -> Iterator[str]:
     """All lines."""
     if not record.same:
-        yield "It did not end in the same way a second time, so what follows may differ from the crash."
-    yield f"The last instructions of vcpu{record.vcpu}, of {record.count} since it was last entered:"
-    yield from history(record, place)
+        yield ("The second time it did not come to the same end, or not within a minute. So what follows may "
+               "differ from the crash.")
+    if record.reason == "hang":
+        yield (f"vcpu{record.vcpu} has run for some seconds without I/O and without HLT: it hangs, or "
+               "computes for long.")
+        yield "What it executes:"
+    else:
+        yield f"The last instructions of vcpu{record.vcpu}, of {record.count} since it was last entered:"
+    yield from instructions(record, place)
     yield ""
     if not record.last.covered:
         yield "PAE paging and long mode are not explained yet."
         return
-    links = events(record) if record.reason == "KVM_EXIT_SHUTDOWN" else None
-    if links is None:
+    links = EVENTS[record.reason](record) if record.reason in EVENTS else []
+    if not links:
         yield f"It ended with {record.reason}: see handouts/reference/exit-reasons.md."
         return
-    yield "How it ended:"
+    yield "How it ended:" if record.reason != "hang" else "What is known:"
     for index, link in enumerate(links):
         yield textwrap.fill(link.text, WIDTH, initial_indent="  " if index == 0 else "  -> ",
                             subsequent_indent="     ", break_long_words=False)

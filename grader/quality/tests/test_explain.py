@@ -2,133 +2,33 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import unittest
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from grader.core.building import build_guests, build_vmm
+from grader.core.building import build_guests, build_os, build_vmm, clean_environment
+from grader.core.exercises import skeleton
 from grader.core.guests import write_constants
-from grader.course import BUILD, ROOT
+from grader.course import BUILD, LABS, ROOT
 from grader.execution.backends import pick_backend
 from grader.execution.runs import CannotGrade, Limits, Run
+from grader.quality.tests.explain_guests import CASES, PAGING, REAL, Case
 
 try:
     import capstone  # type: ignore # noqa: F401
+    from grader.commands.explain.__main__ import placer
     from grader.commands.explain.faults import Access, Fault, Processor
+    from grader.commands.explain.instructions import Executor
     from grader.commands.explain.state import Instruction, Memory, Segment, parse
     from grader.commands.explain.text import report
 except ImportError:
     raise unittest.SkipTest("python3-capstone is not installed") from None
 
 FOLDER = BUILD / "tests/explain"
-
-PAGING = """%include "abi.inc"
-bits 32
-org HIGHER_HALF + LOAD_DEFAULT
-"""
-
-# A table of 256 gates at `idt`; `gate VECTOR, HIGH, LOW` fills one, `enter_ring_3 ADDRESS` goes there.
-TABLES = """
-%macro gate 3
-    mov dword [idt + 8 * %1], %3
-    mov dword [idt + 8 * %1 + 4], %2
-%endmacro
-%macro handler 3                ; vector, address, attributes
-    mov eax, %2
-    mov ecx, eax
-    and eax, 0xffff
-    or eax, SELECTOR_KERNEL_CODE << 16
-    mov [idt + 8 * %1], eax
-    and ecx, 0xffff0000
-    or ecx, %3
-    mov [idt + 8 * %1 + 4], ecx
-%endmacro
-%macro enter_ring_3 1
-    and byte [HIGHER_HALF + GDT_OFFSET + SELECTOR_TSS + 5], ~2
-    mov ax, SELECTOR_TSS
-    ltr ax
-    push dword SELECTOR_USER_DATA
-    push dword 0x40000ff0
-    push dword 2
-    push dword SELECTOR_USER_CODE
-    push dword %1
-    iretd
-%endmacro
-    jmp start
-    align 8
-idt: times 2048 db 0
-pointer:
-    dw 2047
-    dd idt
-start:
-"""
-RING_3 = ("--map=0x40000000:0x100000:wu", "--map=0x40001000:0x101000:wu", "--map=0x40002000:0x102000:wu")
-# Ring 3 makes a system call; esp0 is 0.
-SYSTEM_CALL = TABLES + """
-    mov dword [HIGHER_HALF + TSS_OFFSET + 8], SS0
-    handler 0x80, handle, 0xee00
-    lidt [pointer]
-    enter_ring_3 0x40000000 + user_page - $$
-handle:
-    hlt
-    align 4096
-user_page:
-    int 0x80
-"""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A guest, and what must be said of its end."""
-
-    name: str
-    code: str
-    words: "tuple[str, ...]"
-    options: "tuple[str, ...]" = ()
-
-
-CASES = [
-    Case("sse", "movaps xmm0, xmm1", ("invalid opcode (#UD): movaps", "CR4.OSFXSR is 0", "limit is 0x0",
-                                      "-> #GP", "double fault", "shuts down", "Likely cause: The compiler")),
-    Case("code-not-mapped", "mov eax, 0x50000000\njmp eax",
-         ("fetching the instruction at 0x50000000", "page directory entry 320 (00000000) is not present")),
-    Case("stack-not-mapped", "mov esp, 0x50000000\npush eax",
-         ("writing to 0x4ffffffc", "page directory entry 319 (00000000) is not present")),
-    Case("idt-not-mapped", "lidt [p]\nud2\np: dw 2047\ndd 0x50000000",
-         ("reading IDT entry 6 at 0x50000030", "reading IDT entry 14 at", "double fault")),
-    Case("gdt-not-mapped", "lgdt [p]\nmov ax, 0x10\nmov ds, ax\np: dw 47\ndd 0x50000000",
-         ("reading the GDT at 0x50000010", "page directory entry 320")),
-    Case("gate-empty", TABLES + "lidt [pointer]\nud2", ("IDT entry 6 (00000000 00000000) is empty",)),
-    Case("gate-type", TABLES + "gate 6, 0x8200, 0x80000\nlidt [pointer]\nud2", ("has type 2, which is not",)),
-    Case("gate-not-present", TABLES + "gate 6, 0x0e00, 0x80000\nlidt [pointer]\nud2",
-         ("IDT entry 6 (00000e00 00080000) is not present",)),
-    Case("gate-selector", TABLES + "gate 6, 0x8e00, 0x100000\nlidt [pointer]\nud2",
-         ("descriptor 0x10", "is not a code segment")),
-    Case("gate-past-gdt", TABLES + "gate 6, 0x8e00, 0x400000\nlidt [pointer]\nud2",
-         ("selector 0x40 is past the end of the GDT (limit 0x2f)",)),
-    Case("trap-stack", SYSTEM_CALL.replace("SS0", "SELECTOR_KERNEL_DATA"),
-         ("int 0x80 is executed", "TSS.esp0 is 0x00000000", "writing to 0xfffffffc",
-          "Likely cause: An interrupt"), RING_3),
-    Case("trap-stack-segment", SYSTEM_CALL.replace("SS0", "0"),
-         ("int 0x80 is executed", "TSS.ss0 is 0x0", "the null selector"), RING_3),
-    Case("gate-dpl", SYSTEM_CALL.replace("SS0", "SELECTOR_KERNEL_DATA").replace("0xee00", "0x8e00"),
-         ("has DPL 0, so ring 3 can't use it with int",), RING_3),
-    Case("iret-selector", "pushfd\npush dword 0x33\npush dword 0\niretd",
-         ("selector 0x33 is past the end of the GDT",)),
-    Case("interrupt-without-handler", "sti\njmp $",
-         ("interrupt 0x20 arrives", "the IDT's limit is 0x0, so it has no entry 32")),
-    Case("jump-into-data", "jmp text\ntext: times 6 db 0xff",
-         ("are not an instruction", "Likely cause: Execution has run into data")),
-    Case("divide-in-handler", TABLES + "handler 6, handle, 0x8e00\nlidt [pointer]\nud2\n"
-         "handle: xor ecx, ecx\ndiv ecx",
-         ("the processor calls a handler", "divide error (#DE): div ecx divides by 0", "IDT entry 0 ")),
-    Case("pse-off", "mov eax, cr4\nand eax, ~0x10\nmov cr4, eax\nnop",
-         ("CR4.PSE is 0, so bit 7 does not make it a 4 MB page",)),
-    Case("reserved", "mov dword [HIGHER_HALF + DIRECTORY_OFFSET + 4 * 320], 0x00200083\n"
-         "mov eax, [0x50000000]",
-         ("page directory entry 320 (00200083) has reserved bits set",)),
-]
+ON_ANY_KVM = ("real-no-idt", "real-halted", "real-divide", "real-vector-empty")
 
 
 def blank(**values: int) -> Instruction:
@@ -172,50 +72,151 @@ class Walks(unittest.TestCase):
         self.assertIn("outside of RAM", self.fault(0x7f002007, 0, Access("reading")))
 
 
+class Segments(unittest.TestCase):
+    """The checks of segments that QEMU's processor does not make: no guest in the lab VM can show them."""
+
+    def fault(self, code: bytes, real: bool = False, **segment: int) -> str:
+        state = blank(rbx=0x123456, cr0=0 if real else 1)
+        data = replace(state.segments["ds"], **segment)
+        state = replace(state, code=code, segments={**state.segments, "ds": data})
+        return str(Executor(Processor(state, Memory(0x1000000))).fault())
+
+    def test_an_access_is_checked(self) -> None:
+        write, read = b"\x89\x03", b"\x8b\x03"  # mov [ebx], eax; mov eax, [ebx]
+        self.assertEqual(self.fault(write), "None")
+        self.assertIn("DS is not a writable data segment (type 1)", self.fault(write, type=1))
+        self.assertIn("DS holds the null selector", self.fault(read, unusable=1))
+        self.assertIn("the limit of DS is 0xfffff", self.fault(read, limit=0xfffff))
+
+    def test_a_real_mode_segment_ends_at_64_kb(self) -> None:
+        read = b"\xa1\xff\xff"  # mov ax, [0xffff]
+        self.assertIn("the limit of DS is 0xffff", self.fault(read, real=True, limit=0xffff))
+
+
+def run_all(runs: "list[Run]", backend: str = "auto", kind: str = "paging32") -> "list[str]":
+    """The standard error of each run; skips the test where the machine can't run them."""
+    try:
+        results = pick_backend(backend, needs=(kind,)).run(runs)
+    except CannotGrade as error:
+        raise unittest.SkipTest(str(error)) from error
+    return [result.stderr.decode() for result in results]
+
+
+def explained(text: str, files: "list[Path]") -> str:
+    """The reports on a VMM's standard error, with single spaces."""
+    reports = [line for record in parse(text.splitlines())
+               for line in report(record, placer(record, files))]
+    return " ".join(" ".join(reports).split()) or text
+
+
+def run_of(vmm: Path, *words: "str | Path") -> Run:
+    return Run((str(vmm), "--explain", *map(str, words)),
+               limits=Limits(output=64 << 20, spin=0, no_output=100, wall=120))
+
+
 class Guests(unittest.TestCase):
     """Each guest is run by the finished VMM, crashes, and is explained."""
 
-    texts: "dict[str, str]"
-
-    @classmethod
-    def setUpClass(cls) -> None:
+    def check(self, cases: "list[Case]", backend: str, kind: str) -> None:
         FOLDER.mkdir(parents=True, exist_ok=True)
         write_constants()
-        try:
-            backend = pick_backend("auto", needs=("paging32",))
-        except CannotGrade as error:
-            raise unittest.SkipTest(str(error)) from error
         vmm = build_vmm(5, solution=True)
-        runs = []
-        for case in CASES:
-            source = FOLDER / f"{case.name}.asm"
-            source.write_text(PAGING + case.code + "\n")
-            subprocess.run(["nasm", "-f", "bin", f"-I{BUILD}/", str(source), "-o", str(image_of(case))],
-                           check=True, cwd=ROOT)
-            runs.append(Run((str(vmm), "--explain", "--mode=paging", *case.options, str(image_of(case))),
-                            limits=Limits(output=64 << 20, spin=0)))
-        cls.texts = {}
-        for case, result in zip(CASES, backend.run(runs)):
-            record = parse(result.stderr.decode().splitlines())
-            cls.texts[case.name] = "\n".join(report(record, lambda state: "")) if record else str(result)
-
-    def test_a_real_mode_guest_is_executed_again_instruction_by_instruction(self) -> None:
-        vmm, guest = build_vmm(1, solution=True), build_guests() / "triple-fault.bin"
-        result, = pick_backend("auto", needs=("paging32",)).run([Run((str(vmm), "--explain", str(guest)))])
-        record = parse(result.stderr.decode().splitlines())
-        assert record
-        text = "\n".join(report(record, lambda state: ""))
-        for words in ("of 5 since", "mov cr0, eax cr0=60000011", "no entry 8: a third fault"):
-            self.assertIn(words, " ".join(text.split()), text)
-
-    def test_the_chain_of_each(self) -> None:
-        for case in CASES:
-            text = self.texts[case.name]
+        images = [assembled(case) for case in cases]
+        texts = run_all([run_of(vmm, f"--mode={'real' if case.real else 'paging'}", *case.options, image)
+                         for case, image in zip(cases, images)], backend, kind)
+        for case, image, text in zip(cases, images, texts):
+            found = explained(text, [image])
             for words in case.words:
                 with self.subTest(case=case.name, words=words):
-                    self.assertIn(words, " ".join(text.split()), text)
+                    self.assertIn(words, found)
+
+    def test_each_on_the_chosen_back_end(self) -> None:
+        self.check(CASES, "auto", "paging32")
+
+    def test_those_of_real_mode_on_this_machines_kvm(self) -> None:
+        self.check([case for case in CASES if case.real and case.name in ON_ANY_KVM], "kvm", "interrupts")
 
 
-def image_of(case: Case) -> Path:
-    """The assembled guest."""
-    return FOLDER / f"{case.name}.bin"
+class Machines(unittest.TestCase):
+    """VMMs and guests of each kind."""
+
+    def explain(self, vmm: Path, *words: "str | Path", kind: str = "paging32") -> str:
+        files = [word for word in words if isinstance(word, Path)]
+        text, = run_all([run_of(vmm, *words)], kind=kind)
+        return explained(text, files)
+
+    def test_a_guest_of_several(self) -> None:
+        folder = build_guests()
+        text = self.explain(build_vmm(3, solution=True), folder / "counter.bin",
+                            folder / "triple-fault.bin")
+        for words in ("of vcpu1, of 5 since", "; lidt [nothing]", "no entry 8: a third fault"):
+            self.assertIn(words, text)
+
+    def test_each_of_several_that_crash(self) -> None:
+        guest = build_guests() / "triple-fault.bin"
+        text = self.explain(build_vmm(3, solution=True), "--isolate", guest, guest)
+        for vcpu in (0, 1):
+            self.assertRegex(text, rf"of vcpu{vcpu}, of \d since .* a third fault")
+
+    def test_a_vmm_that_is_half_written(self) -> None:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        solution = LABS[2].solution_files()[0]
+        module = FOLDER / "hypercall.c"
+        module.write_text(skeleton(solution.read_text(), solution.name))
+        vmm, folder = build_vmm(2, module=module), build_guests()
+        for guest, words in (("triple-fault", "no entry 8: a third fault"),
+                             ("hello", "exercise 2.1 is not written yet")):
+            self.assertIn(words, self.explain(vmm, folder / f"{guest}.bin", kind="real"))
+
+    def test_the_learners_kernel(self) -> None:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        source = LABS[6].solution_files()[1].read_text()
+        sched = FOLDER / "sched.c"
+        sched.write_text(re.sub(r"(?m)^ *trap_stack_set\(.*\n", "", source))
+        self.assertNotEqual(sched.read_text(), source)
+        kernel, archive = build_os(sched)
+        text = self.explain(build_vmm(6, solution=True), f"--initrd={archive}", kernel)
+        for words in ("; shell", "TSS.esp0 is 0x", "TSS.esp0 must be set at each switch"):
+            self.assertIn(words, text)
+
+
+def make(*words: str, stdin: str = "") -> str:
+    """A command of the kit, as typed; what it prints."""
+    done = subprocess.run(["make", "-s", *words], cwd=ROOT, env=clean_environment(), text=True, input=stdin,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.stdout
+
+
+class Command(unittest.TestCase):
+    """make explain, and who names it."""
+
+    def test_guests_that_end_well(self) -> None:
+        text = make("explain", "LAB=2", "SOLUTION=1", "GUESTS=echo", stdin="typed\n")
+        self.assertIn("typed\n", text)
+        self.assertIn("No guest crashed; the VMM ended with status 0.", text)
+
+    def test_the_learners_modules(self) -> None:
+        solution, target = LABS[1].solution_files()[0], LABS[1].learner_files()[0]
+        if target.read_text() != skeleton(solution.read_text(), solution.name):
+            self.skipTest(f"{target.name} is not a skeleton any more")
+        for words in (["LAB=1"], ["LAB=5", "FROM=mine"], ["LAB=2", "FROM=1"]):
+            self.assertIn("exercise 1.1 is not written yet", make("explain", *words, "GUESTS=minimal"))
+
+    def test_the_command_of_a_post_mortem_explains_it(self) -> None:
+        text = make("run", "LAB=5", "SOLUTION=1", "GUESTS=pages", "ARGS=--mode=paging --unmap=0x200000")
+        command = re.search(r"the chain of events: make (.+)\n", text)
+        assert command, text
+        self.assertEqual(command[1], 'explain LAB=5 SOLUTION=1 GUESTS="build/guests/pages.bin" '
+                                     'ARGS="--mode=paging --unmap=0x200000"')
+        text = make(*shlex.split(command[1]))
+        for words in ("vmm: vcpu0 (build/guests/pages.bin) crashed: shutdown", "; mov eax, [edi + OFFSET]",
+                      "reading 0x00200000"):
+            self.assertIn(words, text)
+
+
+def assembled(case: Case) -> Path:
+    """The guest's image."""
+    source, image = FOLDER / f"{case.name}.asm", FOLDER / f"{case.name}.bin"
+    source.write_text((REAL if case.real else PAGING) + case.code + "\n")
+    subprocess.run(["nasm", "-f", "bin", f"-I{BUILD}/", str(source), "-o", str(image)], check=True, cwd=ROOT)
+    return image
