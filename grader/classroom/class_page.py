@@ -29,8 +29,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowra
 """
 
 
-def write_page(lab: Lab, seed: int, records: Sequence[Record], path: Path) -> None:
-    """Writes the page, whole or not at all."""
+def write_page(lab: Lab, seed: int, records: Sequence[Record], path: Path, note: str = "") -> None:
+    """Writes the page, whole or not at all. `note`: about the folder of submissions."""
     graded = [record for record in records if record.status == GRADED]
     title = f"Lab {lab.number}: {len(records)} submissions"
     parts = [
@@ -38,6 +38,7 @@ def write_page(lab: Lab, seed: int, records: Sequence[Record], path: Path) -> No
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title>", f"<style>{_STYLE}</style>",
         f"<h1>{escape(title)}</h1>", f"<p>{escape(_summary(records, graded))}<br>",
+        *([f"{escape(note)}<br>"] if note else []),
         f"<small>Kit {escape(kit_version())}, seed {seed}, "
         f"{time.strftime('%Y-%m-%d %H:%M')}</small></p>",
         *_not_graded(records), *_spread(graded), *_tests(graded), *_table(graded), "</html>"]

@@ -35,7 +35,7 @@ from grader.classroom.claims import Claims
 from grader.classroom.grade_one import Processes, Settings, finished, grade_one, not_graded
 from grader.classroom.record import GRADED, MACHINE, Record
 from grader.classroom.scores import write_csv
-from grader.classroom.submissions import Submission, find
+from grader.classroom.submissions import Submission, find, left_out
 from grader.classroom.tree import Tree, remove_stale
 from grader.core.readable import file_name, printable
 from grader.course import BUILD, LABS
@@ -229,6 +229,9 @@ def main() -> int:
     if arguments.list:
         print("\n".join(file_name(submission.name) for submission in submissions))
         return 0
+    note = left_out(arguments.submissions)
+    if note and not arguments.only:
+        print(note)
     if arguments.only:
         submissions = [submission for submission in submissions
                        if arguments.only in (submission.name, file_name(submission.name))]
@@ -249,7 +252,7 @@ def main() -> int:
         return 128 + ended.number
     if not arguments.only:
         write_csv(records, out / "scores.csv")
-        write_page(lab, settings.seed, records, out / "index.html")
+        write_page(lab, settings.seed, records, out / "index.html", note)
         print(f"{len(records)} submissions in {_span(time.monotonic() - began)}: "
               f"{os.path.relpath(out)}/index.html, scores.csv, reports/")
     return 1 if any(record.status == MACHINE for record in records) else 0

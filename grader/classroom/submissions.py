@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from grader.classroom.archives import DAMAGE, PACKED_MAX, Budget, Member, Refused, is_archive, members
+from grader.core.readable import printable
 from grader.core.strange_files import FILE_MAX, HEADER, HEADERS_MAX, read_plain, unreadable
 from grader.course import Lab
 
@@ -58,12 +59,21 @@ class _File:
 
 def find(folder: Path) -> list[Submission]:
     """The submissions in a folder, sorted by name; hidden files and what systems leave there are not."""
-    paths = [path for path in sorted(folder.iterdir())
-             if not path.name.startswith(".") and path.name not in LITTER]
+    paths = [path for path in sorted(folder.iterdir()) if not _is_left_out(path.name)]
     full = {path.name for path in paths}
     short = [_short(path.name) for path in paths]
     return [Submission(path.name if short.count(name) > 1 or name in full else name, path)
             for path, name in zip(paths, short)]
+
+
+def left_out(folder: Path) -> str:
+    """Which entries of a folder are not submissions, and why, in one line; or nothing."""
+    names = [printable(path.name) for path in folder.iterdir() if _is_left_out(path.name)]
+    return f"Left out, as hidden or left there by a system: {_listed(names)}" if names else ""
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith(".") or name in LITTER
 
 
 def _short(name: str) -> str:

@@ -14,6 +14,7 @@ import sys
 import time
 import unittest
 import zipfile
+from html import escape
 from pathlib import Path
 from tempfile import mkdtemp
 from unittest import mock
@@ -335,6 +336,20 @@ class Class(FolderCase):
         (self.folder / "in" / "anna.c").write_text("")
         self.assertEqual(self.grade("--only", "bert")[0], 2)
         self.assertEqual(self.grade("--list"), (0, "anna\n"))
+
+    def test_what_is_left_out_is_reported(self) -> None:
+        place = self.folder / "in"
+        place.mkdir()
+        for name in ("x.rar", ".anna.c", ".DS_Store", "Thumbs.db", ".<b>\x1b[2J"):
+            (place / name).write_text("")
+        line = "Left out, as hidden or left there by a system: .<b>\\x1b[2J, .DS_Store, .anna.c, Thumbs.db"
+        status, said = self.grade()
+        self.assertIn(line, said.splitlines())
+        self.assertIn(escape(line), (self.folder / "out" / "index.html").read_text())
+        self.assertEqual(self.grade("--list"), (0, "x.rar\n"))
+        for path in place.glob("[.T]*"):
+            path.unlink()
+        self.assertNotIn("Left out", self.grade()[1] + (self.folder / "out" / "index.html").read_text())
 
     def test_the_whole_class_has_one_seed(self) -> None:
         (self.folder / "in").mkdir()
