@@ -82,6 +82,9 @@ static void settings_write(void)
     /* QEMU translates code per address: with all programs at the same address, it translates them
      * only once. */
     setting_write("/proc/sys/kernel/randomize_va_space", "0");
+    /* A user namespace would give a program capabilities in it, and with them more of the kernel to
+     * attack. */
+    setting_write("/proc/sys/user/max_user_namespaces", "0");
     if (chmod("/dev/kvm", 0666) != 0)
         end("/dev/kvm");
     chmod("/root",

@@ -85,14 +85,36 @@ static bool mount_tmpfs(const char *path, size_t bytes, uid_t owner, const char 
     return mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, options) == 0;
 }
 
+static bool attributes_change(const char *path, unsigned flags, struct mount_attr attributes)
+{
+    return syscall(SYS_mount_setattr, AT_FDCWD, path, flags, &attributes, sizeof attributes) == 0;
+}
+
+/* Make the file system read-only, and, as that applies only to files, all devices but these
+ * unusable. One that could not be used before stays so. */
+static bool mount_readonly(void)
+{
+    static const char *const devices[] = {"/dev/null",   "/dev/zero",    "/dev/full",
+                                          "/dev/random", "/dev/urandom", "/dev/tty",
+                                          "/dev/ptmx",   "/dev/pts",     "/dev/kvm"};
+    enum { COUNT = sizeof devices / sizeof *devices };
+    bool there[COUNT];
+    for (int i = 0; i < COUNT; i++)
+        there[i] = mount(devices[i], devices[i], NULL, MS_BIND, NULL) == 0;
+    if (!attributes_change("/", AT_RECURSIVE,
+                           (struct mount_attr){.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV}))
+        return false;
+    for (int i = 0; i < COUNT; i++)
+        if (there[i])
+            attributes_change(devices[i], 0, (struct mount_attr){.attr_clr = MOUNT_ATTR_NODEV});
+    return true;
+}
+
 bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes, uid_t owner)
 {
-    struct mount_attr readonly = {.attr_set = MOUNT_ATTR_RDONLY};
     if (isolation == ISOLATION_PLAIN)
         return chown(scratch, owner, (gid_t)-1) == 0;
-    return mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-           syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &readonly, sizeof readonly) ==
-               0 &&
+    return mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount_readonly() &&
            mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0 &&
            (access("/dev/shm", F_OK) != 0 || mount_tmpfs("/dev/shm", bytes, owner, "1777")) &&
            mount_tmpfs(scratch, bytes, owner, "0700");
@@ -119,23 +141,26 @@ static bool become_user(uid_t user)
            setresuid(user, user, user) == 0;
 }
 
-/* A user's keyring outlives a run, and that user's next run could read it. So the system calls that
- * reach keys fail with ENOSYS, and so do those of other ABIs. A kernel without seccomp filters may
- * have no keys either. */
-static void forbid_keys(void)
+void isolation_forbid_calls(bool sockets)
 {
-    struct sock_filter code[] = {
+    static const uint32_t calls[] = {SYS_add_key, SYS_request_key, SYS_keyctl,
+                                     /* and with sockets: io_uring creates them as well */
+                                     SYS_socket, SYS_io_uring_setup};
+    enum { ALL = sizeof calls / sizeof *calls, WITHOUT_SOCKETS = 3, FIRST = 4 };
+    uint8_t count = sockets ? ALL : WITHOUT_SOCKETS;
+    struct sock_filter code[FIRST + ALL + 2] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 0, 5),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 0, (uint8_t)(count + 3)),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_CALLS, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_add_key, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_request_key, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_keyctl, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_CALLS, (uint8_t)(count + 1), 0),
     };
-    struct sock_fprog program = {.len = sizeof code / sizeof code[0], .filter = code};
+    struct sock_filter *next = code + FIRST;
+    for (uint8_t i = 0; i < count; i++)
+        *next++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[i],
+                                               (uint8_t)(count - i), 0);
+    *next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    *next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
+    struct sock_fprog program = {.len = (unsigned short)(next - code), .filter = code};
     syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
 }
 
@@ -154,10 +179,7 @@ bool isolation_drop_rights(uid_t user, bool override)
         return false;
     if (override ? !keep_only_override() : syscall(SYS_capset, &header, none) != 0)
         return false;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-        return false;
-    forbid_keys();
-    return true;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
 
 /* Try a run's complete setup in a child. */

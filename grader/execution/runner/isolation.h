@@ -7,10 +7,17 @@
  * traced. */
 pid_t isolation_fork(enum isolation isolation);
 
-/* In that child: make the file system read-only except for a new tmpfs of `bytes` on `scratch`.
+/* In that child: make the file system read-only except for a new tmpfs of `bytes` on `scratch`, and
+ * devices unusable except for terminals, /dev/kvm and what every program may use.
  * With plain isolation, only change the owner of `scratch`. */
 bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes, uid_t owner);
 
 /* In the program, before exec: drop every capability that booting a guest does not need, and become
  * `user` if not 0. `override` keeps CAP_DAC_OVERRIDE, if we have it. */
 bool isolation_drop_rights(uid_t user, bool override);
+
+/* After that: system calls that reach the user's keyring fail with ENOSYS, because it outlives a
+ * run and that user's next run could read it; and so do those of other ABIs. With `sockets` also
+ * those that create sockets: no network, no service of this machine. On a kernel without seccomp
+ * filters it does nothing. */
+void isolation_forbid_calls(bool sockets);

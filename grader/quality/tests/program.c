@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -163,6 +165,19 @@ static void keep_a_key(void)
 #endif
 }
 
+static void connect_somewhere(void)
+{
+    int descriptor = socket(AF_UNIX, SOCK_STREAM, 0);
+    printf("%s\n", descriptor < 0 ? strerror(errno) : "a socket");
+    long ring = syscall(SYS_io_uring_setup, 1, NULL);
+    printf("%s\n", ring < 0 ? strerror(errno) : "a ring");
+}
+
+static void leave_user_namespace(void)
+{
+    say(unshare(CLONE_NEWUSER) == 0 ? "left\n" : strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
     const char *action = argc > 1 ? argv[1] : "";
@@ -223,6 +238,10 @@ int main(int argc, char **argv)
         say("alive\n");
     } else if (!strcmp(action, "keep")) {
         keep_a_key();
+    } else if (!strcmp(action, "new-user-namespace")) {
+        leave_user_namespace();
+    } else if (!strcmp(action, "connect")) {
+        connect_somewhere();
     } else if (!strcmp(action, "attack")) {
         attack_parent();
     } else if (!strcmp(action, "write")) {

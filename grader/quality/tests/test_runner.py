@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import tempfile
 import unittest
 from dataclasses import replace
@@ -68,6 +69,10 @@ class RunnerTests:
 
     def test_no_key_outlives_a_run(self) -> None:
         result = self.run_one(do("keep"))
+        self.check(set(result.stdout.splitlines()) == {b"Function not implemented"}, result)
+
+    def test_no_socket(self) -> None:
+        result = self.run_one(do("connect"))
         self.check(set(result.stdout.splitlines()) == {b"Function not implemented"}, result)
 
     def test_input_ends(self) -> None:
@@ -196,11 +201,21 @@ class HostRunner(RunnerTests, unittest.TestCase):
     backend = KvmBackend()
 
     def setUp(self) -> None:
-        needs_namespaces = ("attacks", "scratch")
+        needs_namespaces = ("attacks", "scratch", "devices")
         if any(word in self.id() for word in needs_namespaces) and _host_isolation() == "plain":
             self.skipTest("this machine forbids namespaces")
         if "bounds" in self.id() and os.geteuid() == 0 and _host_isolation() == "user namespaces":
             self.skipTest("root may not make namespaces here, and the kernel does not bound root")
+
+    def test_only_the_usual_devices_can_be_used(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            other = os.path.join(folder, "null")
+            try:
+                os.mknod(other, stat.S_IFCHR | 0o666, os.stat("/dev/null").st_rdev)
+            except PermissionError:
+                self.skipTest("only root can create a device")
+            self.check_all((do("read", "/dev/null"), Ending.EXIT, 0),
+                           (do("read", other), Ending.EXIT, errno.EACCES))
 
 
 class VmRunner(RunnerTests, unittest.TestCase):
@@ -214,6 +229,10 @@ class VmRunner(RunnerTests, unittest.TestCase):
             cls.backend.run([do("exit", "0")])
         except CannotGrade as error:
             raise unittest.SkipTest(str(error)) from error
+
+    def test_no_user_namespace(self) -> None:
+        result = self.run_one(do("new-user-namespace"))
+        self.check(result.stdout == os.strerror(errno.ENOSPC).encode(), result)
 
 
 if __name__ == "__main__":
