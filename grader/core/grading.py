@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Union
 
 from grader.execution.backends import Backend
+from grader.execution.budget import Account, Budget
+from grader.execution.labvm.pack import twin_of
 from grader.execution.worker import OnResult
 from grader.core.building import BuildError, build_kernel_unit, build_os, build_unit, build_vmm
 from grader.execution.progress import counting
@@ -212,12 +214,27 @@ def grade(lab: Lab, choice: Choice, pick: Pick, programs: Programs | None = None
         backend = pick(needs)
         runs = [planned.run for plan in plans for planned in plan.planned]
         on_result = _reporting(report, plans, on_test) if on_test else None
-        report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, on_result))
+        budget = _budget(backend, runs, choice.jobs)
+        report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, on_result, budget))
         if not _all_pass(report) and not backend.works_still():     # KVM failed: no test may fail for that
             backend = pick(needs)
             report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, on_result))
     report.seconds = time.monotonic() - start
     return report
+
+
+def _budget(backend: Backend, runs: Sequence[Run], jobs: int) -> Budget | None:
+    """The budget for a stranger's programs; None for others."""
+    solution = [replace(run, argv=tuple(map(twin_of, run.argv))) for run in runs]
+    if solution == list(runs):
+        return None
+
+    def measure() -> float:
+        account = Account()
+        backend.run(solution, jobs or 1, account=account)
+        return account.used
+
+    return Budget(measure)
 
 
 def _judged(plans: Sequence[Plan], results: Sequence[Result]) -> list[Graded]:
@@ -280,20 +297,22 @@ def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Pla
 
 
 def run_patiently(backend: Backend, runs: Sequence[Run], jobs: int = 0,
-                  on_result: OnResult | None = None) -> list[Result]:
+                  on_result: OnResult | None = None, budget: Budget | None = None) -> list[Result]:
     """Executes all runs. If the machine is loaded, runs that hung are repeated one at a time with more time,
     because they may only have been starved. After two repeats without success, the rest counts as hung."""
     processors = os.cpu_count() or 1
     if backend.name == "vm":
         runs = [_with_more_time(run, spin=max(1.0, os.getloadavg()[0] / processors)) for run in runs]
     with counting(len(runs), on_result) as on_result:
-        results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors), on_result=on_result))
+        results = list(backend.run(runs, jobs=jobs or min(JOBS_MAX, processors), on_result=on_result,
+                                   account=budget))
     hung = [place for place, result in enumerate(results) if result.ending in _HUNG]
     in_vain = 0
     for place in hung:
-        if in_vain == IN_VAIN_MAX or os.getloadavg()[0] < LOADED * processors:
+        if in_vain == IN_VAIN_MAX or os.getloadavg()[0] < LOADED * processors \
+                or (budget and budget.is_used_up()):
             break
-        [results[place]] = backend.run([_with_more_time(runs[place], PATIENCE, PATIENCE)])
+        [results[place]] = backend.run([_with_more_time(runs[place], PATIENCE, PATIENCE)], account=budget)
         in_vain += results[place].ending in _HUNG
     return results
 

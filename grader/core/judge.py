@@ -11,6 +11,7 @@ from grader.core.expectations import Mismatch
 from grader.core.framework import Test
 from grader.core.outcome import Outcome, Todo
 from grader.core.plan import Planned
+from grader.execution.budget import FACTOR
 from grader.execution.runs import Ending, Result
 
 
@@ -64,6 +65,9 @@ _LIMITS = {
                     "vcpu_end or vcpu_crash? Does every loop over the bytes of an exit end?"),
     Ending.MEMORY: ("memory limit exceeded",
                     "Is something allocated at each exit and never freed? Is a size wrong?"),
+    Ending.BUDGET: ("not run: all tests together took too long",
+                    f"A submission may take {FACTOR:g} times as long as the solution. In which tests before "
+                    "this one does it wait or compute without need?"),
     Ending.PROCESSES: ("process limit exceeded: it started too many processes or threads",
                        "This VMM needs only one thread per vCPU."),
 }

@@ -47,6 +47,7 @@ class Ending(str, enum.Enum):
     NOT_STARTED = "not-started"  # the program could not be executed; code is errno
     ESCAPED = "escaped"          # it killed its supervisor; possible only where namespaces are forbidden
     MACHINE = "machine"          # the lab VM crashed twice during the run
+    BUDGET = "budget"            # not run: the submission's budget was used up (grader/execution/budget.py)
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class Result:
             Ending.PROCESSES: "started too many processes",
             Ending.ESCAPED: "killed its supervisor",
             Ending.MACHINE: "the lab VM crashed during the run",
+            Ending.BUDGET: "not run: all runs together took too long",
         }[self.ending]
 
 

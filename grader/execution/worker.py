@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from grader.execution.budget import Account
 from grader.execution.runs import Ending, Result, Run
 
 OnResult = Callable[[int, Result], None]
@@ -22,10 +23,12 @@ class Backend(Protocol):
     name: str        # "kvm" or "vm"
     why: str         # one line: the reason for this choice
 
-    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
+    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None,
+            account: Account | None = None) -> list[Result]:
         """Executes all runs, `jobs` at a time, and returns the results in the same order.
 
-        `on_result(index, result)` is called as each run ends, by one thread at a time.
+        `on_result(index, result)` is called as each run ends, by one thread at a time. Runs are charged to
+        the account; once it is used up, the others end with BUDGET.
         Raises CannotGrade if the machine is at fault.
         """
 
@@ -43,6 +46,8 @@ class WorkerDied(Exception):
 class Worker(Protocol):
     """A connection to a runner."""
 
+    used: float      # seconds of its runs so far, as an account counts them
+
     def execute(self, run: Run) -> Result:
         """Execute one run. Raises WorkerDied if the runner is lost."""
 
@@ -54,10 +59,10 @@ class Worker(Protocol):
 StartWorker = Callable[[bool], Worker]
 
 
-def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int,
-            on_result: OnResult | None) -> list[Result]:
+def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int, on_result: OnResult | None,
+            account: Account | None = None) -> list[Result]:
     """Distribute the runs to `jobs` workers and collect the results in order."""
-    pool = _Pool(start_worker, runs, on_result)
+    pool = _Pool(start_worker, runs, on_result, account)
     threads = [threading.Thread(target=pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))]
     for thread in threads:
         thread.start()
@@ -76,11 +81,12 @@ def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int,
 class _Pool:
     """Waiting runs, active workers and results so far, shared by the threads of one run_all."""
 
-    def __init__(self, start_worker: StartWorker, runs: Sequence[Run],
-                 on_result: OnResult | None) -> None:
+    def __init__(self, start_worker: StartWorker, runs: Sequence[Run], on_result: OnResult | None,
+                 account: Account | None) -> None:
         self._start_worker = start_worker
         self._runs = runs
         self._on_result = on_result
+        self._account = account
         self._waiting = iter(range(len(runs)))
         self._lock = threading.RLock()
         self._workers: list[Worker] = []
@@ -99,7 +105,10 @@ class _Pool:
         worker: Worker | None = None
         try:
             for index in iter(self._next, None):
-                worker, result = self._execute(worker, self._runs[index])
+                if self._account and self._account.is_used_up():
+                    result = Result(Ending.BUDGET)
+                else:
+                    worker, result = self._execute(worker, self._runs[index])
                 with self._lock:
                     self.results[index] = result
                     if self._on_result:
@@ -127,10 +136,14 @@ class _Pool:
         crashes: list[str] = []
         while len(crashes) < 2 and not self.failure:
             worker = worker or self._start(bool(crashes))
+            before, active = worker.used, worker
             try:
                 return worker, worker.execute(run)
             except WorkerDied as crash:
                 crashes.append(str(crash))
                 worker.close()
                 worker = None
+            finally:
+                if self._account:
+                    self._account.charge(active.used - before)
         return self._start(False), Result(Ending.MACHINE, diagnosis="\n".join(crashes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from grader.execution.budget import Account
 from grader.execution.labvm.worker import VmWorker
 from grader.execution.runs import Result, Run
 from grader.execution.worker import OnResult, Worker, run_all
@@ -18,11 +19,12 @@ class VmBackend:
     def __init__(self, why: str = "") -> None:
         self.why = why
 
-    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
+    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None,
+            account: Account | None = None) -> list[Result]:
         """As Backend.run. Each job has its own VM."""
         def start(fresh: bool) -> Worker:
             return VmWorker(fresh)
-        return run_all(start, runs, jobs, on_result)
+        return run_all(start, runs, jobs, on_result, account)
 
     def works_still(self) -> bool:
         """As Backend.works_still: the lab VM has its own KVM."""

@@ -7,6 +7,7 @@ reads only the pages that it touches, and several VMs share them.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -49,6 +50,16 @@ def qemu_path() -> str:
     return path
 
 
+def processor_wait(pid: int) -> float:
+    """Seconds that a process has waited for a processor: the longest of its threads' waits. 0 if it has
+    ended, or if the kernel does not count them (schedstat: Documentation/scheduler/sched-stats.rst)."""
+    waits = [0]
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            waits.append(int(path.read_text().split()[1]))
+    return max(waits) / 1e9
+
+
 class Machine:
     """A running QEMU. It is killed when the thread that started it ends."""
 
@@ -57,6 +68,7 @@ class Machine:
         share = "on" if keep_ram else "off"
         self._closing = threading.Lock()
         self._messages: list[str] = []
+        self._waited = 0.0
         self._log = tempfile.TemporaryFile()
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # both QEMU and the VM's console write to it
         ours, theirs = socket.socketpair()
@@ -114,6 +126,11 @@ class Machine:
         """Resume a saved VM. QEMU must have been started with "-incoming defer"."""
         self.prepare_migration()
         self.command("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
+
+    def own_time(self) -> float:
+        """Seconds on a clock that stands still while the VM waits for a processor."""
+        self._waited = max(self._waited, processor_wait(self._process.pid))
+        return time.monotonic() - self._waited
 
     def console(self) -> list[str]:
         """The messages of QEMU and the kernel, for an error message."""

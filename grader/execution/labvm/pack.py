@@ -86,9 +86,14 @@ def pack_like(program: Path, twin: Path) -> None:
     _TWINS[str(program)] = str(twin)
 
 
+def twin_of(path: str) -> str:
+    """The kit's own program in the place of a strange one, or the path itself."""
+    return _TWINS.get(path, path)
+
+
 def _with_libraries(path: str) -> Iterator[str]:
     """A file and, if it is a program, what it needs to start."""
-    twin = _TWINS.get(path, path)
+    twin = twin_of(path)
     status = os.stat(twin)
     yield path
     yield from _closure(twin, (status.st_size, status.st_mtime_ns))[1:]

@@ -16,6 +16,7 @@ class VmWorker:
     def __init__(self, fresh: bool = False) -> None:
         self._machine = snapshot.start(fresh)
         self._sent: set[tuple[str, int, int]] = set()
+        self.used = 0.0
         self.channel = self._machine.channel
 
     def send_files(self, run: Run) -> None:
@@ -33,11 +34,14 @@ class VmWorker:
 
     def execute(self, run: Run) -> Result:
         """Execute one run. WorkerDied includes the console's last lines."""
+        began = self._machine.own_time()
         try:
             self.send_files(run)
             return self.channel.execute(run)
         except WorkerDied as death:
             raise WorkerDied("\n".join([str(death), *self._machine.console()[-12:]])) from death
+        finally:
+            self.used += self._machine.own_time() - began
 
     def close(self) -> None:
         """End the VM."""

@@ -113,6 +113,8 @@ class Probing(unittest.TestCase):
 class _FakeWorker:
     """A worker that does with a run what its first argument says."""
 
+    used = 0.0
+
     def __init__(self, log: list[str]) -> None:
         self.log = log
         self.closed = threading.Event()

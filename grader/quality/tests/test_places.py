@@ -27,6 +27,7 @@ from grader.core.plan import Plan
 from grader.course import LABS, ROOT
 from grader.execution import place, tool
 from grader.execution.backends.kvm import KvmBackend
+from grader.execution.budget import Account
 from grader.execution.runs import CannotGrade, Ending, Result, Run
 from grader.execution.worker import Backend
 from grader.execution.worker import OnResult
@@ -327,7 +328,8 @@ class Doctor(unittest.TestCase):
 class _GoneKvm(KvmBackend):
     """A KVM that was there when it was picked."""
 
-    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None) -> list[Result]:
+    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None,
+            account: Account | None = None) -> list[Result]:
         return [Result(Ending.EXIT, 69, stderr=b"vmm: no VM can be created\n") for _ in runs]
 
     def works_still(self) -> bool:

@@ -1,0 +1,210 @@
+"""The time budget of a submission: one that uses up the limits of each run loses points, a right one on a
+slow machine does not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+import unittest
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from unittest import mock
+
+from grader import labs
+from grader.core import building
+from grader.core.grading import Choice, grade
+from grader.core.judge import Kind
+from grader.core.plan import Plan
+from grader.course import LABS, ROOT
+from grader.execution.backends import Picker
+from grader.execution.backends.vm import VmBackend
+from grader.execution.budget import FACTOR, FREE_SECONDS, Account, Budget
+from grader.execution.c_tools import c_tool
+from grader.execution.labvm import machine
+from grader.execution.labvm.machine import processor_wait
+from grader.execution.labvm.pack import pack_like
+from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
+from grader.execution.worker import Backend, OnResult, Worker, WorkerDied, run_all
+from grader.quality.tests.fakes import FakeCase, FakePrograms, lab_of
+
+PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
+BUSY = "while :; do :; done"
+
+
+class FakeWorker:
+    """Runs of which each takes as many seconds as its last argument says, without passing them."""
+
+    def __init__(self, crash: str = "") -> None:
+        self.used = 0.0
+        self.crash = crash
+
+    def execute(self, run: Run) -> Result:
+        self.used += float(run.argv[-1])
+        if self.crash in run.argv:
+            raise WorkerDied("crashed")
+        return Result(Ending.EXIT, stdout=b"yes\n")
+
+    def close(self) -> None:
+        pass
+
+
+class FakeBackend:
+    """Such workers in the place of the lab VM."""
+
+    name, why = "fake", ""
+
+    def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None,
+            account: Account | None = None) -> list[Result]:
+        def start(_after_crash: bool) -> Worker:
+            return FakeWorker()
+        return run_all(start, runs, jobs, on_result, account)
+
+    def works_still(self) -> bool:
+        return True
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        return list(argv)
+
+
+class Limit(unittest.TestCase):
+    def test_it_is_a_multiple_of_what_the_solution_takes(self) -> None:
+        for solution, limit in ((1.0, FREE_SECONDS), (1000.0, FACTOR * 1000)):
+            budget = Budget(mock.Mock(return_value=solution))
+            budget.charge(limit)
+            self.assertFalse(budget.is_used_up())
+            budget.charge(1)
+            self.assertTrue(budget.is_used_up())
+
+    def test_the_solution_is_not_measured_in_vain(self) -> None:
+        measure = mock.Mock(return_value=1000.0)
+        budget = Budget(measure)
+        budget.charge(FREE_SECONDS)
+        budget.is_used_up()
+        measure.assert_not_called()
+        for _ in range(2):
+            budget.charge(1)
+            budget.is_used_up()
+        measure.assert_called_once()
+
+    def test_runs_beyond_it_are_not_executed(self) -> None:
+        budget = Budget(lambda: 0.0)
+        runs = [Run(("x", str(seconds))) for seconds in (FREE_SECONDS, 1, 1, 1)]
+        endings = [result.ending for result in run_all(lambda _: FakeWorker(), runs, 1, None, budget)]
+        self.assertEqual(endings, [Ending.EXIT, Ending.EXIT, Ending.BUDGET, Ending.BUDGET])
+
+    def test_a_run_that_crashes_the_lab_vm_is_charged(self) -> None:
+        account = Account()
+        run_all(lambda _: FakeWorker("crash"), [Run(("x", "crash", "5"))], 1, None, account)
+        self.assertEqual(account.used, 10)
+
+
+class Grading(FakeCase):
+    """A submission of which each of three tests takes as long as it may without the budget being used up."""
+
+    def graded(self, strange: bool, solution: float) -> list[tuple[Kind, int]]:
+        def body(plan: Plan) -> None:
+            plan.boot(str(FREE_SECONDS * 0.6)).prints("yes\n")
+
+        programs = FakePrograms(self.folder, "")
+        twin = self.folder / "twin"
+        if strange:
+            pack_like(programs.script, twin)
+        backend: Backend = FakeBackend()
+        with mock.patch.object(FakeWorker, "execute", self.executed(twin, solution)):
+            report = grade(lab_of(body, body, body), Choice(7, folder=self.folder / "results"),
+                           lambda _: backend, programs)
+        for verdict in report.verdicts[2:]:
+            if verdict.kind is not Kind.OK:
+                self.assertIn("not run: all tests together took too long", verdict.text)
+        return [(verdict.kind, verdict.points) for verdict in report.verdicts]
+
+    def executed(self, twin: Path, solution: float) -> object:
+        def execute(worker: FakeWorker, run: Run) -> Result:
+            worker.used += solution if run.argv[0] == str(twin) else float(run.argv[-1])
+            return Result(Ending.EXIT, stdout=b"yes\n")
+        return execute
+
+    def test_the_tests_after_it_have_failed(self) -> None:
+        self.assertEqual(self.graded(True, 0.1), [(Kind.OK, 10), (Kind.OK, 10), (Kind.FAILED, 0)])
+
+    def test_a_right_submission_on_a_slow_machine_keeps_its_points(self) -> None:
+        self.assertEqual(self.graded(True, FREE_SECONDS), [(Kind.OK, 10)] * 3)
+
+    def test_the_users_own_programs_have_none(self) -> None:
+        self.assertEqual(self.graded(False, 0.1), [(Kind.OK, 10)] * 3)
+
+
+class Clock(unittest.TestCase):
+    """What the lab VM has used: all but waits for a processor."""
+
+    @contextlib.contextmanager
+    def started(self, *scripts: str) -> Iterator[list[int]]:
+        """Shells, all on one processor."""
+        processor = min(os.sched_getaffinity(0))
+        processes = [subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE,
+                                      preexec_fn=lambda: os.sched_setaffinity(0, [processor]))
+                     for script in scripts]
+        try:
+            yield [process.pid for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+
+    def test_waits_for_a_processor(self) -> None:
+        if not os.path.exists("/proc/self/schedstat"):
+            self.skipTest("this kernel does not count waits for a processor")
+        with self.started(BUSY, BUSY) as pids:
+            while min(map(processor_wait, pids)) < 0.2:
+                time.sleep(0.05)
+        self.assertEqual(processor_wait(pids[0]), 0)
+
+    def test_idle_waits_in_the_lab_vm_count(self) -> None:
+        account = Account()
+        run = Run((PROGRAM, "naps"), limits=Limits(wall=2))
+        try:
+            with mock.patch.object(machine, "processor_wait", return_value=0.0):
+                [result] = VmBackend().run([run], account=account)
+        except CannotGrade as error:
+            self.skipTest(str(error))
+        self.assertEqual(result.ending, Ending.TIMEOUT)
+        self.assertGreaterEqual(account.used, 2)
+
+
+class Submission(FakeCase):
+    """A module that waits long at each exit, in naps too short for a deadlock."""
+
+    NAPS = """#include <time.h>
+static void nap(void)
+{
+    for (int i = 0; i < 100; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+}
+"""
+
+    def test_it_loses_the_tests_that_have_no_time_left(self) -> None:
+        text = LABS[2].solution_files()[0].read_text()
+        head = "    struct io_access io = io_decode(vcpu->run);\n"
+        self.assertEqual(text.count(head), 1)
+        module = self.folder / "hypercall.c"
+        module.write_text(self.NAPS + text.replace(head, f"{head}    nap();\n"))
+        choice = Choice(7, wanted="2.5", module=module, encrypted=True, jobs=1,
+                        folder=self.folder / "results")
+        with mock.patch.object(building, "_jailed", True), \
+                mock.patch("grader.execution.budget.FREE_SECONDS", 1.0), \
+                mock.patch("grader.execution.budget.FACTOR", 1.0):
+            try:
+                report = grade(labs.load(2), choice, Picker("vm"))
+            except CannotGrade as error:
+                self.skipTest(str(error))
+        endings = [result.ending for graded in report.graded for result in graded.results]
+        self.assertEqual(endings[-1], Ending.BUDGET, endings)
+        self.assertNotEqual(endings[0], Ending.BUDGET, endings)
+        self.assertFalse(report.cannot)
+        self.assertLess(report.score, report.possible)
+
+
+if __name__ == "__main__":
+    unittest.main()
