@@ -120,12 +120,13 @@ START_TEST(registers)
     struct kvm_regs regs, got = {0};
 
     start_created(&vm, &vcpu);
+    vcpu.run = &page.run; /* of both processes: what KVM maps is the module's own */
     kernel(vcpu.fd, KVM_GET_REGS, &regs);
     for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++) {
         regs.rbx = unit_random();
         regs.rcx = unit_random();
         kernel(vcpu.fd, KVM_SET_REGS, &regs);
-        vcpu.run->kvm_valid_regs = valid[i];
+        page.run.kvm_valid_regs = valid[i];
         ck_assert_msg(vcpu_registers(&vcpu, &got) == 0, "vcpu_registers does not return 0");
         ck_assert_msg(got.rbx == regs.rbx && got.rcx == regs.rcx,
                       "kvm_valid_regs is %u, without KVM_SYNC_X86_REGS: RBX is 0x%llx instead of "
@@ -203,7 +204,6 @@ static void start_unread(struct vm *vm, struct vcpu *vcpu)
     struct kvm_regs regs;
 
     start_created(vm, vcpu);
-    vcpu->run->kvm_valid_regs = 0;
     check_works("vcpu_registers", vcpu_registers(vcpu, &regs));
     make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
     check_serves(vcpu, "PUTCHAR");
