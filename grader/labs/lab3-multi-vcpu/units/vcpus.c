@@ -504,9 +504,10 @@ START_TEST(any_bytes)
 END_TEST
 
 /* A line of `count` characters and its newline, in one call or each character in one of its own. */
-static void print_line(struct vcpu *vcpu, size_t count, bool in_one)
+THERE_VOID(print_line, (struct vcpu * vcpu, size_t count, bool in_one), (vcpu, count, in_one),
+           see_vcpu(vcpu))
 {
-    static PRIVATE char line[2 * CONSOLE_LINE_MAX];
+    static char line[2 * CONSOLE_LINE_MAX];
 
     memset(line, 'x', count);
     line[count] = '\n';
