@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 from grader.execution import kvm_probe
-from grader.execution.backends import pick_backend
+from grader.execution.backends import pick_backend, vm
 from grader.execution.worker import Worker, WorkerDied, run_all
 from grader.execution.connection import Connection
 from grader.execution.kvm_probe import Probe
@@ -58,6 +58,12 @@ class Picking(unittest.TestCase):
         self.assertEqual(pick_backend("vm").command(["a", "b"])[-3:], ["--", "a", "b"])
         with _with_probe("ok", ALL_RUN):
             self.assertEqual(pick_backend("kvm").command(["a", "b"]), ["a", "b"])
+
+    def test_a_few_runs_share_a_vm(self) -> None:
+        for count, vms in ((1, 1), (vm.RUNS_EACH, 1), (vm.RUNS_EACH + 1, 2), (10 * vm.RUNS_EACH, 4)):
+            with mock.patch.object(vm, "run_all") as run_all:
+                vm.VmBackend().run([Run(("program",))] * count, jobs=4)
+            self.assertEqual(run_all.call_args.args[2], vms, f"{count} runs")
 
 
 class Probing(unittest.TestCase):
