@@ -11,12 +11,13 @@ SANITIZE ?=#   address,undefined or thread
 BACKEND  ?=#   auto, kvm or vm: where the VMM runs
 GUESTS   ?=#   for run: names from guests/, or files
 ARGS     ?=#   for run: options for the VMM
-HOLD     ?=#   for run: 1: an input that stays open, with nothing in it
+LIMIT    ?=#   for timeline: seconds after which the run is ended
+HOLD     ?=#   for run and timeline: 1: an input that stays open, with nothing in it
 UNDER    ?=#   for run: a command that starts the VMM, like strace -f
 
 # Values from the command line are data: make does not expand them, recipes pass them to the Python tools in
 # the environment, and the names used in builds contain nothing that make or a shell would expand.
-GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS HOLD UNDER T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW
+GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS HOLD UNDER T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW LIMIT
 BUILT_WITH := LAB FROM MODULE SANITIZE OUT SHARED UNIT SCHED OS_OUT KERNEL_UNIT PROGRAM_DIR
 given-as = $(if $(filter undefined default,$(origin $(1))),,$(eval override $(1) := $$(value $(1))))
 $(foreach name,$(sort $(GIVEN) $(BUILT_WITH) CC),$(call given-as,$(name)))
@@ -83,6 +84,9 @@ help:
 #:   make explain LAB=5 GUESTS=pages
 #:                          runs guests, and shows how one came to crash: its last instructions, the chain of
 #:                          exceptions, the likely cause; LAB=6 alone: the 1K OS with your modules
+#:   make timeline LAB=4 GUESTS="ticks counter" HOLD=1
+#:                          runs guests, and writes what each vCPU did and when as a page for your browser, and
+#:                          as a trace for Perfetto; LAB=6 alone: the 1K OS with your modules
 #:   make os                boots the finished 1K OS on your terminal. FROM=mine: your own modules
 #:   make demo              demonstrates the whole kit: the reference guests, then the 1K OS
 #:   make doctor            reports what works on this machine and how to fix the rest
@@ -119,7 +123,7 @@ help:
 #:   compiler and its sanitizers. For grade: MODULE=file.c grades a file that is not yours; it is compiled in a
 #:   jail and runs in the lab VM.
 
-.PHONY: demo test $(LABS:%=lab%) run explain grade watch status os diff skeletons doctor fetch bench clean clean-cache \
+.PHONY: demo test $(LABS:%=lab%) run explain timeline grade watch status os diff skeletons doctor fetch bench clean clean-cache \
 	format check-format mutants alternatives flakes machines
 
 $(LABS:%=lab%):
@@ -130,11 +134,15 @@ run: need-lab
 	@$(SETUP) build grade
 	@$(PYTHON) -m grader.commands.play run $(CHOICE) "--guests=$$GUESTS" "--under=$$UNDER" "--options=$$ARGS" $${HOLD:+--hold}
 
-# A MODULE is a stranger's: it is graded as a class's submissions are.
+timeline: need-lab
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.commands.timeline $(CHOICE) "--guests=$$GUESTS" "--options=$$ARGS" $${HOLD:+--hold} $${LIMIT:+"--limit=$$LIMIT"}
+
 explain: need-lab
 	@$(SETUP) build grade explain
 	@$$($(SETUP) --python) -m grader.commands.explain $(CHOICE) "--guests=$$GUESTS" "--options=$$ARGS"
 
+# A MODULE is a stranger's: it is graded as a class's submissions are.
 grade:
 	@$(SETUP) build grade $${MODULE:+vm}
 	@$(PYTHON) -m grader grade $(CHOICE) $${MODULE:+"--module=$$MODULE" --jailed --encrypted} \

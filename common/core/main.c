@@ -65,6 +65,7 @@ int main(int argc, char **argv)
     if (status == 0) {
         OBSERVE(start, &vmm);
         status = stage.run(&vmm);
+        OBSERVE(finish, status);
         stats_print(&vmm);
     }
     for (int i = 0; i < vmm.guest_count; i++)

@@ -8,6 +8,7 @@
 
 #include "core/core.h"
 #include "debug/debug.h"
+#include "debug/record.h"
 #include "given.h"
 
 #define VERSION     "1.0"
@@ -34,6 +35,7 @@ static const char help[] =
     "  --stats[=json]     print exits by reason and port, times and interrupts on\n"
     "                     standard error\n"
     "  --trace[=FILE]     write a line per exit to FILE or standard error\n"
+    "  --record=FILE      record events and totals in FILE, for make timeline\n"
     "  --explain          record how a guest crashes, for make explain\n"
     "  --color[=WHEN]     names of guests in colour: always, never, auto (terminal)\n"
     "  --help, --version\n"
@@ -57,6 +59,7 @@ enum option_code {
     OPTION_TICK_MS,
     OPTION_STATS,
     OPTION_TRACE,
+    OPTION_RECORD,
     OPTION_EXPLAIN,
     OPTION_COLOR,
     OPTION_HELP,
@@ -76,6 +79,7 @@ static const struct option long_options[] = {
     {"tick-ms", required_argument, NULL, OPTION_TICK_MS},
     {"stats", optional_argument, NULL, OPTION_STATS},
     {"trace", optional_argument, NULL, OPTION_TRACE},
+    {"record", required_argument, NULL, OPTION_RECORD},
     {"explain", no_argument, NULL, OPTION_EXPLAIN},
     {"color", optional_argument, NULL, OPTION_COLOR},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -200,6 +204,9 @@ static int parse_option(struct options *options, int code, const char *value)
         return 0;
     case OPTION_TRACE:
         return open_trace(options, value);
+    case OPTION_RECORD:
+        observer_add(&meter);
+        return record_open(value);
     case OPTION_EXPLAIN:
         observer_add(&replay);
         return 0;

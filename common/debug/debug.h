@@ -11,7 +11,9 @@
  * Without a tool nothing is called.
  */
 struct observer {
-    void (*start)(struct vmm *vmm); /* before the stage runs the guests */
+    void (*start)(struct vmm *vmm);     /* before the stage runs the guests */
+    void (*finish)(int status);         /* after that */
+    void (*todo)(const char *exercise); /* an exercise that is not written ends the VMM */
 
     /* On the vCPU's own thread: */
     void (*before_hooks)(struct vcpu *vcpu);         /* before the stage's before_entry hooks */
@@ -44,7 +46,7 @@ void observer_add(const struct observer *observer);
         }                                                                                          \
     } while (0)
 
-/* --explain: replay.c; --stats: meter.c */
+/* --explain: replay.c; --stats and --record: meter.c */
 extern const struct observer replay, meter;
 
 /* ------------------------------------------------------------------ exits.c */

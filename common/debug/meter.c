@@ -1,6 +1,6 @@
 /*
- * meter.c - measures a run for --stats: where each vCPU's time goes, and what becomes of each
- * interrupt. It sees the modules from outside only. An interrupt is raised when its bit in
+ * meter.c - measures a run for --stats and --record: where each vCPU's time goes, and what becomes
+ * of each interrupt. It sees the modules from outside only. An interrupt is raised when its bit in
  * vcpu->pending is new at the time vcpu->lock is released, and injected when KVM_INTERRUPT
  * succeeds.
  */
@@ -10,9 +10,10 @@
 #include <unistd.h>
 
 #include "debug/debug.h"
-#include "debug/meter.h"
+#include "debug/record.h"
 
-struct totals totals;
+static struct totals own_totals; /* without a record */
+struct totals *totals = &own_totals;
 
 /* A vCPU as it is now. */
 static struct {
@@ -37,6 +38,9 @@ static _Thread_local struct vcpu *self; /* the vCPU that this thread runs */
 /* By vCPU: vectors that this thread is about to raise, because of what it has read. */
 static _Thread_local uint32_t expected[VCPUS_MAX];
 
+static _Thread_local char line[RECORD_LINE_MAX]; /* printed, without a newline yet */
+static _Thread_local size_t line_bytes;
+
 static uint64_t now(void)
 {
     struct timespec time;
@@ -51,9 +55,24 @@ static void count_add(uint64_t *count)
     __atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
 }
 
+/* Records an event of a vCPU, or with RECORD_NO_VCPU of the devices. */
+static void event_add(uint64_t time, enum event_kind kind, int vcpu, uint32_t number)
+{
+    const uint8_t source = self ? (uint8_t)self->id : RECORD_NO_VCPU;
+
+    record_event((struct event){.time_ns = time,
+                                .kind = (uint8_t)kind,
+                                .vcpu = (uint8_t)vcpu,
+                                .source = source,
+                                .number = number});
+}
+
 static void meter_start(struct vmm *whole)
 {
     vmm = whole;
+    record_start(vmm, now());
+    for (size_t i = 0; i < VCPUS_MAX; i++)
+        totals->vcpus[i].status = -1;
 }
 
 /* ------------------------------------------------------------------ time */
@@ -78,7 +97,7 @@ static struct exit_kind *kind_find(struct vcpu_totals *vcpu, const struct exit_r
 /* The time since the last entry or exit was the guest's or the VMM's. */
 static void time_add(struct vcpu *vcpu, uint64_t time)
 {
-    struct vcpu_totals *total = &totals.vcpus[vcpu->id];
+    struct vcpu_totals *total = &totals->vcpus[vcpu->id];
     uint64_t took = time - meters[vcpu->id].since;
 
     if (meters[vcpu->id].in_guest) {
@@ -93,7 +112,7 @@ static void time_add(struct vcpu *vcpu, uint64_t time)
 
 static void meter_before_hooks(struct vcpu *vcpu)
 {
-    struct vcpu_totals *total = &totals.vcpus[vcpu->id];
+    struct vcpu_totals *total = &totals->vcpus[vcpu->id];
     struct exit_kind *kind = meters[vcpu->id].kind;
     uint64_t time = now();
 
@@ -102,22 +121,28 @@ static void meter_before_hooks(struct vcpu *vcpu)
         meters[vcpu->id].thread = pthread_self();
         atomic_store(&meters[vcpu->id].started, true);
         meters[vcpu->id].since = time;
+        event_add(time, EVENT_STARTED, vcpu->id, 0);
     } else if (meters[vcpu->id].in_guest) {
         time_add(vcpu, time);
         meters[vcpu->id].in_guest = false;
         meters[vcpu->id].kind = NULL;
         total->interrupted++;
+        event_add(time, EVENT_INTERRUPTED, vcpu->id, 0);
     } else if (kind && kind->reason == KVM_EXIT_HLT) {
         total->halted_ns += time - meters[vcpu->id].since;
         meters[vcpu->id].since = time;
+        event_add(time, EVENT_WOKEN, vcpu->id, 0);
     }
 }
 
 static void meter_entry(struct vcpu *vcpu)
 {
-    time_add(vcpu, now());
+    uint64_t time = now();
+
+    time_add(vcpu, time);
     meters[vcpu->id].in_guest = true;
-    totals.vcpus[vcpu->id].entries++;
+    totals->vcpus[vcpu->id].entries++;
+    event_add(time, EVENT_ENTERED, vcpu->id, 0);
 }
 
 static void meter_exit(struct vcpu *vcpu)
@@ -127,21 +152,55 @@ static void meter_exit(struct vcpu *vcpu)
 
     time_add(vcpu, time);
     meters[vcpu->id].in_guest = false;
-    meters[vcpu->id].kind = kind_find(&totals.vcpus[vcpu->id], &exit);
+    meters[vcpu->id].kind = kind_find(&totals->vcpus[vcpu->id], &exit);
     meters[vcpu->id].kind->count++;
+    record_event((struct event){.time_ns = time,
+                                .kind = EVENT_EXITED,
+                                .vcpu = (uint8_t)vcpu->id,
+                                .source = (uint8_t)vcpu->id,
+                                .detail = exit.out,
+                                .number = exit.reason,
+                                .a = exit.address,
+                                .b = exit.rip});
+}
+
+static void meter_crash(struct vcpu *vcpu)
+{
+    event_add(now(), EVENT_CRASHED, vcpu->id, 0);
+}
+
+/* Records what the vCPU has printed since its last newline. */
+static void line_end(uint64_t time)
+{
+    record_line(time, (uint8_t)self->id, line, line_bytes);
+    line_bytes = 0;
 }
 
 static void meter_ended(struct vcpu *vcpu)
 {
-    time_add(vcpu, now());
-    kvm_stats_read(vcpu->fd, &totals.vcpus[vcpu->id].kvm);
-    kvm_stats_read(vcpu->vm->fd, &totals.vms[vcpu->vm - vmm->vms]);
+    struct vcpu_totals *total = &totals->vcpus[vcpu->id];
+    uint64_t time = now();
+
+    time_add(vcpu, time);
+    total->status = vcpu->status;
+    total->injected = vcpu->interrupts;
+    if (self)
+        line_end(time);
+    event_add(time, EVENT_ENDED, vcpu->id, (uint32_t)vcpu->status);
+    kvm_stats_read(vcpu->fd, &total->kvm);
+    kvm_stats_read(vcpu->vm->fd, &totals->vms[vcpu->vm - vmm->vms]);
 }
 
 static void meter_output(const char *bytes, size_t count)
 {
-    for (size_t i = 0; self && i < count; i++)
-        totals.vcpus[self->id].lines += bytes[i] == '\n';
+    for (size_t i = 0; self && i < count; i++) {
+        if (bytes[i] == '\n') {
+            totals->vcpus[self->id].lines++;
+            line_end(now());
+        } else if (line_bytes < sizeof line) {
+            line[line_bytes++] = bytes[i];
+        }
+    }
 }
 
 /* ------------------------------------------------------------------ interrupts */
@@ -158,9 +217,16 @@ static void meter_timer(int fd)
 static void meter_device_read(int fd, const void *bytes, ssize_t count)
 {
     const bool timer = fd == atomic_load(&timer_fd);
+    uint64_t expirations = 0;
 
     if (count < 0 || self || !(timer || fd == STDIN_FILENO))
         return;
+    if (timer && count == sizeof expirations)
+        memcpy(&expirations, bytes, sizeof expirations);
+    if (timer)
+        event_add(now(), EVENT_TICK, RECORD_NO_VCPU, (uint32_t)expirations);
+    else
+        event_add(now(), EVENT_INPUT, RECORD_NO_VCPU, (uint32_t)count);
     for (int i = 0; i < vmm->guest_count; i++) {
         if (timer)
             expected[i] |= 1u << 0;
@@ -181,7 +247,7 @@ static void meter_unlock(pthread_mutex_t *mutex)
     if (vcpu->state == VCPU_ENDED) /* nothing more will be injected */
         return;
     const uint32_t pending = vcpu->pending, injected = meters[id].injected;
-    uint32_t before = totals.vcpus[id].pending;
+    uint32_t before = totals->vcpus[id].pending;
     uint64_t time = pending ? now() : 0;
 
     if (self != vcpu)
@@ -190,14 +256,16 @@ static void meter_unlock(pthread_mutex_t *mutex)
         const uint32_t mask = 1u << bit;
         if (pending & ~before & mask) {
             meters[id].raised_ns[bit] = time;
-            count_add(&totals.vcpus[id].interrupts[bit].raised);
+            count_add(&totals->vcpus[id].interrupts[bit].raised);
+            event_add(time, EVENT_RAISED, (int)id, TIMER_VECTOR + bit);
             expected[id] &= ~mask;
         } else if (pending & expected[id] & mask) {
-            count_add(&totals.vcpus[id].interrupts[bit].merged);
+            count_add(&totals->vcpus[id].interrupts[bit].merged);
+            event_add(time, EVENT_MERGED, (int)id, TIMER_VECTOR + bit);
             expected[id] &= ~mask;
         }
     }
-    totals.vcpus[id].pending = pending;
+    totals->vcpus[id].pending = pending;
     meters[id].injected = 0;
 }
 
@@ -238,25 +306,36 @@ static void meter_injected(int vcpu_fd, uint32_t vector)
         id++;
     if (id == vmm->guest_count || bit >= VECTORS_MAX)
         return;
-    uint64_t raised = atomic_exchange(&meters[id].raised_ns[bit], 0);
+    uint64_t time = now(), raised = atomic_exchange(&meters[id].raised_ns[bit], 0);
     if (raised)
-        latency_add(&totals.vcpus[id], now() - raised);
-    totals.vcpus[id].interrupts[bit].injected++;
+        latency_add(&totals->vcpus[id], time - raised);
+    record_event((struct event){.time_ns = time,
+                                .kind = EVENT_INJECTED,
+                                .vcpu = (uint8_t)id,
+                                .source = (uint8_t)id,
+                                .number = vector,
+                                .a = raised ? time - raised : 0});
+    totals->vcpus[id].interrupts[bit].injected++;
     meters[id].injected |= 1u << bit;
 }
 
 static void meter_signal(pthread_t thread, int signal)
 {
     for (int i = 0; signal > 0 && signal < SIGRTMIN && i < vmm->guest_count; i++)
-        if (atomic_load(&meters[i].started) && pthread_equal(meters[i].thread, thread))
-            count_add(&totals.vcpus[i].kicks);
+        if (atomic_load(&meters[i].started) && pthread_equal(meters[i].thread, thread)) {
+            count_add(&totals->vcpus[i].kicks);
+            event_add(now(), EVENT_KICKED, i, (uint32_t)signal);
+        }
 }
 
 const struct observer meter = {
     .start = meter_start,
+    .finish = record_finish,
+    .todo = record_todo,
     .before_hooks = meter_before_hooks,
     .entry = meter_entry,
     .exit = meter_exit,
+    .crash = meter_crash,
     .ended = meter_ended,
     .output = meter_output,
     .unlock = meter_unlock,

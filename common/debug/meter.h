@@ -1,6 +1,6 @@
 /*
- * meter.h - what is counted about a run for --stats. All times are in nanoseconds, and the same
- * clock counts them: CLOCK_MONOTONIC.
+ * meter.h - what is counted about a run for --stats and --record. All times are in nanoseconds, and
+ * the same clock counts them: CLOCK_MONOTONIC.
  */
 #pragma once
 
@@ -41,6 +41,8 @@ struct kvm_stats {
 };
 
 struct vcpu_totals {
+    int64_t status;     /* the vCPU's exit status; -1: it has not ended */
+    uint64_t injected;  /* as the module counts: vcpu->interrupts */
     uint64_t guest_ns;  /* in KVM_RUN */
     uint64_t vmm_ns;    /* between two KVM_RUNs */
     uint64_t halted_ns; /* of that not counted in vmm_ns: the handler of KVM_EXIT_HLT waited */
@@ -61,7 +63,7 @@ struct totals {
     struct vcpu_totals vcpus[VCPUS_MAX];
     struct kvm_stats vms[VCPUS_MAX];
 };
-extern struct totals totals;
+extern struct totals *totals;
 
 /* The median of the latencies; 0: there are none. At most 3 % off. */
 uint64_t latency_median(const struct vcpu_totals *vcpu);

@@ -97,7 +97,7 @@ static void kvm_print(const char *title, const struct kvm_stats *kvm)
 
 static void vcpu_print(const struct vcpu *vcpu)
 {
-    const struct vcpu_totals *total = &totals.vcpus[vcpu->id];
+    const struct vcpu_totals *total = &totals->vcpus[vcpu->id];
 
     summary_print(vcpu, false);
     fprintf(stderr,
@@ -156,7 +156,7 @@ static void kvm_json(const struct kvm_stats *kvm)
 
 static void vcpu_json(const struct vcpu *vcpu)
 {
-    const struct vcpu_totals *total = &totals.vcpus[vcpu->id];
+    const struct vcpu_totals *total = &totals->vcpus[vcpu->id];
 
     summary_print(vcpu, true);
     fprintf(stderr,
@@ -199,10 +199,10 @@ void stats_print(const struct vmm *vmm)
         snprintf(title, sizeof title, "vm%d: KVM: ", i);
         if (json) {
             fputs(i == 0 ? "{" : ",{", stderr);
-            kvm_json(&totals.vms[i]);
+            kvm_json(&totals->vms[i]);
             fputc('}', stderr);
         } else {
-            kvm_print(title, &totals.vms[i]);
+            kvm_print(title, &totals->vms[i]);
         }
     }
     if (json)

@@ -144,6 +144,8 @@ static const char *const wrong_lines[] = {
     "--map=0x1000:0x2000:q guest",
     "--unmap=0x1000:0x2000 guest",
     "--trace=/no/such/folder/file guest",
+    "--record=/no/such/folder/file guest",
+    "--record=/dev/null guest",
     "--no-such-option guest",
     "--initrd",
 };

@@ -92,6 +92,20 @@ def guest_file(name: str, folder: Path) -> str:
     raise Stop(2)
 
 
+def guests_of(arguments: argparse.Namespace, command: str) -> tuple[list[str], list[Path]]:
+    """The VMM's arguments for the guests, and their files; in lab 6 the 1K OS, unless guests are named."""
+    if arguments.lab == 6 and not arguments.guests:
+        sched = next(path for path in LABS[6].learner_files() if path.stem == "sched")
+        kernel, archive = built(lambda: build_os(None if arguments.solution else sched))
+        return [f"--initrd={archive}", str(kernel)], [kernel]
+    if not arguments.guests:
+        say(f'Name the guests: make {command} LAB={arguments.lab} GUESTS="..."')
+        raise Stop(2)
+    folder = build_guests()
+    files = [guest_file(name, folder) for name in arguments.guests]
+    return files, [Path(name).resolve() for name in files]
+
+
 def boot(backend: Backend, vmm: Path, demonstration: Demonstration, folder: Path) -> int:
     """Prints a demonstration's title and command line and boots it; returns its exit status."""
     argv = [os.path.relpath(vmm), *demonstration.options,

@@ -35,8 +35,9 @@ class Backend(Protocol):
     def works_still(self) -> bool:
         """Whether it still supports what it was picked for: the host's KVM may be gone since the probe."""
 
-    def command(self, argv: Sequence[str]) -> list[str]:
-        """A command line for the host that runs argv there, for a person or for pexpect."""
+    def command(self, argv: Sequence[str], output: str = "") -> list[str]:
+        """A command line for the host that runs argv there, for a person or for pexpect. `output`: a file
+        that an argument names and that the program writes. SIGALRM ends the program like SIGKILL."""
 
 
 class WorkerDied(Exception):

@@ -62,6 +62,11 @@ TOOLS = {
     "zstd": "a kernel whose modules are compressed with it",
 }
 
+# Not installed by setup.sh: more than 100 MB to download. Where they are missing, their tests are skipped.
+OPTIONAL_TOOLS = {
+    "chromium": "the timeline's page in a browser",
+}
+
 # Messages of a machine that can't run a test, which says nothing about the kit.
 TROUBLE = re.compile("No space left on device|Disk quota exceeded|Read-only file system"
                      "|virtual memory exhausted|Killed signal terminated program")
@@ -270,8 +275,9 @@ def machine() -> Iterator[str]:
     except CannotGrade as error:
         yield f"no back end: the lab VM ({error.reason}). Skipped: its own tests, a class's grading" + (
             "" if len(kinds) == len(KINDS) else ", and every guest that /dev/kvm does not run")
-    yield "tools: " + (", ".join(tool for tool in TOOLS if shutil.which(tool)) or "none")
-    for tool, what in TOOLS.items():
+    tools = {**TOOLS, **OPTIONAL_TOOLS}
+    yield "tools: " + (", ".join(tool for tool in tools if shutil.which(tool)) or "none")
+    for tool, what in tools.items():
         if not shutil.which(tool):
             yield f"no {tool}. Skipped: {what}"
 

@@ -14,13 +14,11 @@ from grader.commands import play
 from grader.commands.explain.places import Program, Source
 from grader.commands.explain.state import PREFIX, Record, parse
 from grader.commands.explain.text import Place, report
-from grader.core.building import build_guests, build_os
 from grader.course import BUILD, LABS
 from grader.execution.runs import CannotGrade
 from grader.execution.tool import run_command
 
 STATUS_CRASHED = 70  # as in common/contract/abi.h
-OS_LAB = 6
 
 
 def run(command: list[str]) -> tuple[int, list[str]]:
@@ -41,20 +39,6 @@ def run(command: list[str]) -> tuple[int, list[str]]:
         return process.wait(), lines
 
 
-def guests_of(arguments: argparse.Namespace) -> tuple[list[str], list[Path]]:
-    """The VMM's arguments for the guests, and their files."""
-    if arguments.lab == OS_LAB and not arguments.guests:
-        _, sched = LABS[OS_LAB].learner_files()
-        kernel, archive = play.built(lambda: build_os(None if arguments.solution else sched))
-        return [f"--initrd={archive}", str(kernel)], [kernel]
-    if not arguments.guests:
-        play.say('Name the guests: make explain LAB=5 GUESTS="pages"')
-        raise play.Stop(2)
-    folder = build_guests()
-    files = [play.guest_file(name, folder) for name in arguments.guests]
-    return files, [Path(name).resolve() for name in files]
-
-
 def programs_of_os() -> list[Path]:
     """The programs in the 1K OS's archive."""
     folder = BUILD / "os-1k/user"
@@ -73,7 +57,7 @@ def placer(record: Record, files: list[Path]) -> Place:
 def explain(arguments: argparse.Namespace) -> int:
     """Carries out the command; returns the exit status."""
     vmm = play.build(arguments.lab, arguments, arguments.solution)
-    given, files = guests_of(arguments)
+    given, files = play.guests_of(arguments, "explain")
     backend = play.choose_backend(arguments.backend, arguments.lab)
     status, lines = run(backend.command([str(vmm), "--explain", *arguments.options, *given]))
     records = list(parse(lines))

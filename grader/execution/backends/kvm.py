@@ -72,6 +72,6 @@ class KvmBackend:
         """As Backend.works_still."""
         return self._needs is None or not probe_kvm(again=True).reason_against(self._needs)
 
-    def command(self, argv: Sequence[str]) -> list[str]:
+    def command(self, argv: Sequence[str], output: str = "") -> list[str]:
         """As Backend.command: on the host the command line is unchanged."""
         return list(argv)

@@ -34,6 +34,7 @@ class VmBackend:
         """As Backend.works_still: the lab VM has its own KVM."""
         return True
 
-    def command(self, argv: Sequence[str]) -> list[str]:
+    def command(self, argv: Sequence[str], output: str = "") -> list[str]:
         """As Backend.command: this package's own module, which starts a VM for it."""
-        return [sys.executable, "-m", "grader.execution.labvm", "run", "--", *argv]
+        options = [f"--output={output}"] if output else []
+        return [sys.executable, "-m", "grader.execution.labvm", "run", *options, "--", *argv]

@@ -1,6 +1,7 @@
-"""python3 -m grader.execution.labvm run [--] COMMAND [ARGUMENT...] | fetch | clean
+"""python3 -m grader.execution.labvm run [--output=FILE] [--] COMMAND [ARGUMENT...] | fetch | clean
 
-run    executes COMMAND in the lab VM as if it ran here: same input, output, terminal, signals and status
+run    executes COMMAND in the lab VM as if it ran here: same input, output, terminal, signals and status;
+       FILE is a file that an argument names and that COMMAND writes
 fetch  prepares the lab VM (kernel and snapshot) for use without a network
 clean  removes the lab VM's cache (kernel and snapshots)
 """
@@ -27,9 +28,12 @@ def main(arguments: list[str]) -> int:
         print(f"The lab VM is ready and no longer needs a network: {snapshot.cache_folder()}")
         return 0
     if arguments[:1] == ["run"]:
-        argv = arguments[2:] if arguments[1:2] == ["--"] else arguments[1:]
+        argv, output = arguments[1:], ""
+        if argv and argv[0].startswith("--output="):
+            output = argv.pop(0).partition("=")[2]
+        argv = argv[1:] if argv[:1] == ["--"] else argv
         if argv:
-            end_alike(run_live(argv))
+            end_alike(run_live(argv, output))
     print(__doc__, file=sys.stderr)
     return 64
 

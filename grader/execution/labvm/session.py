@@ -17,14 +17,19 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from grader.execution.worker import WorkerDied
 from grader.execution.labvm.worker import VmWorker
-from grader.execution.runs import CannotGrade, Ending, Limits, Record, Result, Run, Terminal, decode, encode
+from grader.execution.runs import (CannotGrade, Ending, Limits, Record, Result, Run, Terminal, decode, encode,
+                                   file_part)
 
 CHUNK = 1 << 16
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+KILL = signal.SIGALRM  # stands for SIGKILL, which can't be caught and passed on
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1,
+             signal.SIGUSR2, KILL)
 UNLIMITED = Limits(wall=0, no_output=0, deadlock=0, spin=0, output=0, memory=0, processes=0, file=0)
+OUTPUT_MAX = 64 << 20  # bytes of a file that the command writes
 
 
 def _terminals() -> str:
@@ -83,6 +88,7 @@ class _Session:
         self._selector.register(signals, selectors.EVENT_READ, self._from_signals)
         self._listen()
         self._result: Result | None = None
+        self._files: list[Record] = []
 
     def run(self) -> Result:
         """Pass everything on until the command ends."""
@@ -112,16 +118,19 @@ class _Session:
             if number == signal.SIGWINCH:
                 self._channel.send(("resize", _window_size()))
             else:
-                self._channel.send(("signal", str(number).encode()))
+                sent = signal.SIGKILL if number == KILL else number
+                self._channel.send(("signal", str(int(sent)).encode()))
 
     def _from_vm(self) -> None:
         for key, data in self._channel.arrived():
             if key == "taken":
                 self._listen()
+            elif key == "file":
+                self._files.append((key, data))
             elif key in ("stdout", "stderr"):
                 self._print(1 if key == "stdout" else 2, data)
             elif key == "result":
-                self._result = decode([(key, data)])
+                self._result = decode([*self._files, (key, data)])
 
     def _print(self, fd: int, data: bytes) -> None:
         try:
@@ -131,19 +140,42 @@ class _Session:
             self._channel.send(("shut", str(fd).encode()))
 
 
-def run_live(argv: Sequence[str]) -> Result:
-    """Run argv in the lab VM with our own stdin, stdout and stderr."""
+def _live_run(argv: Sequence[str], output: str) -> Run:
+    """The run that argv asks for. Only the scratch folder can be written there, so a command with a file as
+    output works in that folder, with the file's name and the full paths of all others."""
     fds = _terminals()
     rows, columns = map(int, _window_size().split())
-    run = Run(tuple(argv), env=dict(os.environ), cwd=os.getcwd(), limits=UNLIMITED,
-              terminal=Terminal(rows, columns, fds) if fds else None)
+    terminal = Terminal(rows, columns, fds) if fds else None
+    if not output:
+        return Run(tuple(argv), env=dict(os.environ), cwd=os.getcwd(), limits=UNLIMITED, terminal=terminal)
+    name = os.path.basename(output)
+
+    def moved(argument: str) -> str:
+        part = file_part(argument)
+        option = argument[:len(argument) - len(part)]
+        if part == output:
+            return option + name
+        return option + os.path.abspath(part) if part and os.path.exists(part) else argument
+
+    return Run((argv[0], *map(moved, argv[1:])), env=dict(os.environ), outputs=(name,), terminal=terminal,
+               limits=replace(UNLIMITED, file=OUTPUT_MAX))
+
+
+def run_live(argv: Sequence[str], output: str = "") -> Result:
+    """Run argv in the lab VM with our own stdin, stdout and stderr. `output`: a file that an argument names
+    and that the command writes; it is written here once the command has ended in any way."""
+    run = _live_run(argv, output)
     worker = VmWorker()
     try:
         worker.send_files(run)
         records: list[Record] = [*encode(run), ("live", b""), ("go", b"")]
-        with _raw_terminal(fds), _signals_as_bytes() as signals:
+        with _raw_terminal(run.terminal.fds if run.terminal else ""), _signals_as_bytes() as signals:
             worker.channel.send(*records)
-            return _Session(worker, signals).run()
+            result = _Session(worker, signals).run()
+        for content in result.files.values():
+            with open(output, "wb") as file:
+                file.write(content)
+        return result
     except WorkerDied as death:
         raise CannotGrade(f"the lab VM ended: {death}",
                           "try again; if it persists, run `make doctor`") from death

@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import unittest
+from pathlib import Path
 from typing import Any
 
 import pexpect  # type: ignore
@@ -87,6 +89,25 @@ class Pipes(unittest.TestCase):
             process.send_signal(signal.SIGTERM)
             self.assertEqual(process.stdout.read(), b"signal 15\n")
         self.assertEqual(process.returncode, 55)
+
+    def test_sigalrm_kills(self) -> None:
+        with subprocess.Popen(command("signals"), cwd=ROOT, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            self.assertEqual(process.stdout.readline(), b"ready\n")
+            process.send_signal(signal.SIGALRM)
+            self.assertEqual(process.stdout.read(), b"")
+        self.assertEqual(process.returncode, -signal.SIGKILL)
+
+    def test_a_file_comes_back_however_the_command_ends(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "written"
+            for end, status in (("exit 3", 3), ("kill -9 $$", -signal.SIGKILL)):
+                line = command()
+                line[line.index("--"):] = [f"--output={path}", "--", "/bin/sh", "-c",
+                                           f'echo "$1" > "${{0#--to=}}"; {end}', f"--to={path}", end]
+                done = subprocess.run(line, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=TIMEOUT, check=False)
+                self.assertEqual((done.returncode, path.read_text()), (status, f"{end}\n"))
 
     def test_a_reader_that_leaves_ends_the_writer(self) -> None:
         with subprocess.Popen(command("print"), cwd=ROOT, stdin=subprocess.DEVNULL,

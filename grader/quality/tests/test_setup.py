@@ -17,7 +17,7 @@ from grader.classroom.release import released_files
 from grader.course import BUILD, ROOT
 from grader.core.grading import Choice
 from grader.handouts.text import documents
-from grader.quality.suite import TOOLS as TEST_TOOLS
+from grader.quality.suite import OPTIONAL_TOOLS, TOOLS as TEST_TOOLS
 
 # What setup.sh itself runs, beside the commands that a test provides.
 TOOLS = ("sh", "test", "env", "cat")
@@ -129,6 +129,7 @@ class Setup(unittest.TestCase):
         _, said, _ = self.setup("test", "handouts")
         packages = said.rpartition("--no-install-recommends ")[2].split()
         self.assertEqual(set(TEST_TOOLS) - set(packages), set())
+        self.assertEqual(set(OPTIONAL_TOOLS) & set(packages), set())
 
     def test_the_tools_of_console_blocks_are_known(self) -> None:
         needed = {tool for document in documents() for fence in document.fences()
