@@ -91,7 +91,8 @@ class Blocks(unittest.TestCase):
             self.assertGreater(len(make().splitlines()), 2, name)
 
     def test_an_option_keeps_all_lines_of_its_help(self) -> None:
-        self.assertIn("| print exits by reason and port, times and interrupts on standard error |", tables.options())
+        self.assertIn("| print exits by reason and port, times and interrupts on standard error |",
+                      tables.options())
 
     def test_an_unknown_table_is_an_error(self) -> None:
         with self.assertRaises(ValueError):
