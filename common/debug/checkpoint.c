@@ -26,7 +26,8 @@ static size_t dirty_words(const struct vm *vm)
     return (pages + DIRTY_BITS - 1) / DIRTY_BITS;
 }
 
-static int log_dirty_pages(const struct vm *vm)
+/* A learner's region may differ from this one: then it can't be changed. */
+static void log_dirty_pages(const struct vm *vm)
 {
     struct kvm_userspace_memory_region region = {
         .flags = KVM_MEM_LOG_DIRTY_PAGES,
@@ -34,18 +35,23 @@ static int log_dirty_pages(const struct vm *vm)
         .userspace_addr = (uintptr_t)vm->ram,
     };
 
-    return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+    ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-/* Adds the pages that were written since the last call to those of each vCPU of the VM. */
+/*
+ * Adds the pages that were written since the last call to those of each vCPU of the VM; without a
+ * log, all pages.
+ */
 static void dirty_collect(const struct vm *vm)
 {
     size_t words = dirty_words(vm);
     uint64_t *bitmap = calloc(words, sizeof *bitmap);
     struct kvm_dirty_log log = {.dirty_bitmap = bitmap};
 
-    if (!bitmap || ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log) < 0)
-        exit(fail(STATUS_NO_KVM, "--explain: KVM_GET_DIRTY_LOG: %s", strerror(errno)));
+    if (!bitmap)
+        exit(fail(STATUS_NO_KVM, "--explain: %s", strerror(errno)));
+    if (ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log) < 0)
+        memset(bitmap, 0xff, words * sizeof *bitmap);
     for (size_t id = 0; id < VCPUS_MAX; id++)
         for (size_t i = 0; watched[id].vcpu && watched[id].vcpu->vm == vm && i < words; i++)
             watched[id].checkpoint.dirty[i] |= bitmap[i];
@@ -143,7 +149,8 @@ void watch_start(struct watched *watch, struct vcpu *vcpu)
     event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
     checkpoint->ram = calloc(1, vm->ram_bytes);
     checkpoint->dirty = calloc(dirty_words(vm), sizeof checkpoint->dirty[0]);
-    if (!checkpoint->ram || !checkpoint->dirty || log_dirty_pages(vm) < 0 ||
+    log_dirty_pages(vm);
+    if (!checkpoint->ram || !checkpoint->dirty ||
         timer_create(CLOCK_MONOTONIC, &event, &watch->timer) < 0)
         exit(fail(STATUS_NO_KVM, "--explain: %s", strerror(errno)));
     /* The copy is all zeros, and so is most of RAM. */

@@ -67,6 +67,13 @@ static void replay_before_hooks(struct vcpu *vcpu)
     exit_finish(vcpu);
 }
 
+/* Writes what a guest that has not crashed executes from its checkpoint on. */
+static void executes_record(struct vcpu *vcpu, const char *reason)
+{
+    step_all(vcpu, KVM_EXIT_DEBUG, HISTORY, INT64_MAX);
+    record_print(vcpu, reason, true);
+}
+
 static bool replay_ends(struct vcpu *vcpu)
 {
     struct watched *watch = &watched[vcpu->id];
@@ -77,8 +84,7 @@ static bool replay_ends(struct vcpu *vcpu)
     others_stop(watch);
     checkpoint_take(vcpu);
     pthread_mutex_unlock(&lock);
-    step_all(vcpu, KVM_EXIT_DEBUG, HISTORY, INT64_MAX);
-    record_print(vcpu, "hang", true);
+    executes_record(vcpu, "hang");
     others_continue();
     vcpu->status = STATUS_CRASHED;
     return true;
@@ -107,6 +113,19 @@ static void replay_exit(struct vcpu *vcpu)
     pthread_mutex_unlock(&lock);
 }
 
+/* Executes the guest again up to its crash, and writes how it came to it. */
+static void crash_record(struct vcpu *vcpu, uint32_t reason)
+{
+    int64_t deadline = clock_ns(CLOCK_MONOTONIC) + REPLAY_NS;
+    bool same = false;
+
+    for (int try = 0; try < TRIES && !same; try++)
+        same = step_all(vcpu, reason, STEPS_FIRST, deadline) ||
+               (history_count >= STEPS_FIRST && checkpoint_advance(vcpu, deadline) &&
+                step_all(vcpu, reason, STEPS_MAX, deadline));
+    record_print(vcpu, exit_name(reason), same);
+}
+
 static void replay_crash(struct vcpu *vcpu)
 {
     struct watched *watch = &watched[vcpu->id];
@@ -115,16 +134,14 @@ static void replay_crash(struct vcpu *vcpu)
     if (!watch->checkpoint.taken)
         return;
     pthread_mutex_lock(&lock);
-    set_inside(watch, false); /* KVM_RUN may have failed */
+    bool failed = watch->inside; /* KVM_RUN, without an exit */
+    set_inside(watch, false);
     others_stop(watch);
     pthread_mutex_unlock(&lock);
-    bool same = false;
-    int64_t deadline = clock_ns(CLOCK_MONOTONIC) + REPLAY_NS;
-    for (int try = 0; try < TRIES && !same; try++)
-        same = step_all(vcpu, reason, STEPS_FIRST, deadline) ||
-               (history_count >= STEPS_FIRST && checkpoint_advance(vcpu, deadline) &&
-                step_all(vcpu, reason, STEPS_MAX, deadline));
-    record_print(vcpu, exit_name(reason), same);
+    if (failed)
+        executes_record(vcpu, "no exit");
+    else
+        crash_record(vcpu, reason);
     others_continue();
 }
 

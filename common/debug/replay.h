@@ -109,7 +109,7 @@ bool step_all(struct vcpu *vcpu, uint32_t reason, int max, int64_t deadline);
 /* ------------------------------------------------------------------ crash_record.c */
 
 /*
- * Writes the history and the memory. `reason`: the exit's name, or "hang"; `same`: the guest has
- * ended as the first time.
+ * Writes the history and the memory. `reason`: the exit's name, "hang" or "no exit"; `same`: the
+ * guest has ended as the first time.
  */
 void record_print(struct vcpu *vcpu, const char *reason, bool same);

@@ -19,6 +19,8 @@ from grader.execution.runs import CannotGrade
 from grader.execution.tool import run_command
 
 STATUS_CRASHED = 70  # as in common/contract/abi.h
+MEANINGS = {play.STATUS_TODO: ": an exercise that is not written yet was reached",
+            128 + signal.SIGINT: ": Ctrl-C has ended it"}
 
 
 def run(command: list[str]) -> tuple[int, list[str]]:
@@ -69,8 +71,8 @@ def explain(arguments: argparse.Namespace) -> int:
     if status == STATUS_CRASHED:
         print("The guest crashed before it was entered, so there is nothing to explain.")
     else:
-        print(f"No guest crashed; the VMM ended with status {status}." if status >= 0
-              else play.unexpected(status))
+        print(f"No guest crashed; the VMM ended with status {status}{MEANINGS.get(status, '')}."
+              if status >= 0 else play.unexpected(status))
     return 0 if status >= 0 else 1
 
 

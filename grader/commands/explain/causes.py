@@ -51,8 +51,7 @@ CAUSES = {
     "tss": Cause(
         "The processor finds the kernel's stack in the TSS, which TR must lead to.", STATE),
     "stack": Cause(
-        "The stack is not usable where the processor stores a frame: was ESP set, is its page "
-        "mapped, did it overflow?", LAB5),
+        "The stack is not usable: was ESP set, is its page mapped, did it overflow?", LAB5),
     "not mapped": Cause(
         "The page is not in the tables that CR3 leads to. Were the tables built for this "
         "address (both halves), and is CR3 right?", LAB5),
@@ -79,6 +78,9 @@ CAUSES = {
     "loop": Cause(
         "Are these instructions the guest's own? If not, a jump or return went wrong. If they are, "
         "which instruction should end the loop, and is it reached?", DEBUGGING),
+    "eintr": Cause(
+        "If it was EINTR, nothing is wrong: a signal came, such as one of this command. What does the "
+        "run loop do then?", "handouts/lab1-real-mode.md, section 1.5"),
     "outside": Cause(
         "A wrong segment register, pointer or page table entry, or too little --mem.", DEBUGGING),
     "alignment": Cause(

@@ -1,19 +1,17 @@
-"""Which exception an instruction causes, if any: its bytes are decoded by Capstone, its operands checked
-as the processor checks them (SDM vol. 2, the "Exceptions" of each instruction).
+"""Which exception an instruction causes, if any: it is checked as the processor checks it (SDM vol. 2, the
+"Exceptions" of each instruction).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import capstone  # type: ignore
-from capstone import x86 as cs
+from capstone import x86 as cs  # type: ignore
 
-from grader.commands.explain.faults import BP, DE, GP, NM, OF, UD, Access, Fault, Processor, topic
-from grader.commands.explain.state import (CR0_EM, CR0_PE, CR0_PG, CR0_TS, CR4_KNOWN, CR4_OSFXSR,
-                                           Instruction)
+from grader.commands.explain.faults import BP, DE, GP, NM, OF, UD, Access, Fault, topic
+from grader.commands.explain.operands import Operands
+from grader.commands.explain.state import CR0_EM, CR0_PE, CR0_PG, CR0_TS, CR4_KNOWN, CR4_OSFXSR
 
 LONGEST = 15  # bytes
 TSS_AVAILABLE = (1, 9)  # types of a 16-bit and a 32-bit one
@@ -21,38 +19,14 @@ IOPL_SHIFT = 12
 
 PRIVILEGED = frozenset("hlt lgdt lidt lldt ltr lmsw clts invlpg invd wbinvd wrmsr rdmsr rdpmc".split())
 WITH_IOPL = frozenset("cli sti in out insb insw insd outsb outsw outsd".split())
+PROTECTED = frozenset("sldt str lldt ltr lar lsl verr verw arpl".split())
 FAR_RETURNS = frozenset("retf iret iretd".split())
 ALIGNED = frozenset("movaps movapd movdqa movntps movntpd movntdq".split())
 SEGMENT_REGISTERS = ("ds", "es", "fs", "gs", "ss")
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """An instruction in text, and what is checked."""
-
-    text: str
-    size: int
-    insn: Any  # Capstone's; None: it is not valid
-
-
-def decode(state: Instruction) -> Decoded:
-    """The instruction at CS:EIP."""
-    mode = capstone.CS_MODE_32 if state.bits == 32 else capstone.CS_MODE_16
-    engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
-    engine.detail = True
-    for insn in engine.disasm(state.code, state["rip"], 1):
-        return Decoded(f"{insn.mnemonic} {insn.op_str}".strip(), insn.size, insn)
-    return Decoded("(not a valid instruction)", len(state.code), None)
-
-
-class Executor:
+class Executor(Operands):
     """One instruction about to be executed."""
-
-    def __init__(self, processor: Processor) -> None:
-        self.processor = processor
-        self.state = processor.state
-        self.user = self.state.cpl == 3
-        self.decoded = decode(self.state)
 
     def software_interrupt(self) -> int:
         """The vector of an int instruction; -1: it is another one."""
@@ -102,6 +76,8 @@ class Executor:
             raise Fault(UD, f"the bytes {self.state.code[:4].hex(' ')} are not an instruction", "data")
         if insn.mnemonic in ("ud2", "ud0", "ud1"):
             raise Fault(UD, f"{insn.mnemonic} is invalid on purpose", "ud2")
+        if self.state.real and insn.mnemonic in PROTECTED:
+            raise Fault(UD, f"{insn.mnemonic} is not valid in real mode", "data")
         self._rights(insn)
         self._floating_point(insn)
         if insn.mnemonic in ("div", "idiv"):
@@ -178,69 +154,6 @@ class Executor:
             raise Fault(DE, f"{self.decoded.text}: the quotient {quotient} does not fit into {bits} bits",
                         "divide")
 
-    # ---------------------------------------------------------------- operands
-
-    def _register(self, name: str) -> int:
-        """A general register's value."""
-        if name in ("ah", "bh", "ch", "dh"):
-            return self.state[f"r{name[0]}x"] >> 8 & 0xff
-        width = 8 if name.endswith("l") else 32 if name.startswith("e") else 16
-        core = name[:-1] if name in ("sil", "dil", "bpl", "spl") else name
-        if width == 32:
-            core = core[1:]
-        core = {"al": "ax", "bl": "bx", "cl": "cx", "dl": "dx"}.get(core, core)
-        return self.state[f"r{core}"] & (1 << width) - 1
-
-    def _address(self, insn: Any, operand: Any) -> tuple[str, int]:
-        """Segment and offset of a memory operand."""
-        memory = operand.mem
-        offset = memory.disp
-        based_on = insn.reg_name(memory.base) if memory.base else ""
-        if based_on:
-            offset += self._register(based_on)
-        if memory.index:
-            offset += self._register(insn.reg_name(memory.index)) * memory.scale
-        segment = insn.reg_name(memory.segment) if memory.segment else (
-            "ss" if based_on in ("bp", "sp", "ebp", "esp") else "ds")
-        return segment, offset & (0xffff if insn.addr_size == 2 else 0xffffffff)
-
-    def _value(self, operand: Any) -> int:
-        insn = self.decoded.insn
-        if operand.type == cs.X86_OP_REG:
-            return self._register(insn.reg_name(operand.reg))
-        if operand.type == cs.X86_OP_IMM:
-            return int(operand.imm)
-        name, offset = self._address(insn, operand)
-        segment = self.state.segments[name]
-        access = Access("reading", user=self.user)
-        self.processor.in_segment(name, segment, offset, operand.size, access)
-        return int.from_bytes(self.processor.read(segment.base + offset, operand.size, access), "little")
-
-    def _accesses(self, insn: Any) -> Iterator[tuple[str, int, int, Access]]:
-        """The memory that the instruction uses: segment, offset, bytes and how."""
-        if insn.mnemonic in ("lea", "nop", "invlpg"):
-            return
-        for operand in insn.operands:
-            if operand.type == cs.X86_OP_MEM:
-                name, offset = self._address(insn, operand)
-                write = bool(operand.access & capstone.CS_AC_WRITE)
-                what = "writing to" if write else "reading"
-                yield name, offset, operand.size, Access(what, write, self.user)
-        stack = self.state.segments["ss"]
-        mask = 0xffffffff if stack.db and not self.state.real else 0xffff
-        pointer = self.state["rsp"] & mask
-        width = 4 if self.state.bits == 32 else 2
-        count = {"pushal": 8, "pushaw": 8}.get(insn.mnemonic, 1)
-        if insn.mnemonic.startswith("push") or insn.mnemonic in ("call", "enter"):
-            yield "ss", pointer - width * count & mask, width * count, Access(
-                f"{insn.mnemonic} with ESP 0x{pointer:x}, writing to", True, self.user)
-        elif insn.mnemonic.startswith("pop") or insn.mnemonic == "ret":
-            yield "ss", pointer, width, Access(f"{insn.mnemonic} with ESP 0x{pointer:x}, reading",
-                                               False, self.user)
-        elif insn.mnemonic == "leave":
-            yield "ss", self.state["rbp"] & mask, width, Access(
-                f"leave with EBP 0x{self.state['rbp'] & mask:x}, reading", False, self.user)
-
     # ---------------------------------------------------------------- segments and far transfers
 
     def _segment_load(self, insn: Any) -> None:
@@ -283,18 +196,6 @@ class Executor:
             raise Fault(GP, f"{text}: {descriptor} has type {segment.type}, not an available TSS (9){busy}",
                         "tss")
         self.processor.accept(descriptor, text)
-
-    def _popped(self, index: int) -> int:
-        """A word of the stack, as the instruction pops it."""
-        stack = self.state.segments["ss"]
-        mask = 0xffffffff if stack.db and not self.state.real else 0xffff
-        width = 4 if self.state.bits == 32 else 2
-        offset = self.state["rsp"] + width * index & mask
-        access = Access(f"{self.decoded.insn.mnemonic} with ESP 0x{self.state['rsp'] & mask:x}, reading",
-                        user=self.user)
-        self.processor.in_segment("ss", stack, offset, width, access)
-        data = self.processor.read(stack.base + offset, width, access)
-        return int.from_bytes(data, "little") & (0xffff if index else 0xffffffff)
 
     def _far_jump(self, insn: Any) -> None:
         if self.state.real:

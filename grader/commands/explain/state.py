@@ -109,7 +109,7 @@ class Record:
     """A crash."""
 
     vcpu: int
-    reason: str              # the exit's name, or "hang"
+    reason: str              # the exit's name, "hang" or "no exit"
     same: bool               # the second time it ended as the first
     count: int               # instructions since the checkpoint
     injected: int            # vector of the interrupt that was delivered first; -1: none

@@ -8,8 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from grader.commands.explain.causes import likely
-from grader.commands.explain.faults import Fault, Link, Processor, chain, name_of
-from grader.commands.explain.instructions import Executor, decode
+from grader.commands.explain.delivery import Delivery, Link, chain
+from grader.commands.explain.faults import Fault, Processor, name_of
+from grader.commands.explain.instructions import Executor
+from grader.commands.explain.operands import decode
 from grader.commands.explain.state import Instruction, Record
 
 SHOWN = 16  # instructions
@@ -68,17 +70,25 @@ def shutdown(record: Record) -> list[Link]:
     if fault is None and vector < 0:
         return [Link(f"an exception that this command does not know: {executor.decoded.text}")
                 ] if record.same else []
-    return list(chain(processor, fault, software=vector))
+    return [*zeros(record.history[:-1]), *chain(processor, fault, software=vector)]
+
+
+def zeros(history: list[Instruction]) -> list[Link]:
+    """Whether the instructions come from memory that has nothing in it."""
+    last = history[-SHOWN:]
+    if len(last) < SHOWN or any(any(state.code[:2]) for state in last):
+        return []
+    return [Link("it executes zeros, where nothing was loaded", "zeros")]
 
 
 def hang(record: Record) -> list[Link]:
     """What a guest that hangs is doing."""
-    if not any(any(state.code[:2]) for state in record.history[-SHOWN:]):
-        return [Link("it executes zeros, where nothing was loaded", "zeros")]
-    processor = Processor(record.last, record.memory)
+    if zeros(record.history):
+        return zeros(record.history)
+    delivery = Delivery(Processor(record.last, record.memory))
     for vector in DEVICES if record.interrupts else ():
         with suppress(Fault):
-            handler = processor.deliver(vector)
+            handler = delivery.deliver(vector)
             if handler.topic:
                 return [Link(f"{name_of(vector)} arrives again and again"),
                         Link(handler.text, handler.topic)]
@@ -92,7 +102,13 @@ def outside(record: Record) -> list[Link]:
     return []
 
 
-EVENTS = {"KVM_EXIT_SHUTDOWN": shutdown, "hang": hang, "KVM_EXIT_MMIO": outside,
+def no_exit(record: Record) -> list[Link]:
+    """KVM_RUN has failed."""
+    return [Link("KVM_RUN returned an error, so there was no exit: the VMM's message says which",
+                 "eintr")]
+
+
+EVENTS = {"KVM_EXIT_SHUTDOWN": shutdown, "hang": hang, "no exit": no_exit, "KVM_EXIT_MMIO": outside,
           "KVM_EXIT_INTERNAL_ERROR": outside}
 
 
@@ -104,6 +120,7 @@ def report(record: Record, place: Place) -> Iterator[str]:
     if record.reason == "hang":
         yield (f"vcpu{record.vcpu} has run for some seconds without I/O and without HLT: it hangs, or "
                "computes for long.")
+    if record.reason in ("hang", "no exit"):
         yield "What it executes:"
     else:
         yield f"The last instructions of vcpu{record.vcpu}, of {record.count} since it was last entered:"
@@ -116,7 +133,7 @@ def report(record: Record, place: Place) -> Iterator[str]:
     if not links:
         yield f"It ended with {record.reason}: see handouts/reference/exit-reasons.md."
         return
-    yield "How it ended:" if record.reason != "hang" else "What is known:"
+    yield "What is known:" if record.reason == "hang" else "How it ended:"
     for index, link in enumerate(links):
         yield textwrap.fill(link.text, WIDTH, initial_indent="  " if index == 0 else "  -> ",
                             subsequent_indent="     ", break_long_words=False)
