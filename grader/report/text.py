@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -11,13 +12,14 @@ from grader.core.framework import POINTS_OF_A_LAB
 from grader.core.grading import Graded, Report, path_text
 from grader.core.judge import Kind, Verdict
 from grader.core.outcome import Outcome, Todo
-from grader.core.readable import beside, both_ends, first_lines, printable_lines
-from grader.course import LABS
+from grader.core.readable import beside, both_ends, first_lines, printable_lines, visible
+from grader.course import LABS, ROOT
 from grader.execution.tool import in_colour
 from grader.report import causes
 from grader.report.causes import failures, first_open
 
 WIDTH = 96
+EXPLAIN = re.compile(r"^  the chain of events: (make explain .*)$", re.M)  # common/debug/post_mortem.c
 _COLOURS = {Kind.OK: "32", Kind.FAILED: "31", Kind.TODO: "33", Kind.CANNOT: "35"}
 
 
@@ -74,7 +76,19 @@ def failure_lines(report: Report, graded: Graded, details: bool, colour: bool = 
         if graded.planned:
             lines.append(f"  details: {path_text(report.folder / verdict.test.id)}/")
         lines.append(f"  rerun:   {report.choice.command(report.lab.number, verdict.test.id)}")
+        lines += _explain(report, graded)
     return lines
+
+
+def _explain(report: Report, graded: Graded) -> list[str]:
+    """The command that explains a crash: the post-mortem's, with the run's input."""
+    number = graded.verdict.failed
+    found = None if number is None else EXPLAIN.search(Outcome(graded.results[number]).words)
+    if number is None or not found:
+        return []
+    folder = path_text(report.folder / graded.verdict.test.id)
+    given = f" < {folder}/run{number + 1}.stdin" if graded.planned[number].run.stdin else ""
+    return [f"  explain: {visible(found[1].replace(f'{ROOT}/', ''))}{given}"]
 
 
 def _others(others: Sequence[Graded]) -> list[str]:

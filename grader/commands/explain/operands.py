@@ -29,7 +29,8 @@ def decode(state: Instruction) -> Decoded:
     engine.detail = True
     for insn in engine.disasm(state.code, state["rip"], 1):
         return Decoded(f"{insn.mnemonic} {insn.op_str}".strip(), insn.size, insn)
-    return Decoded("(not a valid instruction)", len(state.code), None)
+    text = "(not a valid instruction)" if state.code else "(can't be fetched)"
+    return Decoded(text, len(state.code), None)
 
 
 class Operands:

@@ -159,25 +159,45 @@ class Machines(unittest.TestCase):
             self.assertRegex(text, rf"of vcpu{vcpu}, of \d since .* a third fault")
 
     def test_a_vmm_that_is_half_written(self) -> None:
-        FOLDER.mkdir(parents=True, exist_ok=True)
         solution = LABS[2].solution_files()[0]
-        module = FOLDER / "hypercall.c"
-        module.write_text(skeleton(solution.read_text(), solution.name))
+        module = saved("hypercall.c", skeleton(solution.read_text(), solution.name))
         vmm, folder = build_vmm(2, module=module), build_guests()
         for guest, words in (("triple-fault", "no entry 8: a third fault"),
                              ("hello", "exercise 2.1 is not written yet")):
             self.assertIn(words, self.explain(vmm, folder / f"{guest}.bin", kind="real"))
 
+    def test_less_ram_than_the_vmm_has_noted(self) -> None:
+        module = changed(1, ".memory_size = ram_bytes", ".memory_size = 0x1000")
+        text = self.explain(build_vmm(1, module=module), build_guests() / "segments.bin", kind="real")
+        self.assertIn("of 1 since it was last entered: 0000:0000 push cs", text)
+
+    def test_a_loop_that_takes_a_signal_for_an_error(self) -> None:
+        module = changed(1, "errno == EINTR", "errno == EAGAIN")
+        text = self.explain(build_vmm(1, module=module), build_guests() / "no-handler.bin", kind="real")
+        for words in ("jmp 1 (63 times)", "KVM_RUN returned an error", "If it was EINTR, nothing is wrong"):
+            self.assertIn(words, text)
+
     def test_the_learners_kernel(self) -> None:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        source = LABS[6].solution_files()[1].read_text()
-        sched = FOLDER / "sched.c"
-        sched.write_text(re.sub(r"(?m)^ *trap_stack_set\(.*\n", "", source))
-        self.assertNotEqual(sched.read_text(), source)
+        sched = changed(6, "    trap_stack_set((uint32_t)next->kernel_stack + PAGE_BYTES);\n", "")
         kernel, archive = build_os(sched)
         text = self.explain(build_vmm(6, solution=True), f"--initrd={archive}", kernel)
         for words in ("; shell", "TSS.esp0 is 0x", "TSS.esp0 must be set at each switch"):
             self.assertIn(words, text)
+
+
+def saved(name: str, text: str) -> Path:
+    """A module of the test's own."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / name).write_text(text)
+    return FOLDER / name
+
+
+def changed(lab: int, old: str, new: str) -> Path:
+    """A copy of the solution's latest file in which one thing is different."""
+    solution = LABS[lab].solution_files()[-1]
+    text = solution.read_text()
+    assert text.count(old) == 1, old
+    return saved(solution.name, text.replace(old, new))
 
 
 def make(*words: str, stdin: str = "") -> str:

@@ -57,6 +57,16 @@ class Texts(FakeCase):
     def test_the_command_that_repeats_one_test(self) -> None:
         self.assertTrue(any("make grade LAB=1 T=1.2-bad SEED=7" in line for line in self.lines(good, bad)))
 
+    def test_the_command_that_explains_a_crash(self) -> None:
+        def typed(plan: Plan) -> None:
+            plan.boot(stdin=b"x", limits=SHORT).exits(0)
+
+        line = f'  the chain of events: make explain LAB=1 GUESTS="{ROOT}/a.bin"'
+        crash = f"printf '%s\\n' '{line}' >&2; exit 70"
+        lines = report_lines(self.grade(crash, typed))
+        given = path_text(self.folder / "results/1.1-typed/run1.stdin")
+        self.assertIn(f'  explain: make explain LAB=1 GUESTS="a.bin" < {given}', lines)
+
     def test_no_control_character_of_a_program_reaches_a_reader(self) -> None:
         words = "'\\033]0;x\\007\\033[2J\\r'"
         scripts = (f"printf {words}; printf {words} >&2; exit 1",
