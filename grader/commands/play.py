@@ -97,7 +97,7 @@ def guests_of(arguments: argparse.Namespace, command: str) -> tuple[list[str], l
     if arguments.lab == 6 and not arguments.guests:
         sched = next(path for path in LABS[6].learner_files() if path.stem == "sched")
         kernel, archive = built(lambda: build_os(None if arguments.solution else sched))
-        return [f"--initrd={archive}", str(kernel)], [kernel]
+        return [f"--initrd={os.path.relpath(archive)}", os.path.relpath(kernel)], [kernel]
     if not arguments.guests:
         say(f'Name the guests: make {command} LAB={arguments.lab} GUESTS="..."')
         raise Stop(2)

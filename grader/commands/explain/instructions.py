@@ -50,13 +50,11 @@ class Executor(Operands):
         """The accesses that lead outside of RAM, in words."""
         fetch = Access("fetching the instruction at", user=self.user)
         accesses = self._accesses(self.decoded.insn) if self.decoded.insn else iter(())
-        for linear, count, access in [(self.state.linear, 1, fetch)] + [
-                (self.state.segments[name].base + offset, count, access)
-                for name, offset, count, access in accesses]:
-            phys, size = self.processor.translate(linear, access), self.processor.memory.size
-            if phys + count > size:
-                yield (f"{access.what} 0x{linear & 0xffffffff:08x}, which is physical address 0x{phys:08x}: "
-                       f"RAM ends at 0x{size:08x}")
+        for name, offset, count, access in [("cs", self.state["rip"], 1, fetch), *accesses]:
+            phys = self.processor.translate(self.state.segments[name].base + offset, access)
+            if phys + count > self.processor.memory.size:
+                yield (f"{access.what} {name.upper()}:0x{offset:x}, which is physical address 0x{phys:08x}: "
+                       f"RAM ends at 0x{self.processor.memory.size:08x}")
 
     def _fetch(self) -> None:
         code, rip = self.state.segments["cs"], self.state["rip"]

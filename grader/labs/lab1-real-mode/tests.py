@@ -307,6 +307,9 @@ def _start_state_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
                 "The processor rejected the start state: set all fields of section 1.4's table, including "
                 "type and limit, and those of TR and LDT.")
+    run.symptom(lambda o: o.said("exit: KVM_EXIT_SHUTDOWN|exit: KVM_EXIT_MMIO"),
+                "Which instruction crashed the guest? make explain shows it, with what it accessed. Do base, "
+                "selector and limit of that segment register agree, and does RAM reach that far?")
 
 
 # ---------------------------------------------------------------- what `make lab1` boots

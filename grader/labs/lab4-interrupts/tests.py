@@ -162,7 +162,7 @@ def window(plan: Plan) -> None:
 
 @lab.test("4.3", "preserves the guest's registers and flags", points=3,
           hint="Which registers do you change when you inject? None: KVM_INTERRUPT does everything. Leave "
-               "RIP, RFLAGS and the stack unchanged.")
+               "RIP, RFLAGS and the stack unchanged. If the guest crashes, make explain shows where.")
 def preserve(plan: Plan) -> None:
     text = plan.values.text()
     guest = plan.guest("preserve", TEXT=text, VALUE=plan.values.number(31), TICKS=plan.values.randint(20, 40))

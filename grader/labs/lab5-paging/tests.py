@@ -416,8 +416,8 @@ def _symptoms(run: Planned) -> None:
                     "--map mapped? paging_enter must call map_options after directory_build, which "
                     "writes all of the directory. (If a test without --map fails, fix that first.)")
     run.symptom(died_at_once,
-                "The guest crashed before its first exit, although its code is mapped. Check CR4.PSE, CS "
-                "(base, limit, D/B) and the stack.")
+                "The guest crashed before its first exit, although its code is mapped. make explain shows at "
+                "which instruction. Check CR4.PSE, CS (base, limit, D/B) and the stack.")
     run.symptom(lambda o: o.status == STATUS_STRAY,
                 "The guest got an exception that it did not expect. Which descriptor is wrong: that of a "
                 "segment that it loads, the kernel code segment of its gates, or the TSS? See exercise "

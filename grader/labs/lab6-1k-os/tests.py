@@ -542,14 +542,14 @@ def _vmm_symptoms(run: Planned) -> None:
                 "The archive overlaps the kernel's .bss, or its length is wrong. Where does the kernel end "
                 "in memory, and where does the archive start?")
     run.symptom(lambda o: o.status == STATUS_CRASHED and not o.stdout,
-                "The guest crashed before the kernel printed anything. Are the segments at p_paddr, is the "
-                "entry point that of the file, and is the stack in RAM?")
+                "The guest crashed before the kernel printed anything: make explain shows where. Are the "
+                "segments at p_paddr, is the entry point that of the file, and is the stack in RAM?")
 
 
 def _kernel_symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.status == STATUS_CRASHED,
-                "Which of the process's four things is wrong: current, CR3, TSS.esp0, ESP? The post-mortem "
-                "shows CR3, ESP, TSS.esp0 with its page walk, and the functions that were active.")
+                "Which of the process's four things is wrong: current, CR3, TSS.esp0, ESP? make explain "
+                "shows which access failed, the post-mortem CR3, ESP, TSS.esp0 and the active functions.")
     run.symptom(lambda o: o.status == STATUS_PANIC and "panic: the shell" in o.stdout,
                 "The kernel killed the shell itself: compare EIP, CR2 and CR3 in the panic. If a test of a "
                 "single function failed, start there. If not, a wrong CR3 causes a page fault at the "

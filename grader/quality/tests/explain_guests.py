@@ -170,13 +170,14 @@ register:
                            "the error code of exceptions that have one")),
     Case("unknown-exception", "mov ecx, 0x12345\nwrmsr", ("does not know: wrmsr",)),
     Case("outside-of-ram", f"mov dword [{DIRECTORY} + 4 * 320], 0x40000083\nmov eax, [0x50000000]",
-         ("of 2 since", "reading 0x50000000, which is physical address 0x40000000: RAM ends at 0x01000000")),
+         ("of 2 since",
+          "reading DS:0x50000000, which is physical address 0x40000000: RAM ends at 0x01000000")),
     Case("jump-outside-of-ram", f"""
     mov dword [{DIRECTORY} + 4 * 320], 0x40000083
     mov eax, 0x50000000
     jmp eax
 """,
-         ("fetching the instruction at 0x50000000, which is physical",)),
+         ("fetching the instruction at CS:0x50000000, which is physical",)),
     Case("long", "mov ecx, 20000000\nagain: loop again\nmov eax, [0x50000000]",
          ("loop", "(00000000) is not present")),
     Case("many-exits", """
