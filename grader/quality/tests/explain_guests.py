@@ -179,7 +179,7 @@ register:
 """,
          ("fetching the instruction at CS:0x50000000, which is physical",)),
     Case("long", "mov ecx, 20000000\nagain: loop again\nmov eax, [0x50000000]",
-         ("loop", "(00000000) is not present")),
+         ("mov eax, dword ptr [0x50000000]", "(00000000) is not present")),
     Case("many-exits", """
     mov ebp, 500
 again:
