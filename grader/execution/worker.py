@@ -37,7 +37,8 @@ class Backend(Protocol):
 
     def command(self, argv: Sequence[str], output: str = "") -> list[str]:
         """A command line for the host that runs argv there, for a person or for pexpect. `output`: a file
-        that an argument names and that the program writes. SIGALRM ends the program like SIGKILL."""
+        that an argument names and that the program writes; it is there at the end, however the program ends.
+        SIGALRM ends the program like SIGKILL."""
 
 
 class WorkerDied(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import signal
@@ -27,14 +28,17 @@ SECONDS = 30.0        # after which a run is ended, unless LIMIT= says otherwise
 OUTPUT_MAX = 1 << 20  # bytes; a run that prints more is ended as well
 LOOK_SECONDS = 0.05
 LEFT_SECONDS = 5.0
+START_SECONDS = 15.0  # from when on silent guests are assumed to run: the lab VM does not tell
 # How the VMM is ended, with the seconds that it gets for it. SIGALRM: see Backend.command.
 ENDINGS = ((signal.SIGINT, 10.0), (signal.SIGALRM, 10.0), (signal.SIGKILL, 60.0))
 
 
 class Output:
-    """Passes on what the VMM prints, up to OUTPUT_MAX bytes; then `full` is true, and the rest is dropped."""
+    """Passes on what the VMM prints, up to OUTPUT_MAX bytes; then `full` is true, and the rest is dropped.
+    `begun`: a guest has printed something."""
 
     def __init__(self, pipes: dict[int, IO[bytes]]) -> None:
+        self.begun = False
         self._left = OUTPUT_MAX
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._pass_on, args=pair, daemon=True)
@@ -48,6 +52,7 @@ class Output:
 
     def _pass_on(self, to: int, pipe: IO[bytes]) -> None:
         while data := os.read(pipe.fileno(), 1 << 16):
+            self.begun = self.begun or to == 1
             with self._lock:
                 shown = data[:self._left]
                 self._left -= len(shown)
@@ -74,15 +79,18 @@ def end(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def run(command: list[str], seconds: float) -> int:
-    """Runs the VMM on our standard input, for at most this time; its exit status. Ctrl-C ends it as well."""
+def run(command: list[str], seconds: float, recorded: Path) -> int:
+    """Runs the VMM on our standard input, for at most this time from when it has opened the record or a guest
+    has printed something; its exit status. Ctrl-C ends it as well."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the VMM gets it, too
         assert process.stdout and process.stderr
         output = Output({1: process.stdout, 2: process.stderr})
-        over = time.monotonic() + seconds
+        latest, over = time.monotonic() + START_SECONDS, math.inf
         while process.poll() is None and time.monotonic() < over and not output.full:
             time.sleep(LOOK_SECONDS)
+            if over == math.inf and (output.begun or recorded.exists() or time.monotonic() > latest):
+                over = time.monotonic() + seconds
         stopped = process.poll() is None
         if stopped:
             end(process)
@@ -116,7 +124,7 @@ def timeline(arguments: argparse.Namespace) -> int:
     argv = [str(vmm), f"--record={recorded}", *color, *arguments.options, *guests]
     if arguments.hold:
         play.hold_input()
-    status = run(backend.command(argv, str(recorded)), arguments.seconds)
+    status = run(backend.command(argv, str(recorded)), arguments.seconds, recorded)
     try:
         record = read(recorded)
     except NoRecord as error:
