@@ -214,21 +214,41 @@ def grade(lab: Lab, choice: Choice, pick: Pick, programs: Programs | None = None
         backend = pick(needs)
         runs = [planned.run for plan in plans for planned in plan.planned]
         on_result = _reporting(report, plans, on_test) if on_test else None
-        budget = _budget(backend, runs, choice.jobs)
+        solution = [_solution_run(run) for run in runs]
+        strange = solution != runs
+        budget = _budget(backend, solution, choice.jobs) if strange else None
         report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, on_result, budget))
         if not _all_pass(report) and not backend.works_still():     # KVM failed: no test may fail for that
             backend = pick(needs)
             report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, on_result))
+        if strange:
+            report.graded = [_checked(backend, graded) for graded in report.graded]
     report.seconds = time.monotonic() - start
     return report
 
 
-def _budget(backend: Backend, runs: Sequence[Run], jobs: int) -> Budget | None:
-    """The budget for a stranger's programs; None for others."""
-    solution = [replace(run, argv=tuple(map(twin_of, run.argv))) for run in runs]
-    if solution == list(runs):
-        return None
+def _solution_run(run: Run) -> Run:
+    """The run with the solution in the place of a stranger's programs."""
+    return replace(run, argv=tuple(map(twin_of, run.argv)))
 
+
+def _checked(backend: Backend, graded: Graded) -> Graded:
+    """A stranger's program may end its run in a way that is the machine's fault with any other: it is that
+    only if the solution's run also fails, here and now."""
+    verdict = graded.verdict
+    if verdict.kind is not Kind.CANNOT or verdict.failed is None or not verdict.mismatch:
+        return graded
+    planned = graded.planned[verdict.failed]
+    again = judge(verdict.test, [planned], backend.run([_solution_run(planned.run)]))
+    if again.kind is Kind.CANNOT:
+        return graded
+    mismatch = Mismatch(f"{verdict.mismatch.text}; with the solution it works")
+    hint = "What does your code do to other processes, or to files and descriptors that it shares with them?"
+    return replace(graded, verdict=replace(verdict, kind=Kind.FAILED, hint=hint, mismatch=mismatch))
+
+
+def _budget(backend: Backend, solution: Sequence[Run], jobs: int) -> Budget:
+    """The budget for a stranger's programs, given the same runs with the solution."""
     def measure() -> float:
         account = Account()
         backend.run(solution, jobs or 1, account=account)

@@ -137,6 +137,8 @@ def try_cheat(cheat: Cheat, backend: str, whole: bool = False) -> Outcome:
     for verdict in report.verdicts:
         if verdict.points:
             outcome.managed.append(f"it passed {verdict.test.id}")
+        if verdict.kind is Kind.CANNOT:
+            outcome.managed.append(f"{verdict.test.id} could not be graded: {verdict.text}")
         if verdict.kind is Kind.TODO:
             outcome.managed.append(f"{verdict.test.id} was reported as not written yet")
     if cheat.generated and report.build_error:

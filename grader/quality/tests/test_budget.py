@@ -15,10 +15,11 @@ from unittest import mock
 from grader import labs
 from grader.core import building
 from grader.core.grading import Choice, grade
-from grader.core.judge import Kind
+from grader.core.judge import Kind, Verdict
 from grader.core.plan import Plan
 from grader.course import LABS, ROOT
 from grader.execution.backends import Picker
+from grader.execution.backends.kvm import KvmBackend
 from grader.execution.backends.vm import VmBackend
 from grader.execution.budget import FACTOR, FREE_SECONDS, Account, Budget
 from grader.execution.c_tools import c_tool
@@ -26,7 +27,7 @@ from grader.execution.labvm import machine
 from grader.execution.labvm.machine import processor_wait
 from grader.execution.labvm.pack import pack_like
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
-from grader.execution.worker import Backend, OnResult, Worker, WorkerDied, run_all
+from grader.execution.worker import OnResult, Worker, WorkerDied, run_all
 from grader.quality.tests.fakes import FakeCase, FakePrograms, lab_of
 
 PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
@@ -50,22 +51,14 @@ class FakeWorker:
         pass
 
 
-class FakeBackend:
-    """Such workers in the place of the lab VM."""
-
-    name, why = "fake", ""
+class FakeBackend(KvmBackend):
+    """Such workers in the place of a runner."""
 
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None,
             account: Account | None = None) -> list[Result]:
         def start(_after_crash: bool) -> Worker:
             return FakeWorker()
         return run_all(start, runs, jobs, on_result, account)
-
-    def works_still(self) -> bool:
-        return True
-
-    def command(self, argv: Sequence[str]) -> list[str]:
-        return list(argv)
 
 
 class Limit(unittest.TestCase):
@@ -111,7 +104,7 @@ class Grading(FakeCase):
         twin = self.folder / "twin"
         if strange:
             pack_like(programs.script, twin)
-        backend: Backend = FakeBackend()
+        backend = FakeBackend()
         with mock.patch.object(FakeWorker, "execute", self.executed(twin, solution)):
             report = grade(lab_of(body, body, body), Choice(7, folder=self.folder / "results"),
                            lambda _: backend, programs)
@@ -134,6 +127,37 @@ class Grading(FakeCase):
 
     def test_the_users_own_programs_have_none(self) -> None:
         self.assertEqual(self.graded(False, 0.1), [(Kind.OK, 10)] * 3)
+
+
+class Blame(FakeCase):
+    """A unit program that fails as a whole: the machine's fault, or the submission's."""
+
+    def verdict_of(self, solution_works: bool) -> Verdict:
+        def body(plan: Plan) -> None:
+            plan.unit("any", "case")
+
+        programs = FakePrograms(self.folder, "")
+        twin = self.folder / "twin"
+        pack_like(programs.script, twin)
+        fine = Result(Ending.EXIT, stdout=b"1..1\nok 1 - case\n")
+
+        def execute(_worker: FakeWorker, run: Run) -> Result:
+            return fine if run.argv[0] == str(twin) and solution_works else Result(Ending.EXIT, 2)
+
+        backend = FakeBackend()
+        with mock.patch.object(FakeWorker, "execute", execute):
+            report = grade(lab_of(body), Choice(7, folder=self.folder / "results"), lambda _: backend,
+                           programs)
+        return report.verdicts[0]
+
+    def test_the_solutions_works(self) -> None:
+        verdict = self.verdict_of(True)
+        self.assertEqual(verdict.kind, Kind.FAILED)
+        self.assertIn("the unit program itself failed: exit status 2; with the solution it works",
+                      verdict.text)
+
+    def test_the_solutions_fails_too(self) -> None:
+        self.assertEqual(self.verdict_of(False).kind, Kind.CANNOT)
 
 
 class Clock(unittest.TestCase):
