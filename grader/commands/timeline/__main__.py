@@ -98,7 +98,7 @@ def run(command: list[str], seconds: float, recorded: Path) -> int:
         signal.signal(signal.SIGINT, before)
     if stopped:
         play.say("The run was ended after " + ("1 MB of output." if output.full else
-                                               f"{seconds:g} seconds; LIMIT= allows more."))
+                                               f"{seconds:g} s; LIMIT= allows more."))
     return process.returncode
 
 

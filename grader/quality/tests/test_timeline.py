@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pexpect  # type: ignore
+
 from grader import labs
 from grader.commands.timeline import page as page_module
 from grader.commands.timeline.__main__ import run, write
@@ -442,8 +444,17 @@ class Command(unittest.TestCase):
     def test_a_long_run_is_ended(self) -> None:
         done = self.make("LAB=4", "SOLUTION=1", "GUESTS=endless", "LIMIT=1")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("ended after 1 seconds", done.stdout)
+        self.assertIn("ended after 1 s;", done.stdout)
         self.assertIn("build/timeline/lab4.html", done.stdout)
+
+    def test_the_interrupt_key_ends_a_run(self) -> None:
+        child = pexpect.spawn("make", ["timeline", "LAB=4", "SOLUTION=1", "GUESTS=endless"], cwd=str(ROOT),
+                              env=clean_environment(), timeout=120)
+        self.addCleanup(child.close, True)
+        child.expect_exact("looping; Ctrl-C ends me")
+        child.sendintr()
+        child.expect_exact("build/timeline/lab4.perfetto.json")
+        child.expect(pexpect.EOF)
 
     def test_what_it_needs_is_said(self) -> None:
         done = self.make("LAB=4", "SOLUTION=1")
