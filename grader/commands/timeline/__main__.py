@@ -28,7 +28,7 @@ SECONDS = 30.0        # after which a run is ended, unless LIMIT= says otherwise
 OUTPUT_MAX = 1 << 20  # bytes; a run that prints more is ended as well
 LOOK_SECONDS = 0.05
 LEFT_SECONDS = 5.0
-START_SECONDS = 15.0  # from when on silent guests are assumed to run: the lab VM does not tell
+START_SECONDS = 15.0  # from when on silent guests are assumed to run: the lab VM does not report it
 # How the VMM is ended, with the seconds that it gets for it. SIGALRM: see Backend.command.
 ENDINGS = ((signal.SIGINT, 10.0), (signal.SIGALRM, 10.0), (signal.SIGKILL, 60.0))
 
