@@ -542,6 +542,14 @@ START_TEST(exhausted)
                   "space->next_table was the last table below TABLES_END, it is used now, and "
                   "page_map returns %d instead of ENOMEM",
                   error);
+    uint32_t offset = random_page(LARGE_PAGE_BYTES);
+    error = page_map(&space, HIGHER_HALF + offset, 0x200000, PAGE_PRESENT);
+    ck_assert_msg(error == ENOMEM,
+                  "with no table left, a 4 MB page can't be split, and page_map returns %d instead "
+                  "of ENOMEM",
+                  error);
+    check_page(&space, HIGHER_HALF + offset, offset, PAGE_PRESENT | PAGE_WRITABLE,
+               "in a 4 MB page that could not be split: no table left");
 }
 END_TEST
 

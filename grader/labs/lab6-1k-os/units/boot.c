@@ -72,7 +72,10 @@ static const char *load_cut(size_t bytes, size_t memory_bytes)
 {
     memset(memory, FILL, MEMORY_BYTES);
     entry = end = 0;
-    return elf_load(copy_at_end(&file, bytes), bytes, memory, memory_bytes, &entry, &end);
+    const char *wrong =
+        elf_load(copy_at_end(&file, bytes), bytes, memory, memory_bytes, &entry, &end);
+    ck_assert_msg(!wrong || wrong[0], "a file was refused, and elf_load does not say why in words");
+    return wrong;
 }
 
 static const char *load(void)
