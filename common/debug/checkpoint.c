@@ -84,11 +84,16 @@ void checkpoint_take(struct vcpu *vcpu)
     ram_copy(vcpu->vm, checkpoint, false);
 }
 
+void immediate_exit_set(struct vcpu *vcpu, uint8_t value)
+{
+    __atomic_store_n(&vcpu->run->immediate_exit, value, __ATOMIC_SEQ_CST);
+}
+
 void exit_finish(struct vcpu *vcpu)
 {
-    vcpu->run->immediate_exit = 1;
+    immediate_exit_set(vcpu, 1);
     ioctl(vcpu->fd, KVM_RUN, 0);
-    vcpu->run->immediate_exit = 0;
+    immediate_exit_set(vcpu, 0);
 }
 
 bool checkpoint_restore(struct vcpu *vcpu)
@@ -180,7 +185,7 @@ bool checkpoint_advance(struct vcpu *vcpu, int64_t deadline)
         if (start > deadline || !checkpoint_restore(vcpu))
             return false;
         struct kvm_regs before = checkpoint->regs;
-        vcpu->run->immediate_exit = 0;
+        immediate_exit_set(vcpu, 0);
         start = clock_ns(CLOCK_MONOTONIC);
         tick_arm(&watched[vcpu->id], wait);
         int result = ioctl(vcpu->fd, KVM_RUN, 0);

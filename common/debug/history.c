@@ -46,7 +46,7 @@ static int step(struct vcpu *vcpu, uint64_t phys)
         vcpu->vm->ram[phys] = trap->byte;
     tick_arm(&watched[vcpu->id], STEP_NS);
     do {
-        vcpu->run->immediate_exit = 0; /* the devices go on kicking */
+        immediate_exit_set(vcpu, 0); /* the devices go on kicking */
         result = ioctl(vcpu->fd, KVM_RUN, 0);
     } while (result < 0 && errno == EINTR && !tick_over);
     tick_arm(&watched[vcpu->id], 0);

@@ -108,7 +108,7 @@ static void print_command(const struct vmm *vmm)
 
     close(fd);
     fprintf(stderr, "  the chain of events: make explain LAB=%d", stage.lab);
-    if (strstr(words, "-solution/"))
+    if (strstr(words, "-solution"))
         fputs(" SOLUTION=1", stderr);
     if (from)
         fprintf(stderr, " FROM=%.*s", (int)strcspn(from + strlen(FROM), "-/"), from + strlen(FROM));

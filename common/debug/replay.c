@@ -38,7 +38,7 @@ static void others_stop(const struct watched *self)
         struct watched *other = &watched[id];
         if (other == self || !other->inside)
             continue;
-        other->vcpu->run->immediate_exit = 1;
+        immediate_exit_set(other->vcpu, 1);
         pthread_kill(other->thread, SIGRTMIN);
         while (other->inside)
             pthread_cond_wait(&changed, &lock);
@@ -58,11 +58,7 @@ static void replay_before_hooks(struct vcpu *vcpu)
     struct watched *watch = &watched[vcpu->id];
 
     pthread_mutex_lock(&lock);
-    if (!watch->vcpu)
-        watch_start(watch, vcpu);
     set_inside(watch, false); /* after EINTR there was no exit */
-    while (replaying)
-        pthread_cond_wait(&changed, &lock);
     pthread_mutex_unlock(&lock);
     exit_finish(vcpu);
 }
@@ -78,7 +74,7 @@ static bool replay_ends(struct vcpu *vcpu)
 {
     struct watched *watch = &watched[vcpu->id];
 
-    if (clock_ns(CLOCK_THREAD_CPUTIME_ID) - watch->waited < HANG_NS)
+    if (!watch->vcpu || clock_ns(CLOCK_THREAD_CPUTIME_ID) - watch->waited < HANG_NS)
         return false;
     pthread_mutex_lock(&lock);
     others_stop(watch);
@@ -95,6 +91,10 @@ static void replay_entry(struct vcpu *vcpu)
     struct watched *watch = &watched[vcpu->id];
 
     pthread_mutex_lock(&lock);
+    while (replaying)
+        pthread_cond_wait(&changed, &lock);
+    if (!watch->vcpu)
+        watch_start(watch, vcpu);
     checkpoint_take(vcpu);
     set_inside(watch, true);
     pthread_mutex_unlock(&lock);

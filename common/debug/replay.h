@@ -51,6 +51,9 @@ int64_t clock_ns(clockid_t clock);
 void tick_arm(const struct watched *watch, long nanoseconds);
 extern _Thread_local volatile sig_atomic_t tick_over;
 
+/* Of kvm_run: other threads may set it meanwhile. */
+void immediate_exit_set(struct vcpu *vcpu, uint8_t value);
+
 /*
  * KVM carries out the rest of an exit, like the register that `in` sets, at the next KVM_RUN. With
  * immediate_exit it does no more than that. A kick that this clears came before the hooks that

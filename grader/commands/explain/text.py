@@ -102,6 +102,12 @@ def outside(record: Record) -> list[Link]:
     return []
 
 
+def internal_error(record: Record) -> list[Link]:
+    """What KVM could not emulate: an access to what is not RAM, or an exception."""
+    known = Executor(Processor(record.last, record.memory)).fault()
+    return outside(record) or (shutdown(record) if known else [])
+
+
 def no_exit(record: Record) -> list[Link]:
     """KVM_RUN has failed."""
     return [Link("KVM_RUN returned an error, so there was no exit: the VMM's message says which",
@@ -109,7 +115,7 @@ def no_exit(record: Record) -> list[Link]:
 
 
 EVENTS = {"KVM_EXIT_SHUTDOWN": shutdown, "hang": hang, "no exit": no_exit, "KVM_EXIT_MMIO": outside,
-          "KVM_EXIT_INTERNAL_ERROR": outside}
+          "KVM_EXIT_INTERNAL_ERROR": internal_error}
 
 
 def report(record: Record, place: Place) -> Iterator[str]:

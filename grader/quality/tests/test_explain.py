@@ -158,6 +158,16 @@ class Machines(unittest.TestCase):
         for vcpu in (0, 1):
             self.assertRegex(text, rf"of vcpu{vcpu}, of \d since .* a third fault")
 
+    def test_the_sanitizers_find_nothing(self) -> None:
+        folder = build_guests()
+        names = ("no-handler", "triple-fault", "counter", "triple-fault")
+        images = [folder / f"{name}.bin" for name in names]
+        for sanitize in ("address,undefined", "thread"):
+            text, = run_all([run_of(build_vmm(4, solution=True, sanitize=sanitize), *images)],
+                            kind="interrupts")
+            self.assertEqual(re.findall(r"(?m)^.*(?:Sanitizer|runtime error).*$", text), [])
+            self.assertEqual({record.vcpu for record in parse(text.splitlines())}, {0, 1, 3})
+
     def test_a_vmm_that_is_half_written(self) -> None:
         solution = LABS[2].solution_files()[0]
         module = saved("hypercall.c", skeleton(solution.read_text(), solution.name))
