@@ -128,8 +128,10 @@ class Report:
 
     @property
     def late(self) -> int:
-        """How many runs a time limit stopped, which may be the fault of an overloaded machine."""
-        return sum(result.ending in _HUNG for graded in self.graded for result in graded.results)
+        """How many runs a time limit stopped, which may be the fault of an overloaded machine. It is not if
+        the budget was used up, because that counts no waits for a processor."""
+        endings = [result.ending for graded in self.graded for result in graded.results]
+        return 0 if Ending.BUDGET in endings else sum(ending in _HUNG for ending in endings)
 
     @property
     def cannot(self) -> bool:

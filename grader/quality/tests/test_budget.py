@@ -96,6 +96,8 @@ class Limit(unittest.TestCase):
 class Grading(FakeCase):
     """A submission of which each of three tests takes as long as it may without the budget being used up."""
 
+    ending = Ending.EXIT      # of each run
+
     def graded(self, strange: bool, solution: float) -> list[tuple[Kind, int]]:
         def body(plan: Plan) -> None:
             plan.boot(str(FREE_SECONDS * 0.6)).prints("yes\n")
@@ -108,19 +110,24 @@ class Grading(FakeCase):
         with mock.patch.object(FakeWorker, "execute", self.executed(twin, solution)):
             report = grade(lab_of(body, body, body), Choice(7, folder=self.folder / "results"),
                            lambda _: backend, programs)
-        for verdict in report.verdicts[2:]:
-            if verdict.kind is not Kind.OK:
-                self.assertIn("not run: all tests together took too long", verdict.text)
+        self.late, self.last = report.late, report.verdicts[-1].text
         return [(verdict.kind, verdict.points) for verdict in report.verdicts]
 
     def executed(self, twin: Path, solution: float) -> object:
         def execute(worker: FakeWorker, run: Run) -> Result:
             worker.used += solution if run.argv[0] == str(twin) else float(run.argv[-1])
-            return Result(Ending.EXIT, stdout=b"yes\n")
+            return Result(self.ending, stdout=b"yes\n")
         return execute
 
     def test_the_tests_after_it_have_failed(self) -> None:
         self.assertEqual(self.graded(True, 0.1), [(Kind.OK, 10), (Kind.OK, 10), (Kind.FAILED, 0)])
+        self.assertIn("not run: all tests together took too long", self.last)
+
+    def test_no_overloaded_machine_is_to_blame_for_it(self) -> None:
+        self.ending = Ending.TIMEOUT
+        for solution, late in ((0.1, 0), (FREE_SECONDS, 3)):
+            self.graded(True, solution)
+            self.assertEqual(self.late, late)
 
     def test_a_right_submission_on_a_slow_machine_keeps_its_points(self) -> None:
         self.assertEqual(self.graded(True, FREE_SECONDS), [(Kind.OK, 10)] * 3)
