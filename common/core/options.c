@@ -160,6 +160,8 @@ static int open_trace(struct options *options, const char *path)
     options->trace = path ? fopen(path, "we") : stderr;
     if (!options->trace)
         return fail(STATUS_USAGE, "--trace=%s: %s", path, strerror(errno));
+    if (path) /* its lines are whole however the VMM ends */
+        setvbuf(options->trace, NULL, _IOLBF, BUFSIZ);
     return 0;
 }
 

@@ -227,12 +227,9 @@ static void meter_device_read(int fd, const void *bytes, ssize_t count)
         event_add(now(), EVENT_TICK, RECORD_NO_VCPU, (uint32_t)expirations);
     else
         event_add(now(), EVENT_INPUT, RECORD_NO_VCPU, (uint32_t)count);
-    for (int i = 0; i < vmm->guest_count; i++) {
-        if (timer)
-            expected[i] |= 1u << 0;
-        else if (vmm->vcpus[i].index == 0)
-            expected[i] |= 1u << (KEYBOARD_VECTOR - TIMER_VECTOR);
-    }
+    const uint32_t raised = timer ? 1u : 1u << (KEYBOARD_VECTOR - TIMER_VECTOR);
+    for (int i = 0; i < vmm->guest_count; i++)
+        expected[i] = timer || vmm->vcpus[i].index == 0 ? raised : 0;
 }
 
 static void meter_unlock(pthread_mutex_t *mutex)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import unittest
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from grader.core.building import build_guests, build_vmm
 from grader.core.guests import assemble, write_constants
 from grader.course import BUILD, LABS
 from grader.execution.backends import pick_backend
-from grader.execution.runs import CannotGrade, Result, Run
+from grader.execution.runs import CannotGrade, Ending, Result, Run, Step
 
 FOLDER = BUILD / "tests/stats"
 TIMER = 0x20
@@ -133,6 +134,17 @@ class Interrupts(unittest.TestCase):
         ticks = vector(vcpu, TIMER)
         self.assertEqual(ticks["injected"], (vcpu["interrupts"] + 1) // 2)
         self.assertEqual(ticks["lost"], vcpu["interrupts"] - ticks["injected"])
+
+
+class Trace(unittest.TestCase):
+    def test_a_traces_lines_are_whole_however_the_vmm_ends(self) -> None:
+        result = boot(2, [build_guests() / "endless.bin"], "--trace=trace", outputs=("trace",),
+                      steps=(Step(after=b"ends me\n", signal=signal.SIGKILL),))
+        self.assertEqual(result.ending, Ending.SIGNAL)
+        lines = result.files["trace"].decode().splitlines(keepends=True)
+        self.assertEqual(len(lines), len("looping; Ctrl-C ends me\n"))  # an exit for each
+        for line in lines:
+            self.assertRegex(line, r"^\d+\.\d{6} vcpu0 KVM_EXIT_IO out port=0x500 size=\d count=1.*\n$")
 
 
 if __name__ == "__main__":
