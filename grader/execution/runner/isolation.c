@@ -91,14 +91,17 @@ static bool attributes_change(const char *path, unsigned flags, struct mount_att
 }
 
 /* Make the file system read-only, and, as that applies only to files, all devices but these
- * unusable. One that could not be used before stays so. */
+ * unusable. One that could not be used before stays so. The kernel opens a new terminal only for
+ * the ptmx of /dev/pts itself or for one in the same mount as pts. Users may often not open the
+ * former; then all devices of /dev can be used with the user's own rights. */
 static bool mount_readonly(void)
 {
-    static const char *const devices[] = {"/dev/null",   "/dev/zero",    "/dev/full",
-                                          "/dev/random", "/dev/urandom", "/dev/tty",
-                                          "/dev/ptmx",   "/dev/pts",     "/dev/kvm"};
+    static const char *const devices[] = {"/dev/null",    "/dev/zero", "/dev/full", "/dev/random",
+                                          "/dev/urandom", "/dev/tty",  "/dev/pts",  "/dev/kvm"};
     enum { COUNT = sizeof devices / sizeof *devices };
     bool there[COUNT];
+    bool opens_terminals = access("/dev/pts/ptmx", R_OK | W_OK) == 0 &&
+                           mount("/dev/pts/ptmx", "/dev/ptmx", NULL, MS_BIND, NULL) == 0;
     for (int i = 0; i < COUNT; i++)
         there[i] = mount(devices[i], devices[i], NULL, MS_BIND, NULL) == 0;
     if (!attributes_change("/", AT_RECURSIVE,
@@ -107,6 +110,8 @@ static bool mount_readonly(void)
     for (int i = 0; i < COUNT; i++)
         if (there[i])
             attributes_change(devices[i], 0, (struct mount_attr){.attr_clr = MOUNT_ATTR_NODEV});
+    attributes_change(opens_terminals ? "/dev/ptmx" : "/dev", 0,
+                      (struct mount_attr){.attr_clr = MOUNT_ATTR_NODEV});
     return true;
 }
 

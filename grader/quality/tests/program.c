@@ -255,6 +255,10 @@ int main(int argc, char **argv)
         return fd < 0 ? errno : (dup2(fd, 0), copy(), 0);
     } else if (!strcmp(action, "access")) {
         say(access(argument, R_OK) == 0 ? "yes\n" : "no\n");
+    } else if (!strcmp(action, "new-terminal")) {
+        int fd = posix_openpt(O_RDWR | O_NOCTTY);
+        if (fd < 0 || grantpt(fd) != 0 || unlockpt(fd) != 0 || open(ptsname(fd), O_RDWR) < 0)
+            return errno;
     } else if (!strcmp(action, "terminal")) {
         struct termios settings;
         printf("%d%d%d\n", isatty(0), isatty(1), isatty(2));

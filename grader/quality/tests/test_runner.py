@@ -105,6 +105,9 @@ class RunnerTests:
         self.check(b"signal 2" in interrupt.stdout and interrupt.status == 42, interrupt)
         self.check(resized.status == 55, resized)
 
+    def test_new_terminal(self) -> None:
+        self.check_all((do("new-terminal"), Ending.EXIT, 0))
+
     def test_limits(self) -> None:
         self.check_all(
             (do("print", limits=Limits(output=100_000)), Ending.OUTPUT, 0),
