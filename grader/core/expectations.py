@@ -103,11 +103,12 @@ def _table(values: dict[str, int]) -> str:
 
 def kernel_panic(outcome: Outcome) -> str:
     """The message of a kernel panic in lab 6, to append to a sentence; or nothing."""
-    found = re.search(r"^1K OS panic: (.*)\n(?s:.*?)^stack trace:\n  0x\w+ (\w+)", outcome.stdout, re.M)
-    if not found:
+    panic = re.search(r"^1K OS panic: (.*)\n", outcome.stdout, re.M)
+    trace = panic and re.compile(r"^stack trace:\n  0x\w+ (\w+)", re.M).search(outcome.stdout, panic.end())
+    if not panic or not trace:
         return ""
-    where = "" if found[2] == "nowhere" else f" in {found[2]}"      # not in the kernel
-    return f"; the kernel panicked{where}: {found[1]}"
+    where = "" if trace[1] == "nowhere" else f" in {trace[1]}"      # not in the kernel
+    return f"; the kernel panicked{where}: {panic[1]}"
 
 
 def kernel_unit_passes(case: str, lines: Sequence[str]) -> Condition:

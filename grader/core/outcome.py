@@ -19,7 +19,12 @@ STATUS_KERNEL_TODO = 63
 _TODO = re.compile(r"^(?:vmm|1K OS): exercise (\d\.\d+) is not written yet: (.+), line (\d{1,6})\.$", re.M)
 _REGISTER_LINE = re.compile(r"^vcpu(\d): (\w+=[0-9a-f]+ .*)$", re.M)
 _WHERE = re.compile(r"^vmm: (vcpu\d is at .*)$", re.M)
-_SANITIZER = re.compile(r"(?:ERROR|WARNING): (?:Address|Leak|Thread|Memory)Sanitizer:?.*|.*runtime error: .*")
+_SANITIZER = re.compile(r"(?:ERROR|WARNING): (?:Address|Leak|Thread|Memory)Sanitizer:?.*|"
+                        r"^.*runtime error: .*", re.M)
+# The search for a pattern may take as many steps as the square of a line's length, and a hostile module
+# could print a line of a megabyte.
+LINE_MAX = 500
+_LONG_LINE = re.compile(rf"(.{{{LINE_MAX}}}).+")
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Outcome:
     def __init__(self, result: Result) -> None:
         self.result = result
         self.stdout = result.stdout.decode("latin-1")  # one character per byte, without loss
-        self.stderr = result.stderr.decode("utf-8", "replace")
+        self.stderr = _LONG_LINE.sub(r"\1", result.stderr.decode("utf-8", "replace"))
         self.status = result.status
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import replace
 from random import Random
 from unittest import mock
 
+from grader.core.expectations import kernel_panic
 from grader.core.judge import Kind, judge
 from grader.core.outcome import Outcome, Todo
 from grader.core.plan import Plan
@@ -104,6 +105,16 @@ class UniversalChecks(FakeCase):
     def test_sanitizer_report(self) -> None:
         self.failed("echo hello; echo '==1==ERROR: AddressSanitizer: heap-use-after-free' >&2",
                     "heap-use-after-free")
+
+    def test_a_line_as_long_as_the_output_may_be(self) -> None:
+        """Searches that take the square of its length would take an hour."""
+        for text in ("x", "KVM_RUN ", "crashed: "):
+            with self.subTest(text):
+                self.failed(f"yes '{text}' | tr -d '\\n' | head -c 900000 >&2; exit 3", "differs")
+
+    def test_many_panics_without_a_stack_trace(self) -> None:
+        stdout = b"1K OS panic: x\n" * 60000
+        self.assertEqual(kernel_panic(Outcome(Result(Ending.EXIT, 1, stdout))), "")
 
     def test_a_todo_is_neither_a_failure_nor_a_point(self) -> None:
         text = "vmm: exercise 1.4 is not written yet: labs/x/vm.c, line 12."
