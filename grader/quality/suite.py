@@ -249,7 +249,8 @@ def unittest_program(path: Path) -> Program:
 
 
 # These take minutes, so they start first, and the others run at the same time.
-SLOW = ("test_grades", "test_handouts", "test_release", "test_cheats", "test_frame")
+SLOW = ("test_grades", "test_cheats", "test_handouts", "test_release", "test_variants", "test_jail",
+        "test_frame", "test_labvm", "test_play", "test_class")
 
 
 def programs() -> list[Program]:
