@@ -42,10 +42,11 @@ MODULE_3 := lab3-multi-vcpu/vcpus.c
 MODULE_4 := lab4-interrupts/interrupts.c
 MODULE_5 := lab5-paging/paging.c
 MODULE_6 := lab6-1k-os/boot.c
+MODULE_7 := lab7-long-mode/long_mode.c
 # Lab 6 has a second module, in the kernel.
 KERNEL_MODULE_6 := lab6-1k-os/sched.c
 
-LABS := 1 2 3 4 5 6
+LABS := 1 2 3 4 5 6 7
 
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -74,7 +75,7 @@ help:
 #: Mini-KVM Labs
 #:
 #: For learners
-#:   make lab1 ... lab6     builds your module of that lab and boots its demonstration guests
+#:   make lab1 ... lab7     builds your module of that lab and boots its demonstration guests
 #:   make grade LAB=3       grades lab 3, or all labs without LAB=; T=3.2 one exercise; SEED=N repeats a run
 #:   make watch LAB=3       grades at every save and shows the next thing to do; Ctrl-C ends it
 #:   make status            shows your progress in each lab, from the latest gradings
@@ -204,7 +205,7 @@ test: need-clone
 	@$(SETUP) build grade vm test handouts
 	@$$($(SETUP) --python) -m grader.quality.suite
 
-C_FILES = $(shell find common solutions grader os-1k -name '*.[ch]')
+C_FILES = $(shell find common guests solutions grader os-1k -name '*.[ch]')
 
 format:
 	@$(SETUP) format

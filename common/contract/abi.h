@@ -10,7 +10,7 @@
 #define HC_EXIT        0 /* BL = status, 0 to STATUS_GUEST_MAX */
 #define HC_PUTCHAR     1 /* BL = character */
 #define HC_GETCHAR     2 /* then read HYPERCALL_PORT: 0 to 255, or one of the two below */
-#define HC_WRITE       3 /* DS:ESI = string, ECX = bytes (16-bit code: SI, CX): one exit for all */
+#define HC_WRITE       3 /* DS:ESI = string, ECX = bytes (16 bits: SI, CX; 64: RSI, RCX): one exit */
 
 #define GETCHAR_NOTHING -1 /* no character yet */
 #define GETCHAR_END     -2 /* end of input: no character will ever follow */
@@ -63,6 +63,22 @@
 #define SELECTOR_USER_CODE   0x1b /* ring 3 */
 #define SELECTOR_USER_DATA   0x23 /* ring 3 */
 #define SELECTOR_TSS         0x28 /* loaded in TR */
+
+/*
+ * Long mode (lab 7). A 64-bit guest's memory has the same layout; at DIRECTORY_OFFSET is the PML4,
+ * and the tables of all lower levels are taken from TABLES_OFFSET on. The GDT has 7 entries of 8
+ * bytes, because a TSS descriptor takes two; SYSCALL and SYSRET fix the order of the first four.
+ */
+#define MEDIUM_PAGE_BYTES       0x200000           /* 2 MB: what a PD entry with PAGE_LARGE maps */
+#define HIGHER_HALF_64          0xffffffff80000000 /* where the memory is mapped a second time */
+#define SELECTOR_LONG_USER_DATA 0x1b               /* ring 3; kernel code, data and TSS: as above */
+#define SELECTOR_LONG_USER_CODE 0x23               /* ring 3, 64-bit */
+
+/* CPUID leaf CPUID_SIGNATURE: the largest hypervisor leaf, and "Mini-KVM Lab" in EBX, ECX, EDX. */
+#define CPUID_SIGNATURE     0x40000000
+#define CPUID_SIGNATURE_EBX 0x696e694d
+#define CPUID_SIGNATURE_ECX 0x4d564b2d
+#define CPUID_SIGNATURE_EDX 0x62614c20
 
 /* struct boot_info's first word: the bytes "1KOS". */
 #define BOOT_MAGIC 0x534f4b31

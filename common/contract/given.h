@@ -75,4 +75,4 @@ void trace_event(struct vcpu *vcpu, const char *format, ...) __attribute__((form
  * only up to the end of its page. Prints the page walk to `out`, unless NULL. false: not mapped.
  * Only on the vCPU's own thread.
  */
-bool vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out);
+bool vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *out);

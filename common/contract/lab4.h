@@ -61,9 +61,9 @@ void keyboard_pass_on(struct vcpu *vcpu);
  *
  * Between the two, and until the program ends in any way, a terminal on standard input hands over
  * each key at once, unechoed, as the byte that it sends, whatever its settings (man 3 termios)
- * were. Enter is a newline. Ctrl-C is SIGINT and Ctrl-\ is SIGQUIT; with an ELF guest both are
- * bytes, and Ctrl-] is SIGINT. No key suspends the VMM or its output. Typed keys are not lost, and
- * output not changed.
+ * were. Enter is a newline. Ctrl-C is SIGINT and Ctrl-\ is SIGQUIT; with a 32-bit ELF guest
+ * both are bytes, and Ctrl-] is SIGINT. No key suspends the VMM or its output. Typed keys are not
+ * lost, and output not changed.
  */
 int devices_start(struct vmm *vmm);
 void devices_stop(void);

@@ -1,7 +1,7 @@
 /*
  * vmm.h - the structures that the parts of the VMM share: guests, options, vCPUs, VMs, and the
  * table of what a stage consists of. They are the same in every lab; given.h has the functions that
- * the kit provides, lab1.h to lab6.h those that each lab's module provides.
+ * the kit provides, lab1.h to lab7.h those that each lab's module provides.
  *
  * Guest-physical addresses are uint64_t or uint32_t and count from 0; sizes are in bytes. "SDM" is
  * the Intel Software Developer's Manual, "api.rst" the Linux kernel's
@@ -24,6 +24,7 @@ enum guest_kind {
     GUEST_REAL,   /* flat code, real mode, at offset 0 of its vCPU's window */
     GUEST_PAGING, /* flat code, protected mode with paging: --mode=paging */
     GUEST_ELF,    /* an ELF32 kernel: protected mode with paging, and boot information */
+    GUEST_ELF64,  /* an ELF64 kernel: long mode, and boot information */
     GUEST_KINDS
 };
 
@@ -37,8 +38,9 @@ struct guest {
 
 /* A page that --map adds to a paging guest's tables. */
 struct page_mapping {
-    uint32_t virt, phys; /* multiples of PAGE_BYTES; phys counts from the guest's own part of RAM */
-    uint32_t flags;      /* PAGE_PRESENT, PAGE_WRITABLE, PAGE_USER; 0 unmaps the page */
+    uint64_t virt;  /* a multiple of PAGE_BYTES, like phys */
+    uint32_t phys;  /* counts from the guest's own part of RAM */
+    uint64_t flags; /* PAGE_PRESENT, PAGE_WRITABLE, PAGE_USER, PAGE_NX; 0 unmaps the page */
 };
 
 #define MAPPINGS_MAX 64
@@ -160,8 +162,11 @@ struct stage {
     int (*devices_start)(struct vmm *vmm); /* before the first vCPU runs; NULL: none */
     void (*devices_stop)(void);            /* after the last has ended */
     void (*on_end)(struct vcpu *vcpu);     /* a vCPU has ended; NULL: no hook */
-    /* vcpu_translate for a guest with paging on; NULL: not yet. */
+    /* vcpu_translate for a guest with 32-bit paging; NULL: not yet. */
     bool (*translate)(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
                       uint64_t *phys, FILE *out);
+    /* The same for a guest in long mode. */
+    bool (*translate_long)(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t linear,
+                           uint64_t *phys, FILE *out);
 };
 extern const struct stage stage;

@@ -5,17 +5,30 @@
 #include "core/core.h"
 #include "given.h"
 
+/* An ELF file's class chooses the mode that its kernel starts in; anything else is flat. */
+static enum guest_kind kind_of(const struct guest *guest, enum guest_kind flat)
+{
+    if (guest->image_bytes < SELFMAG || memcmp(guest->image, ELFMAG, SELFMAG) != 0)
+        return flat;
+    return guest->image_bytes > EI_CLASS && guest->image[EI_CLASS] == ELFCLASS64 ? GUEST_ELF64
+                                                                                 : GUEST_ELF;
+}
+
 int guest_read(struct guest *guest, enum guest_kind flat, size_t max)
 {
+    static const char *const kinds[GUEST_KINDS] = {
+        [GUEST_PAGING] = "a guest with paging (lab 5 can)",
+        [GUEST_ELF] = "an ELF file (lab 6 can)",
+        [GUEST_ELF64] = "a 64-bit ELF file (lab 7 can)",
+    };
     int status = file_read(guest->path, max, &guest->image, &guest->image_bytes);
 
     if (status != 0)
         return status;
-    bool elf = guest->image_bytes >= SELFMAG && memcmp(guest->image, ELFMAG, SELFMAG) == 0;
-    guest->kind = elf ? GUEST_ELF : flat;
+    guest->kind = kind_of(guest, flat);
     if (!stage.prepare[guest->kind])
         return fail(STATUS_GUEST_FILE, "%s: the VMM of lab %d can't run %s yet", guest->path,
-                    stage.lab, elf ? "an ELF file (lab 6 can)" : "a guest with paging (lab 5 can)");
+                    stage.lab, kinds[guest->kind]);
     return 0;
 }
 

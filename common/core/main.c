@@ -7,25 +7,38 @@
 #include "debug/debug.h"
 #include "given.h"
 
+/* 32-bit tables have no room for a virtual address above 4 GB, and no bit for n. */
+static bool needs_long_mode(const struct page_mapping *page)
+{
+    return page->virt > UINT32_MAX || (page->flags & PAGE_NX) != 0;
+}
+
 /*
- * Guests that share a VM share its RAM: an ELF kernel takes all of it, and layouts don't mix. Only
- * an ELF kernel can use an archive, and only paging guests have pages to map.
+ * Guests that share a VM share its RAM: a 32-bit ELF kernel takes all of it, and layouts don't mix.
+ * Only such a kernel can use an archive, and only paging guests have pages to map.
  */
 static int check_guest_mix(const struct vmm *vmm)
 {
-    bool elf = false, paging = false;
+    bool elf = false, paging = false, only_long_mode = true;
 
     for (int i = 0; i < vmm->guest_count; i++) {
         elf = elf || vmm->guests[i].kind == GUEST_ELF;
         paging = paging || vmm->guests[i].kind != GUEST_REAL;
+        only_long_mode = only_long_mode && vmm->guests[i].kind == GUEST_ELF64;
     }
     if (vmm->options.initrd && !elf)
-        return fail(STATUS_USAGE, "--initrd=%s is for an ELF kernel, but no guest is one",
+        return fail(STATUS_USAGE, "--initrd=%s is for a 32-bit ELF kernel, but no guest is one",
                     vmm->options.initrd);
     if (vmm->options.mapping_count && !paging)
         return fail(STATUS_USAGE,
                     "--map and --unmap are for guests with paging: an ELF kernel, or a flat image "
                     "with --mode=paging");
+    for (size_t i = 0; i < vmm->options.mapping_count && !only_long_mode; i++) {
+        if (needs_long_mode(&vmm->options.mappings[i]))
+            return fail(STATUS_USAGE,
+                        "--map and --unmap: an address above 4 GB and the flag n are for 64-bit "
+                        "guests");
+    }
     for (int i = 1; i < vmm->guest_count && !vmm->options.isolate; i++) {
         if (vmm->guests[i].kind == GUEST_ELF || vmm->guests[i].kind != vmm->guests[0].kind)
             return fail(STATUS_USAGE,

@@ -28,9 +28,10 @@ static const char help[] =
     "  --load=ADDR        where a flat paging image is loaded, physical (0x100000)\n"
     "  --entry=ADDR       where it starts, virtual (0x80000000 + load address)\n"
     "  --map=VIRT:PHYS[:FLAGS]\n"
-    "                     map one more 4 KB page; FLAGS are w (writable) and u (user)\n"
+    "                     map one more 4 KB page; FLAGS are w (writable), u (user) and,\n"
+    "                     for a 64-bit guest, n (no execute)\n"
     "  --unmap=VIRT       unmap a 4 KB page\n"
-    "  --initrd=FILE      archive to load for an ELF kernel\n"
+    "  --initrd=FILE      archive to load for a 32-bit ELF kernel\n"
     "  --tick-ms=N        milliseconds between timer interrupts, 1 to 1000 (10)\n"
     "  --stats[=json]     print exits by reason and port, times and interrupts on\n"
     "                     standard error\n"
@@ -114,20 +115,20 @@ static int parse_mapping(struct options *options, const char *text, bool unmap)
     if (options->mapping_count == MAPPINGS_MAX)
         return fail(STATUS_USAGE, "more than %d --map and --unmap", MAPPINGS_MAX);
     snprintf(fields, sizeof fields, "%s", text);
-    bool right = parse_number(strsep(&rest, ":"), UINT32_MAX, &virt);
+    bool right = parse_number(strsep(&rest, ":"), UINT64_MAX, &virt);
     if (!unmap)
         right = right && rest && parse_number(strsep(&rest, ":"), UINT32_MAX, &phys);
-    uint32_t flags = unmap ? 0 : PAGE_PRESENT;
+    uint64_t flags = unmap ? 0 : PAGE_PRESENT;
     for (const char *flag = rest; flag && *flag; flag++) {
-        if (unmap || (*flag != 'w' && *flag != 'u'))
+        if (unmap || !strchr("wun", *flag))
             right = false;
-        flags |= *flag == 'w' ? PAGE_WRITABLE : PAGE_USER;
+        flags |= *flag == 'w' ? PAGE_WRITABLE : *flag == 'u' ? PAGE_USER : PAGE_NX;
     }
     if (!right || virt % PAGE_BYTES != 0 || phys % PAGE_BYTES != 0)
         return fail(STATUS_USAGE, "--%s=%s: %s, with addresses that are multiples of 4096",
                     unmap ? "unmap" : "map", text,
-                    unmap ? "use VIRT" : "use VIRT:PHYS or VIRT:PHYS:wu");
-    *mapping = (struct page_mapping){(uint32_t)virt, (uint32_t)phys, flags};
+                    unmap ? "use VIRT" : "use VIRT:PHYS or VIRT:PHYS:wun");
+    *mapping = (struct page_mapping){virt, (uint32_t)phys, flags};
     options->mapping_count++;
     return 0;
 }

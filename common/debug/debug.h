@@ -74,11 +74,14 @@ enum cpu_mode { MODE_REAL, MODE_PROTECTED, MODE_PAGING, MODE_PAE, MODE_LONG };
 enum cpu_mode cpu_mode(const struct kvm_sregs *sregs);
 const char *cpu_mode_name(enum cpu_mode mode);
 
+/* The linear address of the instruction pointer. */
+uint64_t instruction_address(const struct kvm_regs *regs, const struct kvm_sregs *sregs);
+
 /* Prints the registers on standard error, as --regs shows them. */
 void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs *sregs);
 
 /* vcpu_translate with these registers instead of the vCPU's own. */
-bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
+bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t linear,
                          uint64_t *phys, FILE *out);
 
 /* ------------------------------------------------------------------ symbols.c, kernel_state.c */

@@ -4,9 +4,8 @@
  * State Area". AMD processors check far less, so a state may work there and be rejected on the next
  * machine.
  *
- * It covers what 32-bit guests can have, with the older processors' rules (no "unrestricted
- * guest") where these are stricter: real mode then runs as virtual-8086 mode, and must look like
- * it.
+ * It covers 32-bit and 64-bit guests, with the older processors' rules (no "unrestricted guest")
+ * where these are stricter: real mode then runs as virtual-8086 mode, and must look like it.
  */
 #pragma once
 
@@ -43,6 +42,26 @@ static char entry_text[160];
 #define ENTRY_REFUSE(...)                                                                          \
     return snprintf(entry_text, sizeof entry_text, __VA_ARGS__), (const char *)entry_text
 
+static inline bool entry_in_long_mode(const struct kvm_sregs *sregs)
+{
+    return sregs->efer & EFER_LMA;
+}
+
+static inline bool entry_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+/* Bases that have 64 bits in long mode: those of FS, GS, TR, LDTR, GDTR and IDTR. */
+static inline const char *entry_base_fault(const char *name, uint64_t base, bool long_mode)
+{
+    if (!long_mode && base >> 32 != 0)
+        ENTRY_REFUSE("%s: base 0x%llx has more than 32 bits", name, (unsigned long long)base);
+    if (!entry_canonical(base))
+        ENTRY_REFUSE("%s: base 0x%llx is not canonical", name, (unsigned long long)base);
+    return NULL;
+}
+
 /* What every usable segment must hold: 27.3.1.2 "Checks on Guest Segment Registers". */
 static inline const char *entry_segment_fault(const char *name, const struct kvm_segment *segment,
                                               bool code_data)
@@ -55,13 +74,16 @@ static inline const char *entry_segment_fault(const char *name, const struct kvm
         ENTRY_REFUSE("%s: G is 1 and limit 0x%x does not end in fff", name, segment->limit);
     if (!segment->g && segment->limit >> 20 != 0)
         ENTRY_REFUSE("%s: G is 0 and limit 0x%x is over 1 MB", name, segment->limit);
-    if (segment->base >> 32 != 0)
-        ENTRY_REFUSE("%s: base 0x%llx has more than 32 bits", name, segment->base);
     return NULL;
 }
 
-static inline const char *entry_data_fault(const char *name, const struct kvm_segment *segment)
+static inline const char *entry_data_fault(const char *name, const struct kvm_segment *segment,
+                                           bool long_base)
 {
+    const char *fault = entry_base_fault(name, segment->base, long_base);
+
+    if (fault && !(segment->unusable && !long_base))
+        return fault;
     if (segment->unusable)
         return NULL;
     if (!(segment->type & 1))
@@ -89,6 +111,7 @@ static inline const char *entry_segments_fault(const struct kvm_sregs *sregs)
     const struct kvm_segment *const data[] = {&sregs->ds, &sregs->es, &sregs->fs, &sregs->gs};
     static const char *const names[] = {"DS", "ES", "FS", "GS"};
     const struct kvm_segment *cs = &sregs->cs, *ss = &sregs->ss;
+    const bool long_mode = entry_in_long_mode(sregs);
     const char *fault = NULL;
 
     if (!(sregs->cr0 & CR0_PE)) {
@@ -102,9 +125,12 @@ static inline const char *entry_segments_fault(const struct kvm_sregs *sregs)
         ENTRY_REFUSE("CS: type %u is not accessed code (9, 11, 13 or 15)", cs->type);
     if (cs->type < 12 ? cs->dpl != ss->dpl : cs->dpl > ss->dpl)
         ENTRY_REFUSE("CS: DPL %u does not go with DPL %u of SS", cs->dpl, ss->dpl);
-    if (cs->l)
+    if (cs->l && !long_mode)
         ENTRY_REFUSE("CS: L is 1 outside of long mode");
-    fault = entry_segment_fault("CS", cs, true);
+    if (cs->l && cs->db)
+        ENTRY_REFUSE("CS: D/B is 1 where L is 1");
+    fault = entry_base_fault("CS", cs->base, false);
+    fault = fault ? fault : entry_segment_fault("CS", cs, true);
     if (fault)
         return fault;
     if ((ss->selector & 3) != (cs->selector & 3))
@@ -114,10 +140,11 @@ static inline const char *entry_segments_fault(const struct kvm_sregs *sregs)
             ENTRY_REFUSE("SS: type %u is not writable, accessed data (3 or 7)", ss->type);
         if (ss->dpl != (ss->selector & 3))
             ENTRY_REFUSE("SS: DPL %u is not the selector's RPL", ss->dpl);
-        fault = entry_segment_fault("SS", ss, true);
+        fault = entry_base_fault("SS", ss->base, false);
+        fault = fault ? fault : entry_segment_fault("SS", ss, true);
     }
     for (int i = 0; i < 4 && !fault; i++)
-        fault = entry_data_fault(names[i], data[i]);
+        fault = entry_data_fault(names[i], data[i], long_mode && i >= 2);
     return fault;
 }
 
@@ -125,15 +152,17 @@ static inline const char *entry_segments_fault(const struct kvm_sregs *sregs)
 static inline const char *entry_tables_fault(const struct kvm_sregs *sregs)
 {
     const struct kvm_segment *tr = &sregs->tr, *ldt = &sregs->ldt;
+    const bool long_mode = entry_in_long_mode(sregs);
     const char *fault;
 
     if (tr->unusable)
         ENTRY_REFUSE("TR: marked unusable, but it must always be usable");
     if (tr->selector & 4)
         ENTRY_REFUSE("TR: selector 0x%x is one of the LDT", tr->selector);
-    if (tr->type != 3 && tr->type != 11)
+    if (tr->type != 11 && (long_mode || tr->type != 3))
         ENTRY_REFUSE("TR: type %u is not a busy TSS (11)", tr->type);
-    fault = entry_segment_fault("TR", tr, false);
+    fault = entry_base_fault("TR", tr->base, long_mode);
+    fault = fault ? fault : entry_segment_fault("TR", tr, false);
     if (fault)
         return fault;
     if (!ldt->unusable) {
@@ -141,15 +170,14 @@ static inline const char *entry_tables_fault(const struct kvm_sregs *sregs)
             ENTRY_REFUSE("LDTR: selector 0x%x is one of the LDT", ldt->selector);
         if (ldt->type != 2)
             ENTRY_REFUSE("LDTR: type %u is not an LDT (2); or mark it unusable", ldt->type);
-        fault = entry_segment_fault("LDTR", ldt, false);
+        fault = entry_base_fault("LDTR", ldt->base, long_mode);
+        fault = fault ? fault : entry_segment_fault("LDTR", ldt, false);
         if (fault)
             return fault;
     }
-    if (sregs->gdt.base >> 32 != 0)
-        ENTRY_REFUSE("GDTR: base 0x%llx has more than 32 bits", sregs->gdt.base);
-    if (sregs->idt.base >> 32 != 0)
-        ENTRY_REFUSE("IDTR: base 0x%llx has more than 32 bits", sregs->idt.base);
-    return NULL; /* limits have 16 bits in struct kvm_dtable */
+    fault = entry_base_fault("GDTR", sregs->gdt.base, long_mode);
+    return fault ? fault : entry_base_fault("IDTR", sregs->idt.base, long_mode);
+    /* limits have 16 bits in struct kvm_dtable */
 }
 
 /* 27.3.1.1 "Checks on Guest Control Registers, Debug Registers, and MSRs". */
@@ -169,6 +197,8 @@ static inline const char *entry_control_fault(const struct kvm_sregs *sregs)
         ENTRY_REFUSE("EFER.LMA does not go with EFER.LME and CR0.PG");
     if ((sregs->efer & EFER_LMA) && !(sregs->cr4 & CR4_PAE))
         ENTRY_REFUSE("EFER.LMA is 1 without CR4.PAE");
+    if (sregs->efer & ~(uint64_t)(EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE))
+        ENTRY_REFUSE("EFER 0x%llx has reserved bits", sregs->efer);
     return NULL;
 }
 
@@ -185,13 +215,15 @@ static inline const char *entry_state_fault(const struct kvm_sregs *sregs,
     if (fault)
         return fault;
     /* 27.3.1.4 "Checks on Guest RIP, RFLAGS, and SSP". */
-    if (regs->rip >> 32 != 0)
+    if (!(entry_in_long_mode(sregs) && sregs->cs.l) && regs->rip >> 32 != 0)
         ENTRY_REFUSE("RIP 0x%llx has more than 32 bits", regs->rip);
+    if (!entry_canonical(regs->rip))
+        ENTRY_REFUSE("RIP 0x%llx is not canonical", regs->rip);
     if (!(regs->rflags & FLAGS_ALWAYS_ONE))
         ENTRY_REFUSE("RFLAGS 0x%llx: bit 1 is always 1", regs->rflags);
     if (regs->rflags & ENTRY_RFLAGS_0)
         ENTRY_REFUSE("RFLAGS 0x%llx has reserved bits", regs->rflags);
-    if ((regs->rflags & FLAGS_VM) && !(sregs->cr0 & CR0_PE))
-        ENTRY_REFUSE("RFLAGS.VM is 1 in real mode");
+    if ((regs->rflags & FLAGS_VM) && (!(sregs->cr0 & CR0_PE) || entry_in_long_mode(sregs)))
+        ENTRY_REFUSE("RFLAGS.VM is 1 in %s mode", sregs->cr0 & CR0_PE ? "long" : "real");
     return NULL;
 }

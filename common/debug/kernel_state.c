@@ -11,9 +11,10 @@
 #define CALLERS_MAX 12
 #define TSS_ESP0    4 /* SDM vol. 3, 8.2.1 "Task-State Segment (TSS)" */
 #define TSS_SS0     8
+#define TSS_RSP0    4 /* in long mode: 8.7 "Task Management in 64-bit Mode" */
 
 /* The 4 bytes at a linear address; false: they are not in RAM. Reads no further than their page. */
-static bool word_read(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
+static bool word_read(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t linear,
                       uint32_t *word)
 {
     const struct vm *vm = vcpu->vm;
@@ -59,11 +60,28 @@ static void trap_stack_print(struct vcpu *vcpu, const struct kvm_sregs *sregs)
     registers_translate(vcpu, sregs, esp0 - (uint32_t)sizeof esp0, &phys, stderr);
 }
 
+/* The same in long mode, where a guest without ring 3 has 0 there. */
+static void long_trap_stack_print(struct vcpu *vcpu, const struct kvm_sregs *sregs)
+{
+    const uint64_t at = sregs->tr.base + TSS_RSP0;
+    uint32_t low, high;
+    uint64_t phys;
+
+    if (!word_read(vcpu, sregs, at, &low) || !word_read(vcpu, sregs, at + sizeof low, &high) ||
+        ((low | high) == 0 && sregs->ss.dpl == 0))
+        return;
+    const uint64_t rsp0 = (uint64_t)high << 32 | low;
+    fprintf(stderr, "  stack for traps out of ring 3: TSS.rsp0 %016" PRIx64 "\n", rsp0);
+    registers_translate(vcpu, sregs, rsp0 - sizeof rsp0, &phys, stderr);
+}
+
 void kernel_state_print(struct vcpu *vcpu, const struct kvm_regs *regs,
                         const struct kvm_sregs *sregs)
 {
     enum cpu_mode mode = cpu_mode(sregs);
 
+    if (mode == MODE_LONG)
+        long_trap_stack_print(vcpu, sregs);
     if (mode != MODE_PROTECTED && mode != MODE_PAGING)
         return;
     functions_print(vcpu, regs, sregs);

@@ -23,8 +23,10 @@ static bool in_real_mode(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
 /* An interrupt was injected, but the guest's IDT does not include it. */
 static bool interrupted_without_handler(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
 {
+    const size_t gate_bytes = cpu_mode(sregs) == MODE_LONG ? 16 : 8;
+
     return vcpu->interrupts > 0 &&
-           (in_real_mode(vcpu, sregs) || sregs->idt.limit < TIMER_VECTOR * sizeof(uint64_t));
+           (in_real_mode(vcpu, sregs) || sregs->idt.limit < TIMER_VECTOR * gate_bytes);
 }
 
 static bool in_ring_3(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
@@ -118,7 +120,7 @@ static void print_command(const struct vmm *vmm)
 }
 
 /* The bytes at the instruction pointer, and with paging the page walk that leads to them. */
-static void print_code(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear)
+static void print_code(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t linear)
 {
     const struct vm *vm = vcpu->vm;
     char code[CODE_BYTES * 3 + 1] = "";
@@ -128,7 +130,7 @@ static void print_code(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_
         return;
     for (size_t i = 0; i < CODE_BYTES && phys + i < vm->ram_bytes; i++)
         snprintf(code + 3 * i, sizeof code - 3 * i, " %02x", vm->ram[phys + i]);
-    fprintf(stderr, "  code at 0x%" PRIx32 ":%s\n", linear, code[0] ? code : " outside of RAM");
+    fprintf(stderr, "  code at 0x%" PRIx64 ":%s\n", linear, code[0] ? code : " outside of RAM");
 }
 
 static void print_exit(const char *title, const struct exit_record *exit)
@@ -168,7 +170,7 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
             sregs = vcpu->known_sregs;
         }
         fprintf(stderr, "  mode: %s\n", cpu_mode_name(cpu_mode(&sregs)));
-        print_code(vcpu, &sregs, (uint32_t)(sregs.cs.base + regs.rip));
+        print_code(vcpu, &sregs, instruction_address(&regs, &sregs));
         kernel_state_print(vcpu, &regs, &sregs);
         print_causes(vcpu, &sregs);
         if (vcpu->exit.reason == KVM_EXIT_SHUTDOWN || vcpu->exit.reason == KVM_EXIT_MMIO ||

@@ -30,12 +30,19 @@ const char *cpu_mode_name(enum cpu_mode mode)
     return names[mode];
 }
 
+uint64_t instruction_address(const struct kvm_regs *regs, const struct kvm_sregs *sregs)
+{
+    if (cpu_mode(sregs) == MODE_LONG && sregs->cs.l)
+        return regs->rip;
+    return (uint32_t)(sregs->cs.base + regs->rip);
+}
+
 static void segment_print(int id, const char *name, const struct kvm_segment *segment)
 {
     fprintf(stderr,
-            "vcpu%d: %s=%04x base=%08llx limit=%08x type=%02u s=%u dpl=%u p=%u db=%u g=%u%s\n", id,
-            name, segment->selector, segment->base, segment->limit, segment->type, segment->s,
-            segment->dpl, segment->present, segment->db, segment->g,
+            "vcpu%d: %s=%04x base=%08llx limit=%08x type=%02u s=%u dpl=%u p=%u db=%u g=%u%s%s\n",
+            id, name, segment->selector, segment->base, segment->limit, segment->type, segment->s,
+            segment->dpl, segment->present, segment->db, segment->g, segment->l ? " l=1" : "",
             segment->unusable ? " unusable" : "");
 }
 
@@ -45,6 +52,12 @@ void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs
             regs->rbx, regs->rcx, regs->rdx);
     fprintf(stderr, "vcpu%d: rsi=%016llx rdi=%016llx rbp=%016llx rsp=%016llx\n", id, regs->rsi,
             regs->rdi, regs->rbp, regs->rsp);
+    if (cpu_mode(sregs) == MODE_LONG) {
+        fprintf(stderr, "vcpu%d: r8=%016llx r9=%016llx r10=%016llx r11=%016llx\n", id, regs->r8,
+                regs->r9, regs->r10, regs->r11);
+        fprintf(stderr, "vcpu%d: r12=%016llx r13=%016llx r14=%016llx r15=%016llx\n", id, regs->r12,
+                regs->r13, regs->r14, regs->r15);
+    }
     fprintf(stderr, "vcpu%d: rip=%016llx rflags=%016llx\n", id, regs->rip, regs->rflags);
     segment_print(id, "cs", &sregs->cs);
     segment_print(id, "ds", &sregs->ds);
@@ -60,7 +73,7 @@ void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs
             sregs->gdt.limit, sregs->idt.base, sregs->idt.limit);
 }
 
-bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint32_t linear,
+bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t linear,
                          uint64_t *phys, FILE *out)
 {
     *phys = linear;
@@ -69,13 +82,15 @@ bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint3
     case MODE_PROTECTED:
         return true;
     case MODE_PAGING:
-        return stage.translate && stage.translate(vcpu, sregs, linear, phys, out);
+        return stage.translate && stage.translate(vcpu, sregs, (uint32_t)linear, phys, out);
+    case MODE_LONG:
+        return stage.translate_long && stage.translate_long(vcpu, sregs, linear, phys, out);
     default:
         return false; /* no guest of the labs uses this mode */
     }
 }
 
-bool vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out)
+bool vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *out)
 {
     struct kvm_sregs sregs;
 

@@ -104,6 +104,20 @@ START_TEST(an_elf_file_is_refused_before_lab_6)
 }
 END_TEST
 
+/* Its class is the fifth byte; a file that ends before it is taken for the older kind. */
+START_TEST(an_elf_files_class_is_its_kind)
+{
+    static const char *const files[] = {"\177ELF\1...", "\177ELF\2...", "\177ELF"};
+    static const enum guest_kind kinds[] = {GUEST_ELF, GUEST_ELF64, GUEST_ELF};
+    struct guest guest;
+
+    write_file(files[_i], strlen(files[_i]));
+    ck_assert_int_eq(read_guest(&guest, 4096), STATUS_GUEST_FILE);
+    ck_assert_int_eq(guest.kind, kinds[_i]);
+    free(guest.image);
+}
+END_TEST
+
 START_TEST(ram_has_an_end)
 {
     static const struct {
@@ -149,6 +163,7 @@ int main(void)
     tcase_add_test(tests, a_folder_is_refused);
     tcase_add_test(tests, a_pipe_is_refused_without_waiting);
     tcase_add_test(tests, an_elf_file_is_refused_before_lab_6);
+    tcase_add_loop_test(tests, an_elf_files_class_is_its_kind, 0, 3);
     tcase_add_test(tests, ram_has_an_end);
     return run_case(tests, "lab1_guest_files");
 }

@@ -108,13 +108,17 @@ END_TEST
 
 START_TEST(mappings)
 {
-    ck_assert_int_eq(parse("--map=0x400000:0x5000:wu --unmap=0x7000 guest"), 0);
-    ck_assert_uint_eq(vmm.options.mapping_count, 2);
+    ck_assert_int_eq(parse("--map=0x400000:0x5000:wu --unmap=0x7000 "
+                           "--map=0xffffffff80000000:0x6000:n guest"),
+                     0);
+    ck_assert_uint_eq(vmm.options.mapping_count, 3);
     ck_assert_uint_eq(vmm.options.mappings[0].virt, 0x400000);
     ck_assert_uint_eq(vmm.options.mappings[0].phys, 0x5000);
     ck_assert_uint_eq(vmm.options.mappings[0].flags, PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER);
     ck_assert_uint_eq(vmm.options.mappings[1].virt, 0x7000);
     ck_assert_uint_eq(vmm.options.mappings[1].flags, 0);
+    ck_assert_uint_eq(vmm.options.mappings[2].virt, HIGHER_HALF_64);
+    ck_assert_uint_eq(vmm.options.mappings[2].flags, PAGE_PRESENT | PAGE_NX);
 }
 END_TEST
 

@@ -83,11 +83,12 @@ def built(make: Callable[[], Built]) -> Built:
 def guest_file(name: str, folder: Path) -> str:
     """The image of a guest: one of guests/ by its name, or any file."""
     image = folder / f"{name}.bin"
-    if (ROOT / "guests" / f"{name}.asm").exists():
+    if (ROOT / "guests" / f"{name}.asm").exists() or (ROOT / "guests" / name).is_dir():
         return os.path.relpath(image)
     if os.path.exists(name):
         return name
-    known = " ".join(sorted(path.stem for path in (ROOT / "guests").glob("*.asm")))
+    guests = (ROOT / "guests").iterdir()
+    known = " ".join(sorted(path.stem for path in guests if path.suffix == ".asm" or path.is_dir()))
     say(f"No guest or file is called {name}. Guests: {known}")
     raise Stop(2)
 
@@ -250,7 +251,7 @@ def play_demo(arguments: argparse.Namespace) -> int:
         if status != 0:
             say(unexpected(status))
             return 1
-    if lab == 6:
+    if lab >= 6:
         status = demonstrate_os(arguments, vmm)
         if status != 0:
             return status
@@ -286,8 +287,8 @@ class Own:
         """By FROM=: mine, or some of 1 to 6, boot and sched. Raises ValueError."""
         words = [word for word in source.split(",") if word]
         if words == ["mine"]:
-            words = [str(number) for number in LABS]
-        unknown = set(words) - {*map(str, LABS), "boot", "sched"}
+            words = [str(number) for number in range(1, 7)]
+        unknown = set(words) - {*map(str, range(1, 7)), "boot", "sched"}
         if unknown:
             raise ValueError(f"FROM={source}: give mine, or some of 1 to 6, boot and sched, like 4,sched")
         return cls(tuple(number for number in LABS if number < 6 and str(number) in words),
@@ -324,7 +325,8 @@ def tell_unwritten(own: Own) -> None:
 
 def tell_halves(own: Own) -> None:
     """Says whose modules run, and how to leave."""
-    finished = [path for lab in LABS.values() for path in lab.learner_files() if path not in own.files()]
+    finished = [path for lab in LABS.values() if lab.number <= 6 for path in lab.learner_files()
+                if path not in own.files()]
     say("The 1K OS" + (", on the finished VMM, with the finished kernel." if not own.files() else "."))
     for whose, paths in (("yours", own.files()), ("finished", finished)):
         if own.files() and paths:

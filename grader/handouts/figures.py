@@ -188,6 +188,79 @@ def page_walk() -> Drawing:
     return picture
 
 
+def long_walk() -> Drawing:
+    address = ABI["HIGHER_HALF_64"] + 0x403123
+    indices = [address >> shift & 511 for shift in (39, 30, 21, 12)]
+    picture = Drawing(860, 430, f"The page walk of linear address 0x{address:016x} through four levels")
+    picture.text(20, 24, f"linear address 0x{address:016x}", "strong")
+    names = ["PML4", "PDPT", "PD", "table"]
+    kinds = ["guest", "kvm", "guest", "kvm"]
+    left = 20.0
+    fields = [("copies of bit 47", "bits 63-48", 140, "free"),
+              *((f"{name} index = {index}", f"{47 - 9 * i}-{39 - 9 * i}", 138, kind)
+                for i, (name, index, kind) in enumerate(zip(names, indices, kinds))),
+              (f"offset = 0x{address & 4095:03x}", "11-0", 120, "vmm")]
+    for label, bits, width, kind in fields:
+        picture.box(left, 36, width, 30, label, kind, "small")
+        picture.text(left + width / 2, 84, bits, "small", "middle")
+        left += width
+    entries = ["00005007", "00006007", "00007007", "00403003"]
+    for i, (name, index, kind, entry) in enumerate(zip(["PML4", "PDPT", "PD", "page table"], indices, kinds,
+                                                       entries)):
+        x = 44 + 165 * i
+        picture.text(x + 55, 150, name, "strong", "middle")
+        for row, label in enumerate(["0", "...", str(index), "...", "511"]):
+            picture.box(x, 162 + 34 * row, 110, 34, entry if row == 2 else "", kind if row == 2 else "plain",
+                        "mono")
+            picture.text(x - 5, 184 + 34 * row, label, "small", "end")
+        end = x + 165 if i < 3 else x + 160
+        picture.line((x + 110, 247), (x + 122, 247), (x + 122, 168), (end - 2, 168))
+    picture.box(704, 162, 120, 170, "the page", "vmm", below="4 KB at 0x403000")
+    picture.text(20, 118, "CR3 = 00002000", "mono")
+    picture.line((28, 124), (28, 168), (42, 168))
+    for row, words in enumerate((
+            "An entry has 8 bytes: bits 51 ... 12 are the frame, the physical address of the next table or "
+            "of the page.",
+            "Bit 0 P present · bit 1 R/W writable · bit 2 U/S user · bit 7 PS: this PDPT entry maps 1 GB, "
+            "this PD entry 2 MB · bit 63 no execute.",
+            "Physical address = frame of the last entry + offset = 0x00403000 + 0x123 = 0x00403123.")):
+        picture.text(20, 366 + 20 * row, words, "small")
+    return picture
+
+
+def long_start() -> Drawing:
+    high = ABI["HIGHER_HALF_64"]
+    picture = Drawing(800, 430, "The start state of a 64-bit guest: its registers, and where in its memory "
+                      "each of them leads")
+    parts = [(ABI["GDT_OFFSET"], "GDT, 7 entries", "vmm"), (ABI["TSS_OFFSET"], "TSS, 104 bytes", "vmm"),
+             (ABI["DIRECTORY_OFFSET"], "PML4", "vmm"), (ABI["TABLES_OFFSET"], "PDPT, PD, page tables", "vmm"),
+             (ABI["BOOT_INFO_OFFSET"], "boot information", "vmm"),
+             (ABI["BOOT_INFO_OFFSET"] + ABI["PAGE_BYTES"], "free; the stack grows down", "free"),
+             (ABI["LOAD_MIN"], "free", "free"), (ABI["LOAD_DEFAULT"], "the kernel's segments", "guest")]
+    picture.text(490, 24, "the guest's memory", "strong", "middle")
+    picture.text(160, 24, "registers", "strong", "middle")
+    tops = {}
+    for i, (address, label, kind) in enumerate(parts):
+        y = 378 - 42 * (i + 1)
+        tops[address] = y + 42
+        picture.box(360, y, 260, 42, label, kind)
+        picture.text(630, y + 40, f"0x{address:06x}", "mono")
+    for i, (name, value, target) in enumerate((
+            ("RIP", f"{high + ABI['LOAD_DEFAULT']:x}", ABI["LOAD_DEFAULT"]),
+            ("RSP", f"{high + ABI['LOAD_MIN']:x}", ABI["LOAD_MIN"]),
+            ("RDI", f"{ABI['BOOT_INFO_OFFSET']:x}", ABI["BOOT_INFO_OFFSET"]),
+            ("CR3", f"{ABI['DIRECTORY_OFFSET']:x}", ABI["DIRECTORY_OFFSET"]),
+            ("TR", f"{high + ABI['TSS_OFFSET']:x}", ABI["TSS_OFFSET"]),
+            ("GDTR", f"{high + ABI['GDT_OFFSET']:x}", ABI["GDT_OFFSET"]))):
+        y = 58 + 58 * i
+        picture.text(66, y + 20, name, "strong", "end")
+        picture.box(76, y, 180, 30, value, "kvm", "mono")
+        picture.line((256, y + 15), (358, tops[target] - (0 if name == "RSP" else 5)))
+    picture.text(76, 412, "CS: L = 1, D/B = 0 · CR0: PG, WP, NE, ET, PE · CR4: PAE, OSFXSR, OSXMMEXCPT · "
+                 "EFER: LMA, LME, NXE, SCE", "small")
+    return picture
+
+
 def os_address_space() -> Drawing:
     high = ABI["HIGHER_HALF"]
     picture = Drawing(700, 400, "The address spaces of two processes of the 1K OS: the user halves "
@@ -264,6 +337,8 @@ PICTURES: dict[str, Callable[[], Drawing]] = {
     "interrupt-life": interrupt_life,
     "two-mappings": two_mappings,
     "page-walk": page_walk,
+    "long-walk": long_walk,
+    "long-start": long_start,
     "os-address-space": os_address_space,
     "context-switch": context_switch,
     "lost-kick": lost_kick,

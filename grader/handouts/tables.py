@@ -158,7 +158,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "statuses": partial(defines, "STATUS_.*", "status"),
     "calls": partial(defines, "HYPERCALL_PORT|HC_.*|GETCHAR_.*|STRING_PORT", "name"),
     "vectors": partial(defines, ".*_VECTOR", "vector"),
-    "memory": partial(defines, ".*_OFFSET|TABLES_END|LOAD_.*|.*_BYTES|HIGHER_HALF|VCPUS_MAX", "name"),
+    "memory": partial(defines, ".*_OFFSET|TABLES_END|LOAD_.*|.*_BYTES|HIGHER_HALF(_64)?|VCPUS_MAX", "name"),
     "selectors": partial(defines, "SELECTOR_.*", "selector"),
     "entry-bits": partial(defines, "PAGE_(PRESENT|WRITABLE|USER|LARGE)", "bit", "common/contract/x86.h"),
     "boot-info": boot_info,

@@ -275,14 +275,14 @@ enum step __wrap_stage_before_entry(struct vcpu *vcpu)
  * and are also in the higher half. Code that translates once and continues from there prints the
  * wrong page.
  */
-bool __real_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out);
-bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out);
+bool __real_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *out);
+bool __wrap_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *out);
 
 static bool pages_swapped;
 static bool pages_missing; /* none is mapped */
 static unsigned translations;
 
-bool __wrap_vcpu_translate(struct vcpu *vcpu, uint32_t linear, uint64_t *phys, FILE *out)
+bool __wrap_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *out)
 {
     meanwhile_run(AT_TRANSLATE);
     translations++;

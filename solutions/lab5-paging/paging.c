@@ -186,9 +186,9 @@ static int map_options(const struct options *options, struct address_space *spac
 {
     for (size_t i = 0; i < options->mapping_count; i++) {
         const struct page_mapping *page = &options->mappings[i];
-        int error = page_map(space, page->virt, page->phys, page->flags);
+        int error = page_map(space, (uint32_t)page->virt, page->phys, (uint32_t)page->flags);
         if (error != 0)
-            return fail(STATUS_USAGE, "can't map 0x%" PRIx32 " to 0x%" PRIx32 ": %s", page->virt,
+            return fail(STATUS_USAGE, "can't map 0x%" PRIx64 " to 0x%" PRIx32 ": %s", page->virt,
                         page->phys,
                         error == ENOMEM ? "no page table is left"
                                         : "not page-aligned, or outside of the guest's memory");

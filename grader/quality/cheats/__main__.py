@@ -3,9 +3,9 @@ outlives it. Those in this folder attack the grader; those that constant.py gene
 
     python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
 
-The header that a module includes says what it attacks: lab1.h to lab5.h, lab6_boot.h, lab6_sched.h, or
-lab.h: each of them but the last. Without --whole only a few tests of that lab are graded, one of each kind:
-a unit test, a guest judged by registers, one by its output. Generated modules are graded by all tests.
+The header that a module includes says what it attacks: lab1.h to lab5.h, lab6_boot.h, lab6_sched.h, lab7.h,
+or lab.h: each of them but lab6_sched.h. Without --whole only a few tests of that lab are graded, one of each
+kind: a unit test, a guest judged by registers, one by its output. Generated modules are graded by all tests.
 Exit status: 0 all were stopped; 1 one was not, with what it achieved; 3 cannot grade on this machine.
 
 All are graded as a class is: compiled in the jail, with encrypted guests.
@@ -56,6 +56,7 @@ FEW = {"lab1": ("1.1-opens", "1.5-segments", "1.5-hlt"),
                 "2.2-putchar"),
        "lab3": ("3.1-bases", "3.3-lines"), "lab4": ("4.2-first", "4.2-injects"),
        "lab5": ("5.1-encode", "5.5-walks", "5.4-high", "5.4-halves"), "lab6_boot": ("6.1-loads", "6.3-shell"),
+       "lab7": ("7.1-tables", "7.6-walks", "7.5-long-registers", "7.5-hello"),
        "lab6_sched": ("6.4-frame", "6.4-ring3", "6.5-order", "6.5-turns", "6.6-wait")}
 EVERY_VMM = tuple(FEW)[:-1]
 # These use up their time in every run, so one test is enough.

@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "lab6.h"
+#include "lab7.h"
 
 /* The attempt itself: each cheat has its own. Called wherever the VMM or a unit test calls the
  * module. */

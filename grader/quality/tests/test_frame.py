@@ -234,7 +234,7 @@ class Style(unittest.TestCase):
             text = re.sub(r"^#define (?:.*\\\n)*.*", "", (ROOT / name).read_text(), flags=re.M)
             with self.subTest(file=name):
                 self.assertNotRegex(text, r"[!=]= NULL\b")
-                self.assertNotRegex(text, r"\bsizeof\((?!struct |u?int|char|unsigned|Elf32_)")
+                self.assertNotRegex(text, r"\bsizeof\((?!struct |u?int|char|unsigned|Elf(32|64)_)")
                 self.assertTrue(name.endswith(".c") or "#pragma once\n" in text)
 
     def test_python_is_clean(self) -> None:

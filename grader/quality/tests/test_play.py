@@ -85,12 +85,28 @@ class Run(unittest.TestCase):
     def test_an_archive_for_a_guest_that_knows_none_is_refused(self) -> None:
         done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "ARGS=--initrd=README.md")
         self.assertIn("Error 64", done.stderr)
-        self.assertIn("--initrd=README.md is for an ELF kernel", done.stderr)
+        self.assertIn("--initrd=README.md is for a 32-bit ELF kernel", done.stderr)
 
     def test_pages_need_a_guest_with_paging(self) -> None:
         done = make("run", "LAB=2", "SOLUTION=1", "GUESTS=hello", "ARGS=--unmap=0x1000")
         self.assertIn("Error 64", done.stderr)
         self.assertIn("--map and --unmap are for guests with paging", done.stderr)
+
+    def test_what_only_64_bit_guests_have_is_refused_for_others(self) -> None:
+        for option in ("--map=0x100000000:0x200000", "--map=0x40000000:0x200000:n"):
+            done = make("run", "LAB=7", "SOLUTION=1", "GUESTS=high", f"ARGS=--mode=paging {option}")
+            self.assertIn("Error 64", done.stderr)
+            self.assertIn("are for 64-bit guests", done.stderr)
+        done = make("run", "LAB=7", "SOLUTION=1", "GUESTS=long-hello hello")
+        self.assertIn("can't share one VM's memory", done.stderr)
+
+    def test_the_64_bit_kernel_in_c_is_a_guest(self) -> None:
+        lines = "threads\nmemory\nfault\n"
+        done = make("-s", "run", "LAB=7", "SOLUTION=1", "GUESTS=kernel64", stdin=lines)
+        self.assertIn("64> threads\nthread a ran, and was interrupted by the timer\nthread b", done.stdout)
+        self.assertIn("64> memory\n16384 KB\n", done.stdout)
+        self.assertRegex(done.stdout, r"panic: exception 14 at 0xffffffff\w+, error code 0x2, CR2 0x7f0")
+        self.assertIn("Error 62", done.stderr)
 
     def test_a_module_with_an_older_time_is_rebuilt(self) -> None:
         with TemporaryDirectory(dir=BUILD) as folder:
@@ -115,7 +131,7 @@ class Run(unittest.TestCase):
 
     def test_a_missing_argument_is_requested(self) -> None:
         for words, answer in ((("run", "GUESTS=hello"), "LAB=3"), (("run", "LAB=2"), "GUESTS="),
-                              (("diff",), "LAB=3"), (("run", "LAB=9", "GUESTS=hello"), "1 to 6")):
+                              (("diff",), "LAB=3"), (("run", "LAB=9", "GUESTS=hello"), f"1 to {max(LABS)}")):
             done = make(*words)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(answer, done.stdout + done.stderr)

@@ -42,7 +42,6 @@ MODULE(int, paging_enter,
 #define BASE        0x400000u   /* and where they start in their VM's RAM */
 #define MEMORY_MAX  HIGHER_HALF /* 2 GB: the largest --mem; only its tables are really there */
 #define CR4_PGE     0x80u
-#define CR4_OSFXSR  0x200u
 #define RIGHTS      (PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER)
 
 static uint8_t ram[BASE + SPACE_BYTES + PAGE_BYTES];

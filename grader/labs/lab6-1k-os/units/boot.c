@@ -529,7 +529,8 @@ START_TEST(start_state)
                   "the archive, which may fill all of the memory after it",
                   regs.rsp);
 
-    vmm.options.mappings[0].phys = vmm.options.mappings[0].virt = 1; /* no page begins there */
+    vmm.options.mappings[0] =
+        (struct page_mapping){.virt = 1, .phys = 1}; /* no page begins there */
     vmm.options.mapping_count = 1;
     listen_start();
     status = boot_prepare(&vcpu);
