@@ -17,7 +17,7 @@ static bool traps_are_set; /* even if there is no handler */
 
 /* What the traps were set for: the guest may change its handlers. */
 static struct kvm_sregs trapped;
-static uint8_t trapped_table[VECTOR_COUNT * 8];
+static uint8_t trapped_table[VECTOR_COUNT * 16];
 
 /* KVM's own walk, because the learner's may be unwritten: api.rst 4.24 KVM_TRANSLATE. */
 bool translate(const struct vcpu *vcpu, uint64_t linear, uint64_t *phys)
@@ -53,12 +53,21 @@ static bool handler_find(const struct vcpu *vcpu, const struct kvm_sregs *sregs,
 {
     uint16_t real[2];
     uint32_t gate[2], code[2]; /* SDM vol. 3, 6.11 "IDT Descriptors", 3.4.5 "Segment Descriptors" */
+    uint32_t wide[4];          /* 6.14.1 "64-Bit Mode IDT" */
 
     if (!(sregs->cr0 & CR0_PE)) {
         if ((vector + 1) * sizeof real > sregs->idt.limit + 1u ||
             !linear_read(vcpu, sregs->idt.base + vector * sizeof real, real, sizeof real))
             return false;
         *linear = ((uint64_t)real[1] << 4) + real[0];
+        return true;
+    }
+    if (sregs->efer & EFER_LMA) {
+        if ((vector + 1) * sizeof wide > sregs->idt.limit + 1u ||
+            !linear_read(vcpu, sregs->idt.base + vector * sizeof wide, wide, sizeof wide) ||
+            !(wide[1] & GATE_PRESENT))
+            return false;
+        *linear = (uint64_t)wide[2] << 32 | (wide[1] & 0xffff0000) | (wide[0] & 0xffff);
         return true;
     }
     if ((vector + 1) * sizeof gate > sregs->idt.limit + 1u ||

@@ -24,8 +24,8 @@ class Decoded:
 
 def decode(state: Instruction) -> Decoded:
     """The instruction at CS:EIP."""
-    mode = capstone.CS_MODE_32 if state.bits == 32 else capstone.CS_MODE_16
-    engine = capstone.Cs(capstone.CS_ARCH_X86, mode)
+    modes = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+    engine = capstone.Cs(capstone.CS_ARCH_X86, modes[state.bits])
     engine.detail = True
     for insn in engine.disasm(state.code, state["rip"], 1):
         return Decoded(f"{insn.mnemonic} {insn.op_str}".strip(), insn.size, insn)

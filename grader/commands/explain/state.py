@@ -68,7 +68,7 @@ class Instruction:
 
     @property
     def covered(self) -> bool:
-        """Whether this program knows the mode: not yet PAE and long mode."""
+        """Whether this program knows the mode's exceptions: not yet those of PAE and long mode."""
         return not (self.paging and (self["cr4"] & CR4_PAE or self["efer"] & EFER_LMA))
 
     @property
@@ -78,10 +78,14 @@ class Instruction:
     @property
     def linear(self) -> int:
         """The address of the instruction."""
+        if self.bits == 64:
+            return self["rip"]
         return (self.segments["cs"].base + self["rip"]) & 0xffffffff
 
     @property
     def bits(self) -> int:
+        if self["efer"] & EFER_LMA and self.segments["cs"].l:
+            return 64
         return 32 if self.segments["cs"].db and not self.real else 16
 
 

@@ -19,15 +19,18 @@ WIDTH = 100
 DEVICES = (0x20, 0x21)  # TIMER_VECTOR, KEYBOARD_VECTOR of common/contract/abi.h
 CHANGES = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "cr0", "cr3", "cr4", "gdt_base",
            "idt_base")
+CHANGES_64 = (*CHANGES, *(f"r{number}" for number in range(8, 16)))
 Place = Callable[[Instruction], str]
 
 
 def changes(before: Instruction, after: Instruction) -> str:
     """The registers that an instruction changed, with their new values."""
+    wide = after.bits == 64
+
     def name(register: str) -> str:
-        return f"e{register[1:]}" if register[0] == "r" else register.replace("_base", "")
-    found = [f"{name(register)}={after[register] & 0xffffffff:x}" for register in CHANGES
-             if before[register] != after[register]]
+        return f"e{register[1:]}" if register[0] == "r" and not wide else register.replace("_base", "")
+    found = [f"{name(register)}={after[register] & (-1 if wide else 0xffffffff):x}"
+             for register in (CHANGES_64 if wide else CHANGES) if before[register] != after[register]]
     found += [f"{register}={after.segments[register].selector:04x}" for register in ("cs", "ds", "es", "ss")
               if before.segments[register].selector != after.segments[register].selector]
     return " ".join(found)
@@ -51,7 +54,7 @@ def instructions(record: Record, place: Place) -> Iterator[str]:
             yield "  (the processor calls a handler)"
         decoded = decode(state)
         where = (f"{state.segments['cs'].selector:04x}:{state['rip']:04x}" if state.real
-                 else f"{state.linear:08x}")
+                 else f"{state.linear:0{16 if state.bits == 64 else 8}x}")
         again = f" ({state.repeated} times)" if state.repeated > 1 else ""
         line = f"  {where}  {decoded.text}{again}"
         changed = changes(state, after) if after else ""
@@ -133,7 +136,7 @@ def report(record: Record, place: Place) -> Iterator[str]:
     yield from instructions(record, place)
     yield ""
     if not record.last.covered:
-        yield "PAE paging and long mode are not explained yet."
+        yield "The exceptions of PAE paging and long mode are not explained yet: see the post-mortem."
         return
     links = EVENTS[record.reason](record) if record.reason in EVENTS else []
     if not links:

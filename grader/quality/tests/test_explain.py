@@ -22,7 +22,7 @@ try:
     from grader.commands.explain.__main__ import placer
     from grader.commands.explain.faults import Access, Fault, Processor
     from grader.commands.explain.instructions import Executor
-    from grader.commands.explain.state import Instruction, Memory, Segment, parse
+    from grader.commands.explain.state import Instruction, Memory, Record, Segment, parse
     from grader.commands.explain.text import report
 except ImportError:
     raise unittest.SkipTest("python3-capstone is not installed") from None
@@ -34,12 +34,27 @@ ON_ANY_KVM = ("real-no-idt", "real-halted", "real-divide", "real-vector-empty")
 def blank(**values: int) -> Instruction:
     """A vCPU in protected mode, with flat segments."""
     names = ("rax rbx rcx rdx rsi rdi rbp rsp rip rflags cr0 cr2 cr3 cr4 efer "
-             "gdt_base gdt_limit idt_base idt_limit")
+             "r8 r9 r10 r11 r12 r13 r14 r15 gdt_base gdt_limit idt_base idt_limit")
     flat = Segment(8, 0, 0xffffffff, 11, 1, 0, 1, 1, 0, 1, 0)
     data = Segment(16, 0, 0xffffffff, 3, 1, 0, 1, 1, 0, 1, 0)
     registers = {**dict.fromkeys(names.split(), 0), "cr0": 0x80000001, "cr3": 0x1000, **values}
     return Instruction(b"", 1, False, registers, {"cs": flat, "ss": data, "ds": data, "es": data, "fs": data,
                                                   "gs": data, "tr": data, "ldt": data})
+
+
+class LongMode(unittest.TestCase):
+    """64-bit code: instructions, addresses and registers."""
+
+    def test_instructions_are_those_of_64_bit_code(self) -> None:
+        state = blank(cr4=1 << 5, efer=0x500, rip=0xffffffff80100000)
+        code = replace(state.segments["cs"], l=1, db=0)
+        before = replace(state, code=bytes.fromhex("4c8d3d11000000"), segments={**state.segments, "cs": code})
+        after = replace(before, values={**state.values, "rip": 0xffffffff80100007,
+                                        "r15": 0xffffffff80100018})
+        record = Record(0, "KVM_EXIT_SHUTDOWN", True, 2, -1, 0, [before, after], Memory(0x1000, {}))
+        text = "\n".join(report(record, lambda _: ""))
+        self.assertRegex(text, r"ffffffff80100000  lea r15, \[rip \+ 0x11\] +r15=ffffffff80100018")
+        self.assertIn("long mode are not explained yet", text)
 
 
 class Walks(unittest.TestCase):
