@@ -441,6 +441,11 @@ class Command(unittest.TestCase):
             self.assertIn(name, done.stdout)
             self.assertGreater((ROOT / name).stat().st_size, 1000)
 
+    def test_the_command_that_explains_a_crash_is_the_users(self) -> None:
+        done = self.make("LAB=1", "SOLUTION=1", "GUESTS=triple-fault", "ARGS=--mem=2M")
+        self.assertIn("build/timeline/lab1.html", done.stdout)
+        self.assertRegex(done.stderr, r"make explain LAB=1 SOLUTION=1 GUESTS=\S+ ARGS=\"--mem=2M\"\n")
+
     def test_a_long_run_is_ended(self) -> None:
         done = self.make("LAB=4", "SOLUTION=1", "GUESTS=endless", "LIMIT=1")
         self.assertEqual(done.returncode, 0, done.stderr)
