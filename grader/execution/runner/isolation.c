@@ -91,17 +91,13 @@ static bool attributes_change(const char *path, unsigned flags, struct mount_att
 }
 
 /* Make the file system read-only, and, as that applies only to files, all devices but these
- * unusable. One that could not be used before stays so. The kernel opens a new terminal only for
- * the ptmx of /dev/pts itself or for one in the same mount as pts. Users may often not open the
- * former; then all devices of /dev can be used with the user's own rights. */
+ * unusable. One that could not be used before stays so. */
 static bool mount_readonly(void)
 {
     static const char *const devices[] = {"/dev/null",    "/dev/zero", "/dev/full", "/dev/random",
-                                          "/dev/urandom", "/dev/tty",  "/dev/pts",  "/dev/kvm"};
+                                          "/dev/urandom", "/dev/tty",  "/dev/kvm"};
     enum { COUNT = sizeof devices / sizeof *devices };
     bool there[COUNT];
-    bool opens_terminals = access("/dev/pts/ptmx", R_OK | W_OK) == 0 &&
-                           mount("/dev/pts/ptmx", "/dev/ptmx", NULL, MS_BIND, NULL) == 0;
     for (int i = 0; i < COUNT; i++)
         there[i] = mount(devices[i], devices[i], NULL, MS_BIND, NULL) == 0;
     if (!attributes_change("/", AT_RECURSIVE,
@@ -110,9 +106,16 @@ static bool mount_readonly(void)
     for (int i = 0; i < COUNT; i++)
         if (there[i])
             attributes_change(devices[i], 0, (struct mount_attr){.attr_clr = MOUNT_ATTR_NODEV});
-    attributes_change(opens_terminals ? "/dev/ptmx" : "/dev", 0,
-                      (struct mount_attr){.attr_clr = MOUNT_ATTR_NODEV});
     return true;
+}
+
+/* Terminals of the run's own. The machine's /dev/ptmx can't stay: where it is a mount of its own,
+ * the kernel does not find /dev/pts beside it. */
+static bool mount_terminals(void)
+{
+    return mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+                 "newinstance,ptmxmode=0666,mode=0600") == 0 &&
+           mount("/dev/pts/ptmx", "/dev/ptmx", NULL, MS_BIND, NULL) == 0;
 }
 
 bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes, uid_t owner)
@@ -120,6 +123,7 @@ bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes
     if (isolation == ISOLATION_PLAIN)
         return chown(scratch, owner, (gid_t)-1) == 0;
     return mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount_readonly() &&
+           mount_terminals() &&
            mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0 &&
            (access("/dev/shm", F_OK) != 0 || mount_tmpfs("/dev/shm", bytes, owner, "1777")) &&
            mount_tmpfs(scratch, bytes, owner, "0700");
