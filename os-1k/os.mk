@@ -159,3 +159,7 @@ $(OS_TESTS)/fuzz-archive: os-1k/tests/fuzz_archive.c os-1k/kernel/archive.c os-1
 $(OS_TESTS)/fuzz-elf: os-1k/tests/fuzz_elf.c solutions/lab6-1k-os/boot.c
 	@mkdir -p $(@D)
 	@$(FUZZ_CC) $(HOST_FLAGS) -fsanitize=fuzzer,address,undefined $^ -o $@
+
+$(OS_TESTS)/fuzz-elf64: os-1k/tests/fuzz_elf64.c solutions/lab7-long-mode/long_mode.c
+	@mkdir -p $(@D)
+	@$(FUZZ_CC) $(HOST_FLAGS) -fsanitize=fuzzer,address,undefined $^ -o $@

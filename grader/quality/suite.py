@@ -239,7 +239,7 @@ def os_programs() -> list[Program]:
     parts = Program("os-1k/tests/parts.c", lambda: run_check(
         "os-1k/tests/parts.c", lambda: build_path("build/os-1k-tests/parts")))
     return [parts, *(Program(f"os-1k/tests/{name.replace('-', '_')}.c", partial(run_fuzzer, name))
-                     for name in ("fuzz-archive", "fuzz-elf"))]
+                     for name in ("fuzz-archive", "fuzz-elf", "fuzz-elf64"))]
 
 
 def unittest_program(path: Path) -> Program:
