@@ -210,7 +210,8 @@ def notes(record: Record, rows_: list[Row]) -> Iterator[str]:
         yield f"The VMM of lab {record.lab} has no interrupts; lab 4 adds them."
     elif not record.todo and not any(row.name == "devices" for row in rows_) and not record.dropped:
         yield "The timer was never read, and no input: nothing can have raised an interrupt."
-    if vcpus and not any(slice_.rip for row in rows_ for slice_ in row.slices):
+    exits = [slice_ for row in rows_ for slice_ in row.slices if slice_.kind == EXIT]
+    if exits and not any(slice_.rip for slice_ in exits):
         yield "KVM hands no registers over with an exit (exercise 1.3), so the exits are shown without RIP."
     for number, vcpu in enumerate(vcpus):
         yield from _vcpu_notes(number, vcpu, record)

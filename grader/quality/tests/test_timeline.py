@@ -207,7 +207,8 @@ class Runs(unittest.TestCase):
         result, data = boot(4, [guest("ticks")], module=module)
         record = decode(data)
         self.assertEqual((result.code, record.status, record.todo), (77, 77, "4.1"))
-        self.assertIn("Exercise 4.1 is not written yet", " ".join(notes(record, rows(record))))
+        self.assertEqual(list(notes(record, rows(record))), [
+            "Exercise 4.1 is not written yet; the run ended there.", "vcpu0 was never entered."])
 
     def test_what_is_wrong_is_said(self) -> None:
         [solution] = LABS[4].solution_files()
@@ -251,6 +252,14 @@ class Stories(unittest.TestCase):
                          (9, Kind.ENTERED, 0, 0))
         self.assertEqual([(slice_.start, slice_.end, slice_.kind) for slice_ in row.slices],
                          [(1, 2, GUEST), (2, 8, HALTED), (8, 9, EXIT), (9, 9, GUEST)])
+
+    def test_exits_without_registers_are_mentioned(self) -> None:
+        totals: dict[str, Any] = {"vcpus": []}
+        row = Row("vcpu0", slices=[Slice(0, 1, EXIT, "KVM_EXIT_HLT")])
+        record = Record(1, [], 0, "", 1, 0, [], [], totals)
+        self.assertIn("without RIP", " ".join(notes(record, [row])))
+        row.slices[0].rip = 7
+        self.assertNotIn("RIP", " ".join(notes(record, [row])))
 
     def test_interrupts_from_raised_to_entered(self) -> None:
         row = self.story((1, Kind.RAISED, 32, 0), (2, Kind.RAISED, 33, 0), (3, Kind.INJECTED, 32, 0),
