@@ -3,6 +3,7 @@
  * log says which pages to copy (api.rst 4.8 KVM_GET_DIRTY_LOG).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,6 +17,8 @@
 #define ADVANCE_NS (5 * (int64_t)SECOND_NS) /* to get that near */
 #define TSS_BUSY   2                        /* in a TSS descriptor's type */
 #define DIRTY_BITS 64                       /* pages per word of KVM's dirty log */
+
+#define PAGEMAP_STATE 62 /* the highest two bits: the page is present, or swapped */
 
 struct watched watched[VCPUS_MAX];
 
@@ -53,9 +56,34 @@ static void dirty_collect(const struct vm *vm)
     if (ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log) < 0)
         memset(bitmap, 0xff, words * sizeof *bitmap);
     for (size_t id = 0; id < VCPUS_MAX; id++)
-        for (size_t i = 0; watched[id].vcpu && watched[id].vcpu->vm == vm && i < words; i++)
+        for (size_t i = 0; watched[id].vcpu && watched[id].vcpu->vm == vm && i < words; i++) {
             watched[id].checkpoint.dirty[i] |= bitmap[i];
+            watched[id].checkpoint.written[i] |= bitmap[i];
+        }
     free(bitmap);
+}
+
+bool page_is_in(const uint64_t *bitmap, size_t page)
+{
+    return bitmap[page / DIRTY_BITS] >> page % DIRTY_BITS & 1;
+}
+
+/* The pages of RAM that this process has: Documentation/admin-guide/mm/pagemap.rst. */
+static void present_collect(const struct vm *vm, uint64_t *bitmap)
+{
+    const size_t pages = vm->ram_bytes / PAGE_BYTES;
+    const uintptr_t first = (uintptr_t)vm->ram / PAGE_BYTES;
+    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    uint64_t entry[DIRTY_BITS];
+
+    for (size_t i = 0; i < dirty_words(vm); i++) {
+        if (pread(fd, entry, sizeof entry, (off_t)((first + i * DIRTY_BITS) * sizeof entry[0])) !=
+            (ssize_t)sizeof entry)
+            memset(entry, 0xff, sizeof entry);
+        for (size_t bit = 0; bit < DIRTY_BITS && i * DIRTY_BITS + bit < pages; bit++)
+            bitmap[i] |= (uint64_t)(entry[bit] >> PAGEMAP_STATE != 0) << bit;
+    }
+    close(fd);
 }
 
 /* Copies the pages that may differ, from the VM's RAM to the checkpoint or back. */
@@ -64,7 +92,7 @@ static void ram_copy(const struct vm *vm, struct checkpoint *checkpoint, bool ba
     for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES; page++) {
         uint64_t *word = &checkpoint->dirty[page / DIRTY_BITS];
         uint8_t *ram = vm->ram + page * PAGE_BYTES, *copy = checkpoint->ram + page * PAGE_BYTES;
-        if (*word & 1ull << page % DIRTY_BITS)
+        if (page_is_in(checkpoint->dirty, page))
             memcpy(back ? ram : copy, back ? copy : ram, PAGE_BYTES);
         else if (*word == 0)
             page |= DIRTY_BITS - 1;
@@ -154,14 +182,13 @@ void watch_start(struct watched *watch, struct vcpu *vcpu)
     event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
     checkpoint->ram = calloc(1, vm->ram_bytes);
     checkpoint->dirty = calloc(dirty_words(vm), sizeof checkpoint->dirty[0]);
+    checkpoint->written = calloc(dirty_words(vm), sizeof checkpoint->written[0]);
     log_dirty_pages(vm);
-    if (!checkpoint->ram || !checkpoint->dirty ||
+    if (!checkpoint->ram || !checkpoint->dirty || !checkpoint->written ||
         timer_create(CLOCK_MONOTONIC, &event, &watch->timer) < 0)
         exit(fail(STATUS_NO_KVM, "--explain: %s", strerror(errno)));
-    /* The copy is all zeros, and so is most of RAM. */
-    for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES; page++)
-        if (memcmp(vm->ram + page * PAGE_BYTES, checkpoint->ram + page * PAGE_BYTES, PAGE_BYTES))
-            checkpoint->dirty[page / DIRTY_BITS] |= 1ull << page % DIRTY_BITS;
+    present_collect(vm, checkpoint->dirty);
+    memcpy(checkpoint->written, checkpoint->dirty, dirty_words(vm) * sizeof checkpoint->dirty[0]);
     watch->waited = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     watch->thread = pthread_self();
     watch->vcpu = vcpu;

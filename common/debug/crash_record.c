@@ -80,14 +80,14 @@ static void instruction_print(FILE *out, const struct instruction *instruction)
 }
 
 /* The pages of RAM that are not all zeros. */
-static void memory_print(FILE *out, const struct vm *vm)
+static void memory_print(FILE *out, const struct vm *vm, const uint64_t *written)
 {
     static const uint8_t zeros[PAGE_BYTES];
     int printed = 0;
 
     for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES && printed < PAGES_MAX; page++) {
         const uint8_t *bytes = vm->ram + page * PAGE_BYTES;
-        if (memcmp(bytes, zeros, sizeof zeros) == 0)
+        if (!page_is_in(written, page) || memcmp(bytes, zeros, sizeof zeros) == 0)
             continue;
         printed++;
         fprintf(out, "explain: page {\"address\":%zu,", page * PAGE_BYTES);
@@ -119,7 +119,7 @@ void record_print(struct vcpu *vcpu, const char *reason, bool same)
             vcpu->interrupts, vcpu->vm->ram_bytes);
     for (uint64_t i = first; i < history_count; i++)
         instruction_print(out, &history[i % HISTORY]);
-    memory_print(out, vcpu->vm);
+    memory_print(out, vcpu->vm, checkpoint->written);
     fputs("explain: end {}\n", out);
     fclose(out);
     funlockfile(stderr);

@@ -27,8 +27,12 @@ struct checkpoint {
     struct kvm_fpu fpu;
     struct kvm_vcpu_events events;
     uint8_t *ram;
-    uint64_t *dirty; /* pages of RAM that may differ from `ram` */
+    uint64_t *dirty;   /* pages of RAM that may differ from `ram` */
+    uint64_t *written; /* pages that may have something in them */
 };
+
+/* Whether a page of RAM is in such a set. */
+bool page_is_in(const uint64_t *bitmap, size_t page);
 
 /* A vCPU whose guest may be executed again. */
 struct watched {

@@ -128,7 +128,7 @@ def report(record: Record, place: Place) -> Iterator[str]:
                "differ from the crash.")
     if record.reason == "hang":
         yield (f"vcpu{record.vcpu} has run for some seconds without I/O and without HLT: it hangs, or "
-               "computes for long.")
+               "computes for long. It was ended.")
     if record.reason in ("hang", "no exit"):
         yield "What it executes:"
     else:

@@ -180,6 +180,8 @@ register:
          ("fetching the instruction at CS:0x50000000, which is physical",)),
     Case("long", "mov ecx, 20000000\nagain: loop again\nmov eax, [0x50000000]",
          ("mov eax, dword ptr [0x50000000]", "(00000000) is not present")),
+    Case("much-ram", "mov eax, [0x50000000]", ("of directory entry 320",),
+         ("--mem=2G", "--unmap=0x50000000")),
     Case("many-exits", """
     mov ebp, 500
 again:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 import subprocess
+import sys
 import unittest
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +205,12 @@ class Machines(unittest.TestCase):
         for words in ("jmp 1 (63 times)", "KVM_RUN returned an error", "If it was EINTR, nothing is wrong"):
             self.assertIn(words, text)
 
+    def test_a_program_of_the_os_that_hangs(self) -> None:
+        kernel, archive = build_os()
+        run = run_of(build_vmm(6, solution=True), f"--initrd={archive}", kernel)
+        text, = run_all([replace(run, stdin=b"spin\n")])
+        self.assertRegex(explained(text, [kernel]), r"it hangs, .* \(64 times\) ; spin")
+
     def test_the_learners_kernel(self) -> None:
         sched = changed(6, "    trap_stack_set((uint32_t)next->kernel_stack + PAGE_BYTES);\n", "")
         kernel, archive = build_os(sched)
@@ -239,6 +248,18 @@ class Command(unittest.TestCase):
         text = make("explain", "LAB=2", "SOLUTION=1", "GUESTS=echo", stdin="typed\n")
         self.assertIn("typed\n", text)
         self.assertIn("No guest crashed; the VMM ended with status 0.", text)
+
+    def test_ctrl_c(self) -> None:
+        command = [sys.executable, "-m", "grader.commands.explain", "--solution", "--guests=echo"]
+        for lab in (2, 4):
+            with self.subTest(lab=lab), subprocess.Popen(
+                    [*command, f"--lab={lab}"], cwd=ROOT, text=True, start_new_session=True, bufsize=0,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+                assert process.stdin and process.stdout
+                process.stdin.write("typed\n")
+                self.assertEqual(process.stdout.readline(), "typed\n")
+                os.killpg(process.pid, signal.SIGINT)
+                self.assertIn("No guest crashed; Ctrl-C has ended the VMM.", process.stdout.read())
 
     def test_the_learners_modules(self) -> None:
         solution, target = LABS[1].solution_files()[0], LABS[1].learner_files()[0]
