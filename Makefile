@@ -14,10 +14,11 @@ ARGS     ?=#   for run: options for the VMM
 LIMIT    ?=#   for timeline: seconds after which the run is ended
 HOLD     ?=#   for run and timeline: 1: an input that stays open, with nothing in it
 UNDER    ?=#   for run: a command that starts the VMM, like strace -f
+WAIT     ?=#   for debug: 1: start no gdb, but wait for one
 
 # Values from the command line are data: make does not expand them, recipes pass them to the Python tools in
 # the environment, and the names used in builds contain nothing that make or a shell would expand.
-GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS HOLD UNDER T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW LIMIT
+GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS HOLD UNDER WAIT T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW LIMIT
 BUILT_WITH := LAB FROM MODULE SANITIZE OUT SHARED UNIT SCHED OS_OUT KERNEL_UNIT PROGRAM_DIR
 given-as = $(if $(filter undefined default,$(origin $(1))),,$(eval override $(1) := $$(value $(1))))
 $(foreach name,$(sort $(GIVEN) $(BUILT_WITH) CC),$(call given-as,$(name)))
@@ -88,6 +89,9 @@ help:
 #:   make timeline LAB=4 GUESTS="ticks counter" HOLD=1
 #:                          runs guests, and writes what each vCPU did and when as a page for your browser, and
 #:                          as a trace for Perfetto; LAB=6 alone: the 1K OS with your modules
+#:   make debug LAB=2 GUESTS=hello
+#:                          runs guests under gdb: breakpoints, steps and registers of the guests; LAB=6 alone:
+#:                          the 1K OS with your modules. WAIT=1 waits for a debugger that you start
 #:   make os                boots the finished 1K OS on your terminal. FROM=mine: your own modules
 #:   make demo              demonstrates the whole kit: the reference guests, then the 1K OS
 #:   make doctor            reports what works on this machine and how to fix the rest
@@ -124,7 +128,7 @@ help:
 #:   compiler and its sanitizers. For grade: MODULE=file.c grades a file that is not yours; it is compiled in a
 #:   jail and runs in the lab VM.
 
-.PHONY: demo test $(LABS:%=lab%) run explain timeline grade watch status os diff skeletons doctor fetch bench clean clean-cache \
+.PHONY: demo test $(LABS:%=lab%) run explain debug timeline grade watch status os diff skeletons doctor fetch bench clean clean-cache \
 	format check-format mutants alternatives flakes machines
 
 $(LABS:%=lab%):
@@ -142,6 +146,10 @@ timeline: need-lab
 explain: need-lab
 	@$(SETUP) build grade explain
 	@$$($(SETUP) --python) -m grader.commands.explain $(CHOICE) "--guests=$$GUESTS" "--options=$$ARGS"
+
+debug: need-lab
+	@$(SETUP) build grade debug
+	@$(PYTHON) -m grader.commands.debug $(CHOICE) "--guests=$$GUESTS" "--options=$$ARGS" $${WAIT:+--wait}
 
 # A MODULE is a stranger's: it is graded as a class's submissions are.
 grade:

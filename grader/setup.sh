@@ -68,6 +68,9 @@ need_parts() {
             need python3-pexpect find_python pexpect,capstone
             need python3-capstone find_python pexpect,capstone
             ;;
+        debug)
+            need gdb have gdb
+            ;;
         vm)
             need qemu-system-x86 have qemu-system-x86_64
             ;;
@@ -80,7 +83,7 @@ need_parts() {
             need clang-format have clang-format
             ;;
         test)
-            need_parts format explain
+            need_parts format explain debug
             need gcc have gcc
             need clang have clang
             need libclang-rt-dev have_fuzzer

@@ -7,7 +7,7 @@ SCHED_GIVES ?=#   functions that these add to its contract
 OS_OUT ?= $(BUILD)/os-1k
 
 # Code for a processor without setup: no SSE, no floating point, no position independence.
-OS_FLAGS := -std=gnu11 -O2 -m32 -march=i686 -mno-sse -mno-mmx -mno-80387 -ffreestanding -nostdlib \
+OS_FLAGS := -std=gnu11 -O2 -g -m32 -march=i686 -mno-sse -mno-mmx -mno-80387 -ffreestanding -nostdlib \
 	-fno-pic -fno-pie -fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables \
 	-fcf-protection=none $(WARNINGS) -Icommon/contract -Ios-1k/lib -Ios-1k/kernel
 OS_LINK := ld -m elf_i386 -z noexecstack --fatal-warnings
@@ -64,7 +64,7 @@ $(OS_OUT)/kernel/%.o: $(OS_OUT)/kernel/%.c
 	@$(STEP)$(CC) $(OS_FLAGS) -c $< -o $@
 
 $(OS_OUT)/kernel/%.o: os-1k/kernel/%.asm $(BUILD)/abi.inc $(OS_OUT)/flags
-	@$(STEP)nasm -f elf32 -I $(BUILD)/ $< -o $@
+	@$(STEP)nasm -f elf32 -g -F dwarf -I $(BUILD)/ $< -o $@
 
 $(OS_OUT)/kernel/sched.sum: $(call solved,$(SCHED)) $(OS_OUT)/flags FORCE
 	$(call keep-sum,$<,$@)
@@ -115,11 +115,15 @@ $(OS_OUT)/archive.tar: $(ARCHIVED) $(OS_OUT)/archived
 $(OS_OUT)/archived: $(OS_OUT)/flags FORCE
 	@echo '$(ARCHIVED)' | cmp -s - $@ || echo '$(ARCHIVED)' > $@
 
-$(PROGRAMS): $(OS_OUT)/user/%: $(OS_OUT)/user/%.o $(USER_PARTS) os-1k/user/program.ld
-	@$(STEP)$(OS_LINK) -s -T os-1k/user/program.ld $(filter %.o %.a,$^) -o $@
+# The archive has the programs without their symbols, which only gdb reads.
+$(PROGRAMS): $(OS_OUT)/user/%: $(OS_OUT)/user/%.elf
+	@objcopy --strip-all $< $@
+
+$(PROGRAMS:%=%.elf): $(OS_OUT)/user/%.elf: $(OS_OUT)/user/%.o $(USER_PARTS) os-1k/user/program.ld
+	@$(STEP)$(OS_LINK) -T os-1k/user/program.ld $(filter %.o %.a,$^) -o $@
 
 $(OS_OUT)/user/start.o: os-1k/user/start.asm $(OS_OUT)/flags
-	@$(STEP)nasm -f elf32 $< -o $@
+	@$(STEP)nasm -f elf32 -g -F dwarf $< -o $@
 
 $(OS_OUT)/user/libuser.a: $(USER_NAMES:%=$(OS_OUT)/user/%.o) $(LIB_NAMES:%=$(OS_OUT)/lib/%.o)
 	@rm -f $@ && ar rcs $@ $^

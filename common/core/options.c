@@ -38,6 +38,8 @@ static const char help[] =
     "  --trace[=FILE]     write a line per exit to FILE or standard error\n"
     "  --record=FILE      record events and totals in FILE, for make timeline\n"
     "  --explain          record how a guest crashes, for make explain\n"
+    "  --gdb=PORT|PATH    wait for gdb on a port of this machine, or on a Unix\n"
+    "                     socket, to debug the guests; see make debug\n"
     "  --color[=WHEN]     names of guests in colour: always, never, auto (terminal)\n"
     "  --help, --version\n"
     "\n"
@@ -62,6 +64,7 @@ enum option_code {
     OPTION_TRACE,
     OPTION_RECORD,
     OPTION_EXPLAIN,
+    OPTION_GDB,
     OPTION_COLOR,
     OPTION_HELP,
     OPTION_VERSION,
@@ -82,6 +85,7 @@ static const struct option long_options[] = {
     {"trace", optional_argument, NULL, OPTION_TRACE},
     {"record", required_argument, NULL, OPTION_RECORD},
     {"explain", no_argument, NULL, OPTION_EXPLAIN},
+    {"gdb", required_argument, NULL, OPTION_GDB},
     {"color", optional_argument, NULL, OPTION_COLOR},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
@@ -213,6 +217,8 @@ static int parse_option(struct options *options, int code, const char *value)
     case OPTION_EXPLAIN:
         observer_add(&replay);
         return 0;
+    case OPTION_GDB:
+        return gdb_start(value);
     case OPTION_COLOR:
         if (value && strcmp(value, "auto") == 0)
             return 0;

@@ -46,6 +46,8 @@ _Noreturn void todo_reached(const char *exercise, const char *file, int line)
 void stdout_write(const char *bytes, size_t count)
 {
     OBSERVE(output, bytes, count);
+    if (OBSERVED(print, bytes, count))
+        return;
     while (count > 0) {
         ssize_t written = write(STDOUT_FILENO, bytes, count);
         if (written < 0 && errno == EINTR)

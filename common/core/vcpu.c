@@ -50,9 +50,8 @@ enum step stage_before_entry(struct vcpu *vcpu)
 {
     where_set(vcpu, true);
     OBSERVE(before_hooks, vcpu);
-    for (const struct observer *const *tool = observers; *tool; tool++)
-        if ((*tool)->ends && (*tool)->ends(vcpu))
-            return STEP_END;
+    if (OBSERVED(ends, vcpu))
+        return STEP_END;
     for (size_t i = 0; i < sizeof stage.before_entry / sizeof stage.before_entry[0]; i++) {
         enum step step = stage.before_entry[i] ? stage.before_entry[i](vcpu) : STEP_RUN;
         if (step != STEP_RUN)
@@ -66,6 +65,8 @@ enum step exit_dispatch(struct vcpu *vcpu)
 {
     uint32_t reason = vcpu->run->exit_reason;
 
+    if (OBSERVED(take_exit, vcpu))
+        return STEP_RUN;
     OBSERVE(exit, vcpu);
     exit_note(vcpu);
     if (reason >= EXIT_REASONS_MAX || !stage.on_exit[reason])

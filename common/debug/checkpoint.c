@@ -15,7 +15,6 @@
 
 #define NEAR_NS    30000                    /* from the last checkpoint to the crash */
 #define ADVANCE_NS (5 * (int64_t)SECOND_NS) /* to get that near */
-#define TSS_BUSY   2                        /* in a TSS descriptor's type */
 #define DIRTY_BITS 64                       /* pages per word of KVM's dirty log */
 
 #define PAGEMAP_STATE 62 /* the highest two bits: the page is present, or swapped */
@@ -127,21 +126,16 @@ void exit_finish(struct vcpu *vcpu)
 bool checkpoint_restore(struct vcpu *vcpu)
 {
     struct checkpoint *checkpoint = &watched[vcpu->id].checkpoint;
-    struct kvm_sregs sregs = checkpoint->sregs, other;
+    struct kvm_sregs other = checkpoint->sregs;
 
-    /* On AMD's processors KVM reports each TSS as busy. QEMU's stops for one that was not loaded by
-     * ltr. */
-    if (__builtin_cpu_is("amd"))
-        sregs.tr.type &= (uint8_t)~TSS_BUSY;
-    /* There a shutdown clears where KVM's own page tables are, and without paging KVM does not set
-     * it again: the guest never gets past its first instruction. A change of CR3 sets it. */
-    other = sregs;
+    /* On AMD's processors a shutdown clears where KVM's own page tables are, and without paging KVM
+     * does not set it again: the guest never gets past its first instruction. A change of CR3 sets
+     * it. */
     other.cr3 ^= PAGE_BYTES;
     exit_finish(vcpu); /* it would change the registers */
     dirty_collect(vcpu->vm);
     ram_copy(vcpu->vm, checkpoint, true);
-    return ioctl(vcpu->fd, KVM_SET_SREGS, &other) == 0 &&
-           ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) == 0 &&
+    return sregs_restore(vcpu, &other) && sregs_restore(vcpu, &checkpoint->sregs) &&
            ioctl(vcpu->fd, KVM_SET_REGS, &checkpoint->regs) == 0 &&
            ioctl(vcpu->fd, KVM_SET_FPU, &checkpoint->fpu) == 0 &&
            ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &checkpoint->events) == 0;

@@ -16,13 +16,16 @@ struct observer {
     void (*todo)(const char *exercise); /* an exercise that is not written ends the VMM */
 
     /* On the vCPU's own thread: */
-    void (*before_hooks)(struct vcpu *vcpu);         /* before the stage's before_entry hooks */
-    bool (*ends)(struct vcpu *vcpu);                 /* then: whether it ends the vCPU */
-    void (*entry)(struct vcpu *vcpu);                /* after them: KVM_RUN follows */
-    void (*exit)(struct vcpu *vcpu);                 /* after KVM_RUN, unless it was interrupted */
-    void (*crash)(struct vcpu *vcpu);                /* before the post-mortem */
-    void (*ended)(struct vcpu *vcpu);                /* the vCPU still exists in KVM */
+    void (*before_hooks)(struct vcpu *vcpu); /* before the stage's before_entry hooks */
+    bool (*ends)(struct vcpu *vcpu);         /* then: whether it ends the vCPU */
+    void (*entry)(struct vcpu *vcpu);        /* after them: KVM_RUN follows */
+    bool (*take_exit)(struct vcpu *vcpu); /* after KVM_RUN, unless it was interrupted: whether the
+                                             tool has caused the exit; then no one else sees it */
+    void (*exit)(struct vcpu *vcpu);      /* then, if none has */
+    void (*crash)(struct vcpu *vcpu);     /* before the post-mortem */
+    void (*ended)(struct vcpu *vcpu);     /* the vCPU still exists in KVM */
     void (*output)(const char *bytes, size_t count); /* before it is written */
+    bool (*print)(const char *bytes, size_t count);  /* then: whether the tool has written it */
 
     /* On any thread, what the modules ask of the C library: library_calls.c */
     void (*unlock)(pthread_mutex_t *mutex);                        /* before it is unlocked */
@@ -46,8 +49,20 @@ void observer_add(const struct observer *observer);
         }                                                                                          \
     } while (0)
 
-/* --explain: replay.c; --stats and --record: meter.c */
-extern const struct observer replay, meter;
+/* Asks all tools, up to the first that answers true. */
+#define OBSERVED(function, ...)                                                                    \
+    ({                                                                                             \
+        bool answer = false;                                                                       \
+        for (const struct observer *const *tool = observers; *tool && !answer; tool++)             \
+            answer = (*tool)->function && (*tool)->function(__VA_ARGS__);                          \
+        answer;                                                                                    \
+    })
+
+/* --explain: replay.c; --stats and --record: meter.c; --gdb: gdb_run.c */
+extern const struct observer replay, meter, gdb_server;
+
+/* --gdb=PLACE. 0 or a status. */
+int gdb_start(const char *place);
 
 /* ------------------------------------------------------------------ exits.c */
 
@@ -80,9 +95,27 @@ uint64_t instruction_address(const struct kvm_regs *regs, const struct kvm_sregs
 /* Prints the registers on standard error, as --regs shows them. */
 void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs *sregs);
 
+/* KVM_SET_SREGS with what KVM_GET_SREGS has returned; false: KVM refuses. */
+bool sregs_restore(const struct vcpu *vcpu, const struct kvm_sregs *sregs);
+
 /* vcpu_translate with these registers instead of the vCPU's own. */
 bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t linear,
                          uint64_t *phys, FILE *out);
+
+/* ------------------------------------------------------------------ guest_memory.c */
+
+/* The physical address of a linear one, in RAM; false: not mapped, or outside of RAM. */
+bool linear_translate(const struct vcpu *vcpu, uint64_t linear, uint64_t *phys);
+
+/* Copies bytes from a linear address on, or to it; false: they are not all in RAM. */
+bool linear_read(const struct vcpu *vcpu, uint64_t linear, void *bytes, size_t count);
+bool linear_write(const struct vcpu *vcpu, uint64_t linear, void *bytes, size_t count);
+
+/* The linear address of the handler of an exception or interrupt; false: the vector has none. */
+bool handler_find(const struct vcpu *vcpu, const struct kvm_sregs *sregs, unsigned vector,
+                  uint64_t *linear);
+
+#define OPCODE_HLT 0xf4
 
 /* ------------------------------------------------------------------ symbols.c, kernel_state.c */
 

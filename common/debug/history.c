@@ -28,7 +28,8 @@ static void history_add(struct vcpu *vcpu, const struct kvm_regs *regs,
     *last = (struct instruction){.regs = *regs, .sregs = *sregs, .repeated = 1, .handler = handler};
     for (uint64_t phys = 0; last->code_bytes < CODE_BYTES; last->code_bytes++, phys++) {
         const uint64_t byte = linear + last->code_bytes;
-        if ((last->code_bytes == 0 || byte % PAGE_BYTES == 0) && !translate(vcpu, byte, &phys))
+        if ((last->code_bytes == 0 || byte % PAGE_BYTES == 0) &&
+            !linear_translate(vcpu, byte, &phys))
             break;
         const struct trap *trap = trap_at(phys);
         last->code[last->code_bytes] = trap ? trap->byte : vcpu->vm->ram[phys];
@@ -73,7 +74,7 @@ static bool step_on(struct vcpu *vcpu, uint32_t reason, int max, int64_t deadlin
         if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
             return false;
         traps_update(vcpu, &sregs);
-        if (!translate(vcpu, sregs.cs.base + regs.rip, &phys))
+        if (!linear_translate(vcpu, sregs.cs.base + regs.rip, &phys))
             phys = UINT64_MAX;
         history_add(vcpu, &regs, &sregs, handler);
         if (clock_ns(CLOCK_MONOTONIC) > deadline)
@@ -89,7 +90,7 @@ static bool step_on(struct vcpu *vcpu, uint32_t reason, int max, int64_t deadlin
                 ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
                 return false;
             regs.rip--;
-            handler = translate(vcpu, sregs.cs.base + regs.rip, &phys) && trap_at(phys);
+            handler = linear_translate(vcpu, sregs.cs.base + regs.rip, &phys) && trap_at(phys);
             if (handler && ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0)
                 return false;
         }

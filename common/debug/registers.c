@@ -6,6 +6,8 @@
 #include "debug/debug.h"
 #include "given.h"
 
+#define TSS_BUSY 2 /* in a TSS descriptor's type */
+
 enum cpu_mode cpu_mode(const struct kvm_sregs *sregs)
 {
     if (!(sregs->cr0 & CR0_PE))
@@ -71,6 +73,17 @@ void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs
             "idt=%08llx+%x\n",
             id, sregs->cr0, sregs->cr2, sregs->cr3, sregs->cr4, sregs->efer, sregs->gdt.base,
             sregs->gdt.limit, sregs->idt.base, sregs->idt.limit);
+}
+
+bool sregs_restore(const struct vcpu *vcpu, const struct kvm_sregs *read)
+{
+    struct kvm_sregs sregs = *read;
+
+    /* On AMD's processors KVM reports each TSS as busy. QEMU's stops for one that was not loaded by
+     * ltr. */
+    if (__builtin_cpu_is("amd"))
+        sregs.tr.type &= (uint8_t)~TSS_BUSY;
+    return ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) == 0;
 }
 
 bool registers_translate(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t linear,

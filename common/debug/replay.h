@@ -15,7 +15,6 @@
 #define STEPS_MAX   300000    /* and from one closer to the crash */
 #define TICK_NS     200000000 /* a guest without exits is interrupted, for a new checkpoint */
 #define SECOND_NS   1000000000
-#define OPCODE_HLT  0xf4
 
 /* ------------------------------------------------------------------ checkpoint.c */
 
@@ -82,9 +81,6 @@ struct trap {
     uint64_t phys;
     uint8_t byte; /* the handler's own */
 };
-
-/* The physical address of a linear one, in RAM; false: not mapped, or outside of RAM. */
-bool translate(const struct vcpu *vcpu, uint64_t linear, uint64_t *phys);
 
 /* Sets the traps, again if the guest has changed its handlers; removes them all. */
 void traps_update(struct vcpu *vcpu, const struct kvm_sregs *sregs);

@@ -40,6 +40,9 @@ class Backend(Protocol):
         that an argument names and that the program writes; it is there at the end, however the program ends.
         SIGALRM ends the program like SIGKILL."""
 
+    def debug_command(self, argv: Sequence[str], socket_path: str) -> list[str]:
+        """As `command`, for a VMM that waits until gdb connects to this Unix socket."""
+
 
 class WorkerDied(Exception):
     """The worker was lost during a run; the text says how."""

@@ -52,6 +52,7 @@ TOOLS = {
     "clang": "builds with clang, and the fuzzers",
     "clang-format": "the style of C",
     "flake8": "the style of Python",
+    "gdb": "make debug",
     "git": "the release, and checks that need the list of the kit's files",
     "mypy": "the types of Python",
     "pandoc": "the handouts' site and PDF",

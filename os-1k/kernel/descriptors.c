@@ -13,12 +13,15 @@ struct task_state {
 };
 static struct task_state task_state = {.ss0 = SELECTOR_KERNEL_DATA, .io_map = sizeof task_state};
 
-/* SDM vol. 3, 3.4.5 "Segment Descriptors". From 0 to 4 GB; privilege levels 0 and 3. */
+/*
+ * SDM vol. 3, 3.4.5 "Segment Descriptors". From 0 to 4 GB; privilege levels 0 and 3; marked as
+ * accessed, so the processor never writes to them.
+ */
 static uint64_t gdt[] = {
-    [SELECTOR_KERNEL_CODE / 8] = 0x00cf9a000000ffff,
-    [SELECTOR_KERNEL_DATA / 8] = 0x00cf92000000ffff,
-    [SELECTOR_USER_CODE / 8] = 0x00cffa000000ffff,
-    [SELECTOR_USER_DATA / 8] = 0x00cff2000000ffff,
+    [SELECTOR_KERNEL_CODE / 8] = 0x00cf9b000000ffff,
+    [SELECTOR_KERNEL_DATA / 8] = 0x00cf93000000ffff,
+    [SELECTOR_USER_CODE / 8] = 0x00cffb000000ffff,
+    [SELECTOR_USER_DATA / 8] = 0x00cff3000000ffff,
     [SELECTOR_TSS / 8] = 0x0000890000000000 | (sizeof task_state - 1), /* and its address */
 };
 

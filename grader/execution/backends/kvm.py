@@ -75,3 +75,7 @@ class KvmBackend:
     def command(self, argv: Sequence[str], output: str = "") -> list[str]:
         """As Backend.command: on the host the command line is unchanged."""
         return list(argv)
+
+    def debug_command(self, argv: Sequence[str], socket_path: str) -> list[str]:
+        """As Backend.debug_command."""
+        return [argv[0], f"--gdb={socket_path}", *argv[1:]]

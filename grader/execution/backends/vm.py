@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from grader.execution.budget import Account
+from grader.execution.labvm.session import PORT_FD
 from grader.execution.labvm.worker import VmWorker
 from grader.execution.runs import Result, Run
 from grader.execution.worker import OnResult, Worker, run_all
@@ -38,3 +39,8 @@ class VmBackend:
         """As Backend.command: this package's own module, which starts a VM for it."""
         options = [f"--output={output}"] if output else []
         return [sys.executable, "-m", "grader.execution.labvm", "run", *options, "--", *argv]
+
+    def debug_command(self, argv: Sequence[str], socket_path: str) -> list[str]:
+        """As Backend.debug_command: the VM passes the connection on to a descriptor of the VMM."""
+        return [sys.executable, "-m", "grader.execution.labvm", "run", f"--debugger={socket_path}", "--",
+                argv[0], f"--gdb=fd:{PORT_FD}", *argv[1:]]

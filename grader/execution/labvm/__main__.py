@@ -1,7 +1,8 @@
-"""python3 -m grader.execution.labvm run [--output=FILE] [--] COMMAND [ARGUMENT...] | fetch | clean
+"""python3 -m grader.execution.labvm run [OPTION...] [--] COMMAND [ARGUMENT...] | fetch | clean
 
-run    executes COMMAND in the lab VM as if it ran here: same input, output, terminal, signals and status;
-       FILE is a file that an argument names and that COMMAND writes
+run    executes COMMAND in the lab VM as if it ran here: same input, output, terminal, signals and status
+           --output=FILE     a file that an argument names and that COMMAND writes
+           --debugger=PATH   a Unix socket to create, for descriptor 63 of COMMAND
 fetch  prepares the lab VM (kernel and snapshot) for use without a network
 clean  removes the lab VM's cache (kernel and snapshots)
 """
@@ -28,12 +29,13 @@ def main(arguments: list[str]) -> int:
         print(f"The lab VM is ready and no longer needs a network: {snapshot.cache_folder()}")
         return 0
     if arguments[:1] == ["run"]:
-        argv, output = arguments[1:], ""
-        if argv and argv[0].startswith("--output="):
-            output = argv.pop(0).partition("=")[2]
+        argv, options = arguments[1:], {"--output": "", "--debugger": ""}
+        while argv and argv[0].partition("=")[0] in options:
+            name, _, value = argv.pop(0).partition("=")
+            options[name] = value
         argv = argv[1:] if argv[:1] == ["--"] else argv
         if argv:
-            end_alike(run_live(argv, output))
+            end_alike(run_live(argv, options["--output"], options["--debugger"]))
     print(__doc__, file=sys.stderr)
     return 64
 

@@ -32,8 +32,10 @@ RAM_MIB = 1024
 HARDWARE = [
     "-accel", "tcg", "-cpu", "qemu64,+svm,+npt", "-machine", "pc,memory-backend=ram", "-m", str(RAM_MIB),
     "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-    "-device", "virtio-serial-pci,max_ports=2", "-device", "virtserialport,chardev=channel,nr=1",
+    "-device", "virtio-serial-pci,max_ports=3", "-device", "virtserialport,chardev=channel,nr=1",
+    "-device", "virtserialport,chardev=debugger,nr=2",
 ]
+DEBUGGER_PORT = "/dev/vport0p2"    # in the VM
 # For a fast boot: no self-tests, no patching for other processors. Creating or closing a KVM VM waits for
 # RCU, which takes several ticks unless it is expedited.
 KERNEL_ARGUMENTS = ("console=ttyS0 quiet panic=-1 nokaslr cryptomgr.notests noreplace-smp mitigations=off "
@@ -63,8 +65,10 @@ def processor_wait(pid: int) -> float:
 class Machine:
     """A running QEMU. It is killed when the thread that started it ends."""
 
-    def __init__(self, ram: Path, extra: Sequence[str], keep_ram: bool) -> None:
-        """Start QEMU with the file `ram` as RAM; `keep_ram` writes changes back to the file."""
+    def __init__(self, ram: Path, extra: Sequence[str], keep_ram: bool,
+                 debugger: socket.socket | None = None) -> None:
+        """Start QEMU with the file `ram` as RAM; `keep_ram` writes changes back to the file. Who connects to
+        the listening socket `debugger` is connected with the second port."""
         share = "on" if keep_ram else "off"
         self._closing = threading.Lock()
         self._messages: list[str] = []
@@ -72,16 +76,19 @@ class Machine:
         self._log = tempfile.TemporaryFile()
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # both QEMU and the VM's console write to it
         ours, theirs = socket.socketpair()
+        given = [theirs.fileno(), *([debugger.fileno()] if debugger else [])]
         with theirs:
             argv = [qemu_path(), *HARDWARE, "-qmp", "stdio",
                     "-object", f"memory-backend-file,id=ram,size={RAM_MIB}M,mem-path={ram},share={share}",
                     "-chardev", f"socket,id=channel,fd={theirs.fileno()}",
+                    "-chardev", f"socket,id=debugger,fd={debugger.fileno()},server=on,wait=off" if debugger
+                    else "null,id=debugger",
                     "-chardev", "file,id=console,path=/dev/stderr,append=on", "-serial", "chardev:console",
                     *extra]
             try:
                 self._process = subprocess.Popen(
                     ["setpriv", "--pdeathsig", "KILL", *argv], stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE, stderr=self._log, pass_fds=[theirs.fileno()],
+                    stdout=subprocess.PIPE, stderr=self._log, pass_fds=given,
                     start_new_session=True)
             except OSError as error:
                 raise CannotGrade(f"can't start setpriv: {error}",

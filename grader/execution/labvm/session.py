@@ -12,6 +12,7 @@ import os
 import resource
 import selectors
 import signal
+import socket
 import struct
 import sys
 import termios
@@ -20,11 +21,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from grader.execution.worker import WorkerDied
+from grader.execution.labvm.machine import DEBUGGER_PORT
 from grader.execution.labvm.worker import VmWorker
 from grader.execution.runs import (CannotGrade, Ending, Limits, Record, Result, Run, Terminal, decode, encode,
                                    file_part)
 
 CHUNK = 1 << 16
+PORT_FD = 63          # as in runner/job.h
 KILL = signal.SIGALRM  # stands for SIGKILL, which can't be caught and passed on
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1,
              signal.SIGUSR2, KILL)
@@ -140,6 +143,21 @@ class _Session:
             self._channel.send(("shut", str(fd).encode()))
 
 
+def listen_on(path: str) -> socket.socket:
+    """A Unix socket, which gets its name once it listens."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}.new")
+        listener.bind(f"{path}.new")
+        listener.listen(1)
+        os.rename(f"{path}.new", path)
+    except OSError as error:
+        raise CannotGrade(f"can't wait for a debugger at {path}: {error.strerror or error}",
+                          "work in a folder with a shorter name") from error
+    return listener
+
+
 def _live_run(argv: Sequence[str], output: str) -> Run:
     """The run that argv asks for. Only the scratch folder can be written there, so a command with a file as
     output works in that folder, with the file's name and the full paths of all others."""
@@ -161,14 +179,16 @@ def _live_run(argv: Sequence[str], output: str) -> Run:
                limits=replace(UNLIMITED, file=OUTPUT_MAX))
 
 
-def run_live(argv: Sequence[str], output: str = "") -> Result:
+def run_live(argv: Sequence[str], output: str = "", debugger: str = "") -> Result:
     """Run argv in the lab VM with our own stdin, stdout and stderr. `output`: a file that an argument names
-    and that the command writes; it is written here once the command has ended in any way."""
+    and that the command writes; it is written here once the command has ended in any way. `debugger`: a Unix
+    socket to create; who connects to it is connected with the command's descriptor PORT_FD."""
     run = _live_run(argv, output)
-    worker = VmWorker()
+    worker = VmWorker(debugger=listen_on(debugger) if debugger else None)
     try:
         worker.send_files(run)
-        records: list[Record] = [*encode(run), ("live", b""), ("go", b"")]
+        port = [("port", DEBUGGER_PORT.encode())] if debugger else []
+        records: list[Record] = [*encode(run), ("live", b""), *port, ("go", b"")]
         with _raw_terminal(run.terminal.fds if run.terminal else ""), _signals_as_bytes() as signals:
             worker.channel.send(*records)
             result = _Session(worker, signals).run()

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -102,9 +103,9 @@ class Snapshot:
                 os.fsync(file.fileno())
         self.done.write_text(json.dumps(self._marks()))
 
-    def restore(self) -> Machine:
+    def restore(self, debugger: socket.socket | None = None) -> Machine:
         """A VM resumed from this snapshot. Raises WorkerDied if that fails."""
-        machine = Machine(self.ram, ["-incoming", "defer"], keep_ram=False)
+        machine = Machine(self.ram, ["-incoming", "defer"], keep_ram=False, debugger=debugger)
         try:
             machine.load(self.state)
             now = time.time()
@@ -160,10 +161,11 @@ def _tidy(cache: Path, keep: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def start(fresh: bool = False) -> Machine:
+def start(fresh: bool = False, debugger: socket.socket | None = None) -> Machine:
     """A lab VM ready for work, restored from the snapshot, which is created if missing or damaged.
 
     `fresh`: a VM from the snapshot crashed, so the snapshot is created again in case it was damaged.
+    `debugger`: as for Machine.
     """
     cache = cache_folder()
     death: WorkerDied | None = None
@@ -171,7 +173,7 @@ def start(fresh: bool = False) -> Machine:
         for _ in range(2):
             snapshot = _ensure(cache, discard=fresh or death is not None)
             try:
-                return snapshot.restore()
+                return snapshot.restore(debugger)
             except WorkerDied as error:
                 death = error
     except OSError as error:

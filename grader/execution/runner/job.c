@@ -1,8 +1,11 @@
+#define _GNU_SOURCE
 #include "job.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The runner can't continue without memory for a job's own text. */
 static void *must(void *memory)
@@ -90,6 +93,8 @@ bool job_add(struct job *job, struct record *record)
         return job->hold_input = true;
     if (record_is(record, "live"))
         return job->live = true;
+    if (record_is(record, "port"))
+        return (job->port = open(record->data, O_RDWR | O_CLOEXEC)) > 0;
     if (record_is(record, "terminal"))
         return set_terminal(job, record->data);
     if (record_is(record, "stdin")) {
@@ -119,6 +124,8 @@ void job_free(struct job *job)
         record_free(&job->steps[i].after);
         record_free(&job->steps[i].data);
     }
+    if (job->port > 0)
+        close(job->port);
     free(job->steps);
     free(job->program);
     free(job->directory);

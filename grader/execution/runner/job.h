@@ -11,6 +11,9 @@ struct list { /* of strings, NULL-terminated for execve */
     size_t count;
 };
 
+/* Higher than any descriptor that the runner has open. */
+enum { PORT_FD = 63 };
+
 enum action { ACTION_SEND, ACTION_CLOSE, ACTION_SIGNAL, ACTION_RESIZE };
 
 /* Once `after` has appeared on stream 1 or 2, do the action; data is its bytes, number or "ROWS
@@ -37,6 +40,7 @@ struct job {
     bool live; /* interactive: input arrives as records while it runs */
     struct step *steps;
     size_t step_count;
+    int port;         /* a device that the program gets as descriptor PORT_FD; 0: none */
     bool terminal[3]; /* which of stdin, stdout, stderr are on a terminal */
     unsigned short rows, columns;
     struct limits limits;

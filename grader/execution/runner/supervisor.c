@@ -31,8 +31,7 @@ enum { GRACE_MS = 100, GRACE_STEP_MS = 5 };
  * this run's processes and reports it. */
 enum { THREADS_EACH = 16 };
 
-/* More descriptors than the runner ever has open. */
-enum { DESCRIPTORS_MAX = 64 };
+enum { DESCRIPTORS_MAX = PORT_FD + 1 };
 
 static void limit(__rlimit_resource_t resource, rlim_t value)
 {
@@ -74,6 +73,8 @@ static void program_become(const struct job *job, const struct supervisor_option
     for (int fd = 0; fd < 3; fd++)
         if (dup2(stdio[fd], fd) < 0)
             return;
+    if (job->port > 0 && dup2(job->port, PORT_FD) < 0)
+        return;
     for (int number = 1; number < NSIG; number++)
         signal(number, SIG_DFL);
     sigprocmask(SIG_SETMASK, &none, NULL);

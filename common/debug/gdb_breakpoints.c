@@ -1,0 +1,327 @@
+/*
+ * gdb_breakpoints.c - breakpoints, and traps at handlers while an instruction is stepped: in place
+ * of the instruction's first byte there is a HLT.
+ *
+ * Every KVM reports a HLT (KVM_EXIT_HLT), while not every one reports INT3 or obeys debug registers
+ * (api.rst 4.87 KVM_SET_GUEST_DEBUG). Outside of ring 0 a HLT is a general protection fault
+ * instead: then a trap at the guest's handler of that fault stops it there, and what the processor
+ * has pushed is taken back, as if the fault had not been delivered.
+ *
+ * The processor stops single-stepping when it delivers an exception or interrupt, so a step needs
+ * traps at all handlers that it may lead to. The bytes are in RAM only while the guest runs.
+ */
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "debug/gdb.h"
+
+#define BREAKPOINTS_MAX    64
+#define PATCHES_MAX        (BREAKPOINTS_MAX * VCPUS_MAX + 64)
+#define EXCEPTIONS         32 /* vectors that the processor itself may raise */
+#define GENERAL_PROTECTION 13
+#define FLAGS_TF           0x100
+#define CPL(selector)      ((selector)&3)
+
+#define OPCODE_INT   0xcd /* its second byte: the vector */
+#define OPCODE_PUSHF 0x9c
+#define OPERAND_SIZE 0x66 /* prefix */
+
+static struct breakpoint {
+    char type; /* as in the packets Z0 and Z1; 0: none */
+    bool set;  /* in some address space, since the guests run */
+    uint64_t linear;
+} breakpoints[BREAKPOINTS_MAX];
+
+/* A byte of RAM that is HLT for now. */
+struct patch {
+    struct vm *vm;
+    uint64_t phys;
+    uint8_t byte;    /* the guest's own */
+    bool breakpoint; /* it is one */
+    bool trap;       /* it is the first byte of a handler */
+    unsigned vector; /* of the handler */
+};
+static struct patch patches[PATCHES_MAX];
+static size_t patch_count;
+
+/* ------------------------------------------------------------------ patches */
+
+static struct patch *patch_find(const struct vm *vm, uint64_t phys)
+{
+    for (size_t i = 0; i < patch_count; i++)
+        if (patches[i].vm == vm && patches[i].phys == phys)
+            return &patches[i];
+    return NULL;
+}
+
+/* The patch at a linear address, which is made if there is none; NULL: impossible. */
+static struct patch *patch_at(const struct vcpu *vcpu, uint64_t linear)
+{
+    uint64_t phys;
+
+    if (!linear_translate(vcpu, linear, &phys))
+        return NULL;
+    struct patch *patch = patch_find(vcpu->vm, phys);
+    if (patch || patch_count == PATCHES_MAX)
+        return patch;
+    patch = &patches[patch_count++];
+    *patch = (struct patch){.vm = vcpu->vm, .phys = phys, .byte = vcpu->vm->ram[phys]};
+    vcpu->vm->ram[phys] = OPCODE_HLT;
+    return patch;
+}
+
+/* The guest may have written there. */
+static void patch_restore(const struct patch *patch)
+{
+    uint8_t *byte = &patch->vm->ram[patch->phys];
+
+    if (*byte == OPCODE_HLT)
+        *byte = patch->byte;
+}
+
+void patches_remove(void)
+{
+    while (patch_count > 0)
+        patch_restore(&patches[--patch_count]);
+    for (size_t i = 0; i < BREAKPOINTS_MAX; i++)
+        breakpoints[i].set = false;
+    world.stepper = NULL;
+}
+
+void handlers_release(void)
+{
+    for (size_t i = patch_count; i-- > 0;) {
+        patches[i].trap = false;
+        if (!patches[i].breakpoint) {
+            patch_restore(&patches[i]);
+            patches[i] = patches[--patch_count];
+        }
+    }
+    world.stepper = NULL;
+    pthread_cond_broadcast(&world.changed);
+}
+
+/* ------------------------------------------------------------------ breakpoints */
+
+bool breakpoint_add(char type, uint64_t linear)
+{
+    struct breakpoint *place = NULL;
+
+    for (size_t i = 0; i < BREAKPOINTS_MAX; i++) {
+        bool same = breakpoints[i].type == type && breakpoints[i].linear == linear;
+        if (same || (!place && breakpoints[i].type == 0))
+            place = &breakpoints[i];
+        if (same)
+            break;
+    }
+    if (place)
+        *place = (struct breakpoint){.type = type, .linear = linear};
+    return place;
+}
+
+void breakpoint_remove(char type, uint64_t linear)
+{
+    for (size_t i = 0; i < BREAKPOINTS_MAX; i++)
+        if (breakpoints[i].type == type && breakpoints[i].linear == linear)
+            breakpoints[i].type = 0;
+}
+
+void breakpoints_remove(void)
+{
+    memset(breakpoints, 0, sizeof breakpoints);
+}
+
+/* Traps general protection faults, which breakpoints cause outside of ring 0. */
+static void protection_trap_set(const struct vcpu *vcpu)
+{
+    struct kvm_sregs sregs;
+    uint64_t linear;
+
+    if (ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 || !(sregs.cr0 & CR0_PE) ||
+        !handler_find(vcpu, &sregs, GENERAL_PROTECTION, &linear))
+        return;
+    struct patch *patch = patch_at(vcpu, linear);
+    if (patch && !patch->trap) {
+        patch->trap = true;
+        patch->vector = GENERAL_PROTECTION;
+    }
+}
+
+void breakpoints_set(const struct vcpu *vcpu, bool again)
+{
+    bool some = false;
+
+    for (size_t i = 0; i < BREAKPOINTS_MAX; i++) {
+        if (breakpoints[i].type == 0)
+            continue;
+        some = true;
+        struct patch *patch =
+            breakpoints[i].set && !again ? NULL : patch_at(vcpu, breakpoints[i].linear);
+        if (patch)
+            patch->breakpoint = breakpoints[i].set = true;
+    }
+    if (some)
+        protection_trap_set(vcpu);
+}
+
+/* ------------------------------------------------------------------ traps */
+
+static void trap_set(const struct vcpu *vcpu, const struct kvm_sregs *sregs, unsigned vector,
+                     uint64_t pc)
+{
+    uint64_t linear;
+
+    if (!handler_find(vcpu, sregs, vector, &linear) || linear == pc)
+        return;
+    struct patch *patch = patch_at(vcpu, linear);
+    if (patch && !patch->trap) {
+        patch->trap = true;
+        patch->vector = vector;
+    }
+}
+
+bool handlers_trap(struct debugged *self, const struct kvm_vcpu_events *events)
+{
+    const struct vcpu *vcpu = self->vcpu;
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    uint64_t phys;
+
+    if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
+        return false;
+    uint64_t pc = sregs.cs.base + regs.rip;
+    struct patch *own = linear_translate(vcpu, pc, &phys) ? patch_find(vcpu->vm, phys) : NULL;
+    if (own) {
+        patch_restore(own);
+        *own = patches[--patch_count];
+    }
+    memset(self->opcode, 0, sizeof self->opcode);
+    linear_read(vcpu, pc, self->opcode, sizeof self->opcode);
+    for (unsigned vector = 0; vector < EXCEPTIONS; vector++)
+        trap_set(vcpu, &sregs, vector, pc);
+    if (self->opcode[0] == OPCODE_INT)
+        trap_set(vcpu, &sregs, self->opcode[1], pc);
+    if (events->interrupt.injected)
+        trap_set(vcpu, &sregs, events->interrupt.nr, pc);
+    world.stepper = self;
+    return true;
+}
+
+/* Clears TF in a value of FLAGS on the guest's stack. */
+static void flags_clean(const struct vcpu *vcpu, uint64_t linear)
+{
+    uint16_t flags;
+
+    if (!linear_read(vcpu, linear, &flags, sizeof flags))
+        return;
+    flags &= (uint16_t)~FLAGS_TF;
+    linear_write(vcpu, linear, &flags, sizeof flags);
+}
+
+void pushed_flags_clean(const struct debugged *self)
+{
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+
+    if (self->opcode[self->opcode[0] == OPERAND_SIZE] != OPCODE_PUSHF ||
+        ioctl(self->vcpu->fd, KVM_GET_REGS, &regs) < 0 ||
+        ioctl(self->vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
+        return;
+    flags_clean(self->vcpu, sregs.ss.base + regs.rsp);
+}
+
+/* SDM vol. 3, 6.13 "Error Code" and table 6-1. */
+static bool has_error_code(unsigned vector)
+{
+    return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21;
+}
+
+/* The same for what the processor has pushed on its way to a handler. */
+static void frame_clean(const struct vcpu *vcpu, const struct kvm_regs *regs,
+                        const struct kvm_sregs *sregs, unsigned vector)
+{
+    uint64_t stack = sregs->ss.base + regs->rsp;
+
+    if (!(sregs->cr0 & CR0_PE))
+        flags_clean(vcpu, stack + 2 * sizeof(uint16_t));
+    else
+        flags_clean(vcpu, stack + (has_error_code(vector) ? 3 : 2) * sizeof(uint32_t));
+}
+
+/* A segment register as the processor loads it: SDM vol. 3, 3.4.5 "Segment Descriptors". */
+static bool segment_load(const struct vcpu *vcpu, const struct kvm_sregs *sregs, uint16_t selector,
+                         struct kvm_segment *segment)
+{
+    uint32_t words[2];
+
+    if (!linear_read(vcpu, sregs->gdt.base + (selector & ~7u), words, sizeof words))
+        return false;
+    *segment = (struct kvm_segment){
+        .base = words[0] >> 16 | (words[1] & 0xff) << 16 | (words[1] & 0xff000000),
+        .limit = (words[0] & 0xffff) | (words[1] & 0xf0000),
+        .selector = selector,
+        .type = words[1] >> 8 & 15,
+        .s = words[1] >> 12 & 1,
+        .dpl = words[1] >> 13 & 3,
+        .present = words[1] >> 15 & 1,
+        .avl = words[1] >> 20 & 1,
+        .db = words[1] >> 22 & 1,
+        .g = words[1] >> 23 & 1,
+    };
+    if (segment->g)
+        segment->limit = segment->limit << 12 | 0xfff;
+    return true;
+}
+
+/* Takes back a general protection fault that a breakpoint has caused; false: it is the guest's. */
+static bool fault_undo(const struct vcpu *vcpu, struct kvm_regs *regs, struct kvm_sregs *sregs)
+{
+    struct {
+        uint32_t error_code, eip, cs, eflags, esp, ss;
+    } frame; /* SDM vol. 3, figure 6-4 */
+    uint64_t phys;
+
+    if (!linear_read(vcpu, sregs->ss.base + regs->rsp, &frame, sizeof frame) ||
+        frame.error_code != 0 || CPL(frame.cs) == 0 ||
+        !segment_load(vcpu, sregs, (uint16_t)frame.cs, &sregs->cs) ||
+        !segment_load(vcpu, sregs, (uint16_t)frame.ss, &sregs->ss) ||
+        !linear_translate(vcpu, sregs->cs.base + frame.eip, &phys))
+        return false;
+    const struct patch *patch = patch_find(vcpu->vm, phys);
+    if (!patch || !patch->breakpoint)
+        return false;
+    regs->rip = frame.eip;
+    regs->rsp = frame.esp;
+    regs->rflags = frame.eflags;
+    return sregs_restore(vcpu, sregs) && ioctl(vcpu->fd, KVM_SET_REGS, regs) == 0;
+}
+
+bool halt_take(struct debugged *self)
+{
+    static const struct stop at_breakpoint = {GDB_SIGTRAP, "swbreak", 0, false};
+    const struct vcpu *vcpu = self->vcpu;
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    uint64_t phys;
+
+    if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
+        !linear_translate(vcpu, sregs.cs.base + regs.rip - 1, &phys))
+        return false;
+    const struct patch *patch = patch_find(vcpu->vm, phys);
+    if (!patch)
+        return false;
+    regs.rip--;
+    if (ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0)
+        return false;
+    if (patch->trap && world.stepper == self)
+        frame_clean(vcpu, &regs, &sregs, patch->vector);
+    if (patch->breakpoint)
+        self->stop = at_breakpoint;
+    else if (world.stepper == self)
+        self->stop = (struct stop){GDB_SIGTRAP, "", 0, false};
+    else if (patch->vector == GENERAL_PROTECTION && fault_undo(vcpu, &regs, &sregs))
+        self->stop = at_breakpoint;
+    else
+        *(world.stepper ? &self->trapped : &self->silent) = true;
+    return true;
+}
