@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import random
 import re
@@ -424,6 +425,26 @@ class Unfinished(Debugged):
                 self.gdb.sendline("quit")
                 self.end()
                 self.assertIn("exercise 2.1 is not written yet", self.all())
+
+
+class Editor(unittest.TestCase):
+    def test_an_editor_connects_to_guests_that_wait(self) -> None:
+        if not shutil.which("gdb"):
+            self.skipTest("gdb is not installed")
+        for backend in back_ends("real"):
+            with self.subTest(backend), subprocess.Popen(
+                    ["make", "debug", "LAB=2", f"BACKEND={backend}", "SOLUTION=1", "GUESTS=hello", "WAIT=1"],
+                    cwd=ROOT, env=clean_environment(), text=True, stdout=subprocess.PIPE) as waiting:
+                assert waiting.stdout
+                while "The guests wait for a debugger" not in waiting.stdout.readline():
+                    self.assertIsNone(waiting.poll())
+                launch = json.loads((command.FOLDER / "launch.json").read_text())["configurations"][0]
+                lines = [f'-interpreter-exec console "{launch["setupCommands"][0]["text"]}"',
+                         f'-target-select remote {launch["miDebuggerServerAddress"]}', "-gdb-exit"]
+                gdb = subprocess.run(["gdb", "-q", "-i=mi", launch["program"]], input="\n".join(lines) + "\n",
+                                     cwd=launch["cwd"], text=True, stdout=subprocess.PIPE)
+                self.assertRegex(gdb.stdout, r'(?s)\*stopped,frame=.*line="13".*\^connected')
+                waiting.communicate()
 
 
 class Refused(unittest.TestCase):
