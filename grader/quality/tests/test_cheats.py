@@ -17,10 +17,6 @@ from grader.execution.runs import CannotGrade
 from grader.core.encryption import DECRYPTOR, encryptable
 
 
-# Labs in which none of the generated modules gains a point.
-CLEAN = (1, 2, 3, 7)
-
-
 class Cheats(unittest.TestCase):
     def hold(self, modules: list[Cheat]) -> None:
         for cheat in modules:
@@ -42,8 +38,8 @@ class Cheats(unittest.TestCase):
 
     def test_a_module_that_does_nothing_right_gains_nothing(self) -> None:
         # A part of them, because each is graded by all tests of its lab: `make cheats` grades all.
-        modules = [cheat for cheat in generated(CLEAN) if re.match("contract_(0|STATUS)", cheat.name)]
-        self.assertGreater(len(modules), len(CLEAN))
+        modules = [cheat for cheat in generated() if re.match("contract_(0|STATUS)", cheat.name)]
+        self.assertGreater(len(modules), len(LABS))
         self.hold(modules)
 
 
