@@ -60,7 +60,8 @@ extern struct world {
     struct debugged vcpus[VCPUS_MAX];
     struct debugged *stepper; /* the vCPU whose traps are set; NULL: none */
     int selected;             /* the id of the vCPU that registers and addresses are meant for */
-    int input;                /* where `monitor type` writes; -1: the guest reads a terminal */
+    bool console;             /* the guest has no terminal: gdb prints its output */
+    int input;                /* where `monitor type` writes; -1: nowhere, or no longer */
 } world;
 
 /* ------------------------------------------------------------------ gdb_packets.c */

@@ -217,6 +217,7 @@ int gdb_start(const char *place)
             return fail(STATUS_USAGE, "--gdb: no pipe for the guest's input: %s", strerror(errno));
         close(ends[0]);
         world.input = ends[1];
+        world.console = true;
     }
     observer_add(&gdb_server);
     return connection_open(place);
@@ -414,7 +415,7 @@ static bool gdb_print(const char *bytes, size_t count)
     pthread_mutex_lock(&world.lock);
     while (world.attached && !world.running && !is_stopping())
         world_wait();
-    bool printed = world.attached && world.running && world.input >= 0;
+    bool printed = world.attached && world.running && world.console;
     if (printed)
         packet_print(bytes, count);
     pthread_mutex_unlock(&world.lock);
