@@ -1,7 +1,7 @@
 ; long-string - puts LENGTH letters at VIRTUAL + OFFSET and prints them in one exit: a string whose pages need
 ; not be adjacent in RAM, and whose address may need all 64 bits. Letter number i is 'a' + i % 26, or with
 ; LINE_CODE one that this code computes. With -DBLIND it writes no letters, and the VMM has to find out what
-; is there.
+; is there; with PD_ENTRY it first writes that into the PD, for the 2 MB at VIRTUAL, below 1 GB.
 %include "long.inc"
 
 %ifndef VIRTUAL
@@ -45,6 +45,14 @@ fill:
     inc rdi
     loop fill
 %else
+%ifdef PD_ENTRY
+    mov rax, cr3
+    mov rax, [rax]          ; the PML4's first entry
+    and rax, -PAGE_BYTES
+    mov rax, [rax]          ; the PDPT's
+    and rax, -PAGE_BYTES
+    mov qword [rax + (VIRTUAL >> 21) * 8], PD_ENTRY
+%endif
     mov rax, VIRTUAL
     call print_hex
     call print_newline
@@ -52,7 +60,7 @@ fill:
 
     mov rsi, VIRTUAL
     add rsi, OFFSET
-    mov ecx, LENGTH
+    mov rcx, LENGTH
     mov eax, HC_WRITE
     mov edx, HYPERCALL_PORT
     out dx, eax

@@ -78,7 +78,7 @@ struct long_walk {
 
 /*
  * 7.6 Translates as the processor would, from CR3 and EFER alone, with pages of 4 KB, 2 MB and 1
- * GB. Not mapped: entries outside of RAM or with reserved bits, addresses that are not canonical.
+ * GB. Not mapped: tables outside of RAM, reserved bits, addresses that are not canonical.
  */
 struct long_walk long_walk(const uint8_t *ram, size_t ram_bytes, uint64_t cr3, uint64_t efer,
                            uint64_t virt);

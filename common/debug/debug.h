@@ -85,9 +85,9 @@ void stats_print(const struct vmm *vmm);
 
 enum cpu_mode { MODE_REAL, MODE_PROTECTED, MODE_PAGING, MODE_PAE, MODE_LONG };
 
-/* The processor's mode, from CR0, CR4 and EFER; and its name, "real mode" and so on. */
+/* The processor's mode, from CR0, CR4 and EFER; and its name, with CS.L, "real mode" and so on. */
 enum cpu_mode cpu_mode(const struct kvm_sregs *sregs);
-const char *cpu_mode_name(enum cpu_mode mode);
+const char *cpu_mode_name(const struct kvm_sregs *sregs);
 
 /* The linear address of the instruction pointer. */
 uint64_t instruction_address(const struct kvm_regs *regs, const struct kvm_sregs *sregs);

@@ -173,7 +173,7 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
             regs = vcpu->known_regs;
             sregs = vcpu->known_sregs;
         }
-        fprintf(stderr, "  mode: %s\n", cpu_mode_name(cpu_mode(&sregs)));
+        fprintf(stderr, "  mode: %s\n", cpu_mode_name(&sregs));
         print_code(vcpu, &sregs, instruction_address(&regs, &sregs));
         kernel_state_print(vcpu, &regs, &sregs);
         print_causes(vcpu, &sregs);

@@ -19,7 +19,7 @@ enum cpu_mode cpu_mode(const struct kvm_sregs *sregs)
     return sregs->cr4 & CR4_PAE ? MODE_PAE : MODE_PAGING;
 }
 
-const char *cpu_mode_name(enum cpu_mode mode)
+const char *cpu_mode_name(const struct kvm_sregs *sregs)
 {
     static const char *const names[] = {
         [MODE_REAL] = "real mode",
@@ -28,8 +28,10 @@ const char *cpu_mode_name(enum cpu_mode mode)
         [MODE_PAE] = "protected mode with PAE paging",
         [MODE_LONG] = "long mode",
     };
+    const enum cpu_mode mode = cpu_mode(sregs);
 
-    return names[mode];
+    return mode == MODE_LONG && !sregs->cs.l ? "long mode, 16- or 32-bit code (CS.L is 0)"
+                                             : names[mode];
 }
 
 uint64_t instruction_address(const struct kvm_regs *regs, const struct kvm_sregs *sregs)

@@ -48,8 +48,8 @@ static void where_print(struct vcpu *vcpu)
     int count = snprintf(text, sizeof text,
                          "vmm: vcpu%d is at %04x:%04llx in %s, code%s; interrupts %s; %" PRIu64
                          " exits, the last: %s\n",
-                         vcpu->id, sregs.cs.selector, regs.rip, cpu_mode_name(cpu_mode(&sregs)),
-                         code, regs.rflags & FLAGS_IF ? "enabled" : "disabled", exits, last);
+                         vcpu->id, sregs.cs.selector, regs.rip, cpu_mode_name(&sregs), code,
+                         regs.rflags & FLAGS_IF ? "enabled" : "disabled", exits, last);
     if (write(STDERR_FILENO, text, (size_t)count) < 0)
         return; /* standard error is gone */
 }

@@ -42,6 +42,17 @@ START_TEST(the_instruction_address_has_64_bits_only_in_64_bit_code)
 }
 END_TEST
 
+START_TEST(code_of_32_bits_in_long_mode_has_a_name)
+{
+    struct kvm_sregs compatible = long_mode;
+
+    ck_assert_str_eq(cpu_mode_name(&long_mode), "long mode");
+    compatible.cs.l = 0;
+    ck_assert_str_eq(cpu_mode_name(&compatible), "long mode, 16- or 32-bit code (CS.L is 0)");
+    ck_assert_str_eq(cpu_mode_name(&paging), "protected mode with 32-bit paging");
+}
+END_TEST
+
 START_TEST(the_stack_for_traps_is_shown_with_its_walk)
 {
     static uint8_t memory[SLOT_BYTES];
@@ -79,6 +90,7 @@ int main(void)
 
     tcase_add_test(tests, r8_to_r15_are_printed_in_long_mode_alone);
     tcase_add_test(tests, the_instruction_address_has_64_bits_only_in_64_bit_code);
+    tcase_add_test(tests, code_of_32_bits_in_long_mode_has_a_name);
     tcase_add_test(tests, the_stack_for_traps_is_shown_with_its_walk);
     return run_case(tests, "lab7_registers");
 }

@@ -41,11 +41,13 @@ def exits(status: int) -> Condition:
 
 
 def prints(*accepted: str) -> Condition:
-    """Standard output is exactly one of these texts."""
+    """Standard output is exactly one of these texts. A mismatch shows the one with most lines in common."""
     def condition(outcome: Outcome) -> Mismatch | None:
         if outcome.stdout in accepted:
             return None
-        return Mismatch("the output differs from what the guest prints", accepted[0], outcome.stdout)
+        got = outcome.stdout.splitlines()
+        nearest = max(accepted, key=lambda text: sum(a == b for a, b in zip(text.splitlines(), got)))
+        return Mismatch("the output differs from what the guest prints", nearest, outcome.stdout)
     return condition
 
 

@@ -167,7 +167,7 @@ def ring3(plan: Plan) -> None:
                                 f"fault {_hex(kernel, 7, ring, selector)}",
                                 f"fault {_hex(nowhere, 6, ring, selector)}"]))
     run.exits(0)
-    _symptoms(run)
+    _symptoms(run, _AT_ONCE_BY_TSS)
 
 
 @lab.test("7.3", "makes the round trip of SYSCALL and SYSRET", points=3,
@@ -198,7 +198,7 @@ def ist(plan: Plan) -> None:
     run = plan.boot(guest)
     run.prints(code.line(_hex(broken - 8, 6 * 8)))
     run.exits(0)
-    _symptoms(run)
+    _symptoms(run, _AT_ONCE_BY_TSS)
 
 
 # ---------------------------------------------------------------- 7.4 CPUID
@@ -525,12 +525,8 @@ def string_pages(plan: Plan) -> None:
     run.prints(f"{text} [{number:08x}]\n")
     run.exits(0)
     _symptoms(run)
-    blind, blind_code = _coded(plan, "long-string", VIRTUAL=virtual, OFFSET=PAGE - 4, LENGTH=8, BLIND=None)
-    string = plan.boot(blind, args=_maps([(virtual, pages[0], "w")]))
-    string.must(lambda o: None if o.stdout.startswith(blind_code.line(_hex(virtual))) else
-                Mismatch("the guest did not print its first line", blind_code.line(_hex(virtual)), o.stdout))
-    string.exits(STATUS_CRASHED)
-    string.says(f"0x{virtual + PAGE:x}", what="the address of the unmapped page")
+    _strings_outside(plan, virtual, _maps([(virtual, pages[0], "w")]))
+    plan.unit("long_mode", "write_unread")
     seed, length, word = values.getrandbits(16), values.randint(100, 2000), values.text()
     real = plan.boot(plan.guest("write", SEED=seed, LENGTH=length))     # as before
     real.prints(letters(seed, length) + "\n")
@@ -539,6 +535,38 @@ def string_pages(plan: Plan) -> None:
     paging = plan.boot(guest, args=["--mode=paging"])
     paging.prints(code.line(f"{HIGHER_HALF + LOAD_DEFAULT & 0xffffffff:08x} {word}"))
     paging.exits(0)
+
+
+def _strings_outside(plan: Plan, virtual: int, maps: Sequence[str]) -> None:
+    """Strings that are not all in RAM; then one that is empty. `maps` maps the one page at `virtual`."""
+    beyond: dict[str, Define] = {"VIRTUAL": RAM, "PD_ENTRY": RAM | 0x83}    # mapped, but not RAM
+    cases: list[tuple[dict[str, Define], int | None, str]] = [
+        ({"VIRTUAL": virtual, "OFFSET": PAGE - 4, "LENGTH": 8}, virtual + PAGE, "the unmapped page"),
+        ({"VIRTUAL": virtual, "OFFSET": PAGE - 64, "LENGTH": 1 << 32 | plan.values.randint(0, 60)},
+         virtual + PAGE, "the unmapped page, because all 64 bits of RCX count"),
+        ({**beyond, "OFFSET": 0, "LENGTH": 8}, RAM, "the page that is mapped, but not to RAM"),
+        ({**beyond, "OFFSET": -4, "LENGTH": 8}, RAM, "the page that is mapped, but not to RAM"),
+        ({"VIRTUAL": virtual + PAGE, "OFFSET": plan.values.randrange(PAGE), "LENGTH": 0}, None, "")]
+    for defines, crashes_at, what in cases:
+        guest, code = _coded(plan, "long-string", BLIND=None, **defines)
+        run = plan.boot(guest, args=maps)
+        first_line = code.line(_hex(int(str(defines["VIRTUAL"]))))
+        if crashes_at is None:
+            run.prints(first_line + code.line(""), hint="Which page does an empty string have? None: there "
+                       "is nothing to translate, wherever RSI points to.")
+            run.exits(0)
+            continue
+        run.must(_begins_with(first_line))
+        run.exits(STATUS_CRASHED)
+        run.says(f"0x{crashes_at:x}", what=f"the address of {what}")
+
+
+def _begins_with(first_line: str) -> Condition:
+    def condition(outcome: Outcome) -> Mismatch | None:
+        if outcome.stdout.startswith(first_line):
+            return None
+        return Mismatch("the guest did not print its first line", first_line, outcome.stdout)
+    return condition
 
 
 @lab.test("7.6", "shows broken tables in the post-mortem", points=2,
@@ -568,9 +596,17 @@ def _maps(pages: Sequence[tuple[int, int, str]]) -> list[str]:
             for virtual, physical, flags in pages]
 
 
-def _symptoms(run: Planned) -> None:
+_AT_ONCE = ("The guest crashed before its first exit, although its code is mapped. Check CS (L, D/B), EFER, "
+            "and the stack.")
+_AT_ONCE_BY_TSS = ("The guest crashed before its first exit, although its code is mapped: probably where the "
+                   "processor takes a stack from the TSS. The guest has loaded TR again (`ltr`), so where "
+                   "does the TSS descriptor in the GDT lead? Its upper 8 bytes hold bits 32 to 63 of the "
+                   "base.")
+
+
+def _symptoms(run: Planned, at_once: str = _AT_ONCE) -> None:
     def died_at_once(outcome: Outcome) -> bool:
-        return outcome.said("KVM_EXIT_SHUTDOWN") and outcome.said("What follows is from the start")
+        return outcome.said("KVM_EXIT_SHUTDOWN") and not outcome.said("the exit before: ")
 
     run.symptom(lambda o: o.said("KVM rejects the start state|KVM_SET_SREGS: Invalid"),
                 "KVM_SET_SREGS returned EINVAL. Are EFER.LME, EFER.LMA, CR0.PG and CR4.PAE all set? LMA "
@@ -578,12 +614,14 @@ def _symptoms(run: Planned) -> None:
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
                 "The processor rejected the start state: check each segment's type, S, P, DPL, L, D/B, G "
                 "and limit. Test 7.3-entry-checks names the field.")
+    run.symptom(lambda o: o.said(r"CS\.L is 0"),
+                "Is the code segment one of 64-bit code? CS.L is 0: the processor uses only 32 bits of RIP, "
+                "and the page walk in the post-mortem is of that address. See DESCRIPTOR_LONG in exercise "
+                "7.2.")
     run.symptom(lambda o: died_at_once(o) and o.said(": not mapped: "),
                 "The guest crashed before its first exit: its first instruction is not mapped. The page "
                 "walk in the post-mortem shows at which level.")
-    run.symptom(died_at_once,
-                "The guest crashed before its first exit, although its code is mapped. Check CS (L, D/B), "
-                "EFER, and the stack.")
+    run.symptom(died_at_once, at_once)
     run.symptom(lambda o: o.status == STATUS_STRAY,
                 "The guest got an exception that it did not expect. Which descriptor is wrong: the kernel "
                 "code segment of its gates, or the TSS? An SSE instruction needs CR4.OSFXSR.")

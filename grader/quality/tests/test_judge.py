@@ -102,6 +102,12 @@ class UniversalChecks(FakeCase):
     def test_more_than_the_right_text(self) -> None:
         self.failed("echo hello; echo", "differs from what the guest prints")
 
+    def test_a_mismatch_shows_the_nearest_of_the_accepted_texts(self) -> None:
+        verdict = self.verdict("printf '8\\nx\\n'",
+                               lambda plan: plan.boot(limits=SHORT).prints("9\na\n", "8\na\n"))
+        assert verdict.mismatch
+        self.assertEqual(verdict.mismatch.expected, "8\na\n")
+
     def test_sanitizer_report(self) -> None:
         self.failed("echo hello; echo '==1==ERROR: AddressSanitizer: heap-use-after-free' >&2",
                     "heap-use-after-free")

@@ -38,6 +38,7 @@ MODULE(int, long_mode_enter, (struct vcpu * vcpu, struct address_space *space, u
 MODULE(struct long_walk, long_walk,
        (const uint8_t *ram, size_t ram_bytes, uint64_t cr3, uint64_t efer, uint64_t virt),
        (ram, ram_bytes, cr3, efer, virt), see_text(&result.reason))
+MODULE(enum step, long_mode_io, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
 
 #define SPACE_BYTES 0x1000000u  /* of most address spaces here: 16 MB */
 #define BASE        0x400000u   /* and where they start in their VM's RAM */
@@ -1060,6 +1061,7 @@ START_TEST(boot_information)
     struct boot_info info;
 
     vcpu.index = 0;
+    space.bytes = (uint32_t)vm.ram_bytes / 2; /* as of a guest that shares the RAM */
     const uint32_t tick_ms = 11 + unit_random() % 80;
     vmm.options.tick_ms = tick_ms;
     vmm.options.ram_bytes = 2 * vm.ram_bytes; /* the space is what counts */
@@ -1283,10 +1285,22 @@ START_TEST(walks_nowhere)
         snprintf(what, sizeof what, "the %s is outside of RAM", names[depth + 1]);
         check_nowhere(virt, what, depth + 1);
         reason_keep(reasons[1], walk(virt));
+        const uint64_t above_4g = 1ull << (32 + unit_random() % 20);
+        walk_make(virt, 3, 0x8000, all_rights);
+        *walk_entry(virt, depth) |= above_4g;
+        snprintf(what, sizeof what, "the %s is outside of RAM, at 0x%llx", names[depth + 1],
+                 (unsigned long long)(above_4g | walk_tables[depth + 1]));
+        check_nowhere(virt, what, depth + 1);
     }
     struct long_walk outside = long_walk(ram, WALK_RAM, 0xffffff000, EFER, virt);
     ck_assert_msg(!outside.mapped && outside.levels == 0 && outside.reason,
                   "the PML4 is outside of RAM, and long_walk finds a page or gives no reason");
+    walk_make(virt, 3, 0x8000, all_rights);
+    const uint64_t cr3 = WALK_CR3 | 1ull << (32 + unit_random() % 20);
+    outside = long_walk(ram, WALK_RAM, cr3, EFER, virt);
+    ck_assert_msg(!outside.mapped && outside.levels == 0 && outside.reason,
+                  "CR3 is 0x%llx, outside of RAM, and long_walk finds a page or gives no reason",
+                  (unsigned long long)cr3);
     static const uint64_t crooked[] = {0x800000000000, 0xffff7fffffffffff, 1ull << 63, 1ull << 48,
                                        0xfffe800000000000};
     for (size_t i = 0; i < sizeof crooked / sizeof crooked[0]; i++) {
@@ -1373,6 +1387,47 @@ START_TEST(walks_edges)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ WRITE */
+
+/* The guest's WRITE as KVM reports it; the data is at data_offset. */
+static struct {
+    struct kvm_run run;
+    uint8_t number[4];
+} write_exit;
+
+/* What a string is, the judge sees in guests; here the registers can't be read. */
+START_TEST(write_unread)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    guest.kind = GUEST_ELF64;
+    vcpu.run = &write_exit.run;
+    write_exit.run.exit_reason = KVM_EXIT_IO;
+    write_exit.run.io.direction = KVM_EXIT_IO_OUT;
+    write_exit.run.io.port = HYPERCALL_PORT;
+    write_exit.run.io.size = 4;
+    write_exit.run.io.count = 1;
+    write_exit.run.io.data_offset = offsetof(typeof(write_exit), number);
+    write_exit.number[0] = HC_WRITE;
+    ck_assert_msg(long_mode_io(&vcpu) == STEP_RUN,
+                  "after a WRITE of 0 bytes, as RCX is after reset, the vCPU does not run on");
+    falsified = (struct falsified){.request = KVM_GET_REGS, .error = EFAULT};
+    listen_start();
+    enum step step = long_mode_io(&vcpu);
+    listen_end();
+    ck_assert_msg(step == STEP_END && vcpu.status == STATUS_CRASHED,
+                  "KVM_GET_REGS failed at WRITE, and %s: when vcpu_registers does not return 0, "
+                  "return vcpu_end(vcpu, STATUS_CRASHED)",
+                  step == STEP_END ? "the status is not STATUS_CRASHED" : "the vCPU runs on");
+    ck_assert_msg(!strstr(said, "5c5c5c5c"),
+                  "KVM_GET_REGS failed at WRITE, and the message gives an address that was never "
+                  "read: when vcpu_registers does not return 0, return vcpu_end(vcpu, "
+                  "STATUS_CRASHED)");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("long_mode");
@@ -1404,5 +1459,6 @@ int main(void)
     unit_add(suite, "walks_nowhere", walks_nowhere);
     unit_add(suite, "walks_reserved", walks_reserved);
     unit_add(suite, "walks_edges", walks_edges);
+    unit_add(suite, "write_unread", write_unread);
     return unit_main(suite);
 }
