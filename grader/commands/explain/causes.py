@@ -14,6 +14,7 @@ class Cause:
 
 
 LAB4, LAB5, LAB6 = ("handouts/lab4-interrupts.md", "handouts/lab5-paging.md", "handouts/lab6-1k-os.md")
+LAB7 = "handouts/lab7-long-mode.md"
 STATE, DEBUGGING = "handouts/reference/x86.md", "handouts/reference/debugging.md"
 
 # By the topic of a fault (faults.py, instructions.py).
@@ -110,12 +111,68 @@ CAUSES = {
     "limit": Cause(
         "The address is past the end of its segment: in real mode a segment has 64 KB.", STATE),
 }
+# What is different in long mode.
+CAUSES_64 = {
+    **CAUSES,
+    "idt address": Cause(
+        "lidt takes a linear address of 64 bits, and that page must be mapped.", LAB7),
+    "gate type": Cause(
+        "The entry of the IDT is not an interrupt gate (type 14). In long mode each entry has 16 "
+        "bytes: is the vector multiplied by 16?", LAB7),
+    "gate offset": Cause(
+        "The entry of the IDT does not lead to a handler: are all three parts of its 64-bit "
+        "address in the gate, and is that page mapped and executable?", LAB7),
+    "gate selector": Cause(
+        "The gate's selector must be that of the kernel's 64-bit code segment, with L set.", LAB7),
+    "gate dpl": Cause(
+        "A gate that ring 3 calls with int needs DPL 3.", LAB7),
+    "trap stack": Cause(
+        "An interrupt or exception in ring 3 switches to the stack that the TSS names. TSS.rsp0, at "
+        "offset 4, must be the end of a stack that is mapped and writable.", LAB7),
+    "ist": Cause(
+        "The gate names a stack of the IST, and that stack is not usable. TSS.ist1 is at offset 36; "
+        "each of the seven must be the end of a stack before a gate names it.", LAB7),
+    "tss": Cause(
+        "The processor finds stacks in the TSS, which TR must lead to. A TSS descriptor has 16 "
+        "bytes in long mode, with all 64 bits of the base.", LAB7),
+    "stack": Cause(
+        "The stack is not usable: was RSP set, is its page mapped, did it overflow?", LAB7),
+    "canonical": Cause(
+        "The address is not canonical: often a pointer that was overwritten or is not initialized, "
+        "or a sum of an address in the higher half and another one.", LAB7),
+    "not mapped": Cause(
+        "The page is not in the tables that CR3 leads to. Were all levels filled in for this "
+        "address, in both halves? Is the upper half of the address right: 32 bits of a constant are "
+        "sign-extended?", LAB7),
+    "nx": Cause(
+        "Execution has come to a page that holds data: a jump or return to a wrong address, or a "
+        "page of code that was mapped with NX. NX in one level is enough.", LAB7),
+    "rights": Cause(
+        "The page is mapped, but its rights forbid this. Write and user access need the right in "
+        "every level.", LAB7),
+    "reserved": Cause(
+        "A bit that must be 0 is set in this entry: NX without EFER.NXE, PAGE_LARGE in the PML4, or "
+        "a large page whose address is not a multiple of its size.", LAB7),
+    "table outside": Cause(
+        "An entry or CR3 leads to a table outside of RAM: is the address physical, and complete?",
+        LAB7),
+    "syscall": Cause(
+        "syscall and sysret are invalid until EFER.SCE is set.", LAB7),
+    "sse": Cause(
+        "64-bit compilers use SSE for all floating-point arithmetic. CR4.OSFXSR must be set and "
+        "CR0.EM clear, or the guest compiled with -mno-sse.", LAB7),
+    "iret": Cause(
+        "The frame that iretq pops is not right: RIP, CS, RFLAGS, RSP and SS, 8 bytes each. Has the "
+        "handler popped all that it pushed, and the error code of exceptions that have one?", LAB7),
+}
+
 # A handler was meant to be called, and could not be. That explains more than why it was to be called.
-DELIVERY = ("idt address", "gate type", "gate present", "gate selector", "gate offset", "trap stack", "tss",
-            "stack", "no vector")
+DELIVERY = ("idt address", "gate type", "gate present", "gate selector", "gate offset", "trap stack", "ist",
+            "tss", "stack", "no vector")
 
 
-def likely(topics: list[str]) -> Cause | None:
+def likely(topics: list[str], long: bool) -> Cause | None:
     """The cause for the topics of a chain, first to last."""
     known = [topic for topic in topics if topic]
-    return CAUSES.get(next((topic for topic in known if topic in DELIVERY), known[0] if known else ""))
+    causes = CAUSES_64 if long else CAUSES
+    return causes.get(next((topic for topic in known if topic in DELIVERY), known[0] if known else ""))

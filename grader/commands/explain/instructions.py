@@ -9,19 +9,22 @@ from typing import Any
 
 from capstone import x86 as cs  # type: ignore
 
-from grader.commands.explain.faults import BP, DE, GP, NM, OF, UD, Access, Fault, topic
+from grader.commands.explain.faults import BP, DE, GP, NM, OF, UD, Access, Fault, fetching, topic
 from grader.commands.explain.operands import Operands
-from grader.commands.explain.state import CR0_EM, CR0_PE, CR0_PG, CR0_TS, CR4_KNOWN, CR4_OSFXSR
+from grader.commands.explain.state import (CR0_EM, CR0_PE, CR0_PG, CR0_TS, CR4_KNOWN, CR4_OSFXSR,
+                                           CR4_PAE, EFER_SCE)
 
 LONGEST = 15  # bytes
 TSS_AVAILABLE = (1, 9)  # types of a 16-bit and a 32-bit one
 IOPL_SHIFT = 12
 
-PRIVILEGED = frozenset("hlt lgdt lidt lldt ltr lmsw clts invlpg invd wbinvd wrmsr rdmsr rdpmc".split())
+PRIVILEGED = frozenset("hlt lgdt lidt lldt ltr lmsw clts invlpg invd wbinvd wrmsr rdmsr rdpmc swapgs "
+                       "sysret sysretq".split())
 WITH_IOPL = frozenset("cli sti in out insb insw insd outsb outsw outsd".split())
 PROTECTED = frozenset("sldt str lldt ltr lar lsl verr verw arpl".split())
-FAR_RETURNS = frozenset("retf iret iretd".split())
+FAR_RETURNS = frozenset("retf retfq iret iretd iretq".split())
 ALIGNED = frozenset("movaps movapd movdqa movntps movntpd movntdq".split())
+SYSTEM_CALLS = ("syscall", "sysret", "sysretq")
 SEGMENT_REGISTERS = ("ds", "es", "fs", "gs", "ss")
 
 
@@ -48,7 +51,7 @@ class Executor(Operands):
 
     def outside(self) -> Iterator[str]:
         """The accesses that lead outside of RAM, in words."""
-        fetch = Access("fetching the instruction at", user=self.user)
+        fetch = fetching(self.user)
         accesses = self._accesses(self.decoded.insn) if self.decoded.insn else iter(())
         for name, offset, count, access in [("cs", self.state["rip"], 1, fetch), *accesses]:
             phys = self.processor.translate(self.state.segments[name].base + offset, access)
@@ -58,10 +61,10 @@ class Executor(Operands):
 
     def _fetch(self) -> None:
         code, rip = self.state.segments["cs"], self.state["rip"]
-        if rip > code.limit:
+        if rip > code.limit and self.state.bits != 64:
             raise Fault(GP, f"the instruction pointer 0x{rip:x} is past the limit of CS (0x{code.limit:x})",
                         "limit")
-        access = Access("fetching the instruction at", user=self.user)
+        access = fetching(self.user)
         size = self.decoded.size if self.decoded.insn else max(1, len(self.state.code))
         for address in range(self.state.linear, self.state.linear + min(size, LONGEST)):
             self.processor.translate(address, access)
@@ -76,6 +79,8 @@ class Executor(Operands):
             raise Fault(UD, f"{insn.mnemonic} is invalid on purpose", "ud2")
         if self.state.real and insn.mnemonic in PROTECTED:
             raise Fault(UD, f"{insn.mnemonic} is not valid in real mode", "data")
+        if insn.mnemonic in SYSTEM_CALLS and not self.state["efer"] & EFER_SCE:
+            raise Fault(UD, f"{insn.mnemonic} is executed, and EFER.SCE is 0", "syscall")
         self._rights(insn)
         self._floating_point(insn)
         if insn.mnemonic in ("div", "idiv"):
@@ -92,6 +97,18 @@ class Executor(Operands):
             if insn.mnemonic in ALIGNED and offset % count:
                 raise Fault(GP, f"{insn.mnemonic} needs an address that is a multiple of {count}, and "
                                 f"this is 0x{offset:x}", "alignment")
+        if self.state.bits == 64:
+            self._target(insn)
+
+    def _target(self, insn: Any) -> None:
+        """The address to which a near jump, call or return leads: checked before it is executed."""
+        if insn.mnemonic in ("jmp", "call"):
+            address = self._value(insn.operands[0]) & self.state.mask
+        elif insn.mnemonic == "ret":
+            address = self._popped(0)
+        else:
+            return
+        self.processor.check_canonical(address, f"{insn.mnemonic} leads to")
 
     # ---------------------------------------------------------------- what the instruction may do
 
@@ -127,7 +144,8 @@ class Executor(Operands):
             return
         value = self._value(insn.operands[1])
         wrong = {"cr0": value & CR0_PG and not value & CR0_PE and "PG is 1 without PE",
-                 "cr4": value & ~CR4_KNOWN and "it has reserved bits"}[name]
+                 "cr4": value & ~CR4_KNOWN and "it has reserved bits" or (
+                     self.state.long and not value & CR4_PAE and "PAE is 0 in long mode")}[name]
         if wrong:
             raise Fault(GP, f"{self.decoded.text} loads 0x{value:x}, but {wrong}", "control register")
 
@@ -168,8 +186,8 @@ class Executor(Operands):
         if insn.mnemonic == "mov":
             selector = self._value(operands[1]) & 0xffff
         else:
-            selector = self._popped(0)
-        if not selector & ~3 and name != "ss":
+            selector = self._popped(0) & 0xffff
+        if not selector & ~3 and (name != "ss" or self.state.bits == 64 and self.state.cpl < 3):
             return
         text = f"{self.decoded.text} loads 0x{selector:x} into {name.upper()}"
         if name == "ss":
@@ -189,7 +207,7 @@ class Executor(Operands):
         text = f"ltr loads 0x{selector:x}"
         descriptor = self.processor.descriptor(selector, text)
         segment = descriptor.segment
-        if segment.s or segment.type not in TSS_AVAILABLE:
+        if segment.s or segment.type not in TSS_AVAILABLE[self.state.long:]:
             busy = ", but a busy one" if not segment.s and segment.type - 2 in TSS_AVAILABLE else ""
             raise Fault(GP, f"{text}: {descriptor} has type {segment.type}, not an available TSS (9){busy}",
                         "tss")
@@ -214,15 +232,19 @@ class Executor(Operands):
     def _far_return(self, insn: Any) -> None:
         if self.state.real:
             return
-        selector = self._popped(1)
+        selector = self._popped(1) & 0xffff
         text = f"{insn.mnemonic} returns to CS 0x{selector:x}"
         ring = selector & 3
         if ring < self.state.cpl:
             raise Fault(GP, f"{text}, but it can't return from ring {self.state.cpl} to an inner ring")
-        self.processor.check_code(selector, ring, text)
-        if ring > self.state.cpl:
-            place = 4 if insn.mnemonic.startswith("iret") else 3
-            stack = self._popped(place)
+        code = self.processor.check_code(selector, ring, text)
+        if self.state.bits == 64 and code.l:
+            self.processor.check_canonical(self._popped(0), f"{insn.mnemonic} returns to")
+        from_frame = insn.mnemonic.startswith("iret")
+        if ring > self.state.cpl or from_frame and self.state.bits == 64:
+            stack = self._popped(4 if from_frame else 3) & 0xffff
+            if not stack & ~3 and code.l and ring < 3:
+                return
             self.processor.check_stack(stack, ring,
                                        f"{insn.mnemonic} returns to ring {ring} with SS 0x{stack:x}")
 

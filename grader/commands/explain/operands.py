@@ -9,8 +9,12 @@ from typing import Any
 import capstone  # type: ignore
 from capstone import x86 as cs
 
-from grader.commands.explain.faults import Access, Processor
+from grader.commands.explain.faults import Access
+from grader.commands.explain.processor import Processor
 from grader.commands.explain.state import Instruction
+
+
+NUMBERED = {"d": 32, "w": 16, "b": 8}  # the parts of r8 to r15, in bits
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Operands:
         """A general register's value."""
         if name in ("ah", "bh", "ch", "dh"):
             return self.state[f"r{name[0]}x"] >> 8 & 0xff
+        if name == "rip":
+            return self.state["rip"] + self.decoded.size
+        if name[0] == "r":
+            width = NUMBERED.get(name[-1], 64) if name[1].isdigit() else 64
+            return self.state[name if width == 64 else name[:-1]] & (1 << width) - 1
         width = 8 if name.endswith("l") else 32 if name.startswith("e") else 16
         core = name[:-1] if name in ("sil", "dil", "bpl", "spl") else name
         if width == 32:
@@ -63,8 +72,8 @@ class Operands:
         if memory.index:
             offset += self._register(insn.reg_name(memory.index)) * memory.scale
         segment = insn.reg_name(memory.segment) if memory.segment else (
-            "ss" if based_on in ("bp", "sp", "ebp", "esp") else "ds")
-        return segment, offset & (0xffff if insn.addr_size == 2 else 0xffffffff)
+            "ss" if based_on in ("bp", "sp", "ebp", "esp", "rbp", "rsp") else "ds")
+        return segment, offset & (1 << 8 * insn.addr_size) - 1
 
     def _value(self, operand: Any) -> int:
         insn = self.decoded.insn
@@ -88,29 +97,33 @@ class Operands:
                 write = bool(operand.access & capstone.CS_AC_WRITE)
                 what = "writing to" if write else "reading"
                 yield name, offset, operand.size, Access(what, write, self.user)
-        stack = self.state.segments["ss"]
-        mask = 0xffffffff if stack.db and not self.state.real else 0xffff
+        mask, width, rsp = self.state.stack_mask, self.state.bits // 8, self._stack_pointer
         pointer = self.state["rsp"] & mask
-        width = 4 if self.state.bits == 32 else 2
         count = {"pushal": 8, "pushaw": 8}.get(insn.mnemonic, 1)
         if insn.mnemonic.startswith("push") or insn.mnemonic in ("call", "enter"):
             yield "ss", pointer - width * count & mask, width * count, Access(
-                f"{insn.mnemonic} with ESP 0x{pointer:x}, writing to", True, self.user, "stack")
+                f"{insn.mnemonic} with {rsp}, writing to", True, self.user, "stack")
         elif insn.mnemonic.startswith("pop") or insn.mnemonic == "ret":
-            yield "ss", pointer, width, Access(f"{insn.mnemonic} with ESP 0x{pointer:x}, reading",
+            yield "ss", pointer, width, Access(f"{insn.mnemonic} with {rsp}, reading",
                                                False, self.user, "stack")
         elif insn.mnemonic == "leave":
-            yield "ss", self.state["rbp"] & mask, width, Access(
-                f"leave with EBP 0x{self.state['rbp'] & mask:x}, reading", False, self.user, "stack")
+            frame = self.state["rbp"] & mask
+            name = "RBP" if self.state.bits == 64 else "EBP"
+            yield "ss", frame, width, Access(f"leave with {name} 0x{frame:x}, reading", False, self.user,
+                                             "stack")
+
+    @property
+    def _stack_pointer(self) -> str:
+        """In words."""
+        name = "RSP" if self.state.bits == 64 else "ESP"
+        return f"{name} 0x{self.state['rsp'] & self.state.stack_mask:x}"
 
     def _popped(self, index: int) -> int:
         """A word of the stack, as the instruction pops it."""
         stack = self.state.segments["ss"]
-        mask = 0xffffffff if stack.db and not self.state.real else 0xffff
-        width = 4 if self.state.bits == 32 else 2
-        offset = self.state["rsp"] + width * index & mask
-        access = Access(f"{self.decoded.insn.mnemonic} with ESP 0x{self.state['rsp'] & mask:x}, reading",
-                        user=self.user)
+        width = 4 if self.decoded.insn.mnemonic in ("iretd", "retf") and self.state.bits == 64 else (
+            self.state.bits // 8)
+        offset = self.state["rsp"] + width * index & self.state.stack_mask
+        access = Access(f"{self.decoded.insn.mnemonic} with {self._stack_pointer}, reading", user=self.user)
         self.processor.in_segment("ss", stack, offset, width, access)
-        data = self.processor.read(stack.base + offset, width, access)
-        return int.from_bytes(data, "little") & (0xffff if index else 0xffffffff)
+        return self.processor.number(stack.base + offset, width, access)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 PAGE = 4096
 PREFIX = "explain: "
 
 CR0_PE, CR0_EM, CR0_TS, CR0_WP, CR0_PG = 1 << 0, 1 << 2, 1 << 3, 1 << 16, 1 << 31
-CR4_PSE, CR4_PAE, CR4_OSFXSR = 1 << 4, 1 << 5, 1 << 9
+CR4_PSE, CR4_PAE, CR4_OSFXSR, CR4_LA57 = 1 << 4, 1 << 5, 1 << 9, 1 << 12
 CR4_KNOWN = 0x007f7fff
-EFER_LMA = 1 << 10
-PRESENT, WRITABLE, USER, LARGE = 1, 2, 4, 0x80
-LARGE_RESERVED = 1 << 21  # of an entry that maps 4 MB; the bits below hold the address above 4 GB
+EFER_SCE, EFER_LMA, EFER_NXE = 1 << 0, 1 << 10, 1 << 11
 
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
+WITHOUT_BASE = ("cs", "ds", "es", "ss")  # in 64-bit code
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,11 @@ class Instruction:
         """From a line of the record."""
         fields: dict[str, Any] = json.loads(text)
         segments = {name: Segment(**fields.pop(name)) for name in SEGMENTS}
-        return cls(bytes.fromhex(fields.pop("code")), fields.pop("repeated"), bool(fields.pop("handler")),
-                   fields, segments)
+        state = cls(bytes.fromhex(fields.pop("code")), fields.pop("repeated"), bool(fields.pop("handler")),
+                    fields, segments)
+        for name in WITHOUT_BASE if state.bits == 64 else ():
+            segments[name] = replace(segments[name], base=0)
+        return state
 
     def __getitem__(self, name: str) -> int:
         return self.values[name]
@@ -68,8 +70,13 @@ class Instruction:
 
     @property
     def covered(self) -> bool:
-        """Whether this program knows the mode's exceptions: not yet those of PAE and long mode."""
-        return not (self.paging and (self["cr4"] & CR4_PAE or self["efer"] & EFER_LMA))
+        """Whether this program knows the mode's tables: not PAE's, nor those of five levels."""
+        return not self.paging or (not self["cr4"] & CR4_LA57 if self.long else not self["cr4"] & CR4_PAE)
+
+    @property
+    def long(self) -> bool:
+        """Long mode, for 64-bit code and for 32-bit code."""
+        return bool(self["efer"] & EFER_LMA)
 
     @property
     def cpl(self) -> int:
@@ -84,9 +91,21 @@ class Instruction:
 
     @property
     def bits(self) -> int:
-        if self["efer"] & EFER_LMA and self.segments["cs"].l:
+        if self.long and self.segments["cs"].l:
             return 64
         return 32 if self.segments["cs"].db and not self.real else 16
+
+    @property
+    def mask(self) -> int:
+        """For addresses."""
+        return 0xffffffffffffffff if self.long else 0xffffffff
+
+    @property
+    def stack_mask(self) -> int:
+        """For the stack pointer."""
+        if self.bits == 64:
+            return self.mask
+        return 0xffffffff if self.segments["ss"].db and not self.real else 0xffff
 
 
 @dataclass

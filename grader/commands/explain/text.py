@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from grader.commands.explain.causes import likely
 from grader.commands.explain.delivery import Delivery, Link, chain
-from grader.commands.explain.faults import Fault, Processor, name_of
+from grader.commands.explain.faults import Fault, name_of
 from grader.commands.explain.instructions import Executor
 from grader.commands.explain.operands import decode
+from grader.commands.explain.processor import Processor
 from grader.commands.explain.state import Instruction, Record
 
 SHOWN = 16  # instructions
@@ -136,7 +137,7 @@ def report(record: Record, place: Place) -> Iterator[str]:
     yield from instructions(record, place)
     yield ""
     if not record.last.covered:
-        yield "The exceptions of PAE paging and long mode are not explained yet: see the post-mortem."
+        yield "The tables of PAE paging and of five levels are not explained: see the post-mortem."
         return
     links = EVENTS[record.reason](record) if record.reason in EVENTS else []
     if not links:
@@ -146,7 +147,7 @@ def report(record: Record, place: Place) -> Iterator[str]:
     for index, link in enumerate(links):
         yield textwrap.fill(link.text, WIDTH, initial_indent="  " if index == 0 else "  -> ",
                             subsequent_indent="     ", break_long_words=False)
-    cause = likely([link.topic for link in links])
+    cause = likely([link.topic for link in links], record.last.long)
     if cause:
         yield ""
         yield textwrap.fill(f"Likely cause: {cause.text}", WIDTH, break_long_words=False)

@@ -19,96 +19,18 @@ from grader.course import BUILD, LABS, ROOT
 from grader.execution.backends import pick_backend
 from grader.execution.runs import CannotGrade, Limits, Run
 from grader.quality.tests.explain_guests import CASES, PAGING, REAL, Case
+from grader.quality.tests.explain_guests_64 import CASES_64, END, LONG
 
 try:
     import capstone  # type: ignore # noqa: F401
     from grader.commands.explain.__main__ import placer
-    from grader.commands.explain.faults import Access, Fault, Processor
-    from grader.commands.explain.instructions import Executor
-    from grader.commands.explain.state import Instruction, Memory, Record, Segment, parse
+    from grader.commands.explain.state import parse
     from grader.commands.explain.text import report
 except ImportError:
     raise unittest.SkipTest("python3-capstone is not installed") from None
 
 FOLDER = BUILD / "tests/explain"
 ON_ANY_KVM = ("real-no-idt", "real-halted", "real-divide", "real-vector-empty")
-
-
-def blank(**values: int) -> Instruction:
-    """A vCPU in protected mode, with flat segments."""
-    names = ("rax rbx rcx rdx rsi rdi rbp rsp rip rflags cr0 cr2 cr3 cr4 efer "
-             "r8 r9 r10 r11 r12 r13 r14 r15 gdt_base gdt_limit idt_base idt_limit")
-    flat = Segment(8, 0, 0xffffffff, 11, 1, 0, 1, 1, 0, 1, 0)
-    data = Segment(16, 0, 0xffffffff, 3, 1, 0, 1, 1, 0, 1, 0)
-    registers = {**dict.fromkeys(names.split(), 0), "cr0": 0x80000001, "cr3": 0x1000, **values}
-    return Instruction(b"", 1, False, registers, {"cs": flat, "ss": data, "ds": data, "es": data, "fs": data,
-                                                  "gs": data, "tr": data, "ldt": data})
-
-
-class LongMode(unittest.TestCase):
-    """64-bit code: instructions, addresses and registers."""
-
-    def test_instructions_are_those_of_64_bit_code(self) -> None:
-        state = blank(cr4=1 << 5, efer=0x500, rip=0xffffffff80100000)
-        code = replace(state.segments["cs"], l=1, db=0)
-        before = replace(state, code=bytes.fromhex("4c8d3d11000000"), segments={**state.segments, "cs": code})
-        after = replace(before, values={**state.values, "rip": 0xffffffff80100007,
-                                        "r15": 0xffffffff80100018})
-        record = Record(0, "KVM_EXIT_SHUTDOWN", True, 2, -1, 0, [before, after], Memory(0x1000, {}))
-        text = "\n".join(report(record, lambda _: ""))
-        self.assertRegex(text, r"ffffffff80100000  lea r15, \[rip \+ 0x11\] +r15=ffffffff80100018")
-        self.assertIn("long mode are not explained yet", text)
-
-
-class Walks(unittest.TestCase):
-    """The walk through page tables, on tables made by hand."""
-
-    def fault(self, directory_entry: int, table_entry: int, access: Access, **values: int) -> str:
-        pages = {0x1000: directory_entry.to_bytes(4, "little") + bytes(4092),
-                 0x2000: table_entry.to_bytes(4, "little") + bytes(4092)}
-        processor = Processor(blank(**values), Memory(0x10000, pages))
-        try:
-            return f"{processor.translate(0x123, access):x}"
-        except Fault as fault:
-            return str(fault)
-
-    def test_mapped(self) -> None:
-        self.assertEqual(self.fault(0x2007, 0x5007, Access("reading")), "5123")
-
-    def test_rights_of_both_levels_count(self) -> None:
-        user, write = Access("reading", user=True), Access("writing to", write=True, user=True)
-        self.assertIn("allows the kernel only", self.fault(0x2003, 0x5007, user))
-        self.assertIn("allows the kernel only", self.fault(0x2007, 0x5003, user))
-        self.assertIn("is read-only", self.fault(0x2005, 0x5007, write))
-
-    def test_the_kernel_may_write_unless_wp_is_set(self) -> None:
-        write = Access("writing to", write=True)
-        self.assertEqual(self.fault(0x2001, 0x5001, write), "5123")
-        self.assertIn("is read-only", self.fault(0x2001, 0x5001, write, cr0=0x80010001))
-
-    def test_a_table_outside_of_ram(self) -> None:
-        self.assertIn("outside of RAM", self.fault(0x7f002007, 0, Access("reading")))
-
-
-class Segments(unittest.TestCase):
-    """The checks of segments that QEMU's processor does not make: no guest in the lab VM can show them."""
-
-    def fault(self, code: bytes, real: bool = False, **segment: int) -> str:
-        state = blank(rbx=0x123456, cr0=0 if real else 1)
-        data = replace(state.segments["ds"], **segment)
-        state = replace(state, code=code, segments={**state.segments, "ds": data})
-        return str(Executor(Processor(state, Memory(0x1000000))).fault())
-
-    def test_an_access_is_checked(self) -> None:
-        write, read = b"\x89\x03", b"\x8b\x03"  # mov [ebx], eax; mov eax, [ebx]
-        self.assertEqual(self.fault(write), "None")
-        self.assertIn("DS is not a writable data segment (type 1)", self.fault(write, type=1))
-        self.assertIn("DS holds the null selector", self.fault(read, unusable=1))
-        self.assertIn("the limit of DS is 0xfffff", self.fault(read, limit=0xfffff))
-
-    def test_a_real_mode_segment_ends_at_64_kb(self) -> None:
-        read = b"\xa1\xff\xff"  # mov ax, [0xffff]
-        self.assertIn("the limit of DS is 0xffff", self.fault(read, real=True, limit=0xffff))
 
 
 def run_all(runs: "list[Run]", backend: str = "auto", kind: str = "paging32") -> "list[str]":
@@ -135,12 +57,14 @@ def run_of(vmm: Path, *words: "str | Path") -> Run:
 class Guests(unittest.TestCase):
     """Each guest is run by the finished VMM, crashes, and is explained."""
 
-    def check(self, cases: "list[Case]", backend: str, kind: str) -> None:
+    def check(self, cases: "list[Case]", backend: str, kind: str, lab: int = 5) -> None:
         FOLDER.mkdir(parents=True, exist_ok=True)
         write_constants()
-        vmm = build_vmm(5, solution=True)
+        vmm = build_vmm(lab, solution=True)
         images = [assembled(case) for case in cases]
-        texts = run_all([run_of(vmm, f"--mode={'real' if case.real else 'paging'}", *case.options, image)
+        modes = {case.name: [] if case in CASES_64 else [f"--mode={'real' if case.real else 'paging'}"]
+                 for case in cases}
+        texts = run_all([run_of(vmm, *modes[case.name], *case.options, image)
                          for case, image in zip(cases, images)], backend, kind)
         for case, image, text in zip(cases, images, texts):
             found = explained(text, [image])
@@ -150,6 +74,9 @@ class Guests(unittest.TestCase):
 
     def test_each_on_the_chosen_back_end(self) -> None:
         self.check(CASES, "auto", "paging32")
+
+    def test_each_of_64_bits_in_the_lab_vm(self) -> None:
+        self.check(CASES_64, "vm", "longmode", lab=7)
 
     def test_those_of_real_mode_on_this_machines_kvm(self) -> None:
         self.check([case for case in CASES if case.real and case.name in ON_ANY_KVM], "kvm", "interrupts")
@@ -283,6 +210,8 @@ class Command(unittest.TestCase):
 def assembled(case: Case) -> Path:
     """The guest's image."""
     source, image = FOLDER / f"{case.name}.asm", FOLDER / f"{case.name}.bin"
-    source.write_text((REAL if case.real else PAGING) + case.code + "\n")
-    subprocess.run(["nasm", "-f", "bin", f"-I{BUILD}/", str(source), "-o", str(image)], check=True, cwd=ROOT)
+    before, after = (LONG, END) if case in CASES_64 else (REAL if case.real else PAGING, "\n")
+    source.write_text(before + case.code + after)
+    subprocess.run(["nasm", "-f", "bin", f"-I{BUILD}/", "-Iguests/", str(source), "-o", str(image)],
+                   check=True, cwd=ROOT)
     return image
