@@ -49,8 +49,9 @@ def programs_of_os() -> list[Path]:
 def placer(record: Record, files: list[Path]) -> Place:
     """What names an instruction's place in the guest that crashed."""
     file = files[min(record.vcpu, len(files) - 1)]
-    if file.read_bytes()[:4] != b"\x7fELF":
-        return Source.of(file).place
+    source = Source.of(file)
+    if source.lines or source.image[:4] != b"\x7fELF":
+        return source.place
     programs = [Program.of(file), *(Program.of(path) for path in programs_of_os())]
     return lambda state: next(filter(None, (program.place(state) for program in programs)), "")
 

@@ -142,8 +142,7 @@ CAUSES_64 = {
         "or a sum of an address in the higher half and another one.", LAB7),
     "not mapped": Cause(
         "The page is not in the tables that CR3 leads to. Were all levels filled in for this "
-        "address, in both halves? Is the upper half of the address right: 32 bits of a constant are "
-        "sign-extended?", LAB7),
+        "address, in both halves, and is CR3 right?", LAB7),
     "nx": Cause(
         "Execution has come to a page that holds data: a jump or return to a wrong address, or a "
         "page of code that was mapped with NX. NX in one level is enough.", LAB7),

@@ -13,12 +13,15 @@ from grader.course import BUILD, ROOT
 from grader.commands.explain.state import Instruction
 
 PT_LOAD = 1
+# By an ELF file's class: where its header has the place of the program headers, their size and count; and
+# what a program header is: kind, offset in the file, virtual address, physical address, bytes in the file.
+HEADERS = {1: ("<I", 28, 42, "<5I"), 2: ("<Q", 32, 54, "<I4x4Q")}
 LISTING = re.compile(r"^ *\d+ ([0-9A-F]{8}) (\S+) +(?:<\d+> +)?(.*)$")
 
 
 @dataclass
 class Source:
-    """A flat guest's image, and the source line of each offset."""
+    """An image that nasm has written, and the source line of each offset."""
 
     image: bytes
     lines: dict[int, str]
@@ -66,10 +69,11 @@ class Program:
 
     def _holds(self, state: Instruction) -> bool:
         """Whether the file has these bytes at that address."""
-        offset, = struct.unpack_from("<I", self.file, 28)
-        size, count = struct.unpack_from("<HH", self.file, 42)
+        address, at_offset, at_size, header = HEADERS[self.file[4]]
+        offset, = struct.unpack_from(address, self.file, at_offset)
+        size, count = struct.unpack_from("<HH", self.file, at_size)
         for index in range(count):
-            kind, place, start, _, length = struct.unpack_from("<5I", self.file, offset + size * index)
+            kind, place, start, _, length = struct.unpack_from(header, self.file, offset + size * index)
             at = state.linear - start
             if kind == PT_LOAD and 0 <= at < length:
                 return self.file[place + at:place + at + 4] == state.code[:4] != b""

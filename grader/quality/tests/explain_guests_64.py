@@ -9,6 +9,7 @@ LONG = """%include "long.inc"
 IDT equ HIGHER_HALF_64 + LOAD_MIN
 TSS equ HIGHER_HALF_64 + TSS_OFFSET
 PML4 equ HIGHER_HALF_64 + DIRECTORY_OFFSET
+PD equ HIGHER_HALF_64 + TABLES_OFFSET + PAGE_BYTES  ; of the first GB
 %macro gate 3
     mov rax, %2
     mov [IDT + 16 * %1], ax
@@ -147,6 +148,8 @@ handle:
     Case("long-stack-not-mapped", "mov rsp, 0x50000000\npush r8",
          ("push with RSP 0x50000000, writing to 0x000000004ffffff8", "Likely cause: The stack is not usable",
           "was RSP set")),
+    Case("long-outside-of-ram", "mov qword [PD + 8 * 128], 0x40000083\nmov eax, [0x10000008]",
+         ("reading DS:0x10000008, which is physical address 0x40000008: RAM ends at 0x01000000",)),
     Case("long-gs", "mov ecx, 0xc0000101\nxor eax, eax\nmov edx, 0x1000\nwrmsr\nmov eax, [gs:8]",
          ("reading 0x0000100000000008, but PML4 entry 32 (",)),
 ]

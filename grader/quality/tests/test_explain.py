@@ -97,6 +97,15 @@ class Machines(unittest.TestCase):
         for words in ("of vcpu1, of 5 since", "; lidt [nothing]", "no entry 8: a third fault"):
             self.assertIn(words, text)
 
+    def test_names_in_64_bit_guests(self) -> None:
+        vmm, folder = build_vmm(7, solution=True), build_guests()
+        kernel = folder / "kernel64.bin"
+        symbols = subprocess.run(["nm", str(kernel)], stdout=subprocess.PIPE, text=True, check=True).stdout
+        idt, = re.findall(r"(?m)^(\w+)\w{3} b idt$", symbols)
+        for guest, options, words in ((folder / "long-broken.bin", (), "; and [rdi], rax"),
+                                      (kernel, (f"--unmap=0x{idt}000",), "; kernel64: kernel_main+")):
+            self.assertIn(words, self.explain(vmm, *options, guest, kind="longmode"))
+
     def test_each_of_several_that_crash(self) -> None:
         guest = build_guests() / "triple-fault.bin"
         text = self.explain(build_vmm(3, solution=True), "--isolate", guest, guest)
