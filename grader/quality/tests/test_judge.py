@@ -103,8 +103,9 @@ class UniversalChecks(FakeCase):
         self.failed("echo hello; echo", "differs from what the guest prints")
 
     def test_a_mismatch_shows_the_nearest_of_the_accepted_texts(self) -> None:
-        verdict = self.verdict("printf '8\\nx\\n'",
-                               lambda plan: plan.boot(limits=SHORT).prints("9\na\n", "8\na\n"))
+        def prints_one_of_two(plan: Plan) -> None:
+            plan.boot(limits=SHORT).prints("9\na\n", "8\na\n")
+        verdict = self.verdict("printf '8\\nx\\n'", prints_one_of_two)
         assert verdict.mismatch
         self.assertEqual(verdict.mismatch.expected, "8\na\n")
 
