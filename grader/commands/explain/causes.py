@@ -150,8 +150,9 @@ CAUSES_64 = {
         "The page is mapped, but its rights forbid this. Write and user access need the right in "
         "every level.", LAB7),
     "reserved": Cause(
-        "A bit that must be 0 is set in this entry: NX without EFER.NXE, PAGE_LARGE in the PML4, or "
-        "a large page whose address is not a multiple of its size.", LAB7),
+        "A bit that must be 0 is set in this entry: NX without EFER.NXE, PAGE_LARGE in the PML4, a "
+        "large page whose address is not a multiple of its size, or a virtual address in the place of "
+        "a physical one.", LAB7),
     "table outside": Cause(
         "An entry or CR3 leads to a table outside of RAM: is the address physical, and complete?",
         LAB7),

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from grader.commands.explain.causes import likely
 from grader.commands.explain.delivery import Delivery, Link, chain
-from grader.commands.explain.faults import Fault, name_of
+from grader.commands.explain.faults import PF, Fault, name_of
 from grader.commands.explain.instructions import Executor
 from grader.commands.explain.operands import decode
 from grader.commands.explain.processor import Processor
@@ -70,11 +70,18 @@ def shutdown(record: Record) -> list[Link]:
     executor = Executor(processor)
     if record.interrupt >= 0:
         return list(chain(processor, None, interrupt=record.interrupt))
-    fault, vector = executor.fault(), executor.software_interrupt()
+    fault, vector = executor.fault() or too_high(record), executor.software_interrupt()
     if fault is None and vector < 0:
         return [Link(f"an exception that this command does not know: {executor.decoded.text}")
                 ] if record.same else []
     return [*zeros(record.history[:-1]), *chain(processor, fault, software=vector)]
+
+
+def too_high(record: Record) -> Fault | None:
+    """The page fault of a physical address with more bits than the processor has: how many is unknown."""
+    links = outside(record) if record.last.long else []
+    return Fault(PF, f"{links[0].text}, and the processor rejects this address as one with reserved bits",
+                 "reserved") if links else None
 
 
 def zeros(history: list[Instruction]) -> list[Link]:

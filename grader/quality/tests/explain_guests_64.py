@@ -150,6 +150,13 @@ handle:
           "was RSP set")),
     Case("long-outside-of-ram", "mov qword [PD + 8 * 128], 0x40000083\nmov eax, [0x10000008]",
          ("reading DS:0x10000008, which is physical address 0x40000008: RAM ends at 0x01000000",)),
+    Case("long-too-high", "mov rax, 0xffffff8000083\nmov [PD + 8 * 128], rax\nmov eax, [0x10000008]",
+         ("which is physical address 0xffffff8000008: RAM ends at",
+          "rejects this address as one with reserved bits -> delivering #PF: the IDT's limit is 0x0",
+          "a virtual address in the place of a physical one")),
+    Case("long-no-idt", "sti\njmp $",
+         ("interrupt 0x20 arrives", "limit is 0x0, so it has no entry 32",
+          "Likely cause: The guest has no handlers yet")),
     Case("long-gs", "mov ecx, 0xc0000101\nxor eax, eax\nmov edx, 0x1000\nwrmsr\nmov eax, [gs:8]",
          ("reading 0x0000100000000008, but PML4 entry 32 (",)),
 ]
