@@ -36,7 +36,7 @@ def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
     place = str(twin.relative_to(ROOT))
     words = ["make", "-j2", target, *(f"{name}={value}" for name, value in variables.items())]
     command = f'{shlex.join(words)} && cp {shlex.quote(place)} "$RESULT"'
-    kit = _kit(lab, twin.parent)
+    kit = _kit(lab, twin.parent, _shared_objects(variables.get("CC") or cc, variables.get("SANITIZE", "")))
 
     def build(sources: Mapping[str, bytes]) -> Result:
         files = {**kit, **{name: (content, 0.0) for name, content in sources.items()}}
@@ -79,13 +79,20 @@ def _stopped(how: str) -> CannotGrade:
                        "end other programs, or grade with fewer JOBS; if a compiler crashes: another CC")
 
 
-def _kit(lab: int, built: Path) -> Files:
+def _shared_objects(cc: str, sanitize: str) -> Path:
+    """The folder of what this compiler and these sanitizers have made for all labs: SHARED of
+    common/vmm.mk. Without it the jail compiles the same once more."""
+    name = re.sub("[ /]", "_", (cc or "gcc").strip()) + (f"-{sanitize.replace(',', '+')}" if sanitize else "")
+    return BUILD / "objects" / name
+
+
+def _kit(lab: int, built: Path, shared: Path) -> Files:
     """The kit without this lab's solution, sources or objects, and without what was linked with it."""
     folder = LABS[lab].folder
     paths = [path for pattern in SOURCES for path in ROOT.glob(pattern)]
     paths += (ROOT / "grader/labs" / folder / "units").glob("*")
     paths += [path for path in (ROOT / "solutions").glob("*/*.o") if path.parent.name != folder]
-    objects = [*(BUILD / "objects").rglob("*"), *built.rglob("*")]
+    objects = [*shared.rglob("*"), *built.rglob("*")]
     paths += [path for path in objects if _is_open(path, lab)]
     return {str(path.relative_to(ROOT)): (path.read_bytes(), path.stat().st_mtime)
             for path in paths if path.is_file()}

@@ -26,7 +26,7 @@ NOBODY = 65534
 # gets that later, but not less of it.
 LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 30, processes=64, file=16 << 20)
 VM_LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 29, processes=64,
-                   file=16 << 20)
+                   file=64 << 20)
 CPU_SECONDS, VM_CPU_SECONDS = 20, 100      # for each process; a solution's compiler needs less than one
 ENTER = ("unshare", "--user", "--map-root-user", "--mount")
 IN_VM = 'mkdir kit && tar -x -C kit && cd kit && exec sh -c "$1"'

@@ -17,7 +17,7 @@ from unittest import mock
 from grader.__main__ import parse
 from grader.core import building, jailed_make
 from grader.core.building import BuildError, build_kernel_unit, build_unit, build_vmm
-from grader.core.jailed_make import JailedError, _kit
+from grader.core.jailed_make import JailedError, _kit, _shared_objects
 from grader.core.strange_files import FILE_MAX, HEADERS_MAX
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import jail
@@ -143,11 +143,19 @@ class Building(JailCase):
     def test_this_labs_solution_is_not_inside(self) -> None:
         with mock.patch.object(building, "_jailed", False):
             built = build_vmm(2, solution=True, out=BUILD / "vmm/lab2").parent
-        inside = _kit(2, built)
+        inside = _kit(2, built, _shared_objects("gcc", ""))
         self.assertIn("build/objects/gcc/solutions/lab1-real-mode/vm.o", inside)
         wrong = [name for name in inside if f"solutions/{LAB.folder}" in name
                  or os.path.basename(name) in ("lab2.o", "lab2-whole.o", "lab2.sum", "vmm", "unit-hypercall")]
         self.assertEqual(wrong, [])
+
+    def test_only_what_this_build_needs_is_inside(self) -> None:
+        for sanitize in ("", "address,undefined"):
+            with mock.patch.object(building, "_jailed", False):
+                built = build_vmm(2, solution=True, out=BUILD / "vmm/lab2", sanitize=sanitize).parent
+            inside = _kit(2, built, _shared_objects("gcc", sanitize))
+            folders = {name.split("/")[2] for name in inside if name.startswith("build/objects/")}
+            self.assertEqual(folders, {"gcc-address+undefined" if sanitize else "gcc"})
 
     def test_in_the_lab_vm(self) -> None:
         with mock.patch.object(jail, "namespaces_work", return_value=False):
