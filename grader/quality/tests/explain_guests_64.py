@@ -113,9 +113,10 @@ handle:
     int 0x80
 """, ("int 0x80 is executed", "(TSS.rsp0 is 0x1234567812345678), writing to 0x1234567812345668, but that "
       "address is not canonical", "-> #SS", "Likely cause: An interrupt or exception in ring 3"), RING_3),
-    Case("long-ist", "task_register\ngate 6, handle, 0x8e02\nlidt [rel idt]\nud2\nhandle: hlt",
-         ("pushing on the stack that the gate names (TSS.ist2 is 0x0000000000000000), writing to",
-          "-> #PF", "Likely cause: The gate names a stack of the IST")),
+    Case("long-ist", "mov dword [TSS + 36 + 8], 0x50000018\ntask_register\ngate 6, handle, 0x8e02\n"
+         "lidt [rel idt]\nud2\nhandle: hlt",
+         ("pushing on the stack that the gate names (TSS.ist2 is 0x0000000050000018), writing to "
+          "0x0000000050000008", "-> #PF", "Likely cause: The gate names a stack of the IST")),
     Case("long-ist-past-the-tss", """
     mov word [HIGHER_HALF_64 + GDT_OFFSET + SELECTOR_TSS], 67
     task_register

@@ -78,6 +78,15 @@ class LongMode(unittest.TestCase):
         self.check("c3", "(#GP): ret leads to 0x0000800000000000", odd)
         self.check("ffe0", "None", rax=odd - 1)
 
+    def test_32_bit_code(self) -> None:
+        state = blank_64(rbx=0x40000000, rsp=0xffffffff00000004)
+        code = replace(state.segments["cs"], l=0, db=1)
+        memory = Memory(0x10000, {0x1000: entries(0x2007), 0x2000: entries(0x83)})
+        for instruction, words in (("8b03", "(#PF): reading 0x0000000040000000, but PDPT entry 1 ("),
+                                   ("50", "None")):                            # mov eax, [ebx]; push eax
+            changed = replace(state, code=bytes.fromhex(instruction), segments={**state.segments, "cs": code})
+            self.assertIn(words, str(Executor(Processor(changed, memory)).fault()))
+
     def test_iretq(self) -> None:
         self.check("48cf", "None", 0x123, 8, 2, 0x3000, 0)  # in ring 0 SS may be 0
         self.check("48cf", "None", 0x123, 8, 2, 0x3000, 16)
