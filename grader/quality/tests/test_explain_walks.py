@@ -66,6 +66,7 @@ class LongMode(unittest.TestCase):
         self.check("418b4424f8", "(#GP): reading 0x0000800000000000", r12=odd + 8)  # mov eax, [r12 - 8]
         self.check("8b04cb", "(#GP): reading 0x0000800000000008", rbx=odd, rcx=1)  # mov eax, [rbx + rcx * 8]
         self.check("678b03", "None", rbx=odd)                                      # mov eax, [ebx]
+        self.check("678b040b", "None", rbx=0xffffffff, rcx=0x3001)                 # mov eax, [ebx + ecx]
         self.check("8b4500", "(#SS): reading 0x0000800000000000", rbp=odd)         # mov eax, [rbp]
         self.check("41f7f0", "(#DE): div r8d divides by 0", r8=1 << 32)            # div r8d
         self.check("8b05f6ffff3f", "(#PF): reading 0x0000000040000000", rip=4)     # mov eax, [rip + ...]
