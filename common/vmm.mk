@@ -6,6 +6,9 @@
 # With PROGRESS=1 a recipe prints the file that it builds.
 STEP = $(if $(PROGRESS),$(info : $(notdir $@)))
 
+# A recipe that starts so leaves none of these incomplete files, even if it is interrupted.
+tidy = trap 'rm -f $(1)' EXIT; trap 'exit 1' INT TERM;
+
 comma   := ,
 space   := $(subst ,, )
 CC_NAME   := $(subst /,_,$(subst $(space),_,$(strip $(CC))))
@@ -49,12 +52,12 @@ vmm: need-lab $(OUT)/vmm
 OBSERVED := ioctl pthread_mutex_unlock pthread_kill read __read_chk timerfd_create
 
 $(OUT)/vmm: $(OBJECTS)
-	@$(STEP)$(CC) $(VMM_FLAGS) $(LINK_FLAGS) $(OBSERVED:%=-Wl$(comma)--wrap=%) $^ -o $@.new && mv $@.new $@
+	@$(STEP)$(call tidy,$@.new) $(CC) $(VMM_FLAGS) $(LINK_FLAGS) $(OBSERVED:%=-Wl$(comma)--wrap=%) $^ -o $@.new && mv $@.new $@
 
 $(SHARED)/%.o: %.c $(SHARED)/flags
 	@$(STEP)mkdir -p $(@D)
-	@$(CC) $(VMM_FLAGS) -MMD -MP -MT $@ -MF $@.$$$$.d -c $< -o $@.$$$$.o && mv $@.$$$$.d $(@:.o=.d) && \
-	    mv $@.$$$$.o $@ || { rm -f $@.$$$$.?; exit 1; }
+	@$(call tidy,$@.$$$$.?) $(CC) $(VMM_FLAGS) -MMD -MP -MT $@ -MF $@.$$$$.d -c $< -o $@.$$$$.o && mv $@.$$$$.d $(@:.o=.d) && \
+	    mv $@.$$$$.o $@
 
 # Each changes when the command line does, and then all objects next to it are rebuilt.
 $(SHARED)/flags: FORCE
@@ -120,6 +123,6 @@ $(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
 	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
 
 $(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(UNIT_SCRIPT) $(filter-out $(PROGRAM_OBJECTS),$(OBJECTS))
-	@$(STEP)$(CC) $(VMM_FLAGS) $(LINK_FLAGS) $(UNIT_LINK) $(filter %.o,$^) -o $@.new \
+	@$(STEP)$(call tidy,$@.new) $(CC) $(VMM_FLAGS) $(LINK_FLAGS) $(UNIT_LINK) $(filter %.o,$^) -o $@.new \
 	    $$(pkg-config --libs check) && mv $@.new $@
 endif

@@ -65,6 +65,7 @@ def fuzz(folder: Path, count: int, seed: int) -> list[str]:
                 failures.append(f"a file outside was opened for writing: {path}")
 
     sys.addaudithook(watch)
+    sys.dont_write_bytecode = True  # of modules that the reader imports now
     try:
         for start in range(0, count, BATCH):
             failures += _fuzz_class(folder, range(start, min(start + BATCH, count)), seed)
