@@ -45,7 +45,7 @@ $(OS_OUT)/$(1).elf: $(2) $(OS_OUT)/kernel/$(1)-symbols.o os-1k/kernel/kernel.ld
 	@$$(STEP)$$(call tidy,$$@.new) $(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@.new && mv $$@.new $$@
 
 $(OS_OUT)/kernel/$(1)-nameless.elf: $(2) $(OS_OUT)/kernel/no-symbols.o os-1k/kernel/kernel.ld
-	@$$(STEP)$$(call tidy,$$@.new) $(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@
+	@$$(STEP)$(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@
 
 $(OS_OUT)/kernel/$(1)-symbols.c: $(OS_OUT)/kernel/$(1)-nameless.elf os-1k/kernel/symbols.awk
 	@nm -n $$< | awk -f os-1k/kernel/symbols.awk > $$@

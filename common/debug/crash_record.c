@@ -108,9 +108,11 @@ void record_print(struct vcpu *vcpu, const char *reason, bool same)
     uint64_t first = history_count > HISTORY ? history_count - HISTORY : 0;
     FILE *out = fdopen(dup(STDERR_FILENO), "w"); /* stderr makes a system call for each word */
 
+    sigset_t signals;
+
     if (!out)
         return;
-    flockfile(stderr);
+    report_begin(&signals);
     fprintf(out,
             "explain: crash {\"vcpu\":%d,\"lab\":%d,\"reason\":\"%s\",\"same\":%d,"
             "\"instructions\":%" PRIu64 ",\"injected\":%d,\"interrupts\":%" PRIu64
@@ -122,5 +124,5 @@ void record_print(struct vcpu *vcpu, const char *reason, bool same)
     memory_print(out, vcpu->vm, checkpoint->written);
     fputs("explain: end {}\n", out);
     fclose(out);
-    funlockfile(stderr);
+    report_end(&signals);
 }

@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <signal.h>
+
 #include "vmm.h"
 
 /*
@@ -80,6 +82,15 @@ void exit_describe(const struct exit_record *exit, char *text, size_t size);
 
 /* Prints --stats of all vCPUs. */
 void stats_print(const struct vmm *vmm);
+
+/* ------------------------------------------------------------------ post_mortem.c */
+
+/*
+ * Between these two this thread alone prints on standard error, and gets no signal: one that
+ * interrupts write(2), like a kick, would cost what was to be written.
+ */
+void report_begin(sigset_t *before);
+void report_end(const sigset_t *before);
 
 /* ------------------------------------------------------------------ registers.c */
 

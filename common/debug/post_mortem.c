@@ -147,18 +147,34 @@ static void print_exit(const char *title, const struct exit_record *exit)
     fprintf(stderr, "  %s: %s\n", title, text);
 }
 
+void report_begin(sigset_t *before)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, before);
+    flockfile(stderr);
+}
+
+void report_end(const sigset_t *before)
+{
+    funlockfile(stderr);
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
 enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
 {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
     char cause[CAUSE_MAX];
+    sigset_t signals;
     va_list arguments;
 
     va_start(arguments, format);
     vsnprintf(cause, sizeof cause, format, arguments);
     va_end(arguments);
     OBSERVE(crash, vcpu);
-    flockfile(stderr);
+    report_begin(&signals);
     fprintf(stderr, "vmm: vcpu%d (%s) crashed: %s\n", vcpu->id, vcpu->guest->path, cause);
     print_exit("exit", &vcpu->exit);
     print_exit("the exit before", &vcpu->exit_before);
@@ -182,6 +198,6 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
             print_command(vcpu->vm->vmm);
         registers_print(vcpu->id, &regs, &sregs);
     }
-    funlockfile(stderr);
+    report_end(&signals);
     return vcpu_end(vcpu, STATUS_CRASHED);
 }

@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from grader.commands.timeline.story import notes, rows
 from grader.core.grading import path_text
 from grader.course import BUILD, LABS
 from grader.execution.runs import CannotGrade
-from grader.execution.tool import run_command
+from grader.execution.tool import in_colour, run_command
 
 SECONDS = 30.0        # after which a run is ended, unless LIMIT= says otherwise
 OUTPUT_MAX = 1 << 20  # bytes; a run that prints more is ended as well
@@ -120,7 +119,7 @@ def timeline(arguments: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     recorded = folder / f"lab{arguments.lab}.record"
     recorded.unlink(missing_ok=True)
-    color = ["--color=always"] if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else []
+    color = ["--color=always"] if in_colour() else []
     argv = [str(vmm), f"--record={recorded}", *color, *arguments.options, *guests]
     if arguments.hold:
         play.hold_input()

@@ -39,7 +39,7 @@ def run_all(runs: "list[Run]", backend: str = "auto", kind: str = "paging32") ->
         results = pick_backend(backend, needs=(kind,)).run(runs)
     except CannotGrade as error:
         raise unittest.SkipTest(str(error)) from error
-    return [result.stderr.decode() for result in results]
+    return [result.stderr.decode() or str(result) for result in results]
 
 
 def explained(text: str, files: "list[Path]") -> str:
@@ -147,7 +147,8 @@ class Machines(unittest.TestCase):
         kernel, archive = build_os()
         run = run_of(build_vmm(6, solution=True), f"--initrd={archive}", kernel)
         text, = run_all([replace(run, stdin=b"spin\n")])
-        self.assertRegex(explained(text, [kernel]), r"it hangs, .* \(64 times\) ; spin")
+        # The history begins with the handler of the last tick. How far beyond it depends on the load.
+        self.assertRegex(explained(text, [kernel]), "it hangs, .* ; (spin|kernel: )")
 
     def test_the_learners_kernel(self) -> None:
         sched = changed(6, "    trap_stack_set((uint32_t)next->kernel_stack + PAGE_BYTES);\n", "")
