@@ -1,7 +1,7 @@
 ; long-string - puts LENGTH letters at VIRTUAL + OFFSET and prints them in one exit: a string whose pages need
 ; not be adjacent in RAM, and whose address may need all 64 bits. Letter number i is 'a' + i % 26, or with
 ; LINE_CODE one that this code computes. With -DBLIND it writes no letters, and the VMM has to find out what
-; is there; with PD_ENTRY it first writes that into the PD, for the 2 MB at VIRTUAL, below 1 GB.
+; is there; with PD_ENTRY it first writes that into the PD, for the 2 MB at VIRTUAL, in the higher half.
 %include "long.inc"
 
 %ifndef VIRTUAL
@@ -47,11 +47,11 @@ fill:
 %else
 %ifdef PD_ENTRY
     mov rax, cr3
-    mov rax, [rax]          ; the PML4's first entry
+    mov rax, [rax + HIGHER_HALF_64 + 511 * 8]       ; the PML4's last entry
     and rax, -PAGE_BYTES
-    mov rax, [rax]          ; the PDPT's
+    mov rax, [rax + HIGHER_HALF_64 + 510 * 8]       ; the PDPT's for HIGHER_HALF_64
     and rax, -PAGE_BYTES
-    mov qword [rax + (VIRTUAL >> 21) * 8], PD_ENTRY
+    mov qword [rax + HIGHER_HALF_64 + (VIRTUAL >> 21 & 511) * 8], PD_ENTRY
 %endif
     mov rax, VIRTUAL
     call print_hex

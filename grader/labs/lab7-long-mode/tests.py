@@ -539,13 +539,13 @@ def string_pages(plan: Plan) -> None:
 
 def _strings_outside(plan: Plan, virtual: int, maps: Sequence[str]) -> None:
     """Strings that are not all in RAM; then one that is empty. `maps` maps the one page at `virtual`."""
-    beyond: dict[str, Define] = {"VIRTUAL": RAM, "PD_ENTRY": RAM | 0x83}    # mapped, but not RAM
+    beyond: dict[str, Define] = {"VIRTUAL": HIGHER_HALF + RAM, "PD_ENTRY": RAM | 0x83}   # not RAM
     cases: list[tuple[dict[str, Define], int | None, str]] = [
         ({"VIRTUAL": virtual, "OFFSET": PAGE - 4, "LENGTH": 8}, virtual + PAGE, "the unmapped page"),
         ({"VIRTUAL": virtual, "OFFSET": PAGE - 64, "LENGTH": 1 << 32 | plan.values.randint(0, 60)},
          virtual + PAGE, "the unmapped page, because all 64 bits of RCX count"),
-        ({**beyond, "OFFSET": 0, "LENGTH": 8}, RAM, "the page that is mapped, but not to RAM"),
-        ({**beyond, "OFFSET": -4, "LENGTH": 8}, RAM, "the page that is mapped, but not to RAM"),
+        ({**beyond, "OFFSET": 0, "LENGTH": 8}, HIGHER_HALF + RAM, "the page that is mapped, but not to RAM"),
+        ({**beyond, "OFFSET": -4, "LENGTH": 8}, HIGHER_HALF + RAM, "the page that is mapped, but not to RAM"),
         ({"VIRTUAL": virtual + PAGE, "OFFSET": plan.values.randrange(PAGE), "LENGTH": 0}, None, "")]
     for defines, crashes_at, what in cases:
         guest, code = _coded(plan, "long-string", BLIND=None, **defines)
