@@ -152,7 +152,7 @@ class Machines(unittest.TestCase):
 
     def test_the_learners_kernel(self) -> None:
         sched = changed(6, "    trap_stack_set((uint32_t)next->kernel_stack + PAGE_BYTES);\n", "")
-        kernel, archive = build_os(sched)
+        kernel, archive = build_os(sched, out=BUILD / "os-1k-learners")
         text = self.explain(build_vmm(6, solution=True), f"--initrd={archive}", kernel)
         for words in ("; shell", "TSS.esp0 is 0x", "TSS.esp0 must be set at each switch"):
             self.assertIn(words, text)
