@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import signal
 import subprocess
 import threading
@@ -13,9 +12,9 @@ import time
 from pathlib import Path
 
 from grader.commands import play
+from grader.commands.guest_command import carry_out, parser_of
 from grader.commands.debug.symbols import link_flat
-from grader.course import BUILD, LABS, ROOT
-from grader.execution.runs import CannotGrade
+from grader.course import BUILD, ROOT
 from grader.execution.tool import run_command
 
 FOLDER = BUILD / "debug"
@@ -194,22 +193,9 @@ def debug(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make debug", description=__doc__)
-    parser.add_argument("--lab", type=int, choices=LABS, default=1)
-    parser.add_argument("--solution", action="store_true")
-    parser.add_argument("--from", dest="source", default="", metavar="mine")
-    parser.add_argument("--backend", default="")
-    parser.add_argument("--guests", type=str.split, default=[], help="names or files")
-    parser.add_argument("--options", type=shlex.split, default=[], help="those of the VMM")
+    parser = parser_of("debug", __doc__)
     parser.add_argument("--wait", action="store_true", help="start no gdb, but wait for one")
-    arguments = parser.parse_args()
-    try:
-        return debug(arguments)
-    except play.Stop as stop:
-        return stop.status
-    except CannotGrade as error:
-        play.say(f"This machine can't run this: {error}")
-        return play.CANNOT_RUN
+    return carry_out(parser, debug)
 
 
 if __name__ == "__main__":

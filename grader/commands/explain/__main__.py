@@ -4,21 +4,20 @@ decoded from the guest's own tables, and the likely cause."""
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from grader.commands import play
+from grader.commands.guest_command import carry_out, parser_of
 from grader.commands.explain.places import Program, Source
 from grader.commands.explain.state import PREFIX, Record, parse
 from grader.commands.explain.text import Place, report
-from grader.course import BUILD, LABS
-from grader.execution.runs import CannotGrade
+from grader.core.outcome import STATUS_CRASHED
+from grader.course import BUILD
 from grader.execution.tool import run_command
 
-STATUS_CRASHED = 70  # as in common/contract/abi.h
 INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)
 
 
@@ -81,21 +80,7 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make explain", description=__doc__)
-    parser.add_argument("--lab", type=int, choices=LABS, default=1)
-    parser.add_argument("--solution", action="store_true")
-    parser.add_argument("--from", dest="source", default="", metavar="mine")
-    parser.add_argument("--backend", default="")
-    parser.add_argument("--guests", type=str.split, default=[], help="names or files")
-    parser.add_argument("--options", type=shlex.split, default=[], help="those of the VMM")
-    arguments = parser.parse_args()
-    try:
-        return explain(arguments)
-    except play.Stop as stop:
-        return stop.status
-    except CannotGrade as error:
-        play.say(f"This machine can't run this: {error}")
-        return play.CANNOT_RUN
+    return carry_out(parser_of("explain", __doc__), explain)
 
 
 if __name__ == "__main__":

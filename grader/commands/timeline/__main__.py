@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
 import signal
 import subprocess
 import threading
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import IO
 
 from grader.commands import play
+from grader.commands.guest_command import carry_out, parser_of
 from grader.commands.timeline.page import page, title_of
 from grader.commands.timeline.perfetto import trace
 from grader.commands.timeline.record import NoRecord, Record, read
 from grader.commands.timeline.story import notes, rows
 from grader.core.grading import path_text
-from grader.course import BUILD, LABS
-from grader.execution.runs import CannotGrade
+from grader.course import BUILD
 from grader.execution.tool import in_colour, run_command
 
 SECONDS = 30.0        # after which a run is ended, unless LIMIT= says otherwise
@@ -138,23 +137,10 @@ def timeline(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make timeline", description=__doc__)
-    parser.add_argument("--lab", type=int, choices=LABS, default=1)
-    parser.add_argument("--solution", action="store_true")
-    parser.add_argument("--from", dest="source", default="", metavar="mine")
-    parser.add_argument("--backend", default="")
+    parser = parser_of("timeline", __doc__)
     parser.add_argument("--hold", action="store_true", help="an input that stays open and empty")
     parser.add_argument("--limit", dest="seconds", type=float, default=SECONDS, help="seconds")
-    parser.add_argument("--guests", type=str.split, default=[], help="names or files")
-    parser.add_argument("--options", type=shlex.split, default=[], help="those of the VMM")
-    arguments = parser.parse_args()
-    try:
-        return timeline(arguments)
-    except play.Stop as stop:
-        return stop.status
-    except CannotGrade as error:
-        play.say(f"This machine can't run this: {error}")
-        return play.CANNOT_RUN
+    return carry_out(parser, timeline)
 
 
 if __name__ == "__main__":
