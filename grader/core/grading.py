@@ -77,12 +77,15 @@ class Choice:
 
     def command(self, lab: int, wanted: str) -> str:
         """The command that repeats this grading of one test or exercise."""
-        words = ["make grade", f"LAB={lab}", f"T={wanted}", f"SEED={self.seed}"]
-        words += ["SOLUTION=1"] if self.solution else []
+        return " ".join(["make grade", f"LAB={lab}", f"T={wanted}", f"SEED={self.seed}", *self.variables()])
+
+    def variables(self) -> list[str]:
+        """Whose code, and how it is built and run, as make's variables."""
+        words = ["SOLUTION=1"] if self.solution else []
         for name, value in (("FROM", self.source), ("MODULE", self.module), ("SANITIZE", self.sanitize),
                             ("CC", self.cc), ("BACKEND", self.backend)):
             words += [f"{name}={shlex.quote(path_text(value))}"] if value and value != "auto" else []
-        return " ".join(words)
+        return words
 
 
 @dataclass

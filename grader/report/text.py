@@ -12,14 +12,14 @@ from grader.core.framework import POINTS_OF_A_LAB
 from grader.core.grading import Graded, Report, path_text
 from grader.core.judge import Kind, Verdict
 from grader.core.outcome import Outcome, Todo
-from grader.core.readable import beside, both_ends, first_lines, printable_lines, visible
-from grader.course import LABS, ROOT
+from grader.core.readable import beside, both_ends, first_lines, printable_lines
+from grader.course import LABS
 from grader.execution.tool import in_colour
 from grader.report import causes
 from grader.report.causes import failures, first_open
 
 WIDTH = 96
-EXPLAIN = re.compile(r"^  the chain of events: (make explain .*)$", re.M)  # common/debug/post_mortem.c
+EXPLAINS = re.compile("^  the chain of events: make explain ", re.M)  # common/debug/post_mortem.c
 _COLOURS = {Kind.OK: "32", Kind.FAILED: "31", Kind.TODO: "33", Kind.CANNOT: "35"}
 
 
@@ -81,14 +81,20 @@ def failure_lines(report: Report, graded: Graded, details: bool, colour: bool = 
 
 
 def _explain(report: Report, graded: Graded) -> list[str]:
-    """The command that explains a crash: the post-mortem's, with the run's input."""
+    """The command that explains a crash, with the run's input. The post-mortem has it as well, but who wrote
+    the module can print there what they like, and a command of a report is typed by others."""
     number = graded.verdict.failed
-    found = None if number is None else EXPLAIN.search(Outcome(graded.results[number]).words)
-    if number is None or not found:
+    if number is None or report.choice.module or \
+            not EXPLAINS.search(Outcome(graded.results[number]).words):
         return []
-    folder = path_text(report.folder / graded.verdict.test.id)
-    given = f" < {folder}/run{number + 1}.stdin" if graded.planned[number].run.stdin else ""
-    return [f"  explain: {visible(found[1].replace(f'{ROOT}/', ''))}{given}"]
+    run, folder = graded.planned[number].run, path_text(report.folder / graded.verdict.test.id)
+    words = [path_text(word) for word in run.argv[1:]]
+    values = {"GUESTS": [word for word in words if not word.startswith("-")],
+              "ARGS": [word for word in words if word.startswith("-")]}
+    given = [f'{name}="{" ".join(found)}"' for name, found in values.items() if found]
+    stdin = [f"< {folder}/run{number + 1}.stdin"] if run.stdin else []
+    made = ["make explain", f"LAB={report.lab.number}", *report.choice.variables()]
+    return [f"  explain: {' '.join([*made, *given, *stdin])}"]
 
 
 def _others(others: Sequence[Graded]) -> list[str]:
