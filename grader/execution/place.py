@@ -104,11 +104,17 @@ def _writable(folder: Path) -> Check:
     if not os.access(there, os.W_OK | os.X_OK):
         return Check(what, f"no permission to write {_name(there)}", _ELSEWHERE if there != folder else
                      f"{_MINE} {_name(folder)}")
-    for path in folder.rglob("*"):
+    for path in _inside(folder):
         if _is_another_users(path):
             return Check(what, f"{_name(path)} belongs to another user: was a command run with sudo?",
                          f"{_MINE} {_name(folder)}")
     return Check(what)
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """All that a folder has. What other commands remove meanwhile is skipped: Path.rglob fails for it."""
+    for name, folders, files in os.walk(folder):
+        yield from (Path(name, entry) for entry in folders + files)
 
 
 def _is_another_users(path: Path) -> bool:

@@ -396,7 +396,8 @@ def run_all(chosen: list[Program]) -> int:
     troubles = [run for run in runs if run.outcome and run.outcome.trouble]
     for run in troubles:
         assert run.outcome
-        print(f"could not run completely: {run.program.name}: {run.outcome.trouble}")
+        print(f"could not run completely: {run.program.name}: {run.outcome.trouble}",
+              *reasons(run.outcome.output), sep="\n  ")
     passed, failed, skipped = (sum(counts) for counts in zip(*(
         (outcome.passed, outcome.failed, outcome.skipped) for outcome in outcomes)))
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""), flush=True)

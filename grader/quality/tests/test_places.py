@@ -173,6 +173,18 @@ class Folders(unittest.TestCase):
                 mock.patch("os.access", lambda path, _: path == self.folder):
             self.assertIn("belongs to another user", self.reason())
 
+    def test_another_command_may_remove_files_meanwhile(self) -> None:
+        (self.folder / "gone").mkdir()
+        list_folder = os.scandir
+
+        def scan(path: str) -> Any:
+            if Path(path).name == "gone":
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+            return list_folder(path)
+
+        with mock.patch("os.scandir", scan):
+            self.assertEqual(self.reason(), "")
+
     def test_a_build_that_may_not_write_is_the_machines_fault(self) -> None:
         fault = CannotGrade("build/ belongs to root", "chown")
         said = "mkdir: cannot create directory 'build/vmm': Permission denied\nmake: *** [x] Error 1"
