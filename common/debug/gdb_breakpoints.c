@@ -64,14 +64,15 @@ static bool is_stepping(const struct debugged *self, uint8_t second_byte)
 
 static bool syscall_entry(const struct vcpu *vcpu, uint64_t *linear)
 {
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } msrs = {.head.nmsrs = 1, .entry.index = MSR_LSTAR};
+    union {
+        struct kvm_msrs list;
+        uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+    } msrs = {.list.nmsrs = 1};
 
+    msrs.list.entries[0].index = MSR_LSTAR;
     if (ioctl(vcpu->fd, KVM_GET_MSRS, &msrs) != 1)
         return false;
-    *linear = msrs.entry.data;
+    *linear = msrs.list.entries[0].data;
     return true;
 }
 
@@ -317,11 +318,12 @@ static void frame_clean(const struct vcpu *vcpu, const struct kvm_regs *regs,
                         const struct kvm_sregs *sregs, unsigned vector)
 {
     const uint64_t stack = stack_address(regs, sregs);
+    const size_t word = is_long_code(sregs) ? sizeof(uint64_t) : sizeof(uint32_t);
 
     if (!(sregs->cr0 & CR0_PE))
         flags_clean(vcpu, stack + 2 * sizeof(uint16_t));
     else
-        flags_clean(vcpu, stack + (has_error_code(vector) ? 3 : 2) * (is_long_code(sregs) ? 8 : 4));
+        flags_clean(vcpu, stack + (has_error_code(vector) ? 3 : 2) * word);
 }
 
 /* A segment register as the processor loads it: SDM vol. 3, 3.4.5 "Segment Descriptors". */
