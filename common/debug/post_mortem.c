@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "core/core.h"
 #include "debug/debug.h"
 #include "given.h"
 
@@ -176,6 +177,7 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
     vsnprintf(cause, sizeof cause, format, arguments);
     va_end(arguments);
     OBSERVE(crash, vcpu);
+    output_flush();
     report_begin(&signals);
     fprintf(stderr, "vmm: vcpu%d (%s) crashed: %s\n", vcpu->id, vcpu->guest->path, cause);
     print_exit("exit", &vcpu->exit);
