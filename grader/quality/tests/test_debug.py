@@ -602,20 +602,27 @@ class Editor(unittest.TestCase):
     def test_an_editor_connects_to_guests_that_wait(self) -> None:
         if not shutil.which("gdb"):
             self.skipTest("gdb is not installed")
-        for backend in back_ends("real"):
-            with self.subTest(backend), subprocess.Popen(
-                    ["make", "debug", "LAB=2", f"BACKEND={backend}", "SOLUTION=1", "GUESTS=hello", "WAIT=1"],
-                    cwd=ROOT, env=clean_environment(), text=True, stdout=subprocess.PIPE) as waiting:
-                assert waiting.stdout
-                while "The guests wait for a debugger" not in waiting.stdout.readline():
-                    self.assertIsNone(waiting.poll())
-                launch = json.loads((command.FOLDER / "launch.json").read_text())["configurations"][0]
-                lines = [f'-interpreter-exec console "{launch["setupCommands"][0]["text"]}"',
-                         f'-target-select remote {launch["miDebuggerServerAddress"]}', "-gdb-exit"]
-                gdb = subprocess.run(["gdb", "-q", "-i=mi", launch["program"]], input="\n".join(lines) + "\n",
-                                     cwd=launch["cwd"], text=True, stdout=subprocess.PIPE)
-                self.assertRegex(gdb.stdout, r'(?s)\*stopped,frame=.*line="13".*\^connected')
-                waiting.communicate()
+        for kind, lab, guest, bits in (("real", 2, "hello", "x86"), ("longmode", 7, "kernel64", "x64")):
+            for backend in back_ends(kind):
+                with self.subTest(f"{guest} {backend}"):
+                    self.connect(lab, backend, guest, bits)
+
+    def connect(self, lab: int, backend: str, guest: str, bits: str) -> None:
+        words = ["make", "debug", f"LAB={lab}", f"BACKEND={backend}", "SOLUTION=1", f"GUESTS={guest}",
+                 "WAIT=1"]
+        with subprocess.Popen(words, cwd=ROOT, env=clean_environment(), text=True,
+                              stdout=subprocess.PIPE) as waiting:
+            assert waiting.stdout
+            while "The guests wait for a debugger" not in waiting.stdout.readline():
+                self.assertIsNone(waiting.poll())
+            launch = json.loads((command.FOLDER / "launch.json").read_text())["configurations"][0]
+            self.assertEqual(launch["targetArchitecture"], bits)
+            lines = [f'-interpreter-exec console "{launch["setupCommands"][0]["text"]}"',
+                     f'-target-select remote {launch["miDebuggerServerAddress"]}', "-gdb-exit"]
+            gdb = subprocess.run(["gdb", "-q", "-i=mi", launch["program"]], input="\n".join(lines) + "\n",
+                                 cwd=launch["cwd"], text=True, stdout=subprocess.PIPE)
+            self.assertRegex(gdb.stdout, r'(?s)\*stopped,frame=.*file=".*\.asm".*line="\d.*\^connected')
+            waiting.communicate()
 
 
 class Packets(unittest.TestCase):
