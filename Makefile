@@ -44,10 +44,11 @@ MODULE_4 := lab4-interrupts/interrupts.c
 MODULE_5 := lab5-paging/paging.c
 MODULE_6 := lab6-1k-os/boot.c
 MODULE_7 := lab7-long-mode/long_mode.c
+MODULE_8 := lab8-linux/devices.c lab8-linux/linux.c
 # Lab 6 has a second module, in the kernel.
 KERNEL_MODULE_6 := lab6-1k-os/sched.c
 
-LABS := 1 2 3 4 5 6 7
+LABS := 1 2 3 4 5 6 7 8
 
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -76,7 +77,7 @@ help:
 #: Mini-KVM Labs
 #:
 #: For learners
-#:   make lab1 ... lab7     builds your module of that lab and boots its demonstration guests
+#:   make lab1 ... lab8     builds your module of that lab and boots its demonstration guests
 #:   make grade LAB=3       grades lab 3, or all labs without LAB=; T=3.2 one exercise; SEED=N repeats a run
 #:   make watch LAB=3       grades at every save and shows the next thing to do; Ctrl-C ends it
 #:   make status            shows your progress in each lab, from the latest gradings
