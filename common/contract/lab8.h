@@ -11,6 +11,7 @@
 #include <asm/bootparam.h>
 
 #include "lab7.h"
+#include "pc.h"
 
 /* ------------------------------------------------------------------ devices.c: the bus */
 
@@ -29,7 +30,6 @@ struct bus_range {
 };
 
 #define BUS_RANGES_MAX 16
-#define PORTS          0x10000 /* I/O ports */
 
 /* All zeros: empty. */
 struct bus {
@@ -51,10 +51,6 @@ uint64_t bus_read(const struct bus *bus, enum bus_space space, uint64_t address,
 void bus_write(const struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
                uint64_t value);
 
-/* 8.1 The guest's access in *run, each operand in its turn: KVM_EXIT_IO and KVM_EXIT_MMIO. */
-void bus_io(const struct bus *bus, struct kvm_run *run);
-void bus_mmio(const struct bus *bus, struct kvm_run *run);
-
 /*
  * The devices below have registers of one byte, and their functions that end in _read and _write
  * are handlers for the bus: `device` is the struct, `port` the register's port. Of a wider write
@@ -63,19 +59,15 @@ void bus_mmio(const struct bus *bus, struct kvm_run *run);
 
 /* ------------------------------------------------------------------ devices.c: the serial port */
 
-#define UART_PORT  0x3f8 /* the first of UART_PORTS */
-#define UART_PORTS 8
-#define UART_IRQ   4
-#define UART_FIFO  16 /* bytes that the receive FIFO holds; without FIFOs it is 1 */
-
 /* A 16550A: an 8250 with FIFOs. All zeros but for the line: after reset. */
 struct uart {
-    uint8_t interrupt_enable, fifo_control, line_control, modem_control, scratch;
-    uint16_t divisor;      /* stored, not used: the line has no speed */
+    uint8_t registers[UART_PORTS]; /* what IER, LCR, MCR and SCR read as; the others are not used */
+    uint8_t fifo_control;
+    uint8_t divisor[2];    /* DLL, DLM; the line has no speed */
     bool overrun;          /* a byte came and there was no room: until LSR is read */
     bool transmitter_news; /* the THR-empty interrupt is due: until IIR reports it */
-    uint8_t modem_news;    /* inputs that have changed: bits 3..0 of MSR, until it is read */
-    struct ring received;  /* bytes for RBR */
+    uint8_t modem_news;    /* bits 3 to 0 of MSR: until it is read */
+    struct ring received;  /* bytes for RBR: 1, or UART_FIFO with FCR_ENABLE */
 
     void *line;                 /* what the port is connected to */
     int (*receive)(void *line); /* the next byte; negative: none now */
@@ -83,19 +75,18 @@ struct uart {
 };
 
 /*
- * 8.2 The registers as the 16550's data sheet has them: RBR, THR, IER, IIR, FCR, LCR, MCR, LSR,
- * MSR, SCR and the divisor. THR is sent at once, so it is always empty. RBR without a byte reads 0.
- * The receive FIFO's trigger level is 1 byte, whatever FCR asks for; a change of FCR's enable bit
- * clears it. The inputs CTS, DSR and DCD are set, RI is not. In loopback mode THR goes to RBR,
- * and the inputs are the port's own outputs; nothing is sent.
+ * 8.2 The registers as the data sheet has them. THR is sent at once, so it is always empty. RBR
+ * reads 0 if there is no byte. The receive FIFO's trigger level is 1 byte, whatever FCR asks for. A
+ * change of FCR_ENABLE clears the FIFO. CTS, DSR and DCD are set, RI is not. In loopback mode a
+ * byte for THR goes to RBR instead, and the modem's inputs are the port's own outputs.
  */
 uint64_t uart_read(void *device, uint64_t port, unsigned size);
 void uart_write(void *device, uint64_t port, unsigned size, uint64_t value);
 
 /*
- * 8.2 Takes bytes from the line while there is room for them and the guest is ready: RTS is set and
- * loopback off. So none is lost before the guest has opened the port. The two above call it where
- * they make room; otherwise the owner does when the line may have something.
+ * 8.2 Takes bytes from the line while there is room and the guest is ready for them: RTS is set,
+ * and loopback is off. So none is lost before the guest has opened the port. uart_read and
+ * uart_write call it; the owner does when the line has something new.
  */
 void uart_receive(struct uart *uart);
 
@@ -103,10 +94,6 @@ void uart_receive(struct uart *uart);
 bool uart_interrupt(const struct uart *uart);
 
 /* ------------------------------------------------------------------ devices.c: the interrupts */
-
-#define PIC_MASTER  0x20 /* and the next port, like the slave */
-#define PIC_SLAVE   0xa0
-#define PIC_CASCADE 2 /* the master's input that is the slave's output */
 
 /* One 8259A. All zeros: after reset. */
 struct pic_chip {
@@ -131,9 +118,7 @@ struct pic {
 uint64_t pic_read(void *device, uint64_t port, unsigned size);
 void pic_write(void *device, uint64_t port, unsigned size, uint64_t value);
 
-/* 8.3 The level of an IRQ's line. A rise is a request; a fall before the acknowledgment withdraws
- * it.
- */
+/* 8.3 The level of an IRQ's line. A rise is a request; a fall withdraws it while it waits. */
 void pic_set_line(struct pic *pic, unsigned irq, bool level);
 
 /* 8.3 The master's output: do the two ask the processor for an interrupt? */
@@ -147,20 +132,15 @@ uint8_t pic_acknowledge(struct pic *pic);
 
 /* ------------------------------------------------------------------ devices.c: the timer */
 
-#define PIT_PORT  0x40 /* three counters, and the control register at PIT_PORT + 3 */
-#define PIT_PORTS 4
-#define PIT_GATE  0x61 /* the PC's port for counter 2's gate and output */
-#define PIT_IRQ   0    /* counter 0's output */
-#define PIT_HZ    1193182
 #define PIT_NEVER UINT64_MAX
 
 /* One counter of the 8254. All zeros: after reset. */
 struct pit_counter {
     uint8_t mode;               /* 0, 2, 3 or 4 */
-    uint8_t access;             /* 1: low byte; 2: high byte; 3: low, then high */
-    bool read_high, write_high; /* access 3: the next byte is the high one */
-    uint8_t low;                /* access 3: written, until the high byte is */
-    uint32_t count; /* 1 to 0x10000; 0: none since the control word, it does not count */
+    uint8_t access;             /* ACCESS_LOW, ACCESS_HIGH or ACCESS_BOTH */
+    bool read_high, write_high; /* ACCESS_BOTH: the next byte is the high one */
+    uint8_t low;                /* ACCESS_BOTH: the low byte, before the high one is written */
+    uint32_t count; /* 1 to 0x10000; 0: none since the control word, so it stands still */
     uint64_t start; /* when it began to count down from `count` */
     bool latched;
     uint16_t latch;
@@ -170,31 +150,31 @@ struct pit_counter {
 struct pit {
     uint64_t now; /* the owner sets it before each call */
     struct pit_counter counters[3];
-    uint8_t gate; /* bits 1..0 of PIT_GATE, as written: counter 2's gate, the speaker */
-    uint64_t
-        next; /* when counter 0's output rises next, PIT_NEVER if it does not; 0: after reset */
+    uint8_t gate;  /* GATE_BITS of PIT_GATE, as written */
+    uint64_t next; /* while counter 0 counts: when its output rises next, or PIT_NEVER */
 };
 
 /*
- * 8.3 The ports from PIT_PORT on, and PIT_GATE: there bits 1..0 read as written, and bit 5 is
- * counter 2's output. A new count starts at once. A closed gate stops counter 2; opened, it starts
- * from its count. Modes 1 and 5, BCD and the read-back command are not modelled.
+ * 8.3 The ports of the counters and of the control register, and PIT_GATE: GATE_BITS as written,
+ * and GATE_OUTPUT, counter 2's output. A new count starts at once. A closed gate stops counter 2;
+ * opened, it starts from its count. Not modelled: modes 1 and 5, BCD, the read-back command, and
+ * the low pulse of the output in modes 2 and 4, which is too short to be seen.
  */
 uint64_t pit_read(void *device, uint64_t port, unsigned size);
 void pit_write(void *device, uint64_t port, unsigned size, uint64_t value);
 
-/* 8.3 Has counter 0's output risen since the last call? Several times count as one. Moves
- * pit->next. */
+/* 8.3 Has counter 0's output risen since the last call? Several times count as one. */
 bool pit_expired(struct pit *pit);
 
 /* ------------------------------------------------------------------ linux.c: the platform */
 
-#define RESET_PORT    0x64 /* of the keyboard controller; it is always ready for a command */
-#define RESET_COMMAND 0xfe
-#define LOG_BYTES     1000
-#define PANIC         "Kernel panic - not syncing"
+#define LOG_BYTES 1000
+#define PANIC     "Kernel panic - not syncing"
 
-/* The devices of a Linux guest, and what connects them to its vCPU. */
+/*
+ * The devices of a Linux guest, and what connects them to its vCPU. Only the vCPU's thread uses
+ * them; the timer's thread uses vcpu, timer_fd and stopping.
+ */
 struct platform {
     struct vcpu *vcpu;
     struct bus bus;
@@ -207,8 +187,7 @@ struct platform {
     pthread_t thread;  /* waits for it */
     atomic_bool stopping;
 
-    char log[LOG_BYTES +
-             1]; /* 8.6: the end of what Linux has printed, or a panic and what follows */
+    char log[LOG_BYTES + 1]; /* 8.6: the end of what Linux has printed; it keeps a panic's start */
     size_t log_bytes;
     bool reset; /* 8.6: the guest has asked for it */
 };
@@ -222,17 +201,16 @@ int platform_start(struct platform *platform, struct vcpu *vcpu);
 void platform_stop(struct platform *platform);
 
 /*
- * 8.3 before_entry. For Linux the two vectors of lab 4 are no interrupts but news from its threads:
- * TIMER_VECTOR from the timer, KEYBOARD_VECTOR from the input. It clears both in vcpu->pending,
- * has the devices see what is new, and if the guest can take an interrupt and the 8259s ask for
- * one, hands its vector to interrupt_deliver. While they ask, request_interrupt_window is set. A
- * vector that vcpu->pending has no bit for crashes the guest. Takes vcpu->lock.
+ * 8.3 before_entry. The vectors of lab 4 are news for Linux's devices, not interrupts: TIMER_VECTOR
+ * of the timer, KEYBOARD_VECTOR of the input. Clears both in vcpu->pending and has the devices
+ * look. Then, if the guest can take an interrupt and the 8259s ask for one, acknowledges and
+ * injects it. While they ask for more, request_interrupt_window is set. Takes vcpu->lock.
  */
 enum step platform_deliver(struct vcpu *vcpu);
 
 /*
  * 8.3 The handler of KVM_EXIT_HLT: interrupt_halt, again and again, until the 8259s ask for an
- * interrupt or the VMM stops.
+ * interrupt, or interrupts are disabled, or the VMM stops.
  */
 enum step platform_halt(struct vcpu *vcpu);
 
@@ -250,9 +228,14 @@ enum step platform_halt(struct vcpu *vcpu);
 #define SELECTOR_BOOT_CODE  0x10
 #define SELECTOR_BOOT_DATA  0x18
 
-/* Without --cmdline. */
+/*
+ * The command line without --cmdline, and the TSC's frequency in kHz. Where an exit is slow, Linux
+ * can't measure it with the PIT.
+ */
 #define LINUX_COMMAND_LINE                                                                         \
-    "console=ttyS0 quiet reboot=k panic=-1 noapic nolapic acpi=off pci=off nokaslr no5lvl"
+    "console=ttyS0 quiet reboot=k panic=-1 acpi=off pci=off noapic nolapic nokaslr no5lvl "        \
+    "tsc=reliable"
+#define LINUX_TSC " tsc_early_khz=%d"
 
 /*
  * 8.4 Checks that this is a bzImage that can be started here: boot flag and magic, version 2.12 or
@@ -293,9 +276,9 @@ void linux_state(struct address_space *space, struct kvm_sregs *sregs, struct kv
 int linux_enter(struct vcpu *vcpu, struct address_space *space);
 
 /*
- * 8.6 The handler of KVM_EXIT_IO: the hypercalls of lab 2 for their two ports, all others are the
- * bus's. Once RESET_COMMAND is written to RESET_PORT, the vCPU ends: with status 0, or after a
- * panic with STATUS_CRASHED and the kernel's last lines.
+ * 8.1, 8.6 The handler of KVM_EXIT_IO: hypercall_io for the two ports of abi.h, the bus for all
+ * others. After KEYBOARD_RESET the vCPU ends: with status 0, or after a panic with STATUS_CRASHED
+ * and the kernel's last lines.
  */
 enum step linux_io(struct vcpu *vcpu);
 

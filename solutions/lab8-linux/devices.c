@@ -1,17 +1,17 @@
 /*
- * devices.c - lab 8: a bus, and the devices of a small PC on it: a serial port, interrupt
- * controllers, a timer.
- *
- * Sources: the data sheets of the PC16550D, the 8259A and the 82C54.
+ * devices.c - lab 8: a bus, and on it the devices of a small PC: a serial port, the interrupt
+ * controllers, a timer. The sections of lab8.h and pc.h that these need are in the same order.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "lab8.h"
 
+#define NS_PER_SECOND 1000000000u
+
 /* ------------------------------------------------------------------ the bus */
 
-/* Exercise 8.1: ranges that end at the top of the space must not wrap around. */
+/* Exercise 8.1: a range may end with the last address, so its end is its last byte. */
 int bus_add(struct bus *bus, const struct bus_range *range)
 {
     /* answer 8.1 */
@@ -19,10 +19,9 @@ int bus_add(struct bus *bus, const struct bus_range *range)
 
     if (range->bytes == 0 || last < range->first || (range->space == BUS_PORT && last >= PORTS))
         return EINVAL;
-    for (size_t i = 0; i < bus->count; i++) {
-        const struct bus_range *other = &bus->ranges[i];
-        if (other->space == range->space && range->first <= other->first + (other->bytes - 1) &&
-            other->first <= last)
+    for (const struct bus_range *other = bus->ranges; other < bus->ranges + bus->count; other++) {
+        if (other->space == range->space && other->first <= last &&
+            range->first <= other->first + (other->bytes - 1))
             return EEXIST;
     }
     if (bus->count == BUS_RANGES_MAX)
@@ -32,13 +31,12 @@ int bus_add(struct bus *bus, const struct bus_range *range)
     /* end 8.1 */
 }
 
-/* Exercise 8.1: the range that contains the whole access, or NULL. */
+/* Exercise 8.1: the range that contains the whole access; NULL: a hole. */
 static const struct bus_range *bus_find(const struct bus *bus, enum bus_space space,
                                         uint64_t address, unsigned size)
 {
     /* answer 8.1 */
-    for (size_t i = 0; i < bus->count; i++) {
-        const struct bus_range *range = &bus->ranges[i];
+    for (const struct bus_range *range = bus->ranges; range < bus->ranges + bus->count; range++) {
         const uint64_t offset = address - range->first;
         if (range->space == space && offset < range->bytes && size <= range->bytes - offset)
             return range;
@@ -69,68 +67,14 @@ void bus_write(const struct bus *bus, enum bus_space space, uint64_t address, un
     /* end 8.1 */
 }
 
-/* Exercise 8.1 */
-void bus_io(const struct bus *bus, struct kvm_run *run)
-{
-    /* answer 8.1 */
-    const struct io_access io = io_decode(run);
-
-    for (uint32_t i = 0; i < io.count; i++) {
-        if (io.out)
-            bus_write(bus, BUS_PORT, io.port, io.size, io_operand(&io, i));
-        else
-            io_answer(&io, i, (uint32_t)bus_read(bus, BUS_PORT, io.port, io.size));
-    }
-    /* end 8.1 */
-}
-
-/* Exercise 8.1: api.rst section 5, KVM_EXIT_MMIO. */
-void bus_mmio(const struct bus *bus, struct kvm_run *run)
-{
-    /* answer 8.1 */
-    uint64_t value = 0;
-
-    if (run->mmio.is_write) {
-        memcpy(&value, run->mmio.data, run->mmio.len);
-        bus_write(bus, BUS_MEMORY, run->mmio.phys_addr, run->mmio.len, value);
-    } else {
-        value = bus_read(bus, BUS_MEMORY, run->mmio.phys_addr, run->mmio.len);
-        memcpy(run->mmio.data, &value, sizeof value);
-    }
-    /* end 8.1 */
-}
-
 /* ------------------------------------------------------------------ the serial port */
 
-/* Registers; in comments, what the same port is in the other direction or with DLAB. */
-enum { RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR }; /* THR, -, FCR; DLL, DLM */
-
-#define IER_RECEIVED    0x01
-#define IER_TRANSMITTER 0x02
-#define IER_LINE        0x04
-#define IER_MODEM       0x08
-#define IIR_NONE        0x01 /* IIR: the causes, first that of the highest priority */
-#define IIR_LINE        0x06
-#define IIR_RECEIVED    0x04
-#define IIR_TRANSMITTER 0x02
-#define IIR_MODEM       0x00
-#define IIR_FIFOS       0xc0
-#define FCR_ENABLE      0x01
-#define FCR_CLEAR       0x02 /* the receive FIFO */
-#define LCR_DLAB        0x80
-#define MCR_RTS         0x02
-#define MCR_LOOPBACK    0x10
-#define LSR_RECEIVED    0x01
-#define LSR_OVERRUN     0x02
-#define LSR_EMPTY       0x60 /* THR, and the transmitter */
-#define MSR_CTS         0x10
-#define MSR_DSR         0x20
-#define MSR_RI          0x40
-#define MSR_DCD         0x80
-
+/* Exercise 8.2 */
 static bool has_room(const struct uart *uart)
 {
+    /* answer 8.2 */
     return uart->received.count < (uart->fifo_control & FCR_ENABLE ? UART_FIFO : 1);
+    /* end 8.2 */
 }
 
 /* Exercise 8.2 */
@@ -139,17 +83,17 @@ void uart_receive(struct uart *uart)
     /* answer 8.2 */
     int byte;
 
-    while ((uart->modem_control & (MCR_RTS | MCR_LOOPBACK)) == MCR_RTS && has_room(uart) &&
+    while ((uart->registers[UART_MCR] & (MCR_RTS | MCR_LOOPBACK)) == MCR_RTS && has_room(uart) &&
            (byte = uart->receive(uart->line)) >= 0)
         ring_put(&uart->received, (uint8_t)byte);
     /* end 8.2 */
 }
 
-/* Exercise 8.2: THR. */
+/* Exercise 8.2: a byte for THR, which is empty again at once. */
 static void uart_send(struct uart *uart, uint8_t byte)
 {
     /* answer 8.2 */
-    if (!(uart->modem_control & MCR_LOOPBACK))
+    if (!(uart->registers[UART_MCR] & MCR_LOOPBACK))
         uart->transmit(uart->line, byte);
     else if (has_room(uart))
         ring_put(&uart->received, byte);
@@ -159,36 +103,24 @@ static void uart_send(struct uart *uart, uint8_t byte)
     /* end 8.2 */
 }
 
-/* Exercise 8.2: the modem's inputs; in loopback mode DTR, RTS, OUT1 and OUT2 of MCR. */
+/* Exercise 8.2: bits 7 to 4 of MSR. */
 static uint8_t modem_inputs(const struct uart *uart)
 {
     /* answer 8.2 */
-    const uint8_t outputs = uart->modem_control;
+    const uint8_t outputs = uart->registers[UART_MCR];
 
     if (!(outputs & MCR_LOOPBACK))
-        return MSR_CTS | MSR_DSR | MSR_DCD;
-    return (uint8_t)((outputs & 1) << 5 | (outputs & 2) << 3 | (outputs & 4) << 4 |
-                     (outputs & 8) << 4);
+        return MSR_DCD | MSR_DSR | MSR_CTS;
+    return (outputs & MCR_OUT2 ? MSR_DCD : 0) | (outputs & MCR_OUT1 ? MSR_RI : 0) |
+           (outputs & MCR_DTR ? MSR_DSR : 0) | (outputs & MCR_RTS ? MSR_CTS : 0);
     /* end 8.2 */
 }
 
-/* Exercise 8.2: MCR. A change of RI counts only when it falls. */
-static void modem_set(struct uart *uart, uint8_t value)
-{
-    /* answer 8.2 */
-    const uint8_t before = modem_inputs(uart);
-
-    uart->modem_control = value & 0x1f;
-    const uint8_t after = modem_inputs(uart);
-    uart->modem_news |= (uint8_t)(((before ^ after) & ~MSR_RI) | (before & ~after & MSR_RI)) >> 4;
-    /* end 8.2 */
-}
-
-/* Exercise 8.2: what is pending and enabled, in the order of priority. */
+/* Exercise 8.2: the first cause that is pending and enabled, as in IIR. */
 static uint8_t uart_cause(const struct uart *uart)
 {
     /* answer 8.2 */
-    const uint8_t enabled = uart->interrupt_enable;
+    const uint8_t enabled = uart->registers[UART_IER];
 
     if (enabled & IER_LINE && uart->overrun)
         return IIR_LINE;
@@ -208,143 +140,113 @@ bool uart_interrupt(const struct uart *uart)
     /* end 8.2 */
 }
 
-/* Exercise 8.2: reads with an effect: RBR takes a byte, IIR, LSR and MSR end what they report. */
+/* Exercise 8.2: a read of IIR, LSR or MSR ends what it reports. */
 uint64_t uart_read(void *device, uint64_t port, unsigned size)
 {
     struct uart *uart = device;
-    const unsigned offset = (unsigned)(port - UART_PORT);
-    uint8_t value;
+    const unsigned number = (unsigned)(port - UART_PORT);
+    uint8_t value = uart->registers[number];
 
     /* answer 8.2 */
-    if (offset <= IER && uart->line_control & LCR_DLAB)
-        return offset == RBR ? uart->divisor & 0xff : uart->divisor >> 8;
-    switch (offset) {
-    case RBR:
+    if (number <= UART_IER && uart->registers[UART_LCR] & LCR_DLAB)
+        return uart->divisor[number];
+    switch (number) {
+    case UART_RBR:
         value = uart->received.count > 0 ? (uint8_t)ring_get(&uart->received) : 0;
         uart_receive(uart);
-        return value;
-    case IER:
-        return uart->interrupt_enable;
-    case IIR:
+        break;
+    case UART_IIR:
         value = uart_cause(uart);
         if (value == IIR_TRANSMITTER)
             uart->transmitter_news = false;
-        return value | (uart->fifo_control & FCR_ENABLE ? IIR_FIFOS : 0);
-    case LCR:
-        return uart->line_control;
-    case MCR:
-        return uart->modem_control;
-    case LSR:
+        value |= uart->fifo_control & FCR_ENABLE ? IIR_FIFOS : 0;
+        break;
+    case UART_LSR:
         value = LSR_EMPTY | (uart->received.count > 0 ? LSR_RECEIVED : 0) |
                 (uart->overrun ? LSR_OVERRUN : 0);
         uart->overrun = false;
-        return value;
-    case MSR:
+        break;
+    case UART_MSR:
         value = modem_inputs(uart) | uart->modem_news;
         uart->modem_news = 0;
-        return value;
-    default:
-        return uart->scratch;
+        break;
     }
+    return value;
     /* end 8.2 */
 }
 
-/* Exercise 8.2: THR is empty when its interrupt is enabled, so that is news. */
+/* Exercise 8.2: whoever enables the THR-empty interrupt gets it at once, for THR is empty. */
 void uart_write(void *device, uint64_t port, unsigned size, uint64_t value)
 {
     struct uart *uart = device;
-    const unsigned offset = (unsigned)(port - UART_PORT);
-    const uint8_t byte = (uint8_t)value;
+    const unsigned number = (unsigned)(port - UART_PORT);
+    const uint8_t byte = (uint8_t)value, before = modem_inputs(uart);
 
     /* answer 8.2 */
-    if (offset <= IER && uart->line_control & LCR_DLAB) {
-        uart->divisor = (uint16_t)(offset == RBR ? (uart->divisor & 0xff00) | byte
-                                                 : (uart->divisor & 0xff) | byte << 8);
-        return;
-    }
-    switch (offset) {
-    case RBR:
+    if (number <= UART_IER && uart->registers[UART_LCR] & LCR_DLAB) {
+        uart->divisor[number] = byte;
+    } else if (number == UART_RBR) {
         uart_send(uart, byte);
-        break;
-    case IER:
-        if (byte & ~uart->interrupt_enable & IER_TRANSMITTER)
-            uart->transmitter_news = true;
-        uart->interrupt_enable = byte & 0x0f;
-        break;
-    case IIR:
+    } else if (number == UART_IIR) {
         if (byte & FCR_CLEAR || (byte ^ uart->fifo_control) & FCR_ENABLE)
             uart->received = (struct ring){0};
         uart->fifo_control = byte;
-        break;
-    case LCR:
-        uart->line_control = byte;
-        break;
-    case MCR:
-        modem_set(uart, byte);
-        break;
-    case SCR:
-        uart->scratch = byte;
-        break;
-    default: /* LSR and MSR: read-only */
-        break;
+    } else {
+        if (number == UART_IER && byte & ~uart->registers[UART_IER] & IER_TRANSMITTER)
+            uart->transmitter_news = true;
+        uart->registers[number] = number == UART_IER ? byte & IER_BITS : byte;
     }
+    const uint8_t after = modem_inputs(uart), changed = before ^ after;
+    uart->modem_news |= (uint8_t)(changed & ~(after & MSR_RI)) >> 4;
     uart_receive(uart);
     /* end 8.2 */
 }
 
 /* ------------------------------------------------------------------ the interrupts */
 
-#define ICW1           0x10 /* in a command: it is ICW1 */
-#define ICW1_ICW4      0x01
-#define ICW4_AUTOMATIC 0x02
-#define OCW3           0x08 /* in a command that is not ICW1: it is OCW3, else OCW2 */
-#define OCW3_READ      0x02
-#define OCW3_ISR       0x01 /* with OCW3_READ: read ISR from now on, else IRR */
-#define OCW2_EOI       0x20
-#define OCW2_SPECIFIC  0x40 /* with OCW2_EOI: of the input in bits 2..0 */
+/* Exercise 8.3: the lowest bit that is set: the first input of a set. */
+static unsigned first_of(unsigned inputs)
+{
+    return inputs & -inputs;
+}
 
 /*
- * Exercise 8.3: the input that this chip asks for: the first one that is requested and not masked,
- * if no input before it, nor itself, is in service. -1: none.
+ * Exercise 8.3: the bit of the input that this chip asks for: the first one requested and not
+ * masked, if it comes before those in service. 0: none.
  */
-static int chip_first(const struct pic_chip *chip)
+static uint8_t chip_request(const struct pic_chip *chip)
 {
     /* answer 8.3 */
-    const unsigned requests = chip->requested & ~(unsigned)chip->masked;
-    const unsigned served = chip->in_service & -(unsigned)chip->in_service;
+    const unsigned request = first_of(chip->requested & ~(unsigned)chip->masked);
+    const unsigned served = first_of(chip->in_service);
 
-    if (requests == 0 || chip->next_icw != 0)
-        return -1;
-    const int first = __builtin_ctz(requests);
-    return served && 1u << first >= served ? -1 : first;
+    return chip->next_icw == 0 && (!served || request < served) ? (uint8_t)request : 0;
     /* end 8.3 */
 }
 
-/* Exercise 8.3: the level of one input. */
-static void chip_set_line(struct pic_chip *chip, unsigned input, bool level)
+/* Exercise 8.3: the level of one input, by its bit. */
+static void chip_set_line(struct pic_chip *chip, uint8_t input, bool level)
 {
     /* answer 8.3 */
-    const uint8_t bit = (uint8_t)(1u << input);
-
     if (!level)
-        chip->requested &= (uint8_t)~bit;
-    else if (!(chip->lines & bit))
-        chip->requested |= bit;
-    chip->lines = (uint8_t)(level ? chip->lines | bit : chip->lines & ~bit);
+        chip->requested &= (uint8_t)~input;
+    else if (!(chip->lines & input))
+        chip->requested |= input;
+    chip->lines = (uint8_t)(level ? chip->lines | input : chip->lines & ~input);
     /* end 8.3 */
 }
 
-/* The slave's output is an input of the master: to call after every change of the slave. */
+/* The slave's output is an input of the master: called after each change of the slave. */
 static void pic_cascade(struct pic *pic)
 {
-    chip_set_line(&pic->master, PIC_CASCADE, chip_first(&pic->slave) >= 0);
+    chip_set_line(&pic->master, 1 << PIC_CASCADE, chip_request(&pic->slave) != 0);
 }
 
 /* Exercise 8.3 */
 void pic_set_line(struct pic *pic, unsigned irq, bool level)
 {
     /* answer 8.3 */
-    chip_set_line(irq < 8 ? &pic->master : &pic->slave, irq % 8, level);
+    chip_set_line(irq < 8 ? &pic->master : &pic->slave, (uint8_t)(1u << irq % 8), level);
     pic_cascade(pic);
     /* end 8.3 */
 }
@@ -353,127 +255,106 @@ void pic_set_line(struct pic *pic, unsigned irq, bool level)
 bool pic_asserted(const struct pic *pic)
 {
     /* answer 8.3 */
-    return chip_first(&pic->master) >= 0;
+    return chip_request(&pic->master) != 0;
     /* end 8.3 */
 }
 
-/* Exercise 8.3: one chip's part of the acknowledgment; its vector. */
+/* Exercise 8.3: one chip's part: its request is in service; the vector. */
 static uint8_t chip_acknowledge(struct pic_chip *chip)
 {
     /* answer 8.3 */
-    const int first = chip_first(chip);
+    const uint8_t request = chip_request(chip);
 
-    if (first < 0)
-        return chip->base + 7;
-    chip->requested &= (uint8_t) ~(1u << first);
+    chip->requested &= (uint8_t)~request;
     if (!chip->automatic_eoi)
-        chip->in_service |= (uint8_t)(1u << first);
-    return (uint8_t)(chip->base + first);
+        chip->in_service |= request;
+    return (uint8_t)(chip->base + (request ? __builtin_ctz(request) : 7));
     /* end 8.3 */
 }
 
-/* Exercise 8.3: the slave's output falls, and rises again if it has another request. */
+/* Exercise 8.3: the slave's output falls, and rises again if the slave has another request. */
 uint8_t pic_acknowledge(struct pic *pic)
 {
     /* answer 8.3 */
-    const bool cascaded = chip_first(&pic->master) == PIC_CASCADE;
+    const bool cascaded = chip_request(&pic->master) == 1 << PIC_CASCADE;
     uint8_t vector = chip_acknowledge(&pic->master);
 
     if (cascaded) {
         vector = chip_acknowledge(&pic->slave);
-        chip_set_line(&pic->master, PIC_CASCADE, false);
+        chip_set_line(&pic->master, 1 << PIC_CASCADE, false);
         pic_cascade(pic);
     }
     return vector;
     /* end 8.3 */
 }
 
-/* Exercise 8.3: the even port: ICW1 starts the initialization. */
+/* Exercise 8.3: a write of the even port. */
 static void chip_command(struct pic_chip *chip, uint8_t value)
 {
     /* answer 8.3 */
-    if (value & ICW1) {
-        *chip = (struct pic_chip){
-            .lines = chip->lines, .next_icw = 2, .needs_icw4 = (value & ICW1_ICW4) != 0};
-    } else if (value & OCW3) {
-        if (value & OCW3_READ)
-            chip->read_in_service = (value & OCW3_ISR) != 0;
-    } else if (value & OCW2_EOI) {
-        const unsigned first = chip->in_service & -(unsigned)chip->in_service;
-        chip->in_service &= (uint8_t) ~(value & OCW2_SPECIFIC ? 1u << (value & 7) : first);
-    }
+    if (value & ICW1)
+        *chip =
+            (struct pic_chip){.lines = chip->lines, .next_icw = 2, .needs_icw4 = value & ICW1_ICW4};
+    else if (value & OCW3 && value & OCW3_READ)
+        chip->read_in_service = value & OCW3_ISR;
+    else if (!(value & OCW3) && value & OCW2_EOI)
+        chip->in_service &=
+            (uint8_t) ~(value & OCW2_SPECIFIC ? 1u << (value & 7) : first_of(chip->in_service));
     /* end 8.3 */
 }
 
-/* Exercise 8.3: the odd port. ICW3, how the chips are connected, is what it is in a PC. */
+/* Exercise 8.3: a write of the odd port. ICW3 says how the two are connected: as in every PC. */
 static void chip_data(struct pic_chip *chip, uint8_t value)
 {
     /* answer 8.3 */
-    switch (chip->next_icw) {
-    case 2:
-        chip->base = value & 0xf8;
-        chip->next_icw = 3;
-        break;
-    case 3:
-        chip->next_icw = chip->needs_icw4 ? 4 : 0;
-        break;
-    case 4:
-        chip->automatic_eoi = (value & ICW4_AUTOMATIC) != 0;
-        chip->next_icw = 0;
-        break;
-    default:
+    const unsigned icw = chip->next_icw;
+
+    if (icw == 0)
         chip->masked = value;
-        break;
-    }
+    else if (icw == 2)
+        chip->base = value & ICW2_BASE;
+    else if (icw == 4)
+        chip->automatic_eoi = value & ICW4_AUTOMATIC;
+    chip->next_icw = icw == 2 ? 3 : icw == 3 && chip->needs_icw4 ? 4 : 0;
     /* end 8.3 */
+}
+
+static struct pic_chip *chip_at(struct pic *pic, uint64_t port)
+{
+    return port < PIC_SLAVE ? &pic->master : &pic->slave;
 }
 
 /* Exercise 8.3 */
 uint64_t pic_read(void *device, uint64_t port, unsigned size)
 {
-    /* answer 8.3 */
-    const struct pic *pic = device;
-    const struct pic_chip *chip = port < PIC_SLAVE ? &pic->master : &pic->slave;
+    const struct pic_chip *chip = chip_at(device, port);
 
+    /* answer 8.3 */
     if (port & 1)
         return chip->masked;
     return chip->read_in_service ? chip->in_service : chip->requested;
     /* end 8.3 */
 }
 
-/* Exercise 8.3 */
 void pic_write(void *device, uint64_t port, unsigned size, uint64_t value)
 {
-    /* answer 8.3 */
-    struct pic *pic = device;
-    struct pic_chip *chip = port < PIC_SLAVE ? &pic->master : &pic->slave;
-
-    (port & 1 ? chip_data : chip_command)(chip, (uint8_t)value);
-    pic_cascade(pic);
-    /* end 8.3 */
+    (port & 1 ? chip_data : chip_command)(chip_at(device, port), (uint8_t)value);
+    pic_cascade(device);
 }
 
 /* ------------------------------------------------------------------ the timer */
 
-#define NS_PER_SECOND 1000000000u
-#define GATE_OPEN     0x01 /* PIT_GATE: counter 2 may count */
-#define GATE_OUTPUT   0x20
-#define ACCESS_LATCH  0
-#define ACCESS_LOW    1
-#define ACCESS_HIGH   2
-#define ACCESS_BOTH   3
+static bool is_counting(const struct pit *pit, unsigned number)
+{
+    return pit->counters[number].count != 0 && (number != 2 || pit->gate & GATE_OPEN);
+}
 
 static bool is_periodic(const struct pit_counter *counter)
 {
     return counter->mode == 2 || counter->mode == 3;
 }
 
-static bool counts(const struct pit *pit, unsigned number)
-{
-    return pit->counters[number].count != 0 && (number != 2 || pit->gate & GATE_OPEN);
-}
-
-/* Exercise 8.3: the pulses that a counter has got since its start; the product needs 128 bits. */
+/* Exercise 8.3: clock pulses since the counter's start; the product may have more than 64 bits. */
 static uint64_t pulses(const struct pit *pit, const struct pit_counter *counter)
 {
     /* answer 8.3 */
@@ -481,16 +362,17 @@ static uint64_t pulses(const struct pit *pit, const struct pit_counter *counter)
     /* end 8.3 */
 }
 
-/* Exercise 8.3: what a counter reads as. In mode 3 it counts down by two. */
+/* Exercise 8.3: what a counter reads as. In mode 3 it counts by two, twice in each period. */
 static uint16_t counter_value(const struct pit *pit, unsigned number)
 {
     /* answer 8.3 */
     const struct pit_counter *counter = &pit->counters[number];
+    uint64_t passed = is_counting(pit, number) ? pulses(pit, counter) : 0;
 
-    if (!counts(pit, number))
-        return (uint16_t)counter->count;
-    const uint64_t passed = pulses(pit, counter) * (counter->mode == 3 ? 2 : 1);
-    return (uint16_t)(counter->count - (is_periodic(counter) ? passed % counter->count : passed));
+    if (counter->mode == 3)
+        passed *= 2;
+    return (uint16_t)(counter->count -
+                      (is_periodic(counter) && passed ? passed % counter->count : passed));
     /* end 8.3 */
 }
 
@@ -500,36 +382,28 @@ static bool counter_output(const struct pit *pit, unsigned number)
     /* answer 8.3 */
     const struct pit_counter *counter = &pit->counters[number];
 
-    if (!counts(pit, number))
+    if (!is_counting(pit, number))
         return counter->mode != 0;
-    const uint64_t passed = pulses(pit, counter);
-    switch (counter->mode) {
-    case 2:
-        return passed % counter->count != counter->count - 1;
-    case 3:
-        return passed % counter->count < (counter->count + 1) / 2;
-    case 4:
-        return passed != counter->count;
-    default:
-        return passed >= counter->count;
-    }
+    if (counter->mode == 3)
+        return pulses(pit, counter) % counter->count < (counter->count + 1) / 2;
+    return counter->mode != 0 || pulses(pit, counter) >= counter->count;
     /* end 8.3 */
 }
 
-/* Exercise 8.3: sets pit->next: when counter 0's output rises for the next time after `now`. */
-static void schedule(struct pit *pit)
+/* Exercise 8.3: sets pit->next. In mode 4 the output is low for one pulse before it rises. */
+static void pit_schedule(struct pit *pit)
 {
     /* answer 8.3 */
     const struct pit_counter *counter = &pit->counters[0];
 
     pit->next = PIT_NEVER;
-    if (!counts(pit, 0))
+    if (!is_counting(pit, 0))
         return;
     const uint64_t passed = pulses(pit, counter);
-    uint64_t rise = counter->count + (counter->mode == 4); /* mode 4: low for one pulse before */
+    uint64_t rise = counter->count + (counter->mode == 4);
     if (is_periodic(counter))
         rise = (passed / counter->count + 1) * counter->count;
-    if (rise > passed) /* rounded up: then `pulses` has reached it */
+    if (rise > passed) /* rounded up, so that it has come when `pulses` says so */
         pit->next = counter->start +
                     (uint64_t)(((unsigned __int128)rise * NS_PER_SECOND + PIT_HZ - 1) / PIT_HZ);
     /* end 8.3 */
@@ -539,53 +413,45 @@ static void schedule(struct pit *pit)
 bool pit_expired(struct pit *pit)
 {
     /* answer 8.3 */
-    if (!counts(pit, 0) || pit->now < pit->next)
+    if (!is_counting(pit, 0) || pit->now < pit->next)
         return false;
-    schedule(pit);
+    pit_schedule(pit);
     return true;
     /* end 8.3 */
 }
 
-/* Exercise 8.3: a byte of a counter, or of its latch. */
+/* Exercise 8.3: one byte of a counter; a latched value stays until all of it is read. */
 static uint8_t counter_read(struct pit *pit, unsigned number)
 {
     /* answer 8.3 */
     struct pit_counter *counter = &pit->counters[number];
     const uint16_t value = counter->latched ? counter->latch : counter_value(pit, number);
-    const bool high =
-        counter->access == ACCESS_BOTH ? counter->read_high : counter->access == ACCESS_HIGH;
+    const bool both = counter->access == ACCESS_BOTH;
+    const bool high = both ? counter->read_high : counter->access == ACCESS_HIGH;
 
-    if (counter->access == ACCESS_BOTH)
-        counter->read_high = !counter->read_high;
-    if (high || counter->access == ACCESS_LOW)
-        counter->latched = false;
+    counter->read_high = both && !high;
+    counter->latched = counter->latched && both && !high;
     return (uint8_t)(high ? value >> 8 : value);
     /* end 8.3 */
 }
 
-/* Exercise 8.3: a byte of a count; the last one starts the counter. A count of 0 means 0x10000. */
-static void counter_write(struct pit *pit, unsigned number, uint8_t byte)
+/* Exercise 8.3: one byte of a count; with the last one the counter starts. 0 means 0x10000. */
+static void counter_write(struct pit *pit, struct pit_counter *counter, uint8_t byte)
 {
     /* answer 8.3 */
-    struct pit_counter *counter = &pit->counters[number];
-    uint32_t count = counter->access == ACCESS_LOW ? byte : (uint32_t)byte << 8;
-
-    if (counter->access == ACCESS_BOTH) {
-        counter->write_high = !counter->write_high;
-        if (counter->write_high) {
-            counter->low = byte;
-            return;
-        }
-        count |= counter->low;
+    counter->write_high = counter->access == ACCESS_BOTH && !counter->write_high;
+    if (counter->write_high) {
+        counter->low = byte;
+        return;
     }
-    counter->count = count ? count : 0x10000;
+    counter->count = counter->access == ACCESS_LOW ? byte : counter->low | (uint32_t)byte << 8;
+    if (counter->count == 0)
+        counter->count = 0x10000;
     counter->start = pit->now;
-    if (number == 0)
-        schedule(pit);
     /* end 8.3 */
 }
 
-/* Exercise 8.3: the control word: latches a counter's value, or sets its mode and stops it. */
+/* Exercise 8.3: the control word latches a counter's value, or sets its mode and stops it. */
 static void control_write(struct pit *pit, uint8_t value)
 {
     /* answer 8.3 */
@@ -594,46 +460,43 @@ static void control_write(struct pit *pit, uint8_t value)
     if (number > 2)
         return;
     struct pit_counter *counter = &pit->counters[number];
-    if (access != ACCESS_LATCH) {
+    if (access != ACCESS_LATCH) /* modes 6 and 7 are 2 and 3 */
         *counter = (struct pit_counter){.mode = (uint8_t)(mode > 5 ? mode & 3 : mode),
                                         .access = (uint8_t)access};
-    } else if (!counter->latched) {
+    else if (!counter->latched)
         counter->latch = counter_value(pit, number);
-        counter->latched = true;
-    }
-    if (number == 0)
-        schedule(pit);
+    counter->latched = access == ACCESS_LATCH;
     /* end 8.3 */
 }
 
-/* Exercise 8.3 */
+/* Exercise 8.3: the control register can't be read. */
 uint64_t pit_read(void *device, uint64_t port, unsigned size)
 {
-    /* answer 8.3 */
     struct pit *pit = device;
-    const unsigned number = (unsigned)(port - PIT_PORT);
 
+    /* answer 8.3 */
     if (port == PIT_GATE)
         return pit->gate | (counter_output(pit, 2) ? GATE_OUTPUT : 0);
-    return number < 3 ? counter_read(pit, number) : 0xff; /* the control register: write-only */
+    return port < PIT_CONTROL ? counter_read(pit, (unsigned)(port - PIT_PORT)) : 0xff;
     /* end 8.3 */
 }
 
 /* Exercise 8.3 */
 void pit_write(void *device, uint64_t port, unsigned size, uint64_t value)
 {
-    /* answer 8.3 */
     struct pit *pit = device;
-    const unsigned number = (unsigned)(port - PIT_PORT);
 
+    /* answer 8.3 */
     if (port == PIT_GATE) {
         if (value & ~(uint64_t)pit->gate & GATE_OPEN)
             pit->counters[2].start = pit->now;
-        pit->gate = value & 3;
-    } else if (number < 3) {
-        counter_write(pit, number, (uint8_t)value);
-    } else {
+        pit->gate = value & GATE_BITS;
+    } else if (port == PIT_CONTROL) {
         control_write(pit, (uint8_t)value);
+    } else {
+        counter_write(pit, &pit->counters[port - PIT_PORT], (uint8_t)value);
     }
+    if (port == PIT_PORT)
+        pit_schedule(pit);
     /* end 8.3 */
 }

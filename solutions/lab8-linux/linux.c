@@ -23,7 +23,8 @@
 #define VIDEO_NORMAL     0xffff
 #define E820_RAM         1
 
-#define MSR_MISC_ENABLE 0x1a0 /* SDM vol. 4; bit 0: fast string instructions */
+#define MSR_MISC_ENABLE          0x1a0 /* SDM vol. 4, table 2-2 */
+#define MISC_ENABLE_FAST_STRINGS 0x1
 
 /* ------------------------------------------------------------------ the platform */
 
@@ -75,31 +76,29 @@ static void platform_update(struct platform *platform)
 }
 
 /*
- * Exercise 8.3: the 8259s are acknowledged only when the guest takes the interrupt at this entry,
- * so that a masked or withdrawn request is not delivered.
+ * Exercise 8.3: as in lab 4, KVM takes one interrupt per entry. The 8259s are acknowledged when the
+ * guest can take it, not before: until then it may mask or withdraw the request.
  */
 enum step platform_deliver(struct vcpu *vcpu)
 {
     /* answer 8.3 */
-    struct platform *platform = vcpu->vm->platform;
+    struct pic *pic = &vcpu->vm->platform->pic;
     struct kvm_run *run = vcpu->run;
 
-    platform_update(platform);
-    if (pic_asserted(&platform->pic) && run->ready_for_interrupt_injection && run->if_flag) {
-        const uint8_t vector = pic_acknowledge(&platform->pic);
-        if (vector < TIMER_VECTOR || vector >= TIMER_VECTOR + 32)
-            return vcpu_crash(vcpu, "interrupt vector 0x%x: this VMM has 0x20 to 0x3f", vector);
-        pthread_mutex_lock(&vcpu->lock);
-        vcpu->pending |= 1u << (vector - TIMER_VECTOR);
-        pthread_mutex_unlock(&vcpu->lock);
+    platform_update(vcpu->vm->platform);
+    if (pic_asserted(pic) && run->ready_for_interrupt_injection && run->if_flag) {
+        struct kvm_interrupt interrupt = {.irq = pic_acknowledge(pic)};
+        if (ioctl(vcpu->fd, KVM_INTERRUPT, &interrupt) < 0)
+            return vcpu_crash(vcpu, "KVM_INTERRUPT 0x%x: %s", interrupt.irq, strerror(errno));
+        vcpu->interrupts++;
+        trace_event(vcpu, "inject vector 0x%x", interrupt.irq);
     }
-    const enum step step = interrupt_deliver(vcpu);
-    run->request_interrupt_window |= pic_asserted(&platform->pic);
-    return step;
+    run->request_interrupt_window = pic_asserted(pic);
+    return STEP_RUN;
     /* end 8.3 */
 }
 
-/* Exercise 8.3: lab 4's wait ends with any news; HLT ends only with an interrupt. */
+/* Exercise 8.3: any news ends lab 4's wait, but only an interrupt ends HLT. */
 enum step platform_halt(struct vcpu *vcpu)
 {
     /* answer 8.3 */
@@ -108,7 +107,7 @@ enum step platform_halt(struct vcpu *vcpu)
 
     platform_update(platform);
     while (step == STEP_RUN && !atomic_load(&vcpu->vm->vmm->stop_signal) &&
-           !(pic_asserted(&platform->pic) && vcpu->run->if_flag)) {
+           !(vcpu->run->if_flag && pic_asserted(&platform->pic))) {
         step = interrupt_halt(vcpu);
         platform_update(platform);
     }
@@ -159,21 +158,31 @@ static void line_transmit(void *line, uint8_t byte)
     log_add(platform, byte);
 }
 
-/* Exercise 8.6: the status of the keyboard controller: ready for a command, no key. */
-static uint64_t reset_read(void *device, uint64_t port, unsigned size)
+/*
+ * Two ports that must not read as all ones: Linux polls the clock while bit 7 of its register A is
+ * set, and takes a controller whose output is never empty for none.
+ */
+static uint64_t clock_read(void *device, uint64_t port, unsigned size)
 {
-    /* answer 8.6 */
     return 0;
-    /* end 8.6 */
 }
 
-/* Exercise 8.6 */
-static void reset_write(void *device, uint64_t port, unsigned size, uint64_t value)
+static void clock_write(void *device, uint64_t port, unsigned size, uint64_t value)
+{
+}
+
+static uint64_t keyboard_read(void *device, uint64_t port, unsigned size)
+{
+    return KEYBOARD_FULL;
+}
+
+/* Exercise 8.6: a command for the keyboard controller. */
+static void keyboard_write(void *device, uint64_t port, unsigned size, uint64_t value)
 {
     struct platform *platform = device;
 
     /* answer 8.6 */
-    if ((uint8_t)value == RESET_COMMAND)
+    if ((uint8_t)value == KEYBOARD_RESET)
         platform->reset = true;
     /* end 8.6 */
 }
@@ -190,7 +199,8 @@ int platform_start(struct platform *platform, struct vcpu *vcpu)
         {BUS_PORT, PIC_SLAVE, 2, pic, pic_read, pic_write},
         {BUS_PORT, PIT_PORT, PIT_PORTS, pit, pit_read, pit_write},
         {BUS_PORT, PIT_GATE, 1, pit, pit_read, pit_write},
-        {BUS_PORT, RESET_PORT, 1, platform, reset_read, reset_write},
+        {BUS_PORT, RTC_PORT, 2, platform, clock_read, clock_write},
+        {BUS_PORT, KEYBOARD_PORT, 1, platform, keyboard_read, keyboard_write},
     };
 
     /* answer 8.3 */
@@ -321,7 +331,8 @@ int linux_load(struct vcpu *vcpu, struct address_space *space)
 {
     const struct options *options = &vcpu->vm->vmm->options;
     const struct guest *guest = vcpu->guest;
-    const char *words = options->cmdline ? options->cmdline : LINUX_COMMAND_LINE;
+    char usual[sizeof LINUX_COMMAND_LINE LINUX_TSC + 10];
+    const char *words = options->cmdline ? options->cmdline : usual;
     struct boot_params *zero_page = (struct boot_params *)(space->memory + ZERO_PAGE_OFFSET);
     struct setup_header header;
     const char *wrong = bzimage_check(guest->image, guest->image_bytes, space->bytes, &header);
@@ -329,6 +340,8 @@ int linux_load(struct vcpu *vcpu, struct address_space *space)
     if (wrong)
         return fail(STATUS_GUEST_FILE, "%s: %s", guest->path, wrong);
     /* answer 8.4 */
+    snprintf(usual, sizeof usual, LINUX_COMMAND_LINE LINUX_TSC,
+             ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0));
     if (strlen(words) > header.cmdline_size || strlen(words) >= LOAD_MIN - COMMAND_LINE_OFFSET)
         return fail(STATUS_USAGE, "--cmdline: %zu characters, but the kernel takes at most %u",
                     strlen(words), header.cmdline_size);
@@ -371,14 +384,15 @@ void linux_state(struct address_space *space, struct kvm_sregs *sregs, struct kv
 static int fast_strings_enable(struct vcpu *vcpu)
 {
     /* answer 8.5 */
-    struct {
-        struct kvm_msrs count;
-        struct kvm_msr_entry entry;
-    } msrs = {.count.nmsrs = 1, .entry.index = MSR_MISC_ENABLE};
+    union {
+        struct kvm_msrs list;
+        uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+    } msrs = {.list.nmsrs = 1};
 
+    msrs.list.entries[0].index = MSR_MISC_ENABLE;
     if (ioctl(vcpu->fd, KVM_GET_MSRS, &msrs) != 1)
         return fail(STATUS_NO_KVM, "KVM_GET_MSRS: %s", strerror(errno));
-    msrs.entry.data |= 1;
+    msrs.list.entries[0].data |= MISC_ENABLE_FAST_STRINGS;
     if (ioctl(vcpu->fd, KVM_SET_MSRS, &msrs) != 1)
         return fail(STATUS_NO_KVM, "KVM_SET_MSRS: %s", strerror(errno));
     return 0;
@@ -409,16 +423,23 @@ int linux_enter(struct vcpu *vcpu, struct address_space *space)
 
 /* ------------------------------------------------------------------ accesses, and the end */
 
-/* Exercises 8.1, 8.6 */
+/* Exercises 8.1, 8.6: api.rst section 5, KVM_EXIT_IO. */
 enum step linux_io(struct vcpu *vcpu)
 {
     struct platform *platform = vcpu->vm->platform;
-    const uint16_t port = vcpu->run->io.port;
+    const struct io_access io = io_decode(vcpu->run);
 
-    if (port == HYPERCALL_PORT || port == STRING_PORT)
+    if (io.port == HYPERCALL_PORT || io.port == STRING_PORT)
         return hypercall_io(vcpu);
+    /* answer 8.1 */
     platform->pit.now = clock_now();
-    bus_io(&platform->bus, vcpu->run);
+    for (uint32_t i = 0; i < io.count; i++) {
+        if (io.out)
+            bus_write(&platform->bus, BUS_PORT, io.port, io.size, io_operand(&io, i));
+        else
+            io_answer(&io, i, (uint32_t)bus_read(&platform->bus, BUS_PORT, io.port, io.size));
+    }
+    /* end 8.1 */
     /* answer 8.6 */
     if (!platform->reset)
         return STEP_RUN;
@@ -427,9 +448,21 @@ enum step linux_io(struct vcpu *vcpu)
     /* end 8.6 */
 }
 
-/* Exercise 8.1 */
+/* Exercise 8.1: api.rst section 5, KVM_EXIT_MMIO. */
 enum step linux_mmio(struct vcpu *vcpu)
 {
-    bus_mmio(&vcpu->vm->platform->bus, vcpu->run);
+    /* answer 8.1 */
+    const struct bus *bus = &vcpu->vm->platform->bus;
+    struct kvm_run *run = vcpu->run;
+    uint64_t value = 0;
+
+    if (run->mmio.is_write) {
+        memcpy(&value, run->mmio.data, run->mmio.len);
+        bus_write(bus, BUS_MEMORY, run->mmio.phys_addr, run->mmio.len, value);
+    } else {
+        value = bus_read(bus, BUS_MEMORY, run->mmio.phys_addr, run->mmio.len);
+        memcpy(run->mmio.data, &value, sizeof value);
+    }
     return STEP_RUN;
+    /* end 8.1 */
 }
