@@ -94,6 +94,8 @@ help:
 #:                          runs guests under gdb: breakpoints, steps and registers of the guests; LAB=6 alone:
 #:                          the 1K OS with your modules. WAIT=1 waits for a debugger that you start
 #:   make os                boots the finished 1K OS on your terminal. FROM=mine: your own modules
+#:   make linux             boots Linux on your VMM of lab 8, on your terminal. SOLUTION=1: on the finished one;
+#:                          LINUX_KERNEL=file: another kernel; ARGS="--mem=1G": options for the VMM
 #:   make demo              demonstrates the whole kit: the reference guests, then the 1K OS
 #:   make doctor            reports what works on this machine and how to fix the rest
 #:   make fetch             downloads and prepares the lab VM for use without a network
@@ -129,7 +131,7 @@ help:
 #:   compiler and its sanitizers. For grade: MODULE=file.c grades a file that is not yours; it is compiled in a
 #:   jail and runs in the lab VM.
 
-.PHONY: demo test $(LABS:%=lab%) run explain debug timeline grade watch status os diff skeletons doctor fetch bench clean clean-cache \
+.PHONY: demo test $(LABS:%=lab%) run explain debug timeline grade watch status os linux diff skeletons doctor fetch bench clean clean-cache \
 	format check-format mutants alternatives flakes machines
 
 $(LABS:%=lab%):
@@ -169,6 +171,10 @@ status:
 os:
 	@$(SETUP) build grade
 	@$(PYTHON) -m grader.commands.play os $(CHOICE)
+
+linux:
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.commands.play linux $(CHOICE) "--options=$$ARGS"
 
 demo:
 	@$(SETUP) build grade

@@ -41,8 +41,10 @@ class Lab:
 def _read_labs() -> dict[int, Lab]:
     text = (ROOT / "Makefile").read_text()
     files: dict[int, tuple[str, list[str]]] = {}
-    for number, folder, name in re.findall(r"^(?:KERNEL_)?MODULE_(\d) := (\S+)/(\S+)$", text, re.M):
-        files.setdefault(int(number), (folder, []))[1].append(name)
+    for number, paths in re.findall(r"^(?:KERNEL_)?MODULE_(\d+) := (.+)$", text, re.M):
+        for path in paths.split():
+            folder, name = path.split("/")
+            files.setdefault(int(number), (folder, []))[1].append(name)
     return {number: Lab(number, folder, tuple(names)) for number, (folder, names) in files.items()}
 
 
