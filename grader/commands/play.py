@@ -110,6 +110,11 @@ def guests_of(arguments: argparse.Namespace, command: str) -> tuple[list[str], l
     return files, [Path(name).resolve() for name in files]
 
 
+def guest_files(names: list[str], folder: Path, backend: Backend) -> list[str]:
+    """The VMM's arguments for these guests."""
+    return linux_guest(backend) if names == [LINUX] else [guest_file(name, folder) for name in names]
+
+
 def linux_guest(backend: Backend) -> list[str]:
     """The VMM's arguments for the kit's Linux guest."""
     kernel, initramfs = linux_kernel(), linux_initramfs()
@@ -120,8 +125,8 @@ def linux_guest(backend: Backend) -> list[str]:
 
 def boot(backend: Backend, vmm: Path, demonstration: Demonstration, folder: Path) -> int:
     """Prints a demonstration's title and command line and boots it; returns its exit status."""
-    argv = [os.path.relpath(vmm), *demonstration.options,
-            *(guest_file(name, folder) for name in demonstration.guests)]
+    guests = guest_files(list(demonstration.guests), folder, backend)
+    argv = [os.path.relpath(vmm), *demonstration.options, *guests]
     say(f"\n{demonstration.title}\n$ {shlex.join(argv)}")
     return run_with_input(backend.command(argv), demonstration.stdin)
 
@@ -227,8 +232,7 @@ def play_run(arguments: argparse.Namespace) -> int:
         raise Stop(2)
     vmm = build(arguments.lab, arguments, arguments.solution)
     backend = choose_backend(arguments.backend, arguments.lab)
-    files = linux_guest(backend) if arguments.guests == [LINUX] else [
-        guest_file(name, folder) for name in arguments.guests]
+    files = guest_files(arguments.guests, folder, backend)
     if arguments.hold:
         hold_input()
     boot_interactive(backend.command([*shlex.split(arguments.under), str(vmm), *arguments.options, *files]))
