@@ -233,7 +233,8 @@ enum step platform_halt(struct vcpu *vcpu);
  * can't measure it with the PIT.
  */
 #define LINUX_COMMAND_LINE                                                                         \
-    "console=ttyS0 quiet reboot=k panic=-1 acpi=off noapic nolapic nokaslr no5lvl tsc=reliable nohz=off highres=off "   \
+    "console=ttyS0 quiet reboot=k panic=-1 acpi=off noapic nolapic nokaslr no5lvl tsc=reliable "   \
+    "nohz=off highres=off "                                                                        \
     "initcall_blacklist=pci_arch_init"
 #define LINUX_TSC " tsc_early_khz=%d"
 

@@ -76,6 +76,8 @@
 #define PIT_IRQ     0    /* counter 0's output */
 #define PIT_HZ      1193182
 
+#define PERIODIC 0x2 /* of a mode: 2 and 3 are, 0 and 4 are not */
+
 #define ACCESS_LATCH 0 /* bits 5 and 4 of a control word */
 #define ACCESS_LOW   1
 #define ACCESS_HIGH  2
@@ -84,9 +86,27 @@
 #define GATE_BITS    0x03 /* the gate, and the speaker */
 #define GATE_OUTPUT  0x20
 
+#define NS_PER_SECOND 1000000000ull
+
 /* ------------------------------------------------------------------ the rest */
 
 #define RTC_PORT       0x70 /* the clock: an index, and at the next port the register */
 #define KEYBOARD_PORT  0x64 /* the keyboard controller's status; a write: a command */
 #define KEYBOARD_FULL  0x01 /* of the status: the output buffer has a byte */
 #define KEYBOARD_RESET 0xfe /* a command: resets the PC */
+
+#define MSR_MISC_ENABLE          0x1a0 /* SDM vol. 4, table 2-2 */
+#define MISC_ENABLE_FAST_STRINGS 0x1
+
+/* ------------------------------------------------------------------ Linux's boot protocol */
+
+/* What <asm/bootparam.h> has no names for: Documentation/arch/x86/boot.rst of the kernel. */
+#define BOOT_FLAG         0xaa55
+#define HEADER_MAGIC      0x53726448 /* "HdrS" */
+#define HEADER_END        0x202      /* the header ends at this plus the byte before */
+#define BOOT_VERSION_MIN  0x20c      /* 2.12: xloadflags */
+#define SECTOR_BYTES      512        /* setup_sects counts these */
+#define PARAGRAPH_BYTES   16         /* syssize counts these */
+#define LOADER_UNDEFINED  0xff
+#define VIDEO_MODE_NORMAL 0xffff
+#define E820_RAM          1

@@ -7,8 +7,6 @@
 
 #include "lab8.h"
 
-#define NS_PER_SECOND 1000000000u
-
 /* ------------------------------------------------------------------ the bus */
 
 /* Exercise 8.1: a range may end with the last address, so its end is its last byte. */
@@ -148,7 +146,7 @@ uint8_t pic_acknowledge(struct pic *pic)
     TODO("8.3");
 }
 
-/* Exercise 8.3: a write of the even port. */
+/* Exercise 8.3: a write of the even port: ICW1, OCW2 or OCW3. */
 static void chip_command(struct pic_chip *chip, uint8_t value)
 {
     TODO("8.3");
@@ -160,23 +158,22 @@ static void chip_data(struct pic_chip *chip, uint8_t value)
     TODO("8.3");
 }
 
-static struct pic_chip *chip_at(struct pic *pic, uint64_t port)
-{
-    return port < PIC_SLAVE ? &pic->master : &pic->slave;
-}
-
 /* Exercise 8.3 */
 uint64_t pic_read(void *device, uint64_t port, unsigned size)
 {
-    const struct pic_chip *chip = chip_at(device, port);
+    const struct pic *pic = device;
+    const struct pic_chip *chip = port < PIC_SLAVE ? &pic->master : &pic->slave;
 
     TODO("8.3");
 }
 
 void pic_write(void *device, uint64_t port, unsigned size, uint64_t value)
 {
-    (port & 1 ? chip_data : chip_command)(chip_at(device, port), (uint8_t)value);
-    pic_cascade(device);
+    struct pic *pic = device;
+
+    (port & 1 ? chip_data : chip_command)(port < PIC_SLAVE ? &pic->master : &pic->slave,
+                                          (uint8_t)value);
+    pic_cascade(pic);
 }
 
 /* ------------------------------------------------------------------ the timer */
@@ -184,11 +181,6 @@ void pic_write(void *device, uint64_t port, unsigned size, uint64_t value)
 static bool is_counting(const struct pit *pit, unsigned number)
 {
     return pit->counters[number].count != 0 && (number != 2 || pit->gate & GATE_OPEN);
-}
-
-static bool is_periodic(const struct pit_counter *counter)
-{
-    return counter->mode == 2 || counter->mode == 3;
 }
 
 /* Exercise 8.3: clock pulses since the counter's start; the product may have more than 64 bits. */

@@ -8,23 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/param.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "lab8.h"
-
-#define BOOT_FLAG        0xaa55
-#define HEADER_MAGIC     0x53726448 /* "HdrS" */
-#define HEADER_END_FIELD 0x202      /* the header ends at this plus the byte before */
-#define VERSION_MIN      0x20c      /* 2.12: xloadflags */
-#define SECTOR_BYTES     512
-#define LOADER_UNKNOWN   0xff
-#define VIDEO_NORMAL     0xffff
-#define E820_RAM         1
-
-#define MSR_MISC_ENABLE          0x1a0 /* SDM vol. 4, table 2-2 */
-#define MISC_ENABLE_FAST_STRINGS 0x1
 
 /* ------------------------------------------------------------------ the platform */
 
@@ -33,7 +22,7 @@ static uint64_t clock_now(void)
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
 }
 
 /* Exercise 8.3: sets the timer to the PIT's next expiration, if it is another one than before. */
@@ -98,25 +87,17 @@ static void line_transmit(void *line, uint8_t byte)
 }
 
 /*
- * Two ports that must not read as all ones: Linux polls the clock while bit 7 of its register A is
- * set, and takes a controller whose output is never empty for none.
+ * Ports that must not read as all ones: Linux polls the clock while bit 7 of its register A is set,
+ * and the keyboard controller until it is ready for a command. One whose output is always full
+ * looks broken, so Linux does not look for a keyboard.
  */
-static uint64_t clock_read(void *device, uint64_t port, unsigned size)
+static uint64_t other_read(void *device, uint64_t port, unsigned size)
 {
-    return 0;
+    return port == KEYBOARD_PORT ? KEYBOARD_FULL : 0;
 }
 
-static void clock_write(void *device, uint64_t port, unsigned size, uint64_t value)
-{
-}
-
-static uint64_t keyboard_read(void *device, uint64_t port, unsigned size)
-{
-    return KEYBOARD_FULL;
-}
-
-/* Exercise 8.6: a command for the keyboard controller. */
-static void keyboard_write(void *device, uint64_t port, unsigned size, uint64_t value)
+/* Exercise 8.6: a command of the keyboard controller resets the PC. */
+static void other_write(void *device, uint64_t port, unsigned size, uint64_t value)
 {
     struct platform *platform = device;
 
@@ -135,8 +116,8 @@ int platform_start(struct platform *platform, struct vcpu *vcpu)
         {BUS_PORT, PIC_SLAVE, 2, pic, pic_read, pic_write},
         {BUS_PORT, PIT_PORT, PIT_PORTS, pit, pit_read, pit_write},
         {BUS_PORT, PIT_GATE, 1, pit, pit_read, pit_write},
-        {BUS_PORT, RTC_PORT, 2, platform, clock_read, clock_write},
-        {BUS_PORT, KEYBOARD_PORT, 1, platform, keyboard_read, keyboard_write},
+        {BUS_PORT, RTC_PORT, 2, platform, other_read, other_write},
+        {BUS_PORT, KEYBOARD_PORT, 1, platform, other_read, other_write},
     };
 
     TODO("8.3");

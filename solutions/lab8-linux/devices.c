@@ -7,8 +7,6 @@
 
 #include "lab8.h"
 
-#define NS_PER_SECOND 1000000000u
-
 /* ------------------------------------------------------------------ the bus */
 
 /* Exercise 8.1: a range may end with the last address, so its end is its last byte. */
@@ -288,18 +286,19 @@ uint8_t pic_acknowledge(struct pic *pic)
     /* end 8.3 */
 }
 
-/* Exercise 8.3: a write of the even port. */
+/* Exercise 8.3: a write of the even port: ICW1, OCW2 or OCW3. */
 static void chip_command(struct pic_chip *chip, uint8_t value)
 {
     /* answer 8.3 */
+    const unsigned ended = value & OCW2_SPECIFIC ? 1u << (value & 7) : first_of(chip->in_service);
+
     if (value & ICW1)
         *chip =
             (struct pic_chip){.lines = chip->lines, .next_icw = 2, .needs_icw4 = value & ICW1_ICW4};
-    else if (value & OCW3 && value & OCW3_READ)
+    else if ((value & (OCW3 | OCW3_READ)) == (OCW3 | OCW3_READ))
         chip->read_in_service = value & OCW3_ISR;
-    else if (!(value & OCW3) && value & OCW2_EOI)
-        chip->in_service &=
-            (uint8_t) ~(value & OCW2_SPECIFIC ? 1u << (value & 7) : first_of(chip->in_service));
+    else if ((value & (OCW3 | OCW2_EOI)) == OCW2_EOI)
+        chip->in_service &= (uint8_t)~ended;
     /* end 8.3 */
 }
 
@@ -319,15 +318,11 @@ static void chip_data(struct pic_chip *chip, uint8_t value)
     /* end 8.3 */
 }
 
-static struct pic_chip *chip_at(struct pic *pic, uint64_t port)
-{
-    return port < PIC_SLAVE ? &pic->master : &pic->slave;
-}
-
 /* Exercise 8.3 */
 uint64_t pic_read(void *device, uint64_t port, unsigned size)
 {
-    const struct pic_chip *chip = chip_at(device, port);
+    const struct pic *pic = device;
+    const struct pic_chip *chip = port < PIC_SLAVE ? &pic->master : &pic->slave;
 
     /* answer 8.3 */
     if (port & 1)
@@ -338,8 +333,11 @@ uint64_t pic_read(void *device, uint64_t port, unsigned size)
 
 void pic_write(void *device, uint64_t port, unsigned size, uint64_t value)
 {
-    (port & 1 ? chip_data : chip_command)(chip_at(device, port), (uint8_t)value);
-    pic_cascade(device);
+    struct pic *pic = device;
+
+    (port & 1 ? chip_data : chip_command)(port < PIC_SLAVE ? &pic->master : &pic->slave,
+                                          (uint8_t)value);
+    pic_cascade(pic);
 }
 
 /* ------------------------------------------------------------------ the timer */
@@ -347,11 +345,6 @@ void pic_write(void *device, uint64_t port, unsigned size, uint64_t value)
 static bool is_counting(const struct pit *pit, unsigned number)
 {
     return pit->counters[number].count != 0 && (number != 2 || pit->gate & GATE_OPEN);
-}
-
-static bool is_periodic(const struct pit_counter *counter)
-{
-    return counter->mode == 2 || counter->mode == 3;
 }
 
 /* Exercise 8.3: clock pulses since the counter's start; the product may have more than 64 bits. */
@@ -367,12 +360,12 @@ static uint16_t counter_value(const struct pit *pit, unsigned number)
 {
     /* answer 8.3 */
     const struct pit_counter *counter = &pit->counters[number];
-    uint64_t passed = is_counting(pit, number) ? pulses(pit, counter) : 0;
 
-    if (counter->mode == 3)
-        passed *= 2;
+    if (!is_counting(pit, number))
+        return (uint16_t)counter->count;
+    const uint64_t passed = pulses(pit, counter) * (counter->mode == 3 ? 2 : 1);
     return (uint16_t)(counter->count -
-                      (is_periodic(counter) && passed ? passed % counter->count : passed));
+                      (counter->mode & PERIODIC ? passed % counter->count : passed));
     /* end 8.3 */
 }
 
@@ -382,11 +375,10 @@ static bool counter_output(const struct pit *pit, unsigned number)
     /* answer 8.3 */
     const struct pit_counter *counter = &pit->counters[number];
 
-    if (!is_counting(pit, number))
-        return counter->mode != 0;
-    if (counter->mode == 3)
-        return pulses(pit, counter) % counter->count < (counter->count + 1) / 2;
-    return counter->mode != 0 || pulses(pit, counter) >= counter->count;
+    if (counter->mode == 0)
+        return is_counting(pit, number) && pulses(pit, counter) >= counter->count;
+    return counter->mode != 3 || !is_counting(pit, number) ||
+           pulses(pit, counter) % counter->count < (counter->count + 1) / 2;
     /* end 8.3 */
 }
 
@@ -401,7 +393,7 @@ static void pit_schedule(struct pit *pit)
         return;
     const uint64_t passed = pulses(pit, counter);
     uint64_t rise = counter->count + (counter->mode == 4);
-    if (is_periodic(counter))
+    if (counter->mode & PERIODIC)
         rise = (passed / counter->count + 1) * counter->count;
     if (rise > passed) /* rounded up, so that it has come when `pulses` says so */
         pit->next = counter->start +
@@ -444,9 +436,9 @@ static void counter_write(struct pit *pit, struct pit_counter *counter, uint8_t 
         counter->low = byte;
         return;
     }
-    counter->count = counter->access == ACCESS_LOW ? byte : counter->low | (uint32_t)byte << 8;
-    if (counter->count == 0)
-        counter->count = 0x10000;
+    const uint32_t count =
+        counter->access == ACCESS_LOW ? byte : counter->low | (uint32_t)byte << 8;
+    counter->count = count ? count : 0x10000;
     counter->start = pit->now;
     /* end 8.3 */
 }
@@ -456,12 +448,12 @@ static void control_write(struct pit *pit, uint8_t value)
 {
     /* answer 8.3 */
     const unsigned number = value >> 6, access = value >> 4 & 3, mode = value >> 1 & 7;
+    struct pit_counter *counter = &pit->counters[number % 3];
 
-    if (number > 2)
+    if (number == 3)
         return;
-    struct pit_counter *counter = &pit->counters[number];
-    if (access != ACCESS_LATCH) /* modes 6 and 7 are 2 and 3 */
-        *counter = (struct pit_counter){.mode = (uint8_t)(mode > 5 ? mode & 3 : mode),
+    if (access != ACCESS_LATCH) /* 6 and 7 are modes 2 and 3 */
+        *counter = (struct pit_counter){.mode = (uint8_t)(mode > 5 ? mode - 4 : mode),
                                         .access = (uint8_t)access};
     else if (!counter->latched)
         counter->latch = counter_value(pit, number);
@@ -477,7 +469,7 @@ uint64_t pit_read(void *device, uint64_t port, unsigned size)
     /* answer 8.3 */
     if (port == PIT_GATE)
         return pit->gate | (counter_output(pit, 2) ? GATE_OUTPUT : 0);
-    return port < PIT_CONTROL ? counter_read(pit, (unsigned)(port - PIT_PORT)) : 0xff;
+    return port == PIT_CONTROL ? 0xff : counter_read(pit, (unsigned)(port - PIT_PORT));
     /* end 8.3 */
 }
 
@@ -487,14 +479,14 @@ void pit_write(void *device, uint64_t port, unsigned size, uint64_t value)
     struct pit *pit = device;
 
     /* answer 8.3 */
-    if (port == PIT_GATE) {
+    if (port == PIT_CONTROL) {
+        control_write(pit, (uint8_t)value);
+    } else if (port != PIT_GATE) {
+        counter_write(pit, &pit->counters[port - PIT_PORT], (uint8_t)value);
+    } else {
         if (value & ~(uint64_t)pit->gate & GATE_OPEN)
             pit->counters[2].start = pit->now;
         pit->gate = value & GATE_BITS;
-    } else if (port == PIT_CONTROL) {
-        control_write(pit, (uint8_t)value);
-    } else {
-        counter_write(pit, &pit->counters[port - PIT_PORT], (uint8_t)value);
     }
     if (port == PIT_PORT)
         pit_schedule(pit);

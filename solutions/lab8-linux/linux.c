@@ -8,23 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/param.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "lab8.h"
-
-#define BOOT_FLAG        0xaa55
-#define HEADER_MAGIC     0x53726448 /* "HdrS" */
-#define HEADER_END_FIELD 0x202      /* the header ends at this plus the byte before */
-#define VERSION_MIN      0x20c      /* 2.12: xloadflags */
-#define SECTOR_BYTES     512
-#define LOADER_UNKNOWN   0xff
-#define VIDEO_NORMAL     0xffff
-#define E820_RAM         1
-
-#define MSR_MISC_ENABLE          0x1a0 /* SDM vol. 4, table 2-2 */
-#define MISC_ENABLE_FAST_STRINGS 0x1
 
 /* ------------------------------------------------------------------ the platform */
 
@@ -33,7 +22,7 @@ static uint64_t clock_now(void)
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
 }
 
 /* Exercise 8.3: sets the timer to the PIT's next expiration, if it is another one than before. */
@@ -46,7 +35,7 @@ static void timer_update(struct platform *platform)
     if (at == platform->timer_at)
         return;
     if (at != PIT_NEVER)
-        time.it_value = (struct timespec){(time_t)(at / 1000000000), (long)(at % 1000000000)};
+        time.it_value = (struct timespec){(time_t)(at / NS_PER_SECOND), (long)(at % NS_PER_SECOND)};
     timerfd_settime(platform->timer_fd, TFD_TIMER_ABSTIME, &time, NULL);
     platform->timer_at = at;
     /* end 8.3 */
@@ -157,30 +146,22 @@ static void line_transmit(void *line, uint8_t byte)
 }
 
 /*
- * Two ports that must not read as all ones: Linux polls the clock while bit 7 of its register A is
- * set, and takes a controller whose output is never empty for none.
+ * Ports that must not read as all ones: Linux polls the clock while bit 7 of its register A is set,
+ * and the keyboard controller until it is ready for a command. One whose output is always full
+ * looks broken, so Linux does not look for a keyboard.
  */
-static uint64_t clock_read(void *device, uint64_t port, unsigned size)
+static uint64_t other_read(void *device, uint64_t port, unsigned size)
 {
-    return 0;
+    return port == KEYBOARD_PORT ? KEYBOARD_FULL : 0;
 }
 
-static void clock_write(void *device, uint64_t port, unsigned size, uint64_t value)
-{
-}
-
-static uint64_t keyboard_read(void *device, uint64_t port, unsigned size)
-{
-    return KEYBOARD_FULL;
-}
-
-/* Exercise 8.6: a command for the keyboard controller. */
-static void keyboard_write(void *device, uint64_t port, unsigned size, uint64_t value)
+/* Exercise 8.6: a command of the keyboard controller resets the PC. */
+static void other_write(void *device, uint64_t port, unsigned size, uint64_t value)
 {
     struct platform *platform = device;
 
     /* answer 8.6 */
-    if ((uint8_t)value == KEYBOARD_RESET)
+    if (port == KEYBOARD_PORT && (uint8_t)value == KEYBOARD_RESET)
         platform->reset = true;
     /* end 8.6 */
 }
@@ -197,8 +178,8 @@ int platform_start(struct platform *platform, struct vcpu *vcpu)
         {BUS_PORT, PIC_SLAVE, 2, pic, pic_read, pic_write},
         {BUS_PORT, PIT_PORT, PIT_PORTS, pit, pit_read, pit_write},
         {BUS_PORT, PIT_GATE, 1, pit, pit_read, pit_write},
-        {BUS_PORT, RTC_PORT, 2, platform, clock_read, clock_write},
-        {BUS_PORT, KEYBOARD_PORT, 1, platform, keyboard_read, keyboard_write},
+        {BUS_PORT, RTC_PORT, 2, platform, other_read, other_write},
+        {BUS_PORT, KEYBOARD_PORT, 1, platform, other_read, other_write},
     };
 
     /* answer 8.3 */
@@ -246,12 +227,10 @@ size_t bzimage_setup_bytes(const struct setup_header *header)
 static uint64_t kernel_end(const struct setup_header *header)
 {
     /* answer 8.4 */
-    const uint64_t loaded = KERNEL_OFFSET + (uint64_t)header->syssize * 16;
-    const uint64_t start =
-        header->pref_address > KERNEL_OFFSET ? header->pref_address : KERNEL_OFFSET;
-    const uint64_t unpacked = start + header->init_size;
+    const uint64_t loaded = KERNEL_OFFSET + (uint64_t)header->syssize * PARAGRAPH_BYTES;
+    const uint64_t unpacked = MAX(header->pref_address, KERNEL_OFFSET) + header->init_size;
 
-    return unpacked > loaded ? unpacked : loaded;
+    return MAX(loaded, unpacked);
     /* end 8.4 */
 }
 
@@ -267,20 +246,21 @@ const char *bzimage_check(const uint8_t *file, size_t file_bytes, size_t memory_
     memcpy(header, file + at, sizeof *header);
     if (header->boot_flag != BOOT_FLAG || header->header != HEADER_MAGIC)
         return "not a bzImage: it has no boot flag or no HdrS";
-    if (header->version < VERSION_MIN)
+    if (header->version < BOOT_VERSION_MIN)
         return "too old: the boot protocol must be 2.12 or later (Linux 3.8)";
     if (!(header->loadflags & LOADED_HIGH) || !(header->xloadflags & XLF_KERNEL_64))
         return "no 64-bit entry point: a kernel for x86-64 is needed";
     if (!header->relocatable_kernel && header->pref_address != KERNEL_OFFSET)
         return "not relocatable, and not linked for the address 0x100000";
     const size_t setup_bytes = bzimage_setup_bytes(header);
-    if (file_bytes < setup_bytes || (file_bytes - setup_bytes) / 16 < header->syssize ||
-        header->syssize * 16ull <= KERNEL_ENTRY_64)
+    if (file_bytes < setup_bytes ||
+        (file_bytes - setup_bytes) / PARAGRAPH_BYTES < header->syssize ||
+        header->syssize <= KERNEL_ENTRY_64 / PARAGRAPH_BYTES)
         return "truncated: the kernel is not all there";
     if (header->pref_address > memory_bytes || kernel_end(header) > memory_bytes)
         return "no room for the kernel to unpack itself: increase --mem";
     /* The header of an older version is shorter: what follows it in the file is code. */
-    const size_t bytes = HEADER_END_FIELD - at + (header->jump >> 8);
+    const size_t bytes = HEADER_END - at + (header->jump >> 8);
     if (bytes < sizeof *header)
         memset((uint8_t *)header + bytes, 0, sizeof *header - bytes);
     return NULL;
@@ -291,13 +271,10 @@ const char *bzimage_check(const uint8_t *file, size_t file_bytes, size_t memory_
 uint64_t initrd_place(const struct setup_header *header, size_t memory_bytes, size_t initrd_bytes)
 {
     /* answer 8.4 */
-    const uint64_t highest = header->initrd_addr_max + 1ull;
-    const uint64_t end = memory_bytes < highest ? memory_bytes : highest;
-
-    if (initrd_bytes > end)
-        return 0;
+    const uint64_t end = MIN(memory_bytes, header->initrd_addr_max + 1ull);
     const uint64_t start = (end - initrd_bytes) / PAGE_BYTES * PAGE_BYTES;
-    return start < kernel_end(header) ? 0 : start;
+
+    return initrd_bytes > end || start < kernel_end(header) ? 0 : start;
     /* end 8.4 */
 }
 
@@ -312,15 +289,14 @@ static int initrd_load(const char *path, struct address_space *space, struct set
     if (status != 0)
         return status;
     const uint64_t start = initrd_place(header, space->bytes, bytes);
-    if (start != 0) {
+    if (start == 0)
+        status = fail(STATUS_GUEST_FILE, "%s: no room above the kernel: increase --mem", path);
+    else
         memcpy(space->memory + start, initrd, bytes);
-        header->ramdisk_image = (uint32_t)start;
-        header->ramdisk_size = (uint32_t)bytes;
-    }
+    header->ramdisk_image = (uint32_t)start;
+    header->ramdisk_size = (uint32_t)bytes;
     free(initrd);
-    return start != 0
-               ? 0
-               : fail(STATUS_GUEST_FILE, "%s: no room above the kernel: increase --mem", path);
+    return status;
     /* end 8.4 */
 }
 
@@ -346,16 +322,18 @@ int linux_load(struct vcpu *vcpu, struct address_space *space)
     int status = options->initrd ? initrd_load(options->initrd, space, &header) : 0;
     if (status != 0)
         return status;
-    header.type_of_loader = LOADER_UNKNOWN;
-    header.vid_mode = VIDEO_NORMAL;
+    header.type_of_loader = LOADER_UNDEFINED;
+    header.vid_mode = VIDEO_MODE_NORMAL;
     header.cmd_line_ptr = COMMAND_LINE_OFFSET;
-    *zero_page = (struct boot_params){.hdr = header, .e820_entries = 2};
-    zero_page->e820_table[0] = (struct boot_e820_entry){0, LOW_RAM_END, E820_RAM};
-    zero_page->e820_table[1] =
-        (struct boot_e820_entry){KERNEL_OFFSET, space->bytes - KERNEL_OFFSET, E820_RAM};
+    *zero_page = (struct boot_params){
+        .hdr = header,
+        .e820_entries = 2,
+        .e820_table = {{0, LOW_RAM_END, E820_RAM},
+                       {KERNEL_OFFSET, space->bytes - KERNEL_OFFSET, E820_RAM}},
+    };
     strcpy((char *)space->memory + COMMAND_LINE_OFFSET, words);
     memcpy(space->memory + KERNEL_OFFSET, guest->image + bzimage_setup_bytes(&header),
-           (size_t)header.syssize * 16);
+           (size_t)header.syssize * PARAGRAPH_BYTES);
     return 0;
     /* end 8.4 */
 }
