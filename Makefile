@@ -98,7 +98,7 @@ help:
 #:                          LINUX_KERNEL=file: another kernel; ARGS="--mem=1G": options for the VMM
 #:   make demo              demonstrates the whole kit: the reference guests, then the 1K OS
 #:   make doctor            reports what works on this machine and how to fix the rest
-#:   make fetch             downloads and prepares the lab VM for use without a network
+#:   make fetch             downloads and prepares the lab VM and Linux for use without a network
 #:   make compile-commands  writes build/compile_commands.json for clangd and editors
 #:
 #: For instructors and developers, in a clone

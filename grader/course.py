@@ -17,7 +17,7 @@ class Lab:
     number: int
     folder: str
     files: tuple[str, ...]
-    kernel: str = ""                 # the one of them that is part of a guest's kernel; the others: of the VMM
+    kernel: str = ""                 # the one of them that is part of a guest's kernel, not of the VMM
 
     @property
     def handout(self) -> Path:

@@ -222,7 +222,7 @@ enum step platform_halt(struct vcpu *vcpu);
  */
 #define ZERO_PAGE_OFFSET    BOOT_INFO_OFFSET
 #define COMMAND_LINE_OFFSET 0x21000  /* up to LOAD_MIN */
-#define LOW_RAM_END         0x9fc00  /* what a PC has between here and KERNEL_OFFSET is no RAM */
+#define LOW_RAM_END         0x9fc00  /* from here to KERNEL_OFFSET a PC has no RAM */
 #define KERNEL_OFFSET       0x100000 /* the protected-mode kernel */
 #define KERNEL_ENTRY_64     0x200    /* its 64-bit entry point, from there */
 #define SELECTOR_BOOT_CODE  0x10

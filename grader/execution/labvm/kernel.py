@@ -179,7 +179,8 @@ def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
         raise CannotGrade("the lab VM's kernel is fetched with apt, which is not installed", BY_HAND)
     package = _known_package(folder)
     progress(f"fetching {package} (some 40 MB; nothing is installed)")
-    unpack_packages(kernel_packages(package, lambda name: _call(["apt-cache", "depends", name], folder)), folder)
+    names = kernel_packages(package, lambda name: _call(["apt-cache", "depends", name], folder))
+    unpack_packages(names, folder)
 
 
 def unpack_packages(names: Sequence[str], folder: Path) -> None:
