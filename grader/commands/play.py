@@ -18,7 +18,7 @@ from grader import labs
 from grader.execution.backends import Backend, pick_backend
 from grader.core.building import BuildError, build_guests, build_os, build_vmm, learner_source
 from grader.course import LABS, ROOT
-from grader.execution.linux_guest import linux_initramfs, linux_kernel
+from grader.execution.labvm.linux_guest import linux_initramfs, linux_kernel
 from grader.execution.runs import CannotGrade
 from grader.core.exercises import first_todo, handout_exercises, todo_lines, todos
 from grader.core.framework import Demonstration

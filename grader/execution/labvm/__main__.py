@@ -13,7 +13,7 @@ import sys
 
 from grader.execution.labvm import snapshot
 from grader.execution.labvm.session import end_alike, run_live
-from grader.execution.linux_guest import linux_initramfs
+from grader.execution.labvm.linux_guest import linux_initramfs
 from grader.execution.runs import CannotGrade
 from grader.execution.tool import run_command
 

@@ -8,7 +8,7 @@ from grader.core.expectations import Condition, Mismatch
 from grader.core.framework import Demonstration, Lab
 from grader.core.outcome import STATUS_CRASHED, STATUS_GUEST_FILE, Outcome
 from grader.core.plan import Plan, Planned
-from grader.execution.linux_guest import linux_initramfs, linux_kernel
+from grader.execution.labvm.linux_guest import linux_initramfs, linux_kernel
 from grader.execution.runs import Limits, Step
 
 lab = Lab(8, "Linux", needs=("real", "paging32", "protected", "longmode"))
