@@ -10,7 +10,8 @@ from grader.course import ROOT
 def constants(*headers: str) -> dict[str, int]:
     """The numbers that these headers of the contract define."""
     text = "".join((ROOT / "common/contract" / header).read_text() for header in headers)
-    return {name: int(value, 0) for name, value in re.findall(r"^#define (\w+) +(-?\d\w*)", text, re.M)}
+    numbers = re.findall(r"^#define (\w+) +(-?\d\w*?)u?l*\b", text, re.M)
+    return {name: int(value, 0) for name, value in numbers}
 
 
 ABI = constants("abi.h")

@@ -58,7 +58,8 @@ def interrupt_controllers() -> Drawing:
                                  (120, "slave", slave, "IRQ 8 to 15")):
         picture.box(x, 40, 190, 290, "", "kvm")
         picture.text(x + 95, 30, f"{name}, ports 0x{port:x}, 0x{port + 1:x}", "strong", "middle")
-        for i, (register, words) in enumerate((("IRR", "requested"), ("IMR", "masked"), ("ISR", "in service"))):
+        registers = (("IRR", "requested"), ("IMR", "masked"), ("ISR", "in service"))
+        for i, (register, words) in enumerate(registers):
             picture.box(x + 50, 70 + 70 * i, 124, 40, register, below=words)
         picture.text(x + 112, 320, label, "small", "middle")
         for i in range(8):
@@ -77,8 +78,8 @@ def interrupt_controllers() -> Drawing:
     picture.line((760, 112), (712, 112))
     picture.text(714, 128, "vector", "small")
     for row, words in enumerate((
-            "A line that rises sets its bit in IRR. The output is on if a bit of IRR that is not masked comes "
-            "before all bits of ISR;",
+            "A line that rises sets its bit in IRR. The output is on if a bit of IRR that is not masked "
+            "comes before all bits of ISR;",
             "input 0 comes first. The processor takes the interrupt: the bit moves from IRR to ISR, and the "
             "vector is ICW2's base plus",
             "the input's number. End of interrupt (EOI) clears the bit in ISR.")):
