@@ -96,12 +96,16 @@ static uint64_t other_read(void *device, uint64_t port, unsigned size)
     return port == KEYBOARD_PORT ? KEYBOARD_FULL : 0;
 }
 
-/* Exercise 8.6: a command of the keyboard controller resets the PC. */
+/* Exercise 8.6: one of the keyboard controller's commands resets the PC. */
+static void keyboard_command(struct platform *platform, uint8_t command)
+{
+    TODO("8.6");
+}
+
 static void other_write(void *device, uint64_t port, unsigned size, uint64_t value)
 {
-    struct platform *platform = device;
-
-    TODO("8.6");
+    if (port == KEYBOARD_PORT)
+        keyboard_command(device, (uint8_t)value);
 }
 
 /* Exercise 8.3 */

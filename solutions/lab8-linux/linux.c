@@ -155,15 +155,19 @@ static uint64_t other_read(void *device, uint64_t port, unsigned size)
     return port == KEYBOARD_PORT ? KEYBOARD_FULL : 0;
 }
 
-/* Exercise 8.6: a command of the keyboard controller resets the PC. */
-static void other_write(void *device, uint64_t port, unsigned size, uint64_t value)
+/* Exercise 8.6: one of the keyboard controller's commands resets the PC. */
+static void keyboard_command(struct platform *platform, uint8_t command)
 {
-    struct platform *platform = device;
-
     /* answer 8.6 */
-    if (port == KEYBOARD_PORT && (uint8_t)value == KEYBOARD_RESET)
+    if (command == KEYBOARD_RESET)
         platform->reset = true;
     /* end 8.6 */
+}
+
+static void other_write(void *device, uint64_t port, unsigned size, uint64_t value)
+{
+    if (port == KEYBOARD_PORT)
+        keyboard_command(device, (uint8_t)value);
 }
 
 /* Exercise 8.3 */
