@@ -35,14 +35,15 @@ MINE    := $(if $(SOLUTION),,$(if $(filter mine,$(FROM)),$(LABS),$(subst $(comma
 # solved NAME: the file, or its object if only that exists.
 solved = $(or $(wildcard $(1)),$(wildcard $(1:.c=.o)),$(1))
 
-# files-of N: the files of lab N's module in this VMM. MODULE= replaces the one with its name; then the
-# others are solutions.
-files-of = $(foreach file,$(MODULE_$(1)),$(call solved,$(if $(call is-given,$(1),$(file)),$(MODULE),$(call folder-of,$(1))/$(file))))
-is-given = $(and $(MODULE),$(filter $(LAB),$(1)),$(if $(word 2,$(MODULE_$(1))),$(filter $(notdir $(basename $(2))),$(notdir $(basename $(MODULE)))),yes))
+# file-of N FILE: the file in this VMM for one of lab N's, a name in MODULE_N. MODULE= replaces the one with
+# its name, or the lab's only one; then the others are solutions.
+file-of = $(call solved,$(if $(call is-given,$(1),$(2)),$(MODULE),$(call folder-of,$(1))/$(2)))
+is-given = $(and $(MODULE),$(filter $(LAB),$(1)),$(if $(word 2,$(MODULE_$(1))),$(filter \
+	$(notdir $(basename $(2))),$(notdir $(basename $(MODULE)))),yes))
 folder-of = $(if $(if $(filter $(LAB),$(1)),$(or $(SOLUTION),$(MODULE)),$(if $(filter $(1),$(MINE)),,yes)),solutions,labs)
 
-# module-of N: what these are made from; a solution is a shared object file.
-module-of = $(patsubst solutions/%.c,$(SHARED)/solutions/%.o,$(call files-of,$(1)))
+# module-of N FILE: what it is made from; a solution is a shared object file.
+module-of = $(patsubst solutions/%.c,$(SHARED)/solutions/%.o,$(call file-of,$(1),$(2)))
 
 COMMON_OBJECTS := $(patsubst %.c,$(SHARED)/%.o,$(wildcard common/core/*.c common/debug/*.c common/stages/lab$(LAB).c))
 MODULE_OBJECTS := $(STAGES:%=$(OUT)/lab%.o)
@@ -96,12 +97,13 @@ $(3): $(2) $(3:.o=.sum) $(OUT)/flags
 	@$$(STEP)$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
 endef
 
-# part-of LAB FILE: the object of one file of a module.
-part-of = $(OUT)/lab$(1)-$(basename $(notdir $(2))).o
+# parts-of N: the objects of its files.
+parts-of = $(foreach file,$(MODULE_$(1)),$(call part-of,$(1),$(file)))
+part-of  = $(OUT)/lab$(1)-$(basename $(notdir $(2))).o
 
 define module-rule
-$(foreach file,$(call module-of,$(1)),$(eval $(call file-rule,$(1),$(file),$(call part-of,$(1),$(file)))))
-$(OUT)/lab$(1)-whole.o: $(foreach file,$(call module-of,$(1)),$(call part-of,$(1),$(file)))
+$(foreach file,$(MODULE_$(1)),$(eval $(call file-rule,$(1),$(call module-of,$(1),$(file)),$(call part-of,$(1),$(file)))))
+$(OUT)/lab$(1)-whole.o: $(call parts-of,$(1))
 	@ld -r $$^ -o $$@
 
 $(OUT)/lab$(1).o: $(OUT)/lab$(1)-whole.o common/module.ld common/close_module.sh
@@ -112,7 +114,7 @@ $(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))
 # The command that compiles a module, to compile it elsewhere.
 .PHONY: vmm-flags
 vmm-flags: need-lab
-	@echo '$(CC) $(VMM_FLAGS) $(call quiet-todo,$(call files-of,$(LAB)))'
+	@echo '$(CC) $(VMM_FLAGS) $(call quiet-todo,$(foreach file,$(MODULE_$(LAB)),$(call file-of,$(LAB),$(file))))'
 
 -include $(wildcard $(OUT)/*.d $(SHARED)/*/*/*.d)
 

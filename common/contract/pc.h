@@ -86,7 +86,7 @@
 #define GATE_BITS    0x03 /* the gate, and the speaker */
 #define GATE_OUTPUT  0x20
 
-#define NS_PER_SECOND 1000000000ull
+#define NS_PER_SECOND 1000000000
 
 /* ------------------------------------------------------------------ the rest */
 
