@@ -18,7 +18,7 @@ WAIT     ?=#   for debug: 1: start no gdb, but wait for one
 
 # Values from the command line are data: make does not expand them, recipes pass them to the Python tools in
 # the environment, and the names used in builds contain nothing that make or a shell would expand.
-GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS HOLD UNDER WAIT T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW LIMIT
+GIVEN := LAB SOLUTION FROM MODULE SANITIZE BACKEND GUESTS ARGS HOLD UNDER WAIT T SEED ONLY N NAME SUBMISSIONS JOBS FORCE RUN ROW ROWS OLDER ROUNDS LIMIT
 BUILT_WITH := LAB FROM MODULE SANITIZE OUT SHARED UNIT SCHED OS_OUT KERNEL_UNIT PROGRAM_DIR
 given-as = $(if $(filter undefined default,$(origin $(1))),,$(eval override $(1) := $$(value $(1))))
 $(foreach name,$(sort $(GIVEN) $(BUILT_WITH) CC),$(call given-as,$(name)))
@@ -104,7 +104,9 @@ help:
 #: For instructors and developers, in a clone
 #:   make handouts          builds build/handouts/: all handouts as a site with search and as a PDF
 #:   make skeletons         regenerates labs/ from solutions/; FORCE=1 overwrites a learner's work
-#:   make bench             compares the costs of two ways of doing the same thing
+#:   make bench             measures exits, start, interrupts, vCPUs and computing as ratios to a bare loop
+#:                          around KVM_RUN and to other programs; ROWS="exit start" selects; OLDER=v1.0 also
+#:                          compares the VMM of that revision
 #:   make mutants           grades modules with one mistake each: every one must lose points, with the right
 #:                          hint; LAB=3 for one lab, ONLY=name for one mutant
 #:   make alternatives      grades correct modules in other styles: every one must get the full score
@@ -199,9 +201,10 @@ doctor:
 	@$(SETUP) --doctor
 	@$(PYTHON) -m grader.commands.doctor
 
-bench:
+bench: need-clone
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.quality.bench $(GIVEN_BACKEND)
+	@$(PYTHON) -m grader.quality.bench $(GIVEN_BACKEND) $${ROWS:+"--rows=$$ROWS"} $${OLDER:+"--older=$$OLDER"} \
+	    $${ROUNDS:+"--rounds=$$ROUNDS"}
 
 mutants alternatives: need-clone
 	@$(SETUP) build grade vm test

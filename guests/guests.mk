@@ -10,13 +10,14 @@ $(BUILD)/guests/%.bin: guests/%.asm $(BUILD)/abi.inc $(wildcard guests/*.inc)
 	@nasm -f bin -I $(BUILD)/ -I guests/ $< -o $@
 
 # The kernel in C, an ELF64 file. A kernel must not use the red zone, which an interrupt overwrites.
-KERNEL64_FLAGS := -std=gnu11 -O2 -m64 -mcmodel=kernel -mno-red-zone -mgeneral-regs-only -ffreestanding \
+KERNEL64_FLAGS := -std=gnu11 -O2 -g -m64 -mcmodel=kernel -mno-red-zone -mgeneral-regs-only -ffreestanding \
 	-fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none \
 	$(WARNINGS) -Icommon/contract
 
-$(BUILD)/guests/kernel64.bin: $(wildcard guests/kernel64/*) common/contract/abi.h common/contract/boot_info.h
+$(BUILD)/guests/kernel64.bin: $(wildcard guests/kernel64/*) guests/guests.mk common/contract/abi.h \
+		common/contract/boot_info.h
 	@$(STEP)mkdir -p $(@D)/kernel64
-	@nasm -f elf64 guests/kernel64/entry.asm -o $(@D)/kernel64/entry.o
+	@nasm -f elf64 -g -F dwarf guests/kernel64/entry.asm -o $(@D)/kernel64/entry.o
 	@$(CC) $(KERNEL64_FLAGS) -c guests/kernel64/kernel.c -o $(@D)/kernel64/kernel.o
 	@ld -m elf_x86_64 -z noexecstack --fatal-warnings -T guests/kernel64/kernel.ld \
 	    $(@D)/kernel64/entry.o $(@D)/kernel64/kernel.o -o $@

@@ -28,7 +28,10 @@ int file_read(const char *path, size_t max, uint8_t **bytes, size_t *count);
 /* Copies `count` bytes into guest RAM; false: they don't fit, and nothing was copied. */
 bool ram_write(struct vm *vm, uint64_t phys, const void *bytes, size_t count);
 
-/* Writes all bytes to standard output; ends the VMM with STATUS_OUTPUT when that fails. */
+/*
+ * Writes all bytes to standard output; ends the VMM with STATUS_OUTPUT when that fails. A terminal
+ * gets them at once, anything else within 10 ms and before a guest waits, asks for input or ends.
+ */
 void stdout_write(const char *bytes, size_t count);
 
 /* ------------------------------------------------------------------ a vCPU's state */

@@ -24,6 +24,18 @@ int guest_read(struct guest *guest, enum guest_kind flat, size_t max);
  */
 int stdin_getchar(struct vcpu *vcpu);
 
+/*
+ * From now on stdout_write buffers, unless standard output is a terminal. Called before the first
+ * thread is created.
+ */
+void output_start(void);
+
+/* Writes what is buffered, unless this thread is just doing that. */
+void output_flush(void);
+
+/* Taken by the thread that ends the program and never released: a second one waits silently. */
+void ending_lock(void);
+
 /* Until lab 3 there is one guest, in the window at 0, on the program's only thread. */
 int one_guest_prepare(struct vcpu *vcpu);
 int one_guest_run(struct vmm *vmm);

@@ -99,8 +99,11 @@ int main(int argc, char **argv)
     if (status == 0)
         status = check_guest_mix(&vmm);
     if (status == 0) {
+        if (!vmm.options.trace) /* its lines are about what has just been printed */
+            output_start();
         OBSERVE(start, &vmm);
         status = stage.run(&vmm);
+        output_flush();
         OBSERVE(finish, status);
         stats_print(&vmm);
     }

@@ -1,4 +1,4 @@
-/* report.c - the VMM's error messages, console output and input, and files. */
+/* report.c - the VMM's error messages, console input, and files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -17,6 +17,7 @@ int fail(int status, const char *format, ...)
     char line[strlen(format) + sizeof "vmm: \n"];
     va_list arguments;
 
+    output_flush();
     /* One write for the line: guests print to the same terminal. */
     snprintf(line, sizeof line, "vmm: %s\n", format);
     va_start(arguments, format);
@@ -25,40 +26,19 @@ int fail(int status, const char *format, ...)
     return status;
 }
 
-/* Locked by the thread that ends the program and never unlocked: a second one waits silently. */
-static pthread_mutex_t ending = PTHREAD_MUTEX_INITIALIZER;
-
 _Noreturn void todo_reached(const char *exercise, const char *file, int line)
 {
     static const char *const handouts[] = {"lab1-real-mode",  "lab2-hypercalls", "lab3-multi-vcpu",
                                            "lab4-interrupts", "lab5-paging",     "lab6-1k-os",
                                            "lab7-long-mode",  "lab8-linux"};
 
-    pthread_mutex_lock(&ending);
+    ending_lock();
     OBSERVE(todo, exercise);
     fail(STATUS_TODO,
          "exercise %s is not written yet: %s, line %d.\n"
          "     See section %s of handouts/%s.md.",
          exercise, file, line, exercise, handouts[exercise[0] - '1']);
     exit(STATUS_TODO);
-}
-
-void stdout_write(const char *bytes, size_t count)
-{
-    OBSERVE(output, bytes, count);
-    if (OBSERVED(print, bytes, count))
-        return;
-    while (count > 0) {
-        ssize_t written = write(STDOUT_FILENO, bytes, count);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0) {
-            pthread_mutex_lock(&ending);
-            exit(fail(STATUS_OUTPUT, "can't write to standard output: %s", strerror(errno)));
-        }
-        bytes += written;
-        count -= (size_t)written;
-    }
 }
 
 int stdin_getchar(struct vcpu *vcpu)

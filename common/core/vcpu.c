@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "core/core.h"
 #include "debug/debug.h"
 #include "given.h"
 
@@ -69,6 +70,11 @@ enum step exit_dispatch(struct vcpu *vcpu)
         return STEP_RUN;
     OBSERVE(exit, vcpu);
     exit_note(vcpu);
+    /* A guest that waits, or asks for input, may be answered by someone who has read what it
+     * printed. */
+    if (reason == KVM_EXIT_HLT ||
+        (reason == KVM_EXIT_IO && vcpu->run->io.direction == KVM_EXIT_IO_IN))
+        output_flush();
     if (reason >= EXIT_REASONS_MAX || !stage.on_exit[reason])
         return STEP_UNHANDLED;
     return stage.on_exit[reason](vcpu);
@@ -89,6 +95,7 @@ void vcpu_ended(struct vcpu *vcpu)
     OBSERVE(ended, vcpu);
     if (vcpu->vm->vmm->options.final_registers && vcpu->status != STATUS_CRASHED &&
         ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0) {
+        output_flush();
         flockfile(stderr);
         registers_print(vcpu->id, &regs, &sregs);
         funlockfile(stderr);

@@ -100,8 +100,12 @@ enum cpu_mode { MODE_REAL, MODE_PROTECTED, MODE_PAGING, MODE_PAE, MODE_LONG };
 enum cpu_mode cpu_mode(const struct kvm_sregs *sregs);
 const char *cpu_mode_name(const struct kvm_sregs *sregs);
 
-/* The linear address of the instruction pointer. */
+/* Is it 64-bit code? Then the bases of CS and SS do not count, and addresses have 64 bits. */
+bool is_long_code(const struct kvm_sregs *sregs);
+
+/* The linear addresses of the instruction pointer and of the stack pointer. */
 uint64_t instruction_address(const struct kvm_regs *regs, const struct kvm_sregs *sregs);
+uint64_t stack_address(const struct kvm_regs *regs, const struct kvm_sregs *sregs);
 
 /* Prints the registers on standard error, as --regs shows them. */
 void registers_print(int id, const struct kvm_regs *regs, const struct kvm_sregs *sregs);

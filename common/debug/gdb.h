@@ -10,8 +10,8 @@
  *     gdb_watch.c        watchpoints
  *
  * All guests stop together and run together ("all-stop"). A vCPU is a thread for gdb, with its id
- * plus 1 as its number. gdb's addresses are linear: in real mode, EIP and ESP as gdb sees them are
- * the segment's base plus the offset.
+ * plus 1 as its number. gdb's addresses are linear: outside of 64-bit code, EIP and ESP as gdb sees
+ * them are the segment's base plus the offset.
  */
 #pragma once
 
@@ -43,10 +43,13 @@ struct debugged {
     bool ended;
     enum resume resume;
     struct stop stop;
-    bool unfinished;   /* KVM completes the last exit, like the register of IN, at the next entry */
-    bool silent;       /* executes one instruction without traps, then runs on */
-    bool trapped;      /* another vCPU's step has its traps where this one is */
-    uint8_t opcode[2]; /* of the instruction that is stepped */
+    bool unfinished; /* KVM completes the last exit, like the register of IN, at the next entry */
+    bool silent;     /* executes one instruction without traps, then runs on */
+    bool trapped;    /* another vCPU's step has its traps where this one is */
+    struct kvm_regs entered_regs; /* with these it was last entered */
+    struct kvm_sregs entered_sregs;
+    uint8_t opcode[2]; /* of the instruction that is stepped, without a prefix */
+    bool marked;       /* R11 has a TF that is not the guest's: it steps SYSRET */
 };
 
 /* Everything below is guarded by this lock, and so is the connection. */
@@ -112,8 +115,16 @@ void world_detach(void);
 
 /* ------------------------------------------------------------------ gdb_registers.c */
 
-/* The description of the registers, in XML; it names the processor's mode. */
-const char *registers_description(bool real_mode);
+/*
+ * The description of the registers, in XML, for the mode of a vCPU with these. All that follows is
+ * as it says: gdb asks for it when it connects, and again when it finds that the mode is another.
+ */
+const char *registers_description(const struct kvm_sregs *sregs);
+
+/* An address as gdb means it: outside of 64-bit code it has 32 bits. */
+uint64_t registers_address(uint64_t linear);
+
+#define REGISTER_MAX 16 /* bytes of the largest one */
 
 /* Register `number`, or all of them, as hexadecimal text; false: there is none. */
 bool register_read(const struct vcpu *vcpu, unsigned number, char *text);
@@ -143,8 +154,8 @@ void patches_remove(void);
 /* KVM_EXIT_HLT: false: the HLT is the guest's own. */
 bool halt_take(struct debugged *self);
 
-/* The stepped instruction may be PUSHF: TF, which KVM sets for the step, is not the guest's. */
-void pushed_flags_clean(const struct debugged *self);
+/* A step has ended. TF, which KVM sets for it, is not the guest's: takes it out of saved flags. */
+void stepped_flags_clean(struct debugged *self);
 
 /* ------------------------------------------------------------------ gdb_watch.c */
 

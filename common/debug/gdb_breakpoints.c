@@ -21,10 +21,16 @@
 #define GENERAL_PROTECTION 13
 #define FLAGS_TF           0x100
 #define CPL(selector)      ((selector)&3)
+#define MSR_LSTAR          0xc0000082   /* where SYSCALL leads to */
+#define SYSCALL_ENTRY      VECTOR_COUNT /* as if it were one more vector */
 
-#define OPCODE_INT   0xcd /* its second byte: the vector */
-#define OPCODE_PUSHF 0x9c
-#define OPERAND_SIZE 0x66 /* prefix */
+#define OPCODE_INT     0xcd /* its second byte: the vector */
+#define OPCODE_PUSHF   0x9c
+#define OPCODE_TWO     0x0f /* first byte of an opcode of two */
+#define OPCODE_SYSCALL 0x05 /* second bytes */
+#define OPCODE_SYSRET  0x07
+#define OPERAND_SIZE   0x66                    /* prefix */
+#define IS_REX(byte)   (((byte)&0xf0) == 0x40) /* prefix in 64-bit code */
 
 static struct breakpoint {
     char type; /* as in the packets Z0 and Z1; 0: none */
@@ -39,10 +45,55 @@ struct patch {
     uint8_t byte;    /* the guest's own */
     bool breakpoint; /* it is one */
     bool trap;       /* it is the first byte of a handler */
-    unsigned vector; /* of the handler */
+    unsigned vector; /* of the handler; or SYSCALL_ENTRY */
 };
 static struct patch patches[PATCHES_MAX];
 static size_t patch_count;
+
+/* ------------------------------------------------------------------ SYSCALL and SYSRET */
+
+/*
+ * Whether SYSCALL and SYSRET trap depends on TF after them, not before them like all others: so the
+ * kernel's entry needs a trap, because SYSCALL may clear TF there, and SYSRET must load it from R11
+ * (Linux, arch/x86/entry/entry_64.S; SDM vol. 2, SYSCALL and SYSRET).
+ */
+static bool is_stepping(const struct debugged *self, uint8_t second_byte)
+{
+    return self->opcode[0] == OPCODE_TWO && self->opcode[1] == second_byte;
+}
+
+static bool syscall_entry(const struct vcpu *vcpu, uint64_t *linear)
+{
+    union {
+        struct kvm_msrs list;
+        uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+    } msrs = {.list.nmsrs = 1};
+
+    msrs.list.entries[0].index = MSR_LSTAR;
+    if (ioctl(vcpu->fd, KVM_GET_MSRS, &msrs) != 1)
+        return false;
+    *linear = msrs.list.entries[0].data;
+    return true;
+}
+
+static void mark_set(struct debugged *self, struct kvm_regs *regs)
+{
+    if (regs->r11 & FLAGS_TF)
+        return;
+    regs->r11 |= FLAGS_TF;
+    self->marked = ioctl(self->vcpu->fd, KVM_SET_REGS, regs) == 0;
+}
+
+static void mark_remove(struct debugged *self)
+{
+    struct kvm_regs regs;
+
+    if (!self->marked || ioctl(self->vcpu->fd, KVM_GET_REGS, &regs) < 0)
+        return;
+    self->marked = false;
+    regs.r11 &= ~(uint64_t)FLAGS_TF;
+    ioctl(self->vcpu->fd, KVM_SET_REGS, &regs);
+}
 
 /* ------------------------------------------------------------------ patches */
 
@@ -81,6 +132,8 @@ static void patch_restore(const struct patch *patch)
 
 void patches_remove(void)
 {
+    if (world.stepper)
+        mark_remove(world.stepper);
     while (patch_count > 0)
         patch_restore(&patches[--patch_count]);
     for (size_t i = 0; i < BREAKPOINTS_MAX; i++)
@@ -166,18 +219,25 @@ void breakpoints_set(const struct vcpu *vcpu, bool again)
 
 /* ------------------------------------------------------------------ traps */
 
-static void trap_set(const struct vcpu *vcpu, const struct kvm_sregs *sregs, unsigned vector,
-                     uint64_t pc)
+static void trap_set(const struct vcpu *vcpu, uint64_t linear, unsigned vector, uint64_t pc)
 {
-    uint64_t linear;
+    struct patch *patch = linear == pc ? NULL : patch_at(vcpu, linear);
 
-    if (!handler_find(vcpu, sregs, vector, &linear) || linear == pc)
-        return;
-    struct patch *patch = patch_at(vcpu, linear);
     if (patch && !patch->trap) {
         patch->trap = true;
         patch->vector = vector;
     }
+}
+
+/* Reads the opcode of the instruction at `pc`: the two bytes that follow a prefix, or 0. */
+static void opcode_read(struct debugged *self, uint64_t pc, bool is_long)
+{
+    uint8_t bytes[3] = {0};
+
+    for (size_t i = 0; i < sizeof bytes && linear_read(self->vcpu, pc + i, &bytes[i], 1); i++)
+        continue;
+    memcpy(self->opcode, bytes + (bytes[0] == OPERAND_SIZE || (is_long && IS_REX(bytes[0]))),
+           sizeof self->opcode);
 }
 
 bool handlers_trap(struct debugged *self, const struct kvm_vcpu_events *events)
@@ -185,24 +245,28 @@ bool handlers_trap(struct debugged *self, const struct kvm_vcpu_events *events)
     const struct vcpu *vcpu = self->vcpu;
     struct kvm_regs regs;
     struct kvm_sregs sregs;
-    uint64_t phys;
+    uint64_t phys, linear;
 
     if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
         return false;
-    uint64_t pc = sregs.cs.base + regs.rip;
+    uint64_t pc = instruction_address(&regs, &sregs);
     struct patch *own = linear_translate(vcpu, pc, &phys) ? patch_find(vcpu->vm, phys) : NULL;
     if (own) {
         patch_restore(own);
         *own = patches[--patch_count];
     }
-    memset(self->opcode, 0, sizeof self->opcode);
-    linear_read(vcpu, pc, self->opcode, sizeof self->opcode);
-    for (unsigned vector = 0; vector < EXCEPTIONS; vector++)
-        trap_set(vcpu, &sregs, vector, pc);
-    if (self->opcode[0] == OPCODE_INT)
-        trap_set(vcpu, &sregs, self->opcode[1], pc);
-    if (events->interrupt.injected)
-        trap_set(vcpu, &sregs, events->interrupt.nr, pc);
+    opcode_read(self, pc, is_long_code(&sregs));
+    for (unsigned vector = 0; vector < VECTOR_COUNT; vector++) {
+        bool possible = vector < EXCEPTIONS ||
+                        (self->opcode[0] == OPCODE_INT && self->opcode[1] == vector) ||
+                        (events->interrupt.injected && events->interrupt.nr == vector);
+        if (possible && handler_find(vcpu, &sregs, vector, &linear))
+            trap_set(vcpu, linear, vector, pc);
+    }
+    if (is_stepping(self, OPCODE_SYSCALL) && syscall_entry(vcpu, &linear))
+        trap_set(vcpu, linear, SYSCALL_ENTRY, pc);
+    if (is_stepping(self, OPCODE_SYSRET))
+        mark_set(self, &regs);
     world.stepper = self;
     return true;
 }
@@ -218,16 +282,29 @@ static void flags_clean(const struct vcpu *vcpu, uint64_t linear)
     linear_write(vcpu, linear, &flags, sizeof flags);
 }
 
-void pushed_flags_clean(const struct debugged *self)
+/* SYSCALL copies the flags to R11. */
+static void copied_flags_clean(struct debugged *self)
+{
+    struct kvm_regs regs;
+    uint64_t entry;
+
+    mark_remove(self);
+    if (!is_stepping(self, OPCODE_SYSCALL) || !syscall_entry(self->vcpu, &entry) ||
+        ioctl(self->vcpu->fd, KVM_GET_REGS, &regs) < 0 || regs.rip != entry)
+        return;
+    regs.r11 &= ~(uint64_t)FLAGS_TF;
+    ioctl(self->vcpu->fd, KVM_SET_REGS, &regs);
+}
+
+void stepped_flags_clean(struct debugged *self)
 {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
 
-    if (self->opcode[self->opcode[0] == OPERAND_SIZE] != OPCODE_PUSHF ||
-        ioctl(self->vcpu->fd, KVM_GET_REGS, &regs) < 0 ||
-        ioctl(self->vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
-        return;
-    flags_clean(self->vcpu, sregs.ss.base + regs.rsp);
+    copied_flags_clean(self);
+    if (self->opcode[0] == OPCODE_PUSHF && ioctl(self->vcpu->fd, KVM_GET_REGS, &regs) == 0 &&
+        ioctl(self->vcpu->fd, KVM_GET_SREGS, &sregs) == 0)
+        flags_clean(self->vcpu, stack_address(&regs, &sregs));
 }
 
 /* SDM vol. 3, 6.13 "Error Code" and table 6-1. */
@@ -240,12 +317,13 @@ static bool has_error_code(unsigned vector)
 static void frame_clean(const struct vcpu *vcpu, const struct kvm_regs *regs,
                         const struct kvm_sregs *sregs, unsigned vector)
 {
-    uint64_t stack = sregs->ss.base + regs->rsp;
+    const uint64_t stack = stack_address(regs, sregs);
+    const size_t word = is_long_code(sregs) ? sizeof(uint64_t) : sizeof(uint32_t);
 
     if (!(sregs->cr0 & CR0_PE))
         flags_clean(vcpu, stack + 2 * sizeof(uint16_t));
     else
-        flags_clean(vcpu, stack + (has_error_code(vector) ? 3 : 2) * sizeof(uint32_t));
+        flags_clean(vcpu, stack + (has_error_code(vector) ? 3 : 2) * word);
 }
 
 /* A segment register as the processor loads it: SDM vol. 3, 3.4.5 "Segment Descriptors". */
@@ -265,6 +343,7 @@ static bool segment_load(const struct vcpu *vcpu, const struct kvm_sregs *sregs,
         .dpl = words[1] >> 13 & 3,
         .present = words[1] >> 15 & 1,
         .avl = words[1] >> 20 & 1,
+        .l = words[1] >> 21 & 1,
         .db = words[1] >> 22 & 1,
         .g = words[1] >> 23 & 1,
     };
@@ -273,27 +352,43 @@ static bool segment_load(const struct vcpu *vcpu, const struct kvm_sregs *sregs,
     return true;
 }
 
+/* What a general protection fault out of ring 3 pushes: SDM vol. 3, figure 6-4, in 64 bits 6-9. */
+struct fault_frame {
+    uint64_t error_code, ip, cs, flags, sp, ss;
+};
+
+static bool fault_frame_read(const struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t stack,
+                             struct fault_frame *frame)
+{
+    uint32_t words[6];
+
+    if (is_long_code(sregs))
+        return linear_read(vcpu, stack, frame, sizeof *frame);
+    if (!linear_read(vcpu, stack, words, sizeof words))
+        return false;
+    *frame = (struct fault_frame){words[0], words[1], words[2], words[3], words[4], words[5]};
+    return true;
+}
+
 /* Takes back a general protection fault that a breakpoint has caused; false: it is the guest's. */
 static bool fault_undo(const struct vcpu *vcpu, struct kvm_regs *regs, struct kvm_sregs *sregs)
 {
-    struct {
-        uint32_t error_code, eip, cs, eflags, esp, ss;
-    } frame; /* SDM vol. 3, figure 6-4 */
+    struct fault_frame frame;
     uint64_t phys;
 
-    if (!linear_read(vcpu, sregs->ss.base + regs->rsp, &frame, sizeof frame) ||
+    if (!fault_frame_read(vcpu, sregs, stack_address(regs, sregs), &frame) ||
         frame.error_code != 0 || CPL(frame.cs) == 0 ||
         !segment_load(vcpu, sregs, (uint16_t)frame.cs, &sregs->cs) ||
-        !segment_load(vcpu, sregs, (uint16_t)frame.ss, &sregs->ss) ||
-        !linear_translate(vcpu, sregs->cs.base + frame.eip, &phys))
+        !segment_load(vcpu, sregs, (uint16_t)frame.ss, &sregs->ss))
+        return false;
+    regs->rip = frame.ip;
+    regs->rsp = frame.sp;
+    regs->rflags = frame.flags;
+    if (!linear_translate(vcpu, instruction_address(regs, sregs), &phys))
         return false;
     const struct patch *patch = patch_find(vcpu->vm, phys);
-    if (!patch || !patch->breakpoint)
-        return false;
-    regs->rip = frame.eip;
-    regs->rsp = frame.esp;
-    regs->rflags = frame.eflags;
-    return sregs_restore(vcpu, sregs) && ioctl(vcpu->fd, KVM_SET_REGS, regs) == 0;
+    return patch && patch->breakpoint && sregs_restore(vcpu, sregs) &&
+           ioctl(vcpu->fd, KVM_SET_REGS, regs) == 0;
 }
 
 bool halt_take(struct debugged *self)
@@ -305,7 +400,7 @@ bool halt_take(struct debugged *self)
     uint64_t phys;
 
     if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
-        !linear_translate(vcpu, sregs.cs.base + regs.rip - 1, &phys))
+        !linear_translate(vcpu, instruction_address(&regs, &sregs) - 1, &phys))
         return false;
     const struct patch *patch = patch_find(vcpu->vm, phys);
     if (!patch)
@@ -313,8 +408,11 @@ bool halt_take(struct debugged *self)
     regs.rip--;
     if (ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0)
         return false;
-    if (patch->trap && world.stepper == self)
-        frame_clean(vcpu, &regs, &sregs, patch->vector);
+    if (world.stepper == self) {
+        if (patch->trap && patch->vector != SYSCALL_ENTRY)
+            frame_clean(vcpu, &regs, &sregs, patch->vector);
+        copied_flags_clean(self);
+    }
     if (patch->breakpoint)
         self->stop = at_breakpoint;
     else if (world.stepper == self)

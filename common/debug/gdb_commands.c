@@ -193,7 +193,7 @@ static void serve_registers(const struct debugged *self)
 
 static void serve_register(const struct debugged *self, char *packet)
 {
-    char text[32], *rest = packet + 1;
+    char text[2 * REGISTER_MAX + 1], *rest = packet + 1;
     uint64_t number;
 
     if (packet[0] == 'p') {
@@ -223,7 +223,7 @@ static void serve_memory_read(const struct debugged *self, char *packet)
     while (got < count) {
         uint64_t part = PAGE_BYTES - (linear + got) % PAGE_BYTES;
         part = part < count - got ? part : count - got;
-        if (!linear_read(self->vcpu, (uint32_t)(linear + got), bytes + got, part))
+        if (!linear_read(self->vcpu, registers_address(linear + got), bytes + got, part))
             break;
         got += part;
     }
@@ -240,7 +240,7 @@ static void serve_memory_write(const struct debugged *self, char *packet)
 
     send_ok(number_read(&rest, ',', &linear) && number_read(&rest, ':', &count) &&
             count <= MEMORY_MAX && strlen(rest) == 2 * count && hex_read(rest, bytes, count) &&
-            linear_write(self->vcpu, (uint32_t)linear, bytes, count));
+            linear_write(self->vcpu, registers_address(linear), bytes, count));
 }
 
 /* ------------------------------------------------------------------ breakpoints */
@@ -280,6 +280,7 @@ static void serve_breakpoint(const struct debugged *self, char *packet)
 /* qXfer:features:read:target.xml:OFFSET,COUNT */
 static void serve_description(const struct debugged *self, char *text)
 {
+    static const char *description = "";
     struct kvm_sregs sregs;
     uint64_t offset, count;
 
@@ -288,7 +289,8 @@ static void serve_description(const struct debugged *self, char *text)
         send_ok(false);
         return;
     }
-    const char *description = registers_description(!(sregs.cr0 & CR0_PE));
+    if (offset == 0)
+        description = registers_description(&sregs);
     size_t length = strlen(description);
     offset = offset < length ? offset : length;
     count = count < PACKET_MAX - 1 ? count : PACKET_MAX - 1;
@@ -330,21 +332,23 @@ static void monitor_memory(const struct debugged *self, uint64_t phys)
     }
 }
 
-/* The walk as the VMM's own page walk prints it, and where KVM's ends. */
+/* Where KVM's walk ends, and then the walk as the VMM's own prints it, which may be unwritten. */
 static void monitor_walk(const struct debugged *self, uint64_t linear)
 {
-    char *text = NULL;
+    char line[64], *text = NULL;
     size_t size;
     uint64_t phys;
-    FILE *out = open_memstream(&text, &size);
 
+    linear = registers_address(linear);
+    if (linear_translate(self->vcpu, linear, &phys)) {
+        snprintf(line, sizeof line, "physical address 0x%" PRIx64 "\n", phys);
+        print_text(line);
+    } else
+        print_text("not mapped, or outside of RAM\n");
+    FILE *out = open_memstream(&text, &size);
     if (!out)
         return;
-    if (linear_translate(self->vcpu, linear, &phys))
-        fprintf(out, "physical address 0x%" PRIx64 "\n", phys);
-    else
-        fputs("not mapped, or outside of RAM\n", out);
-    vcpu_translate(self->vcpu, (uint32_t)linear, &phys, out);
+    vcpu_translate(self->vcpu, linear, &phys, out);
     fclose(out);
     print_text(text);
     free(text);

@@ -173,6 +173,8 @@ void world_detach(void)
 
 /* ------------------------------------------------------------------ the server's thread */
 
+static _Thread_local bool serves; /* this is the server's thread, and it holds the lock */
+
 static void *server(void *argument)
 {
     static char packet[PACKET_MAX + 1];
@@ -181,11 +183,13 @@ static void *server(void *argument)
 
     while (attached && (received = packet_receive(packet)) != RECEIVED_END) {
         pthread_mutex_lock(&world.lock);
+        serves = true;
         if (received == RECEIVED_INTERRUPT)
             world_stop(NULL);
         else
             packet_serve(packet);
         attached = world.attached;
+        serves = false;
         pthread_mutex_unlock(&world.lock);
     }
     pthread_mutex_lock(&world.lock);
@@ -205,6 +209,13 @@ static void exited(int status, void *argument)
         packet_send("W%02x", (unsigned)status & 0xff);
     world.ending = true;
     pthread_mutex_unlock(&world.lock);
+}
+
+/* `monitor walk` may reach an exercise; to exit takes the lock. */
+static void gdb_todo(const char *exercise)
+{
+    if (serves)
+        pthread_mutex_unlock(&world.lock);
 }
 
 int gdb_start(const char *place)
@@ -292,6 +303,9 @@ static bool entry_prepare(struct debugged *self)
     struct kvm_vcpu_events events;
     bool step = self->resume == STEPPING || self->silent;
 
+    if (ioctl(vcpu->fd, KVM_GET_REGS, &self->entered_regs) < 0 ||
+        ioctl(vcpu->fd, KVM_GET_SREGS, &self->entered_sregs) < 0)
+        return false;
     breakpoints_set(vcpu, false);
     if (self->silent)
         handlers_release();
@@ -334,7 +348,7 @@ static void debug_exit(struct debugged *self)
         self->stop = (struct stop){GDB_SIGTRAP, "", 0, false};
     watch_debug_exit(self);
     if (self->resume == STEPPING)
-        pushed_flags_clean(self);
+        stepped_flags_clean(self);
 }
 
 static bool gdb_take_exit(struct vcpu *vcpu)
@@ -376,9 +390,9 @@ static void gdb_crash(struct vcpu *vcpu)
                  ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 &&
                  ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0 && regs.rip == RESET_RIP &&
                  sregs.cs.base == RESET_CS_BASE;
-    /* AMD's processors have reset themselves: gdb shows the last state that is known. */
-    if (reset && sregs_restore(vcpu, &vcpu->known_sregs))
-        ioctl(vcpu->fd, KVM_SET_REGS, &vcpu->known_regs);
+    /* AMD's processors have reset themselves: gdb shows the state before. */
+    if (reset && sregs_restore(vcpu, &self->entered_sregs))
+        ioctl(vcpu->fd, KVM_SET_REGS, &self->entered_regs);
     self->stop = (struct stop){vcpu->exit.reason == KVM_EXIT_SHUTDOWN ? GDB_SIGSEGV : GDB_SIGABRT,
                                "", 0, true};
     world_stop(self);
@@ -423,6 +437,7 @@ static bool gdb_print(const char *bytes, size_t count)
 }
 
 const struct observer gdb_server = {
+    .todo = gdb_todo,
     .before_hooks = gdb_before_hooks,
     .entry = gdb_entry,
     .take_exit = gdb_take_exit,

@@ -8,6 +8,7 @@
  * KVM_SET_USER_MEMORY_REGION), and they are carried out here.
  */
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -27,13 +28,16 @@
 #define DR7_EXECUTE            0u
 #define DR7_WRITE              1u
 #define DR7_ACCESS             3u
-#define DR7_LENGTH(n, count)   (((count)-1) << (18 + 4 * (n)))
+#define DR7_LENGTH(n, count)   (((count) == 8 ? 2 : (count)-1) << (18 + 4 * (n)))
 #define DR6_HITS               0xf
 
 /* In a descriptor's second word: SDM vol. 3, 3.4.5 "Segment Descriptors". */
 #define DESCRIPTOR_ACCESSED  0x0100
 #define DESCRIPTOR_CODE_DATA 0x1000
 #define DESCRIPTOR_PRESENT   0x8000
+
+#define TSS_STACK  4  /* esp0, or in long mode rsp0: 8.2.1, 8.7 */
+#define TSS_STACKS 11 /* in long mode: rsp0 to rsp2, a reserved word, IST 1 to 7 */
 
 struct part {
     uint64_t phys, count;
@@ -119,7 +123,7 @@ static int debug_register_find(enum watch_kind kind, uint64_t linear, uint64_t c
 {
     unsigned used = 0;
 
-    if ((count != 1 && count != 2 && count != 4) || linear % count != 0 ||
+    if ((count != 1 && count != 2 && count != 4 && count != 8) || linear % count != 0 ||
         !debug_registers_work(kind != WATCH_EXECUTE))
         return -1;
     for (size_t i = 0; i < WATCHES_MAX; i++)
@@ -154,7 +158,7 @@ static bool is_on_page(const struct vcpu *vcpu, uint64_t linear, uint64_t page)
 {
     uint64_t phys;
 
-    return linear_translate(vcpu, (uint32_t)linear, &phys) && phys / PAGE_BYTES == page;
+    return linear_translate(vcpu, linear, &phys) && phys / PAGE_BYTES == page;
 }
 
 /* Loading a segment register sets the accessed bit of a descriptor, where it is not set yet. */
@@ -170,20 +174,59 @@ static bool descriptors_change(const struct vcpu *vcpu, const struct kvm_sregs *
     return false;
 }
 
-/* Is it the page directory or a page table? The processor sets bits there. */
-static bool is_page_table(const struct vm *vm, const struct kvm_sregs *sregs, uint64_t page)
+/*
+ * Is `page` the table at `table`, or one below it? It has `level` levels of tables below. `seen`
+ * has a bit per level for each page: tables may lead to each other in circles.
+ */
+static bool is_table_below(const struct vm *vm, uint64_t table, unsigned level,
+                           unsigned entry_bytes, uint64_t page, uint8_t *seen)
 {
-    uint64_t directory = sregs->cr3 & PAGE_FRAME;
-
-    if (!(sregs->cr0 & CR0_PG) || directory + PAGE_BYTES > vm->ram_bytes)
+    if (table / PAGE_BYTES == page)
+        return true;
+    if (level == 0 || table + PAGE_BYTES > vm->ram_bytes || seen[table / PAGE_BYTES] & 1u << level)
         return false;
-    for (size_t i = 0; i < TABLE_ENTRIES; i++) {
-        uint32_t entry;
-        memcpy(&entry, vm->ram + directory + i * sizeof entry, sizeof entry);
-        if ((entry & (PAGE_PRESENT | PAGE_LARGE)) == PAGE_PRESENT && entry / PAGE_BYTES == page)
+    seen[table / PAGE_BYTES] |= (uint8_t)(1u << level);
+    for (size_t at = 0; at < PAGE_BYTES; at += entry_bytes) {
+        uint64_t entry = 0;
+        memcpy(&entry, vm->ram + table + at, entry_bytes);
+        if ((entry & (PAGE_PRESENT | PAGE_LARGE)) == PAGE_PRESENT &&
+            is_table_below(vm, entry & LONG_FRAME, level - 1, entry_bytes, page, seen))
             return true;
     }
-    return directory / PAGE_BYTES == page;
+    return false;
+}
+
+/* Is it one of the tables that CR3 leads to? The processor sets bits there. */
+static bool is_page_table(const struct vm *vm, const struct kvm_sregs *sregs, uint64_t page)
+{
+    bool is_long = cpu_mode(sregs) == MODE_LONG;
+    uint8_t *seen;
+
+    if (!(sregs->cr0 & CR0_PG))
+        return false;
+    seen = calloc(vm->ram_bytes / PAGE_BYTES + 1, sizeof *seen);
+    bool found = !seen || is_table_below(vm, sregs->cr3 & LONG_FRAME, is_long ? 3 : 1,
+                                         is_long ? 8 : 4, page, seen);
+    free(seen);
+    return found;
+}
+
+/* Is a stack there that the processor uses when it leaves ring 3, or by the IST in long mode? */
+static bool has_trap_stack(const struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t page)
+{
+    uint32_t esp0 = 0;
+    uint64_t stacks[TSS_STACKS] = {0};
+    bool found = false;
+
+    if (sregs->tr.selector == 0)
+        return false;
+    if (cpu_mode(sregs) != MODE_LONG)
+        return linear_read(vcpu, sregs->tr.base + TSS_STACK, &esp0, sizeof esp0) &&
+               is_on_page(vcpu, esp0 - 1u, page);
+    linear_read(vcpu, sregs->tr.base + TSS_STACK, stacks, sizeof stacks);
+    for (size_t i = 0; i < TSS_STACKS; i++)
+        found = found || is_on_page(vcpu, stacks[i] - 1, page);
+    return found;
 }
 
 /*
@@ -195,19 +238,17 @@ static bool processor_needs(const struct vcpu *vcpu, uint64_t page, bool hidden)
 {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
-    uint32_t esp0 = 0;
 
     if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
         return true;
-    if (is_on_page(vcpu, sregs.ss.base + regs.rsp - 1, page) ||
+    const uint64_t below_stack = stack_address(&regs, &sregs) - 1;
+    if (is_on_page(vcpu, is_long_code(&sregs) ? below_stack : (uint32_t)below_stack, page) ||
         is_page_table(vcpu->vm, &sregs, page) ||
-        (hidden && is_on_page(vcpu, sregs.cs.base + regs.rip, page)))
+        (hidden && is_on_page(vcpu, instruction_address(&regs, &sregs), page)))
         return true;
     if (!(sregs.cr0 & CR0_PE))
         return hidden && is_on_page(vcpu, sregs.idt.base, page);
-    if (sregs.tr.selector != 0)
-        linear_read(vcpu, sregs.tr.base + sizeof esp0, &esp0, sizeof esp0);
-    return is_on_page(vcpu, esp0 - 1u, page) ||
+    return has_trap_stack(vcpu, &sregs, page) ||
            (is_on_page(vcpu, sregs.gdt.base, page) &&
             (hidden || descriptors_change(vcpu, &sregs))) ||
            (hidden &&
@@ -425,7 +466,7 @@ bool watch_fetch_exit(struct debugged *self)
 
     if (ioctl(self->vcpu->fd, KVM_GET_REGS, &regs) < 0 ||
         ioctl(self->vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
-        !linear_translate(self->vcpu, sregs.cs.base + regs.rip, &phys) ||
+        !linear_translate(self->vcpu, instruction_address(&regs, &sregs), &phys) ||
         !(page = page_find(self->vcpu->vm, phys)) || !page->hidden)
         return false;
     packet_print(message, sizeof message - 1);

@@ -13,6 +13,9 @@ bool linear_translate(const struct vcpu *vcpu, uint64_t linear, uint64_t *phys)
 {
     struct kvm_translation translation = {.linear_address = linear};
 
+    /* KVM's walk ignores bits 48 to 63; in a canonical address they equal bit 47. */
+    if ((uint64_t)((int64_t)(linear << 16) >> 16) != linear)
+        return false;
     if (ioctl(vcpu->fd, KVM_TRANSLATE, &translation) < 0 || !translation.valid ||
         translation.physical_address >= vcpu->vm->ram_bytes)
         return false;

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "core/core.h"
 #include "debug/debug.h"
 #include "given.h"
 
@@ -15,6 +16,7 @@
 #define COMMAND_MAX 4096     /* bytes of the command line */
 #define FROM        "-from-" /* in the name of the VMM's folder: common/vmm.mk */
 #define RECORD      "--record="
+#define GDB         "--gdb="
 
 static bool in_real_mode(const struct vcpu *vcpu, const struct kvm_sregs *sregs)
 {
@@ -84,7 +86,7 @@ static bool is_guest(const struct vmm *vmm, const char *word)
 
 /*
  * The words of the command line that are guests, or those that are not, as a variable of make; not
- * what make timeline adds.
+ * what make timeline and make debug add.
  */
 static void print_words(const struct vmm *vmm, const char *name, const char *words, const char *end,
                         bool guests)
@@ -92,7 +94,8 @@ static void print_words(const struct vmm *vmm, const char *name, const char *wor
     bool first = true;
 
     for (; words < end; words += strlen(words) + 1) {
-        if (is_guest(vmm, words) != guests || strncmp(words, RECORD, strlen(RECORD)) == 0)
+        if (is_guest(vmm, words) != guests || strncmp(words, RECORD, strlen(RECORD)) == 0 ||
+            strncmp(words, GDB, strlen(GDB)) == 0)
             continue;
         if (first)
             fprintf(stderr, " %s=\"%s", name, words);
@@ -174,6 +177,7 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
     vsnprintf(cause, sizeof cause, format, arguments);
     va_end(arguments);
     OBSERVE(crash, vcpu);
+    output_flush();
     report_begin(&signals);
     fprintf(stderr, "vmm: vcpu%d (%s) crashed: %s\n", vcpu->id, vcpu->guest->path, cause);
     print_exit("exit", &vcpu->exit);

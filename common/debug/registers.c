@@ -19,6 +19,11 @@ enum cpu_mode cpu_mode(const struct kvm_sregs *sregs)
     return sregs->cr4 & CR4_PAE ? MODE_PAE : MODE_PAGING;
 }
 
+bool is_long_code(const struct kvm_sregs *sregs)
+{
+    return cpu_mode(sregs) == MODE_LONG && sregs->cs.l;
+}
+
 const char *cpu_mode_name(const struct kvm_sregs *sregs)
 {
     static const char *const names[] = {
@@ -30,15 +35,18 @@ const char *cpu_mode_name(const struct kvm_sregs *sregs)
     };
     const enum cpu_mode mode = cpu_mode(sregs);
 
-    return mode == MODE_LONG && !sregs->cs.l ? "long mode, 16- or 32-bit code (CS.L is 0)"
-                                             : names[mode];
+    return mode == MODE_LONG && !is_long_code(sregs) ? "long mode, 16- or 32-bit code (CS.L is 0)"
+                                                     : names[mode];
 }
 
 uint64_t instruction_address(const struct kvm_regs *regs, const struct kvm_sregs *sregs)
 {
-    if (cpu_mode(sregs) == MODE_LONG && sregs->cs.l)
-        return regs->rip;
-    return (uint32_t)(sregs->cs.base + regs->rip);
+    return is_long_code(sregs) ? regs->rip : (uint32_t)(sregs->cs.base + regs->rip);
+}
+
+uint64_t stack_address(const struct kvm_regs *regs, const struct kvm_sregs *sregs)
+{
+    return is_long_code(sregs) ? regs->rsp : (uint32_t)(sregs->ss.base + regs->rsp);
 }
 
 static void segment_print(int id, const char *name, const struct kvm_segment *segment)

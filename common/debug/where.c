@@ -77,10 +77,12 @@ void where_start(void)
 void where_set(struct vcpu *vcpu, bool runs)
 {
     const bool noted = here;
-    const int thread = (int)syscall(SYS_gettid), from = runs ? 0 : thread;
 
     here = runs ? vcpu : NULL;
-    for (size_t i = 0; noted != runs && i < VCPUS_MAX; i++) {
+    if (noted == runs)
+        return;
+    const int thread = (int)syscall(SYS_gettid), from = runs ? 0 : thread;
+    for (size_t i = 0; i < VCPUS_MAX; i++) {
         int place = from;
         if (atomic_compare_exchange_strong(&threads[i], &place, runs ? thread : 0))
             return;

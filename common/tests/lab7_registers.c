@@ -5,9 +5,12 @@
 
 static const struct kvm_sregs long_mode = {
     .cr0 = CR0_PE | CR0_PG, .cr4 = CR4_PAE, .efer = EFER_LME | EFER_LMA, .cs = {.l = 1}};
-static const struct kvm_sregs paging = {.cr0 = CR0_PE | CR0_PG, .cs = {.base = 0x1000}};
-static const struct kvm_regs regs = {
-    .r8 = 0x1111111111111118, .r15 = 0x111111111111111f, .rip = 0xffffffff80100000};
+static const struct kvm_sregs paging = {
+    .cr0 = CR0_PE | CR0_PG, .cs = {.base = 0x1000}, .ss = {.base = 0x3000}};
+static const struct kvm_regs regs = {.r8 = 0x1111111111111118,
+                                     .r15 = 0x111111111111111f,
+                                     .rip = 0xffffffff80100000,
+                                     .rsp = 0xffffffff8002fff8};
 
 static char *printed(const struct kvm_sregs *sregs)
 {
@@ -31,14 +34,18 @@ START_TEST(r8_to_r15_are_printed_in_long_mode_alone)
 }
 END_TEST
 
-START_TEST(the_instruction_address_has_64_bits_only_in_64_bit_code)
+START_TEST(addresses_have_64_bits_and_no_base_only_in_64_bit_code)
 {
     struct kvm_sregs compatible = long_mode;
 
     ck_assert_uint_eq(instruction_address(&regs, &long_mode), 0xffffffff80100000);
+    compatible.ss.base = 0x3000; /* which counts outside of 64-bit code alone */
+    ck_assert_uint_eq(stack_address(&regs, &compatible), 0xffffffff8002fff8);
     compatible.cs.l = 0;
     ck_assert_uint_eq(instruction_address(&regs, &compatible), 0x80100000);
+    ck_assert_uint_eq(stack_address(&regs, &compatible), 0x80032ff8);
     ck_assert_uint_eq(instruction_address(&regs, &paging), 0x80101000);
+    ck_assert_uint_eq(stack_address(&regs, &paging), 0x80032ff8);
 }
 END_TEST
 
@@ -89,7 +96,7 @@ int main(void)
     TCase *tests = tcase_create("registers in long mode");
 
     tcase_add_test(tests, r8_to_r15_are_printed_in_long_mode_alone);
-    tcase_add_test(tests, the_instruction_address_has_64_bits_only_in_64_bit_code);
+    tcase_add_test(tests, addresses_have_64_bits_and_no_base_only_in_64_bit_code);
     tcase_add_test(tests, code_of_32_bits_in_long_mode_has_a_name);
     tcase_add_test(tests, the_stack_for_traps_is_shown_with_its_walk);
     return run_case(tests, "lab7_registers");

@@ -114,6 +114,11 @@ def build_os(sched: Path | None = None, *, out: Path | None = None) -> tuple[Pat
             _make_file("archive", variables, set()))
 
 
+def build_os_archive(programs: Path, out: Path) -> Path:
+    """An archive for the 1K OS with the programs of another folder."""
+    return _make_file("archive", {"PROGRAM_DIR": _relative(programs), "OS_OUT": _relative(out)}, set())
+
+
 def build_kernel_unit(sched: Path | None, *, out: Path) -> Path:
     """The kernel with the unit tests of a scheduler: units/sched.c."""
     variables = {**_graded_kernel(sched, out), "KERNEL_UNIT": _relative(LABS[6].unit("sched"))}

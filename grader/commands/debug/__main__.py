@@ -13,7 +13,7 @@ from pathlib import Path
 
 from grader.commands import play
 from grader.commands.guest_command import carry_out, parser_of
-from grader.commands.debug.symbols import link_flat
+from grader.commands.debug.symbols import link_image
 from grader.course import BUILD, ROOT
 from grader.execution.tool import run_command
 
@@ -35,59 +35,69 @@ source {python}
 CONNECT = "target remote {socket}\n"
 
 
-def is_64_bit(file: Path) -> bool:
-    """Whether it is a 64-bit ELF file (elf(5))."""
+def elf_bits(file: Path) -> int:
+    """32 or 64 for an ELF file (elf(5)), 0 for a flat image."""
     with open(file, "rb") as image:
-        return image.read(5) == b"\x7fELF\x02"
+        start = image.read(5)
+    if len(start) < 5 or start[:4] != b"\x7fELF":
+        return 0
+    return 64 if start[4] == 2 else 32
 
 
-def real_mode(file: Path, options: list[str]) -> bool:
-    """Whether the VMM starts this guest in real mode."""
-    with open(file, "rb") as image:
-        return image.read(4) != b"\x7fELF" and "--mode=paging" not in options
+def architecture_of(file: Path, options: list[str]) -> str:
+    """gdb's name for the mode in which the VMM starts this guest."""
+    bits = elf_bits(file) or (32 if "--mode=paging" in options else 16)
+    return {16: "i8086", 32: "i386", 64: "i386:x86-64"}[bits]
 
 
-def symbol_commands(files: list[Path], real: bool) -> list[str]:
+def symbol_file(file: Path) -> Path | None:
+    """The ELF file with the symbols of a guest; None, with a message: there is none."""
+    bits = elf_bits(file)
+    elf = link_image(file, bits or 32, FOLDER) or (file if bits else None)
+    if not elf:
+        play.say(f"{file.name} has no symbols: {file.stem}.asm beside it is missing, or not its source.")
+    return elf
+
+
+def symbol_commands(elfs: list[Path | None], real: bool) -> list[str]:
     """gdb's commands that load the symbols of the guests."""
-    commands: list[str] = []
-    for number, file in enumerate(files):
-        with open(file, "rb") as image:
-            elf = file if image.read(4) == b"\x7fELF" else link_flat(file, FOLDER)
+    commands: dict[tuple[str, int], str] = {}
+    for number, elf in enumerate(elfs):
         if not elf:
-            play.say(f"{file.name} has no symbols: {file.stem}.asm beside it is missing, or not its source.")
             continue
-        offset = number * WINDOW_BYTES if real else 0
-        name = os.path.relpath(elf, ROOT)
-        commands.append(f"file {name}" if not commands and offset == 0
-                        else f"add-symbol-file {name} -o {offset:#x}")
-    return commands
+        name, offset = os.path.relpath(elf, ROOT), number * WINDOW_BYTES if real else 0
+        command = f"add-symbol-file {name} -o {offset:#x}" if commands or offset else f"file {name}"
+        commands.setdefault((name, offset), command)
+    return list(commands.values())
 
 
 def write_init(files: list[Path], options: list[str], socket: str) -> Path:
     """The file with gdb's first commands; connect.gdb beside it also connects."""
-    real = real_mode(files[0], options)
+    architecture = architecture_of(files[0], options)
     FOLDER.mkdir(parents=True, exist_ok=True)
+    elfs = [symbol_file(file) for file in files]
     init = FOLDER / "init.gdb"
     init.write_text(INIT.format(
-        architecture="i8086" if real else "i386",
+        architecture=architecture,
         python=os.path.relpath(Path(__file__).with_name("in_gdb.py"), ROOT),
-        symbols="\n".join(symbol_commands(files, real))))
+        symbols="\n".join(symbol_commands(elfs, architecture == "i8086"))))
     connect = FOLDER / "connect.gdb"
     connect.write_text(f"source {os.path.relpath(init, ROOT)}\n{CONNECT.format(socket=socket)}")
-    (FOLDER / "launch.json").write_text(json.dumps(launch(files[0], init, socket), indent=4) + "\n")
+    description = launch(elfs[0] or files[0], architecture, init, socket)
+    (FOLDER / "launch.json").write_text(json.dumps(description, indent=4) + "\n")
     return connect
 
 
-def launch(file: Path, init: Path, socket: str) -> dict[str, object]:
+def launch(program: Path, architecture: str, init: Path, socket: str) -> dict[str, object]:
     """A launch file for VS Code's C/C++ extension, which connects to guests that wait."""
-    elf = FOLDER / f"{file.stem}.elf"
     return {"version": "0.2.0", "configurations": [{
         "name": "Debug the guest",
         "type": "cppdbg",
         "request": "launch",
-        "program": str(elf if elf.exists() else file),
+        "program": str(program),
         "cwd": str(ROOT),
         "MIMode": "gdb",
+        "targetArchitecture": "x64" if architecture == "i386:x86-64" else "x86",
         "setupCommands": [{"text": f"source {init}"}],
         "miDebuggerServerAddress": str(ROOT / socket),
         "stopAtConnect": True,
@@ -171,10 +181,6 @@ def debug(arguments: argparse.Namespace) -> int:
     """Carries out the command; returns the exit status."""
     vmm = play.build(arguments.lab, arguments, arguments.solution)
     given, files = play.guests_of(arguments, "debug")
-    for file in files:
-        if is_64_bit(file):
-            play.say(f"make debug knows guests of 16 and 32 bits, and {file.name} has 64.")
-            raise play.Stop(2)
     backend = play.choose_backend(arguments.backend, arguments.lab)
     socket = FOLDER / "socket"
     name = os.path.relpath(socket, ROOT)

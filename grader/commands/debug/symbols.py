@@ -1,5 +1,5 @@
-"""Symbols for gdb: a flat guest has none, so its source is assembled a second time, to an ELF file with the
-same bytes at the same addresses."""
+"""Symbols for gdb: nasm's images of guests have none, so a guest's source is assembled a second time, to an
+ELF file with the same bytes at the same addresses. A 64-bit image is an ELF file too, but without symbols."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ def source_of(image: Path) -> Path:
     return kit if image.parent == BUILD / "guests" and kit.exists() else image.with_suffix(".asm")
 
 
-def link_flat(image: Path, folder: Path) -> Path | None:
-    """The ELF file of a flat guest, in `folder`; None: there is no source that gives exactly this image."""
+def link_image(image: Path, bits: int, folder: Path) -> Path | None:
+    """The ELF file of nasm's image, in `folder`; None: there is no source that gives exactly this image."""
     source, elf = source_of(image), folder / f"{image.stem}.elf"
     parts, prelude, flat = elf.with_suffix(".o"), folder / "origin.inc", elf.with_suffix(".flat")
     if not source.exists():
         return None
     prelude.write_text(ORIGIN)
     try:
-        _run("nasm", "-f", "elf32", "-g", "-F", "dwarf", "-p", str(prelude), f"-I{BUILD}/", "-Iguests/",
+        _run("nasm", "-f", f"elf{bits}", "-g", "-F", "dwarf", "-p", str(prelude), f"-I{BUILD}/", "-Iguests/",
              f"-I{source.parent}/", _name(source), "-o", str(parts))
         symbols = [line.split() for line in _run("nm", str(parts)).splitlines()]
         origin = next((value for value, _, name in symbols if name == "origin"), "0")
-        _run("ld", "-m", "elf_i386", f"-Ttext=0x{origin}", "-e", "0", str(parts), "-o", str(elf))
+        _run("ld", "-m", "elf_x86_64" if bits == 64 else "elf_i386", f"-Ttext=0x{origin}", "-e", "0",
+             str(parts), "-o", str(elf))
         _run("objcopy", "-O", "binary", "-j", ".text", str(elf), str(flat))
     except subprocess.CalledProcessError:
         return None
