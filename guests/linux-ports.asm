@@ -30,6 +30,7 @@ LSR equ UART + 5
 PIC equ 0x20
 EOI equ 0x20
 MEMORY_PAGE equ 0xd0000000  ; no RAM; a page of 2 MB maps it at the same address
+DIRECTORY equ 0x80000       ; RAM that is zero at the start
 
 start:
     mov rsp, STACK
@@ -48,11 +49,9 @@ next_gate:                  ; vectors from 32 on lead to a stub each
     mov rax, cr3            ; the page at MEMORY_PAGE: in a page directory for the fourth GB
     mov rax, [rax]
     and rax, ~0xfff
-    lea rdx, [rel directory]
-    or rdx, 3
-    mov [rax + 3 * 8], rdx
-    mov rdx, MEMORY_PAGE | 0x83
-    mov [rel directory + (MEMORY_PAGE >> 21 & 511) * 8], rdx
+    mov qword [rax + (MEMORY_PAGE >> 30) * 8], DIRECTORY | 3
+    mov edx, MEMORY_PAGE | 0x83
+    mov [DIRECTORY + (MEMORY_PAGE >> 21 & 511) * 8], rdx
     mov rax, cr3
     mov cr3, rax
 
@@ -248,6 +247,4 @@ room: dq 0
 vector: dd 0
 script: dd SCRIPT
 text: db TEXT
-    align 4096, db 0
-directory: times 512 dq 0
 %include "linux-end.inc"
