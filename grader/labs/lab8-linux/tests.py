@@ -348,8 +348,8 @@ def pic_priorities(plan: Plan) -> None:
     plan.unit("devices", "pic_priorities")
 
 
-@lab.test("8.3", "tells the commands of the even port apart", points=1,
-          hint="Which bits tell ICW1, OCW2 and OCW3 apart? Bits 4 and 3. OCW3 chooses IRR or ISR only if "
+@lab.test("8.3", "distinguishes the commands of the even port", points=1,
+          hint="Which bits distinguish ICW1, OCW2 and OCW3? Bits 4 and 3. OCW3 chooses IRR or ISR only if "
                "OCW3_READ is set; OCW2 without OCW2_EOI changes nothing here.")
 def pic_commands(plan: Plan) -> None:
     plan.unit("devices", "pic_commands")
@@ -560,7 +560,7 @@ def bzimage(plan: Plan) -> None:
     plan.unit("linux", "bzimage_right")
 
 
-@lab.test("8.4", "rejects what is no complete 64-bit kernel", points=2,
+@lab.test("8.4", "rejects files that are not a complete 64-bit kernel", points=2,
           hint="Which fields say that the kernel can be started here, and are all of its bytes there? "
                "syssize counts 16 bytes, and times 16 it may have more than 32 bits. Read nothing past the "
                "file.")
@@ -706,7 +706,8 @@ def reset(plan: Plan) -> None:
                "for PANIC in platform->log. vcpu_crash prints its text and a post-mortem.")
 def panic(plan: Plan) -> None:
     values = plan.values
-    for before, after in ((values.randint(10, 400), 0), (values.randint(1100, 3000), values.randint(1100, 3000))):
+    many = values.randint(1100, 3000)       # more than the log has room for
+    for before, after in ((values.randint(10, 400), 0), (many, many)):
         script, text = Script(), f"Kernel panic - not syncing: {values.text()}"
         script.fills(before)
         script.sends_string(text)
@@ -722,14 +723,15 @@ def _linux(plan: Plan, *, args: Sequence[str], steps: Sequence[Step], **defines:
     program, folder = stat.S_IFREG | 0o755, stat.S_IFDIR | 0o755
     init = plan.guest("linux/words", **defines).read_bytes()
     archive = plan.file("init.cpio", initrd.archive([("dev", folder, b""), ("init", program, init)]))
-    return plan.boot(linux_kernel(), args=[f"--initrd={archive}", *args], steps=tuple(steps), limits=LINUX_LIMITS,
-                     hold_stdin=True)
+    return plan.boot(linux_kernel(), args=[f"--initrd={archive}", *args], steps=tuple(steps), hold_stdin=True,
+                     limits=LINUX_LIMITS)
 
 
 def _shows(lines: Sequence[str]) -> Condition:
     """The lines of process 1 are in the output, in this order; Linux may print others."""
     def condition(outcome: Outcome) -> Mismatch | None:
-        found = [line + "\n" for line in outcome.stdout.replace("\r\n", "\n").split("\n") if line + "\n" in lines]
+        printed = outcome.stdout.replace("\r\n", "\n").split("\n")
+        found = [line + "\n" for line in printed if line + "\n" in lines]
         if found == list(lines):
             return None
         return Mismatch("the output does not have the lines of Linux's first process", "".join(lines),
@@ -796,7 +798,8 @@ def _symptoms(run: Planned) -> None:
                 "The guest got an exception or an interrupt that it did not expect. Which vector did "
                 "KVM_INTERRUPT get? The one that pic_acknowledge returns.")
     run.symptom(lambda o: "tsc: Unable to calibrate" in o.stdout,
-                "Linux could not measure time with the PIT: does counter 2 count down, and does its output rise?")
+                "Linux could not measure time with the PIT: does counter 2 count down, and does its output "
+                "rise?")
 
 
 lab.demonstrations = [

@@ -901,7 +901,7 @@ START_TEST(pic_lines)
         check_vector(irq, "the line rose");
         line_set(irq, true);
         end_of_interrupt(irq);
-        check_asserted(false, "the line stayed high after EOI: that is no new edge");
+        check_asserted(false, "the line stayed high after EOI: which is not a new edge");
         line_set(irq, false);
         check_asserted(false, "the line fell");
         line_set(irq, true);
