@@ -44,10 +44,11 @@ MODULE_4 := lab4-interrupts/interrupts.c
 MODULE_5 := lab5-paging/paging.c
 MODULE_6 := lab6-1k-os/boot.c
 MODULE_7 := lab7-long-mode/long_mode.c
+MODULE_8 := lab8-linux/devices.c lab8-linux/linux.c
 # Lab 6 has a second module, in the kernel.
 KERNEL_MODULE_6 := lab6-1k-os/sched.c
 
-LABS := 1 2 3 4 5 6 7
+LABS := 1 2 3 4 5 6 7 8
 
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -76,7 +77,7 @@ help:
 #: Mini-KVM Labs
 #:
 #: For learners
-#:   make lab1 ... lab7     builds your module of that lab and boots its demonstration guests
+#:   make lab1 ... lab8     builds your module of that lab and boots its demonstration guests
 #:   make grade LAB=3       grades lab 3, or all labs without LAB=; T=3.2 one exercise; SEED=N repeats a run
 #:   make watch LAB=3       grades at every save and shows the next thing to do; Ctrl-C ends it
 #:   make status            shows your progress in each lab, from the latest gradings
@@ -93,9 +94,11 @@ help:
 #:                          runs guests under gdb: breakpoints, steps and registers of the guests; LAB=6 alone:
 #:                          the 1K OS with your modules. WAIT=1 waits for a debugger that you start
 #:   make os                boots the finished 1K OS on your terminal. FROM=mine: your own modules
+#:   make linux             boots Linux on your VMM of lab 8, on your terminal. SOLUTION=1: on the finished one;
+#:                          LINUX_KERNEL=file: another kernel; ARGS="--mem=1G": options for the VMM
 #:   make demo              demonstrates the whole kit: the reference guests, then the 1K OS
 #:   make doctor            reports what works on this machine and how to fix the rest
-#:   make fetch             downloads and prepares the lab VM for use without a network
+#:   make fetch             downloads and prepares the lab VM and Linux for use without a network
 #:   make compile-commands  writes build/compile_commands.json for clangd and editors
 #:
 #: For instructors and developers, in a clone
@@ -130,7 +133,7 @@ help:
 #:   compiler and its sanitizers. For grade: MODULE=file.c grades a file that is not yours; it is compiled in a
 #:   jail and runs in the lab VM.
 
-.PHONY: demo test $(LABS:%=lab%) run explain debug timeline grade watch status os diff skeletons doctor fetch bench clean clean-cache \
+.PHONY: demo test $(LABS:%=lab%) run explain debug timeline grade watch status os linux diff skeletons doctor fetch bench clean clean-cache \
 	format check-format mutants alternatives flakes machines
 
 $(LABS:%=lab%):
@@ -170,6 +173,10 @@ status:
 os:
 	@$(SETUP) build grade
 	@$(PYTHON) -m grader.commands.play os $(CHOICE)
+
+linux:
+	@$(SETUP) build grade
+	@$(PYTHON) -m grader.commands.play linux $(CHOICE) "--options=$$ARGS"
 
 demo:
 	@$(SETUP) build grade

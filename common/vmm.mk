@@ -35,10 +35,15 @@ MINE    := $(if $(SOLUTION),,$(if $(filter mine,$(FROM)),$(LABS),$(subst $(comma
 # solved NAME: the file, or its object if only that exists.
 solved = $(or $(wildcard $(1)),$(wildcard $(1:.c=.o)),$(1))
 
-# module-of N: the file of lab N's module in this VMM; a solution is a shared object file.
-module-of = $(patsubst solutions/%.c,$(SHARED)/solutions/%.o,$(call file-of,$(1)))
-file-of   = $(call solved,$(if $(filter $(LAB),$(1)),$(or $(MODULE),$(if \
-	$(SOLUTION),solutions,labs)/$(MODULE_$(1))),$(if $(filter $(1),$(MINE)),labs,solutions)/$(MODULE_$(1))))
+# file-of N FILE: the file in this VMM for one of lab N's, a name in MODULE_N. MODULE= replaces the one with
+# its name, or the lab's only one; then the others are solutions.
+file-of = $(call solved,$(if $(call is-given,$(1),$(2)),$(MODULE),$(call folder-of,$(1))/$(2)))
+is-given = $(and $(MODULE),$(filter $(LAB),$(1)),$(if $(word 2,$(MODULE_$(1))),$(filter \
+	$(notdir $(basename $(2))),$(notdir $(basename $(MODULE)))),yes))
+folder-of = $(if $(if $(filter $(LAB),$(1)),$(or $(SOLUTION),$(MODULE)),$(if $(filter $(1),$(MINE)),,yes)),solutions,labs)
+
+# module-of N FILE: what it is made from; a solution is a shared object file.
+module-of = $(patsubst solutions/%.c,$(SHARED)/solutions/%.o,$(call file-of,$(1),$(2)))
 
 COMMON_OBJECTS := $(patsubst %.c,$(SHARED)/%.o,$(wildcard common/core/*.c common/debug/*.c common/stages/lab$(LAB).c))
 MODULE_OBJECTS := $(STAGES:%=$(OUT)/lab%.o)
@@ -83,12 +88,23 @@ CONTRACT = sed -n 's/^[a-z][^(]*[ *]\([a-z0-9_]*\)(.*/\1/p'
 # runs before main to every object.)
 close-module = $(if $(SANITIZE),cp $(1) $(2),sh common/close_module.sh $(1) $(2))
 
-define module-rule
-$(OUT)/lab$(1).sum: $(call module-of,$(1)) $(OUT)/flags FORCE
+# One file of a module: $(1) is its lab, $(2) the file, $(3) the object.
+define file-rule
+$(3:.o=.sum): $(2) $(OUT)/flags FORCE
 	$$(call keep-sum,$$<,$$@)
 
-$(OUT)/lab$(1)-whole.o: $(call module-of,$(1)) $(OUT)/lab$(1).sum $(OUT)/flags
+$(3): $(2) $(3:.o=.sum) $(OUT)/flags
 	@$$(STEP)$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
+endef
+
+# parts-of N: the objects of its files.
+parts-of = $(foreach file,$(MODULE_$(1)),$(call part-of,$(1),$(file)))
+part-of  = $(OUT)/lab$(1)-$(basename $(notdir $(2))).o
+
+define module-rule
+$(foreach file,$(MODULE_$(1)),$(eval $(call file-rule,$(1),$(call module-of,$(1),$(file)),$(call part-of,$(1),$(file)))))
+$(OUT)/lab$(1)-whole.o: $(call parts-of,$(1))
+	@ld -r $$^ -o $$@
 
 $(OUT)/lab$(1).o: $(OUT)/lab$(1)-whole.o common/module.ld common/close_module.sh
 	@$$(CONTRACT) common/contract/lab$(1).h | $$(call close-module,$$<,$$@)
@@ -98,7 +114,7 @@ $(foreach lab,$(STAGES),$(eval $(call module-rule,$(lab))))
 # The command that compiles a module, to compile it elsewhere.
 .PHONY: vmm-flags
 vmm-flags: need-lab
-	@echo '$(CC) $(VMM_FLAGS) $(call quiet-todo,$(call file-of,$(LAB)))'
+	@echo '$(CC) $(VMM_FLAGS) $(call quiet-todo,$(foreach file,$(MODULE_$(LAB)),$(call file-of,$(LAB),$(file))))'
 
 -include $(wildcard $(OUT)/*.d $(SHARED)/*/*/*.d)
 

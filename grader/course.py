@@ -17,6 +17,7 @@ class Lab:
     number: int
     folder: str
     files: tuple[str, ...]
+    kernel: str = ""                 # the one of them that is part of a guest's kernel, not of the VMM
 
     @property
     def handout(self) -> Path:
@@ -31,6 +32,13 @@ class Lab:
         """One of its unit programs."""
         return self.grading / "units" / f"{source}.c"
 
+    def modules(self) -> list[str]:
+        """Those of its files that are part of the VMM."""
+        return [name for name in self.files if name != self.kernel]
+
+    def learner_modules(self) -> list[Path]:
+        return [ROOT / "labs" / self.folder / name for name in self.modules()]
+
     def learner_files(self) -> list[Path]:
         return [ROOT / "labs" / self.folder / name for name in self.files]
 
@@ -40,10 +48,13 @@ class Lab:
 
 def _read_labs() -> dict[int, Lab]:
     text = (ROOT / "Makefile").read_text()
-    files: dict[int, tuple[str, list[str]]] = {}
-    for number, folder, name in re.findall(r"^(?:KERNEL_)?MODULE_(\d) := (\S+)/(\S+)$", text, re.M):
-        files.setdefault(int(number), (folder, []))[1].append(name)
-    return {number: Lab(number, folder, tuple(names)) for number, (folder, names) in files.items()}
+    labs: dict[int, Lab] = {}
+    for kernel, digits, paths in re.findall(r"^(KERNEL_)?MODULE_(\d+) := (.+)$", text, re.M):
+        folder, = {path.split("/")[0] for path in paths.split()}
+        names = tuple(path.split("/")[1] for path in paths.split())
+        earlier = labs[int(digits)].files if kernel else ()
+        labs[int(digits)] = Lab(int(digits), folder, earlier + names, names[0] if kernel else "")
+    return labs
 
 
 LABS = _read_labs()

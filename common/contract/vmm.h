@@ -1,7 +1,7 @@
 /*
  * vmm.h - the structures that the parts of the VMM share: guests, options, vCPUs, VMs, and the
  * table of what a stage consists of. They are the same in every lab; given.h has the functions that
- * the kit provides, lab1.h to lab7.h those that each lab's module provides.
+ * the kit provides, lab1.h to lab8.h those that each lab's module provides.
  *
  * Guest-physical addresses are uint64_t or uint32_t and count from 0; sizes are in bytes. "SDM" is
  * the Intel Software Developer's Manual, "api.rst" the Linux kernel's
@@ -25,6 +25,7 @@ enum guest_kind {
     GUEST_PAGING, /* flat code, protected mode with paging: --mode=paging */
     GUEST_ELF,    /* an ELF32 kernel: protected mode with paging, and boot information */
     GUEST_ELF64,  /* an ELF64 kernel: long mode, and boot information */
+    GUEST_LINUX,  /* a bzImage: Linux's 64-bit boot protocol */
     GUEST_KINDS
 };
 
@@ -47,12 +48,14 @@ struct page_mapping {
 
 struct options {
     size_t ram_bytes;     /* --mem, of each VM */
+    bool ram_given;       /* otherwise ram_bytes is a default */
     bool isolate;         /* --isolate */
     bool final_registers; /* --regs */
     enum guest_kind flat; /* --mode: what a flat image is */
     uint32_t load;        /* --load: physical address of a flat paging image */
     uint32_t entry;       /* --entry: its first instruction's virtual address */
     const char *initrd;   /* --initrd, or NULL */
+    const char *cmdline;  /* --cmdline, or NULL */
     unsigned tick_ms;     /* --tick-ms */
     bool color;           /* --color, with `auto` resolved */
     enum { STATS_NONE, STATS_TEXT, STATS_JSON } stats;
@@ -87,6 +90,7 @@ struct exit_record {
 
 struct vmm;
 struct vm;
+struct platform;
 
 /* One virtual CPU and the guest that runs on it. */
 struct vcpu {
@@ -130,6 +134,7 @@ struct vm {
     int fd;       /* from KVM_CREATE_VM; -1: none */
     uint8_t *ram; /* guest-physical address 0; NULL: not mapped */
     size_t ram_bytes;
+    struct platform *platform; /* lab 8: the devices of a Linux guest; NULL: none */
 };
 
 /* The whole program. */

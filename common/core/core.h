@@ -12,6 +12,9 @@ int options_parse(struct vmm *vmm, int argc, char **argv);
 /* A size or address like 4096, 0x1000, 64K, 16M or 1G; false: not a number, or over `max`. */
 bool parse_number(const char *text, uint64_t max, uint64_t *number);
 
+#define RAM_DEFAULT       (16u << 20)
+#define RAM_DEFAULT_LINUX (256u << 20)
+
 /* Reads a guest's file of at most `max` bytes and finds its kind. 0 or STATUS_GUEST_FILE. */
 int guest_read(struct guest *guest, enum guest_kind flat, size_t max);
 

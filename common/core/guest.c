@@ -5,10 +5,23 @@
 #include "core/core.h"
 #include "given.h"
 
-/* An ELF file's class chooses the mode that its kernel starts in; anything else is flat. */
+/* A bzImage: the kernel's Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header". */
+#define LINUX_MAGIC        "HdrS"
+#define LINUX_MAGIC_OFFSET 0x202
+
+static bool starts_with(const struct guest *guest, size_t offset, const char *magic)
+{
+    const size_t bytes = strlen(magic);
+
+    return guest->image_bytes >= offset + bytes && memcmp(guest->image + offset, magic, bytes) == 0;
+}
+
+/* An ELF file's class chooses the mode that its kernel starts in; what has no magic is flat. */
 static enum guest_kind kind_of(const struct guest *guest, enum guest_kind flat)
 {
-    if (guest->image_bytes < SELFMAG || memcmp(guest->image, ELFMAG, SELFMAG) != 0)
+    if (starts_with(guest, LINUX_MAGIC_OFFSET, LINUX_MAGIC))
+        return GUEST_LINUX;
+    if (!starts_with(guest, 0, ELFMAG))
         return flat;
     return guest->image_bytes > EI_CLASS && guest->image[EI_CLASS] == ELFCLASS64 ? GUEST_ELF64
                                                                                  : GUEST_ELF;
@@ -20,6 +33,7 @@ int guest_read(struct guest *guest, enum guest_kind flat, size_t max)
         [GUEST_PAGING] = "a guest with paging (lab 5 can)",
         [GUEST_ELF] = "an ELF file (lab 6 can)",
         [GUEST_ELF64] = "a 64-bit ELF file (lab 7 can)",
+        [GUEST_LINUX] = "a Linux kernel (lab 8 can)",
     };
     int status = file_read(guest->path, max, &guest->image, &guest->image_bytes);
 

@@ -15,19 +15,27 @@ static bool needs_long_mode(const struct page_mapping *page)
 
 /*
  * Guests that share a VM share its RAM: a 32-bit ELF kernel takes all of it, and layouts don't mix.
- * Only such a kernel can use an archive, and only paging guests have pages to map.
+ * Linux has the only set of devices. Only these kernels can use an archive, and only the other
+ * guests with paging have pages to map.
  */
 static int check_guest_mix(const struct vmm *vmm)
 {
-    bool elf = false, paging = false, only_long_mode = true;
+    bool elf = false, with_linux = false, paging = false, only_long_mode = true;
 
     for (int i = 0; i < vmm->guest_count; i++) {
         elf = elf || vmm->guests[i].kind == GUEST_ELF;
-        paging = paging || vmm->guests[i].kind != GUEST_REAL;
+        with_linux = with_linux || vmm->guests[i].kind == GUEST_LINUX;
+        paging =
+            paging || (vmm->guests[i].kind != GUEST_REAL && vmm->guests[i].kind != GUEST_LINUX);
         only_long_mode = only_long_mode && vmm->guests[i].kind == GUEST_ELF64;
     }
-    if (vmm->options.initrd && !elf)
-        return fail(STATUS_USAGE, "--initrd=%s is for a 32-bit ELF kernel, but no guest is one",
+    if (with_linux && vmm->guest_count > 1)
+        return fail(STATUS_USAGE, "a Linux kernel must be the only guest");
+    if (vmm->options.cmdline && !with_linux)
+        return fail(STATUS_USAGE, "--cmdline is for a Linux kernel, but no guest is one");
+    if (vmm->options.initrd && !elf && !with_linux)
+        return fail(STATUS_USAGE,
+                    "--initrd=%s is for a 32-bit ELF kernel or Linux, but no guest is one",
                     vmm->options.initrd);
     if (vmm->options.mapping_count && !paging)
         return fail(STATUS_USAGE,
@@ -46,6 +54,21 @@ static int check_guest_mix(const struct vmm *vmm)
                         vmm->guests[0].path, vmm->guests[i].path);
     }
     return 0;
+}
+
+/* Reads the guests' files. RAM is what the guests need by default, unless --mem gives it. */
+static int guests_read(struct vmm *vmm)
+{
+    struct options *options = &vmm->options;
+    const size_t max = options->ram_given ? options->ram_bytes : RAM_DEFAULT_LINUX;
+    int status = 0;
+
+    for (int i = 0; status == 0 && i < vmm->guest_count; i++) {
+        status = guest_read(&vmm->guests[i], options->flat, max);
+        if (!options->ram_given && vmm->guests[i].kind == GUEST_LINUX)
+            options->ram_bytes = RAM_DEFAULT_LINUX;
+    }
+    return status;
 }
 
 /*
@@ -71,8 +94,8 @@ int main(int argc, char **argv)
     int status = options_parse(&vmm, argc, argv);
 
     where_start();
-    for (int i = 0; status == 0 && i < vmm.guest_count; i++)
-        status = guest_read(&vmm.guests[i], vmm.options.flat, vmm.options.ram_bytes);
+    if (status == 0)
+        status = guests_read(&vmm);
     if (status == 0)
         status = check_guest_mix(&vmm);
     if (status == 0) {

@@ -11,16 +11,15 @@
 #include "debug/record.h"
 #include "given.h"
 
-#define VERSION     "1.0"
-#define RAM_MIN     ((uint64_t)VCPUS_MAX * WINDOW_BYTES)
-#define RAM_MAX     ((uint64_t)HIGHER_HALF)
-#define RAM_DEFAULT (16u << 20)
+#define VERSION "1.0"
+#define RAM_MIN ((uint64_t)VCPUS_MAX * WINDOW_BYTES)
+#define RAM_MAX ((uint64_t)HIGHER_HALF)
 
 static const char help[] =
     "usage: vmm [options] GUEST [GUEST...]\n"
     "Runs each GUEST on its own virtual CPU, with the Linux KVM API.\n"
     "\n"
-    "  --mem=SIZE         RAM of each VM, like 16M (the default), 1M to 2G\n"
+    "  --mem=SIZE         RAM of each VM, like 16M (the default; 256M for Linux), 1M to 2G\n"
     "  --isolate          give each guest its own VM\n"
     "  --regs             print each guest's final registers on standard error\n"
     "  --mode=real        flat images start in real mode (the default)\n"
@@ -31,7 +30,8 @@ static const char help[] =
     "                     map one more 4 KB page; FLAGS are w (writable), u (user) and,\n"
     "                     for a 64-bit guest, n (no execute)\n"
     "  --unmap=VIRT       unmap a 4 KB page\n"
-    "  --initrd=FILE      archive to load for a 32-bit ELF kernel\n"
+    "  --initrd=FILE      archive to load for a 32-bit ELF kernel or for Linux\n"
+    "  --cmdline=TEXT     command line of a Linux kernel\n"
     "  --tick-ms=N        milliseconds between timer interrupts, 1 to 1000 (10)\n"
     "  --stats[=json]     print exits by reason and port, times and interrupts on\n"
     "                     standard error\n"
@@ -59,6 +59,7 @@ enum option_code {
     OPTION_MAP,
     OPTION_UNMAP,
     OPTION_INITRD,
+    OPTION_CMDLINE,
     OPTION_TICK_MS,
     OPTION_STATS,
     OPTION_TRACE,
@@ -80,6 +81,7 @@ static const struct option long_options[] = {
     {"map", required_argument, NULL, OPTION_MAP},
     {"unmap", required_argument, NULL, OPTION_UNMAP},
     {"initrd", required_argument, NULL, OPTION_INITRD},
+    {"cmdline", required_argument, NULL, OPTION_CMDLINE},
     {"tick-ms", required_argument, NULL, OPTION_TICK_MS},
     {"stats", optional_argument, NULL, OPTION_STATS},
     {"trace", optional_argument, NULL, OPTION_TRACE},
@@ -146,6 +148,7 @@ static int parse_ram(struct options *options, const char *text)
     if (bytes < RAM_MIN || bytes > RAM_MAX || bytes % PAGE_BYTES != 0)
         return fail(STATUS_USAGE, "--mem=%s: use 1M to 2G, a multiple of 4096 bytes", text);
     options->ram_bytes = bytes;
+    options->ram_given = true;
     return 0;
 }
 
@@ -197,6 +200,12 @@ static int parse_option(struct options *options, int code, const char *value)
         return parse_mapping(options, value, code == OPTION_UNMAP);
     case OPTION_INITRD:
         options->initrd = value;
+        return 0;
+    case OPTION_CMDLINE:
+        if (!stage.prepare[GUEST_LINUX])
+            return fail(STATUS_USAGE, "--cmdline: the VMM of lab %d can't boot Linux (lab 8 can)",
+                        stage.lab);
+        options->cmdline = value;
         return 0;
     case OPTION_TICK_MS:
         if (!parse_number(value, 1000, &number) || number == 0)

@@ -135,6 +135,7 @@ static const char *const wrong_lines[] = {
     "--mem= guest",
     "--mem=-16M guest",
     "--mode=long guest",
+    "--cmdline=quiet guest",
     "--tick-ms=0 guest",
     "--tick-ms=1001 guest",
     "--load=here --mode=paging guest",

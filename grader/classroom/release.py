@@ -93,19 +93,17 @@ def _stage(folder: Path, version: str, progress: Progress) -> None:
 
 def write_objects(lab: int, folder: Path) -> None:
     """The objects of a lab's solution, without names or lines for a debugger."""
-    module, *kernel_modules = LABS[lab].solution_files()
-    target = (folder / module.relative_to(ROOT)).with_suffix(".o")
-    target.parent.mkdir(parents=True, exist_ok=True)
     words = make_text("vmm-flags", {"LAB": str(lab), "SOLUTION": "1"}).split()
     words.remove("-g")
-    _execute([*words, "-c", str(module.relative_to(ROOT)), "-o", str(target)])
-    objects = [target]
-    if kernel_modules:
-        out = BUILD / "release" / "os-1k"
-        build_os(out=out)
-        objects.append(target.with_name(kernel_modules[0].name).with_suffix(".o"))
-        shutil.copy(out / "kernel" / objects[-1].name, objects[-1])
-    for path in objects:
+    for solution in LABS[lab].solution_files():
+        path = (folder / solution.relative_to(ROOT)).with_suffix(".o")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if solution.name == LABS[lab].kernel:
+            out = BUILD / "release" / "os-1k"
+            build_os(out=out)
+            shutil.copy(out / "kernel" / path.name, path)
+        else:
+            _execute([*words, "-c", str(solution.relative_to(ROOT)), "-o", str(path)])
         _execute(["strip", "--strip-unneeded", "--remove-section=.comment", str(path)])
 
 

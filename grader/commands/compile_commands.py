@@ -23,9 +23,8 @@ def commands() -> list[dict[str, object]]:
         flags = make_text("vmm-flags", {"LAB": str(number)}).split()
         for path in [*(ROOT / "common").rglob("*.c"), *lab.grading.rglob("*.c")]:
             words[str(path)] = [*flags, "-Igrader/labs"]
-        for module, *kernels in (lab.learner_files(), lab.solution_files()):
-            words[str(module)] = flags
-            words.update({str(path): kernel for path in kernels})
+        for path in (*lab.learner_files(), *lab.solution_files()):
+            words[str(path)] = kernel if path.name == lab.kernel else flags
     return [{"directory": str(ROOT), "file": path, "arguments": [*flags, "-c", path]}
             for path, flags in sorted(words.items())]
 

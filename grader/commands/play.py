@@ -18,6 +18,7 @@ from grader import labs
 from grader.execution.backends import Backend, pick_backend
 from grader.core.building import BuildError, build_guests, build_os, build_vmm, learner_source
 from grader.course import LABS, ROOT
+from grader.execution.labvm.linux_guest import linux_initramfs, linux_kernel
 from grader.execution.runs import CannotGrade
 from grader.core.exercises import first_todo, handout_exercises, todo_lines, todos
 from grader.core.framework import Demonstration
@@ -35,6 +36,8 @@ CANNOT_RUN = 3    # as in `make grade`: the machine's fault, not the learner's
 
 # What a lab's guests may need, if it has no graded tests.
 ALL_NEEDS = ("real", "interrupts", "protected", "paging32")
+
+LINUX = "linux"    # the guest that is a kernel and an initramfs
 
 OS_SESSION = b"ls\n5\n9\n48\n18\nps\n0\n"
 
@@ -107,10 +110,23 @@ def guests_of(arguments: argparse.Namespace, command: str) -> tuple[list[str], l
     return files, [Path(name).resolve() for name in files]
 
 
+def guest_files(names: list[str], folder: Path, backend: Backend) -> list[str]:
+    """The VMM's arguments for these guests."""
+    return linux_guest(backend) if names == [LINUX] else [guest_file(name, folder) for name in names]
+
+
+def linux_guest(backend: Backend) -> list[str]:
+    """The VMM's arguments for the kit's Linux guest."""
+    kernel, initramfs = linux_kernel(), linux_initramfs()
+    print(f"Linux: {kernel}; its shell comes in a few seconds, in the lab VM in up to a minute."
+          if backend.name == "vm" else f"Linux: {kernel}", file=sys.stderr, flush=True)
+    return [f"--initrd={initramfs}", str(kernel)]
+
+
 def boot(backend: Backend, vmm: Path, demonstration: Demonstration, folder: Path) -> int:
     """Prints a demonstration's title and command line and boots it; returns its exit status."""
-    argv = [os.path.relpath(vmm), *demonstration.options,
-            *(guest_file(name, folder) for name in demonstration.guests)]
+    guests = guest_files(list(demonstration.guests), folder, backend)
+    argv = [os.path.relpath(vmm), *demonstration.options, *guests]
     say(f"\n{demonstration.title}\n$ {shlex.join(argv)}")
     return run_with_input(backend.command(argv), demonstration.stdin)
 
@@ -214,9 +230,9 @@ def play_run(arguments: argparse.Namespace) -> int:
     if not arguments.guests:
         say('Name the guests: make run LAB=3 GUESTS="counter hello"')
         raise Stop(2)
-    files = [guest_file(name, folder) for name in arguments.guests]
     vmm = build(arguments.lab, arguments, arguments.solution)
     backend = choose_backend(arguments.backend, arguments.lab)
+    files = guest_files(arguments.guests, folder, backend)
     if arguments.hold:
         hold_input()
     boot_interactive(backend.command([*shlex.split(arguments.under), str(vmm), *arguments.options, *files]))
@@ -359,7 +375,17 @@ def play_os(arguments: argparse.Namespace) -> int:
     boot_interactive(backend.command([str(vmm), f"--initrd={archive}", str(kernel)]))
 
 
-COMMANDS = {"lab": play_lab, "run": play_run, "demo": play_demo, "os": play_os}
+def play_linux(arguments: argparse.Namespace) -> int:
+    """Linux on the user's terminal, on the learner's VMM of the last lab, or with SOLUTION=1 the finished."""
+    lab = max(LABS)
+    vmm = build(lab, arguments, arguments.solution)
+    backend = choose_backend(arguments.backend, lab)
+    guest = linux_guest(backend)
+    print("Type poweroff to end it. Ctrl-] ends the VMM, whatever Linux does.", file=sys.stderr, flush=True)
+    boot_interactive(backend.command([str(vmm), *arguments.options, *guest]))
+
+
+COMMANDS = {"lab": play_lab, "run": play_run, "demo": play_demo, "os": play_os, "linux": play_linux}
 
 
 def main() -> int:

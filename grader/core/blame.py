@@ -52,7 +52,7 @@ def blame_lines(report: Report, pick: Pick) -> list[str]:
     blame = find_blame(report, pick)
     if not blame:
         return []
-    files = {lab: path_text(LABS[lab].learner_files()[0]) for lab in blame.labs}
+    files = {lab: " and ".join(map(path_text, LABS[lab].learner_modules())) for lab in blame.labs}
     names = ", ".join(test.id for test in blame.tests)
     if not blame.alone:
         return [f"An earlier lab is at fault: with the solutions of labs {', '.join(map(str, blame.labs))} "

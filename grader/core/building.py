@@ -155,9 +155,10 @@ def make_text(target: str, variables: dict[str, str]) -> str:
 
 def _check_sources(lab: int, solution: bool, source: str, module: Path | None) -> None:
     """Checks the learner's files that a VMM is built from. Each may be an object file instead."""
-    mine = [] if solution else [LABS[number].learner_files()[0] for number in learner_labs(source, lab)]
+    mine = [] if solution else [path for number in learner_labs(source, lab)
+                                for path in LABS[number].learner_modules()]
     if module or not solution:
-        mine.append(module or LABS[lab].learner_files()[0])
+        mine += [module] if module else LABS[lab].learner_modules()
     for path in mine:
         _check_learner_file(path)
 
@@ -198,7 +199,8 @@ def _learner_targets(lab: int, solution: bool, source: str, module: Path | None,
     if solution and not module:
         return set()
     labs = [lab] if solution else [*learner_labs(source, lab), lab]
-    return {name for number in labs for name in _objects(f"lab{number}")} | {program}
+    parts = {f"lab{number}-{Path(name).stem}.o" for number in labs for name in LABS[number].modules()}
+    return {name for number in labs for name in _objects(f"lab{number}")} | parts | {program}
 
 
 def _kernel_targets(kernel: str) -> set[str]:
@@ -207,7 +209,7 @@ def _kernel_targets(kernel: str) -> set[str]:
 
 
 def _objects(module: str) -> tuple[str, str]:
-    """The two objects that the Makefile builds from a module, the second from the first."""
+    """The two objects that the Makefile builds from a module's files, the second from the first."""
     return f"{module}-whole.o", f"{module}.o"
 
 
@@ -232,18 +234,29 @@ def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]
 
 def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
     """The same for a stranger's files. The kit's own part is made first, here, with the solution."""
-    lab, which = (6, 1) if "OS_OUT" in variables else (int(variables["LAB"]), 0)
-    name = f"labs/{LABS[lab].folder}/{LABS[lab].files[which]}"
-    source = ROOT / (variables.pop("SCHED" if which else "MODULE", name))
-    shared = variables if which else {"OUT": f"build/vmm/lab{lab}", **variables}
-    twin = _make_file(target, shared if which else {**shared, "SOLUTION": "1"}, set())
-    earlier: dict[str, bytes] = {}
-    for number in learner_labs(variables.get("FROM", ""), lab):
-        earlier.update(_with_headers(LABS[number].learner_files()[0]))
+    kernel = "OS_OUT" in variables
+    lab = LABS[6 if kernel else int(variables["LAB"])]
+    given = variables.pop("SCHED" if kernel else "MODULE", "")
+    shared = variables if kernel else {"OUT": f"build/vmm/lab{lab.number}", **variables}
+    twin = _make_file(target, shared if kernel else {**shared, "SOLUTION": "1"}, set())
+    strange: dict[str, bytes] = {}
+    for number in learner_labs(variables.get("FROM", ""), lab.number):
+        for path in LABS[number].learner_modules():
+            strange.update(_with_headers(path))
+    control = dict(strange)
+    names = [lab.kernel] if kernel else lab.modules()
+    for name in names:
+        learner, solution = ROOT / "labs" / lab.folder / name, ROOT / "solutions" / lab.folder / name
+        control[_relative(learner)] = solution.read_bytes()
+        if not given:
+            strange.update(_with_headers(learner))
+        elif len(names) == 1 or Path(given).stem == learner.stem:
+            strange.update(_with_headers(ROOT / given, _relative(learner)))
+        else:
+            strange[_relative(learner)] = solution.read_bytes()
+    sched = {"SCHED": f"labs/{lab.folder}/{lab.kernel}"} if kernel else {}
     try:
-        return jailed_make(lab, target, {**shared, "SCHED": name} if which else shared, twin,
-                           {**earlier, **_with_headers(source, name)},
-                           {**earlier, name: LABS[lab].solution_files()[which].read_bytes()},
+        return jailed_make(lab.number, target, {**shared, **sched}, twin, strange, control,
                            clean_environment().get("CC", ""))
     except JailedError as error:
         raise BuildError(str(error), learner=True) from error

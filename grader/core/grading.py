@@ -126,7 +126,7 @@ class Report:
 
     @property
     def partial(self) -> bool:
-        """MODULE= is one of the lab's two files."""
+        """MODULE= is one of several files of the lab."""
         return self.choice.module is not None and len(LABS[self.lab.number].files) > 1
 
     @property
@@ -186,7 +186,8 @@ class BuiltPrograms:
 
     def _module_is_kernels(self) -> bool:
         """MODULE= is the kernel's half of lab 6; the VMM's half is then the solution's."""
-        return self._choice.module is not None and self._choice.replaced(self._lab) == 1
+        lab = LABS[self._lab]
+        return self._choice.module is not None and lab.files[self._choice.replaced(self._lab)] == lab.kernel
 
     def _build(self, key: str, build: Callable[..., Path]) -> Path:
         if key not in self._built:

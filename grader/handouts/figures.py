@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
-from grader.course import ROOT
-from grader.handouts import structure, timeline
+from grader.handouts import linux_figures, structure, timeline
+from grader.handouts.constants import ABI
 from grader.handouts.drawing import Drawing
 from grader.handouts.text import FOLDER
 
 FIGURES = FOLDER / "figures"
-
-
-def constants() -> dict[str, int]:
-    """The numbers of abi.h."""
-    text = (ROOT / "common/contract/abi.h").read_text()
-    return {name: int(value, 0) for name, value in re.findall(r"^#define (\w+) +(-?\w+)", text, re.M)}
-
-
-ABI = constants()
 
 
 def real_mode_memory() -> Drawing:
@@ -342,6 +332,10 @@ PICTURES: dict[str, Callable[[], Drawing]] = {
     "os-address-space": os_address_space,
     "context-switch": context_switch,
     "lost-kick": lost_kick,
+    "serial-port": linux_figures.serial_port,
+    "interrupt-controllers": linux_figures.interrupt_controllers,
+    "linux-memory": linux_figures.linux_memory,
+    "keystroke": linux_figures.keystroke,
     "timeline": timeline.picture,
     "grader": structure.layers,
 }

@@ -14,6 +14,7 @@ FOLDER = ROOT / "handouts"
 ORDER = ["README.md", *(f"{lab.folder}.md" for lab in LABS.values()),
          "reference/commands.md", "reference/hypercalls.md", "reference/kvm-api.md",
          "reference/exit-reasons.md", "reference/x86.md", "reference/boot-information.md",
+         "reference/linux-boot.md",
          "reference/debugging.md", "reference/glossary.md",
          "instructors.md", "mistakes.md", "CONTRIBUTING.md"]
 

@@ -3,8 +3,8 @@
 run    executes COMMAND in the lab VM as if it ran here: same input, output, terminal, signals and status
            --output=FILE     a file that an argument names and that COMMAND writes
            --debugger=PATH   a Unix socket to create, for descriptor 63 of COMMAND
-fetch  prepares the lab VM (kernel and snapshot) for use without a network
-clean  removes the lab VM's cache (kernel and snapshots)
+fetch  prepares the lab VM (kernel and snapshot) and the Linux guest for use without a network
+clean  removes the cache (what was downloaded, and the lab VM's snapshots)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 
 from grader.execution.labvm import snapshot
 from grader.execution.labvm.session import end_alike, run_live
+from grader.execution.labvm.linux_guest import linux_initramfs
 from grader.execution.runs import CannotGrade
 from grader.execution.tool import run_command
 
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if arguments == ["fetch"]:
         snapshot.start().close()
+        linux_initramfs()
         print(f"The lab VM is ready and no longer needs a network: {snapshot.cache_folder()}")
         return 0
     if arguments[:1] == ["run"]:

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,6 +180,11 @@ def _fetch(folder: Path, progress: Callable[[str], None]) -> None:
     package = _known_package(folder)
     progress(f"fetching {package} (some 40 MB; nothing is installed)")
     names = kernel_packages(package, lambda name: _call(["apt-cache", "depends", name], folder))
+    unpack_packages(names, folder)
+
+
+def unpack_packages(names: Sequence[str], folder: Path) -> None:
+    """Download packages with apt and unpack them below `folder`."""
     _call(["apt-get", "download", *names], folder)
     for file in sorted(folder.glob("*.deb")):
         _call(["dpkg", "-x", str(file), "."], folder)

@@ -1,0 +1,1518 @@
+/*
+ * devices.c - lab 8's devices, register by register. No guest runs here, and nothing needs KVM:
+ * what a device does is seen at its ports and lines alone, never in its structure.
+ */
+#include "../../unit.h"
+#include "lab8.h"
+
+MODULE(int, bus_add, (struct bus * bus, const struct bus_range *range), (bus, range), GIVE(*range))
+MODULE(uint64_t, bus_read,
+       (const struct bus *bus, enum bus_space space, uint64_t address, unsigned size),
+       (bus, space, address, size))
+MODULE_VOID(bus_write,
+            (const struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+             uint64_t value),
+            (bus, space, address, size, value))
+MODULE(uint64_t, uart_read, (void *device, uint64_t port, unsigned size), (device, port, size))
+MODULE_VOID(uart_write, (void *device, uint64_t port, unsigned size, uint64_t value),
+            (device, port, size, value))
+MODULE_VOID(uart_receive, (struct uart * uart), (uart))
+MODULE(bool, uart_interrupt, (const struct uart *uart), (uart))
+MODULE(uint64_t, pic_read, (void *device, uint64_t port, unsigned size), (device, port, size))
+MODULE_VOID(pic_write, (void *device, uint64_t port, unsigned size, uint64_t value),
+            (device, port, size, value))
+MODULE_VOID(pic_set_line, (struct pic * pic, unsigned irq, bool level), (pic, irq, level))
+MODULE(bool, pic_asserted, (const struct pic *pic), (pic))
+MODULE(uint8_t, pic_acknowledge, (struct pic * pic), (pic))
+MODULE(uint64_t, pit_read, (void *device, uint64_t port, unsigned size), (device, port, size))
+MODULE_VOID(pit_write, (void *device, uint64_t port, unsigned size, uint64_t value),
+            (device, port, size, value))
+MODULE(bool, pit_expired, (struct pit * pit), (pit))
+
+static uint64_t random64(void)
+{
+    return (uint64_t)unit_random() << 32 | unit_random();
+}
+
+static uint8_t random_byte(void)
+{
+    return (uint8_t)unit_random();
+}
+
+/* ------------------------------------------------------------------ 8.1 the bus */
+
+/* A device that notes the latest access, and answers with a number that depends on it. */
+static struct probe {
+    uint64_t key, address, value;
+    unsigned size, reads, writes;
+} probes[BUS_RANGES_MAX + 1];
+
+static uint64_t answer_of(const struct probe *probe, uint64_t address, unsigned size)
+{
+    return (probe->key ^ address * 0x9e3779b97f4a7c15) & UINT64_MAX >> (64 - 8 * size);
+}
+
+static uint64_t probe_read(void *device, uint64_t address, unsigned size)
+{
+    struct probe *probe = device;
+
+    probe->reads++;
+    probe->address = address;
+    probe->size = size;
+    return answer_of(probe, address, size);
+}
+
+static void probe_write(void *device, uint64_t address, unsigned size, uint64_t value)
+{
+    struct probe *probe = device;
+
+    probe->writes++;
+    probe->address = address;
+    probe->size = size;
+    probe->value = value;
+}
+
+static struct bus bus;
+
+static const char *const space_names[] = {"port", "memory"};
+
+static int add(struct probe *probe, enum bus_space space, uint64_t first, uint64_t bytes)
+{
+    const struct bus_range range = {space, first, bytes, probe, probe_read, probe_write};
+
+    return bus_add(&bus, &range);
+}
+
+static void check_added(struct probe *probe, enum bus_space space, uint64_t first, uint64_t bytes)
+{
+    int error = add(probe, space, first, bytes);
+
+    ck_assert_msg(error == 0,
+                  "bus_add of 0x%llx bytes of %s space from 0x%llx on returns %d instead of 0",
+                  (unsigned long long)bytes, space_names[space], (unsigned long long)first, error);
+}
+
+static void start_bus(void)
+{
+    memset(&bus, 0, sizeof bus);
+    memset(probes, 0, sizeof probes);
+    for (int i = 0; i <= BUS_RANGES_MAX; i++)
+        probes[i].key = random64();
+}
+
+static unsigned accesses(void)
+{
+    unsigned count = 0;
+
+    for (int i = 0; i <= BUS_RANGES_MAX; i++)
+        count += probes[i].reads + probes[i].writes;
+    return count;
+}
+
+/* A read and a write there reach this device, and no other. */
+static void check_reached(struct probe *probe, enum bus_space space, uint64_t address,
+                          unsigned size)
+{
+    const unsigned long long at = address;
+    const unsigned before = accesses();
+    const uint64_t value = random64() & UINT64_MAX >> (64 - 8 * size);
+
+    probe->reads = probe->writes = 0;
+    const uint64_t got = bus_read(&bus, space, address, size),
+                   wanted = answer_of(probe, address, size);
+    ck_assert_msg(probe->reads == 1,
+                  "a read of %u bytes at %s 0x%llx called its device's read handler %u times", size,
+                  space_names[space], at, probe->reads);
+    ck_assert_msg(probe->address == address && probe->size == size,
+                  "a read of %u bytes at 0x%llx reached its handler as %u bytes at 0x%llx: it gets "
+                  "the access's own address and size",
+                  size, at, probe->size, (unsigned long long)probe->address);
+    ck_assert_msg(got == wanted, "bus_read returns 0x%llx, and the read handler returned 0x%llx",
+                  (unsigned long long)got, (unsigned long long)wanted);
+    bus_write(&bus, space, address, size, value);
+    ck_assert_msg(probe->writes == 1,
+                  "a write of %u bytes at %s 0x%llx called its device's write handler %u times",
+                  size, space_names[space], at, probe->writes);
+    ck_assert_msg(probe->address == address && probe->size == size && probe->value == value,
+                  "a write of 0x%llx in %u bytes at 0x%llx reached its handler as 0x%llx in %u "
+                  "bytes at 0x%llx",
+                  (unsigned long long)value, size, at, (unsigned long long)probe->value,
+                  probe->size, (unsigned long long)probe->address);
+    ck_assert_msg(probe->reads == 1, "a write called the read handler, too");
+    probe->reads = probe->writes = 0;
+    ck_assert_msg(accesses() <= before, "an access reached two devices");
+}
+
+START_TEST(bus_reaches)
+{
+    const uint64_t top = UINT64_MAX - 7;
+
+    start_bus();
+    check_added(&probes[0], BUS_PORT, 0x3f8, 8);
+    check_added(&probes[1], BUS_PORT, 0x400, 1);
+    check_added(&probes[2], BUS_PORT, PORTS - 4, 4);
+    check_added(&probes[3], BUS_MEMORY, 0x3f8, 8);
+    check_added(&probes[4], BUS_MEMORY, 0xd0000000, 0x1000);
+    check_added(&probes[5], BUS_MEMORY, top, 8);
+    check_added(&probes[6], BUS_MEMORY, 0x100000000, 0x100000000);
+    for (unsigned size = 1; size <= 8; size++) {
+        check_reached(&probes[0], BUS_PORT, 0x3f8, size);
+        check_reached(&probes[0], BUS_PORT, 0x400 - size, size);
+        check_reached(&probes[3], BUS_MEMORY, 0x3f8 + unit_random() % (9 - size), size);
+        check_reached(&probes[4], BUS_MEMORY, 0xd0000000 + unit_random() % 0xff8, size);
+        check_reached(&probes[4], BUS_MEMORY, 0xd0001000 - size, size);
+        check_reached(&probes[5], BUS_MEMORY, UINT64_MAX - size + 1, size);
+        check_reached(&probes[6], BUS_MEMORY, 0x1ffffffff - size + 1, size);
+        if (size <= 4)
+            check_reached(&probes[2], BUS_PORT, PORTS - size, size);
+    }
+    check_reached(&probes[1], BUS_PORT, 0x400, 1);
+}
+END_TEST
+
+/* Nothing is there: all ones, in `size` bytes. */
+static void check_hole(enum bus_space space, uint64_t address, unsigned size, const char *why)
+{
+    const unsigned before = accesses();
+    const uint64_t ones = UINT64_MAX >> (64 - 8 * size), got = bus_read(&bus, space, address, size);
+
+    bus_write(&bus, space, address, size, random64() & ones);
+    ck_assert_msg(accesses() == before,
+                  "%s: an access of %u bytes at %s 0x%llx is in a hole, and reached a device", why,
+                  size, space_names[space], (unsigned long long)address);
+    ck_assert_msg(got == ones,
+                  "%s: a read of %u bytes at %s 0x%llx returns 0x%llx instead of 0x%llx", why, size,
+                  space_names[space], (unsigned long long)address, (unsigned long long)got,
+                  (unsigned long long)ones);
+}
+
+START_TEST(bus_holes)
+{
+    start_bus();
+    for (unsigned size = 1; size <= 8; size++) {
+        check_hole(BUS_PORT, unit_random() % (PORTS - 8), size, "the bus is empty");
+        check_hole(BUS_MEMORY, random64(), size, "the bus is empty");
+        check_hole(BUS_MEMORY, 0, size, "the bus is empty");
+    }
+    check_added(&probes[0], BUS_PORT, 0x60, 4);
+    check_added(&probes[1], BUS_PORT, 0x64, 4);
+    check_added(&probes[2], BUS_PORT, PORTS - 2, 2);
+    check_added(&probes[3], BUS_MEMORY, UINT64_MAX - 3, 4);
+    check_added(&probes[4], BUS_MEMORY, 0, 16);
+    for (unsigned size = 1; size <= 8; size++) {
+        check_hole(BUS_PORT, 0x60 - size, size, "it ends where a range begins");
+        check_hole(BUS_PORT, 0x68, size, "it begins where a range ends");
+        check_hole(BUS_MEMORY, 0x60, size, "the range with this address is in the other space");
+        check_hole(BUS_MEMORY, 0x100000060, size, "the range at its low 32 bits is another one");
+        check_hole(BUS_MEMORY, UINT64_MAX - 3 - size, size, "it is before the last range");
+        if (size > 1) {
+            check_hole(BUS_PORT, 0x5f, size, "only its first byte is outside of the range");
+            check_hole(BUS_PORT, 0x68 - size + 1, size, "only its last byte is outside");
+            check_hole(BUS_PORT, 0x64 - 1, size, "it is in two ranges, and none contains it");
+            check_hole(BUS_PORT, PORTS - 1, size, "it goes past the last port");
+            check_hole(BUS_MEMORY, UINT64_MAX, size, "it goes past the last address");
+        }
+    }
+}
+END_TEST
+
+START_TEST(bus_refuses)
+{
+    static const struct {
+        enum bus_space space;
+        uint64_t first, bytes;
+        int error;
+        const char *why;
+    } bad[] = {
+        {BUS_PORT, 0x80, 0, EINVAL, "it is empty"},
+        {BUS_MEMORY, 0, 0, EINVAL, "it is empty"},
+        {BUS_PORT, PORTS, 1, EINVAL, "it begins past the last port"},
+        {BUS_PORT, PORTS - 1, 2, EINVAL, "it ends past the last port"},
+        {BUS_PORT, 0x80, UINT64_MAX, EINVAL, "it ends past the last port, and its end wraps"},
+        {BUS_PORT, 0x100000080, 1, EINVAL, "it begins far past the last port"},
+        {BUS_MEMORY, UINT64_MAX, 2, EINVAL, "it ends past 2^64 - 1"},
+        {BUS_MEMORY, UINT64_MAX - 6, UINT64_MAX, EINVAL, "it ends past 2^64 - 1"},
+        {BUS_PORT, 0x3f8, 8, EEXIST, "it is the same as another"},
+        {BUS_PORT, 0x3fa, 2, EEXIST, "it is inside of another"},
+        {BUS_PORT, 0x3f0, 0x40, EEXIST, "another is inside of it"},
+        {BUS_PORT, 0x3f0, 9, EEXIST, "its last byte is the first of another"},
+        {BUS_PORT, 0x3ff, 9, EEXIST, "its first byte is the last of another"},
+        {BUS_MEMORY, UINT64_MAX - 15, 9, EEXIST, "its last byte is the first of another"},
+        {BUS_MEMORY, UINT64_MAX, 1, EEXIST, "it is the last byte of another"},
+        {BUS_MEMORY, 1, UINT64_MAX, EEXIST, "it contains another"},
+    };
+    static PRIVATE struct bus before;
+
+    start_bus();
+    check_added(&probes[0], BUS_PORT, 0x3f8, 8);
+    check_added(&probes[1], BUS_MEMORY, UINT64_MAX - 7, 8);
+    check_added(&probes[2], BUS_PORT, 0x3f0, 8);
+    check_added(&probes[3], BUS_PORT, 0x400, 8);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (bad[i].error == EEXIST) { /* of two that it overlaps one is enough */
+            start_bus();
+            check_added(&probes[0], BUS_PORT, 0x3f8, 8);
+            check_added(&probes[1], BUS_MEMORY, UINT64_MAX - 7, 8);
+        }
+        before = bus;
+        int error = add(&probes[4], bad[i].space, bad[i].first, bad[i].bytes);
+        ck_assert_msg(
+            error == bad[i].error,
+            "bus_add of 0x%llx bytes of %s space from 0x%llx on returns %d instead of %s: "
+            "%s",
+            (unsigned long long)bad[i].bytes, space_names[bad[i].space],
+            (unsigned long long)bad[i].first, error, bad[i].error == EINVAL ? "EINVAL" : "EEXIST",
+            bad[i].why);
+        ck_assert_msg(memcmp(&before, &bus, sizeof bus) == 0,
+                      "bus_add refuses a range (%s), and has changed the bus all the same",
+                      bad[i].why);
+    }
+    check_added(&probes[5], BUS_MEMORY, 0x3f8, 8);
+    check_added(&probes[6], BUS_PORT, 0, 1);
+    check_added(&probes[7], BUS_PORT, PORTS - 1, 1);
+    check_added(&probes[8], BUS_MEMORY, 0x400, UINT64_MAX - 0x407); /* up to the last 8 bytes */
+
+    start_bus();
+    for (uint64_t i = 0; i < BUS_RANGES_MAX; i++)
+        check_added(&probes[i], i % 2 ? BUS_PORT : BUS_MEMORY, 0x100 + 8 * i, 8);
+    before = bus;
+    int error = add(&probes[BUS_RANGES_MAX], BUS_PORT, 0x800, 8);
+    ck_assert_msg(error == ENOSPC, "the bus has %d ranges, and one more returns %d, not ENOSPC",
+                  BUS_RANGES_MAX, error);
+    ck_assert_msg(memcmp(&before, &bus, sizeof bus) == 0,
+                  "bus_add reports that the bus is full, and has changed it all the same");
+    for (uint64_t i = 0; i < BUS_RANGES_MAX; i++)
+        check_reached(&probes[i], i % 2 ? BUS_PORT : BUS_MEMORY, 0x100 + 8 * i, 4);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 8.2 the serial port */
+
+/* What the port is connected to. The bytes up to `count` have arrived; `sent` came from the port.
+ */
+static struct line {
+    uint8_t bytes[64];
+    unsigned count, taken;
+    uint8_t sent[64];
+    unsigned sent_count;
+    bool strange; /* a handler was called with another line than this */
+} line;
+
+static int line_receive(void *of)
+{
+    line.strange |= of != &line;
+    return line.taken < line.count ? line.bytes[line.taken++] : -2;
+}
+
+static void line_transmit(void *of, uint8_t byte)
+{
+    line.strange |= of != &line;
+    if (line.sent_count < sizeof line.sent)
+        line.sent[line.sent_count] = byte;
+    line.sent_count++;
+}
+
+static struct uart uart;
+
+static void start_uart(void)
+{
+    memset(&line, 0, sizeof line);
+    memset(&uart, 0, sizeof uart);
+    uart.line = &line;
+    uart.receive = line_receive;
+    uart.transmit = line_transmit;
+}
+
+static uint8_t in(unsigned number)
+{
+    return (uint8_t)uart_read(&uart, UART_PORT + number, 1);
+}
+
+static void out(unsigned number, unsigned value)
+{
+    uart_write(&uart, UART_PORT + number, 1, value);
+}
+
+/* `count` more bytes arrive; the device does not know yet. */
+static void arrive(unsigned count)
+{
+    for (unsigned i = 0; i < count && line.count < sizeof line.bytes; i++)
+        line.bytes[line.count++] = random_byte() | 1; /* RBR is 0 without a byte */
+}
+
+static const char *const register_names[] = {"RBR", "IER", "IIR", "LCR", "MCR", "LSR", "MSR"};
+
+static void check_register(unsigned number, unsigned mask, unsigned wanted, const char *when)
+{
+    const unsigned got = in(number);
+
+    ck_assert_msg((got & mask) == wanted, "%s: %s reads 0x%02x; %s0x%02x instead of 0x%02x", when,
+                  register_names[number], got, mask == 0xff ? "that is " : "of its bits ",
+                  got & mask, wanted);
+}
+
+/* IIR's cause. */
+static void check_cause(unsigned wanted, const char *when)
+{
+    check_register(UART_IIR, 0x0f, wanted, when);
+}
+
+static void check_line(bool wanted, const char *when)
+{
+    ck_assert_msg(uart_interrupt(&uart) == wanted, "%s: the interrupt line must be %s, and is %s",
+                  when, wanted ? "high" : "low", wanted ? "low" : "high");
+}
+
+/* Byte `number` of those that arrived is the next in RBR. */
+static void check_byte(unsigned number, const char *when)
+{
+    check_register(UART_LSR, LSR_RECEIVED, LSR_RECEIVED, when);
+    const uint8_t got = in(UART_RBR), wanted = line.bytes[number];
+    ck_assert_msg(got == wanted, "%s: RBR reads 0x%02x instead of byte %u of the line, 0x%02x",
+                  when, got, number, wanted);
+}
+
+static void check_no_byte(const char *when)
+{
+    check_register(UART_LSR, LSR_RECEIVED, 0, when);
+    check_register(UART_RBR, 0xff, 0, when);
+}
+
+static void check_taken(unsigned wanted, const char *when)
+{
+    ck_assert_msg(line.taken == wanted, "%s: %u bytes were taken from the line instead of %u", when,
+                  line.taken, wanted);
+}
+
+START_TEST(uart_registers)
+{
+    const uint8_t scratch = random_byte(), format = random_byte() & 0x7f, low = random_byte() | 1,
+                  high = random_byte(), enabled = random_byte() & IER_BITS;
+
+    start_uart();
+    check_register(UART_IER, 0xff, 0, "after reset");
+    check_register(UART_IIR, 0xff, IIR_NONE, "after reset");
+    check_register(UART_LCR, 0xff, 0, "after reset");
+    check_register(UART_MCR, 0xff, 0, "after reset");
+    check_register(UART_LSR, 0xff, LSR_EMPTY, "after reset");
+    check_register(UART_MSR, 0xff, MSR_CTS | MSR_DSR | MSR_DCD, "after reset");
+    check_line(false, "after reset");
+    out(UART_SCR, scratch);
+    out(UART_LCR, format);
+    out(UART_MCR, MCR_DTR | MCR_OUT2);
+    out(UART_IER, 0xf0 | enabled);
+    ck_assert_msg(in(UART_SCR) == scratch, "SCR reads 0x%02x, and 0x%02x was written", in(UART_SCR),
+                  scratch);
+    check_register(UART_LCR, 0xff, format, "after that was written");
+    check_register(UART_MCR, 0x1f, MCR_DTR | MCR_OUT2, "after DTR and OUT2 were set");
+    check_register(UART_IER, 0xff, enabled,
+                   "after a write with bits 7 to 4 set, which always read as 0");
+
+    out(UART_MCR, MCR_RTS);
+    arrive(1);
+    uart_receive(&uart);
+    out(UART_LCR, LCR_DLAB | format);
+    out(0, low);
+    out(1, high);
+    ck_assert_msg(in(0) == low && in(1) == high,
+                  "with LCR_DLAB set, 0x%02x and 0x%02x were written to DLL and DLM, and they read "
+                  "as 0x%02x and 0x%02x",
+                  low, high, in(0), in(1));
+    ck_assert_msg(line.sent_count == 0, "a write of DLL, with LCR_DLAB set, was sent as a byte");
+    out(UART_LCR, format);
+    check_register(UART_IER, 0xff, enabled, "after DLM was written with LCR_DLAB set");
+    check_byte(0, "after DLL was read with LCR_DLAB set");
+    out(UART_LCR, LCR_DLAB);
+    ck_assert_msg(in(0) == low && in(1) == high,
+                  "DLL and DLM are lost while LCR_DLAB is 0, when RBR and IER are used");
+}
+END_TEST
+
+START_TEST(uart_wide)
+{
+    start_uart();
+    out(UART_MCR, MCR_RTS);
+    arrive(2);
+    for (unsigned size = 2; size <= 4; size += 2) {
+        const uint8_t byte = random_byte();
+        line.sent_count = 0;
+        uart_write(&uart, UART_PORT, size, 0xaabbcc00u >> (32 - 8 * size) << 8 | byte);
+        ck_assert_msg(line.sent_count == 1 && line.sent[0] == byte,
+                      "a write of %u bytes to THR with the low byte 0x%02x sent %u bytes, the "
+                      "first of them 0x%02x: the port has registers of one byte",
+                      size, byte, line.sent_count, line.sent[0]);
+        uint64_t got = uart_read(&uart, UART_PORT + UART_LSR, size);
+        ck_assert_msg(got == (LSR_EMPTY | LSR_RECEIVED),
+                      "a read of %u bytes at LSR returns 0x%llx: the upper bytes are 0", size,
+                      (unsigned long long)got);
+        uart_write(&uart, UART_PORT + UART_IER, size, 0xffffff00u | IER_LINE);
+        check_register(UART_IER, 0xff, IER_LINE, "after a wider write with this low byte");
+        got = uart_read(&uart, UART_PORT, size);
+        ck_assert_msg(got == line.bytes[size / 2 - 1],
+                      "a read of %u bytes at RBR returns 0x%llx instead of the byte 0x%02x", size,
+                      (unsigned long long)got, line.bytes[size / 2 - 1]);
+        if (size == 2) {
+            check_register(UART_LSR, LSR_RECEIVED, LSR_RECEIVED, "after one of two bytes");
+            uart_receive(&uart);
+        }
+    }
+}
+END_TEST
+
+START_TEST(uart_transmits)
+{
+    uint8_t bytes[40] = {0x00, 0xff, 0x80};
+
+    start_uart();
+    for (size_t i = 3; i < sizeof bytes; i++)
+        bytes[i] = random_byte();
+    out(UART_LCR, 0x03);
+    for (unsigned i = 0; i < sizeof bytes; i++) {
+        if (i == sizeof bytes / 2)
+            out(UART_IIR, FCR_ENABLE);
+        out(UART_RBR, bytes[i]);
+        ck_assert_msg(line.sent_count == i + 1, "after %u bytes were written to THR, %u were sent",
+                      i + 1, line.sent_count);
+        ck_assert_msg(line.sent[i] == bytes[i], "0x%02x was written to THR, and 0x%02x was sent",
+                      bytes[i], line.sent[i]);
+        ck_assert_msg(!line.strange, "transmit was called with something else than uart->line");
+        check_register(UART_LSR, 0xff, LSR_EMPTY, "after a byte was written to THR");
+    }
+    check_no_byte("after bytes were sent without loopback");
+}
+END_TEST
+
+START_TEST(uart_receives)
+{
+    start_uart();
+    arrive(4);
+    line.bytes[1] = 0xff; /* a byte like any other */
+    uart_receive(&uart);
+    check_taken(0, "RTS is not set: the guest is not ready for bytes");
+    check_no_byte("before RTS was set");
+    check_taken(0, "RBR was read before RTS was set");
+    out(UART_MCR, MCR_DTR | MCR_OUT2);
+    check_taken(0, "DTR and OUT2 are set, and RTS is not");
+    out(UART_MCR, MCR_RTS);
+    check_taken(1, "RTS was set, and without FIFOs there is room for one byte");
+    uart_receive(&uart);
+    check_taken(1, "the one byte was not read yet");
+    check_byte(0, "after RTS was set");
+    check_taken(2, "a byte was read from RBR, so there is room for the next");
+    check_byte(1, "after the first byte was read");
+    out(UART_MCR, 0);
+    check_byte(2, "the byte that was taken before RTS was cleared");
+    check_no_byte("after RTS was cleared");
+    check_taken(3, "RTS is clear again");
+    out(UART_MCR, MCR_RTS);
+    check_byte(3, "after RTS was set again");
+    check_no_byte("when the line has none");
+    arrive(1);
+    line.bytes[4] = 0;
+    uart_receive(&uart);
+    check_register(UART_LSR, LSR_RECEIVED, LSR_RECEIVED, "after the byte 0 was received");
+    check_register(UART_RBR, 0xff, 0, "after the byte 0 was received");
+    check_no_byte("after the byte 0 was read");
+    ck_assert_msg(!line.strange, "receive was called with something else than uart->line");
+}
+END_TEST
+
+START_TEST(uart_fifo)
+{
+    start_uart();
+    out(UART_MCR, MCR_RTS);
+    out(UART_IIR, FCR_ENABLE);
+    check_register(UART_IIR, 0xff, IIR_FIFOS | IIR_NONE, "with FIFOs");
+    arrive(sizeof line.bytes);
+    uart_receive(&uart);
+    check_taken(UART_FIFO, "the FIFO has room for 16 bytes");
+    for (unsigned i = 0; i < 6; i++)
+        check_byte(i, "with FIFOs, in the order of the line");
+    check_taken(UART_FIFO + 6, "6 of the bytes in the FIFO were read");
+    out(UART_IIR, FCR_ENABLE | 0xc0);
+    check_byte(6, "after a write of FCR that neither clears nor changes FCR_ENABLE");
+    check_taken(UART_FIFO + 7, "7 bytes were read");
+    out(UART_IIR, FCR_ENABLE | FCR_CLEAR);
+    check_byte(UART_FIFO + 7, "the first byte after FCR_CLEAR");
+    const unsigned next = line.taken; /* the FIFO is full */
+    out(UART_IIR, 0);
+    check_register(UART_IIR, 0xff, IIR_NONE, "after FCR_ENABLE was cleared");
+    check_byte(next, "the first byte after FCR_ENABLE was cleared, which clears the FIFO");
+    check_taken(next + 2, "there is room for one byte without FIFOs");
+    out(UART_MCR, 0);
+    out(UART_IIR, FCR_ENABLE);
+    check_no_byte("after FCR_ENABLE was set, which clears what was received");
+}
+END_TEST
+
+START_TEST(uart_received_line)
+{
+    start_uart();
+    out(UART_MCR, MCR_RTS);
+    for (int fifo = 0; fifo < 2; fifo++) {
+        out(UART_IIR, fifo ? FCR_ENABLE | 0xc0 : 0); /* asks for a level of 14 bytes */
+        out(UART_IER, 0);
+        arrive(1);
+        uart_receive(&uart);
+        check_line(false, "a byte came, and no interrupt is enabled");
+        check_cause(IIR_NONE, "a byte came, and no interrupt is enabled");
+        out(UART_IER, IER_LINE | IER_MODEM);
+        check_line(false, "a byte came, and only other interrupts are enabled");
+        out(UART_IER, IER_RECEIVED);
+        check_line(true, "a byte came, then IER_RECEIVED was set");
+        check_cause(IIR_RECEIVED, "a byte came, then IER_RECEIVED was set");
+        check_line(true, "IIR was read, but not the byte");
+        out(UART_IER, 0);
+        check_line(false, "IER was cleared");
+        out(UART_IER, IER_RECEIVED);
+        check_line(true, "IER_RECEIVED was set again");
+        check_byte(line.count - 1, "the byte that the interrupt announced");
+        check_line(false, "the only byte was read");
+        check_cause(IIR_NONE, "the only byte was read");
+        arrive(2);
+        uart_receive(&uart);
+        check_line(true, "two bytes came");
+        check_byte(line.count - 2, "the first of two bytes");
+        check_line(true, "one of two bytes was read");
+        check_byte(line.count - 1, "the second of two bytes");
+        check_line(false, "both bytes were read");
+    }
+}
+END_TEST
+
+START_TEST(uart_transmitter_line)
+{
+    start_uart();
+    out(UART_MCR, MCR_RTS);
+    out(UART_RBR, random_byte());
+    check_line(false, "a byte was sent, and no interrupt is enabled");
+    out(UART_IER, IER_RECEIVED | IER_LINE | IER_MODEM);
+    check_line(false, "a byte was sent, and IER_TRANSMITTER is not set");
+    for (int i = 0; i < 2; i++) {
+        out(UART_IER, 0);
+        out(UART_IER, IER_TRANSMITTER);
+        check_line(true, "IER_TRANSMITTER was set, and THR is empty");
+        check_register(UART_LSR, 0xff, LSR_EMPTY, "with the THR-empty interrupt due");
+        check_line(true, "only LSR was read");
+        check_cause(IIR_TRANSMITTER, "IER_TRANSMITTER was set, and THR is empty");
+        check_line(false, "IIR has reported that THR is empty");
+        check_cause(IIR_NONE, "IIR has reported that THR is empty");
+    }
+    for (int i = 0; i < 3; i++) {
+        out(UART_RBR, random_byte());
+        check_line(true, "a byte was sent, so THR is empty again");
+        out(UART_IER, 0);
+        check_line(false, "IER was cleared");
+        check_cause(IIR_NONE, "IER was cleared");
+        out(UART_IER, IER_TRANSMITTER);
+        check_line(true, "IER_TRANSMITTER was set again");
+        check_cause(IIR_TRANSMITTER, "a byte was sent, so THR is empty again");
+        check_line(false, "IIR has reported that THR is empty");
+    }
+    out(UART_IER, IER_TRANSMITTER | IER_RECEIVED);
+    out(UART_RBR, random_byte());
+    arrive(1);
+    uart_receive(&uart);
+    check_cause(IIR_RECEIVED, "a byte came, and THR is empty: the first has priority");
+    check_byte(0, "with both interrupts");
+    check_line(true, "the byte was read; IIR has not reported that THR is empty");
+    check_cause(IIR_TRANSMITTER, "the byte was read; IIR has not reported that THR is empty");
+    check_line(false, "IIR has reported both");
+}
+END_TEST
+
+START_TEST(uart_loopback)
+{
+    const uint8_t byte = random_byte() | 1;
+
+    start_uart();
+    out(UART_MCR, MCR_RTS | MCR_LOOPBACK);
+    arrive(2);
+    uart_receive(&uart);
+    check_taken(0, "in loopback mode nothing is taken from the line, even with RTS");
+    out(UART_RBR, byte);
+    ck_assert_msg(line.sent_count == 0, "in loopback mode a byte was sent to the line");
+    check_register(UART_LSR, 0xff, LSR_EMPTY | LSR_RECEIVED, "a byte was written in loopback mode");
+    ck_assert_msg(in(UART_RBR) == byte, "in loopback mode the byte for THR does not come to RBR");
+    check_no_byte("the byte of the loopback was read");
+    out(UART_IER, IER_RECEIVED | IER_TRANSMITTER);
+    in(UART_IIR);
+    out(UART_RBR, byte);
+    check_cause(IIR_RECEIVED, "a byte was written in loopback mode");
+    in(UART_RBR);
+    check_cause(IIR_TRANSMITTER, "a byte was written in loopback mode, and read");
+    check_line(false, "a byte was written in loopback mode and read, and IIR, too");
+    out(UART_MCR, MCR_RTS);
+    check_taken(1, "loopback mode ended, and RTS is set");
+    out(UART_RBR, byte);
+    ck_assert_msg(line.sent_count == 1 && line.sent[0] == byte,
+                  "after loopback mode a byte for THR is not sent");
+    check_byte(0, "after loopback mode");
+}
+END_TEST
+
+START_TEST(uart_overruns)
+{
+    uint8_t bytes[UART_FIFO + 1];
+
+    start_uart();
+    out(UART_IIR, FCR_ENABLE);
+    out(UART_MCR, MCR_LOOPBACK);
+    out(UART_IER, IER_LINE | IER_RECEIVED);
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        check_register(UART_LSR, LSR_OVERRUN, 0, "the FIFO has room");
+        bytes[i] = random_byte() | 1;
+        out(UART_RBR, bytes[i]);
+    }
+    check_line(true, "a byte came, and the FIFO had no room");
+    check_cause(IIR_LINE, "a byte came, and the FIFO had no room: IIR_LINE is the first cause");
+    check_cause(IIR_LINE, "LSR was not read yet");
+    check_register(UART_LSR, 0xff, LSR_EMPTY | LSR_OVERRUN | LSR_RECEIVED, "after an overrun");
+    check_register(UART_LSR, 0xff, LSR_EMPTY | LSR_RECEIVED, "a second read after an overrun");
+    check_cause(IIR_RECEIVED, "LSR was read after an overrun");
+    for (size_t i = 0; i < UART_FIFO; i++) {
+        const uint8_t got = in(UART_RBR);
+        ck_assert_msg(got == bytes[i],
+                      "after an overrun byte %zu of the FIFO is 0x%02x instead of 0x%02x: the "
+                      "byte without room is lost, not one of those before",
+                      i, got, bytes[i]);
+    }
+    check_no_byte("all of the FIFO was read");
+    out(UART_IER, IER_RECEIVED);
+    out(UART_IIR, 0);
+    out(UART_RBR, 1);
+    out(UART_RBR, 2);
+    in(UART_RBR);
+    check_line(false, "an overrun, and IER_LINE is not set");
+    check_register(UART_LSR, LSR_OVERRUN, LSR_OVERRUN, "two bytes came without FIFOs");
+}
+END_TEST
+
+/* Bits 7 to 4 of MSR in loopback mode. */
+static unsigned inputs_of(unsigned outputs)
+{
+    return (outputs & MCR_DTR ? MSR_DSR : 0) | (outputs & MCR_RTS ? MSR_CTS : 0) |
+           (outputs & MCR_OUT1 ? MSR_RI : 0) | (outputs & MCR_OUT2 ? MSR_DCD : 0u);
+}
+
+START_TEST(uart_modem)
+{
+    char when[80];
+
+    start_uart();
+    out(UART_MCR, MCR_LOOPBACK);
+    const unsigned usual = MSR_CTS | MSR_DSR | MSR_DCD;
+    check_register(UART_MSR, 0xff, usual >> 4, "in loopback mode, where all outputs are 0");
+    for (unsigned i = 0, before = 0; i < 15; i++) {
+        const unsigned outputs = unit_random() & 0x0f, inputs = inputs_of(outputs),
+                       changed = (before ^ inputs) & ~(inputs & MSR_RI);
+        snprintf(when, sizeof when, "in loopback mode, MCR changed to 0x%02x (MSR was 0x%02x)",
+                 MCR_LOOPBACK | outputs, before);
+        out(UART_IER, 0);
+        out(UART_MCR, MCR_LOOPBACK | outputs);
+        check_line(false, "the modem's inputs changed, and IER is 0");
+        out(UART_IER, IER_MODEM);
+        check_line(changed != 0, when);
+        check_cause(changed ? IIR_MODEM : IIR_NONE, when);
+        check_register(UART_MSR, 0xff, inputs | changed >> 4, when);
+        check_line(false, "MSR was read");
+        check_register(UART_MSR, 0xff, inputs, "MSR was read a second time");
+        before = inputs;
+    }
+    out(UART_MCR, MCR_LOOPBACK | MCR_RTS);
+    out(UART_MCR, MCR_LOOPBACK);
+    in(UART_MSR);
+    out(UART_MCR, MCR_LOOPBACK | MCR_RTS);
+    out(UART_MCR, MCR_LOOPBACK);
+    check_register(UART_MSR, 0xff, MSR_CTS >> 4, "RTS was set and cleared in loopback mode");
+    out(UART_IER, IER_MODEM | IER_TRANSMITTER);
+    out(UART_MCR, 0);
+    check_cause(IIR_TRANSMITTER, "THR is empty, and the modem's inputs changed: in this order");
+    check_cause(IIR_MODEM, "IIR has reported that THR is empty; the modem's inputs changed");
+    check_register(UART_MSR, 0xff, usual | usual >> 4, "loopback mode ended");
+    out(UART_MCR, MCR_DTR | MCR_RTS | MCR_OUT1 | MCR_OUT2);
+    check_register(UART_MSR, 0xff, usual, "the outputs changed without loopback mode");
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 8.3 the 8259s */
+
+static struct pic pic;
+static PRIVATE unsigned base, slave_base; /* the vectors of IRQ 0 and IRQ 8 */
+
+static unsigned pic_in(unsigned port)
+{
+    return (unsigned)pic_read(&pic, port, 1);
+}
+
+static void pic_out(unsigned port, unsigned value)
+{
+    pic_write(&pic, port, 1, value);
+}
+
+static void chip_init(unsigned port, unsigned vector, unsigned icw3, unsigned icw4)
+{
+    pic_out(port, ICW1 | ICW1_ICW4);
+    pic_out(port + 1, vector);
+    pic_out(port + 1, icw3);
+    pic_out(port + 1, icw4);
+}
+
+static void start_pic(void)
+{
+    base = (unit_random() % 12 + 4) * 8;
+    slave_base = (unit_random() % 15 + 16) * 8;
+    memset(&pic, 0, sizeof pic);
+    chip_init(PIC_MASTER, base, 1 << PIC_CASCADE, 1);
+    chip_init(PIC_SLAVE, slave_base, PIC_CASCADE, 1);
+    pic_out(PIC_MASTER + 1, 0);
+    pic_out(PIC_SLAVE + 1, 0);
+}
+
+static unsigned vector_of(unsigned irq)
+{
+    return irq < 8 ? base + irq : slave_base + irq - 8;
+}
+
+static void line_set(unsigned irq, bool level)
+{
+    pic_set_line(&pic, irq, level);
+}
+
+/* An edge. */
+static void line_pulse(unsigned irq)
+{
+    line_set(irq, false);
+    line_set(irq, true);
+}
+
+static void check_asserted(bool wanted, const char *when)
+{
+    ck_assert_msg(pic_asserted(&pic) == wanted, "%s: the master's output must be %s, and is %s",
+                  when, wanted ? "high" : "low", wanted ? "low" : "high");
+}
+
+static void check_vector(unsigned irq, const char *when)
+{
+    check_asserted(true, when);
+    const unsigned got = pic_acknowledge(&pic);
+    ck_assert_msg(got == vector_of(irq),
+                  "%s: the vector is 0x%02x instead of IRQ %u's, 0x%02x (ICW2: 0x%02x and 0x%02x)",
+                  when, got, irq, vector_of(irq), base, slave_base);
+}
+
+static unsigned chip_requested(unsigned port)
+{
+    pic_out(port, OCW3 | OCW3_READ);
+    return pic_in(port);
+}
+
+static unsigned chip_in_service(unsigned port)
+{
+    pic_out(port, OCW3 | OCW3_READ | OCW3_ISR);
+    return pic_in(port);
+}
+
+static void check_chip(unsigned port, unsigned requested, unsigned in_service, const char *when)
+{
+    const unsigned irr = chip_requested(port), isr = chip_in_service(port);
+
+    ck_assert_msg(irr == requested && isr == in_service,
+                  "%s: the %s has IRR 0x%02x, ISR 0x%02x instead of 0x%02x, 0x%02x", when,
+                  port == PIC_MASTER ? "master" : "slave", irr, isr, requested, in_service);
+}
+
+static void end_of_interrupt(unsigned irq)
+{
+    if (irq >= 8)
+        pic_out(PIC_SLAVE, OCW2_EOI);
+    pic_out(PIC_MASTER, OCW2_EOI);
+}
+
+START_TEST(pic_init)
+{
+    const unsigned irq = 3 + unit_random() % 5;
+    const uint8_t mask = random_byte(), slave_mask = random_byte();
+
+    start_pic();
+    pic_out(PIC_MASTER + 1, mask);
+    pic_out(PIC_SLAVE + 1, slave_mask);
+    ck_assert_msg(pic_in(PIC_MASTER + 1) == mask && pic_in(PIC_SLAVE + 1) == slave_mask,
+                  "0x%02x and 0x%02x were written to the IMRs, which read as 0x%02x and 0x%02x",
+                  mask, slave_mask, pic_in(PIC_MASTER + 1), pic_in(PIC_SLAVE + 1));
+    pic_out(PIC_MASTER + 1, 0);
+    line_pulse(irq);
+    check_vector(irq, "after ICW1 to ICW4");
+    line_pulse(irq);
+    check_chip(PIC_MASTER, 1u << irq, 1u << irq, "one interrupt in service, the same again");
+    pic_out(PIC_MASTER + 1, 0xff);
+    base = (unit_random() % 15 + 16) * 8;
+    chip_init(PIC_MASTER, base | (unit_random() & 7), 1 << PIC_CASCADE, 1);
+    ck_assert_msg(pic_in(PIC_MASTER + 1) == 0, "IMR is 0x%02x after ICW1 to ICW4; ICW1 clears it",
+                  pic_in(PIC_MASTER + 1));
+    ck_assert_msg(pic_in(PIC_MASTER) == 0, "after ICW1 the even port does not read as IRR, or IRR "
+                                           "or ISR is not cleared");
+    check_chip(PIC_MASTER, 0, 0, "ICW1 clears IRR and ISR");
+    check_asserted(false, "after ICW1, with a line that was high before");
+    line_set(irq, true);
+    check_asserted(false, "after ICW1 the line is still high: it has to rise again");
+    line_pulse(irq);
+    check_vector(irq, "after a second ICW2, whose low 3 bits don't count");
+    ck_assert_msg(pic_in(PIC_SLAVE + 1) == slave_mask, "ICWs of the master changed the slave");
+
+    chip_init(PIC_MASTER, base, 1 << PIC_CASCADE, 1 | ICW4_AUTOMATIC);
+    pic_out(PIC_MASTER, ICW1);
+    pic_out(PIC_MASTER + 1, base);
+    pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
+    pic_out(PIC_MASTER + 1, mask & ~(1u << irq));
+    ck_assert_msg(pic_in(PIC_MASTER + 1) == (mask & ~(1u << irq)),
+                  "after an ICW1 without ICW1_ICW4, and ICW2 and ICW3, the next write is OCW1; IMR "
+                  "reads 0x%02x instead of 0x%02x",
+                  pic_in(PIC_MASTER + 1), mask & ~(1u << irq));
+    line_pulse(irq);
+    check_vector(irq, "after ICWs without ICW4");
+    check_chip(PIC_MASTER, 0, 1u << irq, "ICW1 without ICW4 ends automatic EOI");
+    ck_assert_msg(pic_read(&pic, PIC_MASTER + 1, 4) == (mask & ~(1u << irq)),
+                  "a read of 4 bytes at the IMR does not return one byte and zeros");
+    pic_write(&pic, PIC_MASTER + 1, 2, 0x5a00 | mask);
+    ck_assert_msg(pic_in(PIC_MASTER + 1) == mask, "a write of 2 bytes: the low one counts");
+}
+END_TEST
+
+START_TEST(pic_lines)
+{
+    const unsigned irqs[] = {0, 7, 8, 15, 3 + unit_random() % 4, 9 + unit_random() % 6};
+
+    for (size_t i = 0; i < sizeof irqs / sizeof irqs[0]; i++) {
+        const unsigned irq = irqs[i], port = irq < 8 ? PIC_MASTER : PIC_SLAVE, bit = 1u << irq % 8;
+        start_pic();
+        check_asserted(false, "no line is high");
+        line_set(irq, false);
+        check_asserted(false, "a line that was low is set low");
+        line_set(irq, true);
+        ck_assert_msg(chip_requested(port) == bit, "IRQ %u's line rose, and IRR is 0x%02x", irq,
+                      chip_requested(port));
+        line_set(irq, false);
+        ck_assert_msg(chip_requested(port) == 0,
+                      "IRQ %u's line fell before the processor took it, and IRR is 0x%02x", irq,
+                      chip_requested(port));
+        check_asserted(false, "the line fell before the processor took the interrupt");
+        line_set(irq, true);
+        check_vector(irq, "the line rose");
+        line_set(irq, true);
+        end_of_interrupt(irq);
+        check_asserted(false, "the line stayed high after EOI: which is not a new edge");
+        line_set(irq, false);
+        check_asserted(false, "the line fell");
+        line_set(irq, true);
+        check_vector(irq, "the line rose a second time");
+        line_set(irq, false);
+        ck_assert_msg(chip_in_service(port) == bit,
+                      "the line fell while the interrupt was in service: ISR is 0x%02x",
+                      chip_in_service(port));
+        line_set(irq, true);
+        check_asserted(false, "the line rose while its interrupt was in service");
+        end_of_interrupt(irq);
+        check_vector(irq, "EOI, after the line rose while its interrupt was in service");
+        end_of_interrupt(irq);
+
+        pic_out(port + 1, bit);
+        line_pulse(irq);
+        check_asserted(false, "the only line that rose is masked");
+        ck_assert_msg(chip_requested(port) == bit, "a masked line rose, and IRR is 0x%02x",
+                      chip_requested(port));
+        pic_out(port + 1, (uint8_t)~bit);
+        check_vector(irq, "the mask was removed");
+    }
+}
+END_TEST
+
+START_TEST(pic_priorities)
+{
+    static const unsigned inputs[] = {0, 1, 3, 4, 5, 6, 7};
+
+    for (int i = 0; i < 5; i++) {
+        const unsigned place = unit_random() % 6, first = inputs[place],
+                       last = inputs[place + 1 + unit_random() % (6 - place)];
+        start_pic();
+        line_set(last, true);
+        line_set(first, true);
+        check_vector(first, "two lines rose: the lower input is first");
+        check_chip(PIC_MASTER, 1u << last, 1u << first, "the first of two is in service");
+        check_asserted(false, "the second waits until the first has ended");
+        pic_out(PIC_MASTER, OCW2_EOI);
+        check_vector(last, "EOI of the first of two");
+        line_pulse(first);
+        check_vector(first, "a lower input interrupts a higher one that is in service");
+        check_chip(PIC_MASTER, 0, 1u << first | 1u << last, "two in service");
+        pic_out(PIC_MASTER, OCW2_EOI);
+        check_chip(PIC_MASTER, 0, 1u << last, "a non-specific EOI ends the first in service");
+        line_pulse(first);
+        check_vector(first, "after its EOI, the same again");
+        pic_out(PIC_MASTER, OCW2_EOI | OCW2_SPECIFIC | last);
+        check_chip(PIC_MASTER, 0, 1u << first, "a specific EOI ends the input that it names");
+        pic_out(PIC_MASTER, OCW2_EOI | OCW2_SPECIFIC | last);
+        check_chip(PIC_MASTER, 0, 1u << first, "a specific EOI of one that is not in service");
+        pic_out(PIC_MASTER, OCW2_EOI);
+        pic_out(PIC_MASTER, OCW2_EOI);
+        check_chip(PIC_MASTER, 0, 0, "all were ended");
+        line_pulse(last);
+        check_vector(last, "after an EOI without an interrupt in service");
+        line_pulse(first);
+        pic_out(PIC_MASTER + 1, 1u << first);
+        check_asserted(false, "the first input is masked, and the other one is in service");
+    }
+}
+END_TEST
+
+START_TEST(pic_commands)
+{
+    static const uint8_t idle[] = {0x00, 0x80, 0x40, 0xc0, 0xc5, 0x08, 0x48, 0x68, 0x0c};
+
+    for (size_t i = 0; i < sizeof idle; i++) {
+        start_pic();
+        line_set(5, true);
+        check_vector(5, "a line rose");
+        line_set(6, true);
+        line_set(4, true);
+        pic_out(PIC_MASTER, OCW3 | OCW3_READ | OCW3_ISR);
+        pic_out(PIC_MASTER, idle[i]);
+        ck_assert_msg(pic_in(PIC_MASTER) == 1 << 5,
+                      "after the command 0x%02x, which has no effect, the port reads 0x%02x "
+                      "instead of ISR, as chosen before",
+                      idle[i], pic_in(PIC_MASTER));
+        check_chip(PIC_MASTER, 1 << 4 | 1 << 6, 1 << 5, "after a command without effect");
+        check_vector(4, "after a command without effect");
+        pic_out(PIC_MASTER, OCW2_EOI);
+        pic_out(PIC_MASTER, OCW2_EOI);
+        check_vector(6, "after two EOIs");
+    }
+    start_pic();
+    line_set(3, true);
+    ck_assert_msg(pic_in(PIC_MASTER) == 1 << 3, "after reset the even port does not read as IRR");
+    pic_out(PIC_MASTER, ICW1 | ICW1_ICW4 | 0x08); /* level-triggered: not modelled */
+    pic_out(PIC_MASTER + 1, base);
+    pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
+    pic_out(PIC_MASTER + 1, 1);
+    line_pulse(3);
+    check_vector(3, "after an ICW1 that asks for level triggering");
+    pic_out(PIC_MASTER, OCW2_EOI);
+    check_asserted(false, "a line that stays high is one request, even if ICW1 asks for levels");
+}
+END_TEST
+
+START_TEST(pic_cascade)
+{
+    for (int order = 0; order < 2; order++)
+        for (int i = 0; i < 2; i++) {
+            const unsigned irq = i ? 9 + unit_random() % 6 : 8, bit = 1u << (irq - 8),
+                           other = irq + 1 + unit_random() % (15 - irq),
+                           other_bit = 1u << (other - 8);
+            start_pic();
+            line_set(3, true);
+            line_set(other, true);
+            line_set(irq, true);
+            check_vector(irq, "two inputs of the slave, and IRQ 3: the slave is input 2");
+            check_chip(PIC_SLAVE, other_bit, bit, "the slave's first request is in service");
+            ck_assert_msg(chip_in_service(PIC_MASTER) == 1 << PIC_CASCADE,
+                          "an interrupt of the slave is in service, and the master's ISR is 0x%02x",
+                          chip_in_service(PIC_MASTER));
+            check_asserted(false, "an interrupt of the slave is in service");
+            line_set(1, true);
+            check_vector(1, "IRQ 1 comes before the slave's");
+            pic_out(PIC_MASTER, OCW2_EOI);
+            pic_out(order ? PIC_MASTER : PIC_SLAVE, OCW2_EOI);
+            pic_out(order ? PIC_SLAVE : PIC_MASTER, OCW2_EOI);
+            check_vector(other, order
+                                    ? "the slave's second request, after EOIs of master and slave"
+                                    : "the slave's second request, after EOIs of slave and master");
+            end_of_interrupt(other);
+            check_vector(3, "after the slave's two");
+            end_of_interrupt(3);
+            check_asserted(false, "all were ended");
+            check_chip(PIC_SLAVE, 0, 0, "all were ended");
+            check_chip(PIC_MASTER, 0, 0, "all were ended");
+
+            line_pulse(irq);
+            line_set(irq, false);
+            check_asserted(false, "the slave's only request was withdrawn");
+            pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
+            line_pulse(irq);
+            check_asserted(false, "the master's input 2 is masked");
+            pic_out(PIC_MASTER + 1, 0);
+            check_asserted(true, "the mask of the master's input 2 was removed");
+            pic_out(PIC_SLAVE + 1, bit);
+            check_asserted(false, "the slave's only request is masked now");
+            line_pulse(other);
+            check_vector(other, "another input of the slave");
+            pic_out(PIC_SLAVE + 1, 0);
+            end_of_interrupt(other);
+            check_vector(irq, "the slave's first input, no longer masked");
+            pic_out(PIC_SLAVE, OCW2_EOI | OCW2_SPECIFIC | (irq - 8));
+            pic_out(PIC_MASTER, OCW2_EOI | OCW2_SPECIFIC | PIC_CASCADE);
+            check_chip(PIC_SLAVE, 0, 0, "specific EOIs");
+            check_chip(PIC_MASTER, 0, 0, "specific EOIs");
+        }
+}
+END_TEST
+
+START_TEST(pic_automatic)
+{
+    const unsigned irq = 3 + unit_random() % 5, slave_irq = 8 + unit_random() % 8;
+
+    start_pic();
+    ck_assert_msg(pic_acknowledge(&pic) == base + 7,
+                  "no input asks for an interrupt, and pic_acknowledge does not return the vector "
+                  "of input 7");
+    check_chip(PIC_MASTER, 0, 0, "a spurious interrupt is not in service");
+    line_set(irq, true);
+    line_set(irq, false);
+    ck_assert_msg(pic_acknowledge(&pic) == base + 7,
+                  "the only request was withdrawn, and pic_acknowledge does not return the vector "
+                  "of input 7");
+    line_pulse(0);
+    check_vector(0, "after spurious interrupts");
+    pic_out(PIC_MASTER, OCW2_EOI);
+    check_chip(PIC_MASTER, 0, 0, "after a spurious interrupt and one that was ended");
+
+    chip_init(PIC_MASTER, base, 1 << PIC_CASCADE, 1 | ICW4_AUTOMATIC);
+    chip_init(PIC_SLAVE, slave_base, PIC_CASCADE, 1 | ICW4_AUTOMATIC);
+    line_pulse(0);
+    line_pulse(irq);
+    check_vector(0, "with automatic EOI");
+    check_chip(PIC_MASTER, 1u << irq, 0, "with automatic EOI nothing is in service");
+    check_vector(irq, "with automatic EOI, without any EOI between the two");
+    check_asserted(false, "with automatic EOI, two interrupts were taken");
+    line_pulse(slave_irq);
+    check_vector(slave_irq, "with automatic EOI, of the slave");
+    check_chip(PIC_SLAVE, 0, 0, "with automatic EOI nothing is in service");
+    check_chip(PIC_MASTER, 0, 0, "with automatic EOI nothing is in service");
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 8.3 the 8254 */
+
+static struct pit pit;
+
+#define PULSE_NS  838u  /* one pulse, rounded down */
+#define SLACK     3u    /* pulses that don't matter: when exactly a count is loaded */
+#define SLACK_NS  3000u /* the same in nanoseconds */
+#define DAY_NS    86400000000000u
+#define ANY_COUNT (2000 + unit_random() % 60000)
+
+static void pit_out(unsigned port, unsigned value)
+{
+    pit_write(&pit, port, 1, value);
+}
+
+static unsigned pit_in(unsigned port)
+{
+    return (unsigned)pit_read(&pit, port, 1);
+}
+
+static void pit_control(unsigned number, unsigned access, unsigned mode)
+{
+    pit_out(PIT_CONTROL, number << 6 | access << 4 | mode << 1);
+}
+
+/* Low byte and high byte; 0x10000 is written as 0. */
+static void pit_count(unsigned number, unsigned count)
+{
+    pit_out(PIT_PORT + number, count & 0xff);
+    pit_out(PIT_PORT + number, count >> 8 & 0xff);
+}
+
+static void pit_start(unsigned number, unsigned mode, unsigned count)
+{
+    pit_control(number, ACCESS_BOTH, mode);
+    pit_count(number, count);
+}
+
+static void start_pit(void)
+{
+    memset(&pit, 0, sizeof pit);
+    pit.now = random64() >> 4;
+}
+
+static uint64_t ns_of(uint64_t pulses)
+{
+    return (uint64_t)((unsigned __int128)pulses * 1000000000 / PIT_HZ);
+}
+
+static unsigned both_bytes(unsigned number)
+{
+    const unsigned low = pit_in(PIT_PORT + number) & 0xff;
+
+    return low | (pit_in(PIT_PORT + number) & 0xff) << 8;
+}
+
+static unsigned latched(unsigned number)
+{
+    pit_control(number, ACCESS_LATCH, 0);
+    return both_bytes(number);
+}
+
+/* The counter reads as this, or a few pulses more or less: `step` for each. */
+static void check_count(unsigned number, unsigned wanted, unsigned step, const char *when)
+{
+    const unsigned got = latched(number), apart = (got - wanted) & 0xffff;
+
+    ck_assert_msg(apart <= SLACK * step || apart >= 0x10000 - SLACK * step,
+                  "%s: counter %u reads 0x%04x instead of 0x%04x", when, number, got,
+                  wanted & 0xffff);
+}
+
+START_TEST(pit_counts)
+{
+    static const unsigned modes[] = {0, 2, 3, 4};
+    char when[100];
+
+    for (unsigned i = 0; i < 16; i++) {
+        const unsigned number = i % 3, mode = modes[i % 4], step = mode == 3 ? 2 : 1,
+                       count = i >= 12 ? 0x10000 : (unsigned)(ANY_COUNT & ~1u);
+        start_pit();
+        pit_out(PIT_GATE, GATE_OPEN);
+        pit_start(number, mode, count);
+        snprintf(when, sizeof when, "mode %u, count 0x%x, at once", mode, count);
+        check_count(number, count, step, when);
+        const unsigned part = SLACK + 1 + unit_random() % (count / step - 20);
+        pit.now += ns_of(part);
+        snprintf(when, sizeof when, "mode %u, count 0x%x, after %u pulses", mode, count, part);
+        check_count(number, count - part * step, step, when);
+        if (mode == 2 || mode == 3) {
+            pit.now += ns_of((uint64_t)count * (1 + unit_random() % 100));
+            snprintf(when, sizeof when,
+                     "mode %u, count 0x%x, after whole periods and %u pulses (it begins again)",
+                     mode, count, part);
+        } else {
+            pit.now += ns_of(count);
+            snprintf(when, sizeof when, "mode %u, after 0x%x + %u pulses (it wraps below 0)", mode,
+                     count, part);
+        }
+        check_count(number, mode == 2 || mode == 3 ? count - part * step : 0u - part, step, when);
+        start_pit();
+        pit_out(PIT_GATE, GATE_OPEN);
+        pit_start(number, mode, 0x10000);
+        pit.now += DAY_NS;
+        const uint64_t pulses = (uint64_t)((unsigned __int128)DAY_NS * PIT_HZ / 1000000000);
+        snprintf(when, sizeof when, "mode %u, count 0x10000, after a day", mode);
+        check_count(number, 0x10000 - (unsigned)(pulses * step & 0xffff), step, when);
+    }
+}
+END_TEST
+
+START_TEST(pit_access)
+{
+    const unsigned low = 1 + unit_random() % 255, high = 1 + unit_random() % 255;
+
+    start_pit();
+    for (unsigned number = 0; number < 2; number++) {
+        pit_control(number, ACCESS_HIGH, 0);
+        pit_out(PIT_PORT + number, high);
+        ck_assert_msg(pit_in(PIT_PORT + number) == high && pit_in(PIT_PORT + number) == high,
+                      "ACCESS_HIGH: the high byte 0x%02x was written, and the counter does not "
+                      "read as it, twice",
+                      high);
+        pit.now += ns_of(0x100 + SLACK);
+        ck_assert_msg(pit_in(PIT_PORT + number) == ((high - 2) & 0xff) ||
+                          pit_in(PIT_PORT + number) == ((high - 1) & 0xff),
+                      "ACCESS_HIGH: over 256 pulses later the high byte has not decreased");
+        pit_control(number, ACCESS_LOW, 0);
+        pit_out(PIT_PORT + number, low);
+        ck_assert_msg(pit_in(PIT_PORT + number) == low && pit_in(PIT_PORT + number) == low,
+                      "ACCESS_LOW: the low byte 0x%02x was written, and the counter does not "
+                      "read as it, twice",
+                      low);
+        pit_control(number, ACCESS_BOTH, 2);
+        pit_out(PIT_PORT + number, low);
+        pit_control(number, ACCESS_BOTH, 2);
+        pit_count(number, high << 8 | low);
+        const unsigned got = both_bytes(number);
+        ck_assert_msg(got == (high << 8 | low),
+                      "ACCESS_BOTH: 0x%02x%02x was written after a control word, and the counter "
+                      "reads as 0x%04x: a control word begins with the low byte",
+                      high, low, got);
+        pit_in(PIT_PORT + number);
+        pit_control(number, ACCESS_BOTH, 2);
+        pit_count(number, high << 8 | low);
+        ck_assert_msg(both_bytes(number) == (high << 8 | low),
+                      "after a control word a read does not begin with the low byte");
+        pit_in(PIT_PORT + number);
+        pit_count(number, low << 8 | high);
+        ck_assert_msg(pit_in(PIT_PORT + number) == low,
+                      "a write of both bytes between two reads changes which byte is next");
+    }
+    pit_control(0, ACCESS_BOTH, 2);
+    pit.now += DAY_NS;
+    ck_assert_msg(!pit_expired(&pit), "counter 0's output rose, and no count was written since "
+                                      "the control word");
+    pit_out(PIT_PORT, 0);
+    pit.now += DAY_NS;
+    ck_assert_msg(!pit_expired(&pit), "counter 0's output rose, and only the low byte of a count "
+                                      "was written");
+    pit_out(PIT_PORT, 0x80);
+    check_count(0, 0x8000, 1, "the high byte of a count was written just now");
+    pit_start(1, 0, 0x4321);
+    check_count(0, 0x8000, 1, "another counter was started");
+    ck_assert_msg(pit_read(&pit, PIT_PORT + 1, 4) <= 0xff,
+                  "a read of 4 bytes at a counter's port does not return one byte and zeros");
+}
+END_TEST
+
+START_TEST(pit_latch)
+{
+    const unsigned count = 0x4000 + (unsigned)ANY_COUNT % 0x8000;
+
+    start_pit();
+    pit_start(0, 2, count);
+    pit_start(1, 2, count);
+    pit_control(0, ACCESS_LATCH, 0);
+    pit.now += ns_of(0x1234);
+    unsigned got = both_bytes(0);
+    ck_assert_msg(got >= count - SLACK && got <= count,
+                  "latched at once, and read later: 0x%04x instead of 0x%04x", got, count);
+    got = both_bytes(0);
+    ck_assert_msg(count - got >= 0x1234 - SLACK && count - got <= 0x1234 + SLACK,
+                  "both bytes of a latched value were read; then the counter reads 0x%04x instead "
+                  "of 0x%04x",
+                  got, count - 0x1234);
+    check_count(1, count - 0x1234, 1, "counter 0 was latched, not this one");
+    pit_control(0, ACCESS_LATCH, 0);
+    pit.now += ns_of(0x321);
+    pit_control(0, ACCESS_LATCH, 0);
+    pit.now += ns_of(0x321);
+    got = pit_in(PIT_PORT);
+    pit.now += ns_of(0x321);
+    got |= pit_in(PIT_PORT) << 8;
+    ck_assert_msg(count - got >= 0x1234 - SLACK && count - got <= 0x1234 + SLACK,
+                  "a second latch command came before the first value was read, and time passed "
+                  "between its bytes: it reads 0x%04x instead of 0x%04x",
+                  got, count - 0x1234);
+    check_count(0, count - 0x1234 - 3 * 0x321, 1, "latching does not stop the counter");
+    pit_control(0, ACCESS_LATCH, 0);
+    const uint64_t rise = pit.next;
+    pit.now = rise + SLACK_NS;
+    ck_assert_msg(pit_expired(&pit), "a latched counter goes on, and its output does not rise");
+    both_bytes(0);
+    pit_control(0, ACCESS_HIGH, 2);
+    pit_out(PIT_PORT, 0x40);
+    pit_control(0, ACCESS_LATCH, 0);
+    pit.now += ns_of(0x1000);
+    got = pit_in(PIT_PORT);
+    ck_assert_msg(got == 0x40 || got == 0x3f,
+                  "ACCESS_HIGH: the latched byte is 0x%02x instead of 0x40", got);
+    got = pit_in(PIT_PORT);
+    ck_assert_msg(got == 0x2f || got == 0x30,
+                  "ACCESS_HIGH: the one byte of a latched value was read; then the counter reads "
+                  "0x%02x instead of 0x30",
+                  got);
+}
+END_TEST
+
+/* The next rise is at `wanted`, and is one. */
+static void check_rise(uint64_t wanted, const char *when)
+{
+    const int64_t apart = (int64_t)(pit.next - wanted);
+
+    ck_assert_msg(pit.next != PIT_NEVER && apart >= -(int64_t)SLACK_NS &&
+                      apart <= (int64_t)SLACK_NS,
+                  "%s: pit->next is %s%lld ns from where the output rises", when,
+                  pit.next == PIT_NEVER ? "PIT_NEVER: " : "", (long long)apart);
+    pit.now = wanted - SLACK_NS;
+    ck_assert_msg(!pit_expired(&pit), "%s: pit_expired reports it too early", when);
+    pit.now = pit.next;
+    ck_assert_msg(pit_expired(&pit),
+                  "%s: now is what pit->next was, and pit_expired is false: the timer that was set "
+                  "to it does not fire again",
+                  when);
+    ck_assert_msg(!pit_expired(&pit), "%s: pit_expired reports the same rise twice", when);
+}
+
+/* How many of these rises come, one after the other. */
+THERE(unsigned, rises_there, (unsigned wanted), (wanted))
+{
+    for (unsigned i = 0; i < wanted; i++) {
+        pit.now = pit.next;
+        if (!pit_expired(&pit))
+            return i;
+    }
+    return wanted;
+}
+
+START_TEST(pit_rises)
+{
+    static const unsigned modes[] = {0, 2, 3, 4, 6, 7};
+    char when[80];
+
+    for (unsigned i = 0; i < 8; i++) {
+        const unsigned mode = modes[i % 6], count = i >= 6 ? 0x10000 : (unsigned)ANY_COUNT;
+        start_pit();
+        snprintf(when, sizeof when, "mode %u, count 0x%x", mode, count);
+        pit_start(0, mode, count);
+        ck_assert_msg(!pit_expired(&pit), "%s: pit_expired is true at once", when);
+        const uint64_t start = pit.now;
+        check_rise(start + ns_of(count), when);
+        if (mode == 0 || mode == 4) {
+            ck_assert_msg(pit.next == PIT_NEVER,
+                          "%s: the output rises once, and after that pit->next is not PIT_NEVER",
+                          when);
+            pit.now += DAY_NS;
+            ck_assert_msg(!pit_expired(&pit), "%s: the output rises once, not again and again",
+                          when);
+            pit_count(0, count);
+            check_rise(pit.now + ns_of(count), "a new count starts it again");
+            continue;
+        }
+        check_rise(start + ns_of(2ull * count), when);
+        for (uint64_t period = 3; period <= 5; period++)
+            check_rise(start + ns_of(period * count), when);
+        pit.now = start + ns_of(1000ull * count) + ns_of(count / 2);
+        ck_assert_msg(pit_expired(&pit) && !pit_expired(&pit),
+                      "%s: several rises since the last call must count as one", when);
+        snprintf(when, sizeof when, "mode %u, count 0x%x, after 1000 periods without a look", mode,
+                 count);
+        check_rise(start + ns_of(1001ull * count), when);
+        pit.now = start + DAY_NS;
+        ck_assert_msg(pit_expired(&pit), "%s: after a day pit_expired is false", when);
+        const uint64_t pulses = (uint64_t)((unsigned __int128)DAY_NS * PIT_HZ / 1000000000);
+        check_rise(start + ns_of((pulses / count + 1) * count), "a day after it was started");
+        pit.now += ns_of(count / 3);
+        pit_count(0, count / 2);
+        check_rise(pit.now + ns_of(count / 2), "a new count starts at once");
+    }
+    start_pit();
+    pit_start(0, 2, 1193);
+    const uint64_t start = pit.now;
+    ck_assert_msg(rises_there(5000) == 5000, "one of 5000 rises did not come");
+    check_rise(start + ns_of(5001ull * 1193), "after 5000 rises with a count of 1193");
+}
+END_TEST
+
+START_TEST(pit_quiet)
+{
+    start_pit();
+    ck_assert_msg(!pit_expired(&pit), "after reset counter 0's output does not rise");
+    pit_start(0, 2, 0x8000);
+    const uint64_t next = pit.next;
+    pit_start(1, 2, 100);
+    pit_start(2, 2, 100);
+    pit_out(PIT_GATE, GATE_OPEN);
+    ck_assert_msg(pit.next == next, "the counters 1 and 2 and the gate change pit->next, which is "
+                                    "counter 0's");
+    pit_out(PIT_CONTROL, 0xd2); /* read-back of the status of none */
+    ck_assert_msg(pit.next == next && (pit_in(PIT_GATE) & GATE_BITS) == GATE_OPEN,
+                  "a read-back command, which is not modelled, changes counter 0 or the gate");
+    pit.now += ns_of(0x4000);
+    ck_assert_msg(!pit_expired(&pit), "rises of the other counters' outputs are reported");
+    check_count(0, 0x4000, 1, "the other counters were started");
+    pit.now = next;
+    ck_assert_msg(pit_expired(&pit), "counter 0's output does not rise when others count");
+    pit_control(0, ACCESS_BOTH, 2);
+    pit.now += DAY_NS;
+    ck_assert_msg(!pit_expired(&pit), "a control word stops the counter until a count is written");
+}
+END_TEST
+
+static bool output(void)
+{
+    return (pit_in(PIT_GATE) & GATE_OUTPUT) != 0;
+}
+
+START_TEST(pit_gate)
+{
+    for (int i = 0; i < 4; i++) {
+        const unsigned count = (unsigned)ANY_COUNT;
+        start_pit();
+        for (unsigned bits = 0; bits <= GATE_BITS; bits++) {
+            pit_out(PIT_GATE, 0xdc | bits);
+            ck_assert_msg((pit_in(PIT_GATE) & ~(unsigned)GATE_OUTPUT) == bits,
+                          "0x%02x was written to port 0x61, and it reads as 0x%02x: bits 1 and 0 "
+                          "as written, and GATE_OUTPUT",
+                          0xdc | bits, pit_in(PIT_GATE));
+        }
+        pit_out(PIT_GATE, 0);
+        pit_start(2, 0, count);
+        ck_assert_msg(!output(), "mode 0: the output is high at once");
+        pit.now += DAY_NS;
+        ck_assert_msg(!output(), "mode 0, gate closed: the output rose: a closed gate stops the "
+                                 "counter");
+        pit_out(PIT_GATE, GATE_OPEN);
+        check_count(2, count, 1, "the gate was opened just now");
+        pit.now += ns_of(count / 2);
+        pit_out(PIT_GATE, GATE_BITS);
+        pit.now += ns_of(count - count / 2 - SLACK);
+        ck_assert_msg(!output(), "mode 0: the output rose before the count has passed");
+        pit.now += ns_of(2 * SLACK + 1);
+        ck_assert_msg(output(),
+                      "mode 0: the count has passed, the gate was open, and the output is "
+                      "low; a write of the speaker's bit does not start the counter again");
+        ck_assert_msg(pit_in(PIT_GATE) == (GATE_BITS | GATE_OUTPUT),
+                      "port 0x61 reads as 0x%02x instead of 0x23", pit_in(PIT_GATE));
+        pit_count(2, count);
+        ck_assert_msg(!output(), "mode 0: a new count was written, and the output is still high");
+        pit.now += ns_of(count / 2);
+        pit_out(PIT_GATE, 0);
+        pit.now += ns_of(count);
+        pit_out(PIT_GATE, GATE_OPEN);
+        pit.now += ns_of(count - 100);
+        ck_assert_msg(!output(), "the gate was closed and opened: the counter starts from its "
+                                 "count, and the output rose earlier");
+        pit.now += ns_of(200);
+        ck_assert_msg(output(), "the gate was opened, the count has passed, and the output is low");
+        pit_control(2, ACCESS_BOTH, 0);
+        ck_assert_msg(!output(), "the control word of mode 0 does not make the output low");
+
+        pit_start(2, 3, count);
+        for (unsigned quarter = 1; quarter < 12; quarter += 2) {
+            const uint64_t at = pit.now;
+            pit.now += ns_of((uint64_t)count * quarter / 4);
+            ck_assert_msg(output() == (quarter % 4 < 2),
+                          "mode 3, count %u, after %u quarters of a period the output is %s: high "
+                          "in the first half of each period, low in the second",
+                          count, quarter, output() ? "high" : "low");
+            pit.now = at;
+        }
+        pit_start(2, 2, count);
+        pit.now += ns_of(unit_random() % 60000);
+        ck_assert_msg(output(), "mode 2: the output is low for longer than a pulse");
+        pit_start(0, 0, count);
+        pit_out(PIT_GATE, 0);
+        check_rise(pit.now + ns_of(count), "counter 0 has no gate");
+        pit_write(&pit, PIT_GATE, 2, 0xff00 | GATE_BITS);
+        ck_assert_msg((pit_read(&pit, PIT_GATE, 2) & ~(uint64_t)GATE_OUTPUT) == GATE_BITS,
+                      "port 0x61 with 2 bytes: the low one counts, the other one reads as 0");
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("devices");
+
+    unit_add(suite, "bus_reaches", bus_reaches);
+    unit_add(suite, "bus_holes", bus_holes);
+    unit_add(suite, "bus_refuses", bus_refuses);
+    unit_add(suite, "uart_registers", uart_registers);
+    unit_add(suite, "uart_wide", uart_wide);
+    unit_add(suite, "uart_transmits", uart_transmits);
+    unit_add(suite, "uart_receives", uart_receives);
+    unit_add(suite, "uart_fifo", uart_fifo);
+    unit_add(suite, "uart_received_line", uart_received_line);
+    unit_add(suite, "uart_transmitter_line", uart_transmitter_line);
+    unit_add(suite, "uart_loopback", uart_loopback);
+    unit_add(suite, "uart_overruns", uart_overruns);
+    unit_add(suite, "uart_modem", uart_modem);
+    unit_add(suite, "pic_init", pic_init);
+    unit_add(suite, "pic_lines", pic_lines);
+    unit_add(suite, "pic_priorities", pic_priorities);
+    unit_add(suite, "pic_commands", pic_commands);
+    unit_add(suite, "pic_cascade", pic_cascade);
+    unit_add(suite, "pic_automatic", pic_automatic);
+    unit_add(suite, "pit_counts", pit_counts);
+    unit_add(suite, "pit_access", pit_access);
+    unit_add(suite, "pit_latch", pit_latch);
+    unit_add(suite, "pit_rises", pit_rises);
+    unit_add(suite, "pit_quiet", pit_quiet);
+    unit_add(suite, "pit_gate", pit_gate);
+    return unit_main(suite);
+}

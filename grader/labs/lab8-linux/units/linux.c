@@ -1,0 +1,1161 @@
+/*
+ * linux.c - the part of lab 8's module that boots Linux, function by function, where no guest can
+ * show it: hand-made files and headers, what an exit carries, what happens when a call fails.
+ */
+#define _GNU_SOURCE /* RTLD_NEXT */
+#include "../../locks.h"
+#include "lab8.h"
+
+#include <dirent.h>
+#include <poll.h>
+#include <sys/timerfd.h>
+
+#include "debug/entry_state.h"
+
+/* Where a space is, the judge knows; what of it is used, the module says. */
+static void see_space(struct address_space *space)
+{
+    GIVE(*space);
+    SEE(space->next_table);
+}
+
+MODULE(int, platform_start, (struct platform * platform, struct vcpu *vcpu), (platform, vcpu))
+MODULE_VOID(platform_stop, (struct platform * platform), (platform))
+MODULE(enum step, platform_deliver, (struct vcpu * vcpu), (vcpu))
+MODULE(enum step, platform_halt, (struct vcpu * vcpu), (vcpu))
+MODULE(const char *, bzimage_check,
+       (const uint8_t *file, size_t file_bytes, size_t memory_bytes, struct setup_header *header),
+       (file, file_bytes, memory_bytes, header), SEE(*header), see_text(&result))
+MODULE(size_t, bzimage_setup_bytes, (const struct setup_header *header), (header), GIVE(*header))
+MODULE(uint64_t, initrd_place,
+       (const struct setup_header *header, size_t memory_bytes, size_t initrd_bytes),
+       (header, memory_bytes, initrd_bytes), GIVE(*header))
+MODULE(int, linux_load, (struct vcpu * vcpu, struct address_space *space), (vcpu, space),
+       see_vcpu(vcpu), see_space(space))
+MODULE_VOID(linux_state,
+            (struct address_space * space, struct kvm_sregs *sregs, struct kvm_regs *regs),
+            (space, sregs, regs), see_space(space), SEE(*sregs), SEE(*regs))
+MODULE(int, linux_enter, (struct vcpu * vcpu, struct address_space *space), (vcpu, space),
+       see_vcpu(vcpu), see_space(space))
+MODULE(enum step, linux_io, (struct vcpu * vcpu), (vcpu))
+MODULE(enum step, linux_mmio, (struct vcpu * vcpu), (vcpu))
+MODULE(int, bus_add, (struct bus * bus, const struct bus_range *range), (bus, range), GIVE(*range))
+MODULE_VOID(pic_write, (void *device, uint64_t port, unsigned size, uint64_t value),
+            (device, port, size, value))
+MODULE(uint64_t, pic_read, (void *device, uint64_t port, unsigned size), (device, port, size))
+MODULE_VOID(pic_set_line, (struct pic * pic, unsigned irq, bool level), (pic, irq, level))
+
+static uint64_t random64(void)
+{
+    return (uint64_t)unit_random() << 32 | unit_random();
+}
+
+/* ------------------------------------------------------------------ 8.4 the kernel's file */
+
+#define HEADER_AT   0x1f1u /* of the file, and of the zero page */
+#define SECTOR      512u
+#define PARAGRAPH   16u
+#define KERNEL_MAX  0x4000u
+#define FILE_MAX    (256 * SECTOR + KERNEL_MAX)
+#define SETUP_SECTS 7u
+
+/* A file as its maker describes it: boot.rst, "The Real-Mode Kernel Header". */
+static uint8_t file[FILE_MAX];
+static PRIVATE size_t file_bytes, memory_needed;
+
+static struct setup_header *header_of(uint8_t *bytes)
+{
+    return (struct setup_header *)(bytes + HEADER_AT);
+}
+
+/* A right file: its kernel unpacks itself to above `unpacked`, in `init_bytes`. */
+static void file_make(unsigned setup_sects, uint64_t unpacked, uint32_t init_bytes)
+{
+    const uint32_t paragraphs = 0x21 + unit_random() % 0x300;
+
+    for (size_t i = 0; i < sizeof file; i++)
+        file[i] = (uint8_t)unit_random();
+    *header_of(file) = (struct setup_header){
+        .setup_sects = (uint8_t)setup_sects,
+        .root_flags = (uint16_t)unit_random(),
+        .syssize = paragraphs,
+        .boot_flag = 0xaa55,
+        .jump = (uint16_t)(0xeb | (HEADER_AT + sizeof(struct setup_header) - 0x202) << 8),
+        .header = 0x53726448,
+        .version = 0x20f,
+        .loadflags = LOADED_HIGH,
+        .initrd_addr_max = 0x7fffffff,
+        .kernel_alignment = 0x200000,
+        .relocatable_kernel = 1,
+        .min_alignment = 21,
+        .xloadflags = XLF_KERNEL_64,
+        .cmdline_size = 200 + unit_random() % 2000,
+        .payload_offset = unit_random(),
+        .payload_length = unit_random(),
+        .pref_address = unpacked,
+        .init_size = init_bytes,
+    };
+    file_bytes = ((setup_sects ? setup_sects : 4) + 1) * SECTOR + paragraphs * PARAGRAPH;
+    memory_needed = (size_t)unpacked + init_bytes;
+}
+
+static void file_usual(void)
+{
+    file_make(1 + unit_random() % 30, 0x1000000, (1 + unit_random() % 0x2000) * PAGE_BYTES);
+}
+
+static const char *check_cut(size_t bytes, size_t memory_bytes)
+{
+    struct setup_header header;
+
+    return bzimage_check(copy_at_end(file, bytes), bytes, memory_bytes, &header);
+}
+
+static const char *check_file(void)
+{
+    return check_cut(file_bytes, memory_needed);
+}
+
+static void check_accepted(const char *what)
+{
+    const char *wrong = check_file();
+
+    ck_assert_msg(!wrong, "%s is refused: %s", what, wrong);
+}
+
+START_TEST(bzimage_right)
+{
+    struct setup_header header;
+
+    for (unsigned i = 0; i < 20; i++) {
+        const unsigned sects = i == 0 ? 0 : i == 1 ? 255 : 1 + unit_random() % 60;
+        file_make(sects, 0x1000000, (1 + unit_random() % 0x2000) * PAGE_BYTES);
+        memset(&header, 0xa5, sizeof header);
+        const char *wrong =
+            bzimage_check(copy_at_end(file, file_bytes), file_bytes, memory_needed, &header);
+        ck_assert_msg(!wrong, "a right file with %u setup sectors is refused: %s", sects, wrong);
+        ck_assert_msg(memcmp(&header, header_of(file), sizeof header) == 0,
+                      "bzimage_check does not set *header to the file's, which is at 0x1f1");
+        const size_t got = bzimage_setup_bytes(&header),
+                     wanted = ((sects ? sects : 4) + 1) * SECTOR;
+        ck_assert_msg(got == wanted,
+                      "setup_sects is %u, and bzimage_setup_bytes returns %zu instead of %zu: the "
+                      "boot sector comes first, and 0 means 4",
+                      sects, got, wanted);
+    }
+    file_usual();
+    header_of(file)->version = 0x20c;
+    check_accepted("version 2.12");
+    header_of(file)->xloadflags = 0x7f;
+    header_of(file)->loadflags = 0xff;
+    check_accepted("a file with all flags set");
+    file_bytes += 1 + unit_random() % 100;
+    check_accepted("a file with something after its kernel");
+    file_make(SETUP_SECTS, 0x100000, 0x40000);
+    check_accepted("a kernel that is unpacked at 0x100000");
+}
+END_TEST
+
+START_TEST(bzimage_wrong)
+{
+    static const struct {
+        const char *what;
+        size_t at;
+        unsigned bytes;
+        uint32_t value;
+    } changes[] = {
+        {"a boot flag of 0", 0x1fe, 2, 0},
+        {"a boot flag of 0x55aa", 0x1fe, 2, 0x55aa},
+        {"a header without its magic", 0x202, 4, 0},
+        {"a header with the magic HdrT", 0x202, 4, 0x54726448},
+        {"version 2.11", 0x206, 2, 0x20b},
+        {"version 2.2", 0x206, 2, 0x202},
+        {"a kernel that is not loaded high", 0x211, 1, 0xfe},
+        {"a kernel without a 64-bit entry point", 0x236, 2, 0},
+        {"a kernel without a 64-bit entry point, other flags set", 0x236, 2, 0x7e},
+        {"syssize 0x7fffffff", 0x1f4, 4, 0x7fffffff},
+        {"syssize 0xffffffff", 0x1f4, 4, 0xffffffff},
+        {"syssize 0x10000040, of which 32 bits of bytes are few", 0x1f4, 4, 0x10000040},
+        {"setup_sects 255, more than the file has", 0x1f1, 1, 255},
+        {"init_size 0xffffffff", 0x260, 4, 0xffffffff},
+        {"pref_address 0x4000000000000000", 0x25c, 4, 0x40000000},
+        {"pref_address with all upper bits set", 0x25c, 4, 0xffffffff},
+    };
+
+    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+        file_usual();
+        check_accepted("a right file");
+        memcpy(file + changes[i].at, &changes[i].value, changes[i].bytes);
+        ck_assert_msg(check_file(), "%s is not refused", changes[i].what);
+    }
+    file_usual();
+    for (size_t bytes = 0; bytes < file_bytes; bytes += bytes < 0x300 ? 1 : 61)
+        ck_assert_msg(check_cut(bytes, memory_needed),
+                      "a file of %zu bytes, cut to %zu, is not refused", file_bytes, bytes);
+    ck_assert_msg(check_cut(file_bytes - 1, memory_needed), "a file without its last byte is not "
+                                                            "refused");
+}
+END_TEST
+
+START_TEST(bzimage_room)
+{
+    for (int i = 0; i < 20; i++) {
+        file_usual();
+        check_accepted("a kernel with just as much memory as it unpacks itself to");
+        ck_assert_msg(check_cut(file_bytes, memory_needed - PAGE_BYTES),
+                      "the kernel unpacks itself to 0x%zx (pref_address + init_size), memory ends "
+                      "a page before, and it is not refused",
+                      memory_needed);
+        ck_assert_msg(check_cut(file_bytes, 0x1000000),
+                      "memory ends where the kernel unpacks itself to, and it is not refused");
+        ck_assert_msg(check_cut(file_bytes, 0x110000), "memory of 1.1 MB is not refused");
+    }
+    file_make(SETUP_SECTS, 0x100000, PAGE_BYTES);
+    header_of(file)->syssize = KERNEL_MAX / PARAGRAPH;
+    file_bytes = (SETUP_SECTS + 1) * SECTOR + KERNEL_MAX;
+    memory_needed = 0x100000 + KERNEL_MAX;
+    check_accepted("a kernel that fills memory as it is loaded");
+    ck_assert_msg(check_cut(file_bytes, memory_needed - PAGE_BYTES),
+                  "the kernel as it is loaded, at 0x100000, is larger than memory, and it is not "
+                  "refused");
+}
+END_TEST
+
+static void check_place(const struct setup_header *header, uint64_t memory, uint64_t bytes,
+                        uint64_t wanted, const char *why)
+{
+    const uint64_t got = initrd_place(header, memory, bytes);
+
+    ck_assert_msg(got == wanted,
+                  "an initrd of 0x%llx bytes, RAM of 0x%llx, initrd_addr_max 0x%x, a kernel that "
+                  "unpacks itself to 0x%llx: initrd_place returns 0x%llx instead of 0x%llx: %s",
+                  (unsigned long long)bytes, (unsigned long long)memory, header->initrd_addr_max,
+                  (unsigned long long)header->pref_address + header->init_size,
+                  (unsigned long long)got, (unsigned long long)wanted, why);
+}
+
+START_TEST(initrd)
+{
+    for (int i = 0; i < 40; i++) {
+        file_usual();
+        struct setup_header header = *header_of(file);
+        const uint64_t end = memory_needed, pages = 1 + unit_random() % 2000,
+                       part = 1 + unit_random() % (PAGE_BYTES - 1), whole = pages * PAGE_BYTES,
+                       memory = end + whole + (1 + unit_random() % 5000) * PAGE_BYTES;
+        check_place(&header, memory, whole, memory - whole, "as high as RAM allows");
+        check_place(&header, memory, whole - part, memory - whole,
+                    "a page-aligned address, so the last page may not be full");
+        check_place(&header, end + whole, whole, end, "it just fits between kernel and end of RAM");
+        check_place(&header, end + whole - PAGE_BYTES, whole, 0,
+                    "it does not fit above the kernel");
+        check_place(&header, end + whole, whole + 1, 0, "one byte more than fits");
+        check_place(&header, memory, memory + part, 0, "it is larger than RAM");
+        check_place(&header, memory, UINT64_MAX - part, 0, "it is much larger than RAM");
+        check_place(&header, 0x200000000, whole, 0x80000000 - whole,
+                    "its last byte is at most at initrd_addr_max");
+        header.initrd_addr_max = 0xffffffff;
+        check_place(&header, 0x200000000, whole, 0x100000000 - whole,
+                    "its last byte is at most at initrd_addr_max, 4 GB - 1");
+        header.initrd_addr_max = (uint32_t)(end + whole + PAGE_BYTES + part - 1);
+        check_place(&header, memory + 0x10000000, whole, end + PAGE_BYTES,
+                    "initrd_addr_max is not at the end of a page");
+        header.initrd_addr_max = (uint32_t)(end + whole - 2);
+        check_place(&header, memory + 0x10000000, whole, 0,
+                    "there is no room between kernel and initrd_addr_max");
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 8.4 linux_load */
+
+#define SPACE_BYTES 0x400000u
+
+static uint8_t ram[SPACE_BYTES + PAGE_BYTES];
+static struct vm vm;
+static union {
+    struct kvm_run run;
+    uint8_t page[2 * PAGE_BYTES];
+} exit_page;
+
+/* A Linux guest's vCPU without KVM: kvm_run is plain memory, ioctls are answered 0. */
+static struct vcpu *start_vcpu(void)
+{
+    vmm.guest_count = vmm.vm_count = 1;
+    vmm.guests[0] = (struct guest){
+        .path = "the-kernel", .kind = GUEST_LINUX, .image = file, .image_bytes = file_bytes};
+    vm_init(&vm, &vmm);
+    vcpu_init(&vmm.vcpus[0], 0, 0, &vm, &vmm.guests[0]);
+    memset(&exit_page, 0, sizeof exit_page);
+    vmm.vcpus[0].run = &exit_page.run;
+    falsified.request = KVM_INTERRUPT;
+    falsified.answered = true;
+    falsified.kvm_run = &exit_page.run;
+    return &vmm.vcpus[0];
+}
+
+static int load(struct address_space *space, const char *words, const char *initrd_path)
+{
+    struct vcpu *vcpu = start_vcpu();
+
+    memset(ram, 0xa5, sizeof ram); /* memory is not always zero */
+    *space = (struct address_space){
+        .memory = ram, .base = 0, .bytes = SPACE_BYTES, .next_table = TABLES_OFFSET};
+    vm.ram = ram;
+    vm.ram_bytes = SPACE_BYTES;
+    vmm.options.ram_bytes = SPACE_BYTES;
+    vmm.options.cmdline = words;
+    vmm.options.initrd = initrd_path;
+    listen_start();
+    int status = linux_load(vcpu, space);
+    listen_end();
+    return status;
+}
+
+/* What is in memory at the zero page. */
+static struct boot_params zero_page_read(void)
+{
+    struct boot_params page;
+
+    memcpy(&page, ram + ZERO_PAGE_OFFSET, sizeof page);
+    return page;
+}
+
+#define KEPT(field)                                                                                \
+    ck_assert_msg(memcmp(&page.hdr.field, &wanted->field, sizeof wanted->field) == 0,              \
+                  "the zero page's " #field " is not the file's: its header is copied as a whole")
+#define ZERO(field)                                                                                \
+    ck_assert_msg(page.field == 0,                                                                 \
+                  "the zero page's " #field " is 0x%llx: memory is not zero before, so clear all " \
+                  "of the page first",                                                             \
+                  (unsigned long long)page.field)
+
+START_TEST(zero_page)
+{
+    static char words[100];
+    struct address_space space;
+
+    for (int i = 0; i < 5; i++) {
+        file_make(1 + unit_random() % 30, 0x100000, 0x100000 + unit_random() % 0x100 * PAGE_BYTES);
+        snprintf(words, sizeof words, "word%u another=%u", unit_random(), unit_random());
+        int status = load(&space, words, NULL);
+        ck_assert_msg(status == 0, "linux_load of a right file returns %d", status);
+        const struct setup_header *wanted = header_of(file);
+        const struct boot_params page = zero_page_read();
+        KEPT(setup_sects);
+        KEPT(root_flags);
+        KEPT(syssize);
+        KEPT(boot_flag);
+        KEPT(header);
+        KEPT(version);
+        KEPT(initrd_addr_max);
+        KEPT(kernel_alignment);
+        KEPT(relocatable_kernel);
+        KEPT(min_alignment);
+        KEPT(xloadflags);
+        KEPT(cmdline_size);
+        KEPT(payload_offset);
+        KEPT(payload_length);
+        KEPT(pref_address);
+        KEPT(init_size);
+        ck_assert_msg(page.hdr.type_of_loader == 0xff, "type_of_loader is 0x%x instead of 0xff",
+                      page.hdr.type_of_loader);
+        ck_assert_msg(page.hdr.loadflags & LOADED_HIGH, "loadflags has lost LOADED_HIGH");
+        ZERO(hdr.ramdisk_image);
+        ZERO(hdr.ramdisk_size);
+        ZERO(hdr.setup_data);
+        ZERO(ext_ramdisk_image);
+        ZERO(ext_ramdisk_size);
+        ZERO(ext_cmd_line_ptr);
+        ZERO(sentinel);
+        ZERO(acpi_rsdp_addr);
+        ZERO(screen_info.orig_video_isVGA);
+        ZERO(efi_info.efi_loader_signature);
+        ZERO(eddbuf_entries);
+        ck_assert_msg(page.e820_entries == 2, "the e820 map has %u entries instead of 2",
+                      page.e820_entries);
+        ck_assert_msg(page.e820_table[0].addr == 0 && page.e820_table[0].size == LOW_RAM_END &&
+                          page.e820_table[0].type == 1,
+                      "the first e820 entry is 0x%llx, 0x%llx bytes, type %u; low RAM is from 0 to "
+                      "LOW_RAM_END, type 1",
+                      page.e820_table[0].addr, page.e820_table[0].size, page.e820_table[0].type);
+        ck_assert_msg(page.e820_table[1].addr == KERNEL_OFFSET &&
+                          page.e820_table[1].size == SPACE_BYTES - KERNEL_OFFSET &&
+                          page.e820_table[1].type == 1,
+                      "the second e820 entry is 0x%llx, 0x%llx bytes, type %u; it is RAM from "
+                      "KERNEL_OFFSET on to its end at 0x%x",
+                      page.e820_table[1].addr, page.e820_table[1].size, page.e820_table[1].type,
+                      SPACE_BYTES);
+        const uint32_t at = page.hdr.cmd_line_ptr;
+        ck_assert_msg(at < SPACE_BYTES - sizeof words && strcmp((char *)ram + at, words) == 0,
+                      "cmd_line_ptr is 0x%x, and there is not the text of --cmdline, with its zero",
+                      at);
+        const size_t setup = file_bytes - wanted->syssize * PARAGRAPH;
+        ck_assert_msg(memcmp(ram + KERNEL_OFFSET, file + setup, file_bytes - setup) == 0,
+                      "at KERNEL_OFFSET is not the file from byte %zu on, where its real-mode part "
+                      "ends",
+                      setup);
+    }
+}
+END_TEST
+
+START_TEST(command_line)
+{
+    static char words[0x12000];
+    struct address_space space;
+
+    file_make(SETUP_SECTS, 0x100000, 0x100000);
+    int status = load(&space, NULL, NULL);
+    ck_assert_msg(status == 0, "linux_load without --cmdline returns %d", status);
+    struct boot_params page = zero_page_read();
+    const char *text = (const char *)ram + page.hdr.cmd_line_ptr % SPACE_BYTES;
+    ck_assert_msg(strncmp(text, LINUX_COMMAND_LINE, sizeof LINUX_COMMAND_LINE - 1) == 0,
+                  "without --cmdline the command line is \"%.60s...\" instead of "
+                  "LINUX_COMMAND_LINE",
+                  text);
+    int khz = -2;
+    ck_assert_msg(sscanf(text + sizeof LINUX_COMMAND_LINE - 1, LINUX_TSC, &khz) == 1,
+                  "without --cmdline the command line does not end with LINUX_TSC, but with "
+                  "\"%.60s\"",
+                  text + sizeof LINUX_COMMAND_LINE - 1);
+
+    const uint32_t most = header_of(file)->cmdline_size;
+    memset(words, 'w', most);
+    words[most] = '\0';
+    status = load(&space, words, NULL);
+    ck_assert_msg(status == 0,
+                  "a command line of cmdline_size (%u) characters, without its zero, is refused",
+                  most);
+    page = zero_page_read();
+    ck_assert_msg(memcmp(ram + page.hdr.cmd_line_ptr % SPACE_BYTES, words, most + 1) == 0,
+                  "the longest command line is not complete in memory");
+    memset(words, 'w', most + 1);
+    words[most + 1] = '\0';
+    status = load(&space, words, NULL);
+    ck_assert_msg(status == STATUS_USAGE,
+                  "a command line of cmdline_size + 1 (%u) characters: linux_load returns %d "
+                  "instead of STATUS_USAGE",
+                  most + 1, status);
+    header_of(file)->cmdline_size = UINT32_MAX;
+    memset(words, 'w', sizeof words - 1);
+    status = load(&space, words, NULL);
+    ck_assert_msg(status != 0,
+                  "a command line of %zu characters is accepted: it overwrites what "
+                  "is above LOAD_MIN",
+                  sizeof words - 1);
+}
+END_TEST
+
+START_TEST(load_failure)
+{
+    struct address_space space;
+
+    file_make(SETUP_SECTS, 0x100000, 0x100000);
+    int status = load(&space, "right", NULL);
+    check_works("linux_load", status);
+    header_of(file)->version = 0x20b;
+    status = load(&space, "wrong", NULL);
+    ck_assert_msg(status == STATUS_GUEST_FILE,
+                  "a kernel that bzimage_check refuses: linux_load returns %d instead of "
+                  "STATUS_GUEST_FILE",
+                  status);
+    ck_assert_msg(strstr(said, "the-kernel"), "the message about a wrong kernel does not name it");
+    header_of(file)->version = 0x20f;
+    header_of(file)->init_size = SPACE_BYTES - 0x100000 + PAGE_BYTES;
+    status = load(&space, "large", NULL);
+    ck_assert_msg(status == STATUS_GUEST_FILE,
+                  "a kernel that unpacks itself past RAM: linux_load returns %d instead of "
+                  "STATUS_GUEST_FILE",
+                  status);
+    header_of(file)->init_size = 0x100000;
+    status = load(&space, "right", "no-such-initrd");
+    ck_assert_msg(status == STATUS_GUEST_FILE,
+                  "an --initrd that does not exist: linux_load returns %d instead of "
+                  "STATUS_GUEST_FILE",
+                  status);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 8.5 the start */
+
+static uint64_t gdt_entry(unsigned selector)
+{
+    uint64_t entry;
+
+    memcpy(&entry, ram + GDT_OFFSET + selector, sizeof entry);
+    return entry;
+}
+
+/* A flat segment in the GDT: SDM vol. 3, figure 3-8, and 5.2.1 for L. */
+static void check_flat(unsigned selector, bool code)
+{
+    const uint64_t raw = gdt_entry(selector);
+    const unsigned type = raw >> 40 & 15;
+    const char *name = code ? "code" : "data";
+
+    ck_assert_msg((raw >> 44 & 1) && (raw >> 47 & 1) && (raw >> 45 & 3) == 0,
+                  "selector 0x%x, %s: descriptor 0x%016llx; S and P must be 1, DPL 0", selector,
+                  name, (unsigned long long)raw);
+    ck_assert_msg(code ? (type & 8) != 0 : (type & 0xe) == 2, "selector 0x%x: type %u is not %s",
+                  selector, type, name);
+    if (code)
+        ck_assert_msg((raw >> 53 & 1) && !(raw >> 54 & 1),
+                      "selector 0x%x: L is %d and D/B %d; 64-bit code has L = 1 and D/B = 0",
+                      selector, (int)(raw >> 53 & 1), (int)(raw >> 54 & 1));
+}
+
+START_TEST(state)
+{
+    static struct kvm_sregs sregs;
+    static struct kvm_regs regs;
+    struct address_space space = {
+        .memory = ram, .base = 0, .bytes = SPACE_BYTES, .next_table = TABLES_OFFSET};
+
+    memset(ram, 0xa5, sizeof ram);
+    sregs = entry_reset_state();
+    sregs.apic_base = 0xfee00900;
+    memset(&regs, 0xa5, sizeof regs);
+    linux_state(&space, &sregs, &regs);
+    ck_assert_msg((sregs.cr0 & (CR0_PE | CR0_PG)) == (CR0_PE | CR0_PG) && sregs.cr4 & CR4_PAE &&
+                      sregs.efer & EFER_LME && sregs.efer & EFER_LMA,
+                  "CR0 0x%llx, CR4 0x%llx, EFER 0x%llx: that is not long mode", sregs.cr0,
+                  sregs.cr4, sregs.efer);
+    ck_assert_msg(sregs.cr3 == DIRECTORY_OFFSET, "CR3 is 0x%llx: lab 7's tables are at 0x%x",
+                  sregs.cr3, DIRECTORY_OFFSET);
+    ck_assert_msg(regs.rip == KERNEL_OFFSET + KERNEL_ENTRY_64,
+                  "RIP is 0x%llx; the 64-bit entry point is 0x200 past the kernel, at 0x100200",
+                  regs.rip);
+    ck_assert_msg(regs.rsi == ZERO_PAGE_OFFSET, "RSI is 0x%llx instead of the zero page's address",
+                  regs.rsi);
+    ck_assert_msg((regs.rax | regs.rbx | regs.rcx | regs.rdx | regs.rdi | regs.rbp | regs.r8 |
+                   regs.r9 | regs.r10 | regs.r11 | regs.r12 | regs.r13 | regs.r14 | regs.r15) == 0,
+                  "the other general registers but RSP must be 0");
+    ck_assert_msg(regs.rflags == FLAGS_ALWAYS_ONE,
+                  "RFLAGS is 0x%llx instead of 2: interrupts are disabled", regs.rflags);
+    check_flat(SELECTOR_BOOT_CODE, true);
+    check_flat(SELECTOR_BOOT_DATA, false);
+    ck_assert_msg(gdt_entry(0) == 0, "the first entry of the GDT is not the null descriptor");
+    ck_assert_msg((sregs.gdt.base & ~HIGHER_HALF_64) == GDT_OFFSET &&
+                      sregs.gdt.limit >= SELECTOR_BOOT_DATA + 7,
+                  "GDTR has base 0x%llx and limit 0x%x: it does not include both descriptors",
+                  sregs.gdt.base, sregs.gdt.limit);
+    ck_assert_msg(sregs.cs.selector == SELECTOR_BOOT_CODE && sregs.cs.l && !sregs.cs.db &&
+                      sregs.cs.base == 0,
+                  "CS: selector 0x%x, L %u, D/B %u, base 0x%llx instead of 0x10, 1, 0, 0",
+                  sregs.cs.selector, sregs.cs.l, sregs.cs.db, sregs.cs.base);
+    const struct kvm_segment *data[] = {&sregs.ds, &sregs.es, &sregs.fs, &sregs.gs, &sregs.ss};
+    for (size_t i = 0; i < sizeof data / sizeof data[0]; i++)
+        ck_assert_msg(data[i]->selector == SELECTOR_BOOT_DATA && data[i]->base == 0,
+                      "%.2s: selector 0x%x, base 0x%llx instead of 0x18 and 0",
+                      &"DSESFSGSSS"[2 * i], data[i] -> selector, data[i] -> base);
+    const char *fault = entry_state_fault(&sregs, &regs);
+    ck_assert_msg(
+        !fault, "AMD's processors forgive it, Intel's refuse the entry with this state: %s", fault);
+}
+END_TEST
+
+/* This MSR of the vCPU. */
+static uint64_t misc_enable(struct vcpu *vcpu)
+{
+    static struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } list;
+
+    list.head.nmsrs = 1;
+    list.entry.index = MSR_MISC_ENABLE;
+    ck_assert(kernel(vcpu->fd, KVM_GET_MSRS, &list) == 1);
+    return list.entry.data;
+}
+
+/* A VM with a vCPU, and its memory as a space. */
+static struct address_space start_space(struct vm *real_vm, struct vcpu *vcpu)
+{
+    start_created(real_vm, vcpu);
+    guest.kind = GUEST_LINUX;
+    return (struct address_space){.memory = real_vm->ram,
+                                  .base = 0,
+                                  .bytes = (uint32_t)real_vm->ram_bytes,
+                                  .next_table = TABLES_OFFSET};
+}
+
+START_TEST(enter)
+{
+    struct vm real_vm;
+    struct vcpu vcpu;
+    struct address_space space = start_space(&real_vm, &vcpu);
+    const uint64_t before = misc_enable(&vcpu);
+
+    int status = linux_enter(&vcpu, &space);
+    ck_assert_msg(status == 0, "linux_enter returns %d instead of 0", status);
+    ck_assert_msg(misc_enable(&vcpu) & MISC_ENABLE_FAST_STRINGS,
+                  "IA32_MISC_ENABLE is 0x%llx: bit 0, fast strings, is not set",
+                  (unsigned long long)misc_enable(&vcpu));
+    ck_assert_msg((misc_enable(&vcpu) | 1) == (before | 1),
+                  "IA32_MISC_ENABLE was 0x%llx and is 0x%llx: only bit 0 changes",
+                  (unsigned long long)before, (unsigned long long)misc_enable(&vcpu));
+    ck_assert_msg(call_find(KVM_SET_CPUID2), "the vCPU has no CPUID: vcpu_show_cpuid sets it");
+}
+END_TEST
+
+START_TEST(enter_failure)
+{
+    static const struct {
+        unsigned long request;
+        const char *name;
+    } ioctls[] = {
+        {KVM_SET_CPUID2, "KVM_SET_CPUID2"}, {KVM_GET_MSRS, "KVM_GET_MSRS"},
+        {KVM_SET_MSRS, "KVM_SET_MSRS"},     {KVM_GET_SREGS, "KVM_GET_SREGS"},
+        {KVM_SET_SREGS, "KVM_SET_SREGS"},   {KVM_SET_REGS, "KVM_SET_REGS"},
+    };
+    bool used[sizeof ioctls / sizeof ioctls[0]];
+    struct vm real_vm;
+    struct vcpu vcpu;
+    struct address_space space = start_space(&real_vm, &vcpu);
+
+    check_works("linux_enter", linux_enter(&vcpu, &space));
+    for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++)
+        used[i] = call_find(ioctls[i].request) != NULL;
+    for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++) {
+        if (!used[i])
+            continue;
+        falsified = (struct falsified){.request = ioctls[i].request, .error = EIO};
+        space.next_table = TABLES_OFFSET;
+        listen_start();
+        int status = linux_enter(&vcpu, &space);
+        listen_end();
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "%s failed, and linux_enter returns %d instead of STATUS_NO_KVM",
+                      ioctls[i].name, status);
+        ck_assert_msg(said[0] != '\0', "%s failed, and linux_enter said nothing: fail() says it",
+                      ioctls[i].name);
+    }
+    falsified = (struct falsified){.request = KVM_SET_MSRS, .answered = true, .answer = 0};
+    space.next_table = TABLES_OFFSET;
+    listen_start();
+    int status = linux_enter(&vcpu, &space);
+    listen_end();
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "KVM_SET_MSRS returned 0, which is how many MSRs it has set, and linux_enter "
+                  "returns %d instead of STATUS_NO_KVM",
+                  status);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 8.1 accesses */
+
+static struct platform platform;
+
+/* A device that notes all accesses, and answers with numbers that a read can't guess. */
+static struct probe {
+    uint64_t key, addresses[16], values[16];
+    unsigned sizes[16], reads, writes;
+} probe;
+
+static uint64_t answer_of(unsigned number, unsigned size)
+{
+    return (probe.key * (2 * number + 3)) >> 8 & UINT64_MAX >> (64 - 8 * size);
+}
+
+static void probe_note(uint64_t address, unsigned size, uint64_t value)
+{
+    const unsigned number = (probe.reads + probe.writes) % 16;
+
+    probe.addresses[number] = address;
+    probe.sizes[number] = size;
+    probe.values[number] = value;
+}
+
+static uint64_t probe_read(void *device, uint64_t address, unsigned size)
+{
+    probe_note(address, size, 0);
+    return answer_of(probe.reads++, size);
+}
+
+static void probe_write(void *device, uint64_t address, unsigned size, uint64_t value)
+{
+    probe_note(address, size, value);
+    probe.writes++;
+}
+
+#define PROBE_PORT   0x600
+#define PROBE_MEMORY 0xd0000000
+
+static struct vcpu *start_bus(void)
+{
+    const struct bus_range ports = {BUS_PORT, PROBE_PORT, 8, NULL, probe_read, probe_write},
+                           memory = {BUS_MEMORY, PROBE_MEMORY, 64, NULL, probe_read, probe_write};
+    struct vcpu *vcpu = start_vcpu();
+
+    memset(&platform, 0, sizeof platform);
+    platform.vcpu = vcpu;
+    vm.platform = &platform;
+    ck_assert_msg(bus_add(&platform.bus, &ports) == 0 && bus_add(&platform.bus, &memory) == 0,
+                  "bus_add does not add a range");
+    probe = (struct probe){.key = random64() | 1};
+    return vcpu;
+}
+
+static void io_make(bool out, unsigned port, unsigned size, unsigned count)
+{
+    struct kvm_run *run = &exit_page.run;
+
+    run->exit_reason = KVM_EXIT_IO;
+    run->io.direction = out ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
+    run->io.port = (uint16_t)port;
+    run->io.size = (uint8_t)size;
+    run->io.count = count;
+    run->io.data_offset = PAGE_BYTES + 24;
+}
+
+START_TEST(io_operands)
+{
+    uint8_t *data = exit_page.page + PAGE_BYTES + 24;
+
+    for (unsigned size = 1; size <= 4; size *= 2) {
+        const unsigned count = 2 + unit_random() % 9;
+        uint32_t sent[16];
+        struct vcpu *vcpu = start_bus();
+        io_make(true, PROBE_PORT + 2, size, count);
+        for (unsigned i = 0; i < count; i++) {
+            sent[i] = unit_random() & UINT32_MAX >> (32 - 8 * size);
+            memcpy(data + i * size, &sent[i], size);
+        }
+        enum step step = linux_io(vcpu);
+        ck_assert_msg(step == STEP_RUN, "after OUT the vCPU does not run on");
+        ck_assert_msg(probe.writes == count && probe.reads == 0,
+                      "an exit with %u operands (io.count) of OUT made %u writes", count,
+                      probe.writes);
+        for (unsigned i = 0; i < count; i++)
+            ck_assert_msg(probe.addresses[i] == PROBE_PORT + 2 && probe.sizes[i] == size &&
+                              probe.values[i] == sent[i],
+                          "operand %u of OUT, 0x%x in %u bytes at port 0x%x, reached the device as "
+                          "0x%llx in %u bytes at 0x%llx",
+                          i, sent[i], size, PROBE_PORT + 2, (unsigned long long)probe.values[i],
+                          probe.sizes[i], (unsigned long long)probe.addresses[i]);
+        vcpu = start_bus();
+        io_make(false, PROBE_PORT + 4, size, count);
+        memset(data, 0xa5, 64);
+        step = linux_io(vcpu);
+        ck_assert_msg(step == STEP_RUN, "after IN the vCPU does not run on");
+        ck_assert_msg(probe.reads == count && probe.writes == 0,
+                      "an exit with %u operands (io.count) of IN made %u reads", count,
+                      probe.reads);
+        for (unsigned i = 0; i < count; i++) {
+            uint32_t got = 0;
+            memcpy(&got, data + i * size, size);
+            ck_assert_msg(got == answer_of(i, size),
+                          "operand %u of IN is 0x%x, and the device returned 0x%llx", i, got,
+                          (unsigned long long)answer_of(i, size));
+        }
+        ck_assert_msg(data[count * size] == 0xa5, "IN wrote past its last operand");
+        io_make(false, 0x700, size, 1);
+        memset(data, 0, 8);
+        step = linux_io(vcpu);
+        ck_assert_msg(step == STEP_RUN && memcmp(data, "\xff\xff\xff\xff", size) == 0,
+                      "IN of %u bytes from a port without a device does not give all ones", size);
+    }
+}
+END_TEST
+
+/* An exit for a read or write of `size` bytes there, with data of its own. */
+static void mmio_make(bool write, uint64_t at, unsigned size)
+{
+    struct kvm_run *run = &exit_page.run;
+
+    run->exit_reason = KVM_EXIT_MMIO;
+    run->mmio.phys_addr = at;
+    run->mmio.len = size;
+    run->mmio.is_write = write;
+    memset(run->mmio.data, 0xa5, 8);
+}
+
+START_TEST(mmio)
+{
+    struct kvm_run *run = &exit_page.run;
+
+    for (unsigned size = 1; size <= 8; size *= 2) {
+        struct vcpu *vcpu = start_bus();
+        const uint64_t value = random64() & UINT64_MAX >> (64 - 8 * size),
+                       at = PROBE_MEMORY + unit_random() % 7 * 8;
+        mmio_make(true, at, size);
+        memcpy(run->mmio.data, &value, size);
+        enum step step = linux_mmio(vcpu);
+        ck_assert_msg(step == STEP_RUN && probe.writes == 1 && probe.reads == 0 &&
+                          probe.addresses[0] == at && probe.sizes[0] == size &&
+                          probe.values[0] == value,
+                      "a write of 0x%llx in %u bytes to memory at 0x%llx reached the device there "
+                      "%u times, as 0x%llx in %u bytes at 0x%llx",
+                      (unsigned long long)value, size, (unsigned long long)at, probe.writes,
+                      (unsigned long long)probe.values[0], probe.sizes[0],
+                      (unsigned long long)probe.addresses[0]);
+        vcpu = start_bus();
+        mmio_make(false, at, size);
+        step = linux_mmio(vcpu);
+        ck_assert_msg(step == STEP_RUN && probe.reads == 1 && probe.writes == 0 &&
+                          probe.addresses[0] == at && probe.sizes[0] == size,
+                      "a read of %u bytes from memory at 0x%llx made %u reads of the device there",
+                      size, (unsigned long long)at, probe.reads);
+        uint64_t got = 0;
+        memcpy(&got, run->mmio.data, size);
+        ck_assert_msg(got == answer_of(0, size),
+                      "a read of %u bytes from memory gives 0x%llx, and the device returned 0x%llx",
+                      size, (unsigned long long)got, (unsigned long long)answer_of(0, size));
+        mmio_make(false, PROBE_MEMORY + 0x1000, size);
+        step = linux_mmio(vcpu);
+        ck_assert_msg(step == STEP_RUN &&
+                          memcmp(run->mmio.data, "\xff\xff\xff\xff\xff\xff\xff\xff", size) == 0,
+                      "a read of %u bytes from memory without a device does not give all ones",
+                      size);
+    }
+}
+END_TEST
+
+/* ------------------------------------------------------------------ 8.3 the platform */
+
+#define TIMER    0x1u /* bits of vcpu->pending */
+#define KEYBOARD 0x2u
+#define PATIENCE 4000 /* ms until something that should happen at once counts as lost */
+
+static int create_error, threads_error;
+
+int timerfd_create(int clock, int flags)
+{
+    return create_error ? (int)failed(create_error)
+                        : (int)syscall(SYS_timerfd_create, clock, flags);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                   void *argument)
+{
+    return threads_error ? threads_error
+                         : REAL(pthread_create)(thread, attributes, start, argument);
+}
+
+/* Kicks don't interrupt anything here. */
+int pthread_kill(pthread_t thread, int signal)
+{
+    return 0;
+}
+
+/* How many of its threads, or descriptors, the module's process has. */
+THERE(unsigned, entries_of, (const char *folder), (folder))
+{
+    DIR *open_folder = opendir(folder);
+    unsigned count = 0;
+
+    while (open_folder && readdir(open_folder))
+        count++;
+    if (open_folder)
+        closedir(open_folder);
+    return count;
+}
+
+/* Whether there are as many as before: a thread that was joined may take a moment to vanish. */
+static bool entries_return(const char *folder, unsigned before)
+{
+    for (int ms = 0; ms < PATIENCE && entries_of(folder) != before; ms++)
+        poll(NULL, 0, 1);
+    return entries_of(folder) == before;
+}
+
+#define TASKS       "/proc/self/task"
+#define DESCRIPTORS "/proc/self/fd"
+
+static struct vcpu *start_platform(void)
+{
+    struct vcpu *vcpu = start_vcpu();
+
+    memset(&platform, 0xa5, sizeof platform);
+    listen_start();
+    int status = platform_start(&platform, vcpu);
+    listen_end();
+    ck_assert_msg(status == 0, "platform_start returns %d instead of 0", status);
+    vm.platform = &platform;
+    return vcpu;
+}
+
+START_TEST(start_and_stop)
+{
+    const unsigned tasks = entries_of(TASKS), descriptors = entries_of(DESCRIPTORS);
+
+    for (int i = 0; i < 2; i++) {
+        start_platform();
+        ck_assert_msg(entries_of(TASKS) > tasks, "platform_start does not start a thread");
+        platform_stop(&platform);
+        ck_assert_msg(entries_return(TASKS, tasks),
+                      "platform_stop returned, and the timer's thread "
+                      "still runs");
+        ck_assert_msg(entries_of(DESCRIPTORS) == descriptors,
+                      "platform_stop leaves a descriptor open");
+    }
+}
+END_TEST
+
+static void check_start_fails(const char *call, int error)
+{
+    struct vcpu *vcpu = start_vcpu();
+
+    memset(&platform, 0, sizeof platform);
+    listen_start();
+    int status = platform_start(&platform, vcpu);
+    listen_end();
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "%s failed, and platform_start returns %d instead of STATUS_NO_KVM", call,
+                  status);
+    ck_assert_msg(strstr(said, strerror(error)),
+                  "%s failed, and the message does not contain the reason (%s)", call,
+                  strerror(error));
+}
+
+START_TEST(start_failure)
+{
+    start_platform();
+    platform_stop(&platform);
+    create_error = EMFILE;
+    check_start_fails("timerfd_create", EMFILE);
+    create_error = 0;
+    threads_error = EAGAIN;
+    check_start_fails("pthread_create", EAGAIN);
+}
+END_TEST
+
+#define BASE 0x40u /* the vector of IRQ 0 */
+
+static void pic_out(unsigned port, unsigned value)
+{
+    pic_write(&platform.pic, port, 1, value);
+}
+
+static unsigned pic_in_service(void)
+{
+    pic_out(PIC_MASTER, OCW3 | OCW3_READ | OCW3_ISR);
+    return (unsigned)pic_read(&platform.pic, PIC_MASTER, 1);
+}
+
+static struct vcpu *start_interrupts(void)
+{
+    struct vcpu *vcpu = start_platform();
+
+    pic_out(PIC_MASTER, ICW1 | ICW1_ICW4);
+    pic_out(PIC_MASTER + 1, BASE);
+    pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
+    pic_out(PIC_MASTER + 1, 1);
+    pic_out(PIC_MASTER + 1, 0);
+    return vcpu;
+}
+
+static unsigned injections(void)
+{
+    unsigned count = 0;
+
+    for (size_t i = 0; i < call_count; i++)
+        count += calls[i].request == KVM_INTERRUPT;
+    return count;
+}
+
+/* Delivers in this state; how often KVM_INTERRUPT was called. */
+static unsigned deliver(struct vcpu *vcpu, uint32_t pending, bool ready, bool enabled)
+{
+    const unsigned before = injections();
+
+    vcpu->pending = pending;
+    exit_page.run.ready_for_interrupt_injection = ready;
+    exit_page.run.if_flag = enabled;
+    enum step step = platform_deliver(vcpu);
+    ck_assert_msg(step == STEP_RUN, "platform_deliver does not answer STEP_RUN");
+    check_unlocked("platform_deliver");
+    ck_assert_msg((vcpu->pending & (TIMER | KEYBOARD)) == 0,
+                  "vcpu->pending was 0x%x and is 0x%x: platform_deliver clears both vectors of lab "
+                  "4, or HLT would not sleep any more",
+                  pending, vcpu->pending);
+    return injections() - before;
+}
+
+static void check_window(bool wanted, const char *when)
+{
+    ck_assert_msg(exit_page.run.request_interrupt_window == wanted,
+                  "%s, and request_interrupt_window is %u", when,
+                  exit_page.run.request_interrupt_window);
+}
+
+START_TEST(delivers)
+{
+    struct vcpu *vcpu = start_interrupts();
+
+    ck_assert_msg(deliver(vcpu, TIMER | KEYBOARD, true, true) == 0,
+                  "the vectors of lab 4 are pending, no device asks for an interrupt, and "
+                  "KVM_INTERRUPT was called: for Linux they are news, not interrupts");
+    check_window(false, "the 8259s ask for nothing");
+    for (unsigned i = 0; i < 3; i++) {
+        const bool ready = i == 1, enabled = i == 2;
+        pic_set_line(&platform.pic, 5, false);
+        pic_set_line(&platform.pic, 5, true);
+        ck_assert_msg(deliver(vcpu, 0, ready, enabled) == 0, "KVM_INTERRUPT was called, and %s",
+                      ready ? "IF is 0 (if_flag)" : "KVM is not ready for it");
+        check_window(true, "the 8259s ask, and the guest can't take it");
+        ck_assert_msg(pic_in_service() == 0,
+                      "the guest can't take the interrupt, and the 8259s were acknowledged: it "
+                      "would be lost, or come after the guest has masked it");
+    }
+    ck_assert_msg(deliver(vcpu, TIMER, true, true) == 1,
+                  "IRQ 5 asks, the guest can take it, and KVM_INTERRUPT was not called once");
+    ck_assert_msg(call_find(KVM_INTERRUPT)->irq == BASE + 5,
+                  "IRQ 5 was injected as vector 0x%x instead of 0x%x",
+                  call_find(KVM_INTERRUPT)->irq, BASE + 5);
+    check_window(false, "the only interrupt was injected");
+    ck_assert_msg(pic_in_service() == 1 << 5, "IRQ 5 was injected, and the ISR is 0x%x",
+                  pic_in_service());
+    pic_set_line(&platform.pic, 7, true);
+    ck_assert_msg(deliver(vcpu, 0, true, true) == 0, "IRQ 5 is in service, and IRQ 7 was injected");
+    check_window(false, "IRQ 7 waits for the EOI of IRQ 5");
+    pic_set_line(&platform.pic, 3, true);
+    pic_set_line(&platform.pic, 1, true);
+    ck_assert_msg(deliver(vcpu, 0, true, true) == 1 && call_find(KVM_INTERRUPT)->irq == BASE + 1,
+                  "IRQ 1 and 3 ask: KVM takes one interrupt before an entry, first IRQ 1's");
+    check_window(false, "IRQ 1 is in service, so IRQ 3 waits");
+    pic_out(PIC_MASTER, OCW2_EOI);
+    pic_set_line(&platform.pic, 1, false);
+    pic_set_line(&platform.pic, 1, true);
+    ck_assert_msg(deliver(vcpu, 0, true, false) == 0, "IF is 0, and KVM_INTERRUPT was called");
+    check_window(true, "IRQ 1 asks again");
+    pic_set_line(&platform.pic, 1, false);
+    pic_set_line(&platform.pic, 3, false);
+    deliver(vcpu, 0, true, true);
+    check_window(false, "the requests were withdrawn");
+    ck_assert_msg(injections() == 2, "a request that was withdrawn was injected");
+    platform_stop(&platform);
+}
+END_TEST
+
+/* With automatic EOI a second interrupt may come at once: not before the same entry. */
+START_TEST(delivers_again)
+{
+    struct vcpu *vcpu = start_platform();
+
+    pic_out(PIC_MASTER, ICW1 | ICW1_ICW4);
+    pic_out(PIC_MASTER + 1, BASE);
+    pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
+    pic_out(PIC_MASTER + 1, 1 | ICW4_AUTOMATIC);
+    pic_set_line(&platform.pic, 6, true);
+    pic_set_line(&platform.pic, 3, true);
+    ck_assert_msg(deliver(vcpu, 0, true, true) == 1,
+                  "with automatic EOI two lines ask, and KVM_INTERRUPT was called %u times before "
+                  "one entry: KVM takes one, and the second replaces the first",
+                  injections());
+    check_window(true, "IRQ 6 still asks");
+    ck_assert_msg(deliver(vcpu, 0, true, true) == 1 && call_find(KVM_INTERRUPT)->irq == BASE + 6,
+                  "IRQ 6 was not injected after IRQ 3");
+    check_window(false, "both were injected");
+
+    pic_set_line(&platform.pic, 4, false);
+    pic_set_line(&platform.pic, 3, false);
+    pic_set_line(&platform.pic, 3, true);
+    falsified = (struct falsified){.request = KVM_INTERRUPT, .error = ENXIO};
+    listen_start();
+    enum step step = platform_deliver(vcpu);
+    listen_end();
+    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED,
+                  "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_crash");
+    check_unlocked("after a failed KVM_INTERRUPT platform_deliver");
+    platform_stop(&platform);
+}
+END_TEST
+
+static atomic_bool halt_returned;
+static enum step halt_step;
+
+static void *halt_thread(void *vcpu)
+{
+    halt_step = platform_halt(vcpu);
+    atomic_store(&halt_returned, true);
+    return NULL;
+}
+
+THERE_VOID(halt_begin, (struct vcpu * vcpu), (vcpu))
+{
+    pthread_t thread;
+
+    pthread_create(&thread, NULL, halt_thread, vcpu);
+    pthread_detach(thread);
+    vcpu->thread = thread;
+}
+
+THERE_VOID(raise_there, (struct vcpu * vcpu, int vector), (vcpu, vector))
+{
+    interrupt_raise(vcpu, vector);
+}
+
+THERE_VOID(stop_there, (struct vcpu * vcpu), (vcpu))
+{
+    atomic_store(&vmm.stop_signal, SIGTERM);
+    vcpu_kick(vcpu);
+}
+
+/* Waits until the halted thread has gone to sleep this often, or has returned. */
+static void halt_sleeps(unsigned times)
+{
+    for (int ms = 0; ms < PATIENCE && atomic_load(&sleeps) < times; ms++) {
+        if (atomic_load(&halt_returned))
+            return;
+        poll(NULL, 0, 1);
+    }
+}
+
+START_TEST(halts)
+{
+    struct vcpu *vcpu = start_interrupts();
+
+    vcpu->state = VCPU_RUNNING;
+    exit_page.run.if_flag = 1;
+    halt_begin(vcpu);
+    halt_sleeps(1);
+    ck_assert_msg(!atomic_load(&halt_returned),
+                  "platform_halt returned, and the 8259s ask for nothing");
+    ck_assert_msg(atomic_load(&sleeps) >= 1,
+                  "a vCPU is halted, nothing happens, and its thread does not sleep until it is "
+                  "signalled: interrupt_halt does that");
+    raise_there(vcpu, KEYBOARD_VECTOR);
+    halt_sleeps(2);
+    ck_assert_msg(!atomic_load(&halt_returned),
+                  "news of the keyboard came, no interrupt is enabled, and platform_halt returned");
+    ck_assert_msg(atomic_load(&sleeps) >= 2,
+                  "news of the keyboard came, no interrupt is enabled, and the halted vCPU does "
+                  "not sleep again: who clears vcpu->pending?");
+    raise_there(vcpu, TIMER_VECTOR);
+    halt_sleeps(3);
+    ck_assert_msg(!atomic_load(&halt_returned),
+                  "news of the timer came, the PIT does not count, and platform_halt returned");
+    stop_there(vcpu);
+    halt_sleeps(UINT32_MAX);
+    ck_assert_msg(atomic_load(&halt_returned),
+                  "the VMM stops, and a halted vCPU does not return from platform_halt");
+    ck_assert_msg(halt_step == STEP_RUN, "the VMM stops: platform_halt returns STEP_RUN, because "
+                                         "vcpu_check_stop comes next");
+    check_locks();
+    platform_stop(&platform);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("linux");
+
+    unit_add(suite, "bzimage_right", bzimage_right);
+    unit_add(suite, "bzimage_wrong", bzimage_wrong);
+    unit_add(suite, "bzimage_room", bzimage_room);
+    unit_add(suite, "initrd", initrd);
+    unit_add(suite, "zero_page", zero_page);
+    unit_add(suite, "command_line", command_line);
+    unit_add(suite, "load_failure", load_failure);
+    unit_add(suite, "state", state);
+    unit_add(suite, "enter", enter);
+    unit_add(suite, "enter_failure", enter_failure);
+    unit_add(suite, "io_operands", io_operands);
+    unit_add(suite, "mmio", mmio);
+    unit_add(suite, "start_and_stop", start_and_stop);
+    unit_add(suite, "start_failure", start_failure);
+    unit_add(suite, "delivers", delivers);
+    unit_add(suite, "delivers_again", delivers_again);
+    unit_add(suite, "halts", halts);
+    return unit_main(suite);
+}
