@@ -1058,7 +1058,7 @@ END_TEST
 
 START_TEST(pic_automatic)
 {
-    const unsigned irq = 3 + unit_random() % 5, slave_irq = 8 + unit_random() % 8;
+    const unsigned irq = 3 + unit_random() % 5, slave_irq = 8 + unit_random() % 7;
 
     start_pic();
     ck_assert_msg(pic_acknowledge(&pic) == base + 7,
@@ -1083,8 +1083,10 @@ START_TEST(pic_automatic)
     check_chip(PIC_MASTER, 1u << irq, 0, "with automatic EOI nothing is in service");
     check_vector(irq, "with automatic EOI, without any EOI between the two");
     check_asserted(false, "with automatic EOI, two interrupts were taken");
+    line_pulse(slave_irq + 1);
     line_pulse(slave_irq);
     check_vector(slave_irq, "with automatic EOI, of the slave");
+    check_vector(slave_irq + 1, "with automatic EOI, the slave's second request");
     check_chip(PIC_SLAVE, 0, 0, "with automatic EOI nothing is in service");
     check_chip(PIC_MASTER, 0, 0, "with automatic EOI nothing is in service");
 }
