@@ -105,8 +105,8 @@ help:
 #:   make handouts          builds build/handouts/: all handouts as a site with search and as a PDF
 #:   make skeletons         regenerates labs/ from solutions/; FORCE=1 overwrites a learner's work
 #:   make bench             measures exits, start, interrupts, vCPUs and computing as ratios to a bare loop
-#:                          around KVM_RUN and to other programs; ROWS="exit start" selects; OLDER=v1.0 also
-#:                          compares the VMM of that revision
+#:                          around KVM_RUN and to other programs; ROWS="exit start" selects; ROWS="grading
+#:                          class suite" measures whole commands; OLDER=v1.0 also compares that revision
 #:   make mutants           grades modules with one mistake each: every one must lose points, with the right
 #:                          hint; LAB=3 for one lab, ONLY=name for one mutant
 #:   make alternatives      grades correct modules in other styles: every one must get the full score

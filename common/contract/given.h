@@ -76,6 +76,6 @@ void trace_event(struct vcpu *vcpu, const char *format, ...) __attribute__((form
 /*
  * Guest-physical address of a linear address, as the vCPU's current mode translates it; it holds
  * only up to the end of its page. Prints the page walk to `out`, unless NULL. false: not mapped.
- * Only on the vCPU's own thread.
+ * Only on the vCPU's own thread, at an exit or before the first entry.
  */
 bool vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *out);

@@ -336,6 +336,7 @@ static void monitor_memory(const struct debugged *self, uint64_t phys)
 static void monitor_walk(const struct debugged *self, uint64_t linear)
 {
     char line[64], *text = NULL;
+    struct kvm_sregs sregs;
     size_t size;
     uint64_t phys;
 
@@ -348,7 +349,8 @@ static void monitor_walk(const struct debugged *self, uint64_t linear)
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return;
-    vcpu_translate(self->vcpu, linear, &phys, out);
+    if (ioctl(self->vcpu->fd, KVM_GET_SREGS, &sregs) == 0) /* gdb may have changed them */
+        registers_translate(self->vcpu, &sregs, linear, &phys, out);
     fclose(out);
     print_text(text);
     free(text);

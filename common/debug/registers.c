@@ -117,6 +117,9 @@ bool vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *ou
 {
     struct kvm_sregs sregs;
 
+    /* Where KVM hands registers over with an exit, its handler needs no system call for them. */
+    if (vcpu->exit.reason != EXIT_NONE && vcpu->run->kvm_valid_regs & KVM_SYNC_X86_SREGS)
+        return registers_translate(vcpu, &vcpu->run->s.regs.sregs, linear, phys, out);
     return ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) == 0 &&
            registers_translate(vcpu, &sregs, linear, phys, out);
 }

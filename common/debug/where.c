@@ -18,12 +18,13 @@ static _Thread_local struct vcpu *here; /* the vCPU that this thread runs */
 static atomic_int threads[VCPUS_MAX];   /* those that run a vCPU; 0: a free place */
 
 /* Bytes at a linear address, as text; called in a signal handler, so without stdio's streams. */
-static void code_text(struct vcpu *vcpu, uint64_t linear, char *text, size_t size)
+static void code_text(struct vcpu *vcpu, const struct kvm_sregs *sregs, uint64_t linear, char *text,
+                      size_t size)
 {
     uint64_t phys;
     int used = 0;
 
-    if (!vcpu_translate(vcpu, linear, &phys, NULL)) {
+    if (!registers_translate(vcpu, sregs, linear, &phys, NULL)) {
         snprintf(text, size, " (not mapped)");
         return;
     }
@@ -44,7 +45,7 @@ static void where_print(struct vcpu *vcpu)
         exits += vcpu->exits[i];
     if (vcpu->exit.reason != EXIT_NONE)
         exit_describe(&vcpu->exit, last, sizeof last);
-    code_text(vcpu, instruction_address(&regs, &sregs), code, sizeof code);
+    code_text(vcpu, &sregs, instruction_address(&regs, &sregs), code, sizeof code);
     int count = snprintf(text, sizeof text,
                          "vmm: vcpu%d is at %04x:%04llx in %s, code%s; interrupts %s; %" PRIu64
                          " exits, the last: %s\n",

@@ -6,10 +6,12 @@ ratios, with their middle half. Nothing is judged.
 
     cases.py     one thing that is measured, and the arithmetic of its runs
     rows.py      what is measured against what
+    grading.py   whole commands, which take long
     counts.py    exits of the reference guests, which are exact
     report.py    the terminal and JSON
     page.py      the HTML page, with a plot for each row
     alternate.c  runs the commands in turn and measures each
     bare.c       the limit: a bare loop around KVM_RUN
     native.asm   guests/compute.inc on the processor itself
+    os/, linux.c the same things on the 1K OS and on Linux
 """

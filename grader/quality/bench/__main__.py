@@ -14,17 +14,18 @@ from grader.course import ROOT
 from grader.execution.backends import Backend, pick_backend
 from grader.execution.runs import CannotGrade, Result
 from grader.execution.tool import run_command
-from grader.quality.bench import counts, report
+from grader.quality.bench import counts, grading, report
 from grader.quality.bench.cases import Case, Command, Measured, judge, samples
 from grader.quality.bench.page import page
 from grader.quality.bench.rows import FOLDER, LAB, ROWS, Programs, Speed, calibration, programs
 
 DEFAULT = [*ROWS, "counts"]
+ALL = [*DEFAULT, *grading.LONG]
 ROUNDS = 11
 
 
-def older_vmm(revision: str) -> Command:
-    """The finished VMM of another revision of the kit, built in a folder of its own."""
+def older_kit(revision: str) -> Path:
+    """Another revision of the kit, in a folder of its own."""
     folder = FOLDER / "older" / revision.replace("/", "_")
     folder.mkdir(parents=True, exist_ok=True)
     tree = subprocess.run(["git", "archive", revision], cwd=ROOT, stdout=subprocess.PIPE,
@@ -33,6 +34,11 @@ def older_vmm(revision: str) -> Command:
         raise CannotGrade(f"OLDER={revision}: {tree.stderr.decode(errors='replace').strip()}",
                           "give a revision of this repository, like a release's tag")
     subprocess.run(["tar", "-x", "-C", str(folder)], input=tree.stdout, check=True)
+    return folder
+
+
+def older_vmm(revision: str, folder: Path) -> Command:
+    """That revision's finished VMM."""
     done = subprocess.run(["make", "-s", "vmm", f"LAB={LAB}", "SOLUTION=1"], cwd=folder, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=clean_environment())
     if done.returncode != 0:
@@ -54,9 +60,11 @@ def calibrate(backend: Backend, using: Programs) -> Speed:
 
 def measure(backend: Backend, using: Programs, rows: Sequence[str], rounds: int) -> list[Measured]:
     """Runs the rows' cases one after the other, and prints each one's figures when they are there."""
+    measured: list[Measured] = []
+    if not set(rows) & set(ROWS):
+        return measured
     speed = calibrate(backend, using)
     cases: list[Case] = [case for row in rows if row in ROWS for case in ROWS[row](using, speed)]
-    measured: list[Measured] = []
     printed = ""
 
     def take(number: int, result: Result) -> None:
@@ -75,23 +83,29 @@ def main(arguments: Sequence[str]) -> int:
     """Measures the chosen rows; returns the exit status."""
     parser = argparse.ArgumentParser(prog="bench", description="Ratios to the limit, and to alternatives.")
     parser.add_argument("--backend", default=os.environ.get("BACKEND") or "auto")
-    parser.add_argument("--rows", default=" ".join(DEFAULT), help="of: " + " ".join(DEFAULT))
+    parser.add_argument("--rows", default=" ".join(DEFAULT), help="of: " + " ".join(ALL))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each case; the first warms up")
     parser.add_argument("--older", default="", help="a revision whose VMM is compared as well")
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts, for tests")
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args(arguments)
     rows = options.rows.split()
-    unknown = [row for row in rows if row not in DEFAULT]
+    unknown = [row for row in rows if row not in ALL]
     if unknown:
-        parser.error(f"no such row: {' '.join(unknown)}; there are {' '.join(DEFAULT)}")
+        parser.error(f"no such row: {' '.join(unknown)}; there are {' '.join(ALL)}")
     backend = pick_backend(options.backend, needs=("real", "interrupts"))
     about = report.machine(backend.why, backend.name == "kvm")
     print(f"{backend.why}\n{about['processor']}, {about['processors']} processors; "
           f"median of {options.rounds - 1} rounds' ratios (and their middle half)")
     print(*report.remarks(about), sep="\n", flush=True)
-    using = programs((older_vmm(options.older),) if options.older else (), options.scale)
+    older = older_kit(options.older) if options.older else None
+    using = programs((older_vmm(options.older, older),) if older else (), options.scale)
     measured = measure(backend, using, rows, options.rounds)
+    for row in [row for row in rows if row in grading.LONG]:
+        print(report.TITLES[row])
+        for title, command in grading.commands(row):
+            measured.append(grading.measure(row, title, command, (options.older, older) if older else None))
+            print(*report.lines(measured[-1:]), sep="\n", flush=True)
     exits = counts.counted(backend.run(counts.runs(using.vmm))) if "counts" in rows else {}
     if exits:
         print("counts: exits of the reference guests", *report.count_lines(exits), sep="\n")

@@ -21,7 +21,9 @@ TITLES = {"exit": "exit: one round trip to the VMM",
           "vcpus": "vcpus: four vCPUs against one",
           "compute": "compute: a guest that does not exit",
           "os": "os: the 1K OS against Linux on the same processor",
-          "grading": "grading: seconds of a command"}
+          "grading": "grading: make grade SOLUTION=1",
+          "class": "class: make grade-class",
+          "suite": "suite: the kit's own tests"}
 
 
 def machine(why: str, on_host: bool) -> dict[str, Any]:

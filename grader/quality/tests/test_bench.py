@@ -10,10 +10,11 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+from grader.course import ROOT
 from grader.execution.backends import pick_backend
 from grader.execution.runs import CannotGrade, Ending, Result
 from grader.quality.bench import __main__ as bench
-from grader.quality.bench import counts, page, report, rows
+from grader.quality.bench import counts, grading, page, report, rows
 from grader.quality.bench.cases import (
     CYCLES, WALL_MS, Case, Command, Measured, judge, ratios, samples, spread)
 
@@ -149,7 +150,22 @@ class Runs(unittest.TestCase):
 
     def test_a_revision_that_does_not_exist(self) -> None:
         with self.assertRaisesRegex(CannotGrade, "OLDER=no-such-revision"):
-            bench.older_vmm("no-such-revision")
+            bench.older_kit("no-such-revision")
+
+    def test_whole_commands_and_those_of_an_older_kit(self) -> None:
+        older = ("v0", ROOT)
+        found = grading.measure("suite", "a", ["true"], older)
+        assert found.value
+        self.assertGreater(found.value.median, 0)
+        self.assertEqual([other.name for other in found.against], ["v0"])
+        failed = grading.measure("suite", "a", ["sh", "-c", "echo why >&2; exit 3"], older)
+        self.assertEqual((failed.value, failed.note), (None, "ended with status 3: why"))
+        self.assertEqual(grading.measure("suite", "a", ["true"], None).against, ())
+
+    def test_each_long_row_names_its_commands(self) -> None:
+        for row in grading.LONG:
+            self.assertTrue(list(grading.commands(row)))
+            self.assertIn(row, report.TITLES)
 
     def test_the_back_end_is_named(self) -> None:
         backend = pick_backend("vm")
