@@ -161,9 +161,13 @@ in_string:
 fill:
     mov ecx, eax
     mov al, '.'
+    jmp .check
 .next:
     out dx, al
-    loop .next
+    dec ecx
+.check:
+    test ecx, ecx
+    jnz .next
     jmp next_command
 receive:
     test r14d, r14d
@@ -222,11 +226,17 @@ commands:
     command 83, receive
     command 96, leave_guest
 
-; Notes the vector, and returns with interrupts disabled: one interrupt for each STI.
+; Notes the vector, and returns with interrupts disabled: one interrupt for each STI. It ends HLT even if it came
+; before it: QEMU before 9.1 forgets in its SVM that STI takes effect after the next instruction.
 taken:
     push rax
     mov eax, [rsp + 8]
     mov [rel vector], eax
+    mov rax, [rsp + 16]     ; RIP
+    cmp byte [rax], 0xf4    ; HLT
+    jne .return
+    inc qword [rsp + 16]
+.return:
     and qword [rsp + 32], ~0x200
     pop rax
     add rsp, 8

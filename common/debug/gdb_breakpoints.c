@@ -64,15 +64,15 @@ static bool is_stepping(const struct debugged *self, uint8_t second_byte)
 
 static bool syscall_entry(const struct vcpu *vcpu, uint64_t *linear)
 {
-    union {
-        struct kvm_msrs list;
-        uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
-    } msrs = {.list.nmsrs = 1};
+    uint64_t room[(sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)) / sizeof(uint64_t)] = {
+        0};
+    struct kvm_msrs *lstar = (struct kvm_msrs *)room;
 
-    msrs.list.entries[0].index = MSR_LSTAR;
-    if (ioctl(vcpu->fd, KVM_GET_MSRS, &msrs) != 1)
+    lstar->nmsrs = 1;
+    lstar->entries[0].index = MSR_LSTAR;
+    if (ioctl(vcpu->fd, KVM_GET_MSRS, lstar) != 1)
         return false;
-    *linear = msrs.list.entries[0].data;
+    *linear = lstar->entries[0].data;
     return true;
 }
 
