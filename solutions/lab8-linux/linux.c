@@ -124,15 +124,17 @@ static int line_receive(void *line)
     return stage.getchar(((struct platform *)line)->vcpu);
 }
 
-/* The log drops its older half when it is full, unless a panic is in it. */
+/* The log, when it is full, drops its older half, or what comes before a panic. */
 static void log_add(struct platform *platform, uint8_t byte)
 {
     if (platform->log_bytes == LOG_BYTES) {
-        if (strstr(platform->log, PANIC))
-            return;
-        platform->log_bytes = LOG_BYTES / 2;
-        memcpy(platform->log, platform->log + LOG_BYTES - LOG_BYTES / 2, LOG_BYTES / 2);
+        const char *panic = strstr(platform->log, PANIC);
+        const char *kept = panic ? panic : platform->log + LOG_BYTES / 2;
+        platform->log_bytes = strlen(kept);
+        memmove(platform->log, kept, platform->log_bytes);
     }
+    if (platform->log_bytes == LOG_BYTES)
+        return; /* it begins with a panic */
     platform->log[platform->log_bytes++] = (char)byte;
     platform->log[platform->log_bytes] = '\0';
 }

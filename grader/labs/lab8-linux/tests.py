@@ -739,6 +739,11 @@ def _shows(lines: Sequence[str]) -> Condition:
     return condition
 
 
+def _sent(line: str) -> bytes:
+    """A line as Linux sends it. Before its end, an echo may come in between."""
+    return line.replace("\n", "\r\n").encode()
+
+
 def _command_line() -> str:
     """LINUX_COMMAND_LINE of lab8.h."""
     text = (ROOT / "common/contract/lab8.h").read_text()
@@ -755,7 +760,7 @@ def linux(plan: Plan) -> None:
     code = LineCode(values, USER)
     words, typed = [values.word() for _ in range(3)], [values.text() for _ in range(3)]
     lines, status = [code.line(text) for text in (*words, *typed)], values.randint(1, 63)
-    steps = [Step(after=line[:-1].encode(), send=f"{text}\n".encode())
+    steps = [Step(after=_sent(line), send=f"{text}\n".encode())
              for line, text in zip(lines[len(words) - 1:], (*typed, "."))]
     # Any frequency: time is not measured here.
     options = f"--cmdline={_command_line()} tsc_early_khz=2000000 -- {' '.join(words)}"
@@ -773,8 +778,8 @@ def linux_panic(plan: Plan) -> None:
     code, text, status = LineCode(values, USER), values.text(), values.randint(1, 63)
     line = code.line(text)
     # The program reads when it runs: what is typed early waits.
-    run = _linux(plan, args=["--mem=128M"], steps=[Step(send=f"{text}\n.\n".encode())],
-                 LINE_CODE=list(code.image), EXIT_CODE=status)
+    steps = [Step(send=f"{text}\n".encode()), Step(after=_sent(line), send=b".\n")]
+    run = _linux(plan, args=["--mem=128M"], steps=steps, LINE_CODE=list(code.image), EXIT_CODE=status)
     run.must(_shows([line]))
     run.exits(STATUS_CRASHED)
     run.says(f"Kernel panic - not syncing: .*exitcode=0x0000{status:02x}00", what="the line of the panic")
