@@ -12,7 +12,7 @@ from grader import labs
 from grader.course import LABS, ROOT
 from grader.quality.variants import Variant, make_module, read_variants
 
-ALTERNATIVES_MIN = 4                 # of each lab that is graded
+ALTERNATIVES_MIN = 2                 # of each lab that is graded
 CANNOT_GRADE = 3                     # exit status of the grader
 
 
