@@ -204,16 +204,18 @@ static atomic_int leaving; /* threads that signal their end, or have done so, an
 
 #define JOINS_MAX 16
 
-static _Atomic pthread_t joined[JOINS_MAX]; /* by pthread_join, which may still wait for them */
-static atomic_uint joins;
+static _Atomic pthread_t joined[JOINS_MAX]; /* pthread_join waits for them; 0: a free place */
 
 int pthread_join(pthread_t thread, void **result)
 {
-    unsigned place = atomic_fetch_add(&joins, 1);
+    int place = 0;
 
-    if (place < JOINS_MAX)
-        atomic_store(&joined[place], thread);
-    return REAL(pthread_join)(thread, result);
+    for (pthread_t none = 0; !atomic_compare_exchange_strong(&joined[place], &none, thread);
+         none = 0)
+        place = (place + 1) % JOINS_MAX;
+    int error = REAL(pthread_join)(thread, result);
+    atomic_store(&joined[place], 0); /* the next thread may have the same pthread_t */
+    return error;
 }
 
 static bool is_joined(pthread_t thread)
@@ -223,8 +225,6 @@ static bool is_joined(pthread_t thread)
             return true;
     return false;
 }
-
-#define LEAVE_MS 5000 /* an unjoined thread stays so long: run_all can return meanwhile */
 
 static void end_is_told(void)
 {
@@ -338,7 +338,8 @@ ssize_t write(int fd, const void *bytes, size_t count)
                 count);
         if (ends && written == sizeof(uint64_t)) {
             end_is_told();
-            for (int ms = 0; ms < LEAVE_MS && watching_end && !is_joined(pthread_self()); ms++)
+            /* An unjoined thread stays: vcpus_run can return. The main thread is not joined. */
+            while (watching_end && gettid() != getpid() && !is_joined(pthread_self()))
                 poll(NULL, 0, 1);
         }
         atomic_fetch_sub(&leaving, ends);
