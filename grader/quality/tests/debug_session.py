@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
@@ -229,6 +230,17 @@ def back_ends(kind: str) -> Iterator[str]:
             continue
 
 
+def processes_of_kit(words: str) -> list[int]:
+    """Processes that were started in this copy of the kit, with these words on their command line."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if process.joinpath("cwd").samefile(ROOT) and \
+                    words in process.joinpath("cmdline").read_text(errors="replace").replace("\0", " "):
+                found.append(int(process.name))
+    return sorted(found)
+
+
 class Debugged(unittest.TestCase):
     """`make debug` on a terminal."""
 
@@ -283,8 +295,4 @@ class Debugged(unittest.TestCase):
         """Waits for the end of the command; nothing of it is left."""
         self.gdb.expect(pexpect.EOF)
         self.gdb.close()
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                self.assertNotIn(str(command.FOLDER.relative_to(ROOT) / "socket").encode(), path.read_bytes())
-            except OSError:
-                continue
+        self.assertEqual(processes_of_kit(str(command.FOLDER.relative_to(ROOT) / "socket")), [])

@@ -19,7 +19,8 @@ from grader.core.building import build_guests, build_vmm, clean_environment
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.backends import pick_backend
 from grader.quality.tests.debug_session import (FOLDER, MODES, PATIENCE, STEPS, STEPS_64, TICKER, WATCHED_16,
-                                                WATCHED_32, WATCHED_64, Debugged, assemble, back_ends)
+                                                WATCHED_32, WATCHED_64, Debugged, assemble, back_ends,
+                                                processes_of_kit)
 
 
 class RealMode(Debugged):
@@ -152,9 +153,7 @@ class RealMode(Debugged):
         for backend in back_ends("real"):
             with self.subTest(backend):
                 self.start(2, backend, "GUESTS=hello")
-                gdb = subprocess.run(["pgrep", "-f", "gdb -q -x build/debug/connect.gdb"], text=True,
-                                     stdout=subprocess.PIPE, check=True).stdout.split()
-                os.kill(int(gdb[-1]), 9)
+                os.kill(processes_of_kit("gdb -q -x build/debug/connect.gdb")[-1], 9)
                 self.end()
                 self.assertIn("gdb has left", self.all())
 
