@@ -30,7 +30,7 @@ CANNOT = "This machine can't run this"
 REST = 0.7        # seconds without output after which a key is pressed
 TIME_MAX = 400.0  # seconds for one command: Linux boots in the lab VM, and machines are loaded
 
-_LEFT_OUT = re.compile(r"^((kvm|vm): .*|lab VM: .*|building .*|make(\[\d+\])?: \*\*\* .*)$")
+_LEFT_OUT = re.compile(r"^((kvm|vm): .*|(lab VM|linux): .*|building .*|make(\[\d+\])?: \*\*\* .*)$")
 
 
 class CannotRun(Exception):

@@ -24,7 +24,8 @@ INSTALLED = Path("/bin/busybox")
 PACKAGE = "busybox-static"
 
 
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
+    """Report what takes time; only a first use does."""
     print(f"linux: {text}", file=sys.stderr, flush=True)
 
 
@@ -37,7 +38,7 @@ def linux_kernel() -> Path:
         return Path(named).resolve()
     cache = cache_folder()
     with locked(cache / "lock"):
-        return find_kernel(cache, _progress).image
+        return find_kernel(cache, progress).image
 
 
 def linux_initramfs() -> Path:
@@ -69,7 +70,7 @@ def _busybox() -> Path:
     kept = cache / "busybox"
     with locked(cache / "lock"):
         if not kept.exists():
-            _progress(f"fetching {PACKAGE} (1 MB; nothing is installed)")
+            progress(f"fetching {PACKAGE} (1 MB; nothing is installed)")
             with tempfile.TemporaryDirectory(dir=cache, prefix="partial-") as name:
                 unpack_packages([PACKAGE], Path(name))
                 found = [path for path in Path(name).glob("**/bin/busybox") if path.is_file()]

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import shutil
 import unittest
+from contextlib import redirect_stderr
+from io import StringIO
 from unittest import mock
 
+from grader.execution.labvm import linux_guest, snapshot
 from grader.handouts import checking, consoles, site, tables
 from grader.handouts.text import ORDER, Document, Fence, documents, slug
 from grader.course import ROOT
@@ -46,6 +49,10 @@ class Comparison(unittest.TestCase):
     def test_what_depends_on_the_machine_is_left_out(self) -> None:
         output = "kvm: real mode seen to run\nHello\nmake: *** [x] Error 2\n\n"
         self.assertEqual(consoles.shown(output), ["Hello"])
+        with redirect_stderr(StringIO()) as first_use:
+            for progress in (snapshot.progress, linux_guest.progress):
+                progress("fetching it")
+        self.assertEqual(consoles.shown(f"{first_use.getvalue()}Hello\n"), ["Hello"])
 
 
 class Blocks(unittest.TestCase):
