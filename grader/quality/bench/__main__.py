@@ -23,6 +23,11 @@ DEFAULT = [*ROWS, "counts"]
 ALL = [*DEFAULT, *grading.LONG]
 ROUNDS = 11
 
+# The kinds of guest of the rows: the 1K OS's, and the others'.
+OS_ROWS = {"os", "counts"}
+OS_NEEDS = ("real", "interrupts", "protected", "paging32")
+NEEDS = ("real", "interrupts")
+
 
 def older_kit(revision: str) -> Path:
     """Another revision of the kit, in a folder of its own."""
@@ -93,20 +98,24 @@ def main(arguments: Sequence[str]) -> int:
     unknown = [row for row in rows if row not in ALL]
     if unknown:
         parser.error(f"no such row: {' '.join(unknown)}; there are {' '.join(ALL)}")
-    backend = pick_backend(options.backend, needs=("real", "interrupts"))
+    backend = pick_backend(options.backend, needs=NEEDS)
+    for_os = pick_backend(options.backend, needs=OS_NEEDS) if OS_ROWS & set(rows) else backend
     about = report.machine(backend.why, backend.name == "kvm")
-    print(f"{backend.why}\n{about['processor']}, {about['processors']} processors; "
+    if for_os.name != backend.name:
+        about["back_end"] += f"; {' and '.join(sorted(OS_ROWS & set(rows)))}: {for_os.why}"
+    print(f"{about['back_end']}\n{about['processor']}, {about['processors']} processors; "
           f"median of {options.rounds - 1} rounds' ratios (and their middle half)")
     print(*report.remarks(about), sep="\n", flush=True)
     older = older_kit(options.older) if options.older else None
     using = programs((older_vmm(options.older, older),) if older else (), options.scale)
-    measured = measure(backend, using, rows, options.rounds)
+    measured = measure(backend, using, [row for row in rows if row not in OS_ROWS], options.rounds)
+    measured += measure(for_os, using, [row for row in rows if row in OS_ROWS], options.rounds)
     for row in [row for row in rows if row in grading.LONG]:
         print(report.TITLES[row])
         for title, command in grading.commands(row):
             measured.append(grading.measure(row, title, command, (options.older, older) if older else None))
             print(*report.lines(measured[-1:]), sep="\n", flush=True)
-    exits = counts.counted(backend.run(counts.runs(using.vmm))) if "counts" in rows else {}
+    exits = counts.counted(for_os.run(counts.runs(using.vmm))) if "counts" in rows else {}
     if exits:
         print("counts: exits of the reference guests", *report.count_lines(exits), sep="\n")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Union
 
+from grader.execution.kvm_probe import KINDS, probe_kvm
 from grader.quality.bench.cases import Comparison, Measured, Spread
 from grader.quality.bench.counts import EXACT
 
@@ -47,6 +48,9 @@ def remarks(about: dict[str, Any]) -> list[str]:
         return ["The lab VM emulates its processor in software, on one processor: an exit costs some hundred "
                 "times what it does on hardware, so what the VMM adds looks smaller; cycles are those of an "
                 "emulated clock, native code is emulated as well, and a second vCPU gains nothing."]
+    if probe_kvm().reason_against(list(KINDS)):
+        return ["This machine's /dev/kvm does not run every kind of guest, so it is probably done in software: an "
+                "exit then costs some ten times what it does on hardware, and what the VMM adds looks smaller."]
     if not about["constant_tsc"]:
         return ["The time stamp counter is not constant here: cycles are not comparable between runs."]
     return []
