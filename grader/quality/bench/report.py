@@ -39,7 +39,9 @@ def machine(why: str, on_host: bool) -> dict[str, Any]:
                 flags = value
     constant = on_host and {"constant_tsc", "nonstop_tsc"} <= set(flags.split())
     return {"processor": model, "processors": len(os.sched_getaffinity(0)), "kernel": platform.release(),
-            "back_end": why, "constant_tsc": constant, "date": time.strftime("%Y-%m-%d")}
+            "back_end": why, "constant_tsc": constant,
+            "kvm_lacks": probe_kvm().reason_against(list(KINDS)) if on_host else "",
+            "date": time.strftime("%Y-%m-%d")}
 
 
 def remarks(about: dict[str, Any]) -> list[str]:
@@ -48,9 +50,9 @@ def remarks(about: dict[str, Any]) -> list[str]:
         return ["The lab VM emulates its processor in software, on one processor: an exit costs some hundred "
                 "times what it does on hardware, so what the VMM adds looks smaller; cycles are those of an "
                 "emulated clock, native code is emulated as well, and a second vCPU gains nothing."]
-    if probe_kvm().reason_against(list(KINDS)):
-        return ["This machine's /dev/kvm does not run every kind of guest, so it is probably done in software: an "
-                "exit then costs some ten times what it does on hardware, and what the VMM adds looks smaller."]
+    if about["kvm_lacks"]:
+        return [f"Probably made in software: {about['kvm_lacks']}. An exit then costs some ten times what it "
+                "does on hardware, and what the VMM adds looks smaller."]
     if not about["constant_tsc"]:
         return ["The time stamp counter is not constant here: cycles are not comparable between runs."]
     return []

@@ -94,13 +94,15 @@ class Outputs(unittest.TestCase):
         found = json.loads(report.as_json(self.about, self.measured, {"hello": 23}))
         self.assertEqual(set(found), {"version", "machine", "remarks", "figures", "exits"})
         self.assertEqual(set(found["machine"]), {"processor", "processors", "kernel", "back_end",
-                                                 "constant_tsc", "date"})
+                                                 "constant_tsc", "kvm_lacks", "date"})
         self.assertEqual(found["figures"][0]["against"][0]["ratio"], {"median": 2.0, "low": 1.5, "high": 2.5})
         self.assertIsNone(found["figures"][2]["value"])
 
     def test_the_lab_vm_can_not_tell_everything(self) -> None:
         self.assertTrue(report.remarks(self.about))
-        self.assertFalse(report.remarks({"back_end": "kvm: this machine's", "constant_tsc": True}))
+        on_host = {"back_end": "kvm: this machine's", "constant_tsc": True}
+        self.assertIn("in software", report.remarks({**on_host, "kvm_lacks": "no 32-bit paging"})[0])
+        self.assertFalse(report.remarks({**on_host, "kvm_lacks": ""}))
 
     def test_page(self) -> None:
         text = page.page(self.about, self.measured, {"minimal": 1, "hello": 24})
