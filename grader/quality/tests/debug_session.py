@@ -19,6 +19,7 @@ from grader.core.guests import write_constants
 from grader.course import BUILD, ROOT
 from grader.execution.backends import pick_backend
 from grader.execution.runs import CannotGrade
+from grader.labs import load
 
 FOLDER = BUILD / "tests/debug"
 PROMPT = "(gdb) "
@@ -221,11 +222,11 @@ def assemble(name: str, source: str) -> Path:
     return FOLDER / f"{name}.bin"
 
 
-def back_ends(kind: str) -> Iterator[str]:
-    """Those that run this kind of guest."""
+def back_ends(lab: int) -> Iterator[str]:
+    """Those that run this lab's guests."""
     for name in ("kvm", "vm"):
         try:
-            yield pick_backend(name, needs=(kind,)).name
+            yield pick_backend(name, load(lab).needs).name
         except CannotGrade:
             continue
 

@@ -18,6 +18,7 @@ from grader.commands.debug import __main__ as command
 from grader.core.building import build_guests, build_vmm, clean_environment
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.backends import pick_backend
+from grader.labs import load
 from grader.quality.tests.debug_session import (FOLDER, MODES, PATIENCE, STEPS, STEPS_64, TICKER, WATCHED_16,
                                                 WATCHED_32, WATCHED_64, Debugged, assemble, back_ends,
                                                 processes_of_kit)
@@ -25,7 +26,7 @@ from grader.quality.tests.debug_session import (FOLDER, MODES, PATIENCE, STEPS, 
 
 class RealMode(Debugged):
     def test_source_breakpoints_and_calls(self) -> None:
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(2, backend, "GUESTS=hello")
                 self.assertEqual(self.value("$eip"), 0)
@@ -46,7 +47,7 @@ class RealMode(Debugged):
                 self.end()
 
     def test_next_steps_over_a_call(self) -> None:
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(2, backend, "GUESTS=hello")
                 self.do("next")
@@ -56,7 +57,7 @@ class RealMode(Debugged):
 
     def test_steps_of_each_kind(self) -> None:
         image = assemble("steps", STEPS)
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(2, backend, f"GUESTS={image}")
                 self.do("tbreak flags")
@@ -91,7 +92,7 @@ class RealMode(Debugged):
 
     def test_watchpoint_and_interrupts(self) -> None:
         image = assemble("ticker", TICKER)
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(4, backend, f"GUESTS={image}")
                 self.do("watch *(int *)&ticks")
@@ -108,7 +109,7 @@ class RealMode(Debugged):
                 self.end()
 
     def test_interrupt_detach_and_kill(self) -> None:
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(1, backend, "GUESTS=endless")
                 self.do("set $pc = 6")  # lab 1 has no hypercalls: the guest would crash at one
@@ -128,7 +129,7 @@ class RealMode(Debugged):
                 self.assertRegex(self.all(), "(?s)detach.*" + ".*".join("o from the guest!"))
 
     def test_input(self) -> None:
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(2, backend, "GUESTS=echo")
                 self.do("monitor type hello there")
@@ -138,7 +139,7 @@ class RealMode(Debugged):
                 self.end()
 
     def test_crash(self) -> None:
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(1, backend, "GUESTS=triple-fault")
                 self.assertIn("SIGSEGV", self.do("continue"))
@@ -150,7 +151,7 @@ class RealMode(Debugged):
                 self.assertNotIn("--gdb", self.all())  # in the command that explains it
 
     def test_gdb_is_killed(self) -> None:
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(2, backend, "GUESTS=hello")
                 os.kill(processes_of_kit("gdb -q -x build/debug/connect.gdb")[-1], 9)
@@ -160,7 +161,7 @@ class RealMode(Debugged):
 
 class Threads(Debugged):
     def test_vcpus_are_threads(self) -> None:
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(3, backend, "GUESTS=endless counter")
                 self.assertRegex(self.do("info threads"), r"(?s)1 .*endless.bin.*2 .*counter.bin")
@@ -190,7 +191,7 @@ class Threads(Debugged):
 
 class Paging(Debugged):
     def test_virtual_addresses(self) -> None:
-        for backend in back_ends("paging32"):
+        for backend in back_ends(5):
             with self.subTest(backend):
                 self.start(5, backend, "GUESTS=pages", "ARGS=--mode=paging --map=0x200000:0x201000:w "
                            "--map=0x201000:0x200000:w")
@@ -213,7 +214,7 @@ class System(Debugged):
     """The 1K OS."""
 
     def test_kernel_and_program(self) -> None:
-        for backend in back_ends("paging32"):
+        for backend in back_ends(5):
             with self.subTest(backend):
                 self.start(6, backend)
                 self.do("break process_create")
@@ -270,7 +271,7 @@ USER_PAGES = "ARGS=--map=0x40000000:0x101000:u --map=0x40001000:0x200000:wu"
 
 class LongMode(Debugged):
     def test_registers_memory_and_calls(self) -> None:
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             with self.subTest(backend):
                 self.start(7, backend, "GUESTS=long-registers")
                 self.assertEqual(self.value("$rip") >> 12, 0xffffffff80100)
@@ -305,7 +306,7 @@ class LongMode(Debugged):
 
     def test_steps_of_each_kind(self) -> None:
         image = assemble("steps-64", STEPS_64)
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             with self.subTest(backend):
                 self.start(7, backend, f"GUESTS={image}")
                 self.do("tbreak flags")
@@ -340,7 +341,7 @@ class LongMode(Debugged):
                 self.end()
 
     def test_ring_3_by_iretq_and_int(self) -> None:
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             with self.subTest(backend):
                 self.start(7, backend, "GUESTS=long-ring3", USER_PAGES)
                 self.do(f"tbreak *{self.address('long-ring3', 'iretq')}")
@@ -368,7 +369,7 @@ class LongMode(Debugged):
         self.assertIn("mov eax, 0x600", source)
         for name, mask in (("syscall-leaves-tf", "0x600"), ("syscall-clears-tf", "0x700")):
             image = assemble(name, source.replace("mov eax, 0x600", f"mov eax, {mask}"))
-            for backend in back_ends("longmode"):
+            for backend in back_ends(7):
                 with self.subTest(f"{name} {backend}"):
                     self.round_trip(backend, image)
 
@@ -399,7 +400,7 @@ class LongMode(Debugged):
         return f"0x{found[1]}"
 
     def test_kernel_in_c(self) -> None:
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             with self.subTest(backend):
                 self.start(7, backend, "GUESTS=kernel64")
                 self.assertIn("entry.asm", self.do("info line *$pc"))
@@ -428,7 +429,7 @@ class LongMode(Debugged):
 
     def test_steps_up_to_a_crash(self) -> None:
         """An AMD processor resets itself then; gdb shows the instruction that was stepped."""
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             with self.subTest(backend):
                 self.start(7, backend, "GUESTS=long-broken")
                 self.do("break found")
@@ -444,7 +445,7 @@ class LongMode(Debugged):
                 self.end()
 
     def test_guests_with_memory_of_their_own(self) -> None:
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             with self.subTest(backend):
                 self.start(7, backend, "GUESTS=long-apart long-apart")
                 self.assertRegex(self.do("info threads"), r"(?s)1 .*long-apart.bin.*2 .*long-apart.bin")
@@ -465,7 +466,7 @@ class LongMode(Debugged):
 class Modes(Debugged):
     def test_gdb_follows_a_guest_that_changes_its_mode(self) -> None:
         image = assemble("modes", MODES)
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             with self.subTest(backend):
                 self.start(7, backend, f"GUESTS={image}")
                 self.do("break leave_32")
@@ -490,8 +491,8 @@ class Modes(Debugged):
 class Hardware(Debugged):
     """`hbreak` and watchpoints, by debug registers or by what replaces them."""
 
-    def watch(self, lab: int, kind: str, image: Path, address: str, *words: str) -> None:
-        for backend in back_ends(kind):
+    def watch(self, lab: int, image: Path, address: str, *words: str) -> None:
+        for backend in back_ends(lab):
             with self.subTest(f"{image.stem} {backend}"):
                 self.start(lab, backend, f"GUESTS={image}", *words)
                 self.do("hbreak more")
@@ -516,17 +517,17 @@ class Hardware(Debugged):
                 self.end()
 
     def test_real_mode(self) -> None:
-        self.watch(2, "real", assemble("watched-16", WATCHED_16), "0x9000")
+        self.watch(2, assemble("watched-16", WATCHED_16), "0x9000")
 
     def test_paging(self) -> None:
-        self.watch(5, "paging32", assemble("watched-32", WATCHED_32), "0x80200000", "ARGS=--mode=paging")
+        self.watch(5, assemble("watched-32", WATCHED_32), "0x80200000", "ARGS=--mode=paging")
 
     def test_long_mode(self) -> None:
-        self.watch(7, "longmode", assemble("watched-64", WATCHED_64), "0xffffffff80200000")
+        self.watch(7, assemble("watched-64", WATCHED_64), "0xffffffff80200000")
 
     def test_what_the_processor_writes_by_itself(self) -> None:
         """Page tables of all levels and the stack can't be watched where KVM gets their page read-only."""
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             if backend != "vm":
                 continue
             with self.subTest(backend):
@@ -550,7 +551,7 @@ class Unfinished(Debugged):
         target = LABS[2].learner_files()[0]
         if "TODO" not in target.read_text():
             self.skipTest(f"{target.name} is not a skeleton any more")
-        for backend in back_ends("real"):
+        for backend in back_ends(4):
             with self.subTest(backend):
                 self.start(2, backend, "SOLUTION=", "GUESTS=hello")
                 self.assertIn("Breakpoint 1, print_char", self.do("break print_char") + self.do("continue"))
@@ -563,7 +564,7 @@ class Unfinished(Debugged):
         target = LABS[7].learner_files()[0]
         if "TODO" not in target.read_text():
             self.skipTest(f"{target.name} is not a skeleton any more")
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             with self.subTest(backend):
                 self.start(7, backend, "SOLUTION=", "GUESTS=long-hello")
                 self.gdb.sendline("quit")
@@ -578,9 +579,9 @@ class Unfinished(Debugged):
         module.write_text(re.sub(start, r'\g<0> TODO("7.6");', LABS[7].solution_files()[0].read_text()))
         vmm, path = build_vmm(7, module=module), FOLDER / "packets"
         walk = b"qRcmd," + b"walk 0x1000".hex().encode()
-        for backend in back_ends("longmode"):
+        for backend in back_ends(7):
             path.unlink(missing_ok=True)
-            argv = pick_backend(backend, needs=("longmode",)).debug_command(
+            argv = pick_backend(backend, load(7).needs).debug_command(
                 [str(vmm), str(build_guests() / "long-hello.bin")], os.path.relpath(path, ROOT))
             with self.subTest(backend), subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL,
                                                          stderr=subprocess.PIPE) as process:
@@ -601,8 +602,8 @@ class Editor(unittest.TestCase):
     def test_an_editor_connects_to_guests_that_wait(self) -> None:
         if not shutil.which("gdb"):
             self.skipTest("gdb is not installed")
-        for kind, lab, guest, bits in (("real", 2, "hello", "x86"), ("longmode", 7, "kernel64", "x64")):
-            for backend in back_ends(kind):
+        for lab, guest, bits in ((2, "hello", "x86"), (7, "kernel64", "x64")):
+            for backend in back_ends(lab):
                 with self.subTest(f"{guest} {backend}"):
                     self.connect(lab, backend, guest, bits)
 
@@ -633,17 +634,17 @@ class Packets(unittest.TestCase):
             "qRcmd,77616c6b20ff", "P2a=ff", "p2a", "")
 
     def test_none_of_them_harms_the_vmm(self) -> None:
-        for kind, lab, guest in (("real", 2, "hello"), ("longmode", 7, "long-hello")):
-            for name in back_ends(kind):
+        for lab, guest in ((2, "hello"), (7, "long-hello")):
+            for name in back_ends(lab):
                 with self.subTest(f"{guest} {name}"):
-                    self.serve_noise(name, kind, lab, guest)
+                    self.serve_noise(name, lab, guest)
 
-    def serve_noise(self, name: str, kind: str, lab: int, guest: str) -> None:
+    def serve_noise(self, name: str, lab: int, guest: str) -> None:
         path = FOLDER / "packets"
         FOLDER.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         vmm = build_vmm(lab, solution=True, sanitize="address,undefined")
-        argv = pick_backend(name, needs=(kind,)).debug_command(
+        argv = pick_backend(name, load(lab).needs).debug_command(
             [str(vmm), str(build_guests() / f"{guest}.bin")], os.path.relpath(path, ROOT))
         with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             while not path.exists():
