@@ -2,9 +2,10 @@
 
 A test program is a Check program in common/tests/, named after the lab whose VMM it is linked with
 (lab3_console.c), a unittest file in grader/quality/tests/, or one of the 1K OS's programs that os-1k/os.mk
-builds. One program per processor runs at a time. A program that crashes, hangs or runs no test counts as a
-failed test. Problems of the suite itself, such as a full disk, are reported separately, not as failures.
-The last line is `N passed, N failed`, with `, N skipped` if there are any.
+builds. One program more than there are processors runs at a time, because they often wait. A program that
+crashes, hangs or runs no test counts as a failed test. Problems of the suite itself, such as a full disk, are
+reported separately, not as failures. The last line is `N passed, N failed`, with `, N skipped` if there are
+any.
 
 Exit status: 0 all passed; 1 a test failed; 3 none failed, but some could not be run; 128 + N by signal N.
 """
@@ -382,7 +383,7 @@ def run_all(chosen: list[Program]) -> int:
     runs = [Run(program) for program in chosen]
     display = Display(runs)
     threading.Thread(target=display.follow, daemon=True).start()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
         for run in runs:
             pool.submit(carry_out, run, display)
     display.close()
