@@ -23,9 +23,9 @@ DEFAULT = [*ROWS, "counts"]
 ALL = [*DEFAULT, *grading.LONG]
 ROUNDS = 11
 
-# The kinds of guest of the rows: the 1K OS's, and the others'.
-OS_ROWS = {"os", "counts"}
-OS_NEEDS = ("real", "interrupts", "protected", "paging32")
+# The kinds of guest of the rows: those with an operating system, and the others.
+OS_ROWS = {"os", "linux", "counts"}
+OS_NEEDS = ("real", "interrupts", "protected", "paging32", "longmode")
 NEEDS = ("real", "interrupts")
 
 

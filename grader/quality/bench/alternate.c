@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #define COMMANDS_MAX 8
-#define RUN_SECONDS  20 /* then it ends by SIGALRM: some KVMs lose an interrupt */
+#define RUN_SECONDS  60 /* then it ends by SIGALRM: some KVMs lose an interrupt */
 #define KEYS_MAX     10000
 #define TAIL_BYTES   (1u << 16) /* of a command's output that are kept */
 #define CYCLES_WIDTH 16         /* guests/bench.asm ends with so many hexadecimal digits */

@@ -10,7 +10,7 @@ from typing import Union
 
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
 
-WALL = 300.0                                      # seconds for all rounds of a case
+WALL = 900.0                                      # seconds for all rounds of a case
 HUNG = 128 + signal.SIGALRM                       # the status of a command that alternate.c has ended
 LIMITS = Limits(wall=WALL, no_output=WALL, deadlock=0, spin=0, processes=64)
 
@@ -55,10 +55,11 @@ class Case:
     ideal: Union[float, None] = None              # of the first comparison's ratio
     files: tuple[str, ...] = ()                   # that the commands open and that no argument names
     note: str = ""
+    rounds: Union[int, None] = None               # at most; None: any number
 
     def run(self, alternate: str, rounds: int) -> Run:
         """All rounds, as one job."""
-        argv = [alternate, str(rounds), str(self.keys), self.until, self.send]
+        argv = [alternate, str(min(rounds, self.rounds or rounds)), str(self.keys), self.until, self.send]
         for command in self.commands:
             argv += ["--", *command.argv]
         return Run(tuple(argv), limits=LIMITS, files=self.files)

@@ -22,6 +22,7 @@ TITLES = {"exit": "exit: one round trip to the VMM",
           "vcpus": "vcpus: four vCPUs against one",
           "compute": "compute: a guest that does not exit",
           "os": "os: the 1K OS against Linux on the same processor",
+          "linux": "linux: Debian's kernel",
           "grading": "grading: make grade SOLUTION=1",
           "class": "class: make grade-class",
           "suite": "suite: the kit's own tests"}

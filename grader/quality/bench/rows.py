@@ -13,6 +13,7 @@ from grader.core.building import build_os, build_os_archive, build_vmm
 from grader.core.guests import Define, assemble, write_constants
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.c_tools import c_tool, compiler
+from grader.execution.labvm.linux_guest import linux_initramfs, linux_kernel
 from grader.quality.bench.cases import CYCLES, LATENCY, WALL_MS, Case, Command, Figure
 
 FOLDER = BUILD / "bench"
@@ -30,7 +31,10 @@ QEMU = "qemu-system-x86_64"
 MICROVM = ("-M", "microvm,pic=off,pit=off,rtc=off", "-nodefaults", "-no-user-config", "-display", "none",
            "-m", "16", "-chardev", "stdio,id=out", "-device", "isa-debugcon,iobase=0x501,chardev=out",
            "-device", "isa-debug-exit,iobase=0xf4,iosize=1")
+LINUX_MEGABYTES = 128
 QEMU_STATUS = 33                      # of isa-debug-exit for a 16
+QEMU_ROMS = ("/usr/share/seabios/bios-microvm.bin", "/usr/share/qemu/*boot_dma.bin",
+             "/usr/share/qemu/pvh.bin")
 QEMU_MODULES = "/usr/lib/*/qemu/accel-tcg-x86_64.so"    # if not built in
 
 
@@ -193,8 +197,25 @@ def os_row(using: Programs, _speed: Speed) -> list[Case]:
             case("start and end of a program", "PROGRAM", "p")]
 
 
+def linux_row(using: Programs, _speed: Speed) -> list[Case]:
+    """A boot of Debian's kernel to its shell, against QEMU's smallest machine with the same two files."""
+    kernel, initramfs = str(linux_kernel()), str(linux_initramfs())
+    others, note = [], f"{QEMU} is not installed"
+    qemu = installed(QEMU)
+    if qemu:
+        note = ""
+        others.append(Command("QEMU microvm", (
+            qemu, "-M", "microvm,rtc=on", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-accel", "kvm", "-m", str(LINUX_MEGABYTES), "-serial", "stdio", "-kernel", kernel,
+            "-initrd", initramfs, "-append", "console=ttyS0 quiet reboot=t panic=-1")))
+    return [Case("linux", "exec to the shell's prompt",
+                 using.compared((f"--mem={LINUX_MEGABYTES}M", f"--initrd={initramfs}", kernel), *others),
+                 (Figure("", "first_ns", "ms", 1e6),), until="/ # ", send="exit 0\n", rounds=3,
+                 files=tuple(path for pattern in QEMU_ROMS for path in glob.glob(pattern)), note=note)]
+
+
 ROWS = {"exit": exit_row, "start": start_row, "interrupt": interrupt_row, "vcpus": vcpus_row,
-        "compute": compute_row, "os": os_row}
+        "compute": compute_row, "os": os_row, "linux": linux_row}
 
 
 def _count(per_second: float, using: Programs) -> int:

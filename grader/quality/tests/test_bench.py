@@ -143,6 +143,7 @@ class Runs(unittest.TestCase):
         exits = found["exits"]
         assert isinstance(exits, dict)
         self.assertGreater(exits.pop(counts.OS), 10)
+        self.assertGreater(exits.pop(counts.LINUX), 1000)
         self.assertEqual(exits, counts.EXACT)
 
     def test_a_row_that_does_not_exist(self) -> None:

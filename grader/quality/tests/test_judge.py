@@ -7,11 +7,14 @@ from dataclasses import replace
 from random import Random
 from unittest import mock
 
+from grader import labs
+from grader.core.building import build_guests, build_vmm
 from grader.core.expectations import kernel_panic
 from grader.core.judge import Kind, judge
 from grader.core.outcome import Outcome, Todo
 from grader.core.plan import Plan
-from grader.execution.runs import Ending, Limits, Result, Step
+from grader.execution.backends import pick_backend
+from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run, Step
 from grader.quality.tests.fakes import SHORT, FakeCase, FakePrograms, lab_of
 
 REGISTERS = ("vcpu0: rax=0000000000000001 rbx=0000000000000002\n"
@@ -248,6 +251,18 @@ class Outcomes(unittest.TestCase):
             self.assertLess(outcome.todo.line if outcome.todo else 0, 1000000)
             self.assertIsInstance(outcome.registers, dict)
             self.assertIsInstance(outcome.where, list)
+
+    def test_the_vmms_own_thread_keeps_no_lock(self) -> None:
+        vmm, guest = build_vmm(3, solution=True), build_guests() / "endless.bin"
+        run = Run((str(vmm), str(guest)), hold_stdin=True, limits=Limits(no_output=2, spin=0))
+        try:
+            [result] = pick_backend("auto", labs.load(3).needs).run([run])
+        except CannotGrade as error:
+            self.skipTest(error.reason)
+        outcome = Outcome(result)
+        self.assertTrue(outcome.hung, result)
+        self.assertRegex(result.diagnosis, "thread output: .*futex")
+        self.assertFalse(outcome.lock_kept(0), result.diagnosis)
 
     def test_two_vcpus(self) -> None:
         other = REGISTERS.replace("vcpu0", "vcpu1").replace("rax=0000000000000001", "rax=0f")
