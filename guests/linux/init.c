@@ -57,7 +57,7 @@ static pid_t shell_start(const sigset_t *signals)
     setsid();
     check(ioctl(0, TIOCSCTTY, 0), "TIOCSCTTY");
     sigprocmask(SIG_UNBLOCK, signals, NULL);
-    char *environment[] = {"PATH=/bin", "HOME=/", "TERM=vt100", NULL};
+    char *environment[] = {"PATH=/bin", "HOME=/root", "TERM=vt100", NULL};
     execle("/bin/busybox", "sh", NULL, environment);
     perror("/bin/busybox");
     _exit(1);

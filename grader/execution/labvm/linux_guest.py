@@ -57,7 +57,8 @@ def linux_initramfs() -> Path:
 def _archive(init: bytes, busybox: bytes) -> bytes:
     """Folders, busybox, and what its names are. The shell finds busybox's other commands without links."""
     program, folder, link = stat.S_IFREG | 0o755, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
-    folders: list[initrd.Entry] = [(name, folder, b"") for name in ("bin", "dev", "proc", "sys", "tmp")]
+    names = ("bin", "dev", "proc", "root", "sys", "tmp")
+    folders: list[initrd.Entry] = [(name, folder, b"") for name in names]
     return initrd.archive([*folders, ("init", program, init), ("bin/busybox", program, busybox),
                            ("bin/sh", link, b"busybox")])
 
