@@ -138,15 +138,15 @@ help:
 
 $(LABS:%=lab%):
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.play lab $(CHOICE) $(patsubst lab%,--lab=%,$@)
+	@exec $(PYTHON) -m grader.commands.play lab $(CHOICE) $(patsubst lab%,--lab=%,$@)
 
 run: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.play run $(CHOICE) "--guests=$$GUESTS" "--under=$$UNDER" "--options=$$ARGS" $${HOLD:+--hold}
+	@exec $(PYTHON) -m grader.commands.play run $(CHOICE) "--guests=$$GUESTS" "--under=$$UNDER" "--options=$$ARGS" $${HOLD:+--hold}
 
 timeline: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.timeline $(CHOICE) "--guests=$$GUESTS" "--options=$$ARGS" $${HOLD:+--hold} $${LIMIT:+"--limit=$$LIMIT"}
+	@exec $(PYTHON) -m grader.commands.timeline $(CHOICE) "--guests=$$GUESTS" "--options=$$ARGS" $${HOLD:+--hold} $${LIMIT:+"--limit=$$LIMIT"}
 
 explain: need-lab
 	@$(SETUP) build grade explain
@@ -154,33 +154,33 @@ explain: need-lab
 
 debug: need-lab
 	@$(SETUP) build grade debug
-	@$(PYTHON) -m grader.commands.debug $(CHOICE) "--guests=$$GUESTS" "--options=$$ARGS" $${WAIT:+--wait}
+	@exec $(PYTHON) -m grader.commands.debug $(CHOICE) "--guests=$$GUESTS" "--options=$$ARGS" $${WAIT:+--wait}
 
 # A MODULE is a stranger's: it is graded as a class's submissions are.
 grade:
 	@$(SETUP) build grade $${MODULE:+vm}
-	@$(PYTHON) -m grader grade $(CHOICE) $${MODULE:+"--module=$$MODULE" --jailed --encrypted} \
+	@exec $(PYTHON) -m grader grade $(CHOICE) $${MODULE:+"--module=$$MODULE" --jailed --encrypted} \
 	    $${T:+"--test=$$T"} $(GIVEN_SEED)
 
 watch: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.watch $(GIVEN_LAB) $(GIVEN_FROM) $(GIVEN_BACKEND)
+	@exec $(PYTHON) -m grader.commands.watch $(GIVEN_LAB) $(GIVEN_FROM) $(GIVEN_BACKEND)
 
 status:
 	@$(SETUP) python
-	@$(PYTHON) -m grader.commands.status
+	@exec $(PYTHON) -m grader.commands.status
 
 os:
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.play os $(CHOICE)
+	@exec $(PYTHON) -m grader.commands.play os $(CHOICE)
 
 linux:
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.play linux $(CHOICE) "--options=$$ARGS"
+	@exec $(PYTHON) -m grader.commands.play linux $(CHOICE) "--options=$$ARGS"
 
 demo:
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.play demo $(CHOICE)
+	@exec $(PYTHON) -m grader.commands.play demo $(CHOICE)
 
 diff: need-lab need-clone
 	@for file in $(MODULE_$(LAB)) $(KERNEL_MODULE_$(LAB)); do \
@@ -190,34 +190,34 @@ diff: need-lab need-clone
 
 skeletons: need-clone
 	@$(SETUP) python
-	@$(PYTHON) -m grader.commands.skeletons $${FORCE:+--force}
+	@exec $(PYTHON) -m grader.commands.skeletons $${FORCE:+--force}
 
 .PHONY: handouts
 handouts:
 	@$(SETUP) python handouts
-	@$(PYTHON) -m grader.handouts render
+	@exec $(PYTHON) -m grader.handouts render
 
 doctor:
 	@$(SETUP) --doctor
-	@$(PYTHON) -m grader.commands.doctor
+	@exec $(PYTHON) -m grader.commands.doctor
 
 bench: need-clone
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.quality.bench $(GIVEN_BACKEND) $${ROWS:+"--rows=$$ROWS"} $${OLDER:+"--older=$$OLDER"} \
+	@exec $(PYTHON) -m grader.quality.bench $(GIVEN_BACKEND) $${ROWS:+"--rows=$$ROWS"} $${OLDER:+"--older=$$OLDER"} \
 	    $${ROUNDS:+"--rounds=$$ROUNDS"}
 
 mutants alternatives: need-clone
 	@$(SETUP) build grade vm test
-	@$(PYTHON) -m grader.quality.variants $@ $(GIVEN_LAB) $${ONLY:+"--only=$$ONLY"} \
+	@exec $(PYTHON) -m grader.quality.variants $@ $(GIVEN_LAB) $${ONLY:+"--only=$$ONLY"} \
 	    $(GIVEN_SEED) $(GIVEN_BACKEND)
 
 flakes: need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.quality.flakes $(GIVEN_LAB) $${N:+"--count=$$N"} $(GIVEN_BACKEND)
+	@exec $(PYTHON) -m grader.quality.flakes $(GIVEN_LAB) $${N:+"--count=$$N"} $(GIVEN_BACKEND)
 
 machines: need-clone
 	@$(SETUP) python machines
-	@$(PYTHON) -m grader.quality.machines $${RUN:+"--run=$$RUN"} -- $$ROW
+	@exec $(PYTHON) -m grader.quality.machines $${RUN:+"--run=$$RUN"} -- $$ROW
 
 test: need-clone
 	@$(SETUP) build grade vm test handouts
@@ -238,16 +238,16 @@ clean:
 
 fetch:
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.execution.labvm fetch
+	@exec $(PYTHON) -m grader.execution.labvm fetch
 
 .PHONY: compile-commands
 compile-commands:
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.compile_commands
+	@exec $(PYTHON) -m grader.commands.compile_commands
 
 clean-cache:
 	@$(SETUP) python
-	@$(PYTHON) -m grader.execution.labvm clean
+	@exec $(PYTHON) -m grader.execution.labvm clean
 
 # ------------------------------------------------------------------ for instructors
 
@@ -255,24 +255,24 @@ clean-cache:
 
 release: need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.classroom.release $(GIVEN_BACKEND)
+	@exec $(PYTHON) -m grader.classroom.release $(GIVEN_BACKEND)
 
 handin: need-lab
 	@$(SETUP) build grade
-	@$(PYTHON) -m grader.commands.handin $(GIVEN_LAB) $${NAME:+"--name=$$NAME"} $(GIVEN_BACKEND)
+	@exec $(PYTHON) -m grader.commands.handin $(GIVEN_LAB) $${NAME:+"--name=$$NAME"} $(GIVEN_BACKEND)
 
 grade-class: need-lab need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.classroom.grade_class $(GIVEN_LAB) "--submissions=$$SUBMISSIONS" \
+	@exec $(PYTHON) -m grader.classroom.grade_class $(GIVEN_LAB) "--submissions=$$SUBMISSIONS" \
 	    $${JOBS:+"--jobs=$$JOBS"} $(GIVEN_SEED)
 
 adapters: need-lab need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.classroom.adapters $(GIVEN_LAB)
+	@exec $(PYTHON) -m grader.classroom.adapters $(GIVEN_LAB)
 
 cheats: need-clone
 	@$(SETUP) build grade vm
-	@$(PYTHON) -m grader.quality.cheats $(GIVEN_LAB) $(GIVEN_BACKEND)
+	@exec $(PYTHON) -m grader.quality.cheats $(GIVEN_LAB) $(GIVEN_BACKEND)
 
 .PHONY: need-lab need-clone
 need-clone:

@@ -27,6 +27,7 @@ from grader.core.guests import write_constants
 from grader.core.judge import Kind, Verdict, judge
 from grader.core.expectations import Mismatch
 from grader.core.plan import Plan, Planned, Programs
+from grader.core.readable import errors_first
 from grader.execution.runs import CannotGrade, Ending, Result, Run
 
 JOBS_MAX = 4
@@ -316,7 +317,7 @@ def _plan(tests: Sequence[Test], report: Report, programs: Programs) -> list[Pla
             raise CannotGrade(f"the kit's own part of lab {report.lab.number} does not build:\n{error.text}",
                               "compare common/, solutions/ and grader/ with a fresh clone; run make doctor"
                               ) from error
-        report.build_error = error.text
+        report.build_error = errors_first(error.text)
         report.graded = [Graded(Verdict(test, Kind.FAILED, mismatch=Mismatch("your module does not compile")))
                          for test in tests]
     return plans

@@ -112,6 +112,24 @@ def both_ends(text: str, first: int = 10, last: int = 6) -> list[str]:
     return [visible(line)[:160] for line in lines]
 
 
+_DIAGNOSTIC = re.compile(r"\S+:\d+:\d+: (?:fatal )?(?:error|warning): |.*: undefined reference to ")
+_CONTEXT = re.compile(r"\S+: (?:In|At) |In file included from |\S*ld\S*: ")
+_ERROR = re.compile(r": (?:fatal )?error: |: undefined reference to |implicit declaration")
+
+
+def errors_first(text: str) -> str:
+    """A compiler's output with the errors before the warnings, each with its context and notes. A function
+    that is not declared is only a warning, but it explains the linker's error."""
+    blocks: list[list[str]] = [[]]
+    for line in text.splitlines():
+        begun = any(_DIAGNOSTIC.match(other) for other in blocks[-1])
+        if begun and (_DIAGNOSTIC.match(line) or _CONTEXT.match(line)):
+            blocks.append([])
+        blocks[-1].append(line)
+    blocks.sort(key=lambda block: not any(_ERROR.search(line) for line in block))
+    return "\n".join(line for block in blocks for line in block)
+
+
 def first_lines(text: str, count: int = LINES_MAX) -> list[str]:
     """The start of a text, at most a screen."""
     lines = text.splitlines()

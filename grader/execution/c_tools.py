@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,11 +44,16 @@ def compiler(for_lab_vm: bool) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds the lock file `path`: only one process at a time builds what is next to it."""
+def locked(path: Path, wait: str = "") -> Iterator[None]:
+    """Holds the lock file `path`: only one process at a time builds what is next to it. `wait` is reported
+    while another one holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if wait else 0))
+        except BlockingIOError:
+            print(wait, file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from grader.report import progress
 from grader.core.framework import Lab
-from grader.core.grading import Choice, Pick, Report, grade, results_folder
+from grader.core.grading import Choice, Pick, Report, grade, path_text, results_folder
 from grader.execution.c_tools import locked
 from grader.report.files import write_files, write_results
 from grader.report.text import save
@@ -17,7 +17,8 @@ from grader.report.text import save
 def grade_and_keep(lab: Lab, choice: Choice, pick: Pick) -> Report:
     """Grades the chosen tests. Raises CannotGrade."""
     folder = results_folder(lab, choice)
-    with locked(folder.with_name(f".{folder.name}.lock")):
+    with locked(folder.with_name(f".{folder.name}.lock"),
+                f"waiting: another command is grading lab {lab.number} in {path_text(folder)}/"):
         report = grade(lab, choice, pick, on_test=write_results if choice.live else None)
         save(report)
         progress.record(report)

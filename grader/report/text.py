@@ -7,11 +7,11 @@ import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from grader.core.exercises import todo_lines
+from grader.core.exercises import first_todo, todo_lines
 from grader.core.framework import POINTS_OF_A_LAB
 from grader.core.grading import Graded, Report, path_text
 from grader.core.judge import Kind, Verdict
-from grader.core.outcome import Outcome, Todo
+from grader.core.outcome import Outcome
 from grader.core.readable import beside, both_ends, first_lines, printable_lines
 from grader.course import LABS
 from grader.execution.tool import in_colour
@@ -128,14 +128,15 @@ def next_lines(report: Report) -> list[str]:
         return []
     graded, exercise = found
     todo = graded.verdict.todo
-    return causes.next_lines(report.lab.number, exercise, _place(report, todo) if todo else "")
-
-
-def _place(report: Report, todo: Todo) -> str:
-    """Where to write the exercise: in the learner's own file all its TODOs, else the one that was reached."""
-    own = (path for path in LABS[report.lab.number].learner_files() if path_text(path) == todo.file)
-    lines = next((todo_lines(path, todo.exercise) for path in own), "")
-    return f"{todo.file}, {lines or f'line {todo.line}'}"
+    if not todo:
+        return causes.next_lines(report.lab.number, exercise)
+    lab = LABS[report.lab.number]
+    first = first_todo(lab) if todo.file in map(path_text, lab.learner_files()) else None
+    if not first or first.exercise > exercise:
+        return causes.next_lines(report.lab.number, exercise, f"{todo.file}, line {todo.line}")
+    # In the learner's own files: all the TODOs of the first exercise. A chosen test may wait for a later one.
+    return causes.next_lines(report.lab.number, first.exercise,
+                             f"{path_text(first.path)}, {todo_lines(first.path, first.exercise)}")
 
 
 def _score(report: Report) -> str:

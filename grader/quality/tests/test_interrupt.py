@@ -125,6 +125,24 @@ class Interrupt(unittest.TestCase):
                 self.assertEqual(half, [])
                 self.remove()
 
+    def test_make_alone_gets_a_signal(self) -> None:
+        """As `timeout make ...` ends it: make passes the signal to its own child only."""
+        for event in (BUILDING, "(kvm|vm): "):
+            with self.subTest(event=event):
+                child = pexpect.spawn("make", ["grade", "LAB=2", "SOLUTION=1"], cwd=str(ROOT),
+                                      encoding="utf-8", timeout=TIMEOUT,
+                                      env={**clean_environment(), "CC": CC})
+                try:
+                    if child.expect([event, "cannot grade: "]) == 1:
+                        self.skipTest(child.readline())
+                    os.kill(child.pid, signal.SIGTERM)
+                    child.expect(pexpect.EOF)
+                    child.wait()
+                finally:
+                    child.close(force=True)
+                self.assertTrue(child.exitstatus or child.signalstatus)
+                self.all_end()
+
     def test_in_the_other_commands(self) -> None:
         for command, event in OTHERS.items():
             with self.subTest(command=command):

@@ -15,16 +15,15 @@ from grader import __main__ as command
 from grader import labs
 from grader.core import grading
 from grader.core.building import BuildError
-from grader.core.exercises import todo_lines
 from grader.core.framework import Body
 from grader.core.grading import BuiltPrograms, Choice, Graded, Report, grade, path_text
 from grader.core.judge import Kind, Verdict
 from grader.core.plan import Plan
-from grader.course import LABS, ROOT
+from grader.course import Lab
 from grader.report.files import autolab, gradescope, junit, write_files
 from grader.report.text import report_lines, save
 from grader.execution.runs import CannotGrade, Limits
-from grader.core.readable import beside, visible
+from grader.core.readable import beside, errors_first, visible
 from grader.quality.tests.fakes import SHORT, FakeCase, host
 
 
@@ -88,6 +87,15 @@ class Texts(FakeCase):
         self.assertLess(len(str(gradescope(report)["output"])), 20_000)
         self.assertNotIn("\x1b", str(gradescope(report)["output"]))
 
+    def test_a_compilers_errors_come_before_its_warnings(self) -> None:
+        function, note = "vm.c: In function 'vm_init':", "vm.c:2:1: note: declared here"
+        warning, error = "vm.c:3:5: warning: conversion", "vm.c:9:7: error: 'x' undeclared"
+        undeclared = "vm.c:11:2: warning: implicit declaration of function 'vm_open'"
+        missing = "vm.c:(.text+0x7): undefined reference to `vm_open'"
+        text = "\n".join([function, warning, note, "vm.c: In function 'vm_run':", error, undeclared, missing])
+        self.assertEqual(errors_first(text).splitlines(),
+                         ["vm.c: In function 'vm_run':", error, undeclared, missing, function, warning, note])
+
     def test_score_and_next_exercise(self) -> None:
         lines = self.lines(good, bad)
         self.assertEqual(lines[-1], "Score: 10 of 20")
@@ -145,11 +153,22 @@ class Texts(FakeCase):
         lines = report_lines(self.grade(script, waits("1.4"), waits("1.3"), waits("ends")))
         self.assertIn("  where   labs/vm.c, line 12", lines)
         self.assertTrue(any(line.startswith("Next: exercise 1.3") for line in lines), lines)
-        own = path_text(LABS[1].learner_files()[0])
-        lines = report_lines(self.grade(script.replace("labs/vm.c", own), waits("1.3")))
-        self.assertIn(f"  where   {own}, {todo_lines(ROOT / own, '1.3') or 'line 12'}", lines)
         lines = report_lines(self.grade(script, waits("ends"), waits("1.2")))
         self.assertTrue(any(line.startswith("Next: exercise 1.1") for line in lines), lines)
+
+    def test_next_is_the_first_exercise_that_is_not_written(self) -> None:
+        """A chosen test of 1.1 may wait for 1.3 while 1.2 is not written either."""
+        module = self.folder / "vm.c"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        module.write_text('TODO("1.3");\nTODO("1.2");\nTODO("1.2");\n')
+        script = f"echo 'vmm: exercise 1.3 is not written yet: {path_text(module)}, line 1.' >&2; exit 77"
+        with mock.patch.object(Lab, "learner_files", return_value=[module]):
+            lines = report_lines(self.grade(script, good))
+            self.assertIn(f"  where   {path_text(module)}, line 2 and line 3", lines)
+            self.assertTrue(any(line.startswith("Next: exercise 1.2") for line in lines), lines)
+            module.write_text('TODO("1.3");\n')
+            lines = report_lines(self.grade(script, good))
+            self.assertIn(f"  where   {path_text(module)}, line 1", lines)
 
     def test_a_filtered_grading_has_no_score(self) -> None:
         for wanted in ("1.1", "1.1-good"):
