@@ -42,9 +42,12 @@ static enum { LOCK_OTHER, LOCK_OF_VCPU, LOCK_OF_DEVICES } lock_misused;
 
 static _Thread_local unsigned locks_held;
 static _Thread_local pthread_mutex_t **first_lock; /* where to note the next lock taken, or NULL */
-/* In each thread that has just taken the lock, or still holds it; or NULL. */
-static void (*after_lock)(const pthread_mutex_t *lock);
-static void (*before_unlock)(const pthread_mutex_t *lock);
+/*
+ * In each thread that has just taken the lock, or still holds it; or NULL. Set in the module's
+ * process, and private: Check takes locks in the judge, which is to be led nowhere.
+ */
+static PRIVATE void (*after_lock)(const pthread_mutex_t *lock);
+static PRIVATE void (*before_unlock)(const pthread_mutex_t *lock);
 
 /* By the owner that glibc keeps: 0 or a thread's number. */
 static inline bool lock_is_mine(const pthread_mutex_t *lock)

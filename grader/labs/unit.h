@@ -137,7 +137,7 @@ static inline void meanwhile_run(unsigned long at)
     void (*what)(void) = meanwhile;
     pthread_t thread;
 
-    if (!what || at != meanwhile_at)
+    if (!is_module || !what || at != meanwhile_at)
         return;
     meanwhile = NULL;
     if (pthread_create(&thread, NULL, meanwhile_thread, &what) != 0)
@@ -164,7 +164,7 @@ int ioctl(int fd, unsigned long request, ...)
     meanwhile_run(request);
     bool meant = request == falsified.request &&
                  (!falsified.argument || falsified.argument == (unsigned long)argument);
-    if (request == KVM_RUN && falsified.run) {
+    if (is_module && request == KVM_RUN && falsified.run) {
         run_fd = fd;
         int error = argument ? EINVAL : falsified.run(falsified.kvm_run, run_turns++);
         result = error ? failed(error) : 0;
@@ -263,7 +263,7 @@ static unsigned last_entry;                 /* from this one on, if not 0, the v
 
 enum step __wrap_stage_before_entry(struct vcpu *vcpu)
 {
-    if (at_entry)
+    if (is_module && at_entry)
         at_entry(vcpu);
     if (++entries_asked == last_entry)
         return vcpu_end(vcpu, STATUS_GUEST_MAX);

@@ -4,8 +4,9 @@ outlives it. Those in this folder attack the grader; those that constant.py gene
     python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
 
 The header that a module includes says what it attacks: lab1.h to lab5.h, lab6_boot.h, lab6_sched.h, lab7.h,
-or lab.h: each of them but lab6_sched.h. Without --whole only a few tests of that lab are graded, one of each
-kind: a unit test, a guest judged by registers, one by its output. Generated modules are graded by all tests.
+lab8_devices.h, lab8_linux.h; or lab.h: the first file of each lab. Without --whole only a few tests of that
+lab are graded, one of each kind: a unit test, a guest judged by registers, one by its output. Generated
+modules are graded by all tests.
 Exit status: 0 all were stopped; 1 one was not, with what it achieved; 3 cannot grade on this machine.
 
 All are graded as a class is: compiled in the jail, with encrypted guests.
@@ -46,7 +47,7 @@ from grader.core.plan import Plan
 from grader.execution.tool import run_command
 from grader.quality.cheats.constant import constant_modules
 from grader.report.files import gradescope
-from grader.execution.runs import CannotGrade
+from grader.execution.runs import CannotGrade, Limits
 from grader.core.values import new_seed
 
 FOLDER = Path(__file__).resolve().parent
@@ -56,9 +57,15 @@ FEW = {"lab1": ("1.1-opens", "1.5-segments", "1.5-hlt"),
                 "2.2-putchar"),
        "lab3": ("3.1-bases", "3.3-lines"), "lab4": ("4.2-first", "4.2-injects"),
        "lab5": ("5.1-encode", "5.5-walks", "5.4-high", "5.4-halves"), "lab6_boot": ("6.1-loads", "6.3-shell"),
+       "lab6_sched": ("6.4-frame", "6.4-ring3", "6.5-order", "6.5-turns", "6.6-wait"),
        "lab7": ("7.1-tables", "7.6-walks", "7.5-long-registers", "7.5-hello"),
-       "lab6_sched": ("6.4-frame", "6.4-ring3", "6.5-order", "6.5-turns", "6.6-wait")}
-EVERY_VMM = tuple(FEW)[:-1]
+       "lab8_devices": ("8.1-reaches", "8.2-polled"),
+       "lab8_linux": ("8.5-start-state", "8.5-state-of-guest", "8.6-linux", "8.6-linux-panic")}
+SECOND_FILES = ("lab6_sched", "lab8_linux")
+EVERY_VMM = tuple(target for target in FEW if target not in SECOND_FILES)
+# The build refuses these; any other that does not compile tests nothing.
+REFUSED = ("asm_incbin", "asm_include", "asm_space", "c_include", "clone_table", "constructor",
+           "indirect_function", "kernel_include", "lto_bytecode", "lto_options")
 # These use up their time in every run, so one test is enough.
 SLOW = ("sleep_forever", "fork_bomb", "eat_memory")
 TIME_MAX = 300.0     # seconds for a run under any load; its limits are a tenth of that
@@ -97,8 +104,10 @@ def cheats() -> list[Cheat]:
 
 
 def generated(numbers: Sequence[int] = labs.NUMBERS) -> list[Cheat]:
-    """The modules that do nothing right, for each file of these labs."""
-    return [Cheat(name, target, text, generated=True) for target in FEW if lab_of(target) in numbers
+    """The modules that do nothing right, for each file of these labs. Lab 8's files are parts of one module:
+    a test of one of its exercises may need only the other file, which is then the solution's."""
+    return [Cheat(name, target, text, generated=True) for target in FEW
+            if lab_of(target) in numbers and lab_of(target) != 8
             for name, text in constant_modules(lab_of(target), _file(target)).items()]
 
 
@@ -127,7 +136,8 @@ def try_cheat(cheat: Cheat, backend: str, whole: bool = False) -> Outcome:
     if cheat.name in SLOW:
         few = FEW[cheat.target][1:2]
     tests = [test for test in lab.tests if not few or test.id in few]
-    lab = Lab(lab.number, lab.title, lab.needs, [*map(_hasty, tests)] if cheat.generated else tests)
+    hasty = cheat.generated or "8.6-linux" in few     # whose patience is for a boot of Linux
+    lab = Lab(lab.number, lab.title, lab.needs, [*map(_hasty, tests)] if hasty else tests)
     outcome.tests = len(lab.tests)
     results = BUILD / "cheats" / f"{cheat.name}-{cheat.target}"
     use_jail()
@@ -142,8 +152,9 @@ def try_cheat(cheat: Cheat, backend: str, whole: bool = False) -> Outcome:
             outcome.managed.append(f"{verdict.test.id} could not be graded: {verdict.text}")
         if verdict.kind is Kind.TODO:
             outcome.managed.append(f"{verdict.test.id} was reported as not written yet")
-    if cheat.generated and report.build_error:
-        outcome.managed.append(f"it does not compile, so it tests nothing:\n{report.build_error}")
+    if bool(report.build_error) != (cheat.name in REFUSED):
+        outcome.managed.append(f"it does not compile, so it tests nothing:\n{report.build_error}"
+                               if report.build_error else "the build did not refuse it")
     if gradescope(report)["score"] != 0:
         outcome.managed.append("the results have points")
     if SECRET in json.dumps(gradescope(report)) + report.build_error:
@@ -161,7 +172,8 @@ def _hasty(test: Test) -> Test:
     def body(plan: Plan) -> None:
         test.body(plan)
         for planned in plan.planned:
-            planned.run = replace(planned.run, limits=replace(planned.run.limits, spin=SPIN_MAX))
+            limits = replace(planned.run.limits, spin=SPIN_MAX, no_output=Limits().no_output)
+            planned.run = replace(planned.run, limits=limits)
     return replace(test, body=body)
 
 
@@ -178,7 +190,7 @@ def _put(cheat: Cheat) -> Path:
     place.mkdir(parents=True)
     if not cheat.generated:
         _put_headers(cheat, place)
-    module = place / ("sched.c" if cheat.target == "lab6_sched" else "cheat.c")
+    module = place / _file(cheat.target)
     module.write_text(cheat.text)
     return module
 

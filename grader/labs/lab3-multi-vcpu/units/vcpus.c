@@ -541,7 +541,7 @@ START_TEST(full_line)
     for (size_t i = 0; i < 2 * sizeof counts / sizeof counts[0]; i++) {
         const size_t count = counts[i / 2];
         print_line(vcpu, count, i % 2);
-        captured[atomic_exchange(&captured_bytes, 0)] = '\0';
+        captured[atomic_exchange(&captured_bytes, 0) % sizeof captured] = '\0';
         char *piece = captured;
         size_t first = piece_bytes(&piece), rest = first;
         const bool alone = *piece == '\0';

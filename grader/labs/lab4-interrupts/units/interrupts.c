@@ -49,7 +49,7 @@ static void start(int count)
     }
     falsified.request = KVM_INTERRUPT;
     falsified.answered = true;
-    falsified.kvm_run = vmm.vcpus[0].run;
+    falsified.kvm_run = &runs[0].run;
 }
 
 static void sleep_ms(int ms)
@@ -422,12 +422,12 @@ static unsigned deliver(uint32_t pending, bool ready, bool enabled, bool request
 
     call_count = 0;
     vcpu->pending = pending;
-    vcpu->run->ready_for_interrupt_injection = ready;
-    vcpu->run->if_flag = enabled;
-    vcpu->run->request_interrupt_window = requested;
-    vcpu->run->immediate_exit = 1; /* a kick has come since vcpu_check_stop */
+    runs[0].run.ready_for_interrupt_injection = ready;
+    runs[0].run.if_flag = enabled;
+    runs[0].run.request_interrupt_window = requested;
+    runs[0].run.immediate_exit = 1; /* a kick has come since vcpu_check_stop */
     enum step step = interrupt_deliver(vcpu);
-    ck_assert_msg(vcpu->run->immediate_exit == 1,
+    ck_assert_msg(runs[0].run.immediate_exit == 1,
                   "a kick came just before interrupt_deliver, which cleared "
                   "run->immediate_exit: the kick is lost. Only vcpu_check_stop clears it");
     ck_assert_msg(step == STEP_RUN, "interrupt_deliver must answer STEP_RUN");
@@ -451,7 +451,7 @@ START_TEST(injects)
         ck_assert_msg(vcpu->pending == 0,
                       "the vector was injected and is still pending: it would come twice");
         ck_assert_msg(
-            vcpu->run->request_interrupt_window == 0,
+            runs[0].run.request_interrupt_window == 0,
             "nothing is pending any more, and request_interrupt_window is still set: each "
             "KVM_RUN would exit at once with KVM_EXIT_IRQ_WINDOW_OPEN");
     }
@@ -478,7 +478,7 @@ START_TEST(waits)
         ck_assert_msg(count == 0, "KVM_INTERRUPT was called although %s", states[i].why);
         ck_assert_msg(vcpu->pending == TIMER, "%s, and the pending vector was lost", states[i].why);
         ck_assert_msg(
-            vcpu->run->request_interrupt_window == 1,
+            runs[0].run.request_interrupt_window == 1,
             "%s, and request_interrupt_window was not set: without it KVM does not report "
             "when the guest can take the interrupt",
             states[i].why);
@@ -506,11 +506,11 @@ START_TEST(several)
                   "0x20 and 0x21 are pending, and 0x%x came first", vector_injected());
     ck_assert_msg(vcpu->pending == KEYBOARD, "0x20 was injected; pending is 0x%x instead of 0x2",
                   vcpu->pending);
-    ck_assert_msg(vcpu->run->request_interrupt_window == 1,
+    ck_assert_msg(runs[0].run.request_interrupt_window == 1,
                   "0x21 is still pending, and request_interrupt_window was not set");
     count = deliver(0, true, true, true);
     ck_assert_msg(count == 0, "nothing is pending, and KVM_INTERRUPT was called");
-    ck_assert_msg(vcpu->run->request_interrupt_window == 0,
+    ck_assert_msg(runs[0].run.request_interrupt_window == 0,
                   "nothing is pending, and request_interrupt_window was not cleared");
     vcpu->pending = TIMER | KEYBOARD;
     ck_assert_msg(interrupt_window_open(vcpu) == STEP_RUN,
@@ -579,7 +579,7 @@ START_TEST(guards)
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->pending = TIMER;
-    vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 1;
+    runs[0].run.ready_for_interrupt_injection = runs[0].run.if_flag = 1;
     deliver_watched(vcpu);
     ck_assert_msg(vector_injected() == TIMER_VECTOR && !(vcpu->pending & TIMER),
                   "0x20 is pending, the guest can take it, and it was not injected, or not removed "
@@ -648,7 +648,7 @@ START_TEST(raise_kicks)
     ck_assert_msg(vcpu->pending == KEYBOARD,
                   "interrupt_raise of 0x21: pending is 0x%x instead of 0x2", vcpu->pending);
     ck_assert_msg(
-        kicks > 0 && vcpu->run->immediate_exit == 1,
+        kicks > 0 && runs[0].run.immediate_exit == 1,
         "interrupt_raise did not kick the vCPU: in a loop without exits it would never see "
         "what is pending");
     ck_assert_msg(early_kicks == 0,
@@ -710,7 +710,7 @@ static void injected_meanwhile(void)
     struct vcpu *vcpu = &vmm.vcpus[0];
 
     take(vcpu, vcpu->pending);
-    vcpu->run->immediate_exit = 0;
+    runs[0].run.immediate_exit = 0;
     kicks = 0;
 }
 
@@ -748,7 +748,7 @@ START_TEST(merges)
     vcpu->thread = pthread_self();
     for (unsigned i = 0; i < times; i++)
         interrupt_raise(vcpu, TIMER_VECTOR);
-    vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 1;
+    runs[0].run.ready_for_interrupt_injection = runs[0].run.if_flag = 1;
     for (unsigned i = 0; i < times; i++) {
         interrupt_deliver(vcpu);
         check_unlocked("interrupt_deliver");
@@ -826,7 +826,7 @@ static bool start_halted(void)
 {
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
-    vcpu->run->if_flag = 1;
+    runs[0].run.if_flag = 1;
     vcpu->state = VCPU_RUNNING;
     thread_begin(vcpu);
     bool sleeping = halt_sleeps(1);
@@ -860,10 +860,10 @@ START_TEST(halt_ends)
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
     vcpu->pending = TIMER;
-    vcpu->run->if_flag = 1;
+    runs[0].run.if_flag = 1;
     ck_assert_msg(interrupt_halt(vcpu) == STEP_RUN,
                   "HLT with interrupts enabled and one pending does not end the vCPU: STEP_RUN");
-    vcpu->run->if_flag = 0;
+    runs[0].run.if_flag = 0;
     vcpu->status = 1;
     ck_assert_msg(interrupt_halt(vcpu) == STEP_END && vcpu->status == 0,
                   "HLT with interrupts disabled ends the vCPU with status 0: no interrupt can wake "
@@ -875,7 +875,7 @@ END_TEST
 START_TEST(halt_pending)
 {
     start(1);
-    vmm.vcpus[0].run->if_flag = 1;
+    runs[0].run.if_flag = 1;
     vmm.vcpus[0].pending = KEYBOARD;
     halt_thread(&vmm.vcpus[0]); /* one that sleeps now is ended by Check */
     ck_assert_msg(halt_step == STEP_RUN, "HLT with an interrupt pending must answer STEP_RUN");
@@ -979,7 +979,7 @@ START_TEST(halt_never_missed)
 {
     start(1);
     struct vcpu *vcpu = &vmm.vcpus[0];
-    vcpu->run->if_flag = 1;
+    runs[0].run.if_flag = 1;
     vcpu->state = VCPU_RUNNING;
     for (unsigned number = 0; number < HALT_GAPS; number++) {
         atomic_store(&halt_returned, false);
