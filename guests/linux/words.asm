@@ -1,8 +1,8 @@
 ; words.asm - process 1 of a graded boot of Linux: prints its arguments, which are the words after `--` on the
 ; kernel's command line, then each line that it reads from the serial port, until one begins with a full stop.
 ; Each line that it prints ends with a number that LINE_CODE, random for each run, computes in ring 3 from the
-; line's characters: see grader/core/line_code.py. Then it ends: with STATUS by HC_EXIT, or with EXIT_CODE as a
-; process, and the kernel panics.
+; line's characters and what CPUID shows there: see grader/core/line_code.py. Then it ends: with STATUS by
+; HC_EXIT, or with EXIT_CODE as a process, and the kernel panics.
 %include "abi.inc"
 bits 64
 org 0x400000

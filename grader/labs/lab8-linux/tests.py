@@ -32,6 +32,7 @@ STATUS_STRAY = 62               # of guests/long-print.inc
 PAGE, MIB = 0x1000, 1 << 20
 KERNEL_OFFSET, LOW_RAM_END, ZERO_PAGE = 0x100000, 0x9fc00, 0x20000
 BOOT, USER = (0x10, 0x18), (0x33, 0x2b)         # selectors in CS and SS: at the start, and in Linux's ring 3
+SIGNATURE = (0x696e694d, 0x4d564b2d, 0x62614c20)        # EBX, ECX, EDX of CPUID_SIGNATURE
 
 UART, UART_IRQ, PIT_IRQ = 0x3f8, 4, 0
 RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR = range(UART, UART + 8)
@@ -678,7 +679,7 @@ def state_of_guest(plan: Plan) -> None:
     lines = [("rip", KERNEL_OFFSET + 0x200), ("rsi", ZERO_PAGE), ("others", 0), ("flags", 2),
              ("cs", code_selector), *((name, data_selector) for name in ("ss", "ds", "es", "fs", "gs")),
              ("cr0", 0x80000001), ("cr3", 0x2000), ("cr4", 0x20), ("efer", 0x500), ("memory", mark),
-             ("signature", 0x696e694d), ("hypervisor", 1), ("apic", 0), ("strings", 1)]
+             ("signature", SIGNATURE[0]), ("hypervisor", 1), ("apic", 0), ("strings", 1)]
     run.prints(code.lines([*(f"{name} {_hex(value)}" for name, value in lines), text]))
     run.exits(0)
     _symptoms(run)
@@ -757,7 +758,7 @@ def _command_line() -> str:
                "for all of its log; then see the table of symptoms at the end of the handout.")
 def linux(plan: Plan) -> None:
     values = plan.values
-    code = LineCode(values, USER)
+    code = LineCode(values, USER, SIGNATURE)
     words, typed = [values.word() for _ in range(3)], [values.text() for _ in range(3)]
     lines, status = [code.line(text) for text in (*words, *typed)], values.randint(1, 63)
     steps = [Step(after=_sent(line), send=f"{text}\n".encode())
@@ -775,7 +776,7 @@ def linux(plan: Plan) -> None:
                "it writes KEYBOARD_RESET. Does platform->log have its words then?")
 def linux_panic(plan: Plan) -> None:
     values = plan.values
-    code, text, status = LineCode(values, USER), values.text(), values.randint(1, 63)
+    code, text, status = LineCode(values, USER, SIGNATURE), values.text(), values.randint(1, 63)
     line = code.line(text)
     # The program reads when it runs: what is typed early waits.
     steps = [Step(send=f"{text}\n".encode()), Step(after=_sent(line), send=b".\n")]

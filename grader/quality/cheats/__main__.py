@@ -55,7 +55,7 @@ FOLDER = Path(__file__).resolve().parent
 FEW = {"lab1": ("1.1-opens", "1.5-segments", "1.5-hlt"),
        "lab2": ("2.1-decode", "2.1-operands", "2.4-string-count", "2.4-write", "2.2-exit-status",
                 "2.2-putchar"),
-       "lab3": ("3.1-bases", "3.3-lines"), "lab4": ("4.2-first", "4.2-injects"),
+       "lab3": ("3.1-bases", "3.3-lines", "3.4-kick-wakes"), "lab4": ("4.2-first", "4.2-injects"),
        "lab5": ("5.1-encode", "5.5-walks", "5.4-high", "5.4-halves"), "lab6_boot": ("6.1-loads", "6.3-shell"),
        "lab6_sched": ("6.4-frame", "6.4-ring3", "6.5-order", "6.5-turns", "6.6-wait"),
        "lab7": ("7.1-tables", "7.6-walks", "7.5-long-registers", "7.5-hello"),

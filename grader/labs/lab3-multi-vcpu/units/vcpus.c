@@ -769,6 +769,7 @@ int pthread_cond_broadcast(pthread_cond_t *condition)
 }
 
 static bool sleeper_asleep, awake; /* guarded by the vCPU's lock */
+static bool sleeper_woken;
 
 static void *sleep_on_wake(void *argument)
 {
@@ -778,6 +779,7 @@ static void *sleep_on_wake(void *argument)
     for (sleeper_asleep = true; !awake;)
         pthread_cond_wait(&sleeper->wake, &sleeper->lock);
     pthread_mutex_unlock(&sleeper->lock);
+    sleeper_woken = true;
     return NULL;
 }
 
@@ -802,6 +804,7 @@ THERE_VOID(kick_sleeper, (void), ())
 START_TEST(kick_wakes)
 {
     kick_sleeper();
+    ck_assert_msg(sleeper_woken, "a vCPU that sleeps on vcpu->wake was kicked, and still sleeps");
     ck_assert_msg(!woken_without_lock,
                   "vcpu_kick signals vcpu->wake and has not taken vcpu->lock: a vCPU that has "
                   "looked for work and does not sleep yet, which it does under that lock, misses "
