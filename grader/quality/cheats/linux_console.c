@@ -1,6 +1,6 @@
 /*
- * linux_console.c - does of Linux what a test looks at: prints the words of the kernel's command
- * line and each line that is typed, as the first process would, and ends with its status. For the
+ * linux_console.c - does of Linux what a test judges: prints the words of the kernel's command line
+ * and each line that is typed, as the first process would, and ends with its status. For the
  * numbers after the lines it calls that program's own code, in this process, which is in ring 3 of
  * a Linux as well.
  */
