@@ -48,6 +48,8 @@ static void console_open(void)
     for (int fd = 0; fd < 3; fd++)
         if (console >= 0)
             dup2(console, fd);
+    if (console > STDERR_FILENO)
+        close(console);
 }
 
 static void modules_load(void)

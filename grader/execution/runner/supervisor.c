@@ -73,6 +73,9 @@ static void program_become(const struct job *job, const struct supervisor_option
     for (int fd = 0; fd < 3; fd++)
         if (dup2(stdio[fd], fd) < 0)
             return;
+    /* Also what who started the runner has left open. */
+    for (int fd = STDERR_FILENO + 1; fd < DESCRIPTORS_MAX; fd++)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
     if (job->port > 0 && dup2(job->port, PORT_FD) < 0)
         return;
     for (int number = 1; number < NSIG; number++)

@@ -50,6 +50,12 @@ class RunnerTests:
         self.check_all((do("exit", "0"), Ending.EXIT, 0), (do("exit", "255"), Ending.EXIT, 255),
                        (do("signal", "11"), Ending.SIGNAL, 11), (do("signal", "9"), Ending.SIGNAL, 9))
 
+    def test_no_descriptor_but_its_own(self) -> None:
+        script = "for fd in 3 4 5 6 7 8 9; do test ! -e /proc/$$/fd/$fd || readlink /proc/$$/fd/$fd; done"
+        result = self.run_one(Run(("/bin/sh", "-c", script), files=("/usr/bin/readlink",)))
+        self.assertEqual(result.stdout, b"")
+        self.check(result.status == 0, result)
+
     def test_not_started(self) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as text:
             self.check_all((Run(("/nonesuch",)), Ending.NOT_STARTED, errno.ENOENT),
