@@ -20,6 +20,7 @@ from grader.execution.runs import MIB, CannotGrade, Ending, Limits, Result, Run,
 
 PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
 SHORT = Limits(wall=20, no_output=2)
+SLOW = Limits(wall=300, no_output=300, spin=0)  # what takes long on a loaded machine ends by another limit
 
 
 def do(*words: str, **options: Any) -> Run:
@@ -124,14 +125,14 @@ class RunnerTests:
             (do("spin-in-child", limits=Limits(wall=0, no_output=0, spin=1)), Ending.SPIN, 0),
             (do("print", limits=Limits(wall=2, spin=0.5, output=10 ** 10)), Ending.TIMEOUT, 0),
             (do("print", limits=Limits(wall=0.5, output=10 ** 10)), Ending.TIMEOUT, 0),
-            (do("memory", limits=Limits(spin=0, memory=100 * MIB)), Ending.MEMORY, 0),
-            (do("fork"), Ending.PROCESSES, 0))
+            (do("memory", limits=replace(SLOW, memory=100 * MIB)), Ending.MEMORY, 0),
+            (do("fork", limits=SLOW), Ending.PROCESSES, 0))
 
     def test_many_processes_with_much_memory_exceed_the_process_limit(self) -> None:
-        self.check_all((do("herd", limits=Limits(spin=0, memory=800 * MIB)), Ending.PROCESSES, 0))
+        self.check_all((do("herd", limits=replace(SLOW, memory=800 * MIB)), Ending.PROCESSES, 0))
 
     def test_the_kernel_bounds_the_processes(self) -> None:
-        result = self.run_one(do("fork-at-limit"))
+        result = self.run_one(do("fork-at-limit", limits=SLOW))
         self.check(result.stdout == b"a limit\nnone beyond it\n", result)
 
     def test_output_is_cut_at_its_limit(self) -> None:
