@@ -36,7 +36,8 @@ def drifts() -> Iterator[str]:
     for document in documents():
         try:
             if tables.updated(document.text, document.name) != document.text:
-                yield f"{document.name}: a table is outdated; run `python3 -m grader.handouts update`"
+                yield (f"{document.name}: a table or an exercise's length is outdated; run "
+                       "`python3 -m grader.handouts update`")
         except ValueError as error:
             yield str(error)
     for name in figures.outdated():

@@ -1,5 +1,5 @@
 """Tables of the handouts, generated from the kit's own data: TABLES[NAME] makes the text between
-`<!-- table NAME -->` and `<!-- end table -->`."""
+`<!-- table NAME -->` and `<!-- end table -->`. And the length of each exercise, below its heading."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from grader.core.exercises import handout_title
 CONDITIONS = {"interrupted_without_handler": "after an interrupt was injected",
               "in_real_mode": "in real mode", "in_ring_3": "in ring 3", "NULL": ""}
 
+_LENGTH = re.compile(r"^(### (\d)(\.\d) (?:(?!^#).)*?· about )\d+ lines? ·", re.M | re.S)
 _PART = re.compile(r"(<!-- table ([\w .-]+) -->\n)(.*?)(<!-- end table -->)", re.S)
 
 
@@ -171,15 +172,20 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
+def _length(match: re.Match[str]) -> str:
+    count = answer_lines(LABS[int(match[2])], match[2] + match[3])
+    return f"{match[1]}{count} line{'s' if count > 1 else ''} ·"
+
+
 def updated(text: str, where: str) -> str:
-    """A handout's text with regenerated tables."""
+    """A handout's text with regenerated tables and lengths."""
     def anew(match: re.Match[str]) -> str:
         if match[2] not in TABLES:
             raise ValueError(f"{where}: no table {match[2]!r}; the tables are {', '.join(TABLES)}")
         return match[1] + TABLES[match[2]]() + match[4]
     if text.count("<!-- table ") != len(_PART.findall(text)):
         raise ValueError(f"{where}: a table mark without <!-- end table -->")
-    return _PART.sub(anew, text)
+    return _LENGTH.sub(_length, _PART.sub(anew, text))
 
 
 def update(path: Path) -> bool:
