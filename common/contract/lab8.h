@@ -78,7 +78,8 @@ struct uart {
  * 8.2 The registers as the data sheet has them. THR is sent at once, so it is always empty. RBR
  * reads 0 if there is no byte. The receive FIFO's trigger level is 1 byte, whatever FCR asks for. A
  * change of FCR_ENABLE clears the FIFO. CTS, DSR and DCD are set, RI is not. In loopback mode a
- * byte for THR goes to RBR instead, and the modem's inputs are the port's own outputs.
+ * byte for THR goes to RBR instead, and the modem's inputs are the port's own outputs. What bits 7
+ * to 5 of MCR read as does not matter.
  */
 uint64_t uart_read(void *device, uint64_t port, unsigned size);
 void uart_write(void *device, uint64_t port, unsigned size, uint64_t value);
@@ -107,8 +108,9 @@ struct pic_chip {
 
 /*
  * A PC's two 8259As: IRQ 0 to 7 are the master's inputs, 8 to 15 the slave's. They are
- * edge-triggered and fully nested, input 0 first. Rotation, polling, special masks and level
- * triggering are not modelled: these commands have no effect.
+ * edge-triggered and fully nested, input 0 first. Rotation is not modelled: an EOI with rotation is
+ * an EOI. Polling, special masks, level triggering and single mode (SNGL: no ICW3) are not modelled
+ * either: what asks for them has no effect.
  */
 struct pic {
     struct pic_chip master, slave;
@@ -156,14 +158,19 @@ struct pit {
 
 /*
  * 8.3 The ports of the counters and of the control register, and PIT_GATE: GATE_BITS as written,
- * and GATE_OUTPUT, counter 2's output. A new count starts at once. A closed gate stops counter 2;
- * opened, it starts from its count. Not modelled: modes 1 and 5, BCD, the read-back command, and
- * the low pulse of the output in modes 2 and 4, which is too short to be seen.
+ * and GATE_OUTPUT, counter 2's output. A new count starts at once. A closed gate stops counter 2:
+ * it reads as its count, and its output is that before a count; opened, it starts from its count.
+ * Not modelled: modes 1 and 5, BCD, the read-back command, what an odd count reads as in mode 3,
+ * and the low pulse of the output in modes 2 and 4, which is too short to be seen: GATE_OUTPUT may
+ * leave it out.
  */
 uint64_t pit_read(void *device, uint64_t port, unsigned size);
 void pit_write(void *device, uint64_t port, unsigned size, uint64_t value);
 
-/* 8.3 Has counter 0's output risen since the last call? Several times count as one. */
+/*
+ * 8.3 Has counter 0's output risen since the last call? Several times count as one. A control word
+ * never counts, even one of a mode whose output is high.
+ */
 bool pit_expired(struct pit *pit);
 
 /* ------------------------------------------------------------------ linux.c: the platform */
@@ -230,7 +237,8 @@ enum step platform_halt(struct vcpu *vcpu);
 
 /*
  * The command line without --cmdline, and the TSC's frequency in kHz. Where an exit is slow, Linux
- * can't measure it with the PIT.
+ * can't measure it with the PIT. If KVM does not know it either, it is 0, or LINUX_TSC is left out:
+ * Linux then has to measure.
  */
 #define LINUX_COMMAND_LINE                                                                         \
     "console=ttyS0 quiet reboot=k panic=-1 acpi=off noapic nolapic nokaslr no5lvl tsc=reliable "   \
@@ -240,8 +248,9 @@ enum step platform_halt(struct vcpu *vcpu);
 
 /*
  * 8.4 Checks that this is a bzImage that can be started here: boot flag and magic, version 2.12 or
- * later, a 64-bit entry point, loaded high; neither truncated nor too large for `memory_bytes`, to
- * where it unpacks itself included. Sets *header to the file's. NULL, or what is wrong in words.
+ * later, a 64-bit entry point, which is in the file, loaded high; neither truncated nor too large
+ * for `memory_bytes`, to where it unpacks itself included. Sets *header to the file's; what the
+ * file's shorter header does not have is 0. NULL, or what is wrong in words.
  */
 const char *bzimage_check(const uint8_t *file, size_t file_bytes, size_t memory_bytes,
                           struct setup_header *header);
@@ -258,14 +267,15 @@ uint64_t initrd_place(const struct setup_header *header, size_t memory_bytes, si
 /*
  * 8.4 Loads kernel, initrd (--initrd) and command line (--cmdline), and fills in the zero page: the
  * file's header, the loader's type 0xff, and an e820 map of two entries. 0 or STATUS_GUEST_FILE;
- * STATUS_USAGE for a command line that is longer than header->cmdline_size.
+ * STATUS_USAGE for a command line that is longer than header->cmdline_size, or reaches LOAD_MIN.
  */
 int linux_load(struct vcpu *vcpu, struct address_space *space);
 
 /*
  * 8.5 Start state: long mode at the kernel's 64-bit entry point with lab 7's tables and a GDT with
- * the two boot selectors at GDT_OFFSET, which it writes; RSI is the zero page's address, the other
- * general registers but RSP are 0. `sregs` comes in as KVM returned it.
+ * the two boot selectors at GDT_OFFSET, which it writes; what else is in the GDT does not matter.
+ * RSI is the zero page's address, the other general registers but RSP are 0. `sregs` comes in as
+ * KVM returned it.
  */
 void linux_state(struct address_space *space, struct kvm_sregs *sregs, struct kvm_regs *regs);
 

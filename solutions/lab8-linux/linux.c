@@ -320,8 +320,8 @@ int linux_load(struct vcpu *vcpu, struct address_space *space)
     if (wrong)
         return fail(STATUS_GUEST_FILE, "%s: %s", guest->path, wrong);
     /* answer 8.4 */
-    snprintf(usual, sizeof usual, LINUX_COMMAND_LINE LINUX_TSC,
-             ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0));
+    const int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+    snprintf(usual, sizeof usual, LINUX_COMMAND_LINE LINUX_TSC, MAX(khz, 0));
     if (strlen(words) > header.cmdline_size || strlen(words) >= LOAD_MIN - COMMAND_LINE_OFFSET)
         return fail(STATUS_USAGE, "--cmdline: %zu characters, but the kernel takes at most %u",
                     strlen(words), header.cmdline_size);

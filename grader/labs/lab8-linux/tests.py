@@ -23,7 +23,7 @@ from grader.core.values import Values
 from grader.course import ROOT
 from grader.execution.labvm import initrd
 from grader.execution.labvm.linux_guest import linux_kernel
-from grader.execution.runs import Limits, Step
+from grader.execution.runs import Ending, Limits, Step
 
 lab = Lab(8, "Linux", needs=("real", "paging32", "protected", "longmode"))
 
@@ -150,14 +150,15 @@ class Script:
         self.out(PIT + number, count & 0xff, count >> 8 & 0xff)
 
     def boot(self, plan: Plan, *, status: int = 0, defines: Mapping[str, Define] | None = None,
-             **keywords: Any) -> tuple[Planned, list[str]]:
-        """A guest that executes it and ends with this status; the run, and what is printed, in parts."""
+             waits: str = "", **keywords: Any) -> tuple[Planned, list[str]]:
+        """A guest that executes it and ends with this status; the run, and what is printed, in parts. `waits`
+        is the hint if the guest never ends."""
         guest, code = _coded(plan, "linux-ports", SCRIPT=self.numbers, **(defines or {}))
         parts = [code.line(text) if is_line else text for is_line, text in self.printed]
         run = plan.boot(guest, **keywords)
         run.prints("".join(parts))
         run.exits(status)
-        _symptoms(run)
+        _symptoms(run, waits)
         return run, parts
 
 
@@ -170,42 +171,45 @@ def _bases(values: Values) -> tuple[int, int]:
 # ---------------------------------------------------------------- 8.1 the bus
 
 @lab.test("8.1", "passes an access to the device whose range contains it", points=3,
-          hint="What does a handler get? The access's own address, not an offset, its size, and the "
-               "`device` of its range. Ports and memory are two spaces: the same number may be in both.")
+          hint="What does a handler get? The access as it came, and the `device` of its range: see struct "
+               "bus_range in lab8.h. Ports and memory are two spaces: what is at a number of the one says "
+               "nothing about the other.")
 def reaches(plan: Plan) -> None:
     plan.unit("devices", "bus_reaches")
 
 
 @lab.test("8.1", "reads all ones where no range contains the whole access", points=2,
-          hint="What about an access that begins in a range and ends after it? It is a hole, like one that "
-               "is in two ranges. Sums of address and size can wrap around: subtract instead. All ones "
-               "means `size` bytes of them.")
+          hint="How far does an access reach that begins at a range's last byte? Only what is in one range "
+               "as a whole reaches a device; all else is a hole. Which of your sums wraps around at the end "
+               "of a space? All ones means `size` bytes of them.")
 def holes(plan: Plan) -> None:
     plan.unit("devices", "bus_holes")
 
 
 @lab.test("8.1", "refuses ranges that are empty, too high, overlapping or too many", points=2,
-          hint="Which address is the last of a range? first + bytes - 1: a range may end with the last "
-               "address, so first + bytes may be 2^64, which is 0. Check everything before the bus changes.")
+          hint="Which address is the last of a range, and for which ranges can you compute it? The address "
+               "after it may be 2^64, which no variable holds. Check everything before the bus changes.")
 def refuses(plan: Plan) -> None:
     plan.unit("devices", "bus_refuses")
 
 
 @lab.test("8.1", "passes each operand of an exit to the bus", points=3,
-          hint="How many operands does one KVM_EXIT_IO carry, and how many bytes one KVM_EXIT_MMIO? "
-               "io.count operands of io.size bytes, all for the same port; mmio.len bytes of mmio.data.")
+          hint="How many operands does one KVM_EXIT_IO carry, and how many bytes one KVM_EXIT_MMIO? api.rst "
+               "section 5 describes the fields of io and mmio. Each operand is an access of its own, and "
+               "its answer has a place of its own.")
 def operands(plan: Plan) -> None:
     plan.unit("linux", "io_operands")
     plan.unit("linux", "mmio")
 
 
 @lab.test("8.1", "lets a guest find devices and holes", points=2,
-          hint="Which of the two buses has a device there, and which sizes reach it? Compare what the "
+          hint="Which of the two spaces has a device there, and which sizes reach it? Compare what the "
                "guest prints with the list of ranges in platform_start. The hypercalls' two ports are not "
                "on the bus.")
 def finds(plan: Plan) -> None:
     values = plan.values
-    script, scratch, ones = Script(), values.getrandbits(8), {1: 0xff, 2: 0xffff, 4: 0xffffffff}
+    script, ones = Script(), {1: 0xff, 2: 0xffff, 4: 0xffffffff}
+    scratch, line_format = values.getrandbits(8), values.getrandbits(7)
     script.out(SCR, scratch)
     for size in (1, 2, 4):
         port = values.randrange(0x1000, 0xf000)
@@ -216,7 +220,8 @@ def finds(plan: Plan) -> None:
         address = 0xd0000000 + values.randrange(0, 2 * MIB, 8)
         script.stores(address, values.getrandbits(32), size)
         script.loads(address, (1 << 8 * size) - 1, size)
-    script.reads(LSR, 0x60, 2)              # the register, and a byte of zeros
+    script.out(LCR, line_format)
+    script.reads(LCR, line_format, 2)       # the register, and a byte of zeros
     script.reads(LSR, ones[4], 4)           # past the device
     script.reads(SCR, scratch)
     script.reads_string(SCR, bytes([scratch] * 8))
@@ -230,72 +235,78 @@ def finds(plan: Plan) -> None:
 # ---------------------------------------------------------------- 8.2 the serial port
 
 @lab.test("8.2", "keeps what is written to its registers", points=2,
-          hint="Which registers are at ports 0 and 1? With LCR_DLAB set the divisor, otherwise RBR or THR, "
-               "and IER. Port 2 is IIR in a read and FCR in a write. Of a wider access the low byte counts.")
+          hint="Which register is at this port in a read, in a write, and with LCR_DLAB set? Section 8.2 of "
+               "the handout begins with a table of them. Of a wider access the low byte counts.")
 def registers(plan: Plan) -> None:
     plan.unit("devices", "uart_registers")
     plan.unit("devices", "uart_wide")
 
 
 @lab.test("8.2", "sends each byte at once", points=2,
-          hint="When is THR empty? Always: `transmit` has taken the byte before the next access. So both "
-               "bits of LSR_EMPTY are always set.")
+          hint="When is THR empty, and which bits of LSR say so? `transmit` has taken a byte before the "
+               "guest's next access, so the guest never sees another state.")
 def transmits(plan: Plan) -> None:
     plan.unit("devices", "uart_transmits")
 
 
 @lab.test("8.2", "receives when the guest is ready, and loses no byte", points=2,
-          hint="When may a byte be taken from the line? When RTS is set, loopback is off, and there is room. "
-               "Each of these can change with an access, so check after each one.")
+          hint="When may a byte be taken from the line? Section 8.2 has the conditions, RTS among them. "
+               "Each can come true by an access of the guest: at which places in your code can there be "
+               "room again?")
 def receives(plan: Plan) -> None:
     plan.unit("devices", "uart_receives")
 
 
 @lab.test("8.2", "has a FIFO of 16 bytes, if that is enabled", points=2,
-          hint="How much room is there with FCR_ENABLE, and without? What does a write of FCR clear? What "
-               "was received, if FCR_CLEAR is set or FCR_ENABLE changes, and else nothing.")
+          hint="How much room is there with FCR_ENABLE, and without? Compare what FCR was with what is "
+               "written: it is a command to clear, or FCR_ENABLE changes, and else nothing that was "
+               "received is lost.")
 def fifo(plan: Plan) -> None:
     plan.unit("devices", "uart_fifo")
 
 
 @lab.test("8.2", "computes the interrupt line from what is pending and enabled", points=2,
-          hint="What is the line when a byte came first, and the interrupt is enabled later? The line is a "
-               "level: compute it from the state each time, instead of raising it when a byte comes.")
+          hint="What is the line when a byte came first, and the interrupt is enabled later? Where in your "
+               "code is that decided? A level is not raised at some moment: it follows from the state, "
+               "whenever somebody asks.")
 def received_line(plan: Plan) -> None:
     plan.unit("devices", "uart_received_line")
 
 
 @lab.test("8.2", "interrupts when THR is empty, and reports it once", points=3,
-          hint="When is this interrupt due, and what ends it? A byte was sent, or IER_TRANSMITTER was set; "
-               "a read of IIR ends it, but only one that reports it. LSR has nothing to do with it.")
+          hint="When is this interrupt due, and what ends it? See the row \"THR is empty\" in section 8.2. "
+               "There are two beginnings, one of them without a byte: IER_TRANSMITTER was set. A read of "
+               "IIR is the end, but only one that reports it. LSR has nothing to do with it.")
 def transmitter_line(plan: Plan) -> None:
     plan.unit("devices", "uart_transmitter_line")
 
 
 @lab.test("8.2", "returns bytes in loopback mode", points=2,
-          hint="Where does a byte for THR go in loopback mode? To RBR, through the same FIFO, and not to the "
-               "line. All interrupts work as before. Drivers test the chip so.")
+          hint="Where does a byte for THR go in loopback mode? It goes the way of a byte that was received, "
+               "with the same FIFO and the same interrupts, and the line learns nothing of it.")
 def loopback(plan: Plan) -> None:
     plan.unit("devices", "uart_loopback")
 
 
 @lab.test("8.2", "reports an overrun until LSR is read", points=1,
-          hint="What happens to a byte without room, and who learns of it? It is lost, LSR_OVERRUN is set "
-               "until LSR is read, and IIR_LINE comes before all other causes.")
+          hint="What happens to a byte without room, and who learns of it? See the first row of the table "
+               "of causes: IIR_LINE, until LSR is read. Which bytes are in the FIFO then?")
 def overruns(plan: Plan) -> None:
     plan.unit("devices", "uart_overruns")
 
 
 @lab.test("8.2", "reports the modem's inputs and their changes", points=2,
-          hint="Which outputs are which inputs in loopback mode? RTS is CTS, DTR is DSR, OUT1 is RI, OUT2 is "
-               "DCD. Bits 3 to 0 of MSR collect changes until MSR is read; of RI only falling counts.")
+          hint="Which outputs are which inputs in loopback mode? Section 8.2 has the pairs. Bits 3 to 0 of "
+               "MSR collect changes until MSR is read; of RI only falling counts. What is compared with "
+               "what, and when?")
 def modem(plan: Plan) -> None:
     plan.unit("devices", "uart_modem")
 
 
 @lab.test("8.2", "serves a guest that polls it", points=2,
-          hint="What does the guest read after each step? Compare with the tests above: LSR, the divisor, a "
-               "byte in loopback mode, MSR. What it sends goes to stage.console_write.")
+          hint="Which is the first number that the guest should not have read? The order is: LSR, MSR, the "
+               "divisor, IIR, a byte in loopback mode. The test above that is about this register says "
+               "more. What the guest sends goes to stage.console_write.")
 def polled(plan: Plan) -> None:
     values = plan.values
     script, text = Script(), values.text()
@@ -328,68 +339,76 @@ def polled(plan: Plan) -> None:
 # ---------------------------------------------------------------- 8.3 interrupts and time
 
 @lab.test("8.3", "initializes the 8259s by ICW1 to ICW4", points=2,
-          hint="Which write of the data port is which ICW, and when is it OCW1 again? After ICW1 come ICW2, "
-               "ICW3, and ICW4 if ICW1 has asked for it. ICW1 clears IMR, IRR and ISR; a line that is still "
-               "high has to rise again.")
+          hint="Which write of the data port is which ICW, and when is it OCW1 again? The chip has to "
+               "remember how far it is, and whether ICW4 was announced. What survives ICW1? ICW1 clears "
+               "much, but not the levels: a line that is high has to rise again.")
 def pic_init(plan: Plan) -> None:
     plan.unit("devices", "pic_init")
 
 
 @lab.test("8.3", "requests an interrupt when a line rises", points=2,
-          hint="What does the chip remember of a line? Its level, to see it rise, and the request, which "
-               "ends when it is acknowledged or the line falls. A masked request waits.")
+          hint="What does the chip remember of a line? Its level, to see it rise, and the request. What "
+               "ends the request: the line falls, or something else? A masked request waits.")
 def pic_lines(plan: Plan) -> None:
-    plan.unit("devices", "pic_lines")
+    run = plan.unit("devices", "pic_lines")
+    run.symptom(lambda o: "after an EOI, a write" in o.stdout,
+                "Which input does an EOI end that names none? See OCW2 in part 1 of section 8.3. Only the "
+                "specific one has an input in its bits 2 to 0.")
 
 
 @lab.test("8.3", "serves the lowest input first, and nests", points=3,
-          hint="What keeps a request waiting? One in service with the same or a lower number. A "
-               "non-specific EOI ends the lowest in service, a specific one the input that it names.")
+          hint="What keeps a request waiting? Compare its input with those in service, itself among them. "
+               "If several are in service, which does an EOI end that names none? The lowest in service.")
 def pic_priorities(plan: Plan) -> None:
     plan.unit("devices", "pic_priorities")
 
 
 @lab.test("8.3", "distinguishes the commands of the even port", points=1,
-          hint="Which bits distinguish ICW1, OCW2 and OCW3? Bits 4 and 3. OCW3 chooses IRR or ISR only if "
-               "OCW3_READ is set; OCW2 without OCW2_EOI changes nothing here.")
+          hint="Which bits distinguish ICW1, OCW2 and OCW3? pc.h has them. What does each command leave as "
+               "it is? OCW3 chooses a register only if OCW3_READ is set.")
 def pic_commands(plan: Plan) -> None:
     plan.unit("devices", "pic_commands")
 
 
 @lab.test("8.3", "connects the slave to input 2 of the master", points=3,
-          hint="What does the master see when the slave has a second request? The slave's output falls when "
-               "it is acknowledged, and rises again for the next one: after each change of the slave, work "
-               "its output out again.")
+          hint="What does the master see when the slave has a second request? To the master the slave is a "
+               "line like the others. Which accesses can change what the slave asks for? After each of them "
+               "work its output out again.")
 def pic_cascade(plan: Plan) -> None:
     plan.unit("devices", "pic_cascade")
 
 
 @lab.test("8.3", "ends interrupts automatically if asked to, and survives spurious ones", points=2,
-          hint="What does pic_acknowledge change? With automatic EOI nothing is in service afterwards. "
-               "Without a request it returns the vector of input 7, and changes nothing.")
+          hint="What does pic_acknowledge change? With automatic EOI nothing stays for an EOI to end. And "
+               "if there is no request any more? Then there is still a vector, and it changes nothing.")
 def pic_automatic(plan: Plan) -> None:
-    plan.unit("devices", "pic_automatic")
+    run = plan.unit("devices", "pic_automatic")
+    run.symptom(lambda o: "the slave's second request" in o.stdout,
+                "How does the master learn of the slave's second request? By an edge of its input 2, as "
+                "from any line. With automatic EOI the slave asks for the second at once: does its output "
+                "fall in between? See PIC_CASCADE in part 1 of section 8.3.")
 
 
 @lab.test("8.3", "counts down with the time", points=2,
-          hint="How many pulses have passed since the count was written? Their number times 10^9 needs more "
-               "than 64 bits after some hours. Modes 2 and 3 begin again at 0; mode 3 counts by two.")
+          hint="How many pulses have passed since the count was written? On the way there is a product, "
+               "which needs more than 64 bits after some hours. Then look at the modes: which begin again, "
+               "and which goes on below 0? And mode 3 counts by two.")
 def pit_counts(plan: Plan) -> None:
     plan.unit("devices", "pit_counts")
 
 
 @lab.test("8.3", "reads and writes counts by bytes, and latches them", points=2,
-          hint="Which byte is next? With ACCESS_BOTH the low one, then the high one, separately for reads "
-               "and writes; a control word starts again. A latched value stays until all of it is read.")
+          hint="Which byte is next? With ACCESS_BOTH the low one is the first; reads and writes don't "
+               "disturb each other. What begins again with a control word? A latched value stays until all "
+               "of it is read: how many reads are that?")
 def pit_access(plan: Plan) -> None:
     plan.unit("devices", "pit_access")
     plan.unit("devices", "pit_latch")
 
 
 @lab.test("8.3", "computes when counter 0's output rises", points=3,
-          hint="When is it next? In modes 2 and 3 each `count` pulses from the start on, never from the "
-               "time when somebody looked; in modes 0 and 4 once. Round so that at pit->next it has "
-               "happened.")
+          hint="When is it next? Count from the counter's start, never from the time when somebody looked. "
+               "In which modes does the output rise once? Round so that at pit->next it has happened.")
 def pit_rises(plan: Plan) -> None:
     plan.unit("devices", "pit_rises")
     plan.unit("devices", "pit_quiet")
@@ -397,33 +416,45 @@ def pit_rises(plan: Plan) -> None:
 
 @lab.test("8.3", "gates counter 2 and shows its output", points=2,
           hint="What does Linux do at port 0x61? It opens the gate, writes a count in mode 0, and polls "
-               "GATE_OUTPUT, which rises when the count has passed. A closed gate stops the counter.")
+               "GATE_OUTPUT. What does a closed gate do to the counter, and from where does it go on?")
 def pit_gate(plan: Plan) -> None:
     plan.unit("devices", "pit_gate")
 
 
 @lab.test("8.3", "injects what the 8259s ask for when the guest can take it", points=3,
-          hint="When is the request acknowledged? Not before the guest can take it: "
-               "ready_for_interrupt_injection and if_flag. One for each entry; while the 8259s still ask, "
-               "request_interrupt_window is set.")
+          hint="When is the request acknowledged? Not before the guest can take it: which two fields of "
+               "kvm_run say that (4.2)? How many does KVM take before one entry, and what does "
+               "request_interrupt_window ask it for?")
 def delivers(plan: Plan) -> None:
     plan.unit("linux", "delivers")
     plan.unit("linux", "delivers_again")
 
 
 @lab.test("8.3", "starts the timer's thread, and stops it", points=1,
-          hint="What must be undone, and which calls can fail? A timer and a thread are created. The thread "
-               "waits for the timer, so to end it the timer has to expire once more.")
+          hint="What must be undone, and which calls can fail? In which call does the timer's thread sleep, "
+               "and what makes that call return? Section 8.3 has the fact in part 3.")
 def start_and_stop(plan: Plan) -> None:
     plan.unit("linux", "start_and_stop")
     plan.unit("linux", "start_failure")
 
 
+# What a guest that waits forever shows.
+_SECTION = "See \"When it goes wrong\" in the handout; --stats counts the interrupts."
+_NEEDS_EDGE = ("The 8259 takes an edge for a request: what has to happen to the line between two expirations "
+               "of the timer?")
+_HALT_STOPS = ("What ends the wait when the VMM stops? interrupt_halt returns then, again and again, and no "
+               "interrupt comes: what else does platform_halt have to look at?")
+
+
 @lab.test("8.3", "halts until the 8259s ask for an interrupt", points=2,
           hint="What ends interrupt_halt, and what ends HLT? Any news ends the first, but only an interrupt "
-               "the second. Clear the news in vcpu->pending, let the devices look, and wait again.")
+               "the second. Who clears the news, so that the next wait does not end at once?")
 def halts(plan: Plan) -> None:
-    plan.unit("linux", "halts")
+    unit = plan.unit("linux", "halts")
+    unit.symptom(lambda o: "not ok" in o.stdout and "the VMM stops" in o.stdout, _HALT_STOPS)
+    unit.symptom(lambda o: o.result.ending is Ending.SPIN,
+                 "interrupt_halt returns at once, again and again: because news is still pending, or because "
+                 "the VMM stops? What does platform_halt have to look at besides the 8259s?")
     values = plan.values
     script, bases, text = Script(), _bases(values), values.text()
     script.starts_pics(bases, (0xff & ~(1 << PIT_IRQ), 0xff))
@@ -434,7 +465,8 @@ def halts(plan: Plan) -> None:
         script.out(PIC, EOI)
     script.takes(0)
     script.halts_masked()                   # ends the guest
-    script.boot(plan, stdin=text.encode())
+    script.boot(plan, stdin=text.encode(),
+                waits=f"HLT has not ended: did IRQ 0 come, and did it come again? {_NEEDS_EDGE} {_SECTION}")
     script = Script()
     script.reads(LSR, 0x60)
     script.sleeps()
@@ -442,13 +474,14 @@ def halts(plan: Plan) -> None:
     line = code.line(script.printed[0][1])
     run = plan.boot(guest, hold_stdin=True, steps=(Step(after=line.encode(), signal=signal.SIGTERM),))
     run.prints(line)
-    run.exits(STATUS_SIGNAL + signal.SIGTERM, hint="What ends HLT when the VMM stops? platform_halt must "
-              "return when stop_signal is set.")
+    run.exits(STATUS_SIGNAL + signal.SIGTERM, hint=_HALT_STOPS)
+    _symptoms(run, _HALT_STOPS)
 
 
 @lab.test("8.3", "works the serial port's interrupt line out again at each entry", points=2,
-          hint="When can IRQ 4's line change? When the guest writes IER, reads IIR, or sends a byte: set it "
-               "before each entry. The 8259 sees an edge each time the line rises.")
+          hint="When can IRQ 4's line change? The guest writes IER, reads IIR, or sends a byte, and none of "
+               "these calls the 8259. At which place do you learn of all of them before the guest goes on? "
+               "The 8259 sees an edge each time the line rises.")
 def serial_interrupts(plan: Plan) -> None:
     values = plan.values
     script, bases = Script(), _bases(values)
@@ -484,13 +517,14 @@ def serial_interrupts(plan: Plan) -> None:
     script.out(PIC + 1, 0)
     script.takes(vector)
     script.exits(0)
-    script.boot(plan)
+    script.boot(plan, waits="HLT has not ended: did IRQ 4's line fall when IER was cleared, and rise when it "
+                            f"was set again? The 8259 takes only a rise for a request. {_SECTION}")
 
 
 @lab.test("8.3", "raises IRQ 0 when counter 0's output rises", points=2,
-          hint="Who sets the timer, and who raises the line? timer_fd is set to pit->next whenever that has "
-               "changed; the thread raises TIMER_VECTOR; the vCPU's thread asks pit_expired and gives the "
-               "8259 an edge.")
+          hint="Who sets the timer, and who raises the line? Follow one expiration: pit->next, the timer, "
+               "its thread, vcpu->pending, pit_expired, the 8259. Which of these steps does not happen a "
+               "second time? The 8259 needs an edge for each.")
 def timer(plan: Plan) -> None:
     values = plan.values
     script, bases = Script(), _bases(values)
@@ -522,13 +556,14 @@ def timer(plan: Plan) -> None:
             script.out(PIC, EOI)
         script.reads(PIT_GATE, 1 | GATE_OUTPUT)         # four periods have passed, not less
     script.exits(0)
-    script.boot(plan)
+    script.boot(plan, waits="IRQ 0 has not come, or not again: how many lines were printed? "
+                            f"{_NEEDS_EDGE} {_SECTION}")
 
 
 @lab.test("8.3", "receives input by interrupts", points=2,
-          hint="How does a byte reach the guest? Lab 4's thread raises KEYBOARD_VECTOR; the vCPU's thread "
-               "calls uart_receive, which takes it from stage.getchar; then the line is high if IER says "
-               "so. What does not fit stays with lab 4 until there is room.")
+          hint="How does a byte reach the guest? Follow one: lab 4's thread, KEYBOARD_VECTOR, uart_receive, "
+               "IER, the line, the 8259. Which of these steps does not happen? What does not fit stays with "
+               "lab 4 until there is room.")
 def received(plan: Plan) -> None:
     values = plan.values
     texts = [values.text(60), values.text(), values.text()]
@@ -549,22 +584,23 @@ def received(plan: Plan) -> None:
     run = plan.boot(guest, steps=steps, hold_stdin=True)
     run.prints("".join(lines))
     run.exits(0)
-    _symptoms(run)
+    _symptoms(run, "The guest waits for a byte: did the line of IRQ 4 rise for it, and fall when RBR was "
+                   f"read? Several bytes may be one rise. {_SECTION}")
 
 
 # ---------------------------------------------------------------- 8.4 the kernel's file
 
 @lab.test("8.4", "accepts a bzImage and finds its two parts", points=2,
-          hint="Where is the header, and how long is the real-mode part? The header is at 0x1f1 of the "
-               "file; the boot sector comes first, then setup_sects sectors, where 0 means 4.")
+          hint="Where does the header begin and end, and how long is the real-mode part? Boot.rst, "
+               "\"Details of Header Fields\": setup_sects, for which 0 means 4, and jump.")
 def bzimage(plan: Plan) -> None:
     plan.unit("linux", "bzimage_right")
 
 
 @lab.test("8.4", "rejects files that are not a complete 64-bit kernel", points=2,
           hint="Which fields say that the kernel can be started here, and are all of its bytes there? "
-               "syssize counts 16 bytes, and times 16 it may have more than 32 bits. Read nothing past the "
-               "file.")
+               "Section 8.4 lists what to reject. In how many bits does a size that the file claims fit? "
+               "Read nothing past the file.")
 def wrong_files(plan: Plan) -> None:
     plan.unit("linux", "bzimage_wrong")
     broken = bytearray(plan.guest("linux-state").read_bytes())
@@ -575,29 +611,31 @@ def wrong_files(plan: Plan) -> None:
 
 
 @lab.test("8.4", "rejects a kernel that RAM has no room for", points=2,
-          hint="How far does the kernel reach when it runs? It is loaded at KERNEL_OFFSET, and unpacks "
-               "itself to pref_address, init_size bytes; both must end in RAM.")
+          hint="How far does the kernel reach when it runs? It has two places in RAM: where it is loaded, "
+               "and the init_size bytes where it unpacks itself to. Where do both end, and can you always "
+               "add up the second?")
 def room(plan: Plan) -> None:
     plan.unit("linux", "bzimage_room")
 
 
 @lab.test("8.4", "places the initrd as high as it may be", points=2,
-          hint="Which three limits are there? The end of RAM, initrd_addr_max, which is the last byte's "
-               "highest address, and the kernel below. Round down to a page.")
+          hint="Which three limits are there? Two above, of which initrd_addr_max is the address of a last "
+               "byte, and the kernel below. What must the address be a multiple of? See a page.")
 def initrd_places(plan: Plan) -> None:
     plan.unit("linux", "initrd")
 
 
 @lab.test("8.4", "fills in the zero page", points=2,
-          hint="What is in the zero page? Zeros; the file's header at 0x1f1, in which the loader has its "
-               "fields; and the e820 map: RAM up to LOW_RAM_END, and from KERNEL_OFFSET to its end.")
+          hint="What is in the zero page, and where does each part come from? The file's header, the fields "
+               "of the loader, the e820 map: RAM up to LOW_RAM_END, and from KERNEL_OFFSET to its end. What "
+               "is in all the rest?")
 def zero_page(plan: Plan) -> None:
     plan.unit("linux", "zero_page")
 
 
 @lab.test("8.4", "passes the command line, and limits it", points=2,
-          hint="How long may it be? header->cmdline_size characters without the zero at its end, and it has "
-               "to fit below LOAD_MIN. Without --cmdline it is LINUX_COMMAND_LINE and LINUX_TSC.")
+          hint="How long may it be? There are two limits: cmdline_size, which does not count the zero at "
+               "its end, and LOAD_MIN. What is it without --cmdline? See LINUX_TSC in lab8.h.")
 def command_line(plan: Plan) -> None:
     plan.unit("linux", "command_line")
     size = plan.values.randint(30, 100)
@@ -653,15 +691,16 @@ def _sum(text: bytes) -> int:
 # ---------------------------------------------------------------- 8.5 the start
 
 @lab.test("8.5", "computes the start state", points=3,
-          hint="What differs from lab 7's start state? Two selectors, one further in the GDT each; RIP, "
-               "0x200 past the kernel; and RSI instead of RDI. Boot.rst, \"64-bit Boot Protocol\".")
+          hint="What differs from lab 7's start state? Compare with the table in section 8.5: RIP is 0x200 "
+               "past the kernel, RSI takes the place of RDI. A selector is a place in the GDT: what is at "
+               "the two new ones?")
 def start_state(plan: Plan) -> None:
     plan.unit("linux", "state")
 
 
 @lab.test("8.5", "sets CPUID, an MSR, and the state, and reports failures", points=2,
-          hint="Which calls can fail, and how do they say so? KVM_SET_MSRS returns how many MSRs it has "
-               "set. Keep the other bits of IA32_MISC_ENABLE.")
+          hint="Which calls can fail, and how do they say so? KVM_GET_MSRS and KVM_SET_MSRS return a "
+               "number. What becomes of the other bits of IA32_MISC_ENABLE?")
 def enters(plan: Plan) -> None:
     plan.unit("linux", "enter")
     plan.unit("linux", "enter_failure")
@@ -688,8 +727,8 @@ def state_of_guest(plan: Plan) -> None:
 # ---------------------------------------------------------------- 8.6 the end, and Linux
 
 @lab.test("8.6", "ends when the guest resets the PC", points=2,
-          hint="Which write is a reset? KEYBOARD_RESET to port 0x64, and no other. The guest must not "
-               "execute another instruction after it; without a panic the status is 0.")
+          hint="Which write is a reset? One command at one port, and no other. Does the guest execute "
+               "another instruction after it? And without a panic it has not failed.")
 def reset(plan: Plan) -> None:
     values = plan.values
     script, text = Script(), values.text()
@@ -703,8 +742,9 @@ def reset(plan: Plan) -> None:
 
 
 @lab.test("8.6", "reports a panic with the kernel's last lines", points=3,
-          hint="How do a panic and a reboot differ, if both reset the PC? In what was printed before: look "
-               "for PANIC in platform->log. vcpu_crash prints its text and a post-mortem.")
+          hint="How do a panic and a reboot differ, if both reset the PC? Only in what was printed before: "
+               "where is that kept, and does PANIC occur in it? A guest that crashed ends as in all labs, "
+               "with a post-mortem.")
 def panic(plan: Plan) -> None:
     values = plan.values
     many = values.randint(1100, 3000)       # more than the log has room for
@@ -789,10 +829,14 @@ def linux_panic(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- what mistakes look like
 
-def _symptoms(run: Planned) -> None:
+def _symptoms(run: Planned, waits: str = "") -> None:
+    """Known mistakes; `waits`: the hint if the guest hangs."""
     def died_at_once(outcome: Outcome) -> bool:
         return outcome.said("KVM_EXIT_SHUTDOWN") and not outcome.said("the exit before: ")
 
+    run.symptom(lambda o: o.hung and not o.where,
+                "The guest has ended, and the VMM has not: which thread does platform_stop wait for, and "
+                "what does that thread wait for? See test 8.3-start-and-stop.")
     run.symptom(lambda o: o.said("KVM rejects the start state|KVM_SET_SREGS: Invalid"),
                 "KVM_SET_SREGS returned EINVAL. Is it lab 7's state but for the selectors?")
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
@@ -806,6 +850,8 @@ def _symptoms(run: Planned) -> None:
     run.symptom(lambda o: "tsc: Unable to calibrate" in o.stdout,
                 "Linux could not measure time with the PIT: does counter 2 count down, and does its output "
                 "rise?")
+    run.symptom(lambda o: o.hung,
+                waits or f"How far did the guest come, and what does it wait for? {_SECTION}")
 
 
 lab.demonstrations = [

@@ -52,12 +52,13 @@ static uint64_t random64(void)
 
 /* ------------------------------------------------------------------ 8.4 the kernel's file */
 
-#define HEADER_AT   0x1f1u /* of the file, and of the zero page */
-#define SECTOR      512u
-#define PARAGRAPH   16u
-#define KERNEL_MAX  0x4000u
-#define FILE_MAX    (256 * SECTOR + KERNEL_MAX)
-#define SETUP_SECTS 7u
+#define HEADER_AT       0x1f1u /* of the file, and of the zero page */
+#define HEADER_2_14_END 0x268u /* 2.15 added kernel_info_offset */
+#define SECTOR          512u
+#define PARAGRAPH       16u
+#define KERNEL_MAX      0x4000u
+#define FILE_MAX        (256 * SECTOR + KERNEL_MAX)
+#define SETUP_SECTS     7u
 
 /* A file as its maker describes it: boot.rst, "The Real-Mode Kernel Header". */
 static uint8_t file[FILE_MAX];
@@ -116,24 +117,32 @@ static const char *check_file(void)
     return check_cut(file_bytes, memory_needed);
 }
 
-static void check_accepted(const char *what)
+static void check_accepted_as(struct setup_header *header, const char *what)
 {
-    const char *wrong = check_file();
+    const char *wrong =
+        bzimage_check(copy_at_end(file, file_bytes), file_bytes, memory_needed, header);
 
     ck_assert_msg(!wrong, "%s is refused: %s", what, wrong);
+}
+
+static void check_accepted(const char *what)
+{
+    struct setup_header header;
+
+    check_accepted_as(&header, what);
 }
 
 START_TEST(bzimage_right)
 {
     struct setup_header header;
+    char what[60];
 
     for (unsigned i = 0; i < 20; i++) {
         const unsigned sects = i == 0 ? 0 : i == 1 ? 255 : 1 + unit_random() % 60;
         file_make(sects, 0x1000000, (1 + unit_random() % 0x2000) * PAGE_BYTES);
         memset(&header, 0xa5, sizeof header);
-        const char *wrong =
-            bzimage_check(copy_at_end(file, file_bytes), file_bytes, memory_needed, &header);
-        ck_assert_msg(!wrong, "a right file with %u setup sectors is refused: %s", sects, wrong);
+        snprintf(what, sizeof what, "a right file with %u setup sectors", sects);
+        check_accepted_as(&header, what);
         ck_assert_msg(memcmp(&header, header_of(file), sizeof header) == 0,
                       "bzimage_check does not set *header to the file's, which is at 0x1f1");
         const size_t got = bzimage_setup_bytes(&header),
@@ -153,6 +162,23 @@ START_TEST(bzimage_right)
     check_accepted("a file with something after its kernel");
     file_make(SETUP_SECTS, 0x100000, 0x40000);
     check_accepted("a kernel that is unpacked at 0x100000");
+    header_of(file)->syssize = 0x21;
+    check_accepted("a kernel of 0x210 bytes, 0x10 of them from the 64-bit entry point on");
+
+    file_usual();
+    header_of(file)->version = 0x20e;
+    header_of(file)->jump = 0xeb | (HEADER_2_14_END - 0x202) << 8;
+    header_of(file)->kernel_info_offset = unit_random() | 1;
+    check_accepted_as(&header, "a file with the shorter header of version 2.14");
+    ck_assert_msg(header.kernel_info_offset == 0,
+                  "the byte at 0x201 says that the header ends at 0x%x; what follows is code, and "
+                  "bzimage_check takes 0x%x from there for the header's kernel_info_offset, which "
+                  "is 0 for a kernel without it",
+                  HEADER_2_14_END, header.kernel_info_offset);
+    ck_assert_msg(header.init_size == header_of(file)->init_size,
+                  "the byte at 0x201 says that the header ends at 0x%x; init_size, before that, "
+                  "must still be the file's",
+                  HEADER_2_14_END);
 }
 END_TEST
 
@@ -177,9 +203,7 @@ START_TEST(bzimage_wrong)
         {"syssize 0xffffffff", 0x1f4, 4, 0xffffffff},
         {"syssize 0x10000040, of which 32 bits of bytes are few", 0x1f4, 4, 0x10000040},
         {"setup_sects 255, more than the file has", 0x1f1, 1, 255},
-        {"init_size 0xffffffff", 0x260, 4, 0xffffffff},
-        {"pref_address 0x4000000000000000", 0x25c, 4, 0x40000000},
-        {"pref_address with all upper bits set", 0x25c, 4, 0xffffffff},
+        {"a kernel of 0x200 bytes, which ends at its entry point,", 0x1f4, 4, 0x20},
     };
 
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
@@ -199,6 +223,8 @@ END_TEST
 
 START_TEST(bzimage_room)
 {
+    static const uint64_t far[] = {0x4000000000000000, 0xffffffff01000000, 0xfffffffffffff000};
+
     for (int i = 0; i < 20; i++) {
         file_usual();
         check_accepted("a kernel with just as much memory as it unpacks itself to");
@@ -210,6 +236,24 @@ START_TEST(bzimage_room)
                       "memory ends where the kernel unpacks itself to, and it is not refused");
         ck_assert_msg(check_cut(file_bytes, 0x110000), "memory of 1.1 MB is not refused");
     }
+    for (size_t i = 0; i < sizeof far / sizeof far[0]; i++) {
+        file_usual();
+        header_of(file)->pref_address = far[i];
+        ck_assert_msg(check_file(),
+                      "pref_address 0x%llx is not refused (init_size is 0x%x: does their sum fit "
+                      "in 64 bits?)",
+                      (unsigned long long)far[i], header_of(file)->init_size);
+    }
+    file_usual();
+    header_of(file)->init_size = UINT32_MAX;
+    ck_assert_msg(check_file(), "init_size 0xffffffff is not refused");
+    file_make(SETUP_SECTS, unit_random() % 0x100 * PAGE_BYTES, 0x200000);
+    memory_needed = 0x100000 + 0x200000;
+    check_accepted("a kernel that would unpack itself to below where it is loaded");
+    ck_assert_msg(check_cut(file_bytes, memory_needed - PAGE_BYTES),
+                  "pref_address 0x%llx is below where the kernel is loaded, so it needs init_size "
+                  "bytes from 0x100000 on; memory ends a page before, and it is not refused",
+                  (unsigned long long)header_of(file)->pref_address);
     file_make(SETUP_SECTS, 0x100000, PAGE_BYTES);
     header_of(file)->syssize = KERNEL_MAX / PARAGRAPH;
     file_bytes = (SETUP_SECTS + 1) * SECTOR + KERNEL_MAX;
@@ -224,14 +268,16 @@ END_TEST
 static void check_place(const struct setup_header *header, uint64_t memory, uint64_t bytes,
                         uint64_t wanted, const char *why)
 {
-    const uint64_t got = initrd_place(header, memory, bytes);
+    const uint64_t got = initrd_place(header, memory, bytes),
+                   from = header->pref_address < 0x100000 ? 0x100000 : header->pref_address,
+                   unpacked = from + header->init_size;
 
     ck_assert_msg(got == wanted,
                   "an initrd of 0x%llx bytes, RAM of 0x%llx, initrd_addr_max 0x%x, a kernel that "
                   "unpacks itself to 0x%llx: initrd_place returns 0x%llx instead of 0x%llx: %s",
                   (unsigned long long)bytes, (unsigned long long)memory, header->initrd_addr_max,
-                  (unsigned long long)header->pref_address + header->init_size,
-                  (unsigned long long)got, (unsigned long long)wanted, why);
+                  (unsigned long long)unpacked, (unsigned long long)got, (unsigned long long)wanted,
+                  why);
 }
 
 START_TEST(initrd)
@@ -262,6 +308,11 @@ START_TEST(initrd)
         header.initrd_addr_max = (uint32_t)(end + whole - 2);
         check_place(&header, memory + 0x10000000, whole, 0,
                     "there is no room between kernel and initrd_addr_max");
+        header = *header_of(file);
+        header.pref_address = PAGE_BYTES;
+        check_place(&header, 0x100000 + header.init_size + whole - PAGE_BYTES, whole, 0,
+                    "below 0x100000 it does not unpack itself to pref_address, but to where it is "
+                    "loaded");
     }
 }
 END_TEST
@@ -293,10 +344,16 @@ static struct vcpu *start_vcpu(void)
     return &vmm.vcpus[0];
 }
 
+static int tsc_khz = 2000000; /* the TSC's frequency, as KVM says; 0: it does not know it */
+
 static int load(struct address_space *space, const char *words, const char *initrd_path)
 {
     struct vcpu *vcpu = start_vcpu();
 
+    falsified = (struct falsified){.request = KVM_GET_TSC_KHZ,
+                                   .answered = tsc_khz != 0,
+                                   .answer = tsc_khz,
+                                   .error = tsc_khz ? 0 : EIO};
     memset(ram, 0xa5, sizeof ram); /* memory is not always zero */
     *space = (struct address_space){
         .memory = ram, .base = 0, .bytes = SPACE_BYTES, .next_table = TABLES_OFFSET};
@@ -398,34 +455,49 @@ START_TEST(zero_page)
 }
 END_TEST
 
+/* The command line that a kernel finds without --cmdline. */
+static const char *usual_words(struct address_space *space)
+{
+    int status = load(space, NULL, NULL);
+
+    ck_assert_msg(status == 0,
+                  "linux_load without --cmdline returns %d where KVM %s the TSC's "
+                  "frequency",
+                  status, tsc_khz ? "knows" : "does not know");
+    return (const char *)ram + zero_page_read().hdr.cmd_line_ptr % SPACE_BYTES;
+}
+
 START_TEST(command_line)
 {
     static char words[0x12000];
     struct address_space space;
 
     file_make(SETUP_SECTS, 0x100000, 0x100000);
-    int status = load(&space, NULL, NULL);
-    ck_assert_msg(status == 0, "linux_load without --cmdline returns %d", status);
-    struct boot_params page = zero_page_read();
-    const char *text = (const char *)ram + page.hdr.cmd_line_ptr % SPACE_BYTES;
-    ck_assert_msg(strncmp(text, LINUX_COMMAND_LINE, sizeof LINUX_COMMAND_LINE - 1) == 0,
-                  "without --cmdline the command line is \"%.60s...\" instead of "
-                  "LINUX_COMMAND_LINE",
+    header_of(file)->cmdline_size = sizeof LINUX_COMMAND_LINE LINUX_TSC + 10;
+    tsc_khz = (int)(1000000 + unit_random() % 4000000);
+    snprintf(words, sizeof words, LINUX_COMMAND_LINE LINUX_TSC, tsc_khz);
+    const char *text = usual_words(&space);
+    ck_assert_msg(strcmp(text, words) == 0,
+                  "KVM knows the TSC's frequency as %d kHz, and without --cmdline the command line "
+                  "is \"%s\" instead of \"%s\"",
+                  tsc_khz, text, words);
+    tsc_khz = 0;
+    snprintf(words, sizeof words, LINUX_COMMAND_LINE LINUX_TSC, 0);
+    text = usual_words(&space);
+    ck_assert_msg(strcmp(text, words) == 0 || strcmp(text, LINUX_COMMAND_LINE) == 0,
+                  "KVM does not know the TSC's frequency, and without --cmdline the command line "
+                  "is \"%s\": LINUX_TSC is left out then, or says 0",
                   text);
-    int khz = -2;
-    ck_assert_msg(sscanf(text + sizeof LINUX_COMMAND_LINE - 1, LINUX_TSC, &khz) == 1,
-                  "without --cmdline the command line does not end with LINUX_TSC, but with "
-                  "\"%.60s\"",
-                  text + sizeof LINUX_COMMAND_LINE - 1);
 
+    header_of(file)->cmdline_size = 200 + unit_random() % 2000;
     const uint32_t most = header_of(file)->cmdline_size;
     memset(words, 'w', most);
     words[most] = '\0';
-    status = load(&space, words, NULL);
+    int status = load(&space, words, NULL);
     ck_assert_msg(status == 0,
                   "a command line of cmdline_size (%u) characters, without its zero, is refused",
                   most);
-    page = zero_page_read();
+    const struct boot_params page = zero_page_read();
     ck_assert_msg(memcmp(ram + page.hdr.cmd_line_ptr % SPACE_BYTES, words, most + 1) == 0,
                   "the longest command line is not complete in memory");
     memset(words, 'w', most + 1);
@@ -438,10 +510,10 @@ START_TEST(command_line)
     header_of(file)->cmdline_size = UINT32_MAX;
     memset(words, 'w', sizeof words - 1);
     status = load(&space, words, NULL);
-    ck_assert_msg(status != 0,
-                  "a command line of %zu characters is accepted: it overwrites what "
-                  "is above LOAD_MIN",
-                  sizeof words - 1);
+    ck_assert_msg(status == STATUS_USAGE,
+                  "a command line of %zu characters would overwrite what is from LOAD_MIN on: "
+                  "linux_load returns %d instead of STATUS_USAGE",
+                  sizeof words - 1, status);
 }
 END_TEST
 
@@ -1024,7 +1096,6 @@ START_TEST(delivers)
     deliver(vcpu, 0, true, true);
     check_window(false, "the requests were withdrawn");
     ck_assert_msg(injections() == 2, "a request that was withdrawn was injected");
-    platform_stop(&platform);
 }
 END_TEST
 
@@ -1058,7 +1129,6 @@ START_TEST(delivers_again)
     ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED,
                   "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_crash");
     check_unlocked("after a failed KVM_INTERRUPT platform_deliver");
-    platform_stop(&platform);
 }
 END_TEST
 
@@ -1133,7 +1203,6 @@ START_TEST(halts)
     ck_assert_msg(halt_step == STEP_RUN, "the VMM stops: platform_halt returns STEP_RUN, because "
                                          "vcpu_check_stop comes next");
     check_locks();
-    platform_stop(&platform);
 }
 END_TEST
 
