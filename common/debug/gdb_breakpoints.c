@@ -20,7 +20,7 @@
 #define EXCEPTIONS         32 /* vectors that the processor itself may raise */
 #define GENERAL_PROTECTION 13
 #define FLAGS_TF           0x100
-#define CPL(selector)      ((selector)&3)
+#define RPL                3            /* in a selector: that of CS is the ring */
 #define MSR_LSTAR          0xc0000082   /* where SYSCALL leads to */
 #define SYSCALL_ENTRY      VECTOR_COUNT /* as if it were one more vector */
 
@@ -29,8 +29,9 @@
 #define OPCODE_TWO     0x0f /* first byte of an opcode of two */
 #define OPCODE_SYSCALL 0x05 /* second bytes */
 #define OPCODE_SYSRET  0x07
-#define OPERAND_SIZE   0x66                    /* prefix */
-#define IS_REX(byte)   (((byte)&0xf0) == 0x40) /* prefix in 64-bit code */
+#define OPERAND_SIZE   0x66 /* a prefix */
+#define REX            0x40 /* prefixes in 64-bit code: 0x40 to 0x4f */
+#define REX_BITS       0x0f
 
 static struct breakpoint {
     char type; /* as in the packets Z0 and Z1; 0: none */
@@ -236,7 +237,8 @@ static void opcode_read(struct debugged *self, uint64_t pc, bool is_long)
 
     for (size_t i = 0; i < sizeof bytes && linear_read(self->vcpu, pc + i, &bytes[i], 1); i++)
         continue;
-    memcpy(self->opcode, bytes + (bytes[0] == OPERAND_SIZE || (is_long && IS_REX(bytes[0]))),
+    memcpy(self->opcode,
+           bytes + (bytes[0] == OPERAND_SIZE || (is_long && (bytes[0] & ~REX_BITS) == REX)),
            sizeof self->opcode);
 }
 
@@ -377,7 +379,7 @@ static bool fault_undo(const struct vcpu *vcpu, struct kvm_regs *regs, struct kv
     uint64_t phys;
 
     if (!fault_frame_read(vcpu, sregs, stack_address(regs, sregs), &frame) ||
-        frame.error_code != 0 || CPL(frame.cs) == 0 ||
+        frame.error_code != 0 || (frame.cs & RPL) == 0 ||
         !segment_load(vcpu, sregs, (uint16_t)frame.cs, &sregs->cs) ||
         !segment_load(vcpu, sregs, (uint16_t)frame.ss, &sregs->ss))
         return false;

@@ -26,34 +26,23 @@ struct description {
 };
 
 #define FIELD(field) offsetof(struct state, field), sizeof(((struct state *)0)->field)
-#define GENERAL(n, type)                                                                           \
-    {                                                                                              \
-        "?" #n, type, NATURAL, FIELD(regs.r##n)                                                    \
-    }
-#define NUMBERED(n)                                                                                \
-    {                                                                                              \
-        "r" #n, "int", NATURAL, FIELD(regs.r##n)                                                   \
-    }
-#define SELECTOR(n)                                                                                \
-    {                                                                                              \
-#n, "int32", 32, FIELD(sregs.n.selector)                                                   \
-    }
-#define X87(n)                                                                                     \
-    {                                                                                              \
-        "st" #n, "i387_ext", 80, offsetof(struct state, fpu.fpr[n]), 10                            \
-    }
-#define XMM(n)                                                                                     \
-    {                                                                                              \
-        "xmm" #n, "vec128", 128, FIELD(fpu.xmm[n])                                                 \
-    }
-#define SYSTEM(n, field)                                                                           \
-    {                                                                                              \
-        n, "int", NATURAL, FIELD(sregs.field)                                                      \
-    }
-#define LIMIT(n, field)                                                                            \
-    {                                                                                              \
-        n, "int32", 32, FIELD(sregs.field)                                                         \
-    }
+/* clang-format's versions break braces in macros differently. */
+/* clang-format off */
+#define GENERAL(n, type) \
+    {"?" #n, type, NATURAL, FIELD(regs.r##n)}
+#define NUMBERED(n) \
+    {"r" #n, "int", NATURAL, FIELD(regs.r##n)}
+#define SELECTOR(n) \
+    {#n, "int32", 32, FIELD(sregs.n.selector)}
+#define X87(n) \
+    {"st" #n, "i387_ext", 80, offsetof(struct state, fpu.fpr[n]), 10}
+#define XMM(n) \
+    {"xmm" #n, "vec128", 128, FIELD(fpu.xmm[n])}
+#define SYSTEM(n, field) \
+    {n, "int", NATURAL, FIELD(sregs.field)}
+#define LIMIT(n, field) \
+    {n, "int32", 32, FIELD(sregs.field)}
+/* clang-format on */
 
 /* Those that gdb requires: `general`, in 64 bits `numbered`, and `core`. */
 static const struct description general[] = {

@@ -28,7 +28,6 @@
 #define DR7_EXECUTE            0u
 #define DR7_WRITE              1u
 #define DR7_ACCESS             3u
-#define DR7_LENGTH(n, count)   (((count) == 8 ? 2 : (count)-1) << (18 + 4 * (n)))
 #define DR6_HITS               0xf
 
 /* In a descriptor's second word: SDM vol. 3, 3.4.5 "Segment Descriptors". */
@@ -42,6 +41,11 @@
 struct part {
     uint64_t phys, count;
 };
+
+static uint32_t dr7_length(unsigned n, uint64_t count)
+{
+    return (count == 8 ? 2 : (uint32_t)count - 1) << (18 + 4 * n);
+}
 
 static struct watch {
     enum watch_kind kind; /* 0: none */
@@ -147,7 +151,7 @@ void watch_registers(struct kvm_guest_debug *debug)
                                                           : DR7_ACCESS;
         debug->arch.debugreg[n] = watch->linear;
         debug->arch.debugreg[7] |=
-            DR7_ENABLE(n) | DR7_CONDITION(n, condition) | DR7_LENGTH(n, (unsigned)watch->count);
+            DR7_ENABLE(n) | DR7_CONDITION(n, condition) | dr7_length(n, watch->count);
         debug->control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
     }
 }

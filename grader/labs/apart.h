@@ -266,10 +266,13 @@ static inline void see_text(const char **text)
     *text = copy;
 }
 
+/* clang-format's versions break braces in macros differently. */
+/* clang-format off */
 #define WORDS(...)                                                                                 \
     {                                                                                              \
         __VA_OPT__(WORDS_OF(__VA_ARGS__, 0, 0, 0, 0, 0))                                           \
     }
+/* clang-format on */
 #define WORDS_OF(a, b, c, d, e, f, ...)                                                            \
     (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), (uint64_t)(e), (uint64_t)(f)
 

@@ -25,6 +25,7 @@ PROTECTED = frozenset("sldt str lldt ltr lar lsl verr verw arpl".split())
 FAR_RETURNS = frozenset("retf retfq iret iretd iretq".split())
 ALIGNED = frozenset("movaps movapd movdqa movntps movntpd movntdq".split())
 SYSTEM_CALLS = ("syscall", "sysret", "sysretq")
+OPERAND_SIZE, REX_W = 0x66, 8  # prefixes
 SEGMENT_REGISTERS = ("ds", "es", "fs", "gs", "ss")
 
 
@@ -87,7 +88,7 @@ class Executor(Operands):
             self._divide(insn)
         self._control(insn)
         self._segment_load(insn)
-        if insn.mnemonic in ("ljmp", "lcall"):
+        if self._is_far(insn):
             self._far_jump(insn)
         if insn.mnemonic in FAR_RETURNS:
             with topic("iret"):
@@ -102,7 +103,7 @@ class Executor(Operands):
 
     def _target(self, insn: Any) -> None:
         """The address to which a near jump, call or return leads: checked before it is executed."""
-        if insn.mnemonic in ("jmp", "call"):
+        if insn.mnemonic in ("jmp", "call") and not self._is_far(insn):
             address = self._value(insn.operands[0]) & self.state.mask
         elif insn.mnemonic == "ret":
             address = self._popped(0)
@@ -213,6 +214,10 @@ class Executor(Operands):
                         "tss")
         self.processor.accept(descriptor, text)
 
+    def _is_far(self, insn: Any) -> bool:
+        """A jump or call that loads CS: vol. 2, JMP and CALL. Capstone 5 calls those through memory near."""
+        return insn.mnemonic in ("ljmp", "lcall") or insn.opcode[0] == 0xff and insn.modrm >> 3 & 7 in (3, 5)
+
     def _far_jump(self, insn: Any) -> None:
         if self.state.real:
             return
@@ -220,8 +225,9 @@ class Executor(Operands):
             selector = int(insn.operands[0].imm) & 0xffff
         else:
             name, offset = self._address(insn, insn.operands[0])
-            place = self.state.segments[name].base + offset + insn.operands[0].size - 2
-            data = self.processor.read(place, 2, Access("reading", user=self.user))
+            short = (self.state.bits == 16) != (OPERAND_SIZE in insn.prefix)
+            skipped = 8 if insn.rex & REX_W else 2 if short else 4     # the offset, before the selector
+            data = self.processor.read(self.state.segments[name].base + offset + skipped, 2, Access("reading", user=self.user))
             selector = int.from_bytes(data, "little")
         text = f"{self.decoded.text} loads 0x{selector:x} into CS"
         segment = self.processor.check_code(selector, self.state.cpl, text)

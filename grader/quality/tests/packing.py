@@ -11,7 +11,7 @@ import zipfile
 def tar(*entries: tuple[str, bytes], mode: str = "w:gz", **special: tuple[bytes, str]) -> bytes:
     """A tar file; `special` entries have a type and what they link to."""
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode=mode) as archive:
+    with tarfile.open(None, mode, packed) as archive:  # type: ignore[call-overload,unused-ignore]
         for name, content in entries:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)

@@ -537,7 +537,10 @@ class Hardware(Debugged):
                 self.assertEqual(len(tables), 3)  # PDPT, PD, and the page
                 for address in (0x2000, *(int(table, 16) << 12 for table in tables[:2])):
                     self.do(f"watch *(long *){address + 8:#x}")
-                    self.assertIn("Could not insert hardware watchpoint", self.do("continue"))
+                    said = self.do("continue")
+                    if "exited normally" in said:
+                        self.skipTest("debug registers work there: no page is read-only")
+                    self.assertIn("Could not insert hardware watchpoint", said)
                     self.do("delete")
                 self.do(f"watch *(long *){self.value('$rsp') - 64:#x}")
                 self.assertIn("Could not insert hardware watchpoint", self.do("continue"))

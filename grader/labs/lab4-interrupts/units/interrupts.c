@@ -1777,7 +1777,7 @@ THERE(int, key_event, (void), ())
     return key;
 }
 
-#define CONTROL(letter) ((letter)&0x1f)
+#define CONTROL_MASK 0x1f
 
 /* Everything that changes a key is on, signals are off, and would be sent by other keys. */
 static void settings_spoil(struct termios *settings)
@@ -1785,8 +1785,8 @@ static void settings_spoil(struct termios *settings)
     settings->c_iflag |= IXON | ISTRIP | INLCR | IGNCR | PARMRK | IUCLC;
     settings->c_iflag &= ~(tcflag_t)ICRNL;
     settings->c_lflag &= ~(tcflag_t)ISIG;
-    settings->c_cc[VINTR] = CONTROL('X');
-    settings->c_cc[VQUIT] = CONTROL('Y');
+    settings->c_cc[VINTR] = 'X' & CONTROL_MASK;
+    settings->c_cc[VQUIT] = 'Y' & CONTROL_MASK;
     settings->c_cc[VSUSP] = 'k';
 }
 

@@ -615,10 +615,11 @@ START_TEST(state)
                   "CS: selector 0x%x, L %u, D/B %u, base 0x%llx instead of 0x10, 1, 0, 0",
                   sregs.cs.selector, sregs.cs.l, sregs.cs.db, sregs.cs.base);
     const struct kvm_segment *data[] = {&sregs.ds, &sregs.es, &sregs.fs, &sregs.gs, &sregs.ss};
+    static const char *const names[] = {"DS", "ES", "FS", "GS", "SS"};
     for (size_t i = 0; i < sizeof data / sizeof data[0]; i++)
         ck_assert_msg(data[i]->selector == SELECTOR_BOOT_DATA && data[i]->base == 0,
-                      "%.2s: selector 0x%x, base 0x%llx instead of 0x18 and 0",
-                      &"DSESFSGSSS"[2 * i], data[i] -> selector, data[i] -> base);
+                      "%s: selector 0x%x, base 0x%llx instead of 0x18 and 0", names[i],
+                      data[i]->selector, data[i]->base);
     const char *fault = entry_state_fault(&sregs, &regs);
     ck_assert_msg(
         !fault, "AMD's processors forgive it, Intel's refuse the entry with this state: %s", fault);
