@@ -42,7 +42,7 @@ struct part {
     uint64_t phys, count;
 };
 
-static uint32_t dr7_length(unsigned n, uint64_t count)
+static uint32_t dr7_length(int n, uint64_t count)
 {
     return (count == 8 ? 2 : (uint32_t)count - 1) << (18 + 4 * n);
 }

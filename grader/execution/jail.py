@@ -71,6 +71,7 @@ def _packed(files: Files) -> bytes:
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, (content, changed) in files.items():
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode, entry.mtime = len(content), 0o644, changed  # type: ignore[assignment,unused-ignore]
+            entry.size, entry.mode = len(content), 0o644
+            entry.mtime = changed  # type: ignore[assignment,unused-ignore]
             archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()

@@ -227,7 +227,8 @@ class Executor(Operands):
             name, offset = self._address(insn, insn.operands[0])
             short = (self.state.bits == 16) != (OPERAND_SIZE in insn.prefix)
             skipped = 8 if insn.rex & REX_W else 2 if short else 4     # the offset, before the selector
-            data = self.processor.read(self.state.segments[name].base + offset + skipped, 2, Access("reading", user=self.user))
+            data = self.processor.read(self.state.segments[name].base + offset + skipped, 2,
+                                       Access("reading", user=self.user))
             selector = int.from_bytes(data, "little")
         text = f"{self.decoded.text} loads 0x{selector:x} into CS"
         segment = self.processor.check_code(selector, self.state.cpl, text)
