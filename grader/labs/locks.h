@@ -14,8 +14,15 @@
 #include <ucontext.h>
 #include <x86intrin.h>
 
-/* The C library's own function: a unit program's definition comes first for everyone else. */
-#define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
+/* What a unit program's definition hides: a sanitizer's function, or else the C library's. */
+#define REAL(name) ((__typeof__(&(name)))real_function("__interceptor_" #name, #name))
+
+static inline void *real_function(const char *sanitizers, const char *name)
+{
+    void *found = dlsym(RTLD_DEFAULT, sanitizers); /* clang links it into the program itself */
+
+    return found ? found : dlsym(RTLD_NEXT, name);
+}
 
 /* Looked up once: a test may step through a function whose every instruction takes a lock. */
 static PRIVATE struct {
@@ -201,6 +208,9 @@ int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *lock, clo
 }
 
 /* ------------------------------------------------------------------ instruction by instruction */
+
+/* A handler of a fault in an atomic access: ThreadSanitizer holds a lock of its own there. */
+#define UNWATCHED __attribute__((no_sanitize("thread")))
 
 #define TRAP_FLAG 0x100 /* of RFLAGS: SIGTRAP after each instruction */
 

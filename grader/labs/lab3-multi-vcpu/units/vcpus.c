@@ -820,13 +820,13 @@ static bool is_fence(const uint8_t *code)
     return is_atomic(code) || memcmp(code, "\x0f\xae\xf0", 3) == 0; /* MFENCE */
 }
 
-static void fence_step(int signal, siginfo_t *info, void *context)
+UNWATCHED static void fence_step(int signal, siginfo_t *info, void *context)
 {
     fenced |= is_fence(next_instruction(context));
 }
 
 /* The module is about to clear immediate_exit; just before that comes a stop, and its kick. */
-static void stop_before_store(int signal, siginfo_t *info, void *context)
+UNWATCHED static void stop_before_store(int signal, siginfo_t *info, void *context)
 {
     ucontext_t *user = context;
 
@@ -837,7 +837,6 @@ static void stop_before_store(int signal, siginfo_t *info, void *context)
     watched->immediate_exit = 1;
     cleared = true;
     fenced = is_fence(next_instruction(user));
-    step_handle(fence_step);
     user->uc_mcontext.gregs[REG_EFL] |= TRAP_FLAG;
 }
 
@@ -856,6 +855,7 @@ THERE(bool, stop_is_lost, (bool kicked_before), (kicked_before))
     watched->immediate_exit = kicked_before;
     mprotect(watched, PAGE_BYTES, PROT_READ);
     sigaction(SIGSEGV, &fault, NULL);
+    step_handle(fence_step);
     vcpu.run = watched;
     enum step step = vcpu_check_stop(&vcpu);
     steps_end();
