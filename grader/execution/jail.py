@@ -14,6 +14,7 @@ import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from grader.execution.backends.kvm import HostWorker
 from grader.execution.labvm.worker import VmWorker
@@ -70,8 +71,7 @@ def _packed(files: Files) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, (content, changed) in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            entry.mtime = changed  # type: ignore[assignment,unused-ignore]
+            entry: Any = tarfile.TarInfo(name)  # whose mtime is a whole number by its types
+            entry.size, entry.mode, entry.mtime = len(content), 0o644, changed
             archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
