@@ -454,7 +454,7 @@ class LongMode(Debugged):
                 first = self.value("*(long *)$r12")
                 self.do("set *(long *)0x200000 = 0x77")
                 self.do("thread 1")
-                self.assertEqual(self.value("*(long *)0x200000"), first)
+                self.assertIn(self.value("*(long *)0x200000"), (0, first))  # it may be before its first mark
                 self.do("delete")
                 text = self.do("continue")
                 self.assertIn(f"vcpu0: {first:016x}", text + self.all())
