@@ -27,11 +27,13 @@ set debuginfod enabled off
 set osabi none
 set architecture {architecture}
 set disassembly-flavor intel
-set remotetimeout 60
+set remotetimeout {patience}
 source {python}
 {symbols}
 """
-# Until the VMM in the lab VM has been started, it does not answer.
+# Until the VMM in the lab VM has been started, it does not answer. gdb must not repeat its packet then: both
+# would be answered. If the VMM ends, the connection does.
+PATIENCE = 3600
 CONNECT = "target remote {socket}\n"
 
 
@@ -78,7 +80,7 @@ def write_init(files: list[Path], options: list[str], socket: str) -> Path:
     elfs = [symbol_file(file) for file in files]
     init = FOLDER / "init.gdb"
     init.write_text(INIT.format(
-        architecture=architecture,
+        architecture=architecture, patience=PATIENCE,
         python=os.path.relpath(Path(__file__).with_name("in_gdb.py"), ROOT),
         symbols="\n".join(symbol_commands(elfs, architecture == "i8086"))))
     connect = FOLDER / "connect.gdb"
