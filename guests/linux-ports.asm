@@ -51,7 +51,7 @@ next_gate:                  ; vectors from 32 on lead to a stub each
     and rax, ~0xfff
     mov qword [rax + (MEMORY_PAGE >> 30) * 8], DIRECTORY | 3
     mov edx, MEMORY_PAGE | 0x83
-    mov [DIRECTORY + (MEMORY_PAGE >> 21 & 511) * 8], rdx
+    mov [abs DIRECTORY + (MEMORY_PAGE >> 21 & 511) * 8], rdx
     mov rax, cr3
     mov cr3, rax
 
@@ -246,7 +246,8 @@ STUB_BYTES equ 12
 stubs:
 %assign number 32
 %rep 256 - 32
-    push strict dword number
+    db 0x68                 ; PUSH with an operand of 32 bits: nasm 2 and 3 write it differently
+    dd number
     jmp strict near taken
     times STUB_BYTES - 10 nop
 %assign number number + 1

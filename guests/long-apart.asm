@@ -44,7 +44,7 @@ next:
 
     lea rax, [rel low_done]
     mov [rel resume], rax
-    mov rax, [BEYOND]
+    mov rax, [abs BEYOND]
 low_done:
     lea rax, [rel high_done]
     mov [rel resume], rax
