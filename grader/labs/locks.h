@@ -14,12 +14,19 @@
 #include <ucontext.h>
 #include <x86intrin.h>
 
-/* What a unit program's definition hides: a sanitizer's function, or else the C library's. */
-#define REAL(name) ((__typeof__(&(name)))real_function("__interceptor_" #name, #name))
+/* What a unit program's definition hides. */
+#define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
 
-static inline void *real_function(const char *sanitizers, const char *name)
+/*
+ * The same for pthread_create and pthread_join, which AddressSanitizer follows together: clang
+ * links it into the program itself, where RTLD_NEXT does not find it. Not for a signal's handler.
+ */
+#define REAL_OF_THREADS(name)                                                                      \
+    ((__typeof__(&(name)))function_of_threads("__interceptor_" #name, #name))
+
+static inline void *function_of_threads(const char *sanitizers, const char *name)
 {
-    void *found = dlsym(RTLD_DEFAULT, sanitizers); /* clang links it into the program itself */
+    void *found = dlsym(RTLD_DEFAULT, sanitizers);
 
     return found ? found : dlsym(RTLD_NEXT, name);
 }

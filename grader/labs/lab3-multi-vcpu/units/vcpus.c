@@ -213,7 +213,7 @@ int pthread_join(pthread_t thread, void **result)
     for (pthread_t none = 0; !atomic_compare_exchange_strong(&joined[place], &none, thread);
          none = 0)
         place = (place + 1) % JOINS_MAX;
-    int error = REAL(pthread_join)(thread, result);
+    int error = REAL_OF_THREADS(pthread_join)(thread, result);
     atomic_store(&joined[place], 0); /* the next thread may have the same pthread_t */
     return error;
 }
@@ -266,7 +266,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     if (threads_left == 0)
         return EAGAIN;
     threads_left -= threads_left > 0;
-    return REAL(pthread_create)(thread, attributes, start, argument);
+    return REAL_OF_THREADS(pthread_create)(thread, attributes, start, argument);
 }
 
 #define STATUS_UNJOINED 1 /* of the process below: a vCPU's thread still runs */

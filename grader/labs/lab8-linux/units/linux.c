@@ -901,7 +901,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
                    void *argument)
 {
     return threads_error ? threads_error
-                         : REAL(pthread_create)(thread, attributes, start, argument);
+                         : REAL_OF_THREADS(pthread_create)(thread, attributes, start, argument);
 }
 
 /* Kicks don't interrupt anything here. */
