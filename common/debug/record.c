@@ -35,7 +35,7 @@ int record_open(const char *path)
     record = memory;
     events = (struct event *)(record + 1);
     *record = (struct record){
-        .magic = RECORD_MAGIC,
+        .magic = {'M', 'K', 'V', 'M', 'R', 'E', 'C', 1}, /* last the format's version */
         .bytes = sizeof *record,
         .event_bytes = sizeof *events,
         .capacity = RECORD_CAPACITY,

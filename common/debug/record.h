@@ -6,12 +6,11 @@
 
 #include "debug/meter.h"
 
-#define RECORD_MAGIC     "MKVMREC\1" /* and its end: the version of the format */
-#define RECORD_CAPACITY  32768       /* events; the newest are kept */
-#define RECORD_TEXT_MAX  20   /* bytes of text in an event; a longer text has several events */
-#define RECORD_LINE_MAX  80   /* bytes of a printed line that are kept */
-#define RECORD_NO_VCPU   0xff /* the devices, or a thread that runs no vCPU */
-#define RECORD_CONTINUES 0x80 /* in `detail` of EVENT_PRINTED: the text goes on */
+#define RECORD_CAPACITY  32768 /* events; the newest are kept */
+#define RECORD_TEXT_MAX  20    /* bytes of text in an event; a longer text has several events */
+#define RECORD_LINE_MAX  80    /* bytes of a printed line that are kept */
+#define RECORD_NO_VCPU   0xff  /* the devices, or a thread that runs no vCPU */
+#define RECORD_CONTINUES 0x80  /* in `detail` of EVENT_PRINTED: the text goes on */
 
 enum event_kind {
     EVENT_STARTED = 1, /* the vCPU's thread is about to enter the guest for the first time */

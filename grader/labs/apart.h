@@ -286,9 +286,11 @@ static inline any_function *any(any_function *function)
 }
 
 /* The words are in the registers where the function's own parameters would be. */
+/* clang-format off */
 #define CALL_WORDS(type, function, words)                                                          \
     ((type(*)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t))any(                     \
         (any_function *)function))(words[0], words[1], words[2], words[3], words[4], words[5])
+/* clang-format on */
 #define UNCHECKED __attribute__((no_sanitize("undefined"))) /* for that */
 
 #define CALL(type, function, name, parameters, arguments, ...)                                     \
