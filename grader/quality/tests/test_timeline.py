@@ -147,7 +147,8 @@ class Runs(unittest.TestCase):
         for interrupt in injected:
             self.assertTrue(0 < interrupt.raised <= interrupt.injected <= interrupt.entered, interrupt)
         names = {slice_.name for slice_ in ticks.slices if slice_.kind == EXIT}
-        self.assertEqual(names, {"KVM_EXIT_IO out 0x500", "KVM_EXIT_HLT"})
+        # A tick that comes while the guest handles the one before asks for a window.
+        self.assertEqual(names - {"KVM_EXIT_IRQ_WINDOW_OPEN"}, {"KVM_EXIT_IO out 0x500", "KVM_EXIT_HLT"})
 
     def test_input_and_a_crash(self) -> None:
         result, data = boot(2, [guest("port")], "--stats=json")
