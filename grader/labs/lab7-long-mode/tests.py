@@ -16,6 +16,7 @@ from grader.core.line_code import KERNEL, LineCode
 from grader.core.outcome import STATUS_CRASHED, STATUS_GUEST_FILE, Outcome
 from grader.core.plan import Plan, Planned
 from grader.core.values import Values, letters
+from grader.execution.runs import Ending
 
 lab = Lab(7, "long mode", needs=("real", "paging32", "protected", "longmode"))
 
@@ -556,6 +557,9 @@ def _strings_outside(plan: Plan, virtual: int, maps: Sequence[str]) -> None:
                        "is nothing to translate, wherever RSI points to.")
             run.exits(0)
             continue
+        run.symptom(lambda o: o.result.ending is Ending.SIGNAL,
+                    "Where does RAM end, and which part of the string does WRITE print? Before it prints one, "
+                    "check that the part is in RAM: the guest's tables may map what is not.")
         run.must(_begins_with(first_line))
         run.exits(STATUS_CRASHED)
         run.says(f"0x{crashes_at:x}", what=f"the address of {what}")
