@@ -558,8 +558,8 @@ def _strings_outside(plan: Plan, virtual: int, maps: Sequence[str]) -> None:
             run.exits(0)
             continue
         run.symptom(lambda o: o.result.ending is Ending.SIGNAL,
-                    "Where does RAM end, and which part of the string does WRITE print? Before it prints one, "
-                    "check that the part is in RAM: the guest's tables may map what is not.")
+                    "Where does RAM end, and which part of the string does WRITE print? Before that, check "
+                    "that the part is in RAM: the guest's tables may map what is not.")
         run.must(_begins_with(first_line))
         run.exits(STATUS_CRASHED)
         run.says(f"0x{crashes_at:x}", what=f"the address of {what}")
