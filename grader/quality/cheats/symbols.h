@@ -3,7 +3,7 @@
 
 #include <elf.h>
 
-/* Where a variable of this program is of this name; NULL: nowhere. */
+/* Where a variable of this program is whose name contains this; NULL: nowhere. */
 static inline void *variable_find(const char *name)
 {
     static unsigned char file[4 << 20];
@@ -28,7 +28,7 @@ static inline void *variable_find(const char *name)
             continue;
         for (size_t j = 0; j < sections[i].sh_size / sizeof symbols[0]; j++)
             if (ELF64_ST_TYPE(symbols[j].st_info) == STT_OBJECT &&
-                strcmp(names + symbols[j].st_name, name) == 0)
+                strstr(names + symbols[j].st_name, name))
                 return (void *)(loaded + symbols[j].st_value);
     }
     return NULL;
