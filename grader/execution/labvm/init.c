@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/reboot.h>
+#include <linux/rtc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +105,17 @@ static void vcpu_keep(void)
         end("/dev/kvm");
 }
 
+/* Lets the real-time clock interrupt 64 times a second. QEMU's VMRUN and VMEXIT change the vCPU's
+ * interrupt_request (V_IRQ) without the lock under which a device sets its bit there, so they can
+ * lose the bit. If that was the local APIC's timer, an idle kernel would sleep forever. Its
+ * interrupt is still pending in the APIC, and the next one of any other device delivers it. */
+static void clock_start(void)
+{
+    int clock = open("/dev/rtc0", O_RDONLY | O_CLOEXEC);
+    if (clock < 0 || ioctl(clock, RTC_UIE_ON, 0) < 0)
+        end("/dev/rtc0");
+}
+
 static int channel_open(void)
 {
     for (int waited = 0; waited < CHANNEL_WAIT_MS; waited += CHANNEL_STEP_MS) {
@@ -128,6 +140,7 @@ int main(void)
     modules_load();
     settings_write();
     vcpu_keep();
+    clock_start();
     setting_write("/proc/self/oom_score_adj",
                   "-1000"); /* also for the runner: programs are killed first */
     pid_t runner = fork();

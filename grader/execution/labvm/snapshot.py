@@ -169,6 +169,8 @@ def start(fresh: bool = False, debugger: socket.socket | None = None) -> Machine
     """
     cache = cache_folder()
     death: WorkerDied | None = None
+    if fresh:
+        progress("it stopped answering; trying once more, with a new snapshot")
     try:
         for _ in range(2):
             snapshot = _ensure(cache, discard=fresh or death is not None)

@@ -137,6 +137,17 @@ def write_module(folder: Path, version: str = "6.1.0-49-cloud-amd64") -> None:
     (folder / "kvm-amd.ko").write_bytes(b"\0depends=\0vermagic=" + version.encode() + b" SMP mod_unload \0")
 
 
+class Clock(unittest.TestCase):
+    """The second source of interrupts, without which QEMU can lose the only one that an idle VM waits for."""
+
+    def test_the_real_time_clock_interrupts(self) -> None:
+        count = ('count() { while read -r line number _; do [ "$line" = 8: ] && now=$number; done'
+                 ' < /proc/interrupts; }')
+        script = f'{count}; count; first=$now; while [ "$now" = "$first" ]; do count; done; echo more'
+        result = VmBackend().run([Run(("/bin/sh", "-c", script))])[0]
+        self.assertEqual((result.ending, result.stdout), (Ending.EXIT, b"more\n"), result)
+
+
 class Packages(unittest.TestCase):
     """The forms in which distributions pack a kernel: which packages are taken, and where the parts lie."""
 
