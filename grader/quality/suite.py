@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -84,6 +85,7 @@ class Outcome:
     output: str = ""
     notes: list[str] = field(default_factory=list)  # why tests were skipped
     trouble: str = ""                               # why the suite could not run all of it
+    processor: float = 0.0                          # seconds of processor time; 0: unknown
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,15 @@ def run_module(module: str, report: Path) -> int:
     tests = unittest.defaultTestLoader.loadTestsFromName(module)
     count = tests.countTestCases()
     result = unittest.TextTestRunner(buffer=True, verbosity=1).run(tests)
-    outcome = counted(count, result)
+    outcome = {**counted(count, result), "processor": processor_seconds()}
     report.write_text(json.dumps(outcome))
     return PASSED if not outcome["failed"] and not outcome["trouble"] else FAILED
+
+
+def processor_seconds() -> float:
+    """The processor time of this process and of all that it has waited for."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def counted(count: int, result: unittest.TestResult) -> dict[str, object]:
@@ -390,7 +398,8 @@ def run_all(chosen: list[Program]) -> int:
     outcomes = [run.outcome for run in runs if run.outcome]
     print(f"\nThe slowest of {len(runs)} programs:" if len(runs) > SLOWEST else "\nTime:")
     for run in sorted(runs, key=lambda run: run.seconds, reverse=True)[:SLOWEST]:
-        print(f"  {run.seconds:7.1f} s  {run.program.name}")
+        used = run.outcome.processor if run.outcome else 0.0
+        print(f"  {run.seconds:7.1f} s  {run.program.name}" + (f" (processor: {used:.0f} s)" if used else ""))
     for run in runs:
         if run.outcome and run.outcome.failed:
             print(f"failed: {run.program.name}", *reasons(run.outcome.output), sep="\n  ")
