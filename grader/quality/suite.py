@@ -96,16 +96,31 @@ class Program:
     run: Callable[[], Outcome]
 
 
+class Stopped(BaseException):
+    """The suite is ending, so no other program is started."""
+
+
 # The process groups of running programs, to stop them.
 _groups: set[int] = set()
+_starting = threading.Lock()
+_stopping = False
+
+
+def started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A program in a group of its own."""
+    with _starting:
+        if _stopping:
+            raise Stopped
+        process = subprocess.Popen(command, cwd=ROOT, env={**clean_environment(), **environment}, text=True,
+                                   errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+        _groups.add(process.pid)
+        return process
 
 
 def execute(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """Runs a command to its end or the time limit, and kills the processes that it leaves."""
-    process = subprocess.Popen(command, cwd=ROOT, env={**clean_environment(), **environment}, text=True,
-                               errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, start_new_session=True)
-    _groups.add(process.pid)
+    process = started(command, environment)
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
         return process.returncode, output
@@ -129,8 +144,11 @@ def kill_group(group: int, number: int) -> bool:
 
 def stop(number: int, frame: object) -> None:
     """Ctrl-C or SIGTERM: stops the programs, which have their own sessions."""
+    global _stopping
     end = time.monotonic() + STOP_SECONDS
-    groups = list(_groups)
+    with _starting:
+        _stopping = True
+        groups = list(_groups)
     while [group for group in groups if kill_group(group, signal.SIGTERM)] and time.monotonic() < end:
         time.sleep(0.05)  # make removes incomplete files
     for group in groups:
@@ -201,7 +219,7 @@ def run_module(module: str, report: Path) -> int:
     tests = unittest.defaultTestLoader.loadTestsFromName(module)
     count = tests.countTestCases()
     result = unittest.TextTestRunner(buffer=True, verbosity=1).run(tests)
-    outcome = {**counted(count, result), "processor": processor_seconds()}
+    outcome: dict[str, object] = {**counted(count, result), "processor": processor_seconds()}
     report.write_text(json.dumps(outcome))
     return PASSED if not outcome["failed"] and not outcome["trouble"] else FAILED
 

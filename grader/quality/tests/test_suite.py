@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import unittest
+from pathlib import Path
 
 from grader.core.building import BuildError
 from grader.course import BUILD, ROOT
@@ -115,6 +116,44 @@ class Running(unittest.TestCase):
         outcome = run_unittests("build.tests.suite_sample")
         self.assertEqual((outcome.passed, outcome.failed), (0, 0))
         self.assertIn(f"status {-signal.SIGABRT}", outcome.trouble)
+
+
+# Stops itself once as many programs run as may at once; the others wait.
+STOPPED = """
+import os, signal, threading
+from grader.quality import suite
+
+def stop_when_busy():
+    while len(suite._groups) <= (os.cpu_count() or 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def sleeper():
+    suite.execute(["sleep", "98765"], {"SLEEPER": "of-the-suite"})
+
+signal.signal(signal.SIGTERM, suite.stop)
+threading.Thread(target=stop_when_busy, daemon=True).start()
+suite.run_all([suite.Program("sleeper", sleeper)] * 30)
+"""
+
+
+def sleepers() -> list[str]:
+    """The processes that STOPPED has left."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"SLEEPER=of-the-suite" in (place / "environ").read_bytes().split(b"\0"):
+                found.append(place.name)
+    return found
+
+
+class Stop(unittest.TestCase):
+    def test_no_program_is_started_or_left(self) -> None:
+        done = subprocess.run([sys.executable, "-c", STOPPED], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        self.assertEqual(done.returncode, 128 + signal.SIGTERM, done.stdout)
+        self.assertEqual(done.stdout.splitlines()[-1], "stopped by SIGTERM")
+        self.assertEqual(sleepers(), [])
 
 
 class Command(unittest.TestCase):
