@@ -16,6 +16,7 @@ from grader.core.framework import POINTS_OF_A_LAB, Test
 from grader.core.guests import assemble, write_constants
 from grader.core.plan import Plan
 from grader.core.values import Values
+from grader.handouts.truths import answer_lines, lab_exercises
 from grader.quality.variants import make_module, read_variants
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -42,6 +43,14 @@ class NoPrograms:
     def unit(self, source: str) -> Path:
         path, = (lab.unit(source) for lab in LABS.values() if lab.unit(source).exists())
         return path
+
+
+class Size(unittest.TestCase):
+    """A learner can write and understand it all."""
+
+    def test_part_two_is_600_lines_at_most(self) -> None:
+        lines = sum(answer_lines(LABS[lab], number) for lab in (7, 8) for number in lab_exercises(LABS[lab]))
+        self.assertIn(lines, range(400, 601))
 
 
 class Declarations(unittest.TestCase):
