@@ -108,12 +108,13 @@ static void vcpu_keep(void)
 /* Lets the real-time clock interrupt 64 times a second. QEMU's VMRUN and VMEXIT change the vCPU's
  * interrupt_request (V_IRQ) without the lock under which a device sets its bit there, so they can
  * lose the bit. If that was the local APIC's timer, an idle kernel would sleep forever. Its
- * interrupt is still pending in the APIC, and the next one of any other device delivers it. */
+ * interrupt is still pending in the APIC, and the next one of any other device delivers it. A
+ * kernel without this clock works as well, but may stop in that way. */
 static void clock_start(void)
 {
     int clock = open("/dev/rtc0", O_RDONLY | O_CLOEXEC);
-    if (clock < 0 || ioctl(clock, RTC_UIE_ON, 0) < 0)
-        end("/dev/rtc0");
+    if (clock >= 0)
+        ioctl(clock, RTC_UIE_ON, 0);
 }
 
 static int channel_open(void)
