@@ -21,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -29,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from grader.core.building import BuildError, build_path, build_unit, clean_environment
 from grader.course import BUILD, ROOT
@@ -40,8 +42,9 @@ from grader.execution.tool import on_terminal, run_command
 PASSED, FAILED, COULD_NOT_RUN = 0, 1, 3
 
 HUNG = -1000     # instead of an exit status
-TIMEOUT = 1800.0  # seconds for a test program; generous for loaded machines
+SILENCE = 1800.0  # seconds after which a test program that has printed nothing counts as hung
 FUZZ_SECONDS = 15
+LOOK_SECONDS = 10.0  # between two looks for output
 SHOWN_MAX = 80   # lines shown of a failed program's output; the rest is in build/tests/
 SLOWEST = 10
 REPEATED_MAX = 12     # lines of each failed program that are repeated at the end
@@ -106,31 +109,50 @@ _starting = threading.Lock()
 _stopping = False
 
 
-def started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+def started(command: list[str], environment: dict[str, str], output: IO[str]) -> subprocess.Popen[bytes]:
     """A program in a group of its own."""
     with _starting:
         if _stopping:
             raise Stopped
-        process = subprocess.Popen(command, cwd=ROOT, env={**clean_environment(), **environment}, text=True,
-                                   errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(command, cwd=ROOT, env={**clean_environment(), **environment},
+                                   stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                                   start_new_session=True)
         _groups.add(process.pid)
         return process
 
 
-def execute(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Runs a command to its end or the time limit, and kills the processes that it leaves."""
-    process = started(command, environment)
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT)
-        return process.returncode, output
-    except subprocess.TimeoutExpired:
-        kill_group(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        return HUNG, f"{output}\nstopped after {TIMEOUT:.0f} seconds\n"
-    finally:
-        kill_group(process.pid, signal.SIGKILL)
-        _groups.discard(process.pid)
+def execute(command: list[str], environment: dict[str, str], silence: float = SILENCE) -> tuple[int, str]:
+    """Runs a command to its end, or until it has been silent for so long; kills the processes that it
+    leaves. How long it takes depends on the machine, so only silence counts."""
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = started(command, environment, output)
+        try:
+            ended = wait(process, output, silence)
+        finally:
+            kill_group(process.pid, signal.SIGKILL)
+            _groups.discard(process.pid)
+        output.seek(0)
+        said = output.read()
+    if not ended:
+        return HUNG, f"{said}\nstopped after {silence:.0f} seconds without output\n"
+    return process.returncode, said
+
+
+def wait(process: subprocess.Popen[bytes], output: IO[str], silence: float) -> bool:
+    """Waits for a program's end; False: it has been silent, and was killed."""
+    size, since = 0, time.monotonic()
+    while True:
+        try:
+            process.wait(min(silence, LOOK_SECONDS))
+            return True
+        except subprocess.TimeoutExpired:
+            now = os.fstat(output.fileno()).st_size
+            if now != size:
+                size, since = now, time.monotonic()
+            elif time.monotonic() - since > silence:
+                kill_group(process.pid, signal.SIGKILL)
+                process.wait()
+                return False
 
 
 def kill_group(group: int, number: int) -> bool:

@@ -8,11 +8,15 @@ import io
 import signal
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
+from typing import IO
+from unittest import mock
 
 from grader.core.building import BuildError
 from grader.course import BUILD, ROOT
+from grader.quality import suite
 from grader.quality.suite import (COULD_NOT_RUN, FAILED, PASSED, Outcome, Program, counted, run_all,
                                   run_check, run_unittests)
 
@@ -145,6 +149,44 @@ def sleepers() -> list[str]:
             if b"SLEEPER=of-the-suite" in (place / "environ").read_bytes().split(b"\0"):
                 found.append(place.name)
     return found
+
+
+class Slow:
+    """A program on a clock of its own, which prints each time that someone has waited for so long."""
+
+    pid, returncode = 1 << 30, 0
+
+    def __init__(self, output: IO[str], seconds: float, prints_every: float) -> None:
+        self.now, self._output, self._seconds, self._every = 0.0, output, seconds, prints_every
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, timeout: float = 0.0) -> None:
+        before, self.now = self.now, self.now + timeout
+        if self.now // self._every > before // self._every:
+            self._output.write(".")
+            self._output.flush()
+        if timeout and self.now < self._seconds:
+            raise subprocess.TimeoutExpired("slow", timeout)
+
+
+class Silence(unittest.TestCase):
+    def ends(self, seconds: float, prints_every: float) -> bool:
+        with tempfile.TemporaryFile("w+") as output:
+            slow = Slow(output, seconds, prints_every)
+            with mock.patch("time.monotonic", slow.monotonic):
+                return suite.wait(slow, output, silence=100.0)  # type: ignore[arg-type]
+
+    def test_a_program_may_take_as_long_as_the_machine_needs(self) -> None:
+        self.assertTrue(self.ends(seconds=100_000, prints_every=90))
+
+    def test_one_that_is_silent_for_too_long_is_stopped(self) -> None:
+        self.assertFalse(self.ends(seconds=100_000, prints_every=150))
+
+    def test_its_output_is_kept(self) -> None:
+        status, said = suite.execute(["sh", "-c", "echo begun; exec sleep 98765"], {}, silence=1.0)
+        self.assertEqual((status, said), (suite.HUNG, "begun\n\nstopped after 1 seconds without output\n"))
 
 
 class Stop(unittest.TestCase):
