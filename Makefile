@@ -24,6 +24,11 @@ given-as = $(if $(filter undefined default,$(origin $(1))),,$(eval override $(1)
 $(foreach name,$(sort $(GIVEN) $(BUILT_WITH) CC),$(call given-as,$(name)))
 export $(GIVEN)
 
+# A module in the kit's folder counts from there: only the folder's own name may have spaces.
+ifneq ($(MODULE),)
+override MODULE := $(subst $(CURDIR)/,,$(MODULE))
+endif
+
 open  := (
 close := )
 hash  := \#
