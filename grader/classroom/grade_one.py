@@ -87,7 +87,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def finished(settings: Settings, submission: Submission) -> Record | None:
     """The record of an earlier time, if it is of the same files and settings and no machine was at fault."""
     record = load(settings.folder(submission))
-    if record is None or record.status == MACHINE:
+    if record is None or record.status == MACHINE or record.name != submission.name:
         return None
     try:
         key = settings.key(read(submission, settings.lab))

@@ -49,9 +49,22 @@ def load(folder: Path) -> Record | None:
     try:
         fields = json.loads((folder / "record.json").read_text())
         fields["tests"] = [TestScore(**test) for test in fields["tests"]]
-        return Record(**fields)
+        record = Record(**fields)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+    return record if _is_sound(record) else None
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether a file has what `save` writes, so that no other part of the class has to expect less."""
+    texts = [record.name, record.key, record.status, record.reason, record.kit,
+             *(test.name for test in record.tests)]
+    numbers = [record.score, record.possible, record.seconds,
+               *(number for test in record.tests for number in (test.score, test.possible))]
+    return (all(isinstance(text, str) for text in texts)
+            and all(isinstance(number, (int, float)) for number in numbers)
+            and record.status in (GRADED, REFUSED, MACHINE)
+            and abs(record.score - sum(test.score for test in record.tests)) < 0.01)
 
 
 def key_of(files: dict[str, bytes], *settings: object) -> str:

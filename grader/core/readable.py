@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os.path
 import re
+import unicodedata
 from itertools import zip_longest
 from typing import Union
 
@@ -29,10 +30,20 @@ def _one(character: str) -> str:
     return character if " " <= character <= "~" else f"\\x{ord(character):02x}"
 
 
+# What a reader does not see although isprintable allows it: the rest of Unicode's Default_Ignorable_Code_Point
+# and the empty Braille pattern; and marks beyond those that a letter has in any language.
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+                     "\U000e0100-\U000e01ef]")
+MARKS_MAX = 3
+
+
 def printable(text: str, limit: int = 300) -> str:
     """Untrusted text on one line: control characters and invisible ones are escaped, and long text is cut."""
-    more = len(text) - limit
-    shown = "".join(c if c.isprintable() else _spelled(ord(c)) for c in text[:limit])
+    more, marks, shown = len(text) - limit, 0, ""
+    for character in text[:limit]:
+        marks = marks + 1 if unicodedata.category(character).startswith("M") else 0
+        seen = character.isprintable() and not _UNSEEN.match(character) and marks <= MARKS_MAX
+        shown += character if seen else _spelled(ord(character))
     return shown + (f"... ({more} more characters)" if more > 0 else "")
 
 

@@ -20,7 +20,7 @@ from tempfile import mkdtemp
 from unittest import mock
 
 from grader.core.building import clean_environment
-from grader.core.readable import file_name, printable, printable_lines
+from grader.core.readable import MARKS_MAX, file_name, printable, printable_lines
 from grader.classroom.claims import STALE_SECONDS, Claims
 from grader.classroom.class_page import write_page
 from grader.classroom.grade_class import grade_class
@@ -94,6 +94,11 @@ class Telling(FolderCase):
         self.assertEqual(printable("a\x1b[2J\n\udce9\u202e\ud800\U000e0001é"),
                          "a\\x1b[2J\\x0a\\xe9\\u202e\\ud800\\U000e0001é")
         self.assertLess(len(printable("x" * 1_000_000)), 400)
+        unseen = ("", *"\u034f\u115f\u180b\u2800\u3164\ufe0f\U000e0100")
+        same = [printable(f"alice{character}") for character in unseen]
+        self.assertEqual(len({re.sub(r"[^ -~]", "", text) for text in same}), len(same))
+        self.assertEqual(printable("u\u031b\u0302e\u0301"), "u\u031b\u0302e\u0301")
+        self.assertEqual(printable("x" + "\u0300" * 90).count("\u0300"), MARKS_MAX)
         flood = printable_lines("\x1b]0;x\x07\n" * 100_000)
         self.assertLess(sum(map(len, flood)), 10_000)
         self.assertTrue(all(line.isprintable() for line in flood))
@@ -119,9 +124,12 @@ class Telling(FolderCase):
     def test_a_record_is_kept_whole_or_not_at_all(self) -> None:
         self.RECORDS[0].save(self.folder)
         self.assertEqual(load(self.folder), self.RECORDS[0])
-        for text in ("", "{", "[]", '{"tests": [1]}'):
+        good = json.loads((self.folder / "record.json").read_text())
+        wrong = [{**good, "score": "100"}, {**good, "score": good["score"] + 1}, {**good, "name": None},
+                 {**good, "status": "perfect"}, {**good, "seconds": []}]
+        for text in ("", "{", "[]", '{"tests": [1]}', *map(json.dumps, wrong)):
             (self.folder / "record.json").write_text(text)
-            self.assertIsNone(load(self.folder))
+            self.assertIsNone(load(self.folder), text)
 
 
 class OneOfMany(FolderCase):
