@@ -30,8 +30,8 @@ def _one(character: str) -> str:
     return character if " " <= character <= "~" else f"\\x{ord(character):02x}"
 
 
-# What a reader does not see although isprintable allows it: the rest of Unicode's Default_Ignorable_Code_Point
-# and the empty Braille pattern; and marks beyond those that a letter has in any language.
+# What a reader does not see although isprintable allows it: the rest of Unicode's property
+# Default_Ignorable_Code_Point, the empty Braille pattern, and more marks than a letter has in any language.
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
                      "\U000e0100-\U000e01ef]")
 MARKS_MAX = 3
