@@ -15,6 +15,7 @@
 
 #define COMMAND_MAX 4096     /* bytes of the command line */
 #define FROM        "-from-" /* in the name of the VMM's folder: common/vmm.mk */
+#define BUILD       "build/vmm/"
 #define RECORD      "--record="
 #define GDB         "--gdb="
 
@@ -84,23 +85,41 @@ static bool is_guest(const struct vmm *vmm, const char *word)
     return false;
 }
 
-/*
- * The words of the command line that are guests, or those that are not, as a variable of make; not
- * what make timeline and make debug add.
- */
-static void print_words(const struct vmm *vmm, const char *name, const char *words, const char *end,
+/* The words of the VMM's command line, each with its zero. */
+struct command {
+    char words[COMMAND_MAX + 1];
+    const char *end;
+    int root_bytes; /* of words: the kit's folder, whose VMMs are in build/ */
+};
+
+/* A path counts from the kit's folder, whose name may have spaces that GUESTS can't have. */
+static void print_word(const struct command *command, const char *word)
+{
+    for (; *word; word++) {
+        if (command->root_bytes > 0 &&
+            strncmp(word, command->words, (size_t)command->root_bytes) == 0)
+            word += command->root_bytes;
+        fputc(*word, stderr);
+    }
+}
+
+/* The words that are guests, or those that are not, as a variable of make; not what make timeline
+ * and make debug add. */
+static void print_words(const struct vmm *vmm, const struct command *command, const char *name,
                         bool guests)
 {
+    const char *word = command->words + strlen(command->words) + 1;
     bool first = true;
 
-    for (; words < end; words += strlen(words) + 1) {
-        if (is_guest(vmm, words) != guests || strncmp(words, RECORD, strlen(RECORD)) == 0 ||
-            strncmp(words, GDB, strlen(GDB)) == 0)
+    for (; word < command->end; word += strlen(word) + 1) {
+        if (is_guest(vmm, word) != guests || strncmp(word, RECORD, strlen(RECORD)) == 0 ||
+            strncmp(word, GDB, strlen(GDB)) == 0)
             continue;
         if (first)
-            fprintf(stderr, " %s=\"%s", name, words);
+            fprintf(stderr, " %s=\"", name);
         else
-            fprintf(stderr, " %s", words);
+            fputc(' ', stderr);
+        print_word(command, word);
         first = false;
     }
     if (!first)
@@ -110,19 +129,21 @@ static void print_words(const struct vmm *vmm, const char *name, const char *wor
 /* The command that explains the crash: with this VMM, whose folder says which modules it has. */
 static void print_command(const struct vmm *vmm)
 {
-    char words[COMMAND_MAX + 1] = "";
+    struct command command = {.words = ""};
     const int fd = open("/proc/self/cmdline", O_RDONLY);
-    const ssize_t bytes = fd < 0 ? 0 : read(fd, words, COMMAND_MAX);
-    const char *end = words + (bytes < 0 ? 0 : bytes), *from = strstr(words, FROM);
+    const ssize_t bytes = fd < 0 ? 0 : read(fd, command.words, COMMAND_MAX);
+    const char *from = strstr(command.words, FROM), *build = strstr(command.words, BUILD);
 
     close(fd);
+    command.end = command.words + (bytes < 0 ? 0 : bytes);
+    command.root_bytes = build ? (int)(build - command.words) : 0;
     fprintf(stderr, "  the chain of events: make explain LAB=%d", stage.lab);
-    if (strstr(words, "-solution"))
+    if (strstr(command.words, "-solution"))
         fputs(" SOLUTION=1", stderr);
     if (from)
         fprintf(stderr, " FROM=%.*s", (int)strcspn(from + strlen(FROM), "-/"), from + strlen(FROM));
-    print_words(vmm, "GUESTS", words + strlen(words) + 1, end, true);
-    print_words(vmm, "ARGS", words + strlen(words) + 1, end, false);
+    print_words(vmm, &command, "GUESTS", true);
+    print_words(vmm, &command, "ARGS", false);
     fputc('\n', stderr);
 }
 

@@ -149,8 +149,8 @@ All programs have the same addresses, so gdb knows the symbols of one of them at
         with open(path, "rb") as file:
             entry, = struct.unpack_from("<I", file.read(64), ENTRY_OFFSET)
         if self._loaded:
-            gdb.execute(f"remove-symbol-file {self._loaded}")
-        gdb.execute(f"add-symbol-file {path}", to_string=True)
+            gdb.execute(f'remove-symbol-file "{self._loaded}"')
+        gdb.execute(f'add-symbol-file "{path}"', to_string=True)
         self._loaded = path
         # The kernel leaves each trap here. ESP points at what it restores; the first time it is the start.
         leaving = gdb.Breakpoint("trap_return", internal=True)

@@ -105,7 +105,7 @@ static void vcpu_keep(void)
         end("/dev/kvm");
 }
 
-/* Lets the real-time clock interrupt 64 times a second. QEMU's VMRUN and VMEXIT change the vCPU's
+/* Lets the real-time clock interrupt 64 times per second. QEMU's VMRUN and VMEXIT change the vCPU's
  * interrupt_request (V_IRQ) without the lock under which a device sets its bit there, so they can
  * lose the bit. If that was the local APIC's timer, an idle kernel would sleep forever. Its
  * interrupt is still pending in the APIC, and the next one of any other device delivers it. A

@@ -219,7 +219,7 @@ def assemble(name: str, source: str) -> Path:
     (FOLDER / f"{name}.asm").write_text(source)
     subprocess.run(["nasm", "-f", "bin", f"-I{BUILD}/", "-Iguests/", str(FOLDER / f"{name}.asm"), "-o",
                     str(FOLDER / f"{name}.bin")], check=True, cwd=ROOT)
-    return FOLDER / f"{name}.bin"
+    return (FOLDER / f"{name}.bin").relative_to(ROOT)
 
 
 def back_ends(lab: int) -> Iterator[str]:

@@ -254,7 +254,7 @@ class Outcomes(unittest.TestCase):
 
     def test_the_vmms_own_thread_keeps_no_lock(self) -> None:
         vmm, guest = build_vmm(3, solution=True), build_guests() / "endless.bin"
-        run = Run((str(vmm), str(guest)), hold_stdin=True, limits=Limits(no_output=2, spin=0))
+        run = Run((str(vmm), str(guest)), hold_stdin=True, limits=Limits(no_output=10, spin=0))
         try:
             [result] = pick_backend("auto", labs.load(3).needs).run([run])
         except CannotGrade as error:
