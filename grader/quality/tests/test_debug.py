@@ -623,7 +623,7 @@ class Editor(unittest.TestCase):
             lines = [f'-interpreter-exec console "{launch["setupCommands"][0]["text"]}"',
                      f'-target-select remote {launch["miDebuggerServerAddress"]}', "-gdb-exit"]
             gdb = subprocess.run(["gdb", "-q", "-i=mi", launch["program"]], input="\n".join(lines) + "\n",
-                                 cwd=launch["cwd"], text=True, stdout=subprocess.PIPE)
+                                 cwd=launch["cwd"], text=True, errors="replace", stdout=subprocess.PIPE)
             self.assertRegex(gdb.stdout, r'(?s)\*stopped,frame=.*file=".*\.asm".*line="\d.*\^connected')
             waiting.communicate()
 
