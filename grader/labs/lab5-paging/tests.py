@@ -5,9 +5,10 @@ Guests with paging are flat images: --mode=paging. --map and --unmap say which p
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from grader.core.expectations import Mismatch
+from grader.core.expectations import Condition, Mismatch
 from grader.core.framework import Demonstration, Lab
 from grader.core.line_code import KERNEL, LineCode
 from grader.core.guests import Define
@@ -21,6 +22,8 @@ PAGE, LARGE_PAGE = 0x1000, 0x400000
 HIGHER_HALF, LOAD_DEFAULT = 0x80000000, 0x100000
 RAM = 16 << 20                  # the VMM's default
 FREE = 0x200000                 # from here to the end of RAM no guest of this lab has code or stack
+TABLES = 0x3000, 0x20000        # where page tables may be
+PRESENT, LARGE = 1, 1 << 7
 STATUS_USAGE = 64
 STATUS_STRAY = 62               # of guests/protected.inc
 PAGING = "--mode=paging"
@@ -347,17 +350,45 @@ def post_mortem(plan: Plan) -> None:
     entry = HIGHER_HALF + LOAD_DEFAULT
     run = plan.boot(plan.guest("high"), args=[PAGING, f"--unmap={entry:#x}"])
     run.exits(STATUS_CRASHED)
-    run.says(rf"page walk of 0x{entry:08x}: .*\[512\] = 0*[1-9a-f][0-9a-f]*\b.*"
-             r": not mapped: (?!\(null\))\S",
-             what="the page walk of the guest's first instruction: its directory entry, `not mapped:`, "
-                  "and page_walk's reason")
+    run.must(_walks_to_table(entry))
+    for mapped in values.sample((True, False), 2):
+        _walk_of_own_tables(plan, mapped)
     virtual, page = values.randrange(0x40000000, 0x70000000, PAGE), values.randrange(FREE, RAM, PAGE)
     guest, code = _coded(plan, "string-pages", VIRTUAL=virtual, OFFSET=PAGE - 4, LENGTH=8, BLIND=None)
     string = plan.boot(guest, args=[PAGING, f"--map={virtual:#x}:{page:#x}:w"])
     string.must(lambda o: None if o.stdout.startswith(code.line(_hex(virtual))) else
                 Mismatch("the guest did not print its first line", code.line(_hex(virtual)), o.stdout))
     string.exits(STATUS_CRASHED)
-    string.says(f"0x{virtual + PAGE:x}", what="the address of the unmapped page")
+    string.says(rf"^vmm: vcpu0 \(.*\) crashed: .*0x0*{virtual + PAGE:x}\b",
+                what="the address of the unmapped page")
+
+
+def _walks_to_table(address: int) -> Condition:
+    """The post-mortem shows the directory entry of a page table that the module made, and no page."""
+    def condition(outcome: Outcome) -> Mismatch | None:
+        found = re.search(rf"^  page walk of 0x{address:08x}: .*\[{address // LARGE_PAGE}\] = "
+                          r"([0-9a-f]{8}).*: not mapped: (?!\(null\))\S", outcome.stderr, re.M)
+        entry = int(found[1], 16) if found else 0
+        if TABLES[0] <= entry < TABLES[1] and entry & PRESENT and not entry & LARGE:
+            return None
+        return Mismatch("standard error does not mention the page walk of the guest's first instruction: its "
+                        "directory entry, which leads to a page table, `not mapped:`, and page_walk's reason")
+    return condition
+
+
+def _walk_of_own_tables(plan: Plan, mapped: bool) -> None:
+    """A guest crashes in a page that entries of its own lead to, or no longer lead to."""
+    values = plan.values
+    away, (table, page) = values.randrange(0x40000000, 0x70000000, PAGE), _pages(values, FREE, RAM, 2)
+    directory_entry, table_entry = table | 0x21 | values.randrange(4) * 2, page | 0x60 | mapped
+    guest, code = _coded(plan, "high", TEXT=values.text(), AWAY=away, PAGE=page,
+                         DIRECTORY_ENTRY=directory_entry, TABLE_ENTRY=table_entry)
+    run = plan.boot(guest, args=[PAGING])
+    run.exits(STATUS_CRASHED)
+    end = f"at 0x{page // PAGE:x}..., " if mapped else r"not mapped: (?!\(null\))\S"
+    run.says(rf"^  page walk of 0x{away // PAGE:05x}...: .*\[{away // LARGE_PAGE}\] = {directory_entry:08x}, "
+             rf".*\[{away // PAGE % 1024}\] = {table_entry:08x}: {end}",
+             what="the page walk of the guest's last instruction, with the entries that the guest wrote")
 
 
 # ---------------------------------------------------------------- 5.6 isolated guests

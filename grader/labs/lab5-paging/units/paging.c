@@ -473,17 +473,23 @@ START_TEST(refused)
     static PRIVATE uint8_t before[TABLES_END];
 
     directory_build(&space);
+    uint32_t virt = 0x50000000 + random_page(LARGE_PAGE_BYTES), phys = random_page(SPACE_BYTES);
+    int error = page_map(&space, virt, phys, PAGE_PRESENT);
+    ck_assert_msg(error == 0, "a page of the guest's memory is refused (%d)", error);
+    check_page(&space, virt, phys, PAGE_PRESENT, "a page that page_map must not refuse");
     memcpy(before, space.memory, sizeof before);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        int error = page_map(&space, bad[i].virt, bad[i].phys, bad[i].flags);
+        error = page_map(&space, bad[i].virt, bad[i].phys, bad[i].flags);
         ck_assert_msg(error == EINVAL, "%s: page_map returns %d instead of EINVAL", bad[i].why,
                       error);
         ck_assert_msg(memcmp(before, space.memory, sizeof before) == 0,
                       "%s: page_map refuses it, and has changed the tables all the same",
                       bad[i].why);
     }
-    int error = page_map(&space, 0x40000000, SPACE_BYTES - PAGE_BYTES, PAGE_PRESENT);
+    error = page_map(&space, 0x40000000, SPACE_BYTES - PAGE_BYTES, PAGE_PRESENT);
     ck_assert_msg(error == 0, "the last page of the guest's memory is refused (%d)", error);
+    check_page(&space, 0x40000000, SPACE_BYTES - PAGE_BYTES, PAGE_PRESENT,
+               "the last page of the guest's memory, which was mapped");
 
     space = space_at(0, MEMORY_MAX);
     directory_build(&space);
@@ -492,6 +498,8 @@ START_TEST(refused)
                   "the guest has 2 GB of memory (--mem=2G), and its last page is "
                   "refused (%d): sizes and addresses of 2 GB and more are unsigned",
                   error);
+    check_page(&space, 0x40000000, MEMORY_MAX - PAGE_BYTES, PAGE_PRESENT,
+               "the last page of 2 GB of memory, which was mapped");
     error = page_map(&space, 0x40001000, MEMORY_MAX, PAGE_PRESENT);
     ck_assert_msg(error == EINVAL,
                   "the guest has 2 GB of memory, and the first page past it is not refused (%d)",
@@ -736,19 +744,34 @@ END_TEST
 
 /* ------------------------------------------------------------------ 5.5 the walk */
 
-#define WALK_RAM   0x40000u
-#define WALK_CR3   0x5000u
-#define WALK_TABLE 0x9000u
+#define WALK_RAM 0x40000u
 
-/* page_walk of `virt`, whose directory entry and table entry are these; CR4 also has other bits. */
+/* Where a walk's directory and its table are: different pages, others in each walk. */
+static PRIVATE uint32_t walk_directory, walk_table;
+
+static void walk_places(void)
+{
+    walk_directory = random_page(WALK_RAM);
+    do
+        walk_table = random_page(WALK_RAM);
+    while (walk_table == walk_directory);
+}
+
+/* CR3 and CR4 also have other bits. */
+static struct page_walk walk_from(uint32_t directory, uint32_t cr4, uint32_t virt)
+{
+    return page_walk(ram, WALK_RAM, directory | (unit_random() & 0x18),
+                     cr4 | CR4_PGE | (unit_random() & CR4_OSFXSR), virt);
+}
+
+/* page_walk of `virt`, whose directory entry and table entry are these. */
 static struct page_walk walk(uint32_t directory_entry, uint32_t table_entry, uint32_t cr4,
                              uint32_t virt)
 {
     memset(ram, 0, WALK_RAM);
-    poke(WALK_CR3 + (virt >> 22) * 4, directory_entry);
-    poke(WALK_TABLE + (virt >> 12 & 1023) * 4, table_entry);
-    return page_walk(ram, WALK_RAM, WALK_CR3 | (unit_random() & 0x18),
-                     cr4 | CR4_PGE | (unit_random() & CR4_OSFXSR), virt);
+    poke(walk_directory + (virt >> 22) * 4, directory_entry);
+    poke(walk_table + (virt >> 12 & 1023) * 4, table_entry);
+    return walk_from(walk_directory, cr4, virt);
 }
 
 START_TEST(walks)
@@ -756,7 +779,8 @@ START_TEST(walks)
     for (int i = 0; i < 100; i++) {
         uint32_t virt = unit_random(), frame = unit_random() & 0xfffff000;
         uint32_t upper = unit_random() & 6, lower = unit_random() & 6, granted = upper & lower;
-        uint32_t table = WALK_TABLE | upper | PAGE_PRESENT,
+        walk_places();
+        uint32_t table = walk_table | upper | PAGE_PRESENT,
                  page = frame | lower | PAGE_PRESENT | 0x60;
         struct page_walk found = walk(table, page, CR4_PSE, virt);
         ck_assert_msg(found.mapped, "page_walk finds no page for 0x%x, and there is one", virt);
@@ -783,6 +807,7 @@ START_TEST(walks_large)
     for (int i = 0; i < 50; i++) {
         uint32_t virt = unit_random(), frame = unit_random() & 0xffc00000;
         uint32_t large = frame | PAGE_LARGE | PAGE_PRESENT | (unit_random() & 0x3ff006);
+        walk_places();
         struct page_walk found = walk(large, 0, CR4_PSE, virt);
         ck_assert_msg(found.mapped && found.phys == (frame | virt % LARGE_PAGE_BYTES),
                       "0x%x is in a 4 MB page, its directory entry is 0x%x: page_walk finds 0x%llx "
@@ -795,7 +820,7 @@ START_TEST(walks_large)
         ck_assert_msg(found.table_entry == 0, "a 4 MB page has no table entry");
     }
     uint32_t virt = unit_random(), page = (unit_random() & 0xfffff000) | PAGE_PRESENT;
-    struct page_walk found = walk(WALK_TABLE | PAGE_LARGE | PAGE_PRESENT, page, 0, virt);
+    struct page_walk found = walk(walk_table | PAGE_LARGE | PAGE_PRESENT, page, 0, virt);
     ck_assert_msg(
         found.mapped && found.phys == ((page & 0xfffff000) | virt % PAGE_BYTES),
         "CR4.PSE is 0: then the processor ignores PAGE_LARGE, and the entry points to a page "
@@ -803,72 +828,149 @@ START_TEST(walks_large)
 }
 END_TEST
 
-/* The walk ended without a page, and returns the entries that it has read. */
-static void check_nowhere(struct page_walk found, const char *what, uint32_t directory_entry,
-                          uint32_t table_entry)
+/* The numbers below `count` in a random order. */
+static void shuffle(int *order, int count)
 {
-    ck_assert_msg(!found.mapped, "%s, and page_walk finds a page", what);
-    ck_assert_msg(found.reason && found.reason[0], "%s, and page_walk gives no reason", what);
+    for (int i = 0; i < count; i++) {
+        int other = (int)(unit_random() % (uint32_t)(i + 1));
+        order[i] = order[other];
+        order[other] = i;
+    }
+}
+
+/* A page or page table that is not in RAM. */
+static uint32_t page_outside(void)
+{
+    return WALK_RAM + unit_random() % ((UINT32_MAX - WALK_RAM) / PAGE_BYTES) * PAGE_BYTES;
+}
+
+/* Of a table that maps nothing: all bits but PAGE_PRESENT may be set. */
+static uint32_t entry_not_present(void)
+{
+    return (unit_random() | PAGE_BYTES) & ~(uint32_t)PAGE_PRESENT;
+}
+
+static uint32_t entry_of_table(uint32_t table)
+{
+    return table | (unit_random() & (PAGE_WRITABLE | PAGE_USER)) | PAGE_PRESENT;
+}
+
+static uint32_t entry_of_page(void)
+{
+    return (unit_random() & 0xfffff066) | PAGE_PRESENT;
+}
+
+/* How walks end; the first has a page. */
+enum { MAPPED, NO_DIRECTORY_ENTRY, NO_TABLE_ENTRY, TABLE_OUTSIDE, DIRECTORY_OUTSIDE, WALKS };
+
+static const char *const walk_ends[WALKS] = {
+    "both entries are present", "the directory entry is not present",
+    "the page table entry is not present", "the page table is outside of RAM",
+    "the page directory is outside of RAM"};
+
+/* Has page_walk find `virt` in tables of this kind. A copy of its reason goes to `reason`. */
+static void walk_check(int kind, uint32_t virt, char *reason)
+{
+    uint32_t directory_entry = 0, table_entry = 0;
+    struct page_walk found;
+
+    walk_places();
+    if (kind == NO_DIRECTORY_ENTRY)
+        directory_entry = entry_not_present();
+    else if (kind != DIRECTORY_OUTSIDE)
+        directory_entry = entry_of_table(kind == TABLE_OUTSIDE ? page_outside() : walk_table);
+    if (kind == MAPPED)
+        table_entry = entry_of_page();
+    else if (kind == NO_TABLE_ENTRY)
+        table_entry = entry_not_present();
+    if (kind == DIRECTORY_OUTSIDE)
+        found = walk_from(page_outside(), CR4_PSE, virt);
+    else
+        found = walk(directory_entry, table_entry, CR4_PSE, virt);
+
+    const char *what = walk_ends[kind];
     ck_assert_msg(found.directory_entry == directory_entry && found.table_entry == table_entry,
                   "%s: page_walk read the entries 0x%x and 0x%x and returned 0x%x and 0x%x; the "
                   "post-mortem needs them most when there is no page",
                   what, directory_entry, table_entry, found.directory_entry, found.table_entry);
+    if (kind == MAPPED) {
+        uint64_t phys = (table_entry & 0xfffff000) | virt % PAGE_BYTES;
+        ck_assert_msg(found.mapped && found.phys == phys,
+                      "page_walk finds no page for 0x%x, or not the one that is there", virt);
+        return;
+    }
+    ck_assert_msg(!found.mapped, "%s, and page_walk finds a page", what);
+    ck_assert_msg(found.reason && found.reason[0], "%s, and page_walk gives no reason", what);
+    snprintf(reason, RESULT_BYTES, "%s", found.reason);
 }
 
 START_TEST(walks_nowhere)
 {
-    const uint32_t virt = unit_random(), outside = (WALK_RAM + 0x1000) | PAGE_PRESENT;
-    const struct page_walk no_directory_entry = walk(WALK_TABLE, PAGE_PRESENT, CR4_PSE, virt),
-                           no_table_entry = walk(WALK_TABLE | PAGE_PRESENT, 0x8000, CR4_PSE, virt),
-                           table_outside = walk(outside, 0, CR4_PSE, virt),
-                           directory_outside = page_walk(ram, WALK_RAM, 0xfffff000, CR4_PSE, virt);
+    char reasons[WALKS][RESULT_BYTES];
+    int order[WALKS];
 
-    ck_assert_msg(walk(WALK_TABLE | PAGE_PRESENT, PAGE_PRESENT, CR4_PSE, virt).mapped,
-                  "page_walk finds no page for 0x%x, and there is one", virt);
-    check_nowhere(no_directory_entry, "the directory entry is not present", WALK_TABLE, 0);
-    check_nowhere(no_table_entry, "the page table entry is not present", WALK_TABLE | PAGE_PRESENT,
-                  0x8000);
-    check_nowhere(table_outside, "the page table is outside of RAM", outside, 0);
-    check_nowhere(directory_outside, "the page directory is outside of RAM", 0, 0);
-    const struct {
-        const char *when, *reason;
-    } cases[] = {{"the directory entry is not present", no_directory_entry.reason},
-                 {"the page table entry is not present", no_table_entry.reason},
-                 {"the page table is outside of RAM", table_outside.reason},
-                 {"the page directory is outside of RAM", directory_outside.reason}};
-    for (size_t i = 1; i < sizeof cases / sizeof cases[0]; i++)
-        for (size_t j = 0; j < i; j++)
-            ck_assert_msg(strcmp(cases[i].reason, cases[j].reason) != 0,
-                          "page_walk's reason is \"%s\" when %s and when %s: say at which level it "
-                          "was, and why",
-                          cases[i].reason, cases[j].when, cases[i].when);
+    for (int round = 0; round < 10; round++) {
+        const uint32_t virt = unit_random(); /* a reason may name it */
+        shuffle(order, WALKS);
+        for (int i = 0; i < WALKS; i++)
+            walk_check(order[i], virt, reasons[order[i]]);
+        for (int i = MAPPED + 1; i < WALKS; i++)
+            for (int j = MAPPED + 1; j < i; j++)
+                ck_assert_msg(strcmp(reasons[i], reasons[j]) != 0,
+                              "page_walk's reason is \"%s\" when %s and when %s: say at which "
+                              "level it was, and why",
+                              reasons[i], walk_ends[j], walk_ends[i]);
+    }
 }
 END_TEST
 
-/* The last entry of a table ends where RAM does, or would end at 4 GB. */
+/* One walk to an edge of RAM or of 4 GB; what lies past the end of RAM is not the guest's. */
+static void edge_check(int number, uint32_t ram_bytes)
+{
+    static const struct {
+        bool mapped, directory, at_4gb; /* whose entry it is; of which edge */
+        const char *what;
+    } edges[] = {
+        {false, false, true, "the page table is the last page below 4 GB, outside of RAM"},
+        {false, true, true, "the page directory is the last page below 4 GB, outside of RAM"},
+        {false, false, false, "the table entry would be the first 4 bytes past the end of RAM"},
+        {false, true, false, "the directory entry would be the first 4 bytes past the end of RAM"},
+        {true, false, false, "the table entry is the last 4 bytes of RAM"},
+        {true, true, false, "the directory entry is the last 4 bytes of RAM"},
+    };
+    const bool mapped = edges[number].mapped, of_directory = edges[number].directory;
+    const uint32_t index = mapped || edges[number].at_4gb ? 1023 : 0;
+    const uint32_t edge =
+        edges[number].at_4gb ? 0u - PAGE_BYTES : ram_bytes - (mapped ? PAGE_BYTES : 0);
+    const uint32_t other = random_page(ram_bytes - PAGE_BYTES);
+    const uint32_t directory = of_directory ? edge : other, table = of_directory ? other : edge;
+    const uint32_t page = entry_of_page(), random = unit_random();
+    const uint32_t virt =
+        of_directory ? index << 22 | random >> 10 : (random & 0xffc00fff) | index << 12;
+
+    memset(ram, 0, ram_bytes + PAGE_BYTES);
+    if (directory <= ram_bytes)
+        poke(directory + (virt >> 22) * 4, entry_of_table(table));
+    if (table <= ram_bytes)
+        poke(table + (virt >> 12 & 1023) * 4, page);
+    struct page_walk found = page_walk(ram, ram_bytes, directory, CR4_PSE, virt);
+    ck_assert_msg(mapped || !found.mapped, "%s, and page_walk finds a page", edges[number].what);
+    ck_assert_msg(!mapped || found.mapped, "%s, and page_walk finds no page: %s",
+                  edges[number].what, found.reason ? found.reason : "(no reason)");
+    uint64_t phys = (page & 0xfffff000) | virt % PAGE_BYTES;
+    ck_assert_msg(!mapped || found.phys == phys, "%s, and page_walk finds 0x%llx, not 0x%llx",
+                  edges[number].what, (unsigned long long)found.phys, (unsigned long long)phys);
+}
+
 START_TEST(walks_edges)
 {
-    const uint32_t last = 0xfffff000, page = 0x8000 | PAGE_PRESENT;
-    struct page_walk found = walk(last | PAGE_PRESENT, 0, CR4_PSE, 0x003ff000);
+    int order[6];
 
-    ck_assert_msg(!found.mapped, "the page table is the last page below 4 GB, outside of RAM, and "
-                                 "page_walk finds a page");
-    found = page_walk(ram, WALK_RAM, last, CR4_PSE, last);
-    ck_assert_msg(!found.mapped, "the page directory is the last page below 4 GB, outside of RAM, "
-                                 "and page_walk finds a page");
-    memset(ram, 0, WALK_RAM);
-    poke(WALK_CR3, WALK_RAM | PAGE_PRESENT);
-    poke(WALK_RAM, page); /* not the guest's */
-    found = page_walk(ram, WALK_RAM, WALK_CR3, CR4_PSE, 0);
-    ck_assert_msg(!found.mapped, "the table entry would be the first 4 bytes past the end of RAM, "
-                                 "and page_walk finds a page");
-    memset(ram, 0, WALK_RAM);
-    poke(WALK_CR3 + 4092, WALK_RAM - PAGE_BYTES + PAGE_PRESENT);
-    poke(WALK_RAM - 4, page);
-    found = page_walk(ram, WALK_RAM, WALK_CR3, CR4_PSE, last);
-    ck_assert_msg(found.mapped && found.phys == 0x8000,
-                  "the table entry is the last 4 bytes of RAM, and page_walk finds no page: %s",
-                  found.reason ? found.reason : "(no reason)");
+    for (int round = 0; round < 10; round++) {
+        shuffle(order, 6);
+        for (int i = 0; i < 6; i++)
+            edge_check(order[i], PAGE_BYTES * (16 + unit_random() % 48));
+    }
 }
 END_TEST
 
