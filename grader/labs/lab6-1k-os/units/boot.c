@@ -325,10 +325,11 @@ END_TEST
 /* ------------------------------------------------------------------ 6.2 and 6.3: boot_prepare */
 
 #define ARCHIVE_BYTES 5000
+#define ARCHIVE_MAX   (1 << 20) /* more than fits */
 
 static PRIVATE struct vm vm;
 static PRIVATE struct vcpu vcpu;
-static PRIVATE uint8_t archive[ARCHIVE_BYTES];
+static PRIVATE uint8_t archive[ARCHIVE_MAX];
 static PRIVATE unsigned tick_ms; /* --tick-ms */
 
 /* A VM of 1 MB and our file as its guest; its RAM is shared with processes that are forked off. */
@@ -406,24 +407,22 @@ START_TEST(boot_information)
 }
 END_TEST
 
-START_TEST(no_archive)
-{
-    start_guest();
-    prepare_apart();
-    struct boot_info info = info_found();
-    ck_assert_msg(info.archive_start == 0 && info.archive_bytes == 0,
-                  "without --initrd the boot information has archive_start 0x%x, archive_bytes %u: "
-                  "not 0 and 0",
-                  info.archive_start, info.archive_bytes);
-}
-END_TEST
-
 static char archive_path[sizeof "archive-XXXXXX"];
 
 static int archive_open(void)
 {
     strcpy(archive_path, "archive-XXXXXX");
     return mkstemp(archive_path);
+}
+
+/* Other bytes for the archive, and so many of them. */
+static void archive_write(int fd, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        archive[i] = (uint8_t)unit_random();
+    ck_assert_msg(fd >= 0 && ftruncate(fd, 0) == 0 &&
+                      pwrite(fd, archive, bytes, 0) == (ssize_t)bytes,
+                  "the unit program can't write its archive");
 }
 
 /* Where the archive belongs: the first page boundary at or after the kernel's end. */
@@ -434,14 +433,43 @@ static uint32_t archive_home(void)
     return (end_of_file + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
+/* One guest with an archive, the next without: the same structure, and only its fields differ. */
+START_TEST(no_archive)
+{
+    int fd = archive_open();
+
+    archive_write(fd, ARCHIVE_BYTES);
+    for (int with = 1; with >= 0; with--) {
+        start_guest();
+        vmm.options.initrd = with ? archive_path : NULL;
+        prepare_apart();
+        struct boot_info info = info_found();
+        ck_assert_msg(info.magic == BOOT_MAGIC && info.size == sizeof info &&
+                          info.tick_ms == tick_ms,
+                      "a guest %s --initrd: at BOOT_INFO_OFFSET are 0x%x and %u, not magic 0x%x "
+                      "and size %zu, or tick_ms is %u, with --tick-ms=%u",
+                      with ? "with" : "without", info.magic, info.size, BOOT_MAGIC, sizeof info,
+                      info.tick_ms, tick_ms);
+        if (with)
+            ck_assert_msg(info.archive_start < vm.ram_bytes - ARCHIVE_BYTES &&
+                              memcmp(vm.ram + info.archive_start, archive, ARCHIVE_BYTES) == 0,
+                          "with --initrd the archive's bytes are not at archive_start, 0x%x",
+                          info.archive_start);
+        else
+            ck_assert_msg(info.archive_start == 0 && info.archive_bytes == 0,
+                          "without --initrd the boot information has archive_start 0x%x, "
+                          "archive_bytes %u: not 0 and 0",
+                          info.archive_start, info.archive_bytes);
+    }
+    unlink(archive_path);
+}
+END_TEST
+
 START_TEST(archive_place)
 {
     int fd = archive_open();
 
-    for (size_t i = 0; i < sizeof archive; i++)
-        archive[i] = (uint8_t)unit_random();
-    ck_assert_msg(fd >= 0 && write(fd, archive, sizeof archive) == sizeof archive,
-                  "the unit program can't write its archive");
+    archive_write(fd, ARCHIVE_BYTES);
     for (int exact = 0; exact < 2; exact++) {
         start_guest();
         if (exact) /* the end is the beginning of a page */
@@ -455,36 +483,57 @@ START_TEST(archive_place)
                       "the kernel ends at 0x%x in memory, and archive_start is 0x%x: the first "
                       "page boundary at or after that end is 0x%x",
                       end_of_file, info.archive_start, place);
-        ck_assert_msg(info.archive_bytes == sizeof archive,
-                      "the archive has %zu bytes, and archive_bytes is %u", sizeof archive,
+        ck_assert_msg(info.archive_bytes == ARCHIVE_BYTES,
+                      "the archive has %u bytes, and archive_bytes is %u", ARCHIVE_BYTES,
                       info.archive_bytes);
-        ck_assert_msg(memcmp(vm.ram + place, archive, sizeof archive) == 0,
+        ck_assert_msg(memcmp(vm.ram + place, archive, ARCHIVE_BYTES) == 0,
                       "the archive's bytes are not at archive_start");
     }
     unlink(archive_path);
 }
 END_TEST
 
+/* An archive with so many bytes more than there is room for, or less. */
+static void room_check(int fd, int32_t over)
+{
+    start_guest();
+    /* The kernel ends anywhere in half of the memory, but at no page boundary. */
+    file.segments[2].p_memsz = (sizeof file.data + unit_random() % 0x80000) | 1;
+    uint32_t room = (uint32_t)vm.ram_bytes - archive_home(), bytes = room + (uint32_t)over;
+    archive_write(fd, bytes);
+    vmm.options.initrd = archive_path;
+    int status = prepare_apart();
+    if (over > 0) {
+        ck_assert_msg(status == STATUS_GUEST_FILE,
+                      "from the archive's first page to the memory's end are %u bytes; an archive "
+                      "of %u was not refused with status %d",
+                      room, bytes, STATUS_GUEST_FILE);
+        return;
+    }
+    ck_assert_msg(info_found().archive_bytes == bytes,
+                  "from the archive's first page to the memory's end are %u bytes; an archive of "
+                  "%u was not taken",
+                  room, bytes);
+    ck_assert_msg(memcmp(vm.ram + archive_home(), archive, bytes) == 0,
+                  "an archive of %u bytes, where there is room for %u, is not on the first page "
+                  "after the kernel",
+                  bytes, room);
+}
+
 START_TEST(archive_room)
 {
+    int32_t over[] = {0,
+                      1,
+                      PAGE_BYTES,
+                      -1,
+                      -(int32_t)(unit_random() % 9000),
+                      (int32_t)(1 + unit_random() % 9000)};
     int fd = archive_open();
 
-    for (uint32_t over = 0; over < 2; over++) {
-        start_guest();
-        uint32_t room = (uint32_t)vm.ram_bytes - archive_home();
-        ck_assert_msg(fd >= 0 && ftruncate(fd, room + over) == 0,
-                      "the unit program can't write its archive");
-        vmm.options.initrd = archive_path;
-        int status = prepare_apart();
-        if (over > 0)
-            ck_assert_msg(status == STATUS_GUEST_FILE,
-                          "from the archive's first page to the memory's end are %u bytes; an "
-                          "archive of one byte more was not refused with status %d",
-                          room, STATUS_GUEST_FILE);
-        else
-            ck_assert_msg(info_found().archive_bytes == room,
-                          "an archive of %u bytes, which ends where the memory ends, was not taken",
-                          room);
+    for (size_t left = sizeof over / sizeof over[0]; left > 0; left--) { /* in any order */
+        size_t next = unit_random() % left;
+        room_check(fd, over[next]);
+        over[next] = over[left - 1];
     }
     unlink(archive_path);
 }

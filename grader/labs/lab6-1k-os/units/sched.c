@@ -184,6 +184,53 @@ void __wrap_page_free(void *page)
     __real_page_free(page);
 }
 
+/* The pages of one process, and what became of them. `free_pages` says less: any code may set it.
+ */
+static const uint32_t *owned[FREED_MAX];
+static unsigned owned_pages;
+
+static void owned_add(const void *page)
+{
+    CHECK(owned_pages < FREED_MAX, "the test has no room for so many pages");
+    owned[owned_pages++] = page;
+}
+
+static void owned_find(const struct process *process)
+{
+    owned_pages = freed_pages = 0;
+    if (process->kernel_stack)
+        owned_add(process->kernel_stack);
+    if (!process->directory)
+        return;
+    owned_add(process->directory);
+    for (int slot = 0; slot < KERNEL_FIRST_SLOT; slot++) {
+        if ((process->directory[slot] & PAGE_PRESENT) == 0)
+            continue;
+        const uint32_t *table = physical_memory(process->directory[slot] & PAGE_FRAME);
+        owned_add(table);
+        for (int i = 0; i < TABLE_ENTRIES; i++)
+            if (table[i] & PAGE_PRESENT)
+                owned_add(physical_memory(table[i] & PAGE_FRAME));
+    }
+}
+
+/* How many of them came back. None may come back twice, and nobody else's. */
+static unsigned owned_freed(void)
+{
+    CHECK(freed_pages <= FREED_MAX, "page_free was called for more pages than the process had");
+    for (unsigned i = 0; i < freed_pages; i++) {
+        bool is_owned = false;
+        for (unsigned j = 0; j < owned_pages; j++)
+            is_owned = is_owned || freed[i] == owned[j];
+        CHECK(is_owned, "the page at 0x%x was given to page_free, and the process did not have it",
+              (uint32_t)freed[i]);
+        for (unsigned j = 0; j < i; j++)
+            CHECK(freed[i] != freed[j], "the page at 0x%x was given to page_free twice",
+                  (uint32_t)freed[i]);
+    }
+    return freed_pages;
+}
+
 static uint32_t entry = 0x00412340, stack = 0x7ffdcba0; /* of new processes */
 
 /* A process in this place of the table, ready to run. */
@@ -539,18 +586,18 @@ static void test_end(void)
                    *brother = process_make(5, pids[2], pids[0]),
                    *child = process_make(3, pids[3], pids[1]),
                    *ended = process_make(6, pids[4], pids[1]);
-    uint32_t free = free_pages;
 
     shell->state = parent->state = brother->state = PROCESS_BLOCKED;
     shell->waits_for = shell;
     parent->waits_for = parent;
     brother->waits_for = brother;
     ended->state = PROCESS_ENDED;
+    freed_pages = 0;
     process_end(process, status);
     CHECK(process->state == PROCESS_ENDED && process->status == status,
           "process_end(process, %d) leaves state %d and status %d", status, process->state,
           process->status);
-    CHECK(free_pages == free && process->directory && process->kernel_stack,
+    CHECK(freed_pages == 0 && process->directory && process->kernel_stack,
           "process_end gave memory back: the process keeps it until its parent has waited");
     CHECK(parent->state == PROCESS_READY,
           "the parent waits, with its own struct process as reason, and was not woken");
@@ -602,7 +649,7 @@ static void turn_wait(void)
         end_returned = true;
         schedule();
     }
-    uint32_t free = free_pages;
+    owned_find(&processes[2]);
     int got = wait_print(SECOND, WAIT_NO_HANG, &status);
     CHECK(got == 0, "pid %d has ended, %d has not: wait(%d, WAIT_NO_HANG) is %d, not 0", FIRST,
           SECOND, SECOND, got);
@@ -612,12 +659,13 @@ static void turn_wait(void)
     CHECK(got == FIRST && status == FIRST_STATUS,
           "pid %d has ended with %d: wait(WAIT_ANY) is %d, status %d", FIRST, FIRST_STATUS, got,
           status);
+    unsigned back = owned_freed();
     CHECK(
-        processes[2].state == PROCESS_UNUSED && free_pages == free + 2,
+        processes[2].state == PROCESS_UNUSED && back == 2,
         "process_wait returned the child that has ended, pid %d, and did not release it: its place "
-        "in the table is %s, and %d of its 2 pages came back",
+        "in the table is %s, and %u of its 2 pages came back",
         FIRST, processes[2].state == PROCESS_UNUSED ? "unused, as it must be" : "still in use",
-        (int)(free_pages - free));
+        back);
     got = wait_print(WAIT_ANY, WAIT_NO_HANG, &status);
     CHECK(got == 0, "only pid %d is left and has not ended: wait(WAIT_ANY, WAIT_NO_HANG) is %d",
           SECOND, got);
@@ -654,35 +702,36 @@ static void test_wait(void)
 /* Given: a number of pages. */
 static void test_release(void)
 {
-    uint32_t free = free_pages;
     struct process *process = process_make(3, 7, 1);
 
     user_page_add(process->directory, PROGRAM_MIN, 0);
     user_page_add(process->directory, PROGRAM_MIN + LARGE_PAGE_BYTES - PAGE_BYTES, PAGE_WRITABLE);
     for (uint32_t i = 1; i <= given[0]; i++)
         user_page_add(process->directory, STACK_TOP - i * PAGE_BYTES, PAGE_WRITABLE);
-    uint32_t taken = free - free_pages, low = free_pages;
-    freed_pages = 0;
+    owned_find(process);
     process_release(process);
     CHECK(process->state == PROCESS_UNUSED, "the place in the table is still in use");
+    unsigned back = owned_freed();
     CHECK(
-        free_pages == free,
-        "directory, kernel stack, 2 page tables and %u pages were taken, %u in all: %d came back. "
+        back == owned_pages,
+        "directory, kernel stack, 2 page tables and %u pages were taken, %u in all: %u came back. "
         "(A page is no longer yours once it is free: here it is filled with 0xcc)",
-        taken - 4, taken, (int)(free_pages - low));
-    for (unsigned page = 0; page < freed_pages && page < FREED_MAX; page++)
+        owned_pages - 4, owned_pages, back);
+    for (unsigned page = 0; page < back; page++)
         for (unsigned word = 1; word < PAGE_BYTES / 4; word++) /* the first links free pages */
             CHECK(freed[page][word] == 0xcccccccc,
                   "process_release writes to a page that it has given to page_free: that may "
                   "belong to another process already");
-    fact("%d pages came back\n", (int)(free_pages - low));
+    fact("%u pages came back\n", back);
 
     *process = (struct process){.pid = 8, .kernel_stack = page_allocate()};
+    owned_find(process);
     process_release(process);
-    CHECK(free_pages == free, "a process without a directory: its kernel stack did not come back");
+    CHECK(owned_freed() == 1, "a process without a directory: its kernel stack did not come back");
     *process = (struct process){.pid = 9, .directory = directory_create()};
+    owned_find(process);
     process_release(process);
-    CHECK(free_pages == free, "a process without a kernel stack: its directory did not come back");
+    CHECK(owned_freed() == 1, "a process without a kernel stack: its directory did not come back");
 }
 
 /* ------------------------------------------------------------------ the start */
