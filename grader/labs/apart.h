@@ -23,9 +23,12 @@
 #undef fail /* the kit has a function of this name */
 #include <fcntl.h>
 #include <linux/mman.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -73,6 +76,79 @@ static PRIVATE size_t call_objects, call_bytes; /* that the call has named in th
 /* This thread is in the test itself; inside a call, and in threads, calls are made as they are. */
 static _Thread_local bool testing;
 
+/*
+ * Standard error of the module's process is a pipe to the judge, in every test and all the time: so
+ * the module can't find out when the judge listens, and with it which call has to fail. The judge
+ * passes on what comes, to the real standard error, while the call still runs: the grader takes a
+ * program for hung that prints nothing.
+ */
+static PRIVATE int said_pipe = -1;
+static PRIVATE char said[16384];  /* what came since listen_start */
+static PRIVATE size_t said_bytes; /* of it, where zeros may be among them */
+static PRIVATE enum { NOT_LISTENING, LISTENING, HOLDING } listening;
+static atomic_bool heard; /* the judge has read something, or is about to */
+
+static inline void said_pass_on(const char *text, size_t bytes)
+{
+    for (long part; bytes > 0; text += part, bytes -= (size_t)part)
+        if ((part = syscall(SYS_write, STDERR_FILENO, text, bytes)) <= 0)
+            return;
+}
+
+/* Reads what is there, and waits for nothing. */
+static inline void said_hear(void)
+{
+    char text[4096];
+    int bytes = 0;
+
+    if (said_pipe < 0 || syscall(SYS_ioctl, said_pipe, FIONREAD, &bytes) != 0)
+        return;
+    while (bytes > 0) {
+        atomic_store(&heard, true);
+        const long part = syscall(SYS_read, said_pipe, text, sizeof text);
+        if (part <= 0)
+            return;
+        bytes -= (int)part;
+        const size_t room = sizeof said - 1 - said_bytes;
+        if (listening != NOT_LISTENING) {
+            const size_t kept = (size_t)part < room ? (size_t)part : room;
+            memcpy(said + said_bytes, text, kept);
+            said_bytes += kept;
+            said[said_bytes] = '\0';
+        }
+        if (listening != HOLDING)
+            said_pass_on(text, (size_t)part);
+    }
+}
+
+static inline void listen_start(void)
+{
+    said_hear();
+    said[said_bytes = 0] = '\0';
+    listening = LISTENING;
+}
+
+/* The same; nothing is passed on before listen_end, and after listen_drop nothing of it at all. */
+static inline void listen_hold(void)
+{
+    listen_start();
+    listening = HOLDING;
+}
+
+static inline void listen_end(void)
+{
+    said_hear();
+    if (listening == HOLDING)
+        said_pass_on(said, said_bytes);
+    listening = NOT_LISTENING;
+}
+
+static inline void listen_drop(void)
+{
+    said_hear();
+    listening = NOT_LISTENING;
+}
+
 /* Ends the module's process, if there is one: none outlives its test. */
 static inline void apart_end(void)
 {
@@ -80,6 +156,7 @@ static inline void apart_end(void)
     if (module_process > 0)
         kill(module_process, SIGKILL);
     waitpid(module_process, NULL, 0);
+    listen_end();
 }
 
 /* The test has failed. Check ends the judge here, without test_end. */
@@ -132,6 +209,7 @@ _Noreturn static inline void module_ended(void)
 
     waitpid(module_process, &status, 0);
     module_process = 0;
+    listen_end();
     if (WIFSIGNALED(status)) {
         signal(WTERMSIG(status), SIG_DFL);
         kill(getpid(), WTERMSIG(status));
@@ -141,6 +219,23 @@ _Noreturn static inline void module_ended(void)
     _exit(WEXITSTATUS(status));
 }
 
+/* Waits for the end of the module's call, or of its process, and hears what is said meanwhile. */
+static inline void call_wait(void)
+{
+    struct pollfd ends[] = {{.fd = side_channel, .events = POLLIN},
+                            {.fd = said_pipe, .events = POLLIN}};
+
+    while (!ends[0].revents) {
+        ends[0].revents = ends[1].revents = 0;
+        syscall(SYS_poll, ends, 2L, -1L);
+        if (ends[1].revents & POLLIN)
+            said_hear();
+        else if (ends[1].revents)
+            ends[1].fd = -1; /* the module has closed its standard error */
+    }
+    said_hear();
+}
+
 /* Has the module's process make a call; all else about it is in the mailbox. */
 static inline void call_make(call_there *call, const uint64_t *arguments)
 {
@@ -148,8 +243,10 @@ static inline void call_make(call_there *call, const uint64_t *arguments)
 
     mailbox->call = call;
     memcpy(mailbox->arguments, arguments, sizeof mailbox->arguments);
-    if (syscall(SYS_write, side_channel, "", 1L) != 1 ||
-        syscall(SYS_read, side_channel, &done, sizeof done) != sizeof done)
+    if (syscall(SYS_write, side_channel, "", 1L) != 1)
+        module_ended();
+    call_wait();
+    if (syscall(SYS_read, side_channel, &done, sizeof done) != sizeof done)
         module_ended();
 }
 
@@ -428,6 +525,7 @@ __attribute__((noinline)) _Noreturn static void module_serve(volatile uint8_t *h
         }
         stack_paint();
         mailbox->call(mailbox->arguments, mailbox->result);
+        fflush(stderr);
         copy = mailbox->bytes;
         for (size_t i = 0; i < mailbox->count; copy += mailbox->objects[i++].bytes)
             memcpy(copy, mailbox->objects[i].place, mailbox->objects[i].bytes);
@@ -465,17 +563,17 @@ static inline void module_descriptors(const int *kept, int count)
     syscall(SYS_close, nowhere);
 }
 
-/* Here one process becomes two. The module's keeps standard error and these descriptors. */
+/* Here one process becomes two. The module's keeps these descriptors. */
 static inline void apart_begin(const int *kept, int count)
 {
-    int ends[2];
+    int ends[2], errors[2];
 
     memory_share(unit_data_start, unit_data_end);
     memory_share(unit_bss_start, unit_bss_end);
     mailbox = map_shared(sizeof *mailbox);
     arena = arena_next = map_shared(BOTH_BYTES + PAGE_BYTES);
     memory_forbid(arena + BOTH_BYTES, arena + BOTH_BYTES + PAGE_BYTES);
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0 || pipe(errors) != 0)
         ck_abort_msg("the unit program can't make a second process");
     module_process = fork();
     is_module = module_process == 0;
@@ -485,9 +583,12 @@ static inline void apart_begin(const int *kept, int count)
         random_state = 0;
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         prctl(PR_SET_DUMPABLE, 1); /* for its own /proc/self */
+        syscall(SYS_dup2, errors[1], STDERR_FILENO);
         module_descriptors(kept, count);
         module_begin();
     }
+    syscall(SYS_close, errors[1]);
+    said_pipe = errors[0];
     testing = true;
     memory_forbid(module_code_start, module_code_end);
 }

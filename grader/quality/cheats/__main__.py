@@ -52,7 +52,8 @@ from grader.core.values import new_seed
 
 FOLDER = Path(__file__).resolve().parent
 # One test of each kind. The first is a unit test if the lab has them.
-FEW = {"lab1": ("1.1-opens", "1.5-segments", "1.5-hlt"),
+FEW = {"lab1": ("1.1-opens", "1.1-no-device", "1.2-vm-failures", "1.3-vcpu-failures", "1.5-segments",
+                "1.5-hlt", "1.5-accesses", "1.5-fail-entry", "1.6-twice"),
        "lab2": ("2.1-decode", "2.1-operands", "2.4-string-count", "2.4-write", "2.2-exit-status",
                 "2.2-putchar"),
        "lab3": ("3.1-bases", "3.3-lines", "3.4-kick-wakes"), "lab4": ("4.2-first", "4.2-injects"),
