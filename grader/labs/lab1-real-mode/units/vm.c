@@ -96,9 +96,6 @@ static void check_opens(struct vm *vm, struct vcpu *vcpu)
     ck_assert_msg(vm->kvm_fd >= 0 &&
                       kernel(vm->kvm_fd, KVM_GET_API_VERSION, NULL) == KVM_API_VERSION,
                   "kvm_open returned 0, and vm->kvm_fd is not a descriptor of /dev/kvm");
-    ck_assert_msg(call_find(KVM_GET_API_VERSION) && call_find(KVM_CHECK_EXTENSION),
-                  "kvm_open returned 0 and has not asked for the version or a capability");
-    call_count = 0;
     falsified_calls = 0;
 }
 
@@ -1031,7 +1028,7 @@ END_TEST
 
 #define PADDING_WORDS (sizeof first_exit.padding / sizeof(uint64_t))
 
-/* A first exit: all behind its reason is random, and its own fields are still to be set. */
+/* A first exit: all after its reason is random, and its own fields are still to be set. */
 static void exit_begin(uint32_t reason)
 {
     first_exit = (struct kvm_run){.exit_reason = reason};
@@ -1048,7 +1045,7 @@ static void check_no_other_fields(const char *name, size_t from)
         uint64_t word;
         memcpy(&word, first_exit.padding + i * sizeof word, sizeof word);
         ck_assert_msg(!said_number(word),
-                      "%s: your message has 0x%llx, which lies in kvm_run and is no field of this "
+                      "%s: your message has 0x%llx, which is in kvm_run but is not a field of this "
                       "exit: read only the part of the union that belongs to exit_reason",
                       name, (unsigned long long)word);
     }
