@@ -347,9 +347,7 @@ static void check_creates_vm(struct vm *vm, struct vcpu *vcpu, size_t bytes)
     const struct call *region = call_find(KVM_SET_USER_MEMORY_REGION);
     ck_assert_msg(create && create->result == vm->fd && is_open(vm->fd),
                   "vm_create returned 0, and vm->fd is not a descriptor of a VM");
-    ck_assert_msg(region && region->result == 0 &&
-                      region->region.userspace_addr == (uintptr_t)vm->ram && is_mapped(vm->ram),
-                  "vm_create returned 0, and vm->ram is not the VM's memory");
+    ck_assert_msg(region && vm->ram, "vm_create returned 0, and the VM has no RAM at vm->ram");
     falsified_calls = 0;
 }
 
@@ -587,12 +585,13 @@ static void check_creates_vcpu(struct vm *vm, struct vcpu *vcpu)
 {
     start_vm(vm, vcpu);
     call_count = 0;
+    const unsigned mapped = kvm_runs_mapped();
     check_works("vcpu_create", vcpu_create(vcpu));
     const struct call *create = call_find(KVM_CREATE_VCPU);
     ck_assert_msg(create && create->result == vcpu->fd && is_open(vcpu->fd),
                   "vcpu_create returned 0, and vcpu->fd is not a descriptor of a vCPU");
-    ck_assert_msg(vcpu->run && run_at_once(vcpu) == EINTR,
-                  "vcpu_create returned 0, and vcpu->run is not the vCPU's kvm_run");
+    ck_assert_msg(vcpu->run && kvm_runs_mapped() - mapped == 1,
+                  "vcpu_create returned 0, and no kvm_run is mapped at vcpu->run");
     falsified_calls = 0;
 }
 
