@@ -758,9 +758,9 @@ static void walk_places(void)
 }
 
 /* CR3 and CR4 also have other bits. */
-static struct page_walk walk_from(uint32_t directory, uint32_t cr4, uint32_t virt)
+static struct page_walk walk_from(uint32_t start, uint32_t cr4, uint32_t virt)
 {
-    return page_walk(ram, WALK_RAM, directory | (unit_random() & 0x18),
+    return page_walk(ram, WALK_RAM, start | (unit_random() & 0x18),
                      cr4 | CR4_PGE | (unit_random() & CR4_OSFXSR), virt);
 }
 
@@ -943,17 +943,17 @@ static void edge_check(int number, uint32_t ram_bytes)
     const uint32_t edge =
         edges[number].at_4gb ? 0u - PAGE_BYTES : ram_bytes - (mapped ? PAGE_BYTES : 0);
     const uint32_t other = random_page(ram_bytes - PAGE_BYTES);
-    const uint32_t directory = of_directory ? edge : other, table = of_directory ? other : edge;
+    const uint32_t start = of_directory ? edge : other, table = of_directory ? other : edge;
     const uint32_t page = entry_of_page(), random = unit_random();
     const uint32_t virt =
         of_directory ? index << 22 | random >> 10 : (random & 0xffc00fff) | index << 12;
 
     memset(ram, 0, ram_bytes + PAGE_BYTES);
-    if (directory <= ram_bytes)
-        poke(directory + (virt >> 22) * 4, entry_of_table(table));
+    if (start <= ram_bytes)
+        poke(start + (virt >> 22) * 4, entry_of_table(table));
     if (table <= ram_bytes)
         poke(table + (virt >> 12 & 1023) * 4, page);
-    struct page_walk found = page_walk(ram, ram_bytes, directory, CR4_PSE, virt);
+    struct page_walk found = page_walk(ram, ram_bytes, start, CR4_PSE, virt);
     ck_assert_msg(mapped || !found.mapped, "%s, and page_walk finds a page", edges[number].what);
     ck_assert_msg(!mapped || found.mapped, "%s, and page_walk finds no page: %s",
                   edges[number].what, found.reason ? found.reason : "(no reason)");
