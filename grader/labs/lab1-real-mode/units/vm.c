@@ -1,6 +1,7 @@
 /*
  * vm.c - lab 1's module function by function: what it asks of KVM and what it makes of the answers.
  */
+#define _GNU_SOURCE /* strcasestr */
 #include "../../unit.h"
 #include "debug/entry_state.h"
 #include "lab1.h"
