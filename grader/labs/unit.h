@@ -498,8 +498,7 @@ static inline void unit_add(Suite *suite, const char *name, const TTest *test)
     suite_add_tcase(suite, tcase);
 }
 
-/* The exit status means nothing: the grader reads the TAP. The tests run in processes of their own.
- */
+/* The exit status means nothing: the grader reads the TAP. Each test has processes of its own. */
 static inline int unit_main(Suite *suite)
 {
     SRunner *runner = srunner_create(suite);
