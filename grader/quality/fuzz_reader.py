@@ -24,7 +24,7 @@ from pathlib import Path
 
 from grader.classroom.archives import Refused
 from grader.classroom.class_page import write_page
-from grader.classroom.record import GRADED, REFUSED, Record, load
+from grader.classroom.record import GRADED, REFUSED, Record, TestScore, load
 from grader.classroom.scores import write_csv
 from grader.classroom.submissions import find, read
 from grader.core.readable import file_name
@@ -88,7 +88,8 @@ def _fuzz_class(folder: Path, numbers: range, seed: int) -> list[str]:
     for submission in find(place):
         try:
             contents = read(submission, LAB)
-            records.append(Record(submission.name, "k", GRADED, "", 1, 2, [], contents.kit))
+            test = TestScore("2.1-name", 1, 2)
+            records.append(Record(submission.name, "k", GRADED, "", 1, 2, [test], contents.kit))
         except Refused as refused:
             records.append(Record(submission.name, "", REFUSED, str(refused)))
         except CannotGrade as error:

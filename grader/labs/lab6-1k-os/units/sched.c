@@ -208,9 +208,9 @@ static void owned_find(const struct process *process)
             continue;
         const uint32_t *table = physical_memory(process->directory[slot] & PAGE_FRAME);
         owned_add(table);
-        for (int i = 0; i < TABLE_ENTRIES; i++)
-            if (table[i] & PAGE_PRESENT)
-                owned_add(physical_memory(table[i] & PAGE_FRAME));
+        for (const uint32_t *entry = table; entry < table + TABLE_ENTRIES; entry++)
+            if (*entry & PAGE_PRESENT)
+                owned_add(physical_memory(*entry & PAGE_FRAME));
     }
 }
 
