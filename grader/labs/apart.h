@@ -41,6 +41,8 @@
 /* A static variable of the judge's own: in the module's process it stays as it began. */
 #define PRIVATE __attribute__((section("unit_private")))
 
+#include "said.h"
+
 #define OBJECTS_MAX   16
 #define OBJECTS_BYTES (1ul << 20)
 #define RESULT_BYTES  256           /* of what a function returns, or of a text */
@@ -75,79 +77,6 @@ static PRIVATE enum { CALL_BEGUN, CALL_GIVES, CALL_SEES } call_phase;
 static PRIVATE size_t call_objects, call_bytes; /* that the call has named in this phase */
 /* This thread is in the test itself; inside a call, and in threads, calls are made as they are. */
 static _Thread_local bool testing;
-
-/*
- * Standard error of the module's process is a pipe to the judge, in every test and all the time: so
- * the module can't find out when the judge listens, and with it which call has to fail. The judge
- * passes on what comes, to the real standard error, while the call still runs: the grader takes a
- * program for hung that prints nothing.
- */
-static PRIVATE int said_pipe = -1;
-static PRIVATE char said[16384];  /* what came since listen_start */
-static PRIVATE size_t said_bytes; /* of it, where zeros may be among them */
-static PRIVATE enum { NOT_LISTENING, LISTENING, HOLDING } listening;
-static atomic_bool heard; /* the judge has read something, or is about to */
-
-static inline void said_pass_on(const char *text, size_t bytes)
-{
-    for (long part; bytes > 0; text += part, bytes -= (size_t)part)
-        if ((part = syscall(SYS_write, STDERR_FILENO, text, bytes)) <= 0)
-            return;
-}
-
-/* Reads what is there, and waits for nothing. */
-static inline void said_hear(void)
-{
-    char text[4096];
-    int bytes = 0;
-
-    if (said_pipe < 0 || syscall(SYS_ioctl, said_pipe, FIONREAD, &bytes) != 0)
-        return;
-    while (bytes > 0) {
-        atomic_store(&heard, true);
-        const long part = syscall(SYS_read, said_pipe, text, sizeof text);
-        if (part <= 0)
-            return;
-        bytes -= (int)part;
-        const size_t room = sizeof said - 1 - said_bytes;
-        if (listening != NOT_LISTENING) {
-            const size_t kept = (size_t)part < room ? (size_t)part : room;
-            memcpy(said + said_bytes, text, kept);
-            said_bytes += kept;
-            said[said_bytes] = '\0';
-        }
-        if (listening != HOLDING)
-            said_pass_on(text, (size_t)part);
-    }
-}
-
-static inline void listen_start(void)
-{
-    said_hear();
-    said[said_bytes = 0] = '\0';
-    listening = LISTENING;
-}
-
-/* The same; nothing is passed on before listen_end, and after listen_drop nothing of it at all. */
-static inline void listen_hold(void)
-{
-    listen_start();
-    listening = HOLDING;
-}
-
-static inline void listen_end(void)
-{
-    said_hear();
-    if (listening == HOLDING)
-        said_pass_on(said, said_bytes);
-    listening = NOT_LISTENING;
-}
-
-static inline void listen_drop(void)
-{
-    said_hear();
-    listening = NOT_LISTENING;
-}
 
 /* Ends the module's process, if there is one: none outlives its test. */
 static inline void apart_end(void)

@@ -10,14 +10,12 @@
  */
 #pragma once
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -418,54 +416,6 @@ static inline void check_met(const char *function, const char *what)
 {
     ck_assert_msg(atomic_exchange(&falsified_calls, 0) > 0,
                   "%s never made the call that this was about: %s", function, what);
-}
-
-/* ------------------------------------------------------------------ what the module says */
-
-static inline bool is_word(char character)
-{
-    return isalnum((unsigned char)character);
-}
-
-/* This text is in `said` as a word: "0x00ABC" is the word abc, and so is "ABCh"; "1abc" is not. */
-static inline bool said_word(const char *word)
-{
-    for (const char *at = said; *at;) {
-        const char *end = at;
-        while (is_word(*end))
-            end++;
-        if (end == at) {
-            at++;
-            continue;
-        }
-        const char *start = at + (at[0] == '0' && tolower(at[1]) == 'x' ? 2 : 0);
-        while (*start == '0' && start + 1 < end)
-            start++;
-        const size_t bytes = strlen(word);
-        const size_t found = (size_t)(end - start);
-        if (strncasecmp(start, word, bytes) == 0 &&
-            (found == bytes || (found == bytes + 1 && tolower(start[bytes]) == 'h')))
-            return true;
-        at = end;
-    }
-    return false;
-}
-
-static inline bool said_hexadecimal(uint64_t number)
-{
-    char word[24];
-
-    snprintf(word, sizeof word, "%llx", (unsigned long long)number);
-    return said_word(word);
-}
-
-/* The number was named, hexadecimal or decimal. */
-static inline bool said_number(uint64_t number)
-{
-    char word[24];
-
-    snprintf(word, sizeof word, "%llu", (unsigned long long)number);
-    return said_hexadecimal(number) || said_word(word);
 }
 
 /* ------------------------------------------------------------------ the program */
