@@ -323,6 +323,16 @@ static inline uint32_t unit_random(void)
     return (uint32_t)(random_state >> 16);
 }
 
+/* The numbers below `count` in a random order. */
+static inline void shuffle(int *order, int count)
+{
+    for (int i = 0; i < count; i++) {
+        int other = (int)(unit_random() % (uint32_t)(i + 1));
+        order[i] = order[other];
+        order[other] = i;
+    }
+}
+
 /* Their seed comes from the grader. No process that is forked off finds it in its environment. */
 static inline void unit_random_begin(void)
 {

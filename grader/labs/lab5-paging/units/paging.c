@@ -828,16 +828,6 @@ START_TEST(walks_large)
 }
 END_TEST
 
-/* The numbers below `count` in a random order. */
-static void shuffle(int *order, int count)
-{
-    for (int i = 0; i < count; i++) {
-        int other = (int)(unit_random() % (uint32_t)(i + 1));
-        order[i] = order[other];
-        order[other] = i;
-    }
-}
-
 /* A page or page table that is not in RAM. */
 static uint32_t page_outside(void)
 {

@@ -205,6 +205,10 @@ START_TEST(bus_holes)
         check_hole(BUS_MEMORY, 0x60, size, "the range with this address is in the other space");
         check_hole(BUS_MEMORY, 0x100000060, size, "the range at its low 32 bits is another one");
         check_hole(BUS_MEMORY, UINT64_MAX - 3 - size, size, "it is before the last range");
+        if (size <= 4) { /* and what is no hole is none */
+            const unsigned i = unit_random() % 2;
+            check_reached(&probes[i], BUS_PORT, 0x60 + 4 * i + unit_random() % (5 - size), size);
+        }
         if (size > 1) {
             check_hole(BUS_PORT, 0x5f, size, "only its first byte is outside of the range");
             check_hole(BUS_PORT, 0x68 - size + 1, size, "only its last byte is outside");
@@ -241,36 +245,37 @@ START_TEST(bus_refuses)
         {BUS_MEMORY, UINT64_MAX, 1, EEXIST, "it is the last byte of another"},
         {BUS_MEMORY, 1, UINT64_MAX, EEXIST, "it contains another"},
     };
+    enum { BAD = sizeof bad / sizeof bad[0] };
     static PRIVATE struct bus before;
+    int order[BAD];
 
-    start_bus();
-    check_added(&probes[0], BUS_PORT, 0x3f8, 8);
-    check_added(&probes[1], BUS_MEMORY, UINT64_MAX - 7, 8);
-    check_added(&probes[2], BUS_PORT, 0x3f0, 8);
-    check_added(&probes[3], BUS_PORT, 0x400, 8);
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        if (bad[i].error == EEXIST) { /* of two that it overlaps one is enough */
-            start_bus();
-            check_added(&probes[0], BUS_PORT, 0x3f8, 8);
-            check_added(&probes[1], BUS_MEMORY, UINT64_MAX - 7, 8);
-        }
+    shuffle(order, BAD);
+    for (int i = 0; i < BAD; i++) {
+        const int number = order[i];
+        const unsigned good = unit_random() % 3; /* so that no number of calls tells which is bad */
+        start_bus();
+        check_added(&probes[0], BUS_PORT, 0x3f8, 8);
+        check_added(&probes[1], BUS_MEMORY, UINT64_MAX - 7, 8);
+        for (unsigned j = 0; j < good; j++)
+            check_added(&probes[2 + j], BUS_PORT, 0x1000 + 8 * (unit_random() % 64) + j, 1);
         before = bus;
-        int error = add(&probes[4], bad[i].space, bad[i].first, bad[i].bytes);
-        ck_assert_msg(
-            error == bad[i].error,
-            "bus_add of 0x%llx bytes of %s space from 0x%llx on returns %d instead of %s: "
-            "%s",
-            (unsigned long long)bad[i].bytes, space_names[bad[i].space],
-            (unsigned long long)bad[i].first, error, bad[i].error == EINVAL ? "EINVAL" : "EEXIST",
-            bad[i].why);
+        int error = add(&probes[5], bad[number].space, bad[number].first, bad[number].bytes);
+        ck_assert_msg(error == bad[number].error,
+                      "bus_add of 0x%llx bytes of %s space from 0x%llx on returns %d instead of "
+                      "%s: %s",
+                      (unsigned long long)bad[number].bytes, space_names[bad[number].space],
+                      (unsigned long long)bad[number].first, error,
+                      bad[number].error == EINVAL ? "EINVAL" : "EEXIST", bad[number].why);
         ck_assert_msg(memcmp(&before, &bus, sizeof bus) == 0,
                       "bus_add refuses a range (%s), and has changed the bus all the same",
-                      bad[i].why);
+                      bad[number].why);
+        check_added(&probes[6], BUS_PORT, 0x3f0, 8);
+        check_added(&probes[7], BUS_PORT, 0x400, 8);
     }
-    check_added(&probes[5], BUS_MEMORY, 0x3f8, 8);
-    check_added(&probes[6], BUS_PORT, 0, 1);
-    check_added(&probes[7], BUS_PORT, PORTS - 1, 1);
-    check_added(&probes[8], BUS_MEMORY, 0x400, UINT64_MAX - 0x407); /* up to the last 8 bytes */
+    check_added(&probes[8], BUS_MEMORY, 0x3f8, 8);
+    check_added(&probes[9], BUS_PORT, 0, 1);
+    check_added(&probes[10], BUS_PORT, PORTS - 1, 1);
+    check_added(&probes[11], BUS_MEMORY, 0x400, UINT64_MAX - 0x407); /* up to the last 8 bytes */
 
     start_bus();
     for (uint64_t i = 0; i < BUS_RANGES_MAX; i++)
@@ -312,6 +317,7 @@ static void line_transmit(void *of, uint8_t byte)
     line.sent_count++;
 }
 
+static PRIVATE uint8_t arrived[sizeof line.bytes]; /* the judge's copy of line.bytes */
 static struct uart uart;
 
 static void start_uart(void)
@@ -333,11 +339,17 @@ static void out(unsigned number, unsigned value)
     uart_write(&uart, UART_PORT + number, 1, value);
 }
 
-/* `count` more bytes arrive; the device does not know yet. */
+/* One more byte arrives; the device does not know yet. */
+static void arrive_byte(uint8_t byte)
+{
+    if (line.count < sizeof line.bytes)
+        line.bytes[line.count] = arrived[line.count] = byte, line.count++;
+}
+
 static void arrive(unsigned count)
 {
-    for (unsigned i = 0; i < count && line.count < sizeof line.bytes; i++)
-        line.bytes[line.count++] = random_byte() | 1; /* RBR is 0 without a byte */
+    for (unsigned i = 0; i < count; i++)
+        arrive_byte(random_byte() | 1); /* RBR is 0 without a byte */
 }
 
 static const char *const register_names[] = {"RBR", "IER", "IIR", "LCR", "MCR", "LSR", "MSR"};
@@ -367,7 +379,7 @@ static void check_line(bool wanted, const char *when)
 static void check_byte(unsigned number, const char *when)
 {
     check_register(UART_LSR, LSR_RECEIVED, LSR_RECEIVED, when);
-    const uint8_t got = in(UART_RBR), wanted = line.bytes[number];
+    const uint8_t got = in(UART_RBR), wanted = arrived[number];
     ck_assert_msg(got == wanted, "%s: RBR reads 0x%02x instead of byte %u of the line, 0x%02x",
                   when, got, number, wanted);
 }
@@ -404,6 +416,14 @@ START_TEST(uart_registers)
                   scratch);
     check_register(UART_LCR, 0xff, format, "after that was written");
     check_register(UART_MCR, 0x1f, MCR_DTR | MCR_OUT2, "after DTR and OUT2 were set");
+    for (unsigned bit = MCR_DTR; bit <= MCR_LOOPBACK; bit <<= 1) {
+        out(UART_MCR, bit);
+        check_register(UART_MCR, 0x1f, bit, "after one of its bits was set");
+        out(UART_MCR, ~bit & 0x1f);
+        check_register(UART_MCR, 0x1f, ~bit & 0x1f, "after all bits but one were set");
+    }
+    out(UART_MCR, 0);
+    in(UART_MSR);
     check_register(UART_IER, 0xff, enabled,
                    "after a write with bits 7 to 4 set, which always read as 0");
 
@@ -448,9 +468,9 @@ START_TEST(uart_wide)
         uart_write(&uart, UART_PORT + UART_IER, size, 0xffffff00u | IER_LINE);
         check_register(UART_IER, 0xff, IER_LINE, "after a wider write with this low byte");
         got = uart_read(&uart, UART_PORT, size);
-        ck_assert_msg(got == line.bytes[size / 2 - 1],
+        ck_assert_msg(got == arrived[size / 2 - 1],
                       "a read of %u bytes at RBR returns 0x%llx instead of the byte 0x%02x", size,
-                      (unsigned long long)got, line.bytes[size / 2 - 1]);
+                      (unsigned long long)got, arrived[size / 2 - 1]);
         if (size == 2) {
             check_register(UART_LSR, LSR_RECEIVED, LSR_RECEIVED, "after one of two bytes");
             uart_receive(&uart);
@@ -486,8 +506,9 @@ END_TEST
 START_TEST(uart_receives)
 {
     start_uart();
-    arrive(4);
-    line.bytes[1] = 0xff; /* a byte like any other */
+    arrive(1);
+    arrive_byte(0xff); /* a byte like any other */
+    arrive(2);
     uart_receive(&uart);
     check_taken(0, "RTS is not set: the guest is not ready for bytes");
     check_no_byte("before RTS was set");
@@ -508,8 +529,7 @@ START_TEST(uart_receives)
     out(UART_MCR, MCR_RTS);
     check_byte(3, "after RTS was set again");
     check_no_byte("when the line has none");
-    arrive(1);
-    line.bytes[4] = 0;
+    arrive_byte(0);
     uart_receive(&uart);
     check_register(UART_LSR, LSR_RECEIVED, LSR_RECEIVED, "after the byte 0 was received");
     check_register(UART_RBR, 0xff, 0, "after the byte 0 was received");
@@ -533,6 +553,11 @@ START_TEST(uart_fifo)
     out(UART_IIR, FCR_ENABLE | 0xc0);
     check_byte(6, "after a write of FCR that neither clears nor changes FCR_ENABLE");
     check_taken(UART_FIFO + 7, "7 bytes were read");
+    out(UART_IER, IER_RECEIVED);
+    check_register(UART_IIR, 0xff, IIR_FIFOS | IIR_RECEIVED, "with FIFOs and a byte");
+    out(UART_IER, IER_TRANSMITTER);
+    check_register(UART_IIR, 0xff, IIR_FIFOS | IIR_TRANSMITTER, "with FIFOs, and THR empty");
+    out(UART_IER, 0);
     out(UART_IIR, FCR_ENABLE | FCR_CLEAR);
     check_byte(UART_FIFO + 7, "the first byte after FCR_CLEAR");
     const unsigned next = line.taken; /* the FIFO is full */
@@ -726,6 +751,12 @@ START_TEST(uart_modem)
     out(UART_MCR, MCR_LOOPBACK | MCR_RTS);
     out(UART_MCR, MCR_LOOPBACK);
     check_register(UART_MSR, 0xff, MSR_CTS >> 4, "RTS was set and cleared in loopback mode");
+    out(UART_MCR, MCR_LOOPBACK | MCR_DTR);
+    out(UART_MCR, MCR_LOOPBACK | MCR_DTR | MCR_OUT2);
+    check_register(UART_MSR, 0xff, MSR_DSR | MSR_DCD | (MSR_DSR | MSR_DCD) >> 4,
+                   "DTR, then OUT2 was set in loopback mode");
+    out(UART_MCR, MCR_LOOPBACK);
+    in(UART_MSR);
     out(UART_IER, IER_MODEM | IER_TRANSMITTER);
     out(UART_MCR, 0);
     check_cause(IIR_TRANSMITTER, "THR is empty, and the modem's inputs changed: in this order");
@@ -862,6 +893,27 @@ START_TEST(pic_init)
     line_pulse(irq);
     check_vector(irq, "after a second ICW2, whose low 3 bits don't count");
     ck_assert_msg(pic_in(PIC_SLAVE + 1) == slave_mask, "ICWs of the master changed the slave");
+
+    start_pic();
+    line_set(irq + 8, true);
+    line_set(15, true);
+    chip_init(PIC_MASTER, base, 1 << PIC_CASCADE, 1);
+    check_asserted(false, "after the master's ICWs, while the slave's output stays high");
+    start_pic();
+    line_pulse(irq + 8);
+    check_vector(irq + 8, "of the slave");
+    line_pulse(irq + 8);
+    pic_out(PIC_SLAVE + 1, slave_mask);
+    pic_out(PIC_MASTER, OCW2_EOI);
+    slave_base = (unit_random() % 15 + 16) * 8;
+    chip_init(PIC_SLAVE, slave_base, PIC_CASCADE, 1);
+    ck_assert_msg(pic_in(PIC_SLAVE + 1) == 0, "the slave's IMR is 0x%02x after its ICW1 to ICW4",
+                  pic_in(PIC_SLAVE + 1));
+    check_chip(PIC_SLAVE, 0, 0, "ICW1 clears IRR and ISR of the slave");
+    check_asserted(false, "the slave's request was cleared by ICW1");
+    line_pulse(irq + 8);
+    check_vector(irq + 8, "after the slave's second ICW2");
+    pic_out(PIC_SLAVE + 1, slave_mask);
 
     chip_init(PIC_MASTER, base, 1 << PIC_CASCADE, 1 | ICW4_AUTOMATIC);
     pic_out(PIC_MASTER, ICW1);
@@ -1007,12 +1059,18 @@ START_TEST(pic_commands)
     start_pic();
     line_set(3, true);
     ck_assert_msg(pic_in(PIC_MASTER) == 1 << 3, "after reset the even port does not read as IRR");
-    pic_out(PIC_MASTER, ICW1 | ICW1_ICW4 | 0x08); /* level-triggered: not modelled */
-    pic_out(PIC_MASTER + 1, base);
-    pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
-    pic_out(PIC_MASTER + 1, 1);
-    line_pulse(3);
-    check_vector(3, "after an ICW1 that asks for level triggering");
+    for (unsigned other = 0x02; other <= 0x08; other <<= 1) { /* SNGL, ADI, LTIM: not modelled */
+        pic_out(PIC_MASTER, ICW1 | ICW1_ICW4 | other);
+        pic_out(PIC_MASTER + 1, base);
+        pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
+        pic_out(PIC_MASTER + 1, 1);
+        ck_assert_msg(pic_in(PIC_MASTER + 1) == 0,
+                      "after ICW1 0x%02x and ICW2 to ICW4 the IMR is 0x%02x: each ICW1 of these is "
+                      "followed by ICW3",
+                      ICW1 | ICW1_ICW4 | other, pic_in(PIC_MASTER + 1));
+        line_pulse(3);
+        check_vector(3, "after an ICW1 that asks for what is not modelled");
+    }
     pic_out(PIC_MASTER, OCW2_EOI);
     check_asserted(false, "a line that stays high is one request, even if ICW1 asks for levels");
 }
@@ -1183,12 +1241,12 @@ static void check_count(unsigned number, unsigned wanted, unsigned step, const c
 
 START_TEST(pit_counts)
 {
-    static const unsigned modes[] = {0, 2, 3, 4};
+    static const unsigned modes[] = {0, 2, 3, 4, 6, 7}; /* the last two are 2 and 3 as well */
     char when[100];
 
-    for (unsigned i = 0; i < 16; i++) {
-        const unsigned number = i % 3, mode = modes[i % 4], step = mode == 3 ? 2 : 1,
-                       count = i >= 12 ? 0x10000 : (unsigned)(ANY_COUNT & ~1u);
+    for (unsigned i = 0; i < 24; i++) {
+        const unsigned number = i % 3, mode = modes[i % 6], step = (mode & 3) == 3 ? 2 : 1,
+                       count = i >= 18 ? 0x10000 : (unsigned)(ANY_COUNT & ~1u);
         start_pit();
         pit_out(PIT_GATE, GATE_OPEN);
         pit_start(number, mode, count);
@@ -1198,7 +1256,7 @@ START_TEST(pit_counts)
         pit.now += ns_of(part);
         snprintf(when, sizeof when, "mode %u, count 0x%x, after %u pulses", mode, count, part);
         check_count(number, count - part * step, step, when);
-        if (mode == 2 || mode == 3) {
+        if (mode & PERIODIC) {
             pit.now += ns_of((uint64_t)count * (1 + unit_random() % 100));
             snprintf(when, sizeof when,
                      "mode %u, count 0x%x, after whole periods and %u pulses (it begins again)",
@@ -1208,7 +1266,7 @@ START_TEST(pit_counts)
             snprintf(when, sizeof when, "mode %u, after 0x%x + %u pulses (it wraps below 0)", mode,
                      count, part);
         }
-        check_count(number, mode == 2 || mode == 3 ? count - part * step : 0u - part, step, when);
+        check_count(number, mode & PERIODIC ? count - part * step : 0u - part, step, when);
         start_pit();
         pit_out(PIT_GATE, GATE_OPEN);
         pit_start(number, mode, 0x10000);
@@ -1308,6 +1366,13 @@ START_TEST(pit_latch)
                   "between its bytes: it reads 0x%04x instead of 0x%04x",
                   got, count - 0x1234);
     check_count(0, count - 0x1234 - 3 * 0x321, 1, "latching does not stop the counter");
+    pit_control(1, ACCESS_LATCH, 0);
+    pit_start(1, 2, count / 2);
+    got = both_bytes(1);
+    ck_assert_msg(got >= count / 2 - SLACK && got <= count / 2,
+                  "a control word and a new count followed a latch command, and the counter reads "
+                  "0x%04x instead of 0x%04x: it ends the latch",
+                  got, count / 2);
     pit_control(0, ACCESS_LATCH, 0);
     const uint64_t rise = pit.next;
     pit.now = rise + SLACK_NS;
@@ -1387,6 +1452,14 @@ START_TEST(pit_rises)
                           when);
             pit_count(0, count);
             check_rise(pit.now + ns_of(count), "a new count starts it again");
+            const unsigned byte = i == 0 ? 0 : 20 + unit_random() % 200;
+            const unsigned low = byte ? byte : 0x10000, high = byte ? byte << 8 : 0x10000;
+            pit_control(0, ACCESS_LOW, mode);
+            pit_out(PIT_PORT, byte);
+            check_rise(pit.now + ns_of(low), "ACCESS_LOW: the high byte of the count is 0");
+            pit_control(0, ACCESS_HIGH, mode);
+            pit_out(PIT_PORT, byte);
+            check_rise(pit.now + ns_of(high), "ACCESS_HIGH: the low byte of the count is 0");
             continue;
         }
         check_rise(start + ns_of(2ull * count), when);
@@ -1494,6 +1567,24 @@ START_TEST(pit_gate)
         pit_control(2, ACCESS_BOTH, 0);
         ck_assert_msg(!output(), "the control word of mode 0 does not make the output low");
 
+        for (unsigned mode = 2; mode <= 4; mode++) {
+            pit_out(PIT_GATE, 0);
+            pit_control(2, ACCESS_BOTH, mode);
+            ck_assert_msg(output(), "the control word of mode %u does not make the output high",
+                          mode);
+            pit_count(2, count & ~1u);
+            pit.now += ns_of(count / 4 * 3);
+            ck_assert_msg(output(),
+                          "mode %u, gate closed: the output is low, and not as before a count",
+                          mode);
+            check_count(2, count & ~1u, 1, "the gate is closed, so it reads as its count");
+            pit_out(PIT_GATE, GATE_OPEN);
+            ck_assert_msg(output(), "mode %u, the gate was opened just now: the output is low",
+                          mode);
+            pit.now += ns_of(count / 4);
+            ck_assert_msg(output(), "mode %u, after a quarter of the count the output is low",
+                          mode);
+        }
         pit_start(2, 3, count);
         for (unsigned quarter = 1; quarter < 12; quarter += 2) {
             const uint64_t at = pit.now;
