@@ -733,7 +733,7 @@ def reset(plan: Plan) -> None:
     values = plan.values
     script, text = Script(), values.text()
     script.sends(text, "Kernel panic - not\n")          # not all of the words
-    script.out(KEYBOARD, *values.sample(range(0xfd), 4))
+    script.out(KEYBOARD, *values.sample([*values.sample(range(0xfd), 3), 0xfd, 0xff], 5))
     script.out(KEYBOARD + 1, RESET)
     script.reads(LSR, 0x60)
     script.out(KEYBOARD, RESET)
@@ -750,13 +750,16 @@ def panic(plan: Plan) -> None:
     many = values.randint(1100, 3000)       # more than the log has room for
     for before, after in ((values.randint(10, 400), 0), (many, many)):
         script, text = Script(), f"Kernel panic - not syncing: {values.text()}"
+        last = values.text()
         script.fills(before)
         script.sends_string(text)
+        script.sends(last, "\n")
         script.fills(after)
         script.out(KEYBOARD, RESET)
         script.exits(values.randint(1, 63))
         run, _ = script.boot(plan, status=STATUS_CRASHED, defines={"TEXT": text})
         run.says(re.escape(text), what="the panic, which the guest printed")
+        run.says(re.escape(last), what="the line that the guest printed after that")
 
 
 def _linux(plan: Plan, *, args: Sequence[str], steps: Sequence[Step], **defines: Define) -> Planned:
