@@ -404,8 +404,11 @@ START_TEST(split)
         uint32_t virt = half + large + in_large, phys = random_page(SPACE_BYTES);
         uint32_t directory_entry =
             space.base + DIRECTORY_OFFSET + (half + large) / LARGE_PAGE_BYTES * 4;
-        if (i > 0) /* other rights than directory_build gives: the split keeps them, too */
-            poke(directory_entry, (space.base + large) | PAGE_LARGE | steps[i].before);
+        uint32_t frame = large;
+        if (i > 0) { /* other 4 MB, with other rights, than directory_build maps: both are kept */
+            frame = unit_random() % (SPACE_BYTES / LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES;
+            poke(directory_entry, (space.base + frame) | PAGE_LARGE | steps[i].before);
+        }
         snprintf(when, sizeof when, "after page 0x%x of a 4 MB page was %smapped", virt,
                  steps[i].flags ? "" : "un");
         ck_assert_msg(page_map(&space, virt, phys, steps[i].flags) == 0,
@@ -414,7 +417,7 @@ START_TEST(split)
             if (page == in_large)
                 check_page(&space, virt, phys, steps[i].flags, when);
             else
-                check_page(&space, half + large + page, large + page, steps[i].before, when);
+                check_page(&space, half + large + page, frame + page, steps[i].before, when);
         uint32_t index = in_large / PAGE_BYTES ^ 1;
         uint32_t other =
             entry_at(&space, (entry_at(&space, directory_entry) & ~0xfffu) + index * 4);
@@ -470,21 +473,32 @@ START_TEST(refused)
          "phys is the first page past the guest's memory, and flags 0 do not change that"},
         {0x40000000, 0xfffff000, PAGE_PRESENT, "phys is far outside of the guest's memory"},
     };
+    enum { BAD = sizeof bad / sizeof bad[0] };
     static PRIVATE uint8_t before[TABLES_END];
+    int order[BAD];
 
     directory_build(&space);
     uint32_t virt = 0x50000000 + random_page(LARGE_PAGE_BYTES), phys = random_page(SPACE_BYTES);
     int error = page_map(&space, virt, phys, PAGE_PRESENT);
     ck_assert_msg(error == 0, "a page of the guest's memory is refused (%d)", error);
     check_page(&space, virt, phys, PAGE_PRESENT, "a page that page_map must not refuse");
-    memcpy(before, space.memory, sizeof before);
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        error = page_map(&space, bad[i].virt, bad[i].phys, bad[i].flags);
-        ck_assert_msg(error == EINVAL, "%s: page_map returns %d instead of EINVAL", bad[i].why,
+    shuffle(order, BAD);
+    for (int i = 0; i < BAD; i++) {
+        const int number = order[i];
+        memcpy(before, space.memory, sizeof before);
+        error = page_map(&space, bad[number].virt, bad[number].phys, bad[number].flags);
+        ck_assert_msg(error == EINVAL, "%s: page_map returns %d instead of EINVAL", bad[number].why,
                       error);
         ck_assert_msg(memcmp(before, space.memory, sizeof before) == 0,
                       "%s: page_map refuses it, and has changed the tables all the same",
-                      bad[i].why);
+                      bad[number].why);
+        for (unsigned right = unit_random() % 3; right > 0; right--) {
+            virt = 0x50000000 + random_page(LARGE_PAGE_BYTES);
+            phys = random_page(SPACE_BYTES);
+            error = page_map(&space, virt, phys, PAGE_PRESENT);
+            ck_assert_msg(error == 0, "a page of the guest's memory is refused (%d)", error);
+            check_page(&space, virt, phys, PAGE_PRESENT, "a page that page_map must not refuse");
+        }
     }
     error = page_map(&space, 0x40000000, SPACE_BYTES - PAGE_BYTES, PAGE_PRESENT);
     ck_assert_msg(error == 0, "the last page of the guest's memory is refused (%d)", error);
@@ -719,10 +733,13 @@ START_TEST(enter_failure)
     int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
     ck_assert_msg(status == 0, "paging_enter returns %d instead of 0", status);
     for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++) {
+        falsified = (struct falsified){0};
+        check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
         falsified = (struct falsified){.request = ioctls[i].request, .error = EIO};
         listen_start();
         status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
         listen_end();
+        check_met("paging_enter", ioctls[i].name);
         ck_assert_msg(status == STATUS_NO_KVM,
                       "%s failed, and paging_enter returns %d instead of STATUS_NO_KVM",
                       ioctls[i].name, status);
@@ -730,6 +747,7 @@ START_TEST(enter_failure)
                       ioctls[i].name);
     }
     falsified = (struct falsified){0};
+    check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
     vmm.options.mapping_count = 1;
     vmm.options.mappings[0] = (struct page_mapping){0x40000000, space.bytes, PAGE_PRESENT};
     listen_start();
@@ -744,7 +762,8 @@ END_TEST
 
 /* ------------------------------------------------------------------ 5.5 the walk */
 
-#define WALK_RAM 0x40000u
+#define WALK_RAM     0x40000u
+#define WALK_IGNORED 0xf18u /* bits of an entry that no walk looks at: G, PWT, PCD, and 9 to 11 */
 
 /* Where a walk's directory and its table are: different pages, others in each walk. */
 static PRIVATE uint32_t walk_directory, walk_table;
@@ -780,8 +799,8 @@ START_TEST(walks)
         uint32_t virt = unit_random(), frame = unit_random() & 0xfffff000;
         uint32_t upper = unit_random() & 6, lower = unit_random() & 6, granted = upper & lower;
         walk_places();
-        uint32_t table = walk_table | upper | PAGE_PRESENT,
-                 page = frame | lower | PAGE_PRESENT | 0x60;
+        uint32_t table = walk_table | upper | PAGE_PRESENT | (unit_random() & WALK_IGNORED),
+                 page = frame | lower | PAGE_PRESENT | 0x60 | (unit_random() & WALK_IGNORED);
         struct page_walk found = walk(table, page, CR4_PSE, virt);
         ck_assert_msg(found.mapped, "page_walk finds no page for 0x%x, and there is one", virt);
         ck_assert_msg(found.phys == (frame | virt % PAGE_BYTES),
