@@ -83,6 +83,22 @@ static const char *load(void)
     return load_cut(sizeof file, MEMORY_BYTES);
 }
 
+/*
+ * None, one or two right files, so that no number of calls tells which file is wrong. `file` stays
+ * as it is.
+ */
+static void load_right(void)
+{
+    const typeof(file) kept = file;
+
+    for (unsigned count = unit_random() % 3; count > 0; count--) {
+        file_make();
+        const char *wrong = load();
+        ck_assert_msg(!wrong, "a right file was refused: %s", wrong);
+    }
+    file = kept;
+}
+
 static bool filled(uint32_t from, uint32_t to, uint8_t byte)
 {
     for (uint32_t at = from; at < to; at++)
@@ -155,14 +171,20 @@ START_TEST(wrong_files)
         {"program headers of 56 bytes", offsetof(Elf32_Ehdr, e_phentsize), 56, 2},
         {"65535 program headers", offsetof(Elf32_Ehdr, e_phnum), 65535, 2},
     };
+    enum { CHANGES = sizeof changes / sizeof changes[0] };
+    int order[CHANGES];
 
     file_make();
     const char *wrong = load();
     ck_assert_msg(!wrong, "a right file was refused: %s", wrong);
-    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+    shuffle(order, CHANGES);
+    for (int i = 0; i < CHANGES; i++) {
+        const int number = order[i];
+        load_right();
         file_make();
-        memcpy((uint8_t *)&file + changes[i].at, &changes[i].value, changes[i].bytes);
-        ck_assert_msg(load(), "%s was not refused", changes[i].what);
+        memcpy((uint8_t *)&file + changes[number].at, &changes[number].value,
+               changes[number].bytes);
+        ck_assert_msg(load(), "%s was not refused", changes[number].what);
     }
 }
 END_TEST
@@ -170,11 +192,15 @@ END_TEST
 START_TEST(cut_files)
 {
     file_make();
-    for (size_t bytes = 0; bytes < sizeof file; bytes += bytes < 200 ? 1 : 13)
+    for (size_t bytes = 0; bytes < sizeof file; bytes += bytes < 200 ? 1 : 13) {
         ck_assert_msg(load_cut(bytes, MEMORY_BYTES),
                       "a file of %zu bytes was cut to %zu and not refused", sizeof file, bytes);
+        if (unit_random() % 16 == 0)
+            load_right();
+    }
     static const uint32_t offsets[] = {sizeof file, 0x7fffffff, 0xfffffff0, 0xffffffff};
     for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
+        load_right();
         file_make();
         file.header.e_phoff = offsets[i];
         ck_assert_msg(load(), "e_phoff = 0x%x was not refused", offsets[i]);
@@ -205,6 +231,7 @@ START_TEST(wrong_places)
                                       0xffffffff};
 
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        load_right();
         file_make();
         file.segments[2].p_paddr = places[i];
         file.segments[2].p_vaddr = HIGHER_HALF + places[i];
@@ -251,6 +278,7 @@ START_TEST(wrong_addresses)
                       file.segments[2].p_paddr, file.segments[2].p_vaddr, refused);
     }
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        load_right();
         file_make();
         file.segments[2].p_vaddr = wrong[i] + file.segments[2].p_paddr;
         ck_assert_msg(load(),
@@ -268,6 +296,7 @@ START_TEST(overlap)
     const uint32_t places[] = {code->p_paddr, code->p_paddr + code->p_memsz - 1,
                                code->p_paddr + 0x10};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        load_right();
         data->p_paddr = places[i];
         data->p_vaddr = HIGHER_HALF + places[i];
         ck_assert_msg(load(), "segments at 0x%x (0x%x bytes) and 0x%x overlap: not refused",
@@ -286,6 +315,7 @@ START_TEST(overlap)
     data->p_vaddr = HIGHER_HALF + data->p_paddr;
     for (int order = 0; order < 2; order++) {
         const Elf32_Phdr first = *code;
+        load_right();
         ck_assert_msg(load(),
                       "a segment at 0x%x (p_filesz 0x%x, p_memsz 0x%x) and one at 0x%x (p_filesz "
                       "0x%x, p_memsz 0x%x) overlap in memory: not refused",
@@ -304,6 +334,7 @@ START_TEST(wrong_entry)
                                 file.segments[0].p_vaddr + file.segments[0].p_memsz,
                                 file.segments[2].p_vaddr, file.segments[0].p_paddr};
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++) {
+        load_right();
         file.header.e_entry = entries[i];
         ck_assert_msg(load(), "the entry point 0x%x is in no executable segment: not refused",
                       entries[i]);
