@@ -722,33 +722,54 @@ static struct {
     struct kvm_cpuid_entry2 entries[TABLE_MAX];
 } table;
 
-#define LEAF_BITS_KEPT(leaf, field, mask, what)                                                    \
-    ck_assert_msg(((leaf)->field & ~(mask)) == (before->field & ~(mask)),                          \
-                  "leaf 0x%x: " #field " was 0x%x and is 0x%x: only %s", (leaf)->function,         \
-                  before->field, (leaf)->field, what)
+/* Its leaves, hypervisor leaves apart: `count` entries, of which the first are always there. */
+static PRIVATE struct kvm_cpuid_entry2 made[TABLE_MAX];
+static PRIVATE uint32_t made_count,
+    made_hypervisor; /* of all, and of the hypervisor's among them */
 
-static const uint32_t functions[] = {0x0,        0x1,        0x7,  0xb,        0xb,
-                                     0xb,        0xd,        0x1f, 0x40000000, 0x40000001,
-                                     0x80000000, 0x80000001, 0x8,  0x40000100, 0x8000001e};
-#define FUNCTIONS (sizeof functions / sizeof functions[0])
+#define IS_HYPERVISOR(function) ((function) >> 28 == 4)
 
-/* The entries with random bits; `before` gets a copy. */
-static void table_make(struct kvm_cpuid_entry2 *before)
+static void leaf_make(uint32_t function, uint32_t index, uint32_t flags)
 {
+    for (uint32_t i = 0; i < made_count; i++)
+        if (made[i].function == function && made[i].index == index)
+            return;
+    made[made_count++] = (struct kvm_cpuid_entry2){.function = function,
+                                                   .index = index,
+                                                   .flags = flags,
+                                                   .eax = unit_random(),
+                                                   .ebx = unit_random(),
+                                                   .ecx = unit_random(),
+                                                   .edx = unit_random()};
+    made_hypervisor += IS_HYPERVISOR(function);
+}
+
+/* Entries with random bits in random order, this many of them KVM's hypervisor leaves. */
+static void table_make(uint32_t hypervisor)
+{
+    static const uint32_t single[] = {0x0, 0x1, 0x8, 0x80000000, 0x80000001, 0x8000001e},
+                          indexed[] = {0x4, 0x7, 0xb, 0xd, 0x1f},
+                          others[] = {0x20, 0x3ffffff0, 0x50000000, 0x80000002, 0xc0000000},
+                          first[] = {0x40000000, 0x40000001, 0x40000100, 0x4fffffff};
+    int order[TABLE_MAX];
+
+    made_count = made_hypervisor = 0;
+    for (size_t i = 0; i < sizeof single / sizeof single[0]; i++)
+        leaf_make(single[i], 0, 0);
+    for (size_t i = 0; i < sizeof indexed / sizeof indexed[0]; i++)
+        for (uint32_t index = 0, count = 1 + unit_random() % 4; index < count; index++)
+            leaf_make(indexed[i], index, KVM_CPUID_FLAG_SIGNIFCANT_INDEX);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        for (uint32_t count = unit_random() % 3; count > 0; count--)
+            leaf_make(others[i] + unit_random() % 16, 0, 0);
+    for (uint32_t i = unit_random(); made_hypervisor < hypervisor; i++)
+        leaf_make(made_hypervisor < 4 ? first[i % 4] : 0x40000000 + (unit_random() & 0xfffffff), 0,
+                  0);
     memset(&table, 0, sizeof table);
-    table.head.nent = FUNCTIONS;
-    for (uint32_t i = 0; i < FUNCTIONS; i++) {
-        uint32_t index =
-            i > 0 && functions[i] == functions[i - 1] ? table.entries[i - 1].index + 1 : 0;
-        table.entries[i] = (struct kvm_cpuid_entry2){.function = functions[i],
-                                                     .index = index,
-                                                     .eax = unit_random(),
-                                                     .ebx = unit_random(),
-                                                     .ecx = unit_random(),
-                                                     .edx = unit_random()};
-        table.entries[i].flags = functions[i] == 0xb ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0;
-    }
-    memcpy(before, table.entries, FUNCTIONS * sizeof *before);
+    table.head.nent = made_count;
+    shuffle(order, (int)made_count);
+    for (uint32_t i = 0; i < made_count; i++)
+        table.entries[i] = made[order[i]];
 }
 
 static const struct kvm_cpuid_entry2 *leaf_find(uint32_t function, uint32_t index, unsigned *count)
@@ -769,71 +790,72 @@ static bool table_show(uint32_t entries_max, uint32_t apic_id)
     return cpuid_show((struct kvm_cpuid2 *)(void *)&table, entries_max, apic_id);
 }
 
+#define LEAF_BITS_KEPT(leaf, field, mask, what)                                                    \
+    ck_assert_msg(((leaf)->field & ~(mask)) == (before->field & ~(mask)),                          \
+                  "leaf 0x%x: " #field " was 0x%x and is 0x%x: only %s", (leaf)->function,         \
+                  before->field, (leaf)->field, what)
+
+/* A leaf that is not the hypervisor's is there as it was, but for what the guest is not shown. */
+static void check_leaf(const struct kvm_cpuid_entry2 *before, uint32_t apic_id)
+{
+    unsigned count;
+    const struct kvm_cpuid_entry2 *leaf = leaf_find(before->function, before->index, &count);
+
+    ck_assert_msg(leaf && count == 1, "leaf 0x%x, index %u, is there %u times instead of once",
+                  before->function, before->index, count);
+    ck_assert_msg(leaf->flags == before->flags, "leaf 0x%x: flags were changed", leaf->function);
+    const bool one = leaf->function == 0x1,
+               topology = leaf->function == 0xb || leaf->function == 0x1f;
+    LEAF_BITS_KEPT(leaf, eax, leaf->function == 0x8000001e ? UINT32_MAX : 0,
+                   "that of leaf 0x8000001e changes");
+    LEAF_BITS_KEPT(leaf, ebx, one ? 0xff000000 : 0, "leaf 1's APIC id, bits 24-31, changes");
+    LEAF_BITS_KEPT(leaf, ecx, one ? (1u << 31 | 1u << 24 | 1u << 21) : 0,
+                   "the bits of hypervisor, TSC deadline and x2APIC of leaf 1 change");
+    LEAF_BITS_KEPT(leaf, edx,
+                   one        ? 1u << 9
+                   : topology ? UINT32_MAX
+                              : 0,
+                   "leaf 1's bit 9 and the x2APIC id of leaves 0xb and 0x1f change");
+    if (one) {
+        ck_assert_msg(leaf->ecx >> 31, "leaf 1: ECX bit 31, hypervisor, is 0");
+        ck_assert_msg(!(leaf->edx >> 9 & 1),
+                      "leaf 1 shows a local APIC (EDX bit 9), and this VMM has none");
+        ck_assert_msg(!(leaf->ecx >> 21 & 1) && !(leaf->ecx >> 24 & 1),
+                      "leaf 1 shows an x2APIC (ECX bit 21) or its TSC deadline timer (bit 24), and "
+                      "this VMM has no local APIC");
+        ck_assert_msg(leaf->ebx >> 24 == apic_id,
+                      "leaf 1: the APIC id in EBX, bits 24-31, is %u instead of %u",
+                      leaf->ebx >> 24, apic_id);
+    }
+    if (topology)
+        ck_assert_msg(leaf->edx == apic_id,
+                      "leaf 0x%x, index %u: the APIC id in EDX is %u instead of %u", leaf->function,
+                      leaf->index, leaf->edx, apic_id);
+    if (leaf->function == 0x8000001e)
+        ck_assert_msg(leaf->eax == apic_id,
+                      "leaf 0x8000001e: the APIC id in EAX is %u instead of %u", leaf->eax,
+                      apic_id);
+}
+
 START_TEST(features)
 {
-    static PRIVATE struct kvm_cpuid_entry2 all_before[FUNCTIONS];
-    const uint32_t apic_id = 1 + unit_random() % 254;
-    unsigned count;
-
     for (int round = 0; round < 20; round++) {
-        table_make(all_before);
+        const uint32_t apic_id = unit_random() % 255;
+        table_make(unit_random() % 6);
         ck_assert_msg(table_show(TABLE_MAX, apic_id), "cpuid_show returns false, with room left");
-        for (uint32_t i = 0; i < FUNCTIONS; i++) {
-            const struct kvm_cpuid_entry2 *before = &all_before[i];
-            if (before->function >> 28 == 4)
-                continue;
-            const struct kvm_cpuid_entry2 *leaf =
-                leaf_find(before->function, before->index, &count);
-            ck_assert_msg(leaf && count == 1,
-                          "leaf 0x%x, index %u, is there %u times instead of once",
-                          before->function, before->index, count);
-            ck_assert_msg(leaf->flags == before->flags, "leaf 0x%x: flags were changed",
-                          leaf->function);
-            const bool one = leaf->function == 0x1,
-                       topology = leaf->function == 0xb || leaf->function == 0x1f;
-            LEAF_BITS_KEPT(leaf, eax, leaf->function == 0x8000001e ? UINT32_MAX : 0,
-                           "that of leaf 0x8000001e changes");
-            LEAF_BITS_KEPT(leaf, ebx, one ? 0xff000000 : 0,
-                           "leaf 1's APIC id, bits 24-31, changes");
-            LEAF_BITS_KEPT(leaf, ecx, one ? (1u << 31 | 1u << 24 | 1u << 21) : 0,
-                           "the bits of hypervisor, TSC deadline and x2APIC of leaf 1 change");
-            LEAF_BITS_KEPT(leaf, edx,
-                           one        ? 1u << 9
-                           : topology ? UINT32_MAX
-                                      : 0,
-                           "leaf 1's bit 9 and the x2APIC id of leaves 0xb and 0x1f change");
-            if (one) {
-                ck_assert_msg(leaf->ecx >> 31, "leaf 1: ECX bit 31, hypervisor, is 0");
-                ck_assert_msg(!(leaf->edx >> 9 & 1),
-                              "leaf 1 shows a local APIC (EDX bit 9), and this VMM has none");
-                ck_assert_msg(!(leaf->ecx >> 21 & 1) && !(leaf->ecx >> 24 & 1),
-                              "leaf 1 shows an x2APIC (ECX bit 21) or its TSC deadline timer (bit "
-                              "24), and this VMM has no local APIC");
-                ck_assert_msg(leaf->ebx >> 24 == apic_id,
-                              "leaf 1: the APIC id in EBX, bits 24-31, is %u instead of %u",
-                              leaf->ebx >> 24, apic_id);
-            }
-            if (topology)
-                ck_assert_msg(leaf->edx == apic_id,
-                              "leaf 0x%x, index %u: the APIC id in EDX is %u instead of %u",
-                              leaf->function, leaf->index, leaf->edx, apic_id);
-            if (leaf->function == 0x8000001e)
-                ck_assert_msg(leaf->eax == apic_id,
-                              "leaf 0x8000001e: the APIC id in EAX is %u instead of %u", leaf->eax,
-                              apic_id);
-        }
+        for (uint32_t i = 0; i < made_count; i++)
+            if (!IS_HYPERVISOR(made[i].function))
+                check_leaf(&made[i], apic_id);
     }
 }
 END_TEST
 
-START_TEST(signature)
+/* The signature is there, no other hypervisor leaf, and as many of the others as before. */
+static void check_signature(void)
 {
-    static PRIVATE struct kvm_cpuid_entry2 before[FUNCTIONS];
     unsigned count;
-
-    table_make(before);
-    ck_assert_msg(table_show(TABLE_MAX, 0), "cpuid_show returns false, with room left");
     const struct kvm_cpuid_entry2 *leaf = leaf_find(CPUID_SIGNATURE, 0, &count);
+
     ck_assert_msg(leaf && count == 1, "leaf 0x40000000 is there %u times instead of once", count);
     ck_assert_msg(leaf->ebx == CPUID_SIGNATURE_EBX && leaf->ecx == CPUID_SIGNATURE_ECX &&
                       leaf->edx == CPUID_SIGNATURE_EDX,
@@ -845,32 +867,94 @@ START_TEST(signature)
                   leaf->eax);
     ck_assert_msg(leaf->flags == 0 && leaf->index == 0, "leaf 0x40000000: flags and index are 0");
     for (uint32_t i = 0; i < table.head.nent && i < TABLE_MAX; i++)
-        ck_assert_msg(table.entries[i].function >> 28 != 4 ||
+        ck_assert_msg(!IS_HYPERVISOR(table.entries[i].function) ||
                           table.entries[i].function == CPUID_SIGNATURE,
                       "KVM's leaf 0x%x is still there: it offers what this VMM does not set up",
                       table.entries[i].function);
-    ck_assert_msg(table.head.nent == FUNCTIONS - 3 + 1,
-                  "the table had %zu entries, three of them hypervisor leaves, and has %u now",
-                  FUNCTIONS, table.head.nent);
+    ck_assert_msg(table.head.nent == made_count - made_hypervisor + 1,
+                  "the table had %u entries, %u of them hypervisor leaves, and has %u now",
+                  made_count, made_hypervisor, table.head.nent);
+}
+
+START_TEST(signature)
+{
+    for (int round = 0; round < 20; round++) {
+        table_make(unit_random() % 6);
+        ck_assert_msg(table_show(TABLE_MAX, unit_random() % 255),
+                      "cpuid_show returns false, with room left");
+        check_signature();
+    }
 }
 END_TEST
 
 START_TEST(no_room)
 {
-    static PRIVATE struct kvm_cpuid_entry2 before[FUNCTIONS];
+    enum { FULL, ONE_MORE, REPLACED, KINDS };
+    static PRIVATE struct kvm_cpuid_entry2 behind[TABLE_MAX];
+    int order[10 * KINDS];
 
-    table_make(before);
-    table.head.nent = 8; /* without hypervisor leaves */
-    table.entries[8].function = 0x12345678;
-    ck_assert_msg(!table_show(8, 0), "8 entries have room and are used, and cpuid_show has put a "
-                                     "ninth there");
-    ck_assert_msg(table.entries[8].function == 0x12345678, "cpuid_show wrote past the table");
-    table_make(before);
-    ck_assert_msg(table_show(FUNCTIONS - 2, 0),
-                  "without KVM's three leaves there is room for the signature, and cpuid_show "
-                  "returns false");
+    shuffle(order, 10 * KINDS);
+    for (int i = 0; i < 10 * KINDS; i++) {
+        const int kind = order[i] % KINDS;
+        table_make(kind == REPLACED ? 1 + unit_random() % 3 : 0);
+        const uint32_t room = made_count + (kind == ONE_MORE);
+        for (uint32_t j = room; j < TABLE_MAX; j++)
+            table.entries[j] = behind[j] = (struct kvm_cpuid_entry2){.function = unit_random()};
+        const bool shown = table_show(room, unit_random() % 255);
+        ck_assert_msg(
+            memcmp(&table.entries[room], &behind[room], (TABLE_MAX - room) * sizeof behind[0]) == 0,
+            "%u entries have room, and cpuid_show wrote past them", room);
+        if (kind == FULL) {
+            ck_assert_msg(!shown,
+                          "%u entries have room, all are used, none is a hypervisor leaf, and "
+                          "cpuid_show returns true: the signature has no place",
+                          room);
+            continue;
+        }
+        ck_assert_msg(shown,
+                      "%u entries have room, %u are used, %u of them are KVM's hypervisor leaves, "
+                      "and cpuid_show returns false: the signature has a place",
+                      room, made_count, made_hypervisor);
+        check_signature();
+    }
 }
 END_TEST
+
+/* Not E2BIG, EINTR and EAGAIN: a module may try these again. */
+static int random_errno(void)
+{
+    static const int errors[] = {EIO, EFAULT, ENOMEM, EPERM, EINVAL, ENXIO};
+
+    return errors[unit_random() % (sizeof errors / sizeof errors[0])];
+}
+
+/* Where nothing fails the vCPU has its table. */
+static void check_shown(struct vcpu *vcpu)
+{
+    static struct {
+        struct kvm_cpuid2 head;
+        struct kvm_cpuid_entry2 entries[256];
+    } shown;
+    unsigned signatures = 0;
+
+    vcpu->index = (int)(unit_random() % 16);
+    falsified = (struct falsified){0};
+    check_works("vcpu_show_cpuid", vcpu_show_cpuid(vcpu));
+    shown.head.nent = sizeof shown.entries / sizeof shown.entries[0];
+    ck_assert(kernel(vcpu->fd, KVM_GET_CPUID2, &shown) == 0);
+    for (uint32_t i = 0; i < shown.head.nent; i++) {
+        const struct kvm_cpuid_entry2 *leaf = &shown.entries[i];
+        signatures += leaf->function == CPUID_SIGNATURE && leaf->ebx == CPUID_SIGNATURE_EBX;
+        ck_assert_msg(leaf->function != 0x1 || leaf->ebx >> 24 == (uint32_t)vcpu->index,
+                      "vcpu->index is %d, vcpu_show_cpuid returns 0, and the vCPU's CPUID has the "
+                      "APIC id %u in leaf 1",
+                      vcpu->index, leaf->ebx >> 24);
+    }
+    ck_assert_msg(signatures == 1,
+                  "vcpu_show_cpuid returns 0, and leaf 0x40000000 with the signature is %u times "
+                  "in the vCPU's CPUID instead of once",
+                  signatures);
+}
 
 START_TEST(cpuid_failure)
 {
@@ -879,24 +963,31 @@ START_TEST(cpuid_failure)
         const char *name;
     } ioctls[] = {{KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID"},
                   {KVM_SET_CPUID2, "KVM_SET_CPUID2"}};
+    enum { CASES = 6 };
+    int order[CASES];
     struct vm vm;
     struct vcpu vcpu;
 
     start_created(&vm, &vcpu);
-    int status = vcpu_show_cpuid(&vcpu);
-    ck_assert_msg(status == 0, "vcpu_show_cpuid returns %d instead of 0", status);
-    for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++) {
-        falsified = (struct falsified){.request = ioctls[i].request, .error = EIO};
+    shuffle(order, CASES);
+    check_shown(&vcpu);
+    for (int i = 0; i < CASES; i++) {
+        const size_t which = (size_t)order[i] % 2;
+        falsified = (struct falsified){.request = ioctls[which].request, .error = random_errno()};
         listen_start();
-        status = vcpu_show_cpuid(&vcpu);
+        int status = vcpu_show_cpuid(&vcpu);
         listen_end();
+        check_met("vcpu_show_cpuid", ioctls[which].name);
         ck_assert_msg(status == STATUS_NO_KVM,
                       "%s failed, and vcpu_show_cpuid returns %d instead of STATUS_NO_KVM",
-                      ioctls[i].name, status);
+                      ioctls[which].name, status);
         ck_assert_msg(said[0] != '\0',
                       "%s failed, and vcpu_show_cpuid said nothing: fail() says it",
-                      ioctls[i].name);
+                      ioctls[which].name);
+        for (uint32_t rights = unit_random() % 3; rights > 0; rights--)
+            check_shown(&vcpu);
     }
+    check_shown(&vcpu);
 }
 END_TEST
 
@@ -914,6 +1005,7 @@ static PRIVATE struct {
 } file;
 
 static uint8_t memory[MEMORY_BYTES];
+static PRIVATE uint8_t memory_right[MEMORY_BYTES]; /* after a right file was loaded */
 static uint64_t first;
 
 static void file_make(void)
@@ -962,7 +1054,10 @@ static const char *load_cut(size_t bytes, size_t memory_bytes)
 {
     memset(memory, FILL, MEMORY_BYTES);
     first = 0;
-    return elf64_load(copy_at_end(&file, bytes), bytes, memory, memory_bytes, &first);
+    const char *wrong = elf64_load(copy_at_end(&file, bytes), bytes, memory, memory_bytes, &first);
+    ck_assert_msg(!wrong || wrong[0],
+                  "a file was refused, and elf64_load does not say why in words");
+    return wrong;
 }
 
 static const char *load(void)
@@ -978,12 +1073,40 @@ static bool filled(uint64_t from, uint64_t to, uint8_t byte)
     return true;
 }
 
-/* The whole file is right: without this a loader that refuses all files would pass. */
-static void check_right(const char *what)
+/* The file is right: it is not refused, and its segments are where they belong. */
+static void check_right_in(const char *what, size_t memory_bytes)
 {
-    const char *wrong = load();
+    const char *wrong = load_cut(sizeof file, memory_bytes);
 
     ck_assert_msg(!wrong, "%s was refused: %s", what, wrong);
+    memset(memory_right, FILL, MEMORY_BYTES);
+    for (int i = 0; i < 3; i++) {
+        const Elf64_Phdr *segment = &file.segments[i];
+        if (segment->p_type != PT_LOAD)
+            continue;
+        memset(memory_right + segment->p_paddr, 0, segment->p_memsz);
+        memcpy(memory_right + segment->p_paddr, (uint8_t *)&file + segment->p_offset,
+               segment->p_filesz);
+    }
+    ck_assert_msg(memcmp(memory, memory_right, MEMORY_BYTES) == 0,
+                  "%s was loaded, and memory is not as its two PT_LOAD segments say", what);
+    ck_assert_msg(first == file.header.e_entry, "%s: *entry is 0x%llx, e_entry is 0x%llx", what,
+                  (unsigned long long)first, (unsigned long long)file.header.e_entry);
+}
+
+static void check_right(const char *what)
+{
+    check_right_in(what, MEMORY_BYTES);
+}
+
+/* Right files at random places between the wrong ones; then a file that a test makes wrong. */
+static void files_between(void)
+{
+    for (uint32_t rights = unit_random() % 3; rights > 0; rights--) {
+        file_make();
+        check_right("a right file");
+    }
+    file_make();
 }
 
 START_TEST(loads)
@@ -1013,32 +1136,59 @@ START_TEST(loads)
 }
 END_TEST
 
+/* Not this one. */
+static uint16_t value_except(uint16_t right, uint16_t max)
+{
+    const uint16_t value = (uint16_t)(unit_random() % max);
+
+    return value < right ? value : (uint16_t)(value + 1);
+}
+
 START_TEST(wrong_files)
 {
-    static const struct {
+    const struct {
         const char *what;
         size_t at;
         uint16_t value;
         size_t bytes;
     } changes[] = {
-        {"a file with no ELF magic", 0, 0x7e, 1},
-        {"a file with no ELF magic", 3, 'G', 1},
-        {"a 32-bit file", EI_CLASS, ELFCLASS32, 1},
-        {"a big-endian file", EI_DATA, ELFDATA2MSB, 1},
-        {"a relocatable file", offsetof(Elf64_Ehdr, e_type), ET_REL, 2},
-        {"a shared library", offsetof(Elf64_Ehdr, e_type), ET_DYN, 2},
-        {"a file for ARM", offsetof(Elf64_Ehdr, e_machine), EM_AARCH64, 2},
-        {"a file for i386", offsetof(Elf64_Ehdr, e_machine), EM_386, 2},
-        {"a file without program headers", offsetof(Elf64_Ehdr, e_phnum), 0, 2},
-        {"a file with program headers of 32 bytes", offsetof(Elf64_Ehdr, e_phentsize), 32, 2},
-        {"a file with 65535 program headers", offsetof(Elf64_Ehdr, e_phnum), 65535, 2},
+        {"no ELF magic", 0, value_except(ELFMAG0, 255), 1},
+        {"no ELF magic", 1, value_except(ELFMAG1, 255), 1},
+        {"no ELF magic", 2, value_except(ELFMAG2, 255), 1},
+        {"no ELF magic", 3, value_except(ELFMAG3, 255), 1},
+        {"the class of a 32-bit file", EI_CLASS, ELFCLASS32, 1},
+        {"another class than ELFCLASS64", EI_CLASS, value_except(ELFCLASS64, 255), 1},
+        {"big-endian numbers", EI_DATA, ELFDATA2MSB, 1},
+        {"another data encoding than ELFDATA2LSB", EI_DATA, value_except(ELFDATA2LSB, 255), 1},
+        {"the type of a relocatable file", offsetof(Elf64_Ehdr, e_type), ET_REL, 2},
+        {"the type of a shared library", offsetof(Elf64_Ehdr, e_type), ET_DYN, 2},
+        {"another type than ET_EXEC", offsetof(Elf64_Ehdr, e_type), value_except(ET_EXEC, 0xffff),
+         2},
+        {"ARM's e_machine", offsetof(Elf64_Ehdr, e_machine), EM_AARCH64, 2},
+        {"i386's e_machine", offsetof(Elf64_Ehdr, e_machine), EM_386, 2},
+        {"another e_machine than EM_X86_64", offsetof(Elf64_Ehdr, e_machine),
+         value_except(EM_X86_64, 0xffff), 2},
+        {"no program headers", offsetof(Elf64_Ehdr, e_phnum), 0, 2},
+        {"program headers of 32 bytes", offsetof(Elf64_Ehdr, e_phentsize), 32, 2},
+        {"program headers of another size", offsetof(Elf64_Ehdr, e_phentsize),
+         value_except(sizeof(Elf64_Phdr), 0xffff), 2},
+        {"program headers of another size", offsetof(Elf64_Ehdr, e_phentsize),
+         value_except(sizeof(Elf64_Phdr), 128), 2},
+        {"65535 program headers", offsetof(Elf64_Ehdr, e_phnum), 65535, 2},
     };
-    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
-        file_make();
-        check_right("a right file");
-        memcpy((uint8_t *)&file + changes[i].at, &changes[i].value, changes[i].bytes);
-        ck_assert_msg(load(), "%s was not refused", changes[i].what);
+    enum { CHANGES = sizeof changes / sizeof changes[0] };
+    int order[CHANGES];
+
+    shuffle(order, CHANGES);
+    for (int i = 0; i < CHANGES; i++) {
+        const size_t n = (size_t)order[i];
+        files_between();
+        memcpy((uint8_t *)&file + changes[n].at, &changes[n].value, changes[n].bytes);
+        ck_assert_msg(load(), "a file with %s (%u at offset %zu) was not refused", changes[n].what,
+                      changes[n].value, changes[n].at);
     }
+    file_make();
+    check_right("a right file");
 }
 END_TEST
 
@@ -1046,89 +1196,148 @@ START_TEST(cut_files)
 {
     static const uint64_t numbers[] = {sizeof file, 0x7fffffff,        0xfffffff0,
                                        1ull << 32,  UINT64_MAX - 0x7f, UINT64_MAX};
+    const size_t headers = offsetof(typeof(file), code), ends[] = {0,
+                                                                   1,
+                                                                   sizeof(Elf64_Ehdr) - 1,
+                                                                   sizeof(Elf64_Ehdr),
+                                                                   headers - 1,
+                                                                   sizeof file - 1};
+    enum {
+        ENDS = sizeof ends / sizeof ends[0],
+        IN_HEADERS = ENDS + 60,
+        CUTS = IN_HEADERS + 30,
+        CASES = CUTS + 3 * sizeof numbers / sizeof numbers[0]
+    };
+    int order[CASES];
 
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        const int n = order[i];
+        files_between();
+        if (n < CUTS) {
+            const size_t bytes = n < ENDS ? ends[n]
+                                 : n < IN_HEADERS
+                                     ? unit_random() % headers
+                                     : headers + unit_random() % (sizeof file - headers);
+            ck_assert_msg(load_cut(bytes, MEMORY_BYTES),
+                          "a file of %zu bytes was cut to %zu and not refused", sizeof file, bytes);
+            continue;
+        }
+        const uint64_t number = numbers[(n - CUTS) / 3];
+        const int field = n % 3;
+        if (field == 0)
+            file.header.e_phoff = number;
+        else if (field == 1)
+            file.segments[2].p_offset = number;
+        else
+            file.segments[2].p_filesz = file.segments[2].p_memsz = number;
+        ck_assert_msg(load(), "%s = 0x%llx was not refused",
+                      field == 0   ? "e_phoff"
+                      : field == 1 ? "p_offset"
+                                   : "p_filesz",
+                      (unsigned long long)number);
+    }
     file_make();
     check_right("a right file");
-    for (size_t bytes = 0; bytes < sizeof file; bytes += bytes < 260 ? 1 : 13)
-        ck_assert_msg(load_cut(bytes, MEMORY_BYTES),
-                      "a file of %zu bytes was cut to %zu and not refused", sizeof file, bytes);
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        file_make();
-        file.header.e_phoff = numbers[i];
-        ck_assert_msg(load(), "e_phoff = 0x%llx was not refused", (unsigned long long)numbers[i]);
-        file_make();
-        file.segments[2].p_offset = numbers[i];
-        ck_assert_msg(load(), "p_offset = 0x%llx was not refused", (unsigned long long)numbers[i]);
-        file_make();
-        file.segments[2].p_filesz = file.segments[2].p_memsz = numbers[i];
-        ck_assert_msg(load(), "p_filesz = 0x%llx was not refused", (unsigned long long)numbers[i]);
-    }
 }
 END_TEST
+
+/* Both addresses of the segment. */
+static void segment_move(Elf64_Phdr *segment, uint64_t phys)
+{
+    segment->p_paddr = phys;
+    segment->p_vaddr = HIGHER_HALF_64 + phys;
+}
 
 START_TEST(wrong_places)
 {
     static const uint64_t places[] = {0x1000,           LOAD_MIN - 0x1000, MEMORY_BYTES - 0x40,
                                       MEMORY_BYTES,     0xffffff00,        1ull << 32,
-                                      UINT64_MAX - 0xff};
-    static const uint64_t above[] = {0x40000000, 0x80000000, HIGHER_HALF_64 + PAGE_BYTES,
+                                      UINT64_MAX - 0xff},
+                          above[] = {0x40000000, 0x80000000, HIGHER_HALF_64 + PAGE_BYTES,
                                      0xffffffff00000000};
+    enum {
+        PLACES = sizeof places / sizeof places[0],
+        ABOVE = PLACES + sizeof above / sizeof above[0],
+        HUGE_MEMSZ = ABOVE,
+        SHORT_MEMSZ,
+        OVERLAP,
+        DESCENDING,
+        MEMORY_SHORT,
+        MEMORY_FULL,
+        CASES
+    };
+    int order[2 * CASES];
 
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        file_make();
-        check_right("a right file");
-        Elf64_Phdr *segment = &file.segments[places[i] < LOAD_MIN ? 0 : 2];
-        segment->p_paddr = places[i];
-        segment->p_vaddr = HIGHER_HALF_64 + places[i];
-        if (places[i] < LOAD_MIN)
-            file.header.e_entry = segment->p_vaddr;
-        ck_assert_msg(load(), "a segment at 0x%llx, in memory of 0x%x bytes, was not refused",
-                      (unsigned long long)places[i], MEMORY_BYTES);
+    shuffle(order, 2 * CASES);
+    for (int i = 0; i < 2 * CASES; i++) {
+        const int n = order[i] % CASES;
+        files_between();
+        Elf64_Phdr *code = &file.segments[0], *data = &file.segments[2];
+        const size_t end = (size_t)(data->p_paddr + data->p_memsz);
+        if (n < PLACES) {
+            segment_move(places[n] < LOAD_MIN ? code : data, places[n]);
+            file.header.e_entry = code->p_vaddr;
+            ck_assert_msg(load(), "a segment at 0x%llx, in memory of 0x%x bytes, was not refused",
+                          (unsigned long long)places[n], MEMORY_BYTES);
+        } else if (n < ABOVE) {
+            data->p_vaddr = above[n - PLACES] + data->p_paddr;
+            ck_assert_msg(load(),
+                          "a segment with p_paddr 0x%llx and p_vaddr 0x%llx was not refused: what "
+                          "the kernel finds at that virtual address is not the segment",
+                          (unsigned long long)data->p_paddr, (unsigned long long)data->p_vaddr);
+        } else if (n == HUGE_MEMSZ) {
+            data->p_memsz = UINT64_MAX - 0xfff;
+            ck_assert_msg(load(), "p_memsz = 0xfffffffffffff000 was not refused");
+        } else if (n == SHORT_MEMSZ) {
+            data->p_memsz = unit_random() % data->p_filesz / 2 + 1;
+            ck_assert_msg(load(), "p_filesz over p_memsz was not refused");
+        } else if (n == OVERLAP) {
+            segment_move(data, code->p_paddr + code->p_memsz - 1 - unit_random() % 64);
+            ck_assert_msg(load(), "two overlapping segments were not refused");
+        } else if (n == DESCENDING) {
+            const Elf64_Phdr lower = *code;
+            *code = *data;
+            *data = lower;
+            ck_assert_msg(load(),
+                          "a segment at 0x%llx comes before one at 0x%llx, and the file was not "
+                          "refused: the order is to be ascending",
+                          (unsigned long long)code->p_paddr, (unsigned long long)data->p_paddr);
+        } else if (n == MEMORY_SHORT) {
+            ck_assert_msg(load_cut(sizeof file, end - 1),
+                          "a segment that ends one byte after the memory was not refused");
+        } else {
+            check_right_in("a segment that ends exactly at the memory's end", end);
+        }
     }
-    for (size_t i = 0; i < sizeof above / sizeof above[0]; i++) {
-        file_make();
-        file.segments[2].p_vaddr = above[i] + file.segments[2].p_paddr;
-        ck_assert_msg(load(),
-                      "a segment with p_paddr 0x%llx and p_vaddr 0x%llx was not refused: what the "
-                      "kernel finds at that virtual address is not the segment",
-                      (unsigned long long)file.segments[2].p_paddr,
-                      (unsigned long long)file.segments[2].p_vaddr);
-    }
     file_make();
-    file.segments[2].p_memsz = UINT64_MAX - 0xfff;
-    ck_assert_msg(load(), "p_memsz = 0xfffffffffffff000 was not refused");
-    file_make();
-    file.segments[2].p_filesz = 0x40;
-    file.segments[2].p_memsz = 0x3f;
-    ck_assert_msg(load(), "p_filesz over p_memsz was not refused");
-    file_make();
-    file.segments[2].p_paddr = file.segments[0].p_paddr + file.segments[0].p_memsz - 16;
-    file.segments[2].p_vaddr = HIGHER_HALF_64 + file.segments[2].p_paddr;
-    ck_assert_msg(load(), "two overlapping segments were not refused");
-    file_make();
-    const size_t end = (size_t)(file.segments[2].p_paddr + file.segments[2].p_memsz);
-    ck_assert_msg(load_cut(sizeof file, end - 1),
-                  "a segment that ends one byte after the memory was not refused");
-    ck_assert_msg(!load_cut(sizeof file, end),
-                  "a segment that ends exactly at the memory's end was refused");
+    check_right("a right file");
 }
 END_TEST
 
 START_TEST(wrong_entry)
 {
-    file_make();
-    const Elf64_Phdr *code = &file.segments[0];
-    const uint64_t wrong[] = {0, code->p_vaddr - 1, code->p_vaddr + code->p_memsz,
-                              file.segments[2].p_vaddr, code->p_paddr},
-                   right[] = {code->p_vaddr, code->p_vaddr + code->p_memsz - 1};
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        file.header.e_entry = wrong[i];
-        ck_assert_msg(load(), "the entry point 0x%llx is in no executable segment: not refused",
-                      (unsigned long long)wrong[i]);
-    }
-    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
-        file.header.e_entry = right[i];
-        check_right("a file whose entry point is at an end of the executable segment");
+    enum { WRONG = 5, CASES = 7 };
+    int order[2 * CASES];
+
+    shuffle(order, 2 * CASES);
+    for (int i = 0; i < 2 * CASES; i++) {
+        const int n = order[i] % CASES;
+        files_between();
+        const Elf64_Phdr *code = &file.segments[0];
+        const uint64_t entries[CASES] = {0,
+                                         code->p_vaddr - 1,
+                                         code->p_vaddr + code->p_memsz,
+                                         file.segments[2].p_vaddr,
+                                         code->p_paddr,
+                                         code->p_vaddr,
+                                         code->p_vaddr + code->p_memsz - 1};
+        file.header.e_entry = entries[n];
+        if (n < WRONG)
+            ck_assert_msg(load(), "the entry point 0x%llx is in no executable segment: not refused",
+                          (unsigned long long)entries[n]);
+        else
+            check_right("a file whose entry point is at an end of the executable segment");
     }
 }
 END_TEST
@@ -1142,6 +1351,25 @@ static struct address_space start_space(struct vm *vm, struct vcpu *vcpu)
         .memory = vm->ram, .bytes = (uint32_t)vm->ram_bytes, .next_table = TABLES_OFFSET};
 }
 
+/* A random entry point, and where nothing fails the vCPU's registers say so. */
+static void check_entered(struct vcpu *vcpu, struct address_space *space)
+{
+    entry = HIGHER_HALF_64 + LOAD_DEFAULT + unit_random() % 0x10000;
+    space->next_table = TABLES_OFFSET;
+    falsified = (struct falsified){0};
+    memset(space->memory, FILL, TABLES_END);
+    check_works("long_mode_enter", long_mode_enter(vcpu, space, entry));
+    ck_assert(kernel(vcpu->fd, KVM_GET_REGS, &regs) == 0);
+    ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &sregs) == 0);
+    ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of the entry point, 0x%llx", regs.rip,
+                  (unsigned long long)entry);
+    ck_assert_msg(regs.rdi == BOOT_INFO_OFFSET, "RDI is 0x%llx instead of BOOT_INFO_OFFSET",
+                  regs.rdi);
+    ck_assert_msg(sregs.efer == (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE),
+                  "EFER is 0x%llx: long_mode_state and long_rings_add were not both called",
+                  sregs.efer);
+}
+
 START_TEST(boot_information)
 {
     struct vm vm;
@@ -1150,38 +1378,31 @@ START_TEST(boot_information)
     struct boot_info info;
 
     vcpu.index = 0;
-    space.bytes = (uint32_t)vm.ram_bytes / 2; /* as of a guest that shares the RAM */
-    const uint32_t tick_ms = 11 + unit_random() % 80;
-    vmm.options.tick_ms = tick_ms;
-    vmm.options.ram_bytes = 2 * vm.ram_bytes; /* the space is what counts */
-    entry = HIGHER_HALF_64 + LOAD_DEFAULT;
-    int status = long_mode_enter(&vcpu, &space, entry);
-    ck_assert_msg(status == 0, "long_mode_enter returns %d instead of 0", status);
-    ck_assert(kernel(vcpu.fd, KVM_GET_REGS, &regs) == 0);
-    ck_assert(kernel(vcpu.fd, KVM_GET_SREGS, &sregs) == 0);
-    ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of the entry point", regs.rip);
-    ck_assert_msg(regs.rdi == BOOT_INFO_OFFSET, "RDI is 0x%llx instead of BOOT_INFO_OFFSET",
-                  regs.rdi);
-    const uint64_t stack_at = regs.rsp - HIGHER_HALF_64;
-    ck_assert_msg(stack_at >= BOOT_INFO_OFFSET + PAGE_BYTES && stack_at <= LOAD_MIN &&
-                      stack_at % 16 == 0,
-                  "RSP is 0x%llx: the stack is to lie in the higher half, above the boot "
-                  "information and below the lowest image (LOAD_MIN), a multiple of 16",
-                  regs.rsp);
-    ck_assert_msg(sregs.efer == (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE),
-                  "EFER is 0x%llx: long_mode_state and long_rings_add were not both called",
-                  sregs.efer);
-    memcpy(&info, vm.ram + BOOT_INFO_OFFSET, sizeof info);
-    ck_assert_msg(info.magic == BOOT_MAGIC && info.size == sizeof info,
-                  "at BOOT_INFO_OFFSET are 0x%x and %u, not magic 0x%x and size %zu", info.magic,
-                  info.size, BOOT_MAGIC, sizeof info);
-    ck_assert_msg(info.memory_bytes == space.bytes, "memory_bytes is 0x%x, space->bytes is 0x%x",
-                  info.memory_bytes, space.bytes);
-    ck_assert_msg(info.tick_ms == tick_ms, "tick_ms is %u, with --tick-ms=%u", info.tick_ms,
-                  tick_ms);
-    ck_assert_msg(info.archive_start == 0 && info.archive_bytes == 0,
-                  "there is no archive, and archive_start is 0x%x, archive_bytes %u",
-                  info.archive_start, info.archive_bytes);
+    for (int round = 0; round < 3; round++) {
+        /* As of a guest that shares the RAM. */
+        space.bytes = (uint32_t)vm.ram_bytes / 4 * (1 + unit_random() % 3);
+        const uint32_t tick_ms = 11 + unit_random() % 80;
+        vmm.options.tick_ms = tick_ms;
+        vmm.options.ram_bytes = 2 * vm.ram_bytes; /* the space is what counts */
+        check_entered(&vcpu, &space);
+        const uint64_t stack_at = regs.rsp - HIGHER_HALF_64;
+        ck_assert_msg(stack_at >= BOOT_INFO_OFFSET + PAGE_BYTES && stack_at <= LOAD_MIN &&
+                          stack_at % 16 == 0,
+                      "RSP is 0x%llx: the stack is to lie in the higher half, above the boot "
+                      "information and below the lowest image (LOAD_MIN), a multiple of 16",
+                      regs.rsp);
+        memcpy(&info, vm.ram + BOOT_INFO_OFFSET, sizeof info);
+        ck_assert_msg(info.magic == BOOT_MAGIC && info.size == sizeof info,
+                      "at BOOT_INFO_OFFSET are 0x%x and %u, not magic 0x%x and size %zu",
+                      info.magic, info.size, BOOT_MAGIC, sizeof info);
+        ck_assert_msg(info.memory_bytes == space.bytes,
+                      "memory_bytes is 0x%x, space->bytes is 0x%x", info.memory_bytes, space.bytes);
+        ck_assert_msg(info.tick_ms == tick_ms, "tick_ms is %u, with --tick-ms=%u", info.tick_ms,
+                      tick_ms);
+        ck_assert_msg(info.archive_start == 0 && info.archive_bytes == 0,
+                      "there is no archive, and archive_start is 0x%x, archive_bytes %u",
+                      info.archive_start, info.archive_bytes);
+    }
 }
 END_TEST
 
@@ -1190,40 +1411,55 @@ START_TEST(enter_failure)
     static const struct {
         unsigned long request;
         const char *name;
-    } ioctls[] = {{KVM_SET_CPUID2, "KVM_SET_CPUID2"},
+    } ioctls[] = {{KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID"},
+                  {KVM_SET_CPUID2, "KVM_SET_CPUID2"},
                   {KVM_GET_SREGS, "KVM_GET_SREGS"},
                   {KVM_SET_SREGS, "KVM_SET_SREGS"},
                   {KVM_SET_REGS, "KVM_SET_REGS"}};
+    enum { IOCTLS = sizeof ioctls / sizeof ioctls[0] };
+    int order[2 * IOCTLS];
     struct vm vm;
     struct vcpu vcpu;
     struct address_space space = start_space(&vm, &vcpu);
 
-    int status = long_mode_enter(&vcpu, &space, HIGHER_HALF_64);
-    ck_assert_msg(status == 0, "long_mode_enter returns %d instead of 0", status);
-    for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++) {
-        falsified = (struct falsified){.request = ioctls[i].request, .error = EIO};
+    vcpu.index = 0;
+    shuffle(order, 2 * IOCTLS);
+    check_entered(&vcpu, &space);
+    for (int i = 0; i < 2 * IOCTLS; i++) {
+        const size_t which = (size_t)order[i] % IOCTLS;
+        falsified = (struct falsified){.request = ioctls[which].request, .error = random_errno()};
         space.next_table = TABLES_OFFSET;
         listen_start();
-        status = long_mode_enter(&vcpu, &space, HIGHER_HALF_64);
+        int status = long_mode_enter(&vcpu, &space, HIGHER_HALF_64);
         listen_end();
+        check_met("long_mode_enter", ioctls[which].name);
         ck_assert_msg(status == STATUS_NO_KVM,
                       "%s failed, and long_mode_enter returns %d instead of STATUS_NO_KVM",
-                      ioctls[i].name, status);
+                      ioctls[which].name, status);
         ck_assert_msg(said[0] != '\0',
                       "%s failed, and long_mode_enter said nothing: fail() says it",
-                      ioctls[i].name);
+                      ioctls[which].name);
+        for (uint32_t rights = unit_random() % 3; rights > 0; rights--)
+            check_entered(&vcpu, &space);
     }
+    check_entered(&vcpu, &space);
 }
 END_TEST
 
 /* ------------------------------------------------------------------ 7.6 the walk */
 
-#define WALK_RAM 0x40000u
-#define WALK_CR3 0x5000u
-#define EFER     (EFER_LME | EFER_LMA | EFER_NXE)
+#define WALK_PAGES 64u /* of RAM at most */
+#define WALK_RAM   (WALK_PAGES * PAGE_BYTES)
+#define EFER       (EFER_LME | EFER_LMA | EFER_NXE)
+#define NO_NXE     (EFER_LME | EFER_LMA)
+/* Bits of an entry that a walk ignores: those of caches, accessed, dirty, global, software. */
+#define IGNORED 0x7ff0000000000f78ull
 
-/* Where the tables of the levels PML4, PDPT, PD and page table are. */
-static const uint64_t walk_tables[] = {WALK_CR3, 0x9000, 0xf000, 0x12000};
+/* The walk's RAM, and where in it the tables of the levels PML4, PDPT, PD and page table are. */
+static PRIVATE uint64_t walk_bytes, walk_tables[4];
+static PRIVATE uint8_t walk_before[WALK_RAM + PAGE_BYTES]; /* the judge's copy */
+
+static const char *const depth_names[] = {"PML4", "PDPT", "PD", "page table"};
 
 static uint64_t random_canonical(void)
 {
@@ -1240,15 +1476,41 @@ static uint64_t *walk_entry(uint64_t virt, unsigned depth)
 /* Tables that lead to `frame` at this depth, with these rights in all levels above. */
 static void walk_make(uint64_t virt, unsigned last, uint64_t frame, const uint64_t rights[4])
 {
-    memset(ram, 0, WALK_RAM);
+    int pages[WALK_PAGES];
+
+    walk_bytes = (8 + unit_random() % (WALK_PAGES - 7)) * PAGE_BYTES;
+    shuffle(pages, (int)(walk_bytes / PAGE_BYTES));
+    memset(ram, 0, WALK_RAM + PAGE_BYTES);
+    for (unsigned depth = 0; depth < 4; depth++)
+        walk_tables[depth] = (uint64_t)pages[depth] * PAGE_BYTES;
     for (unsigned depth = 0; depth < last; depth++)
         *walk_entry(virt, depth) = walk_tables[depth + 1] | rights[depth] | PAGE_PRESENT;
     *walk_entry(virt, last) = frame | rights[last] | PAGE_PRESENT | (last < 3 ? PAGE_LARGE : 0);
 }
 
+/* RAM is the module's to read: what is compared with it afterwards is what was there before. */
+static struct long_walk walk_from(uint64_t cr3, uint64_t efer, uint64_t virt)
+{
+    memcpy(walk_before, ram, sizeof walk_before);
+    struct long_walk found = long_walk(ram, walk_bytes, cr3, efer, virt);
+    ck_assert_msg(memcmp(walk_before, ram, sizeof walk_before) == 0,
+                  "long_walk has changed RAM: it only reads");
+    return found;
+}
+
+static struct long_walk walk_with(uint64_t efer, uint64_t virt)
+{
+    return walk_from(walk_tables[0] | (unit_random() & 0x18), efer, virt); /* PWT, PCD */
+}
+
 static struct long_walk walk(uint64_t virt)
 {
-    return long_walk(ram, WALK_RAM, WALK_CR3 | (unit_random() & 0x18), EFER, virt);
+    return walk_with(EFER, virt);
+}
+
+static const char *depth_size(unsigned last)
+{
+    return last == 3 ? "4 KB" : last == 2 ? "2 MB" : "1 GB";
 }
 
 static void check_walk(struct long_walk found, uint64_t virt, unsigned last, uint64_t phys,
@@ -1256,15 +1518,18 @@ static void check_walk(struct long_walk found, uint64_t virt, unsigned last, uin
 {
     uint64_t granted = PAGE_WRITABLE | PAGE_USER, denied = 0;
 
-    ck_assert_msg(found.mapped, "long_walk finds no page for 0x%llx, and there is one: %s",
-                  (unsigned long long)virt, found.reason ? found.reason : "(no reason)");
+    ck_assert_msg(found.mapped,
+                  "long_walk finds no page for 0x%llx, and there is one of %s, of the entry "
+                  "0x%llx: %s",
+                  (unsigned long long)virt, depth_size(last),
+                  (unsigned long long)*walk_entry(virt, last),
+                  found.reason ? found.reason : "(no reason)");
     ck_assert_msg(found.phys == phys,
-                  "long_walk of 0x%llx, in a page of %s, finds 0x%llx instead of 0x%llx",
-                  (unsigned long long)virt,
-                  last == 3   ? "4 KB"
-                  : last == 2 ? "2 MB"
-                              : "1 GB",
-                  (unsigned long long)found.phys, (unsigned long long)phys);
+                  "long_walk of 0x%llx, in a page of %s, of the entry 0x%llx, finds 0x%llx instead "
+                  "of 0x%llx",
+                  (unsigned long long)virt, depth_size(last),
+                  (unsigned long long)*walk_entry(virt, last), (unsigned long long)found.phys,
+                  (unsigned long long)phys);
     for (unsigned depth = 0; depth <= last; depth++) {
         granted &= rights[depth];
         denied |= rights[depth] & PAGE_NX;
@@ -1283,7 +1548,7 @@ static void check_walk(struct long_walk found, uint64_t virt, unsigned last, uin
                   found.executable ? "executable" : "no execute", rights_text(granted | denied));
 }
 
-/* All rights in most levels, so that each level decides at times. */
+/* All rights in most levels, so that each level decides at times; and what does not count. */
 static void rights_make(uint64_t rights[4])
 {
     for (unsigned depth = 0; depth < 4; depth++) {
@@ -1293,20 +1558,39 @@ static void rights_make(uint64_t rights[4])
             rights[depth] = random >> 8 & (PAGE_WRITABLE | PAGE_USER);
         if (random >> 32 & 3 ? false : true)
             rights[depth] |= PAGE_NX;
-        rights[depth] |= random & 0x60; /* accessed, dirty */
+        rights[depth] |= random64() & IGNORED;
     }
+}
+
+/* A page whose last entry is at this depth, and the walk finds it; where it leads. */
+static uint64_t check_mapped(uint64_t virt, unsigned last, uint64_t rights[4])
+{
+    const uint64_t in_page = (1ull << (39 - 9 * last)) - 1,
+                   frame = random64() & 0x000ffffffffff000 & ~in_page;
+
+    rights_make(rights);
+    walk_make(virt, last, frame, rights);
+    if (last < 3)
+        *walk_entry(virt, last) |= unit_random() & 0x1000; /* bit 12: a cache type */
+    check_walk(walk(virt), virt, last, frame | (virt & in_page), rights);
+    return frame | (virt & in_page);
+}
+
+/* Between the walks that find no page, at random places. */
+static void walks_between(void)
+{
+    uint64_t rights[4];
+
+    for (uint32_t count = unit_random() % 3; count > 0; count--)
+        check_mapped(random_canonical(), 1 + unit_random() % 3, rights);
 }
 
 START_TEST(walks)
 {
     uint64_t rights[4];
 
-    for (int i = 0; i < 200; i++) {
-        uint64_t virt = random_canonical(), frame = random64() & 0x000ffffffffff000;
-        rights_make(rights);
-        walk_make(virt, 3, frame, rights);
-        check_walk(walk(virt), virt, 3, frame | (virt & 0xfff), rights);
-    }
+    for (int i = 0; i < 200; i++)
+        check_mapped(random_canonical(), 3, rights);
 }
 END_TEST
 
@@ -1314,23 +1598,14 @@ START_TEST(walks_large)
 {
     uint64_t rights[4];
 
-    for (int i = 0; i < 200; i++) {
-        const unsigned last = i % 2 ? 2 : 1;
-        const uint64_t in_page = (1ull << (39 - 9 * last)) - 1, virt = random_canonical();
-        const uint64_t frame = random64() & 0x000ffffffffff000 & ~in_page;
-        rights_make(rights);
-        walk_make(virt, last, frame, rights);
-        *walk_entry(virt, last) |= unit_random() & 0x1000; /* bit 12: a cache type */
-        check_walk(walk(virt), virt, last, frame | (virt & in_page), rights);
-    }
+    for (int i = 0; i < 200; i++)
+        check_mapped(random_canonical(), 1 + unit_random() % 2, rights);
 }
 END_TEST
 
-/* The walk ended without a page, and returns the entries that it has read. */
-static void check_nowhere(uint64_t virt, const char *what, unsigned levels)
+/* The walk ended without a page, and returned the entries that it has read. */
+static void check_nowhere(struct long_walk found, uint64_t virt, const char *what, unsigned levels)
 {
-    struct long_walk found = walk(virt);
-
     ck_assert_msg(!found.mapped, "%s, and long_walk finds a page", what);
     ck_assert_msg(found.reason && found.reason[0], "%s, and long_walk gives no reason", what);
     ck_assert_msg(found.levels == levels, "%s: %u entries were read, and levels is %u", what,
@@ -1348,57 +1623,74 @@ static void reason_keep(char *text, struct long_walk found)
     snprintf(text, RESULT_BYTES, "%s", found.reason ? found.reason : "");
 }
 
-static const uint64_t all_rights[4] = {PAGE_WRITABLE | PAGE_USER, PAGE_WRITABLE | PAGE_USER,
-                                       PAGE_WRITABLE | PAGE_USER, PAGE_WRITABLE | PAGE_USER};
+/* One bit above 4 GB, of those that an address can have. */
+static uint64_t above_4g(void)
+{
+    return 1ull << (32 + unit_random() % 20);
+}
+
+/* The first page after RAM, or one behind it. */
+static uint64_t outside_ram(void)
+{
+    return walk_bytes + (unit_random() % 2 ? 0 : unit_random() % 0x1000 * PAGE_BYTES);
+}
 
 START_TEST(walks_nowhere)
 {
-    static const char *const names[] = {"PML4", "PDPT", "PD", "page table"};
-    const uint64_t virt = random_canonical();
+    enum {
+        ABSENT,                     /* at four depths */
+        TABLE_OUTSIDE = ABSENT + 4, /* at three */
+        TABLE_ABOVE = TABLE_OUTSIDE + 3,
+        PML4_OUTSIDE = TABLE_ABOVE + 3,
+        PML4_ABOVE,
+        CROOKED,
+        CASES = CROOKED + 6
+    };
     char what[80];
     char reasons[3][RESULT_BYTES] = {"", "", ""};
+    uint64_t rights[4];
+    int order[2 * CASES];
 
-    walk_make(virt, 3, 0x8000, all_rights);
-    check_walk(walk(virt), virt, 3, 0x8000 | (virt & 0xfff), all_rights);
-    for (unsigned depth = 0; depth < 4; depth++) {
-        walk_make(virt, 3, 0x8000, all_rights);
-        *walk_entry(virt, depth) &= ~(uint64_t)PAGE_PRESENT;
-        snprintf(what, sizeof what, "the %s entry is not present", names[depth]);
-        check_nowhere(virt, what, depth + 1);
-        if (depth == 0)
-            reason_keep(reasons[0], walk(virt));
-        if (depth == 3)
-            continue;
-        walk_make(virt, 3, 0x8000, all_rights);
-        *walk_entry(virt, depth) = WALK_RAM | all_rights[0] | PAGE_PRESENT;
-        snprintf(what, sizeof what, "the %s is outside of RAM", names[depth + 1]);
-        check_nowhere(virt, what, depth + 1);
-        reason_keep(reasons[1], walk(virt));
-        const uint64_t above_4g = 1ull << (32 + unit_random() % 20);
-        walk_make(virt, 3, 0x8000, all_rights);
-        *walk_entry(virt, depth) |= above_4g;
-        snprintf(what, sizeof what, "the %s is outside of RAM, at 0x%llx", names[depth + 1],
-                 (unsigned long long)(above_4g | walk_tables[depth + 1]));
-        check_nowhere(virt, what, depth + 1);
-    }
-    struct long_walk outside = long_walk(ram, WALK_RAM, 0xffffff000, EFER, virt);
-    ck_assert_msg(!outside.mapped && outside.levels == 0 && outside.reason,
-                  "the PML4 is outside of RAM, and long_walk finds a page or gives no reason");
-    walk_make(virt, 3, 0x8000, all_rights);
-    const uint64_t cr3 = WALK_CR3 | 1ull << (32 + unit_random() % 20);
-    outside = long_walk(ram, WALK_RAM, cr3, EFER, virt);
-    ck_assert_msg(!outside.mapped && outside.levels == 0 && outside.reason,
-                  "CR3 is 0x%llx, outside of RAM, and long_walk finds a page or gives no reason",
-                  (unsigned long long)cr3);
-    static const uint64_t crooked[] = {0x800000000000, 0xffff7fffffffffff, 1ull << 63, 1ull << 48,
-                                       0xfffe800000000000};
-    for (size_t i = 0; i < sizeof crooked / sizeof crooked[0]; i++) {
-        walk_make(crooked[i], 3, 0x8000, all_rights);
-        struct long_walk found = walk(crooked[i]);
-        ck_assert_msg(!found.mapped && found.reason,
-                      "0x%llx is not canonical, and long_walk finds a page or gives no reason",
-                      (unsigned long long)crooked[i]);
-        reason_keep(reasons[2], found);
+    shuffle(order, 2 * CASES);
+    for (int i = 0; i < 2 * CASES; i++) {
+        const int n = order[i] % CASES;
+        walks_between();
+        uint64_t virt = random_canonical();
+        check_mapped(virt, 3, rights);
+        if (n < TABLE_OUTSIDE) {
+            const unsigned depth = (unsigned)n;
+            *walk_entry(virt, depth) &= ~(uint64_t)PAGE_PRESENT;
+            snprintf(what, sizeof what, "the %s entry is not present", depth_names[depth]);
+            struct long_walk found = walk(virt);
+            check_nowhere(found, virt, what, depth + 1);
+            reason_keep(reasons[0], found);
+        } else if (n < PML4_OUTSIDE) {
+            const bool above = n >= TABLE_ABOVE;
+            const unsigned depth = (unsigned)(n - (above ? TABLE_ABOVE : TABLE_OUTSIDE));
+            const uint64_t table_at = above ? above_4g() | walk_tables[depth + 1] : outside_ram();
+            *walk_entry(virt, depth) = table_at | rights[depth] | PAGE_PRESENT;
+            snprintf(what, sizeof what, "the %s is outside of RAM, at 0x%llx",
+                     depth_names[depth + 1], (unsigned long long)table_at);
+            struct long_walk found = walk(virt);
+            check_nowhere(found, virt, what, depth + 1);
+            reason_keep(reasons[1], found);
+        } else if (n < CROOKED) {
+            const uint64_t cr3 = n == PML4_ABOVE ? walk_tables[0] | above_4g() : outside_ram();
+            snprintf(what, sizeof what, "CR3 is 0x%llx, outside of RAM", (unsigned long long)cr3);
+            check_nowhere(walk_from(cr3, EFER, virt), virt, what, 0);
+        } else { /* the same tables, and bits 47 to 63 that are not all equal */
+            static const uint64_t crooked[] = {0x800000000000, 0xffff7fffffffffff, 1ull << 63,
+                                               1ull << 48, 0xfffe800000000000};
+            virt =
+                n - CROOKED < 5 ? crooked[n - CROOKED] : virt ^ 1ull << (47 + unit_random() % 17);
+            rights_make(rights);
+            walk_make(virt, 3, 0x8000, rights);
+            struct long_walk found = walk(virt);
+            ck_assert_msg(!found.mapped && found.reason,
+                          "0x%llx is not canonical, and long_walk finds a page or gives no reason",
+                          (unsigned long long)virt);
+            reason_keep(reasons[2], found);
+        }
     }
     for (int i = 1; i < 3; i++)
         for (int j = 0; j < i; j++)
@@ -1411,68 +1703,119 @@ END_TEST
 
 START_TEST(walks_reserved)
 {
-    const uint64_t virt = random_canonical();
+    enum { PML4_LARGE, IN_PAGE, NX = IN_PAGE + 6, CASES = NX + 9 };
+    char absent[RESULT_BYTES], what[120];
+    uint64_t rights[4];
+    int order[2 * CASES];
 
-    walk_make(virt, 3, 0x8000, all_rights);
-    check_walk(walk(virt), virt, 3, 0x8000 | (virt & 0xfff), all_rights);
-    *walk_entry(virt, 3) &= ~(uint64_t)PAGE_PRESENT;
-    char absent[RESULT_BYTES];
-    reason_keep(absent, walk(virt));
+    const uint64_t nowhere = random_canonical();
+    check_mapped(nowhere, 3, rights);
+    *walk_entry(nowhere, 3) &= ~(uint64_t)PAGE_PRESENT;
+    reason_keep(absent, walk(nowhere));
 
-    walk_make(virt, 3, 0x8000, all_rights);
-    *walk_entry(virt, 0) |= PAGE_LARGE;
-    check_nowhere(virt, "the PML4 entry has bit 7, which is reserved there", 1);
-    ck_assert_msg(strcmp(absent, walk(virt).reason) != 0,
-                  "a reserved bit is set, and the reason is \"%s\", as for an entry that is not "
-                  "present",
-                  absent);
-    for (unsigned last = 1; last < 3; last++) {
-        walk_make(virt, last, 0, all_rights);
-        *walk_entry(virt, last) |= 1ull << (13 + unit_random() % (26 - 9 * last));
-        check_nowhere(virt,
-                      last == 1 ? "the entry of a 1 GB page has an address bit below 1 GB"
-                                : "the entry of a 2 MB page has an address bit below 2 MB",
-                      last + 1);
+    shuffle(order, 2 * CASES);
+    for (int i = 0; i < 2 * CASES; i++) {
+        const int n = order[i] % CASES;
+        const uint64_t virt = random_canonical();
+        struct long_walk found;
+        walks_between();
+        if (n == PML4_LARGE) {
+            check_mapped(virt, 3, rights);
+            *walk_entry(virt, 0) |= PAGE_LARGE;
+            found = walk(virt);
+            check_nowhere(found, virt, "the PML4 entry has bit 7, which is reserved there", 1);
+        } else if (n < NX) { /* one bit, or several, of those from 13 on */
+            const unsigned last = 1 + (unsigned)(n - IN_PAGE) % 2, bits = 26 - 9 * last;
+            check_mapped(virt, last, rights);
+            *walk_entry(virt, last) |= 1ull << (13 + unit_random() % bits);
+            if (unit_random() % 2)
+                *walk_entry(virt, last) |= random64() & ((1ull << bits) - 1) << 13;
+            snprintf(what, sizeof what,
+                     "the entry of a %s page, 0x%llx, has an address bit below %s",
+                     last == 1 ? "1 GB" : "2 MB", (unsigned long long)*walk_entry(virt, last),
+                     last == 1 ? "1 GB" : "2 MB");
+            found = walk(virt);
+            check_nowhere(found, virt, what, last + 1);
+        } else { /* PAGE_NX at each depth of a page of each size, without EFER.NXE and with it */
+            const unsigned last = n - NX < 2   ? 1
+                                  : n - NX < 5 ? 2
+                                               : 3,
+                           depth = (unsigned)(n - NX) - (last == 1   ? 0
+                                                         : last == 2 ? 2
+                                                                     : 5);
+            const uint64_t phys = check_mapped(virt, last, rights);
+            for (unsigned above = 0; above <= last; above++) {
+                *walk_entry(virt, above) &= ~PAGE_NX;
+                rights[above] &= ~PAGE_NX;
+            }
+            check_walk(walk_with(NO_NXE, virt), virt, last, phys, rights);
+            *walk_entry(virt, depth) |= PAGE_NX;
+            rights[depth] |= PAGE_NX;
+            snprintf(what, sizeof what,
+                     "PAGE_NX is set in the %s entry and EFER.NXE is 0, so the bit is reserved",
+                     depth_names[depth]);
+            found = walk_with(NO_NXE, virt);
+            check_nowhere(found, virt, what, depth + 1);
+            check_walk(walk(virt), virt, last, phys, rights);
+        }
+        ck_assert_msg(strcmp(absent, found.reason) != 0,
+                      "a reserved bit is set, and the reason is \"%s\", as for an entry that is "
+                      "not present",
+                      absent);
     }
-    for (unsigned depth = 0; depth < 4; depth++) {
-        walk_make(virt, 3, 0x8000, all_rights);
-        *walk_entry(virt, depth) |= PAGE_NX;
-        struct long_walk found = long_walk(ram, WALK_RAM, WALK_CR3, EFER & ~EFER_NXE, virt);
-        ck_assert_msg(!found.mapped && found.reason && found.levels == depth + 1,
-                      "PAGE_NX is set and EFER.NXE is 0, so the bit is reserved, and long_walk "
-                      "finds a page or gives no reason");
-        ck_assert_msg(walk(virt).mapped && !walk(virt).executable,
-                      "PAGE_NX is set and EFER.NXE is 1: there is a page, which is not executable");
-    }
-    *walk_entry(virt, 3) = PAGE_LARGE | PAGE_PRESENT | 0x8000;
-    ck_assert_msg(walk(virt).mapped, "bit 7 of a page table's entry is a cache type, not reserved");
+    const uint64_t virt = random_canonical(), phys = check_mapped(virt, 3, rights);
+    *walk_entry(virt, 3) |= PAGE_LARGE;
+    struct long_walk found = walk(virt);
+    ck_assert_msg(found.mapped && found.phys == phys,
+                  "bit 7 of a page table's entry is a cache type, not reserved");
 }
 END_TEST
 
 /* The last entry of a table ends where RAM does. */
 START_TEST(walks_edges)
 {
-    const uint64_t virt = 0xfffffffffffff000, last = WALK_RAM - PAGE_BYTES;
+    enum { LAST_PAGE, ANY_PAGE, PAST_RAM, LARGEST, CASES };
+    uint64_t rights[4];
+    char what[80];
+    int order[4 * CASES];
 
-    memset(ram, 0, WALK_RAM + PAGE_BYTES);
-    for (unsigned i = 0; i < 2; i++) { /* entry 511 of a table that leads to itself */
-        const uint64_t table_at = i == 0 ? last : WALK_RAM;
+    shuffle(order, 4 * CASES);
+    for (int i = 0; i < 4 * CASES; i++) {
+        const int n = order[i] % CASES;
+        walks_between();
+        if (n == LARGEST) {
+            const uint64_t virt = random_canonical();
+            const unsigned depth = unit_random() % 3;
+            check_mapped(virt, 3, rights);
+            *walk_entry(virt, depth) = 0x000ffffffffff000 | PAGE_PRESENT;
+            check_nowhere(walk(virt), virt,
+                          "a table is at the largest address that an entry can have", depth + 1);
+            continue;
+        }
+        /* Entry 511 of a table that leads to itself. */
+        const uint64_t virt = 0xfffffffffffff000 | (unit_random() & 0xfff);
+        rights_make(rights);
+        walk_make(virt, 3, 0, rights);
+        const uint64_t table_at = n == LAST_PAGE  ? walk_bytes - PAGE_BYTES
+                                  : n == PAST_RAM ? walk_bytes
+                                                  : walk_tables[0];
         memset(ram, 0, WALK_RAM + PAGE_BYTES);
-        poke(table_at + 4088, table_at | PAGE_WRITABLE | PAGE_PRESENT);
-        struct long_walk found = long_walk(ram, WALK_RAM, table_at, EFER, virt);
-        if (i == 0)
-            ck_assert_msg(found.mapped && found.phys == table_at,
-                          "the tables are the last 4 KB of RAM, and long_walk finds no page: %s",
-                          found.reason ? found.reason : "(no reason)");
-        else
-            ck_assert_msg(
-                !found.mapped,
-                "the table is the first page past the end of RAM, and long_walk reads it");
+        for (unsigned depth = 0; depth < 4; depth++) {
+            walk_tables[depth] = table_at;
+            rights[depth] = rights[0];
+        }
+        *walk_entry(virt, 0) = table_at | rights[0] | PAGE_PRESENT;
+        struct long_walk found = walk(virt);
+        if (n == PAST_RAM) {
+            check_nowhere(found, virt, "the PML4 is the first page past the end of RAM", 0);
+            continue;
+        }
+        snprintf(what, sizeof what, "all tables are one page of RAM, 0x%llx of 0x%llx bytes",
+                 (unsigned long long)table_at, (unsigned long long)walk_bytes);
+        ck_assert_msg(found.mapped, "%s, and long_walk finds no page: %s", what,
+                      found.reason ? found.reason : "(no reason)");
+        check_walk(found, virt, 3, table_at | (virt & 0xfff), rights);
     }
-    walk_make(virt, 3, 0x8000, all_rights);
-    *walk_entry(virt, 0) = 0x000ffffffffff000 | PAGE_PRESENT;
-    ck_assert_msg(!walk(virt).mapped,
-                  "a table at the largest address that an entry can have, and long_walk finds it");
 }
 END_TEST
 
