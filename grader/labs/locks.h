@@ -62,6 +62,7 @@ static _Thread_local pthread_mutex_t **first_lock; /* where to note the next loc
  */
 static PRIVATE void (*after_lock)(const pthread_mutex_t *lock);
 static PRIVATE void (*before_unlock)(const pthread_mutex_t *lock);
+static PRIVATE void (*before_wait)(const pthread_mutex_t *lock);
 
 /* By the owner that glibc keeps: 0 or a thread's number. */
 static inline bool lock_is_mine(const pthread_mutex_t *lock)
@@ -176,6 +177,8 @@ static inline int wait_begin(const pthread_mutex_t *lock, clockid_t clock,
         sched_yield(); /* it may come again and again */
         return lock_misuse_note(WAITED_NOT_HELD, lock, EPERM);
     }
+    if (before_wait)
+        before_wait(lock);
     clock_gettime(clock, &now);
     long left = until
                     ? (until->tv_sec - now.tv_sec) * 1000 + (until->tv_nsec - now.tv_nsec) / 1000000

@@ -141,6 +141,50 @@ static uint32_t vector_injected(void)
     return call ? call->irq : 0;
 }
 
+static uint32_t bit_of(int number)
+{
+    return UINT32_C(1) << number;
+}
+
+/* One of the 32 vectors, as its bit in the set. */
+static uint32_t random_bit(void)
+{
+    return bit_of((int)(unit_random() % 32));
+}
+
+static int vector_of(uint32_t bit)
+{
+    return TIMER_VECTOR + __builtin_ctz(bit);
+}
+
+static unsigned random_vcpu(void)
+{
+    return unit_random() % VCPUS_MAX;
+}
+
+/* No call is repeated after one of these, and none's text contains another's. */
+static const int errors[] = {EPERM, EIO,    ENXIO,  EBADF,  ENOMEM, EACCES,   EFAULT,
+                             EBUSY, EINVAL, EMFILE, ENOSPC, ENOSYS, EOVERFLOW};
+
+enum { ERRORS = sizeof errors / sizeof errors[0] };
+
+static int random_error(void)
+{
+    return errors[unit_random() % ERRORS];
+}
+
+/* This error, which the call met, is what was said; no other is. */
+static void check_reason(const char *call, int error)
+{
+    ck_assert_msg(strstr(said, strerror(error)) || strstr(said, strerrorname_np(error)),
+                  "%s failed, and standard error does not contain the reason (%s)", call,
+                  strerror(error));
+    for (int i = 0; i < ERRORS; i++)
+        ck_assert_msg(errors[i] == error || !strstr(said, strerror(errors[i])),
+                      "%s failed with \"%s\", and standard error says \"%s\"", call,
+                      strerror(error), strerror(errors[i]));
+}
+
 /*
  * Two threads change vcpu->pending. Whether one of them can lose what the other does shows only now
  * and then, and never where there is one processor. So the function is run instruction by
@@ -152,7 +196,8 @@ static struct {
     uint32_t pending;       /* as the instruction before left it ... */
     const uint8_t *address; /* ... which is here */
     bool unguarded;         /* the set was changed without either */
-    bool raised;            /* after KVM_INTERRUPT the lock was free: 0x21 was raised */
+    uint32_t other;         /* a vector that another thread raises ... */
+    bool raised;            /* ... as soon as the lock is free after KVM_INTERRUPT */
 } watch;
 
 static void watch_step(int signal, siginfo_t *info, void *context)
@@ -162,7 +207,7 @@ static void watch_step(int signal, siginfo_t *info, void *context)
     if (vcpu->pending != watch.pending && !is_atomic(watch.address) && lock_is_free(vcpu))
         watch.unguarded = true;
     if (!watch.raised && call_find(KVM_INTERRUPT) && lock_is_free(vcpu)) {
-        vcpu->pending |= KEYBOARD;
+        vcpu->pending |= watch.other;
         watch.raised = true;
     }
     watch.pending = vcpu->pending;
@@ -172,6 +217,7 @@ static void watch_step(int signal, siginfo_t *info, void *context)
 static void watch_begin(struct vcpu *vcpu)
 {
     watch.vcpu = vcpu;
+    watch.unguarded = watch.raised = false;
     watch.pending = vcpu->pending;
     watch.address = (const uint8_t *)"";
     steps_begin(watch_step);
@@ -182,12 +228,15 @@ static void watch_begin(struct vcpu *vcpu)
 static struct itimerspec armed;
 static double first_tick; /* ms from the arming on */
 static int timer_fd = -1, timer_clock = -1, timer_flags, create_error, settime_error;
+static int eventfd_error, thread_error;
 
 int timerfd_create(int clock, int flags)
 {
     timer_clock = clock;
-    if (create_error)
+    if (create_error) {
+        falsified_calls++;
         return (int)failed(create_error);
+    }
     return timer_fd = (int)syscall(SYS_timerfd_create, clock, flags);
 }
 
@@ -203,8 +252,10 @@ int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itim
     first_tick = milliseconds(&new->it_value);
     if (flags & TFD_TIMER_ABSTIME)
         first_tick -= clock_ms(timer_clock);
-    if (settime_error)
+    if (settime_error) {
+        falsified_calls++;
         return (int)failed(settime_error);
+    }
     if (new->it_value.tv_nsec > 999999999 || new->it_interval.tv_nsec > 999999999)
         return (int)syscall(SYS_timerfd_settime, fd, flags, new, old);
     return expirations ? (int)syscall(SYS_timerfd_settime, fd, flags, &once, old) : 0;
@@ -310,30 +361,83 @@ START_TEST(period)
 }
 END_TEST
 
-static void check_failure(const char *call, int error, const char *name)
+int eventfd(unsigned count, int flags)
 {
+    if (eventfd_error) {
+        falsified_calls++;
+        return (int)failed(eventfd_error);
+    }
+    return (int)syscall(SYS_eventfd2, count, flags);
+}
+
+/* It returns its error. */
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*begin)(void *),
+                   void *argument)
+{
+    if (thread_error) {
+        falsified_calls++;
+        return thread_error;
+    }
+    return REAL_OF_THREADS(pthread_create)(thread, attributes, begin, argument);
+}
+
+/* The calls that may fail. The latter two are the kit's own, and a module may do without them. */
+static const struct {
+    const char *name;
+    int *error;
+    bool always;
+} start_calls[] = {
+    {"timerfd_create", &create_error, true},
+    {"timerfd_settime", &settime_error, true},
+    {"eventfd", &eventfd_error, false},
+    {"pthread_create", &thread_error, false},
+};
+
+enum { START_CALLS = sizeof start_calls / sizeof start_calls[0] };
+
+/* devices_start where this call fails. */
+static void check_start_fails(int number, unsigned ms)
+{
+    const char *call = start_calls[number].name;
+    const int error = random_error();
+
+    vmm.options.tick_ms = ms;
+    atomic_store(&falsified_calls, 0);
+    *start_calls[number].error = error;
     listen_start();
     int status = devices_start(&vmm);
     listen_end();
+    *start_calls[number].error = 0;
+    if (start_calls[number].always)
+        check_met("devices_start", call);
+    else if (atomic_load(&falsified_calls) == 0)
+        return;
     ck_assert_msg(status == STATUS_NO_KVM,
                   "%s failed, and devices_start returns %d instead of STATUS_NO_KVM", call, status);
-    ck_assert_msg(strstr(said, strerror(error)) || strstr(said, name),
-                  "%s failed, and standard error does not contain the reason (%s)", call,
-                  strerror(error));
+    check_reason(call, error);
 }
 
 START_TEST(timer_failure)
 {
+    unsigned ms = 10;
+    int order[2 * START_CALLS];
+
     input_open();
     start(1);
-    if (!timerfd_starts(10, now()))
+    if (!timerfd_starts(ms, now()))
         return;
     devices_stop();
-    create_error = EMFILE;
-    check_failure("timerfd_create", EMFILE, "EMFILE");
-    create_error = 0;
-    settime_error = EINVAL;
-    check_failure("timerfd_settime", EINVAL, "EINVAL");
+    shuffle(order, 2 * START_CALLS);
+    for (int i = 0; i < 2 * START_CALLS; i++) {
+        for (unsigned works = unit_random() % 3; works > 0; works--) {
+            timerfd_starts(ms, now());
+            devices_stop();
+        }
+        if (unit_random() % 2)
+            ms = 1 + unit_random() % 1000;
+        check_start_fails(order[i] % START_CALLS, ms);
+    }
+    timerfd_starts(ms, now());
 }
 END_TEST
 
@@ -413,19 +517,20 @@ START_TEST(first)
 }
 END_TEST
 
-/* interrupt_deliver with this state: the answer, and how many interrupts it injected. */
-static unsigned deliver(uint32_t pending, bool ready, bool enabled, bool requested)
+/* interrupt_deliver on this vCPU with this state: how many interrupts it injected. */
+static unsigned deliver(unsigned id, uint32_t pending, bool ready, bool enabled, bool requested)
 {
-    struct vcpu *vcpu = &vmm.vcpus[0];
+    struct vcpu *vcpu = &vmm.vcpus[id];
+    struct kvm_run *run = &runs[id].run;
 
     call_count = 0;
     vcpu->pending = pending;
-    runs[0].run.ready_for_interrupt_injection = ready;
-    runs[0].run.if_flag = enabled;
-    runs[0].run.request_interrupt_window = requested;
-    runs[0].run.immediate_exit = 1; /* a kick has come since vcpu_check_stop */
+    run->ready_for_interrupt_injection = ready;
+    run->if_flag = enabled;
+    run->request_interrupt_window = requested;
+    run->immediate_exit = 1; /* a kick has come since vcpu_check_stop */
     enum step step = interrupt_deliver(vcpu);
-    ck_assert_msg(runs[0].run.immediate_exit == 1,
+    ck_assert_msg(run->immediate_exit == 1,
                   "a kick came just before interrupt_deliver, which cleared "
                   "run->immediate_exit: the kick is lost. Only vcpu_check_stop clears it");
     ck_assert_msg(step == STEP_RUN, "interrupt_deliver must answer STEP_RUN");
@@ -435,28 +540,50 @@ static unsigned deliver(uint32_t pending, bool ready, bool enabled, bool request
 
 START_TEST(injects)
 {
-    start(1);
-    struct vcpu *vcpu = &vmm.vcpus[0];
-    for (int requested = 0; requested < 2; requested++) {
-        unsigned count = deliver(KEYBOARD, true, true, requested);
+    uint64_t injected[VCPUS_MAX] = {0};
+    int order[32];
+
+    start(VCPUS_MAX);
+    shuffle(order, 32);
+    for (int i = 0; i < 32; i++) {
+        const unsigned id = random_vcpu();
+        const int vector = TIMER_VECTOR + order[i];
+        unsigned count = deliver(id, bit_of(order[i]), true, true, unit_random() % 2);
         ck_assert_msg(count == 1,
                       "a vector is pending and the guest can take it: KVM_INTERRUPT was called %u "
                       "times instead of once",
                       count);
-        ck_assert_msg(vector_injected() == KEYBOARD_VECTOR,
-                      "bit 1 is pending, and KVM_INTERRUPT got vector 0x%x instead of 0x%x",
-                      vector_injected(), KEYBOARD_VECTOR);
-        ck_assert_msg(vcpu->pending == 0,
-                      "the vector was injected and is still pending: it would come twice");
+        ck_assert_msg(vector_injected() == (uint32_t)vector,
+                      "bit %d is pending, and KVM_INTERRUPT got vector 0x%x instead of 0x%x",
+                      order[i], vector_injected(), (unsigned)vector);
+        ck_assert_msg(vmm.vcpus[id].pending == 0,
+                      "vector 0x%x was injected and is still pending: it would come twice",
+                      (unsigned)vector);
         ck_assert_msg(
-            runs[0].run.request_interrupt_window == 0,
+            runs[id].run.request_interrupt_window == 0,
             "nothing is pending any more, and request_interrupt_window is still set: each "
             "KVM_RUN would exit at once with KVM_EXIT_IRQ_WINDOW_OPEN");
+        injected[id]++;
+        ck_assert_msg(vmm.vcpus[id].interrupts == injected[id],
+                      "%llu interrupts were injected on vCPU %u, and its vcpu->interrupts is %llu",
+                      (unsigned long long)injected[id], id,
+                      (unsigned long long)vmm.vcpus[id].interrupts);
     }
-    ck_assert_msg(vcpu->interrupts == 2, "2 interrupts were injected, and vcpu->interrupts is %llu",
-                  (unsigned long long)vcpu->interrupts);
 }
 END_TEST
+
+/* Of this vCPU, where this keeps the guest from taking what is pending. */
+static void check_waits(unsigned id, uint32_t pending, const char *why)
+{
+    ck_assert_msg(interrupts_injected() == 0, "KVM_INTERRUPT was called although %s", why);
+    ck_assert_msg(vmm.vcpus[id].pending == pending,
+                  "%s, and pending, which was 0x%x, is 0x%x: a vector was lost, or one came", why,
+                  pending, vmm.vcpus[id].pending);
+    ck_assert_msg(runs[id].run.request_interrupt_window == 1,
+                  "%s, pending is 0x%x, and request_interrupt_window was not set: without it KVM "
+                  "does not report when the guest can take the interrupt",
+                  why, pending);
+}
 
 START_TEST(waits)
 {
@@ -468,64 +595,87 @@ START_TEST(waits)
         {false, true, "KVM is not ready (ready_for_interrupt_injection)"},
         {false, false, "IF is 0 and KVM is not ready"},
     };
+    enum { STATES = sizeof states / sizeof states[0] };
+    int order[4 * STATES]; /* each with the window requested before or not, and two sets */
 
-    start(1);
-    struct vcpu *vcpu = &vmm.vcpus[0];
-    for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
-        unsigned count = deliver(TIMER, states[i].ready, states[i].enabled, false);
-        ck_assert_msg(count == 0, "KVM_INTERRUPT was called although %s", states[i].why);
-        ck_assert_msg(vcpu->pending == TIMER, "%s, and the pending vector was lost", states[i].why);
-        ck_assert_msg(
-            runs[0].run.request_interrupt_window == 1,
-            "%s, and request_interrupt_window was not set: without it KVM does not report "
-            "when the guest can take the interrupt",
-            states[i].why);
-        interrupt_window_open(vcpu);
+    start(VCPUS_MAX);
+    shuffle(order, 4 * STATES);
+    for (int i = 0; i < 4 * STATES; i++) {
+        const int state = order[i] % STATES, variant = order[i] / STATES;
+        const char *why = states[state].why;
+        const unsigned id = random_vcpu();
+        const uint32_t pending = random_bit() | (variant & 2 ? unit_random() : 0);
+        deliver(id, pending, states[state].ready, states[state].enabled, variant & 1);
+        check_waits(id, pending, why);
+        for (int again = 0; again < 2; again++) { /* it stays so until the window opens */
+            interrupt_deliver(&vmm.vcpus[id]);
+            check_waits(id, pending, why);
+        }
+        interrupt_window_open(&vmm.vcpus[id]);
         ck_assert_msg(
             interrupts_injected() == 0,
             "interrupt_window_open called KVM_INTERRUPT although %s. Let it return STEP_RUN: "
             "interrupt_deliver, which is called next, checks both flags",
-            states[i].why);
+            why);
     }
 }
 END_TEST
 
-START_TEST(several)
+/* Of several vectors one is injected, and the window is requested for the others. */
+static void check_first_of_several(unsigned id, uint32_t pending)
 {
-    start(1);
-    struct vcpu *vcpu = &vmm.vcpus[0];
-    unsigned count = deliver(TIMER | KEYBOARD, true, true, false);
+    const uint32_t low = pending & -pending;
+    unsigned count = deliver(id, pending, true, true, unit_random() % 2);
+
     ck_assert_msg(
         count == 1,
-        "two vectors are pending: KVM_INTERRUPT was called %u times before one entry, and "
+        "several vectors are pending: KVM_INTERRUPT was called %u times before one entry, and "
         "KVM takes one",
         count);
-    ck_assert_msg(vector_injected() == TIMER_VECTOR,
-                  "0x20 and 0x21 are pending, and 0x%x came first", vector_injected());
-    ck_assert_msg(vcpu->pending == KEYBOARD, "0x20 was injected; pending is 0x%x instead of 0x2",
-                  vcpu->pending);
-    ck_assert_msg(runs[0].run.request_interrupt_window == 1,
-                  "0x21 is still pending, and request_interrupt_window was not set");
-    count = deliver(0, true, true, true);
-    ck_assert_msg(count == 0, "nothing is pending, and KVM_INTERRUPT was called");
-    ck_assert_msg(runs[0].run.request_interrupt_window == 0,
-                  "nothing is pending, and request_interrupt_window was not cleared");
-    vcpu->pending = TIMER | KEYBOARD;
-    ck_assert_msg(interrupt_window_open(vcpu) == STEP_RUN,
-                  "after KVM_EXIT_IRQ_WINDOW_OPEN the guest is entered again: STEP_RUN");
-    interrupt_deliver(vcpu);
-    ck_assert_msg(
-        interrupts_injected() == 1,
-        "between KVM_EXIT_IRQ_WINDOW_OPEN and the next entry KVM_INTERRUPT was called %u times: "
-        "KVM takes one, and the second replaces the first. Let interrupt_window_open answer "
-        "STEP_RUN: interrupt_deliver comes next",
-        interrupts_injected());
+    ck_assert_msg(vector_injected() == (uint32_t)vector_of(low),
+                  "pending is 0x%x, and vector 0x%x came first instead of 0x%x", pending,
+                  vector_injected(), (unsigned)vector_of(low));
+    ck_assert_msg(vmm.vcpus[id].pending == (pending & ~low),
+                  "pending was 0x%x, 0x%x was injected; pending is 0x%x instead of 0x%x", pending,
+                  (unsigned)vector_of(low), vmm.vcpus[id].pending, pending & ~low);
+    ck_assert_msg(runs[id].run.request_interrupt_window == 1,
+                  "0x%x is still pending, and request_interrupt_window was not set",
+                  pending & ~low);
+}
+
+START_TEST(several)
+{
+    start(VCPUS_MAX);
+    for (int round = 0; round < 8; round++) {
+        const unsigned id = random_vcpu();
+        struct vcpu *vcpu = &vmm.vcpus[id];
+        const int low = (int)(unit_random() % 31);
+        const uint32_t pending = bit_of(low) |
+                                 bit_of(low + 1 + (int)(unit_random() % (uint32_t)(31 - low))) |
+                                 (round % 2 ? unit_random() << low : 0);
+        check_first_of_several(id, pending);
+        unsigned count = deliver(id, 0, unit_random() % 2, unit_random() % 2, round % 4 < 2);
+        ck_assert_msg(count == 0, "nothing is pending, and KVM_INTERRUPT was called");
+        ck_assert_msg(runs[id].run.request_interrupt_window == 0,
+                      "nothing is pending, and request_interrupt_window is 1 afterwards");
+        vcpu->pending = pending;
+        runs[id].run.ready_for_interrupt_injection = runs[id].run.if_flag = 1;
+        ck_assert_msg(interrupt_window_open(vcpu) == STEP_RUN,
+                      "after KVM_EXIT_IRQ_WINDOW_OPEN the guest is entered again: STEP_RUN");
+        interrupt_deliver(vcpu);
+        ck_assert_msg(
+            interrupts_injected() == 1,
+            "between KVM_EXIT_IRQ_WINDOW_OPEN and the next entry KVM_INTERRUPT was called %u "
+            "times: KVM takes one, and the second replaces the first. Let interrupt_window_open "
+            "answer STEP_RUN: interrupt_deliver comes next",
+            interrupts_injected());
+    }
 }
 END_TEST
 
-static char traced[1024]; /* what --trace has said */
+static char traced[1024]; /* what --trace has said since it was last looked at */
 static PRIVATE char *trace_text;
-static PRIVATE size_t trace_bytes;
+static PRIVATE size_t trace_bytes, trace_seen;
 
 THERE_VOID(trace_begin, (void), ())
 {
@@ -535,33 +685,63 @@ THERE_VOID(trace_begin, (void), ())
 THERE_VOID(trace_look, (void), ())
 {
     fflush(vmm.options.trace);
-    snprintf(traced, sizeof traced, "%s", trace_text);
+    snprintf(traced, sizeof traced, "%s", trace_text + trace_seen);
+    trace_seen = trace_bytes;
 }
 
-START_TEST(injection_failure)
+/* KVM_INTERRUPT fails with this error; 0: it succeeds. */
+static void interrupt_answers(int error)
 {
-    start(1);
-    struct vcpu *vcpu = &vmm.vcpus[0];
-    ck_assert_msg(deliver(TIMER, true, true, false) == 1,
-                  "0x20 is pending, the guest can take it, and KVM_INTERRUPT was not called");
+    falsified.answered = error == 0;
+    falsified.error = error;
+    atomic_store(&falsified_calls, 0);
+}
+
+static void check_injection_fails(unsigned id, uint32_t pending)
+{
+    struct vcpu *vcpu = &vmm.vcpus[id];
     const uint64_t injected = vcpu->interrupts;
-    falsified = (struct falsified){.request = KVM_INTERRUPT, .error = ENXIO};
-    vcpu->pending = TIMER;
-    trace_begin();
+    const int error = random_error();
+
+    vcpu->pending = pending;
+    vcpu->status = 0;
+    trace_look();
+    interrupt_answers(error);
     listen_start();
     enum step step = interrupt_deliver(vcpu);
     listen_end();
     trace_look();
+    check_met("interrupt_deliver", "KVM_INTERRUPT");
+    interrupt_answers(0);
     ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED,
                   "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_crash");
-    ck_assert_msg(strstr(said, strerror(ENXIO)) || strstr(said, "ENXIO"),
-                  "KVM_INTERRUPT failed, and the message does not contain the reason (%s)",
-                  strerror(ENXIO));
+    check_reason("KVM_INTERRUPT", error);
     check_unlocked("after a failed KVM_INTERRUPT interrupt_deliver");
     ck_assert_msg(vcpu->interrupts == injected,
                   "KVM_INTERRUPT failed, and was counted in vcpu->interrupts");
     ck_assert_msg(!strstr(traced, "inject vector"), "KVM_INTERRUPT failed, and --trace says \"%s\"",
                   traced);
+    ck_assert_msg(vcpu->pending == pending,
+                  "KVM_INTERRUPT failed, and pending, which was 0x%x, is 0x%x: what was not "
+                  "injected stays pending",
+                  pending, vcpu->pending);
+}
+
+START_TEST(injection_failure)
+{
+    start(VCPUS_MAX);
+    trace_begin();
+    for (int round = 0; round < 6; round++) {
+        const unsigned id = random_vcpu();
+        const uint32_t pending = random_bit() | (round % 2 ? unit_random() : 0);
+        for (unsigned works = round ? unit_random() % 3 : 1; works > 0; works--)
+            ck_assert_msg(deliver(id, pending, true, true, unit_random() % 2) == 1,
+                          "pending is 0x%x, the guest can take it, and KVM_INTERRUPT was not "
+                          "called once",
+                          pending);
+        runs[id].run.ready_for_interrupt_injection = runs[id].run.if_flag = 1;
+        check_injection_fails(id, pending);
+    }
 }
 END_TEST
 
@@ -572,39 +752,82 @@ THERE_VOID(deliver_watched, (struct vcpu * vcpu), (vcpu))
     steps_end();
 }
 
+#define WATCHED 4 /* vectors, of which the first two are those of the devices */
+
+/* The vectors that are watched, as bits, in a random order. */
+static void watched_bits(uint32_t *bits)
+{
+    int order[WATCHED];
+
+    shuffle(order, WATCHED);
+    for (int i = 0; i < WATCHED; i++)
+        bits[i] = order[i] < 2 ? bit_of(order[i]) : random_bit();
+}
+
+/* Another vector's bit. */
+static uint32_t other_bit(uint32_t bit)
+{
+    const unsigned by = 1 + unit_random() % 31;
+
+    return bit << by | bit >> (32 - by);
+}
+
 START_TEST(guards)
 {
-    start(1);
-    struct vcpu *vcpu = &vmm.vcpus[0];
-    vcpu->pending = TIMER;
-    runs[0].run.ready_for_interrupt_injection = runs[0].run.if_flag = 1;
-    deliver_watched(vcpu);
-    ck_assert_msg(vector_injected() == TIMER_VECTOR && !(vcpu->pending & TIMER),
-                  "0x20 is pending, the guest can take it, and it was not injected, or not removed "
-                  "from the set");
-    ck_assert_msg(!watch.unguarded,
-                  "interrupt_deliver changes vcpu->pending without vcpu->lock: what another thread "
-                  "raises at the same moment is lost");
-    ck_assert_msg(!watch.raised || vcpu->pending & KEYBOARD,
-                  "while interrupt_deliver injected 0x20 without vcpu->lock another thread raised "
-                  "0x21, and that is lost: an old copy of the set was written back");
+    uint32_t bits[WATCHED];
+
+    start(VCPUS_MAX);
+    watched_bits(bits);
+    for (int i = 0; i < WATCHED; i++) {
+        const unsigned id = random_vcpu(), vector = (unsigned)vector_of(bits[i]);
+        struct vcpu *vcpu = &vmm.vcpus[id];
+        call_count = 0;
+        watch.other = other_bit(bits[i]);
+        vcpu->pending = bits[i];
+        runs[id].run.ready_for_interrupt_injection = runs[id].run.if_flag = 1;
+        deliver_watched(vcpu);
+        ck_assert_msg(vector_injected() == vector && !(vcpu->pending & bits[i]),
+                      "0x%x is pending, the guest can take it, and it was not injected, or not "
+                      "removed from the set",
+                      vector);
+        ck_assert_msg(!watch.unguarded,
+                      "interrupt_deliver changes vcpu->pending without vcpu->lock: what another "
+                      "thread raises at the same moment is lost");
+        ck_assert_msg(!watch.raised || vcpu->pending & watch.other,
+                      "while interrupt_deliver injected 0x%x without vcpu->lock another thread "
+                      "raised 0x%x, and that is lost: an old copy of the set was written back",
+                      vector, (unsigned)vector_of(watch.other));
+    }
 }
 END_TEST
 
 START_TEST(traces)
 {
-    start(1);
+    uint32_t bits[WATCHED];
+
+    start(VCPUS_MAX);
     trace_begin();
-    deliver(KEYBOARD, false, false, false);
-    trace_look();
-    ck_assert_msg(!strstr(traced, "inject vector"),
-                  "IF is 0, 0x21 was not injected, and --trace says \"%s\"", traced);
-    deliver(KEYBOARD, true, true, false);
-    trace_look();
-    const char *event = strstr(traced, "vcpu0 "); /* in front of it is the time */
-    ck_assert_msg(event, "0x21 was injected, and --trace has no line about it: trace_event");
-    ck_assert_msg(strstr(event, "21") || strstr(event, "33"),
-                  "0x21 was injected, and --trace says \"%s\": the vector is to be named", event);
+    watched_bits(bits);
+    for (int i = 0; i < WATCHED; i++) {
+        const unsigned id = random_vcpu(), vector = (unsigned)vector_of(bits[i]);
+        char name[16], hexadecimal[16], decimal[16];
+        snprintf(name, sizeof name, "vcpu%u ", id);
+        snprintf(hexadecimal, sizeof hexadecimal, "%x", vector);
+        snprintf(decimal, sizeof decimal, "%u", vector);
+        deliver(id, bits[i], false, false, false);
+        trace_look();
+        ck_assert_msg(!strstr(traced, "inject vector"),
+                      "IF is 0, 0x%x was not injected, and --trace says \"%s\"", vector, traced);
+        deliver(id, bits[i], true, true, false);
+        trace_look();
+        const char *event = strstr(traced, name); /* in front of it is the time */
+        ck_assert_msg(event,
+                      "0x%x was injected on vCPU %u, and --trace has no line about it: trace_event",
+                      vector, id);
+        ck_assert_msg(strstr(event, hexadecimal) || strstr(event, decimal),
+                      "0x%x was injected, and --trace says \"%s\": the vector is to be named",
+                      vector, event);
+    }
 }
 END_TEST
 
@@ -612,41 +835,46 @@ END_TEST
 
 static atomic_uint kicks;
 static unsigned early_kicks;
+static struct vcpu *kicked = &vmm.vcpus[0]; /* who is to be kicked */
 static bool kicks_take; /* a kick takes out what is pending, as if it was injected at once */
 
 /* Kicks don't interrupt anything here; a kick before the vector is pending is noted. */
 int pthread_kill(pthread_t thread, int signal)
 {
-    early_kicks += vmm.vcpus[0].pending == 0;
+    early_kicks += kicked->pending == 0;
     if (kicks_take)
-        vmm.vcpus[0].pending = 0; /* vcpu_kick holds the lock */
+        kicked->pending = 0; /* vcpu_kick holds the lock */
     atomic_fetch_add(&kicks, 1);
     return 0;
 }
 
-THERE_VOID(raise_watched, (struct vcpu * vcpu), (vcpu))
+THERE_VOID(raise_watched, (struct vcpu * vcpu, int vector), (vcpu, vector))
 {
     watch_begin(vcpu);
-    interrupt_raise(vcpu, KEYBOARD_VECTOR);
+    interrupt_raise(vcpu, vector);
     steps_end();
 }
 
-START_TEST(raise_kicks)
+/* The vCPU gets a vector that is not pending yet, and a kick. */
+static void check_raises(unsigned id, uint32_t bit)
 {
-    start(2);
-    struct vcpu *vcpu = &vmm.vcpus[0];
-    vcpu->state = VCPU_RUNNING;
-    vcpu->thread = pthread_self();
-    raise_watched(vcpu);
+    struct vcpu *vcpu = &vmm.vcpus[id];
+    const unsigned vector = (unsigned)vector_of(bit);
+    const uint32_t expected = vcpu->pending | bit;
+
+    atomic_store(&kicks, 0);
+    runs[id].run.immediate_exit = 0;
+    raise_watched(vcpu, vector_of(bit));
     check_unlocked("interrupt_raise");
     ck_assert_msg(interrupts_injected() == 0,
                   "interrupt_raise calls KVM_INTERRUPT. That is a vCPU ioctl: while the vCPU is in "
                   "KVM_RUN it waits until that returns. Only the vCPU's own thread may inject, in "
                   "interrupt_deliver");
-    ck_assert_msg(vcpu->pending == KEYBOARD,
-                  "interrupt_raise of 0x21: pending is 0x%x instead of 0x2", vcpu->pending);
+    ck_assert_msg(vcpu->pending == expected,
+                  "interrupt_raise of 0x%x: pending is 0x%x instead of 0x%x", vector, vcpu->pending,
+                  expected);
     ck_assert_msg(
-        kicks > 0 && runs[0].run.immediate_exit == 1,
+        kicks > 0 && runs[id].run.immediate_exit == 1,
         "interrupt_raise did not kick the vCPU: in a loop without exits it would never see "
         "what is pending");
     ck_assert_msg(early_kicks == 0,
@@ -656,10 +884,28 @@ START_TEST(raise_kicks)
         !watch.unguarded,
         "interrupt_raise changes vcpu->pending without vcpu->lock: what the vCPU's thread "
         "takes out of the set at the same moment comes back, or the new vector is lost");
-    ck_assert_msg(vmm.vcpus[1].pending == 0, "interrupt_raise changed another vCPU");
-    interrupt_raise(vcpu, TIMER_VECTOR);
-    ck_assert_msg(vcpu->pending == (TIMER | KEYBOARD),
-                  "0x21, then 0x20 were raised: pending is 0x%x instead of 0x3", vcpu->pending);
+    for (unsigned other = 0; other < VCPUS_MAX; other++)
+        ck_assert_msg(other == id || vmm.vcpus[other].pending == 0,
+                      "interrupt_raise changed another vCPU");
+}
+
+START_TEST(raise_kicks)
+{
+    uint32_t bits[WATCHED];
+
+    start(VCPUS_MAX);
+    for (int id = 0; id < VCPUS_MAX; id++) {
+        vmm.vcpus[id].state = VCPU_RUNNING;
+        vmm.vcpus[id].thread = pthread_self();
+    }
+    watched_bits(bits);
+    for (int i = 0; i < WATCHED; i++) {
+        const unsigned id = random_vcpu();
+        kicked = &vmm.vcpus[id];
+        check_raises(id, bits[i]);
+        check_raises(id, other_bit(bits[i]));
+        kicked->pending = 0;
+    }
 }
 END_TEST
 
@@ -872,28 +1118,38 @@ END_TEST
 
 START_TEST(halt_pending)
 {
-    start(1);
-    runs[0].run.if_flag = 1;
-    vmm.vcpus[0].pending = KEYBOARD;
-    halt_thread(&vmm.vcpus[0]); /* one that sleeps now is ended by Check */
-    ck_assert_msg(halt_step == STEP_RUN, "HLT with an interrupt pending must answer STEP_RUN");
-    ck_assert_msg(vmm.vcpus[0].pending == KEYBOARD,
-                  "HLT with 0x21 pending: interrupt_halt changed vcpu->pending, and the interrupt "
-                  "is lost. interrupt_deliver takes it out of the set");
-    check_halt_unlocked("when an interrupt was pending");
+    start(VCPUS_MAX);
+    for (int round = 0; round < 6; round++) {
+        const unsigned id = random_vcpu();
+        const uint32_t pending = round ? random_bit() : KEYBOARD;
+        runs[id].run.if_flag = 1;
+        vmm.vcpus[id].pending = pending;
+        halt_thread(&vmm.vcpus[id]); /* one that sleeps now is ended by Check */
+        ck_assert_msg(halt_step == STEP_RUN, "HLT with an interrupt pending must answer STEP_RUN");
+        ck_assert_msg(vmm.vcpus[id].pending == pending,
+                      "HLT with 0x%x pending: interrupt_halt changed vcpu->pending, and the "
+                      "interrupt is lost. interrupt_deliver takes it out of the set",
+                      (unsigned)vector_of(pending));
+        check_halt_unlocked("when an interrupt was pending");
+    }
 }
 END_TEST
 
 START_TEST(halt_wakes)
 {
+    const unsigned kicks_in_vain = 3 + unit_random() % 7;
+
     bool sleeping = start_halted();
-    vcpu_kick(&vmm.vcpus[0]);
-    if (sleeping)
-        halt_sleeps(2);
-    ck_assert_msg(!atomic_load(&halt_returned),
-                  "interrupt_halt returned at a kick without an interrupt: pthread_cond_wait may "
-                  "wake at any time, look again in a loop");
-    interrupt_raise(&vmm.vcpus[0], KEYBOARD_VECTOR);
+    for (unsigned kick = 1; kick <= kicks_in_vain; kick++) {
+        vcpu_kick(&vmm.vcpus[0]);
+        if (sleeping)
+            halt_sleeps(1 + kick);
+        ck_assert_msg(!atomic_load(&halt_returned),
+                      "interrupt_halt returned at kick number %u without an interrupt: "
+                      "pthread_cond_wait may wake at any time, look again in a loop",
+                      kick);
+    }
+    interrupt_raise(&vmm.vcpus[0], vector_of(random_bit()));
     ck_assert_msg(halt_returns(), "an interrupt was raised, and the halted vCPU sleeps on");
     ck_assert_msg(halt_step == STEP_RUN, "after its sleep a halted vCPU runs: STEP_RUN");
     check_halt_unlocked("when an interrupt was pending");
@@ -934,8 +1190,19 @@ static void raise_timer(void)
     atomic_store(&raised, true);
 }
 
+/* No wait may begin so, whatever ends it. */
+static atomic_bool slept_with_interrupt;
+
+static void watch_wait(const pthread_mutex_t *lock)
+{
+    for (int i = 0; i < VCPUS_MAX; i++)
+        if (lock == &vmm.vcpus[i].lock && vmm.vcpus[i].pending != 0)
+            atomic_store(&slept_with_interrupt, true);
+}
+
 static void *halt_and_raise(void *gap_number)
 {
+    before_wait = watch_wait;
     gaps_begin(&vmm.vcpus[0].lock, *(unsigned *)gap_number, raise_timer);
     halt_thread(&vmm.vcpus[0]);
     gaps_end();
@@ -989,10 +1256,11 @@ START_TEST(halt_never_missed)
             "sleep until one is");
         bool returns = halt_returns();
         check_locks();
-        ck_assert_msg(returns,
-                      "an interrupt came just as the vCPU was about to sleep, and it sleeps with "
-                      "the interrupt pending: look at `pending` and wait under one lock, "
-                      "vcpu->lock");
+        ck_assert_msg(
+            returns && !atomic_load(&slept_with_interrupt),
+            "an interrupt came just as the vCPU was about to sleep, and it goes to "
+            "sleep with the interrupt pending: look at `pending` and wait under one lock, "
+            "vcpu->lock");
         raiser_end();
         take(vcpu, TIMER);
     }
@@ -1003,32 +1271,38 @@ END_TEST
 
 START_TEST(ring_of_bytes)
 {
-    static struct ring ring;
-    static PRIVATE uint8_t model[RING_BYTES];
-    unsigned count = 0;
+    static struct ring rings[2];
+    static PRIVATE uint8_t models[2][RING_BYTES];
+    unsigned counts[2] = {0};
 
-    ck_assert_msg(ring_get(&ring) == -1, "ring_get of an empty ring is not -1");
-    for (int turn = 0; turn < 1600; turn++) {
-        bool put = turn / 400 % 2 == 0 ? unit_random() % 8 != 0 : unit_random() % 8 == 0;
+    ck_assert_msg(ring_get(&rings[0]) == -1, "ring_get of an empty ring is not -1");
+    for (int turn = 0; turn < 3200; turn++) {
+        bool put = turn / 800 % 2 == 0 ? unit_random() % 8 != 0 : unit_random() % 8 == 0;
+        const unsigned number = unit_random() % 2; /* all of a ring is in its structure */
+        struct ring *ring = &rings[number];
+        uint8_t *model = models[number];
+        unsigned count = counts[number];
         if (put) {
             uint8_t byte = (uint8_t)unit_random();
-            bool taken = ring_put(&ring, byte);
+            bool taken = ring_put(ring, byte);
             if (taken != (count < RING_BYTES))
                 ck_abort_msg("ring_put with %u bytes in the ring answers %s; it holds %d", count,
                              taken ? "true" : "false", RING_BYTES);
             if (taken)
                 model[count++] = byte;
         } else {
-            int byte = ring_get(&ring), expected = count ? model[0] : -1;
+            int byte = ring_get(ring), expected = count ? model[0] : -1;
             if (byte != expected)
-                ck_abort_msg("ring_get gives %d instead of %d (the oldest of %u bytes; -1: empty)",
+                ck_abort_msg("ring_get gives %d instead of %d (the oldest of %u bytes in this of "
+                             "two rings; -1: empty)",
                              byte, expected, count);
             if (count)
                 memmove(model, model + 1, --count);
         }
-        if (ring_room(&ring) != RING_BYTES - count)
+        counts[number] = count;
+        if (ring_room(ring) != RING_BYTES - count)
             ck_abort_msg("ring_room with %u bytes in the ring is %u instead of %u", count,
-                         ring_room(&ring), RING_BYTES - count);
+                         ring_room(ring), RING_BYTES - count);
     }
 }
 END_TEST
