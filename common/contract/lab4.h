@@ -32,7 +32,8 @@ void interrupt_raise(struct vcpu *vcpu, int vector);
 
 /*
  * 4.2 before_entry: injects the first pending vector if the guest can take it now, and sets
- * request_interrupt_window while others are pending. Takes vcpu->lock.
+ * request_interrupt_window while others are pending. What KVM rejects stays pending. Takes
+ * vcpu->lock.
  */
 enum step interrupt_deliver(struct vcpu *vcpu);
 

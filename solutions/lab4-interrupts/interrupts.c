@@ -309,7 +309,7 @@ static void terminal_raw(void)
 
     raw.c_iflag &= ~(tcflag_t)(IXON | ISTRIP | PARMRK | INLCR | IGNCR);
     raw.c_iflag |= ICRNL;
-    raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO | IEXTEN);
+    raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO | IEXTEN | EXTPROC);
     raw.c_lflag |= ISIG;
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;

@@ -135,9 +135,11 @@ def merges(plan: Plan) -> None:
           hint="What gets a vCPU out of a loop that makes no exit? Only a kick. --trace shows whether "
                "interrupts are injected.")
 def busy(plan: Plan) -> None:
-    ticks, step = plan.values.randint(5, 20), plan.values.randint(2, 999)
-    run = plan.boot(plan.guest("ticks", TICKS=ticks, STEP=step, BUSY=None), hold_stdin=True)
-    run.prints("".join(f"{step * tick}\n" for tick in range(1, ticks + 1)))
+    guests = [(plan.values.randint(5, 20), plan.values.randint(2, 999)) for _ in range(2)]
+    run = plan.boot(*(plan.guest("ticks", TICKS=ticks, STEP=step, BUSY=None) for ticks, step in guests),
+                    hold_stdin=True)
+    run.prints_lines([f"vcpu{vcpu}: {step * tick}" for vcpu, (ticks, step) in enumerate(guests)
+                      for tick in range(1, ticks + 1)])
     run.exits(0)
     _symptoms(run)
 
@@ -208,8 +210,8 @@ def halt_ends(plan: Plan) -> None:
 def halt_wakes(plan: Plan) -> None:
     plan.unit("interrupts", "halt_pending").symptom(
         lambda o: o.hung,
-        "Vector 0x21, the keyboard's, was pending before HLT, but the vCPU went to sleep. Check the whole "
-        "set before the first wait: any pending vector ends the sleep.")
+        "A vector was pending before HLT, but the vCPU went to sleep. Check the whole set before the first "
+        "wait: any pending vector ends the sleep, not only the timer's.")
     plan.unit("interrupts", "halt_wakes")
 
 
@@ -342,6 +344,7 @@ def end_of_input(plan: Plan) -> None:
                "end of the input does.")
 def input_fails(plan: Plan) -> None:
     _unit(plan, "input_fails")
+    _unit(plan, "input_error")
     _unit(plan, "input_hangs_up")
     _unit(plan, "input_not_now")
 
@@ -425,8 +428,8 @@ def raw(plan: Plan) -> None:
 
 @lab.test("4.6", "delivers each key at once, as its byte or signal", points=2,
           hint="Which setting removes, changes or doubles this key (man 3 termios), and do you set it "
-               "whatever it was? ICANON, ECHO, IEXTEN and VMIN concern all keys; IXON, ISTRIP, PARMRK, "
-               "INLCR, IGNCR and ICRNL some of them; VINTR, VQUIT and VSUSP are the keys that become "
+               "whatever it was? ICANON, ECHO, IEXTEN, EXTPROC and VMIN concern all keys; IXON, ISTRIP, "
+               "PARMRK, INLCR, IGNCR and ICRNL some of them; VINTR, VQUIT and VSUSP are the keys that become "
                "signals, if ISIG is set.")
 def keys(plan: Plan) -> None:
     plan.unit("interrupts", "keys")

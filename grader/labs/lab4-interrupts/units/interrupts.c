@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <termios.h>
 
@@ -273,21 +274,40 @@ static int timer_is_refused(void)
     return timer_refusals > 0 ? timer_refusals-- : 0;
 }
 
+static int input_error; /* of each read of standard input */
+
+/* 0, or the error of this read of standard input. */
+static int input_refused(void)
+{
+    if (input_error) {
+        falsified_calls++;
+        return input_error;
+    }
+    const int refused = refusals > 0 ? refusals-- : 0;
+    return refused == 0 ? 0 : refused % 2 ? EINTR : EAGAIN;
+}
+
 ssize_t read(int fd, void *buffer, size_t bytes)
 {
-    int refused = fd == STDIN_FILENO && refusals > 0 ? refusals-- : 0;
+    const int error = fd == STDIN_FILENO ? input_refused() : 0;
 
     if (timer_fd >= 0 && fd == timer_fd && timer_is_refused())
         return failed(EINTR);
-
-    if (refused)
-        return failed(refused % 2 ? EINTR : EAGAIN);
+    if (error)
+        return failed(error);
     ssize_t result = syscall(SYS_read, fd, buffer, bytes);
     if (expirations && fd == timer_fd && result == sizeof expirations) {
         memcpy(buffer, &expirations, sizeof expirations);
         timer_was_read = true;
     }
     return result;
+}
+
+ssize_t readv(int fd, const struct iovec *pieces, int count)
+{
+    const int error = fd == STDIN_FILENO ? input_refused() : 0;
+
+    return error ? failed(error) : syscall(SYS_readv, fd, pieces, (long)count);
 }
 
 /* Standard input from which nothing comes; returns its other end. */
@@ -1736,6 +1756,27 @@ THERE(int, terminal_gone, (void), ())
     return fd;
 }
 
+/* A pipe in which a byte waits. */
+THERE(int, readable_open, (void), ())
+{
+    int ends[2];
+
+    return pipe(ends) == 0 && write(ends[1], "", 1) == 1 ? ends[0] : -1;
+}
+
+START_TEST(input_error_ends)
+{
+    char failure[100];
+
+    do
+        input_error = random_error();
+    while (input_error == EIO); /* which the next test has */
+    snprintf(failure, sizeof failure, "read of standard input fails (%s)",
+             strerrorname_np(input_error));
+    check_failed_input_ends(readable_open(), failure);
+}
+END_TEST
+
 START_TEST(input_hangs_up)
 {
     check_failed_input_ends(terminal_gone(), "the terminal has hung up (EIO)");
@@ -1847,6 +1888,9 @@ static void check_set_at_once(void)
                   "and TCSAFLUSH also loses what was typed ahead: TCSANOW does neither");
 }
 
+/* What a test's terminal has other than usual: flags that are turned round, keys that are not 0. */
+static struct termios unusual;
+
 THERE_VOID(terminal_open, (struct termios * before), (before), SEE(*before))
 {
     person = posix_openpt(O_RDWR | O_NOCTTY);
@@ -1855,9 +1899,44 @@ THERE_VOID(terminal_open, (struct termios * before), (before), SEE(*before))
     terminal_fd = (int)syscall(SYS_openat, AT_FDCWD, ptsname(person), O_RDWR | O_NOCTTY);
     ck_assert_int_ge(terminal_fd, 0);
     tcgetattr(terminal_fd, before);
+    before->c_iflag ^= unusual.c_iflag;
+    before->c_oflag ^= unusual.c_oflag;
+    before->c_lflag ^= unusual.c_lflag;
     before->c_cc[VMIN] = 3; /* something that a careless restoring gets wrong */
-    tcsetattr(terminal_fd, TCSANOW, before);
+    for (size_t i = 0; i < NCCS; i++)
+        if (unusual.c_cc[i] != 0)
+            before->c_cc[i] = unusual.c_cc[i];
+    REAL(tcsetattr)(terminal_fd, TCSANOW, before);
     tcgetattr(terminal_fd, before);
+}
+
+static tcflag_t any_of(tcflag_t flags)
+{
+    return flags & unit_random();
+}
+
+static tcflag_t any_output_flags(void)
+{
+    return any_of(OPOST | OLCUC | ONLCR | OCRNL | ONOCR | ONLRET | XTABS);
+}
+
+#define CONTROL_MASK 0x1f
+
+/* What is typed meanwhile, letters, is a key to none of these settings. */
+static void any_settings(void)
+{
+    static const int control_keys[] = {VINTR,  VQUIT, VERASE, VKILL,  VEOF,    VEOL,     VEOL2,
+                                       VSTART, VSTOP, VSUSP,  VLNEXT, VWERASE, VREPRINT, VDISCARD};
+
+    unusual.c_iflag = any_of(BRKINT | IGNBRK | IGNPAR | PARMRK | INPCK | ISTRIP | INLCR | IGNCR |
+                             ICRNL | IXON | IXANY | IXOFF | IMAXBEL);
+    unusual.c_oflag = any_output_flags();
+    unusual.c_lflag = any_of(ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHONL | ECHOCTL | ECHOKE |
+                             NOFLSH | TOSTOP | IEXTEN | EXTPROC);
+    for (size_t i = 0; i < sizeof control_keys / sizeof control_keys[0]; i++)
+        unusual.c_cc[control_keys[i]] = (cc_t)(1 + unit_random() % CONTROL_MASK);
+    unusual.c_cc[VMIN] = (cc_t)(2 + unit_random() % 9);
+    unusual.c_cc[VTIME] = (cc_t)(1 + unit_random() % 9);
 }
 
 #define CRASH_SECONDS 2 /* of processor time: far more than it takes to end */
@@ -1920,6 +1999,7 @@ START_TEST(restored)
     memset(keys, 'k', sizeof keys);
     for (size_t i = 0; i < sizeof ways_out / sizeof ways_out[0]; i++) {
         const struct way_out *way = &ways_out[i];
+        any_settings();
         terminal_open(&before);
         ck_assert(write_there(person, keys, sizeof keys));
         int status = leave(way);
@@ -1949,10 +2029,11 @@ END_TEST
 
 START_TEST(raw)
 {
-    struct termios now;
+    struct termios before = {0}, now = {0};
 
     for (int elf = 0; elf < 2; elf++) {
-        terminal_open(&now);
+        unusual.c_oflag = any_output_flags();
+        terminal_open(&before);
         input_replace(terminal_fd);
         start(1);
         vmm.guests[0].kind = elf ? GUEST_ELF : GUEST_REAL;
@@ -1960,8 +2041,9 @@ START_TEST(raw)
         ck_assert_msg(input_shrinks_to(2), "the grader's terminal takes no keys");
         ck_assert_int_eq(devices_start(&vmm), 0);
         terminal_look(&now);
-        ck_assert_msg(now.c_oflag & OPOST,
-                      "output is not to change: leave c_oflag alone, or newlines step down");
+        ck_assert_msg(now.c_oflag == before.c_oflag,
+                      "output is not to change, or newlines step down: c_oflag was 0%o, and is 0%o",
+                      before.c_oflag, now.c_oflag);
         ck_assert_msg(elf || comes(&vmm.vcpus[0], KEYBOARD), /* the first time: a thread reads */
                       "what was typed before the VMM started is lost: TCSANOW throws nothing away");
         devices_stop();
@@ -2000,6 +2082,8 @@ static const struct key special_keys[] = {
     {"Ctrl-O", 0x0f, 0x0f, 0x0f},
     {"a byte above 0x7f", 0xe9, 0xe9, 0xe9},
 };
+
+enum { SPECIAL_KEYS = sizeof special_keys / sizeof special_keys[0] };
 
 static int key_events[2]; /* a pipe: what the keys became, an int each */
 static PRIVATE pid_t reader;
@@ -2049,14 +2133,13 @@ THERE(int, key_event, (void), ())
     return key;
 }
 
-#define CONTROL_MASK 0x1f
-
 /* Everything that changes a key is on, signals are off, and would be sent by other keys. */
 static void settings_spoil(struct termios *settings)
 {
     settings->c_iflag |= IXON | ISTRIP | INLCR | IGNCR | PARMRK | IUCLC;
     settings->c_iflag &= ~(tcflag_t)ICRNL;
     settings->c_lflag &= ~(tcflag_t)ISIG;
+    settings->c_lflag |= EXTPROC; /* some program at the other side does all that */
     settings->c_cc[VINTR] = 'X' & CONTROL_MASK;
     settings->c_cc[VQUIT] = 'Y' & CONTROL_MASK;
     settings->c_cc[VSUSP] = 'k';
@@ -2107,10 +2190,40 @@ static const char *key_text(int key, char *text, size_t bytes)
     return text;
 }
 
-START_TEST(keys)
+/* A key is typed, and becomes this. */
+static void check_key(const struct key *key, bool elf, bool spoilt)
 {
+    const int expected = elf ? key->elf : key->real;
     char got_text[32], expected_text[32];
 
+    ck_assert(write_there(person, &key->typed, 1));
+    int got = key_event();
+    ck_assert_msg(got == expected, "%s%s %s becomes %s instead of %s",
+                  elf ? "with an ELF guest" : "with a real-mode guest",
+                  spoilt ? ", where the terminal had unusual settings," : "", key->name,
+                  key_text(got, got_text, sizeof got_text),
+                  key_text(expected, expected_text, sizeof expected_text));
+}
+
+/* Each byte as a key. */
+static void check_all_keys(bool elf, bool spoilt)
+{
+    int order[256];
+
+    shuffle(order, 256);
+    for (int i = 0; i < 256; i++) {
+        char name[32];
+        struct key key = {name, (uint8_t)order[i], order[i], order[i]};
+        snprintf(name, sizeof name, "the key of byte 0x%02x", (unsigned)order[i]);
+        for (int special = 0; special < SPECIAL_KEYS; special++)
+            if (special_keys[special].typed == key.typed)
+                key = special_keys[special];
+        check_key(&key, elf, spoilt);
+    }
+}
+
+START_TEST(keys)
+{
     for (int round = 0; round < 4; round++) {
         const bool elf = round & 1, spoilt = round & 2;
         int status = keys_begin(elf, spoilt);
@@ -2119,17 +2232,9 @@ START_TEST(keys)
         ck_assert_msg(status == 0, "devices_start returns %d", status);
         check_set_at_once();
         ck_assert_int_eq(key_event(), KEY_READY);
-        for (size_t i = 0; i < sizeof special_keys / sizeof special_keys[0]; i++) {
-            const struct key *key = &special_keys[i];
-            int expected = elf ? key->elf : key->real;
-            ck_assert(write_there(person, &key->typed, 1));
-            int got = key_event();
-            ck_assert_msg(got == expected, "%s%s %s becomes %s instead of %s",
-                          elf ? "with an ELF guest" : "with a real-mode guest",
-                          spoilt ? ", where the terminal had unusual settings," : "", key->name,
-                          key_text(got, got_text, sizeof got_text),
-                          key_text(expected, expected_text, sizeof expected_text));
-        }
+        for (int i = 0; i < SPECIAL_KEYS; i++)
+            check_key(&special_keys[i], elf, spoilt);
+        check_all_keys(elf, spoilt);
         ck_assert_msg(!keys_end(), "both the terminal and the guest echo keys: ECHO must be off");
     }
 }
@@ -2167,6 +2272,7 @@ int main(void)
     unit_add(suite, "end_of_input", end_of_input);
     unit_add(suite, "input_not_now", input_not_now);
     unit_add(suite, "input_fails", input_fails);
+    unit_add(suite, "input_error", input_error_ends);
     unit_add(suite, "input_hangs_up", input_hangs_up);
     unit_add(suite, "owner", owner);
     unit_add(suite, "shared_keyboard", shared_keyboard);
