@@ -146,12 +146,17 @@ static inline void meanwhile_run(unsigned long at)
     pthread_join(thread, NULL);
 }
 
-#define SPOILT 0x5c /* each byte of what a call that failed should have returned */
+/* What a call that failed leaves in the place of its result: random bytes, over and over. */
+static PRIVATE uint8_t spoilt[512];
 
 static void argument_spoil(unsigned long request, void *argument)
 {
-    if (_IOC_DIR(request) == _IOC_READ)
-        memset(argument, SPOILT, _IOC_SIZE(request));
+    uint8_t *bytes = argument;
+
+    if (_IOC_DIR(request) != _IOC_READ)
+        return;
+    for (size_t i = 0; i < _IOC_SIZE(request); i++)
+        bytes[i] = spoilt[i % sizeof spoilt];
 }
 
 int ioctl(int fd, unsigned long request, ...)
@@ -341,6 +346,8 @@ static inline void unit_random_begin(void)
     random_state = (seed ? strtoull(seed, NULL, 10) : 1) * 2 + 1;
     if (seed)
         explicit_bzero(seed, strlen(seed));
+    for (size_t i = 0; i < sizeof spoilt; i++)
+        spoilt[i] = (uint8_t)unit_random();
 }
 
 /* A VM and its vCPU with nothing created yet. */

@@ -65,7 +65,7 @@ def status_cut(plan: Plan) -> None:
         run.exits(63)
         run.says(rf"\b(?:{_number(status)})\b", what=f"the status that the guest gave, {status}")
         _common_symptoms(run)
-    for status in (plan.values.randint(1, 62), STATUS_GUEST_MAX):
+    for status in (0, plan.values.randint(1, 62), STATUS_GUEST_MAX):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
         run.exits(status)
         run.must(_reports_nothing(status))
@@ -176,7 +176,7 @@ def getchar(plan: Plan) -> None:
                "GETCHAR_NOTHING (-1) and GETCHAR_END (-2). Pass both to the guest unchanged, in the "
                "operand's width.")
 def waits(plan: Plan) -> None:
-    for width in (16, 32):
+    for width in (8, 16, 32):
         first, second = plan.values.word(4), plan.values.word(5)
         key = plan.values.randint(1, 15)
         changed = ["".join(chr(ord(c) ^ key) for c in word) for word in (first, second)]
@@ -212,6 +212,7 @@ def uncalled_read(plan: Plan) -> None:
                 "set, a read is the guest's error: end the guest.",
                 "The guest called GETCHAR once and read twice, and both reads were answered: the first "
                 "answer must clear vcpu->getchar_called.")
+    plan.unit("hypercall", "uncalled_read")
     for calls, ignored in enumerate(answered):
         _dies(plan, None, ignored=ignored, WIDTH=32, READ=None, CALLS=calls)
 
@@ -329,6 +330,7 @@ def unknown_call(plan: Plan) -> None:
     cut = ("How much of the operand is the call's number? All of it: a number whose low byte is that of a "
            "call is still a different number, and unknown. " + _IGNORED)
     first_unknown = 4
+    plan.unit("hypercall", "unknown_calls")
     for width, number in ((8, first_unknown),
                           (8, plan.values.randint(50, 255)),
                           (16, plan.values.randint(4, 255) << 8 | known),
@@ -345,6 +347,7 @@ def unknown_port(plan: Plan) -> None:
                  "Which register does the message about an unknown call or port need, and what if it can't "
                  "be read? When vcpu_registers fails, not even RIP is known: end the vCPU (vcpu_end) with "
                  "the status that it returned.")
+    plan.unit("hypercall", "unknown_ports")
     for width, port in ((8, HYPERCALL_PORT - 1), (8, STRING_PORT + 1),
                         (32, plan.values.randint(0x510, 0xfff0))):
         _dies(plan, port, WIDTH=width, PORT=port, NUMBER=1)
@@ -357,6 +360,7 @@ def unknown_read(plan: Plan) -> None:
     answered = ("The guest continued after the read: only HYPERCALL_PORT can be read. A guest can write "
                 "strings to the string port, but a read from it is unknown. Does the handler return "
                 "vcpu_crash's result?")
+    plan.unit("hypercall", "unknown_reads")
     for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
         _dies(plan, port, ignored=answered, WIDTH=width, PORT=port, READ=None)
 
@@ -364,6 +368,7 @@ def unknown_read(plan: Plan) -> None:
 @lab.test("2.5", "rejects wide accesses to the string port", points=2,
           hint="How wide is a character? One byte: an access of 2 or 4 bytes to STRING_PORT is unknown.")
 def unknown_size(plan: Plan) -> None:
+    plan.unit("hypercall", "unknown_sizes")
     for width in (16, 32):
         _dies(plan, STRING_PORT, WIDTH=width, PORT=STRING_PORT)
 

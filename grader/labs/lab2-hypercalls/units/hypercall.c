@@ -6,7 +6,6 @@
 
 #define AT_CONSOLE 2ul        /* meanwhile: at the next output of the stage's console */
 #define NOWHERE    0x40000000 /* past the RAM of every test */
-#define SPOILT_RIP (SPOILT * 0x0101010101010101ull)
 
 MODULE(struct io_access, io_decode, (struct kvm_run * run), (run))
 MODULE(uint32_t, io_operand, (const struct io_access *io, uint32_t index), (io, index), GIVE(*io))
@@ -37,7 +36,7 @@ static uint8_t *make_io(bool out, uint16_t port, uint8_t size, uint32_t count)
     made.run.io.count = count;
     made.run.io.data_offset = PAGE_BYTES + unit_random() % 512;
     for (uint32_t i = 0; i < size * count; i++)
-        made.bytes[made.run.io.data_offset + i] = (uint8_t)(unit_random() | 0x80);
+        made.bytes[made.run.io.data_offset + i] = (uint8_t)unit_random();
     page = made;
     return page.bytes + made.run.io.data_offset;
 }
@@ -48,8 +47,9 @@ START_TEST(decode)
         const bool out = unit_random() & 1;
         const uint16_t port = (uint16_t)unit_random();
         const uint8_t size = sizes[unit_random() % 3];
-        const uint32_t count = 1 + unit_random() % 100;
-        uint8_t *data = make_io(out, port, size, count);
+        const uint32_t count = i % 2 ? 1 + unit_random() % 100 : unit_random(); /* of any size */
+        uint8_t *data = make_io(out, port, size, i % 2 ? count : 1);
+        made.run.io.count = page.run.io.count = count;
         struct io_access io = io_decode(&page.run);
         ck_assert_msg(io.out == out, "an exit with io.direction %u is decoded as %s",
                       made.run.io.direction, io.out ? "out" : "in");
@@ -77,8 +77,9 @@ START_TEST(operands)
         uint8_t *data =
             copy_at_end(make_io(true, HYPERCALL_PORT, size, OPERANDS), (size_t)OPERANDS * size);
         const struct io_access io = {true, HYPERCALL_PORT, size, OPERANDS, data};
-        for (size_t place = 0; place < sizeof places / sizeof places[0]; place++) {
-            const uint32_t index = places[place];
+        for (size_t place = 0; place < 40; place++) {
+            const uint32_t index =
+                place < sizeof places / sizeof places[0] ? places[place] : unit_random() % OPERANDS;
             uint32_t expected = 0;
             for (uint8_t byte = size; byte > 0; byte--)
                 expected =
@@ -94,44 +95,73 @@ END_TEST
 
 START_TEST(answers)
 {
-    for (size_t i = 0; i < sizeof sizes; i++) {
-        const uint8_t size = sizes[i];
+    const uint32_t places[] = {
+        0, 1, 2, 127, 128, 255, 256, 257, 258 + unit_random() % (OPERANDS - 260), OPERANDS - 1};
+    enum { PLACES = sizeof places / sizeof places[0] };
+    int order[PLACES * sizeof sizes];
+
+    shuffle(order, PLACES * sizeof sizes);
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        const uint8_t size = sizes[(unsigned)order[i] % sizeof sizes];
+        const uint32_t index = places[(unsigned)order[i] / sizeof sizes], value = unit_random();
         uint8_t *data = make_io(false, HYPERCALL_PORT, size, OPERANDS);
         const struct io_access io = {false, HYPERCALL_PORT, size, OPERANDS, data};
-        const uint32_t index = 257 + unit_random() % (OPERANDS - 258), value = unit_random();
-        uint8_t before[OPERANDS * 4];
-        memcpy(before, data, sizeof before);
         io_answer(&io, index, value);
         ck_assert_msg(memcmp(data + index * size, &value, size) == 0,
-                      "the answer 0x%x of size %u is not at its place in the data", value, size);
-        const size_t next = (size_t)(index + 1) * size;
-        ck_assert_msg(memcmp(data, before, index * size) == 0 &&
-                          memcmp(data + next, before + next, (size_t)OPERANDS * size - next) == 0,
-                      "the answer of size %u changes the operands beside it", size);
+                      "the answer 0x%x of size %u is not at its place in the data, as operand %u",
+                      value, size, index);
+        memcpy(made.bytes + made.run.io.data_offset + index * size, &value, size);
+        ck_assert_msg(memcmp(&page, &made, sizeof page) == 0,
+                      "the answer of size %u to operand %u changes what is beside it", size, index);
     }
 }
 END_TEST
 
+/* struct kvm_regs as numbers: the order is KVM's. */
+union registers {
+    struct kvm_regs regs;
+    uint64_t numbers[sizeof(struct kvm_regs) / sizeof(uint64_t)];
+};
+static const char *const register_names[] = {"RAX", "RBX", "RCX", "RDX", "RSI", "RDI",
+                                             "RSP", "RBP", "R8",  "R9",  "R10", "R11",
+                                             "R12", "R13", "R14", "R15", "RIP", "RFLAGS"};
+enum { REGISTERS = sizeof register_names / sizeof register_names[0] };
+
 START_TEST(registers)
 {
-    static const uint32_t valid[] = {0, KVM_SYNC_X86_SREGS};
+    static const uint32_t valid[] = {0, KVM_SYNC_X86_SREGS, KVM_SYNC_X86_REGS,
+                                     KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS};
+    enum { VALID = sizeof valid / sizeof valid[0] };
     struct vm vm;
     struct vcpu vcpu;
-    struct kvm_regs regs, got = {0};
+    union registers expected, got;
+    int order[VALID];
 
     start_created(&vm, &vcpu);
     vcpu.run = &page.run; /* of both processes: what KVM maps is the module's own */
-    kernel(vcpu.fd, KVM_GET_REGS, &regs);
-    for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++) {
-        regs.rbx = unit_random();
-        regs.rcx = unit_random();
-        kernel(vcpu.fd, KVM_SET_REGS, &regs);
-        page.run.kvm_valid_regs = valid[i];
-        ck_assert_msg(vcpu_registers(&vcpu, &got) == 0, "vcpu_registers does not return 0");
-        ck_assert_msg(got.rbx == regs.rbx && got.rcx == regs.rcx,
-                      "kvm_valid_regs is %u, without KVM_SYNC_X86_REGS: RBX is 0x%llx instead of "
-                      "0x%llx; it takes KVM_GET_REGS there",
-                      valid[i], got.rbx, regs.rbx);
+    shuffle(order, VALID);
+    for (size_t i = 0; i < VALID; i++) {
+        const uint32_t copied = valid[order[i]];
+        for (size_t number = 0; number < REGISTERS; number++) {
+            expected.numbers[number] = (uint64_t)unit_random() << 32 | unit_random();
+            got.numbers[number] = unit_random();
+        }
+        expected.regs.rflags = 0x2 | (expected.regs.rflags & 0xcd5); /* what a sum may set */
+        kernel(vcpu.fd, KVM_SET_REGS, &expected.regs);
+        kernel(vcpu.fd, KVM_GET_REGS, &expected.regs);
+        memset(&page.run.s.regs, 0xa5, sizeof page.run.s.regs); /* what KVM did not hand over */
+        if (copied & KVM_SYNC_X86_REGS)
+            page.run.s.regs.regs = expected.regs;
+        page.run.kvm_valid_regs = copied;
+        ck_assert_msg(vcpu_registers(&vcpu, &got.regs) == 0, "vcpu_registers does not return 0");
+        for (size_t number = 0; number < REGISTERS; number++)
+            ck_assert_msg(got.numbers[number] == expected.numbers[number],
+                          "kvm_valid_regs is %u, %s KVM_SYNC_X86_REGS: %s is 0x%llx instead of "
+                          "0x%llx%s",
+                          copied, copied & KVM_SYNC_X86_REGS ? "with" : "without",
+                          register_names[number], (unsigned long long)got.numbers[number],
+                          (unsigned long long)expected.numbers[number],
+                          copied & KVM_SYNC_X86_REGS ? "" : "; it takes KVM_GET_REGS there");
     }
 }
 END_TEST
@@ -157,7 +187,7 @@ THERE(enum step, hypercall_heard, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
     return step;
 }
 
-static PRIVATE char printed[16384];
+static PRIVATE char printed[0x20000];
 static PRIVATE size_t printed_bytes;
 
 /* The same; what it printed is in `printed`. */
@@ -170,6 +200,23 @@ static enum step run_hypercall(struct vcpu *vcpu)
     if (ftruncate(print_fd, 0) < 0 || lseek(print_fd, 0, SEEK_SET) < 0)
         ck_abort_msg("the unit program can't cut its own file");
     return step;
+}
+
+/* An error of an ioctl, any. */
+static int any_error(void)
+{
+    static const int errors[] = {EFAULT, EINVAL, ENOMEM, EIO, EBADF, ENOSPC, EPERM, EOVERFLOW};
+
+    return errors[unit_random() % (sizeof errors / sizeof errors[0])];
+}
+
+/* The RIP of registers that were not read. */
+static uint64_t spoilt_rip(void)
+{
+    uint64_t rip;
+
+    memcpy(&rip, spoilt + offsetof(struct kvm_regs, rip), sizeof rip);
+    return rip;
 }
 
 /* An access that needs the registers, of which none can be read. */
@@ -191,7 +238,7 @@ static void check_unread(struct vcpu *vcpu, const struct unread *access)
                   "return vcpu_end(vcpu, STATUS_CRASHED)",
                   access->what,
                   step == STEP_END ? "the status is not STATUS_CRASHED" : "the vCPU runs on");
-    ck_assert_msg(!said_number(SPOILT_RIP) && !said_number((uint32_t)SPOILT_RIP),
+    ck_assert_msg(!said_number(spoilt_rip()) && !said_number((uint32_t)spoilt_rip()),
                   "KVM_GET_REGS failed at %s, and the message gives an RIP that was never read",
                   access->what);
 }
@@ -214,7 +261,7 @@ static void start_unread(struct vm *vm, struct vcpu *vcpu)
     make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
     check_serves(vcpu, "PUTCHAR");
     falsified.request = KVM_GET_REGS;
-    falsified.error = EFAULT;
+    falsified.error = any_error();
 }
 
 START_TEST(registers_failed)
@@ -236,6 +283,11 @@ START_TEST(registers_failed)
         status, STATUS_CRASHED);
     ck_assert_msg(said[0] != '\0',
                   "KVM_GET_REGS failed, and vcpu_registers said nothing: fail() says it");
+    ck_assert_msg(strstr(said, strerror(falsified.error)),
+                  "KVM_GET_REGS failed, and the message of vcpu_registers does not contain the "
+                  "reason (%s): strerror(errno)",
+                  strerror(falsified.error));
+    check_met("vcpu_registers", "a KVM_GET_REGS that fails");
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         check_unread(&vcpu, &known[i]);
 }
@@ -256,7 +308,7 @@ END_TEST
 
 /* ------------------------------------------------------------------ the stage's functions */
 
-static char console[2048]; /* what stage.console_write got of vCPU 0, not of another one */
+static char console[4096]; /* what stage.console_write got of vCPU 0, not of another one */
 static size_t console_bytes;
 static unsigned typed; /* how many characters stage.getchar has given */
 
@@ -271,10 +323,13 @@ static void console_keep(struct vcpu *vcpu, const char *bytes, size_t count)
     console_bytes += count;
 }
 
-/* A, B, C and so on. */
+static int typing; /* what comes next; 0: A, B, C and so on */
+
 static int type_next(struct vcpu *vcpu)
 {
-    return 'A' + (int)typed++;
+    const int letter = 'A' + (int)typed++;
+
+    return typing ? typing : letter;
 }
 
 /* As later labs have it. */
@@ -289,62 +344,90 @@ static void stage_change(void)
 
 START_TEST(console_stage)
 {
+    static const uint8_t special[] = {0, '\n', '\r', 0x7f, 0x80, 0xff};
+    enum { CHARACTERS = 24 };
     struct vm vm;
     struct vcpu vcpu;
     struct kvm_regs regs;
-    const char character = (char)('a' + unit_random() % 26);
+    int order[CHARACTERS];
 
     start_created(&vm, &vcpu);
     stage_change();
     kernel(vcpu.fd, KVM_GET_REGS, &regs);
-    regs.rbx = (uint8_t)character;
-    kernel(vcpu.fd, KVM_SET_REGS, &regs);
-    make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
-    enum step step = run_hypercall(&vcpu);
-    ck_assert_msg(step == STEP_RUN, "after PUTCHAR the vCPU does not run on");
-    ck_assert_msg(printed_bytes == 0, "PUTCHAR went to standard output past stage.console_write, "
-                                      "where lab 3 has a function of its own");
-    ck_assert_msg(console_bytes == 1 && console[0] == character,
-                  "stage.console_write got something else than BL, one character");
+    shuffle(order, CHARACTERS);
+    for (int i = 0; i < CHARACTERS; i++) {
+        const uint8_t character =
+            order[i] < (int)sizeof special ? special[order[i]] : (uint8_t)unit_random();
+        regs.rbx = character;
+        kernel(vcpu.fd, KVM_SET_REGS, &regs);
+        make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
+        console_bytes = 0;
+        enum step step = run_hypercall(&vcpu);
+        ck_assert_msg(step == STEP_RUN, "after PUTCHAR the vCPU does not run on");
+        ck_assert_msg(printed_bytes == 0,
+                      "PUTCHAR of 0x%02x went to standard output past stage.console_write, where "
+                      "lab 3 has a function of its own",
+                      character);
+        ck_assert_msg(console_bytes == 1 && (uint8_t)console[0] == character,
+                      "stage.console_write got something else than BL, one character, 0x%02x",
+                      character);
+    }
 }
 END_TEST
 
-/* One exit with more operands than a byte counts. Where they go is console_stage's question. */
+/*
+ * One exit with PUTCHARs, and one with an EXIT among them. Where they go is console_stage's
+ * question.
+ */
+static void check_each_operand(struct vcpu *vcpu, uint8_t size, uint32_t count)
+{
+    const uint32_t end = unit_random() % (count < 256 ? count : 256);
+    uint8_t *data = make_io(true, HYPERCALL_PORT, size, count);
+
+    memset(data, 0, (size_t)size * count);
+    for (uint32_t i = 0; i < count; i++)
+        data[i * size] = HC_PUTCHAR;
+    console_bytes = 0;
+    enum step step = run_hypercall(vcpu);
+    ck_assert_msg(!endless,
+                  "one exit had io.count = %u operands of %u bytes, each a PUTCHAR, and "
+                  "hypercall_io does not come to their end",
+                  count, size);
+    ck_assert_msg(step == STEP_RUN && console_bytes + printed_bytes == count,
+                  "one exit had io.count = %u operands of %u bytes, each a PUTCHAR, and %zu "
+                  "characters were printed%s",
+                  count, size, console_bytes + printed_bytes,
+                  step == STEP_RUN ? "" : "; the vCPU does not run on");
+    data[end * size] = HC_EXIT;
+    console_bytes = 0;
+    step = run_hypercall(vcpu);
+    ck_assert_msg(step == STEP_END && !endless,
+                  "one exit had io.count = %u operands of %u bytes, number %u of them EXIT, and "
+                  "the vCPU runs on",
+                  count, size, end);
+    ck_assert_msg(console_bytes + printed_bytes == end,
+                  "one exit had %u times PUTCHAR, then EXIT, then PUTCHAR again, of %u bytes each, "
+                  "and %zu characters were printed: nothing comes after EXIT",
+                  end, size, console_bytes + printed_bytes);
+}
+
 START_TEST(each_operand)
 {
+    enum { CASES = 2 * sizeof sizes };
     struct vm vm;
     struct vcpu vcpu;
     struct kvm_regs regs;
-    const uint32_t count = 257 + unit_random() % 300, end = unit_random() % 256;
+    int order[CASES];
 
     start_created(&vm, &vcpu);
     stage_change();
     kernel(vcpu.fd, KVM_GET_REGS, &regs);
     regs.rbx = 'a';
     kernel(vcpu.fd, KVM_SET_REGS, &regs);
-    memset(make_io(true, HYPERCALL_PORT, 1, count), HC_PUTCHAR, count);
-    enum step step = run_hypercall(&vcpu);
-    ck_assert_msg(!endless,
-                  "one exit had io.count = %u operands, each a PUTCHAR, and hypercall_io does not "
-                  "come to their end",
-                  count);
-    ck_assert_msg(step == STEP_RUN && console_bytes + printed_bytes == count,
-                  "one exit had io.count = %u operands, each a PUTCHAR, and %zu characters were "
-                  "printed",
-                  count, console_bytes + printed_bytes);
-    console_bytes = 0;
-    uint8_t *data = make_io(true, HYPERCALL_PORT, 1, count);
-    memset(data, HC_PUTCHAR, count);
-    data[end] = HC_EXIT;
-    step = run_hypercall(&vcpu);
-    ck_assert_msg(step == STEP_END && !endless,
-                  "one exit had io.count = %u operands, number %u of them EXIT, and the vCPU runs "
-                  "on",
-                  count, end);
-    ck_assert_msg(console_bytes + printed_bytes == end,
-                  "one exit had %u times PUTCHAR, then EXIT, then PUTCHAR again, and %zu "
-                  "characters were printed: nothing comes after EXIT",
-                  end, console_bytes + printed_bytes);
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) /* more than a byte counts, and fewer */
+        check_each_operand(&vcpu, sizes[order[i] / 2],
+                           order[i] % 2 ? 257 + unit_random() % 300 : 2 + unit_random() % 255);
 }
 END_TEST
 
@@ -421,10 +504,10 @@ START_TEST(vcpus_apart)
     stage_change();
     make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
     run_hypercall(&vcpu);
-    /* Alone it must be right, or other tests fail, and not for threads. */
-    const bool write_right =
-        console_bytes == 0x100 && memcmp(console, random_ram + 0x20f80, 0x100) == 0;
-    for (size_t i = 0; write_right && i < sizeof moments / sizeof moments[0]; i++) {
+    ck_assert_msg(console_bytes == 0x100 && memcmp(console, random_ram + 0x20f80, 0x100) == 0,
+                  "a WRITE does not pass its 256 bytes to stage.console_write, though no other "
+                  "vCPU calls: it must before calls can be mixed up");
+    for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
         make_write(&vcpu, (struct write_state){0, false, 0x20000, 0xf80, 0x100}, 0);
         console_bytes = 0;
         meanwhile = other_calls;
@@ -439,12 +522,10 @@ START_TEST(vcpus_apart)
     memset(make_io(true, HYPERCALL_PORT, 1, 3), number, 3);
     console_bytes = 0;
     run_hypercall(&vcpu);
-    const bool putchar_right = console_bytes == 3;
-    ck_assert_msg(write_right || putchar_right,
-                  "neither a WRITE nor three PUTCHARs of one exit print what they should, though "
-                  "no other vCPU calls: one must before they can be mixed up");
-    if (!putchar_right)
-        return;
+    ck_assert_msg(console_bytes == 3,
+                  "three PUTCHARs of one exit do not pass three characters to "
+                  "stage.console_write, though no other vCPU calls: they must before calls can be "
+                  "mixed up");
     other_page.bytes[other_page.run.io.data_offset] = number;
     console_bytes = 0;
     meanwhile = other_calls;
@@ -458,28 +539,50 @@ START_TEST(vcpus_apart)
 }
 END_TEST
 
-/* How many, and which ones, other tests ask. */
+/* What a string of `bytes` passed on. */
+static void check_on_stage(const char *what, const char *expected, size_t bytes)
+{
+    ck_assert_msg(console_bytes != 0 && printed_bytes == 0,
+                  "of %s of %zu bytes %zu went to stage.console_write, and %zu to standard output",
+                  what, bytes, console_bytes, printed_bytes);
+    ck_assert_msg(console_bytes == bytes && memcmp(console, expected, bytes) == 0,
+                  "%s has %zu bytes, and stage.console_write got %zu bytes, or others than its own",
+                  what, bytes, console_bytes);
+    console_bytes = 0;
+}
+
+#define PATTERN_BYTES 256 /* in RAM over and over: where a string begins, other tests ask */
+
 START_TEST(strings_stage)
 {
+    enum { STRINGS = 12 };
     struct vm vm;
     struct vcpu vcpu;
+    int order[STRINGS];
+    char expected[2 * PAGE_BYTES];
 
     start_created(&vm, &vcpu);
     stage_change();
-    memset(vm.ram, 'x', vm.ram_bytes);
-    make_io(true, STRING_PORT, 1, 10);
-    run_hypercall(&vcpu);
-    ck_assert_msg(console_bytes != 0 && printed_bytes == 0,
-                  "of a string of 10 bytes %zu went to stage.console_write, and %zu to standard "
-                  "output",
-                  console_bytes, printed_bytes);
-    console_bytes = 0;
-    make_write(&vcpu, (struct write_state){0, false, 0x20000, 0, 10}, 0);
-    run_hypercall(&vcpu);
-    ck_assert_msg(console_bytes != 0 && printed_bytes == 0,
-                  "of a WRITE of 10 bytes %zu went to stage.console_write, and %zu to standard "
-                  "output",
-                  console_bytes, printed_bytes);
+    for (size_t i = 0; i < PATTERN_BYTES; i++)
+        expected[i] = (char)(1 + unit_random() % 255);
+    for (size_t i = PATTERN_BYTES; i < sizeof expected; i++)
+        expected[i] = expected[i - PATTERN_BYTES];
+    for (size_t i = 0; i < vm.ram_bytes; i += PATTERN_BYTES)
+        memcpy(vm.ram + i, expected, PATTERN_BYTES);
+    shuffle(order, STRINGS);
+    for (int i = 0; i < STRINGS; i++) {
+        const uint32_t bytes = 1 + unit_random() % (order[i] < STRINGS / 2 ? 20 : 1500);
+        if (order[i] % 2) {
+            uint8_t *data = make_io(true, STRING_PORT, 1, bytes);
+            memcpy(data, expected, bytes);
+            run_hypercall(&vcpu);
+            check_on_stage("a string", expected, bytes);
+        } else {
+            make_write(&vcpu, (struct write_state){0, false, 0x20000, 0, bytes}, 0);
+            run_hypercall(&vcpu);
+            check_on_stage("a WRITE", expected, bytes);
+        }
+    }
 }
 END_TEST
 
@@ -501,6 +604,66 @@ static uint32_t read_answer(struct vcpu *vcpu)
     memcpy(&answer, data, sizeof answer);
     return answer;
 }
+
+/* What must end the guest does so, by vcpu_crash; what that printed stays in `said`. */
+static void check_refused(struct vcpu *vcpu, const char *what)
+{
+    vcpu->status = 0;
+    listen_hold();
+    enum step step = run_hypercall(vcpu);
+    listen_end();
+    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED, "%s, and the guest went on",
+                  what);
+    const char *why = strstr(said, "(guest) crashed: ");
+    ck_assert_msg(why, "%s, and the guest ended without a post-mortem: vcpu_crash prints it", what);
+    why += strlen("(guest) crashed: ");
+    memmove(said, why, strlen(why) + 1); /* the module's own words: one line */
+    said[strcspn(said, "\n")] = '\0';
+    ck_assert_msg(said[0] != '\0', "%s, and the message of vcpu_crash is empty", what);
+}
+
+/* A read that is one too many. */
+static void check_read_refused(struct vcpu *vcpu, uint8_t size, const char *after)
+{
+    char what[200];
+
+    snprintf(what, sizeof what, "the guest read %u bytes from HYPERCALL_PORT %s", size, after);
+    make_io(false, HYPERCALL_PORT, size, 1);
+    check_refused(vcpu, what);
+}
+
+START_TEST(uncalled_read)
+{
+    static const struct {
+        int answer;
+        const char *after;
+    } cases[] = {
+        {'x', "twice after one GETCHAR, which a character answered"},
+        {GETCHAR_NOTHING, "twice after one GETCHAR, which GETCHAR_NOTHING answered: that is an "
+                          "answer, too"},
+        {GETCHAR_END, "twice after one GETCHAR, which GETCHAR_END answered: that is an answer, "
+                      "too"},
+    };
+    enum { CASES = sizeof cases / sizeof cases[0] * sizeof sizes };
+    struct vm vm;
+    struct vcpu vcpu;
+    int order[CASES];
+
+    start_created(&vm, &vcpu);
+    stage_change();
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        const uint8_t size = sizes[(unsigned)order[i] % sizeof sizes];
+        const size_t of = (unsigned)order[i] / sizeof sizes;
+        check_read_refused(&vcpu, size, "and had not called GETCHAR");
+        typing = cases[of].answer;
+        call_getchar(&vcpu);
+        make_io(false, HYPERCALL_PORT, size, 1);
+        check_serves(&vcpu, "GETCHAR and the read of its answer");
+        check_read_refused(&vcpu, size, cases[of].after);
+    }
+}
+END_TEST
 
 START_TEST(getchar_steps)
 {
@@ -546,33 +709,53 @@ END_TEST
 
 /* ------------------------------------------------------------------ strings */
 
+/* The note of a GETCHAR stays until it is answered, and none comes by itself. */
+static void check_note(const struct vcpu *vcpu, bool called, const char *what)
+{
+    ck_assert_msg(vcpu->getchar_called == called,
+                  "vcpu->getchar_called was %d, and is %d after %s: that is not its affair", called,
+                  vcpu->getchar_called, what);
+}
+
 START_TEST(string_count)
 {
+    enum { STRINGS = 9 };
     struct vm vm;
     struct vcpu vcpu;
-    const uint32_t count = 257 + unit_random() % 1000;
-    uint8_t *data = make_io(true, STRING_PORT, 1, count),
-            *string = made.bytes + (data - page.bytes);
-    const uint32_t zero = unit_random() % count; /* a character like any other */
+    int order[STRINGS];
 
-    data[zero] = string[zero] = 0;
     start_created(&vm, &vcpu);
-    enum step step = run_hypercall(&vcpu);
-    ck_assert_msg(step == STEP_RUN, "after a string the vCPU does not run on");
-    ck_assert_msg(printed_bytes == count,
-                  "one exit had io.count = %u characters for STRING_PORT, one of them 0, and %zu "
-                  "were printed",
-                  count, printed_bytes);
-    ck_assert_msg(memcmp(printed, string, count) == 0,
-                  "the characters printed are not those of the exit, one after the other");
+    shuffle(order, STRINGS);
+    for (int i = 0; i < STRINGS; i++) {
+        const uint32_t count = order[i] == 0       ? 1
+                               : order[i] % 2 != 0 ? 2 + unit_random() % 255
+                                                   : 257 + unit_random() % 1000;
+        uint8_t *data = make_io(true, STRING_PORT, 1, count),
+                *string = made.bytes + (data - page.bytes);
+        const uint32_t zero = unit_random() % count; /* a character like any other */
+        const bool called = unit_random() & 1;
+        data[zero] = string[zero] = 0;
+        vcpu.getchar_called = called;
+        enum step step = run_hypercall(&vcpu);
+        ck_assert_msg(step == STEP_RUN, "after a string the vCPU does not run on");
+        ck_assert_msg(printed_bytes == count,
+                      "one exit had io.count = %u characters for STRING_PORT, one of them 0, and "
+                      "%zu were printed",
+                      count, printed_bytes);
+        ck_assert_msg(memcmp(printed, string, count) == 0,
+                      "the characters printed are not those of the exit, one after the other");
+        check_note(&vcpu, called, "a string");
+    }
 }
 END_TEST
 
 /* What a WRITE has to print is `bytes` of RAM at `linear`, in pages that changed places. */
 static void check_write(struct vcpu *vcpu, const char *what, uint32_t linear, uint32_t bytes)
 {
+    const bool called = vcpu->getchar_called = unit_random() & 1;
     enum step step = run_hypercall(vcpu);
 
+    check_note(vcpu, called, "a WRITE");
     ck_assert_msg(step == STEP_RUN && printed_bytes == bytes,
                   "%s: a WRITE of %u bytes at linear address 0x%x printed %zu%s", what, bytes,
                   linear, printed_bytes, step == STEP_RUN ? "" : ", and the vCPU does not run on");
@@ -616,12 +799,16 @@ START_TEST(write_pages)
 }
 END_TEST
 
-static void check_refused(struct vcpu *vcpu, const char *what)
+/* While a WRITE is served, vcpu_translate finds this many pages more, then none. */
+static unsigned pages_left;
+
+static void page_is_translated(void)
 {
-    vcpu->status = 0;
-    enum step step = run_hypercall(vcpu);
-    ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED, "%s, and the guest went on",
-                  what);
+    pages_missing = pages_left == 0;
+    if (pages_left-- > 0) { /* the next time again */
+        meanwhile = page_is_translated;
+        meanwhile_at = AT_TRANSLATE;
+    }
 }
 
 START_TEST(write_outside)
@@ -642,12 +829,26 @@ START_TEST(write_outside)
     make_write(&vcpu,
                (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside + outside}, 0);
     check_refused(&vcpu, "a WRITE began in RAM and ended past it, in the VMM's own memory");
+    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, 0x10000 + inside}, 0);
+    step = run_hypercall(&vcpu);
+    ck_assert_msg(step == STEP_RUN && printed_bytes == 0x10000 + inside,
+                  "32-bit code made a WRITE of %u bytes (all of ECX counts), all of it in RAM, and "
+                  "%zu were printed",
+                  0x10000 + inside, printed_bytes);
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, end - PAGE_BYTES, 0x10000 + inside}, 0);
     check_refused(&vcpu,
                   "32-bit code made a WRITE of over 64 KB (all of ECX counts) that ended past "
                   "RAM");
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside}, 0);
     check_refused(&vcpu, "a WRITE ended with the last byte of 4 GB, far past RAM");
+    pages_left = 2 + unit_random() % 4; /* one of them now */
+    page_is_translated();
+    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, 5 * PAGE_BYTES + inside},
+               0);
+    check_refused(&vcpu,
+                  "vcpu_translate returned true for a WRITE's first page, and then false, because "
+                  "a later page is not mapped");
+    meanwhile = NULL;
     pages_missing = true;
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, inside}, 0);
     check_refused(&vcpu,
@@ -666,12 +867,137 @@ START_TEST(write_failed)
     make_write(&vcpu, (struct write_state){0, false, 0x10000, 0x100, 20}, KVM_SYNC_X86_REGS);
     check_serves(&vcpu, "WRITE");
     falsified.request = KVM_GET_SREGS;
-    falsified.error = EFAULT;
+    falsified.error = any_error();
     translations = 0;
     check_refused(&vcpu, "KVM_GET_SREGS failed in a WRITE");
+    check_met("WRITE", "a KVM_GET_SREGS that fails");
+    ck_assert_msg(strstr(said, strerror(falsified.error)),
+                  "KVM_GET_SREGS failed in a WRITE, and the message of vcpu_crash does not contain "
+                  "the reason (%s): strerror(errno)",
+                  strerror(falsified.error));
     ck_assert_msg(translations == 0 && printed_bytes == 0,
                   "KVM_GET_SREGS failed in a WRITE, and it was served all the same, with whatever "
                   "was in the variable for the registers");
+    falsified.error = 0;
+    check_serves(&vcpu, "WRITE");
+}
+END_TEST
+
+/* ------------------------------------------------------------------ unknown accesses */
+
+/* An access that no guest may make, at a random address; `number`: of the call, at that port. */
+static void check_unknown(struct vcpu *vcpu, bool out, uint16_t port, uint8_t size, uint32_t number)
+{
+    struct kvm_regs regs;
+    char what[200];
+
+    kernel(vcpu->fd, KVM_GET_REGS, &regs);
+    regs.rip = 0x1000 + unit_random() % 0xe000;
+    kernel(vcpu->fd, KVM_SET_REGS, &regs);
+    uint8_t *data = make_io(out, port, size, 1);
+    if (port == HYPERCALL_PORT) {
+        memcpy(data, &number, size);
+        snprintf(what, sizeof what, "the guest called number 0x%x, with %u bytes", number, size);
+    } else {
+        number = port;
+        snprintf(what, sizeof what, "the guest made an %s port 0x%x, of %u bytes",
+                 out ? "out to" : "in from", port, size);
+    }
+    check_refused(vcpu, what);
+    ck_assert_msg(said_number(number), "%s, and the message of vcpu_crash does not say so: \"%s\"",
+                  what, said);
+    ck_assert_msg(said_hexadecimal(regs.rip),
+                  "%s at address 0x%llx, and the message of vcpu_crash does not give that RIP: "
+                  "\"%s\"",
+                  what, regs.rip, said);
+    if (unit_random() % 4 == 0) {
+        make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
+        check_serves(vcpu, "PUTCHAR");
+    }
+}
+
+#define UNKNOWN 24 /* accesses of a kind */
+
+START_TEST(unknown_calls)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_created(&vm, &vcpu);
+    for (unsigned i = 0; i < UNKNOWN; i++) {
+        const uint8_t size = sizes[unit_random() % sizeof sizes];
+        uint32_t number = HC_WRITE + 1 + unit_random() % (i % 2 ? 60 : 252);
+        if (size > 1 && i % 4 > 1) /* the low byte is that of a call */
+            number = (1 + unit_random() % (i % 8 > 3 ? 6 : 255)) << 8 | unit_random() % 4;
+        if (size > 2 && i % 3 == 0)
+            number |= unit_random() << 16;
+        check_unknown(&vcpu, true, HYPERCALL_PORT, size, number);
+    }
+}
+END_TEST
+
+/* A port that is neither of the two: any, a low one, or next to them. */
+static uint16_t unknown_port(unsigned kind)
+{
+    const uint16_t low = (uint16_t)(unit_random() % HYPERCALL_PORT);
+    const uint16_t high = (uint16_t)(STRING_PORT + 1 + unit_random() % (UINT16_MAX - STRING_PORT));
+
+    switch (kind % 8) {
+    case 0:
+        return HYPERCALL_PORT - 1;
+    case 1:
+        return STRING_PORT + 1;
+    case 2:
+        return kind % 16 == 2 ? 0 : UINT16_MAX;
+    default:
+        return kind % 2 ? low : high;
+    }
+}
+
+START_TEST(unknown_ports)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    int order[UNKNOWN];
+
+    start_created(&vm, &vcpu);
+    shuffle(order, UNKNOWN);
+    for (int i = 0; i < UNKNOWN; i++)
+        check_unknown(&vcpu, true, unknown_port((unsigned)order[i]),
+                      sizes[unit_random() % sizeof sizes], 0);
+}
+END_TEST
+
+START_TEST(unknown_reads)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    int order[UNKNOWN];
+
+    start_created(&vm, &vcpu);
+    shuffle(order, UNKNOWN);
+    for (int i = 0; i < UNKNOWN; i++)
+        check_unknown(&vcpu, false,
+                      order[i] < (int)sizeof sizes ? STRING_PORT : unknown_port((unsigned)order[i]),
+                      order[i] < (int)sizeof sizes ? sizes[order[i]]
+                                                   : sizes[unit_random() % sizeof sizes],
+                      0);
+}
+END_TEST
+
+START_TEST(unknown_sizes)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    int order[8];
+
+    start_created(&vm, &vcpu);
+    shuffle(order, 8);
+    for (int i = 0; i < 8; i++) {
+        check_unknown(&vcpu, true, STRING_PORT, order[i] % 2 ? 2 : 4, 0);
+        make_io(true, STRING_PORT, 1, 1 + unit_random() % 4);
+        check_serves(&vcpu, "a string");
+    }
 }
 END_TEST
 
@@ -689,10 +1015,15 @@ int main(void)
     unit_add(suite, "each_operand", each_operand);
     unit_add(suite, "vcpus_apart", vcpus_apart);
     unit_add(suite, "strings_stage", strings_stage);
+    unit_add(suite, "uncalled_read", uncalled_read);
     unit_add(suite, "getchar_steps", getchar_steps);
     unit_add(suite, "string_count", string_count);
     unit_add(suite, "write_pages", write_pages);
     unit_add(suite, "write_outside", write_outside);
     unit_add(suite, "write_failed", write_failed);
+    unit_add(suite, "unknown_calls", unknown_calls);
+    unit_add(suite, "unknown_ports", unknown_ports);
+    unit_add(suite, "unknown_reads", unknown_reads);
+    unit_add(suite, "unknown_sizes", unknown_sizes);
     return unit_main(suite);
 }
