@@ -21,6 +21,7 @@ HYPERCALL_PORT = 0x500
 STATUS_GUEST_FILE = 65
 STATUS_SIGNAL = 128
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NO_REGISTERS = ("--regs prints each vCPU's registers when its thread calls vcpu_ended. Is it called, after "
                  "vcpu_run?")
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
@@ -141,7 +142,7 @@ def shared_counter(plan: Plan) -> None:
 @lab.test("3.2", "ends with the worst status", points=4,
           hint="Which vCPU's status does the VMM return? The highest of them all.")
 def worst_status(plan: Plan) -> None:
-    for place in plan.values.sample(range(VCPUS), 3):
+    for place in plan.values.sample(range(VCPUS), VCPUS):
         statuses = [plan.values.randint(1, 30) for _ in range(VCPUS)]
         statuses[place] = worst = plan.values.randint(31, 63)
         run = plan.boot(*(plan.guest("status", STATUS=status) for status in statuses))
@@ -239,7 +240,7 @@ def long_line(plan: Plan) -> None:
                "the colour of its vCPU.")
 def colour(plan: Plan) -> None:
     for where in ("terminal", "always", "never"):
-        texts = [plan.values.text() for _ in range(3)]
+        texts = [plan.values.text() for _ in range(VCPUS)]
         guests = [plan.guest("hello", TEXT=text) for text in texts]
         expected = [f"vcpu{vcpu}: {text}" for vcpu, text in enumerate(texts)]
         if where == "terminal":
@@ -266,7 +267,7 @@ def any_bytes(plan: Plan) -> None:
                "stop_signal and kicks every vCPU; each ends in vcpu_check_stop, with STATUS_SIGNAL plus the "
                "signal.")
 def stop(plan: Plan) -> None:
-    for number, guests in ((signal.SIGINT, 1), (signal.SIGTERM, VCPUS)):
+    for number, guests in zip(_STOPS, (1, VCPUS, 1, 2)):
         text = plan.values.text()
         begun = Step(after=text.encode(), send=b"x")   # of no meaning to them: what counts is that all print
         run = plan.boot(*(plan.guest("endless", TEXT=text) for _ in range(guests)), hold_stdin=True,
@@ -335,7 +336,7 @@ def kick_wakes(plan: Plan) -> None:
 def no_thread(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "no_thread")
     unit.symptom(lambda o: o.hung,
-                 "The third pthread_create failed, and run_all never returned. Check what pthread_create "
+                 "A pthread_create failed, and run_all never returned. Check what pthread_create "
                  "returns, stop the running vCPUs with stop_all, and let wait_for_all wait for as many as "
                  "were started, not for guest_count.")
 
@@ -549,7 +550,7 @@ def _stop_symptoms(run: Planned) -> None:
                 "longer exists. Does vcpu_kick check vcpu->state first, and hold vcpu->lock until the "
                 "signal is sent?")
     run.symptom(lambda o: (o.result.ending, o.result.code) in (
-                    (Ending.SIGNAL, signal.SIGINT), (Ending.SIGNAL, signal.SIGTERM)),
+                    (Ending.SIGNAL, number) for number in _STOPS),
                 "The signal killed the VMM immediately. It must be caught or blocked, so that the vCPUs "
                 "can end in an orderly way.")
     run.symptom(lambda o: o.said("Interrupted system call"),

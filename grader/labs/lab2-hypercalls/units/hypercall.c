@@ -390,11 +390,11 @@ static void check_each_operand(struct vcpu *vcpu, uint8_t size, uint32_t count)
     console_bytes = 0;
     enum step step = run_hypercall(vcpu);
     ck_assert_msg(!endless,
-                  "one exit had io.count = %u operands of %u bytes, each a PUTCHAR, and "
+                  "one exit had io.count = %u operands of size %u, each a PUTCHAR, and "
                   "hypercall_io does not come to their end",
                   count, size);
     ck_assert_msg(step == STEP_RUN && console_bytes + printed_bytes == count,
-                  "one exit had io.count = %u operands of %u bytes, each a PUTCHAR, and %zu "
+                  "one exit had io.count = %u operands of size %u, each a PUTCHAR, and %zu "
                   "characters were printed%s",
                   count, size, console_bytes + printed_bytes,
                   step == STEP_RUN ? "" : "; the vCPU does not run on");
@@ -402,11 +402,11 @@ static void check_each_operand(struct vcpu *vcpu, uint8_t size, uint32_t count)
     console_bytes = 0;
     step = run_hypercall(vcpu);
     ck_assert_msg(step == STEP_END && !endless,
-                  "one exit had io.count = %u operands of %u bytes, number %u of them EXIT, and "
+                  "one exit had io.count = %u operands of size %u, number %u of them EXIT, and "
                   "the vCPU runs on",
                   count, size, end);
     ck_assert_msg(console_bytes + printed_bytes == end,
-                  "one exit had %u times PUTCHAR, then EXIT, then PUTCHAR again, of %u bytes each, "
+                  "one exit had %u times PUTCHAR, then EXIT, then PUTCHAR again, of size %u, "
                   "and %zu characters were printed: nothing comes after EXIT",
                   end, size, console_bytes + printed_bytes);
 }
@@ -627,7 +627,8 @@ static void check_read_refused(struct vcpu *vcpu, uint8_t size, const char *afte
 {
     char what[200];
 
-    snprintf(what, sizeof what, "the guest read %u bytes from HYPERCALL_PORT %s", size, after);
+    snprintf(what, sizeof what, "the guest made a read of size %u of HYPERCALL_PORT %s", size,
+             after);
     make_io(false, HYPERCALL_PORT, size, 1);
     check_refused(vcpu, what);
 }
@@ -897,10 +898,10 @@ static void check_unknown(struct vcpu *vcpu, bool out, uint16_t port, uint8_t si
     uint8_t *data = make_io(out, port, size, 1);
     if (port == HYPERCALL_PORT) {
         memcpy(data, &number, size);
-        snprintf(what, sizeof what, "the guest called number 0x%x, with %u bytes", number, size);
+        snprintf(what, sizeof what, "the guest called number 0x%x, of size %u", number, size);
     } else {
         number = port;
-        snprintf(what, sizeof what, "the guest made an %s port 0x%x, of %u bytes",
+        snprintf(what, sizeof what, "the guest made an %s port 0x%x, of size %u",
                  out ? "out to" : "in from", port, size);
     }
     check_refused(vcpu, what);

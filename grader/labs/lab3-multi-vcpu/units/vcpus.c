@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -29,24 +30,33 @@ START_TEST(bases)
 }
 END_TEST
 
+/* A guest's image: random bytes. */
+static PRIVATE uint8_t image[2 * WINDOW_BYTES];
+
+static void start_image(size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        image[i] = (uint8_t)unit_random();
+    guest.image = image;
+    guest.image_bytes = bytes;
+}
+
 START_TEST(prepare)
 {
-    static PRIVATE uint8_t image[3000];
     struct vm vm;
     struct vcpu vcpu;
     struct kvm_sregs sregs;
 
-    for (size_t i = 0; i < sizeof image; i++)
-        image[i] = (uint8_t)unit_random();
     for (int id = 0; id < VCPUS_MAX; id++) {
         const uint32_t base = (uint32_t)id * WINDOW_BYTES;
+        const size_t bytes = 1 + unit_random() % WINDOW_BYTES;
         start_created(&vm, &vcpu);
         vcpu.id = id;
-        guest.image = image;
-        guest.image_bytes = sizeof image;
+        start_image(bytes);
         ck_assert_msg(window_prepare(&vcpu) == 0, "window_prepare of vcpu%d does not return 0", id);
-        ck_assert_msg(memcmp(vm.ram + base, image, sizeof image) == 0,
-                      "the image of vcpu%d is not in RAM at its window, 0x%x", id, base);
+        ck_assert_msg(memcmp(vm.ram + base, image, bytes) == 0,
+                      "the image of vcpu%d, %zu bytes, is not in RAM at its window, 0x%x", id,
+                      bytes, base);
         kernel(vcpu.fd, KVM_GET_SREGS, &sregs);
         ck_assert_msg(sregs.cs.base == base, "vcpu%d starts with CS at 0x%llx instead of 0x%x", id,
                       sregs.cs.base, base);
@@ -59,61 +69,104 @@ END_TEST
 
 START_TEST(full_window)
 {
-    static PRIVATE uint8_t image[WINDOW_BYTES];
     struct vm vm;
     struct vcpu vcpu;
 
+    start_image(WINDOW_BYTES);
     for (int id = 0; id < VCPUS_MAX; id++) {
         start_created(&vm, &vcpu);
         vcpu.id = id;
-        guest.image = image;
-        guest.image_bytes = sizeof image;
         int status = window_prepare(&vcpu);
         ck_assert_msg(status == 0,
                       "an image of exactly WINDOW_BYTES fits into the window of vcpu%d, and "
                       "window_prepare returns %d",
                       id, status);
+        ck_assert_msg(memcmp(vm.ram + (uint32_t)id * WINDOW_BYTES, image, WINDOW_BYTES) == 0,
+                      "an image of exactly WINDOW_BYTES is not in RAM, all of it, at the window of "
+                      "vcpu%d",
+                      id);
     }
 }
 END_TEST
 
 START_TEST(too_large)
 {
-    static PRIVATE uint8_t image[WINDOW_BYTES + 1];
+    const size_t sizes[] = {WINDOW_BYTES + 1, WINDOW_BYTES + 1 + unit_random() % PAGE_BYTES,
+                            WINDOW_BYTES + 1 + unit_random() % WINDOW_BYTES, 2 * WINDOW_BYTES};
+    enum { SIZES = sizeof sizes / sizeof sizes[0] };
     struct vm vm;
     struct vcpu vcpu;
+    int order[SIZES], ids[SIZES];
 
-    start_created(&vm, &vcpu);
-    guest.image = image;
-    guest.image_bytes = sizeof image;
-    int status = window_prepare(&vcpu);
-    ck_assert_msg(status == STATUS_GUEST_FILE,
-                  "an image of WINDOW_BYTES and one more lies on its neighbour, and window_prepare "
-                  "returns %d instead of STATUS_GUEST_FILE",
-                  status);
+    guest.path = "larger.bin";
+    shuffle(order, SIZES);
+    shuffle(ids, SIZES);
+    for (int i = 0; i < SIZES; i++) {
+        const size_t bytes = sizes[order[i]];
+        start_created(&vm, &vcpu);
+        vcpu.id = ids[i] % VCPUS_MAX;
+        start_image(bytes);
+        listen_start();
+        int status = window_prepare(&vcpu);
+        listen_end();
+        ck_assert_msg(status == STATUS_GUEST_FILE,
+                      "an image of %zu bytes is larger than the window of vcpu%d, WINDOW_BYTES, "
+                      "and window_prepare returns %d instead of STATUS_GUEST_FILE",
+                      bytes, vcpu.id, status);
+        ck_assert_msg(strstr(said, guest.path),
+                      "an image of %zu bytes is larger than WINDOW_BYTES, and the message does not "
+                      "name its file, guest->path",
+                      bytes);
+        start_image(1 + unit_random() % WINDOW_BYTES);
+        check_works("window_prepare", window_prepare(&vcpu));
+    }
 }
 END_TEST
 
 START_TEST(prepare_fails)
 {
-    static PRIVATE uint8_t image[3000];
+    static const struct {
+        unsigned long request; /* 0: the image does not fit into RAM */
+        const char *what;
+    } cases[] = {{0, "the image does not fit into RAM"},
+                 {KVM_GET_SREGS, "KVM_GET_SREGS failed in vcpu_set_real_mode"},
+                 {KVM_SET_SREGS, "KVM_SET_SREGS failed in vcpu_set_real_mode"},
+                 {KVM_SET_REGS, "KVM_SET_REGS failed in vcpu_set_real_mode"}};
+    static const int errors[] = {EINVAL, EFAULT, ENOMEM, EIO, EBUSY};
+    enum { CASES = sizeof cases / sizeof cases[0] };
     struct vm vm;
     struct vcpu vcpu;
+    int order[CASES];
 
     start_created(&vm, &vcpu);
-    guest.image = image;
-    guest.image_bytes = sizeof image;
+    start_image(3000);
     check_works("window_prepare", window_prepare(&vcpu));
-    vm.ram_bytes = sizeof image - 1;
-    ck_assert_msg(window_prepare(&vcpu) != 0,
-                  "the image does not fit into RAM, and window_prepare returns 0: look at what "
-                  "ram_write returns");
-    vm.ram_bytes = 1 << 20;
-    falsified.request = KVM_SET_REGS;
-    falsified.error = EINVAL;
-    ck_assert_msg(window_prepare(&vcpu) != 0,
-                  "KVM refuses the start state, and window_prepare returns 0: return what "
-                  "vcpu_set_real_mode returns");
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        const char *what = cases[order[i]].what;
+        falsified.request = cases[order[i]].request;
+        falsified.error =
+            falsified.request ? errors[unit_random() % (sizeof errors / sizeof errors[0])] : 0;
+        vm.ram_bytes = falsified.request ? 1 << 20 : unit_random() % guest.image_bytes;
+        listen_start();
+        int status = window_prepare(&vcpu);
+        listen_end();
+        ck_assert_msg(status != 0,
+                      "%s, and window_prepare returns 0: look at what ram_write and "
+                      "vcpu_set_real_mode return",
+                      what);
+        ck_assert_msg(status == STATUS_NO_KVM ||
+                          (!falsified.request && status == STATUS_GUEST_FILE),
+                      "%s, and window_prepare returns %d, which is not the status for it (%s%d)",
+                      what, status, falsified.request ? "STATUS_NO_KVM, " : "STATUS_GUEST_FILE, ",
+                      falsified.request ? STATUS_NO_KVM : STATUS_GUEST_FILE);
+        ck_assert_msg(said[0] != '\0', "%s, and nothing was said about it: fail() says it", what);
+        if (falsified.request)
+            check_met("window_prepare", what);
+        falsified.error = 0;
+        vm.ram_bytes = 1 << 20;
+        check_works("window_prepare", window_prepare(&vcpu));
+    }
 }
 END_TEST
 
@@ -259,12 +312,13 @@ START_TEST(end_signalled_last)
 END_TEST
 
 static int threads_left = -1; /* so many can be created; -1: any number */
+static int thread_error;      /* of the next one */
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                    void *argument)
 {
     if (threads_left == 0)
-        return EAGAIN;
+        return thread_error;
     threads_left -= threads_left > 0;
     return REAL_OF_THREADS(pthread_create)(thread, attributes, start, argument);
 }
@@ -289,25 +343,43 @@ THERE(int, status_of_run, (void), ())
 
 START_TEST(no_thread)
 {
-    start_guests(VCPUS_MAX, halt, sizeof halt);
-    check_works("vcpus_run", vcpus_run(&vmm));
-    start_guests(VCPUS_MAX, endless, sizeof endless);
-    threads_left = 2;
-    listen_start();
-    int status = status_of_run();
-    listen_end();
-    ck_assert_msg(WIFEXITED(status), "pthread_create fails, and the VMM crashes: %s",
-                  strsignal(WTERMSIG(status)));
-    ck_assert_msg(WEXITSTATUS(status) != STATUS_UNJOINED,
-                  "pthread_create fails, and vcpus_run returns while threads that were started "
-                  "still run: they use the vCPUs that it has destroyed");
-    ck_assert_msg(WEXITSTATUS(status) == STATUS_NO_KVM,
-                  "pthread_create fails, and the status is %d instead of STATUS_NO_KVM, %d",
-                  WEXITSTATUS(status), STATUS_NO_KVM);
-    ck_assert_msg(strstr(said, strerror(EAGAIN)) || strstr(said, "EAGAIN") || said_number(EAGAIN),
-                  "pthread_create returned EAGAIN, and no message says so (\"%s\"): it returns the "
-                  "error and does not set errno",
-                  strerror(EAGAIN));
+    static const int errors[VCPUS_MAX] = {EAGAIN, ENOMEM, EINVAL, ENOSPC};
+    int counts[VCPUS_MAX], order[VCPUS_MAX];
+
+    shuffle(counts, VCPUS_MAX);
+    shuffle(order, VCPUS_MAX);
+    for (int i = 0; i < VCPUS_MAX; i++) {
+        const int started = counts[i], error = errors[order[i]];
+        start_guests(VCPUS_MAX, halt, sizeof halt);
+        check_works("vcpus_run", vcpus_run(&vmm));
+        start_guests(VCPUS_MAX, endless, sizeof endless);
+        threads_left = started;
+        thread_error = error;
+        listen_start();
+        int status = status_of_run();
+        listen_end();
+        threads_left = -1;
+        watching_end = false;
+        atomic_store(&leaving, 0);
+        atomic_store(&vmm.stop_signal, 0);
+        for (int place = 0; place < JOINS_MAX; place++)
+            atomic_store(&joined[place], 0);
+        ck_assert_msg(WIFEXITED(status), "pthread_create number %d fails, and the VMM crashes: %s",
+                      started + 1, strsignal(WTERMSIG(status)));
+        ck_assert_msg(WEXITSTATUS(status) != STATUS_UNJOINED,
+                      "pthread_create number %d fails, and vcpus_run returns while threads that "
+                      "were started still run: they use the vCPUs that it has destroyed",
+                      started + 1);
+        ck_assert_msg(WEXITSTATUS(status) == STATUS_NO_KVM,
+                      "pthread_create number %d fails, and the status is %d instead of "
+                      "STATUS_NO_KVM, %d",
+                      started + 1, WEXITSTATUS(status), STATUS_NO_KVM);
+        ck_assert_msg(strstr(said, strerror(error)) || strstr(said, strerrorname_np(error)) ||
+                          said_number((uint64_t)error),
+                      "pthread_create number %d returned %s, and no message says so (\"%s\"): it "
+                      "returns the error and does not set errno",
+                      started + 1, strerrorname_np(error), strerror(error));
+    }
 }
 END_TEST
 
@@ -351,6 +423,12 @@ ssize_t write(int fd, const void *bytes, size_t count)
     if (yielding)
         sched_yield(); /* once: on a loaded machine each may take some milliseconds */
     return (ssize_t)part;
+}
+
+/* The C library's own would not go through that. */
+int eventfd_write(int fd, eventfd_t value)
+{
+    return write(fd, &value, sizeof value) == sizeof value ? 0 : -1;
 }
 
 /* What stdio writes, one call at a time, goes through the same write. */
@@ -432,6 +510,7 @@ START_TEST(lines)
 }
 END_TEST
 
+#define NAME_BYTES (sizeof "vcpu1: " - 1)
 #define QUOTED_MAX 60 /* bytes of a longer text that a message shows */
 
 /* The bytes as C would have them in a string. */
@@ -463,6 +542,21 @@ static void ck_captured(const char *expected, size_t count, const char *what)
                   quoted(captured, got), got, quoted(expected, count), count);
 }
 
+/* All bytes but the newline in a random order, then the newline. */
+static PRIVATE char all_bytes[256], all_bytes_line[NAME_BYTES + sizeof all_bytes];
+
+static void start_all_bytes(void)
+{
+    int order[sizeof all_bytes - 1];
+
+    shuffle(order, sizeof all_bytes - 1);
+    for (size_t i = 0; i < sizeof all_bytes - 1; i++)
+        all_bytes[i] = (char)(order[i] < '\n' ? order[i] : order[i] + 1);
+    all_bytes[sizeof all_bytes - 1] = '\n';
+    memcpy(all_bytes_line, "vcpu1: ", NAME_BYTES);
+    memcpy(all_bytes_line + NAME_BYTES, all_bytes, sizeof all_bytes);
+}
+
 #define CK_CAPTURED(expected, what) ck_captured(expected, sizeof(expected) - 1, what)
 
 START_TEST(any_bytes)
@@ -476,9 +570,12 @@ START_TEST(any_bytes)
     long_line[sizeof long_line - 1] = '\n';
     memcpy(expected, "vcpu1: ", 7);
     memcpy(expected + 7, long_line, sizeof long_line);
+    start_all_bytes();
     capture_stdio();
     capturing = true;
     vmm.guest_count = 1;
+    console_write_lines(vcpu, all_bytes, sizeof all_bytes);
+    ck_captured(all_bytes, sizeof all_bytes, "a lone guest prints each byte once");
     console_write_lines(vcpu, "a\0b\n\xff", 5);
     CK_CAPTURED("a\0b\n\xff", "a lone guest prints five bytes, one of them 0");
     vmm.guest_count = 2;
@@ -492,6 +589,8 @@ START_TEST(any_bytes)
     CK_CAPTURED("vcpu1: a\0b\n", "a line with a byte 0 in it");
     console_write_lines(vcpu, "a\rb\n", 4);
     CK_CAPTURED("vcpu1: a\rb\n", "a line with a carriage return in it");
+    console_write_lines(vcpu, all_bytes, sizeof all_bytes);
+    ck_captured(all_bytes_line, sizeof all_bytes_line, "a line with each byte in it once");
     console_write_lines(vcpu, long_line, sizeof long_line);
     ck_captured(expected, sizeof expected, "a line of 4000 characters, which vcpu->line can hold");
     console_write_lines(vcpu, "end", 3);
@@ -502,19 +601,15 @@ START_TEST(any_bytes)
 }
 END_TEST
 
-/* A line of `count` characters and its newline, in one call or each character in one of its own. */
-THERE_VOID(print_line, (struct vcpu * vcpu, size_t count, bool in_one), (vcpu, count, in_one),
-           see_vcpu(vcpu))
-{
-    static char line[2 * CONSOLE_LINE_MAX];
+#define LONG_LINE_MAX (6 * CONSOLE_LINE_MAX)
 
-    memset(line, 'x', count);
-    line[count] = '\n';
+/* A line of `count` characters and its newline, in one call or each character in one of its own. */
+THERE_VOID(print_line, (struct vcpu * vcpu, const char *line, size_t count, bool in_one),
+           (vcpu, line, count, in_one), see_vcpu(vcpu), call_give(line, count + 1))
+{
     for (size_t i = 0; i <= count; i += in_one ? count + 1 : 1)
         console_write_lines(vcpu, line + i, in_one ? count + 1 : 1);
 }
-
-#define NAME_BYTES (sizeof "vcpu1: " - 1)
 
 /* The characters of the piece of vcpu1's line that begins there, and where the next one begins. */
 static size_t piece_bytes(char **piece)
@@ -530,36 +625,50 @@ static size_t piece_bytes(char **piece)
 
 START_TEST(full_line)
 {
-    static const size_t counts[] = {CONSOLE_LINE_MAX - 1, CONSOLE_LINE_MAX, CONSOLE_LINE_MAX + 1};
+    static PRIVATE char line[LONG_LINE_MAX + 1];
+    const size_t counts[] = {CONSOLE_LINE_MAX - 1, CONSOLE_LINE_MAX, CONSOLE_LINE_MAX + 1,
+                             (2 + unit_random() % 2) * CONSOLE_LINE_MAX + unit_random() % 1000,
+                             (4 + unit_random() % 2) * CONSOLE_LINE_MAX + unit_random() % 1000};
+    enum { CASES = 2 * sizeof counts / sizeof counts[0] };
     struct vcpu *vcpu = &console_vcpus[1];
+    int order[CASES];
 
     vm_init(&vmm.vms[0], &vmm);
     vcpu_init(vcpu, 1, 1, &vmm.vms[0], &guest);
     vmm.guest_count = 2;
     capture_stdio();
     capturing = true;
-    for (size_t i = 0; i < 2 * sizeof counts / sizeof counts[0]; i++) {
-        const size_t count = counts[i / 2];
-        print_line(vcpu, count, i % 2);
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        const size_t count = counts[order[i] / 2];
+        for (size_t place = 0; place < count; place++)
+            line[place] = (char)('a' + unit_random() % 26);
+        line[count] = '\n';
+        print_line(vcpu, line, count, order[i] % 2);
         captured[atomic_exchange(&captured_bytes, 0) % sizeof captured] = '\0';
         char *piece = captured;
-        size_t first = piece_bytes(&piece), rest = first;
-        const bool alone = *piece == '\0';
-        while (*piece) {
-            size_t bytes = piece_bytes(&piece);
-            first = bytes > first ? bytes : first;
-            rest += bytes;
-        }
-        ck_assert_msg(first <= CONSOLE_LINE_MAX,
+        size_t longest = 0, printed = 0, pieces = 0;
+        bool same = true;
+        do {
+            const char *text = piece + NAME_BYTES;
+            const size_t bytes = piece_bytes(&piece);
+            same &= printed + bytes <= count && memcmp(text, line + printed, bytes) == 0;
+            longest = bytes > longest ? bytes : longest;
+            printed += bytes;
+            pieces++;
+        } while (*piece);
+        ck_assert_msg(longest <= CONSOLE_LINE_MAX,
                       "a piece of %zu characters was printed: vcpu->line has room for %d, and the "
                       "rest was written past its end",
-                      first, CONSOLE_LINE_MAX);
-        ck_assert_msg(rest == count, "of a line of %zu characters %zu were printed", count, rest);
-        ck_assert_msg(count > CONSOLE_LINE_MAX || first == count,
+                      longest, CONSOLE_LINE_MAX);
+        ck_assert_msg(printed == count, "of a line of %zu characters %zu were printed", count,
+                      printed);
+        ck_assert_msg(same, "of a line of %zu characters others than its own were printed", count);
+        ck_assert_msg(count > CONSOLE_LINE_MAX || longest == count,
                       "a line of %zu characters fits into vcpu->line, which has room for %d, and "
                       "was printed in pieces of at most %zu",
-                      count, CONSOLE_LINE_MAX, first);
-        ck_assert_msg(count >= CONSOLE_LINE_MAX || alone,
+                      count, CONSOLE_LINE_MAX, longest);
+        ck_assert_msg(count >= CONSOLE_LINE_MAX || pieces == 1,
                       "an empty line follows a line of %zu characters, which does not fill "
                       "vcpu->line",
                       count);
@@ -567,13 +676,14 @@ START_TEST(full_line)
 }
 END_TEST
 
-/* A vCPU that only collects a character takes the lock under which another prints. */
-THERE(bool, collecting_waits, (void), ())
+/* A vCPU that only collects characters takes the lock under which another prints. */
+THERE(bool, collecting_waits, (const char *text, size_t count), (text, count),
+      call_give(text, count))
 {
     pthread_mutex_t *collecting = NULL, *printing = NULL;
 
     first_lock = &collecting;
-    console_write_lines(&console_vcpus[0], "x", 1);
+    console_write_lines(&console_vcpus[0], text, count);
     first_lock = &printing;
     console_write_lines(&console_vcpus[1], "y\n", 2);
     first_lock = NULL;
@@ -589,10 +699,16 @@ START_TEST(collects)
     }
     capture_stdio();
     capturing = true;
-    bool waits = collecting_waits();
+    for (int i = 0; i < 10; i++) {
+        static const char text[] = "no newline is in this";
+        const size_t count = i == 0 ? 1 : 1 + unit_random() % (sizeof text - 1);
+        ck_assert_msg(!collecting_waits(text, count),
+                      "a vCPU collects a character, or several in one call (%zu), prints nothing, "
+                      "and takes the lock under which another one prints: it waits for as long as "
+                      "that takes",
+                      count);
+    }
     capturing = false;
-    ck_assert_msg(!waits, "a vCPU collects a character, prints nothing, and takes the lock under "
-                          "which another one prints: it waits for as long as that takes");
 }
 END_TEST
 
@@ -865,6 +981,8 @@ THERE(bool, stop_is_lost, (bool kicked_before), (kicked_before))
 
 #define FILLING 0xa5
 
+static bool kick_left; /* it did not clear immediate_exit */
+
 /* vcpu_check_stop of a kicked vCPU changes something else in kvm_run. */
 THERE(bool, run_is_changed, (void), ())
 {
@@ -879,6 +997,7 @@ THERE(bool, run_is_changed, (void), ())
     vcpu.run = run;
     if (vcpu_check_stop(&vcpu) != STEP_RUN)
         return true;
+    kick_left = run->immediate_exit != 0;
     for (size_t i = 0; i < sizeof page; i++)
         if (page[i] != FILLING && &page[i] != &run->immediate_exit)
             return true;
@@ -903,12 +1022,18 @@ START_TEST(check_order)
     ck_assert_msg(!run_is_changed(),
                   "vcpu_check_stop of a vCPU that was kicked, and must not stop, changes more of "
                   "kvm_run than immediate_exit, or ends the vCPU");
+    ck_assert_msg(!kick_left,
+                  "vcpu_check_stop of a vCPU that was kicked does not clear run->immediate_exit: "
+                  "there is no order to judge");
     ck_assert_msg(stop_is_seen(),
                   "a stop and its kick came before vcpu_check_stop, and the vCPU was not ended");
-    for (int kicked_before = 1; kicked_before >= 0; kicked_before--)
+    for (int kicked_before = 1; kicked_before >= 0; kicked_before--) {
         ck_assert_msg(!stop_is_lost(kicked_before),
                       "a stop came just before vcpu_check_stop cleared run->immediate_exit, and it "
                       "was lost: clear first, and only then look at stop_signal");
+        ck_assert_msg(cleared, "vcpu_check_stop of a vCPU that was kicked did not store 0 in "
+                               "run->immediate_exit: __atomic_store_n does");
+    }
     ck_assert_msg(!cleared || fenced,
                   "vcpu_check_stop clears run->immediate_exit by a plain store: the processor may "
                   "read stop_signal before others see that store, and a stop between the two is "
