@@ -549,8 +549,7 @@ def _stop_symptoms(run: Planned) -> None:
                 "The VMM crashed at the stop. pthread_kill may crash if the thread does not exist, or no "
                 "longer exists. Does vcpu_kick check vcpu->state first, and hold vcpu->lock until the "
                 "signal is sent?")
-    run.symptom(lambda o: (o.result.ending, o.result.code) in (
-                    (Ending.SIGNAL, number) for number in _STOPS),
+    run.symptom(lambda o: o.result.ending is Ending.SIGNAL and o.result.code in _STOPS,
                 "The signal killed the VMM immediately. It must be caught or blocked, so that the vCPUs "
                 "can end in an orderly way.")
     run.symptom(lambda o: o.said("Interrupted system call"),
