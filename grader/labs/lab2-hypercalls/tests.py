@@ -212,7 +212,9 @@ def uncalled_read(plan: Plan) -> None:
                 "set, a read is the guest's error: end the guest.",
                 "The guest called GETCHAR once and read twice, and both reads were answered: the first "
                 "answer must clear vcpu->getchar_called.")
-    plan.unit("hypercall", "uncalled_read")
+    unit = plan.unit("hypercall", "uncalled_read")
+    unit.symptom(lambda o: _went_on(o) and "had not called" in o.stdout, answered[0])
+    unit.symptom(lambda o: _went_on(o) and "after one GETCHAR" in o.stdout, answered[1])
     for calls, ignored in enumerate(answered):
         _dies(plan, None, ignored=ignored, WIDTH=32, READ=None, CALLS=calls)
 
@@ -330,7 +332,9 @@ def unknown_call(plan: Plan) -> None:
     cut = ("How much of the operand is the call's number? All of it: a number whose low byte is that of a "
            "call is still a different number, and unknown. " + _IGNORED)
     first_unknown = 4
-    plan.unit("hypercall", "unknown_calls")
+    unit = plan.unit("hypercall", "unknown_calls")
+    unit.symptom(lambda o: _went_on(o) and "low byte alone" in o.stdout, cut)
+    unit.symptom(_went_on, _IGNORED)
     for width, number in ((8, first_unknown),
                           (8, plan.values.randint(50, 255)),
                           (16, plan.values.randint(4, 255) << 8 | known),
@@ -347,7 +351,7 @@ def unknown_port(plan: Plan) -> None:
                  "Which register does the message about an unknown call or port need, and what if it can't "
                  "be read? When vcpu_registers fails, not even RIP is known: end the vCPU (vcpu_end) with "
                  "the status that it returned.")
-    plan.unit("hypercall", "unknown_ports")
+    plan.unit("hypercall", "unknown_ports").symptom(_went_on, _IGNORED)
     for width, port in ((8, HYPERCALL_PORT - 1), (8, STRING_PORT + 1),
                         (32, plan.values.randint(0x510, 0xfff0))):
         _dies(plan, port, WIDTH=width, PORT=port, NUMBER=1)
@@ -360,7 +364,7 @@ def unknown_read(plan: Plan) -> None:
     answered = ("The guest continued after the read: only HYPERCALL_PORT can be read. A guest can write "
                 "strings to the string port, but a read from it is unknown. Does the handler return "
                 "vcpu_crash's result?")
-    plan.unit("hypercall", "unknown_reads")
+    plan.unit("hypercall", "unknown_reads").symptom(_went_on, answered)
     for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
         _dies(plan, port, ignored=answered, WIDTH=width, PORT=port, READ=None)
 
@@ -368,13 +372,18 @@ def unknown_read(plan: Plan) -> None:
 @lab.test("2.5", "rejects wide accesses to the string port", points=2,
           hint="How wide is a character? One byte: an access of 2 or 4 bytes to STRING_PORT is unknown.")
 def unknown_size(plan: Plan) -> None:
-    plan.unit("hypercall", "unknown_sizes")
+    plan.unit("hypercall", "unknown_sizes").symptom(_went_on, _IGNORED)
     for width in (16, 32):
         _dies(plan, STRING_PORT, WIDTH=width, PORT=STRING_PORT)
 
 
 _IGNORED = ("The guest continued after the access: ignoring an unknown access hides a typing error in a "
             "guest. Does the handler return vcpu_crash's result?")
+
+
+def _went_on(outcome: Outcome) -> bool:
+    """A unit test's guest made an access that should have ended it."""
+    return "the guest went on" in outcome.stdout
 
 
 def _reports_nothing(status: int) -> Condition:

@@ -898,7 +898,10 @@ static void check_unknown(struct vcpu *vcpu, bool out, uint16_t port, uint8_t si
     uint8_t *data = make_io(out, port, size, 1);
     if (port == HYPERCALL_PORT) {
         memcpy(data, &number, size);
-        snprintf(what, sizeof what, "the guest called number 0x%x, of size %u", number, size);
+        snprintf(what, sizeof what, "the guest called number 0x%x, of size %u%s", number, size,
+                 number > UINT8_MAX && (uint8_t)number <= HC_WRITE
+                     ? ", of which the low byte alone would be a call"
+                     : "");
     } else {
         number = port;
         snprintf(what, sizeof what, "the guest made an %s port 0x%x, of size %u",
