@@ -262,7 +262,7 @@ def any_bytes(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 3.4 the stop
 
-@lab.test("3.4", "stops an endless loop on SIGINT and SIGTERM", points=2,
+@lab.test("3.4", "stops an endless loop on each of four signals", points=2,
           hint="Which thread notices the signal, and how does each vCPU learn of it? The main thread sets "
                "stop_signal and kicks every vCPU; each ends in vcpu_check_stop, with STATUS_SIGNAL plus the "
                "signal.")
