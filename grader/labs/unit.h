@@ -338,6 +338,18 @@ static inline void shuffle(int *order, int count)
     }
 }
 
+/* No call is repeated after one of these, and none's text contains another's. */
+static const int unit_errors[] = {EPERM, EIO,    ENXIO,  EBADF,  ENOMEM, EACCES,   EFAULT,
+                                  EBUSY, EINVAL, EMFILE, ENOSPC, ENOSYS, EOVERFLOW};
+
+enum { UNIT_ERRORS = sizeof unit_errors / sizeof unit_errors[0] };
+
+/* The error of a call that is made to fail. */
+static inline int unit_error(void)
+{
+    return unit_errors[unit_random() % UNIT_ERRORS];
+}
+
 /* Their seed comes from the grader. No process that is forked off finds it in its environment. */
 static inline void unit_random_begin(void)
 {

@@ -202,14 +202,6 @@ static enum step run_hypercall(struct vcpu *vcpu)
     return step;
 }
 
-/* An error of an ioctl, any. */
-static int any_error(void)
-{
-    static const int errors[] = {EFAULT, EINVAL, ENOMEM, EIO, EBADF, ENOSPC, EPERM, EOVERFLOW};
-
-    return errors[unit_random() % (sizeof errors / sizeof errors[0])];
-}
-
 /* The RIP of registers that were not read. */
 static uint64_t spoilt_rip(void)
 {
@@ -261,7 +253,7 @@ static void start_unread(struct vm *vm, struct vcpu *vcpu)
     make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
     check_serves(vcpu, "PUTCHAR");
     falsified.request = KVM_GET_REGS;
-    falsified.error = any_error();
+    falsified.error = unit_error();
 }
 
 START_TEST(registers_failed)
@@ -868,7 +860,7 @@ START_TEST(write_failed)
     make_write(&vcpu, (struct write_state){0, false, 0x10000, 0x100, 20}, KVM_SYNC_X86_REGS);
     check_serves(&vcpu, "WRITE");
     falsified.request = KVM_GET_SREGS;
-    falsified.error = any_error();
+    falsified.error = unit_error();
     translations = 0;
     check_refused(&vcpu, "KVM_GET_SREGS failed in a WRITE");
     check_met("WRITE", "a KVM_GET_SREGS that fails");

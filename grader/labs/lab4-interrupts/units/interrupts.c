@@ -163,27 +163,16 @@ static unsigned random_vcpu(void)
     return unit_random() % VCPUS_MAX;
 }
 
-/* No call is repeated after one of these, and none's text contains another's. */
-static const int errors[] = {EPERM, EIO,    ENXIO,  EBADF,  ENOMEM, EACCES,   EFAULT,
-                             EBUSY, EINVAL, EMFILE, ENOSPC, ENOSYS, EOVERFLOW};
-
-enum { ERRORS = sizeof errors / sizeof errors[0] };
-
-static int random_error(void)
-{
-    return errors[unit_random() % ERRORS];
-}
-
 /* This error, which the call met, is what was said; no other is. */
 static void check_reason(const char *call, int error)
 {
     ck_assert_msg(strstr(said, strerror(error)) || strstr(said, strerrorname_np(error)),
                   "%s failed, and standard error does not contain the reason (%s)", call,
                   strerror(error));
-    for (int i = 0; i < ERRORS; i++)
-        ck_assert_msg(errors[i] == error || !strstr(said, strerror(errors[i])),
+    for (int i = 0; i < UNIT_ERRORS; i++)
+        ck_assert_msg(unit_errors[i] == error || !strstr(said, strerror(unit_errors[i])),
                       "%s failed with \"%s\", and standard error says \"%s\"", call,
-                      strerror(error), strerror(errors[i]));
+                      strerror(error), strerror(unit_errors[i]));
 }
 
 /*
@@ -419,7 +408,7 @@ enum { START_CALLS = sizeof start_calls / sizeof start_calls[0] };
 static void check_start_fails(int number, unsigned ms)
 {
     const char *call = start_calls[number].name;
-    const int error = random_error();
+    const int error = unit_error();
 
     vmm.options.tick_ms = ms;
     atomic_store(&falsified_calls, 0);
@@ -721,7 +710,7 @@ static void check_injection_fails(unsigned id, uint32_t pending)
 {
     struct vcpu *vcpu = &vmm.vcpus[id];
     const uint64_t injected = vcpu->interrupts;
-    const int error = random_error();
+    const int error = unit_error();
 
     vcpu->pending = pending;
     vcpu->status = 0;
@@ -1769,7 +1758,7 @@ START_TEST(input_error_ends)
     char failure[100];
 
     do
-        input_error = random_error();
+        input_error = unit_error();
     while (input_error == EIO); /* which the next test has */
     snprintf(failure, sizeof failure, "read of standard input fails (%s)",
              strerrorname_np(input_error));

@@ -920,14 +920,6 @@ START_TEST(no_room)
 }
 END_TEST
 
-/* Not E2BIG, EINTR and EAGAIN: a module may try these again. */
-static int random_errno(void)
-{
-    static const int errors[] = {EIO, EFAULT, ENOMEM, EPERM, EINVAL, ENXIO};
-
-    return errors[unit_random() % (sizeof errors / sizeof errors[0])];
-}
-
 /* Where nothing fails the vCPU has its table. */
 static void check_shown(struct vcpu *vcpu)
 {
@@ -973,7 +965,7 @@ START_TEST(cpuid_failure)
     check_shown(&vcpu);
     for (int i = 0; i < CASES; i++) {
         const size_t which = (size_t)order[i] % 2;
-        falsified = (struct falsified){.request = ioctls[which].request, .error = random_errno()};
+        falsified = (struct falsified){.request = ioctls[which].request, .error = unit_error()};
         listen_start();
         int status = vcpu_show_cpuid(&vcpu);
         listen_end();
@@ -1425,7 +1417,7 @@ START_TEST(enter_failure)
     check_entered(&vcpu, &space);
     for (int i = 0; i < 2 * IOCTLS; i++) {
         const size_t which = (size_t)order[i] % IOCTLS;
-        falsified = (struct falsified){.request = ioctls[which].request, .error = random_errno()};
+        falsified = (struct falsified){.request = ioctls[which].request, .error = unit_error()};
         space.next_table = TABLES_OFFSET;
         listen_start();
         int status = long_mode_enter(&vcpu, &space, HIGHER_HALF_64);
