@@ -147,7 +147,7 @@ static inline void meanwhile_run(unsigned long at)
 }
 
 /* What a call that failed leaves in the place of its result: random bytes, over and over. */
-static PRIVATE uint8_t spoilt[512];
+static PRIVATE uint8_t junk[512];
 
 static void argument_spoil(unsigned long request, void *argument)
 {
@@ -156,7 +156,7 @@ static void argument_spoil(unsigned long request, void *argument)
     if (_IOC_DIR(request) != _IOC_READ)
         return;
     for (size_t i = 0; i < _IOC_SIZE(request); i++)
-        bytes[i] = spoilt[i % sizeof spoilt];
+        bytes[i] = junk[i % sizeof junk];
 }
 
 int ioctl(int fd, unsigned long request, ...)
@@ -358,8 +358,8 @@ static inline void unit_random_begin(void)
     random_state = (seed ? strtoull(seed, NULL, 10) : 1) * 2 + 1;
     if (seed)
         explicit_bzero(seed, strlen(seed));
-    for (size_t i = 0; i < sizeof spoilt; i++)
-        spoilt[i] = (uint8_t)unit_random();
+    for (size_t i = 0; i < sizeof junk; i++)
+        junk[i] = (uint8_t)unit_random();
 }
 
 /* A VM and its vCPU with nothing created yet. */

@@ -207,7 +207,7 @@ static uint64_t spoilt_rip(void)
 {
     uint64_t rip;
 
-    memcpy(&rip, spoilt + offsetof(struct kvm_regs, rip), sizeof rip);
+    memcpy(&rip, junk + offsetof(struct kvm_regs, rip), sizeof rip);
     return rip;
 }
 
@@ -368,7 +368,7 @@ START_TEST(console_stage)
 END_TEST
 
 /*
- * One exit with PUTCHARs, and one with an EXIT among them. Where they go is console_stage's
+ * An exit with PUTCHARs, then an exit that has EXIT among them. Where they go is console_stage's
  * question.
  */
 static void check_each_operand(struct vcpu *vcpu, uint8_t size, uint32_t count)
@@ -606,10 +606,12 @@ static void check_refused(struct vcpu *vcpu, const char *what)
     listen_end();
     ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED, "%s, and the guest went on",
                   what);
-    const char *why = strstr(said, "(guest) crashed: ");
-    ck_assert_msg(why, "%s, and the guest ended without a post-mortem: vcpu_crash prints it", what);
-    why += strlen("(guest) crashed: ");
-    memmove(said, why, strlen(why) + 1); /* the module's own words: one line */
+    static const char before[] = "(guest) crashed: ";
+    const char *found = strstr(said, before);
+    ck_assert_msg(found, "%s, and the guest ended without a post-mortem: vcpu_crash prints it",
+                  what);
+    const size_t skipped = found ? (size_t)(found - said) + sizeof before - 1 : 0;
+    memmove(said, said + skipped, said_bytes + 1 - skipped); /* the module's own words: one line */
     said[strcspn(said, "\n")] = '\0';
     ck_assert_msg(said[0] != '\0', "%s, and the message of vcpu_crash is empty", what);
 }

@@ -763,7 +763,7 @@ END_TEST
 /* ------------------------------------------------------------------ 5.5 the walk */
 
 #define WALK_RAM     0x40000u
-#define WALK_IGNORED 0xf18u /* bits of an entry that no walk looks at: G, PWT, PCD, and 9 to 11 */
+#define WALK_IGNORED 0xf18u /* bits of an entry that a walk ignores: G, PWT, PCD, and 9 to 11 */
 
 /* Where a walk's directory and its table are: different pages, others in each walk. */
 static PRIVATE uint32_t walk_directory, walk_table;

@@ -84,8 +84,8 @@ static const char *load(void)
 }
 
 /*
- * None, one or two right files, so that no number of calls tells which file is wrong. `file` stays
- * as it is.
+ * None, one or two right files, so that the number of calls does not show which file is wrong.
+ * `file` stays as it is.
  */
 static void load_right(void)
 {

@@ -1637,7 +1637,7 @@ static uint64_t above_4g(void)
     return 1ull << (32 + unit_random() % 20);
 }
 
-/* The first page after RAM, or one behind it. */
+/* The first page after RAM, or one after it. */
 static uint64_t outside_ram(void)
 {
     return walk_bytes + (unit_random() % 2 ? 0 : unit_random() % 0x1000 * PAGE_BYTES);

@@ -205,7 +205,7 @@ START_TEST(bus_holes)
         check_hole(BUS_MEMORY, 0x60, size, "the range with this address is in the other space");
         check_hole(BUS_MEMORY, 0x100000060, size, "the range at its low 32 bits is another one");
         check_hole(BUS_MEMORY, UINT64_MAX - 3 - size, size, "it is before the last range");
-        if (size <= 4) { /* and what is no hole is none */
+        if (size <= 4) { /* next to the holes are the devices */
             const unsigned i = unit_random() % 2;
             check_reached(&probes[i], BUS_PORT, 0x60 + 4 * i + unit_random() % (5 - size), size);
         }
@@ -252,7 +252,8 @@ START_TEST(bus_refuses)
     shuffle(order, BAD);
     for (int i = 0; i < BAD; i++) {
         const int number = order[i];
-        const unsigned good = unit_random() % 3; /* so that no number of calls tells which is bad */
+        const unsigned good =
+            unit_random() % 3; /* so that the number of calls does not show which is bad */
         start_bus();
         check_added(&probes[0], BUS_PORT, 0x3f8, 8);
         check_added(&probes[1], BUS_MEMORY, UINT64_MAX - 7, 8);

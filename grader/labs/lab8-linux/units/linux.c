@@ -237,7 +237,8 @@ START_TEST(bzimage_wrong)
 
     shuffle(order, CHANGES);
     for (int i = 0; i < CHANGES; i++) {
-        const unsigned right = 1 + unit_random() % 3; /* so that no number of calls tells */
+        const unsigned right =
+            1 + unit_random() % 3; /* so that the number of calls does not show which is wrong */
         file_usual();
         for (unsigned j = 0; j < right; j++)
             check_accepted("a right file");
