@@ -7,7 +7,7 @@
 
 #include "debug/entry_state.h"
 
-#define GDT_ENTRIES 8 /* of the GDT that segment_load is given */
+#define GDT_ENTRIES 8192 /* of the GDT that segment_load is given: all that a selector can name */
 
 /* Where a space is, the judge knows; what of it is used, the module says. */
 static void see_space(struct address_space *space)
@@ -41,16 +41,31 @@ MODULE(int, paging_enter,
 #define SPACE_BYTES 0x1000000u  /* of most address spaces here: 16 MB */
 #define BASE        0x400000u   /* and where they start in their VM's RAM */
 #define MEMORY_MAX  HIGHER_HALF /* 2 GB: the largest --mem; only its tables are really there */
-#define CR4_PGE     0x80u
 #define RIGHTS      (PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER)
 
 static uint8_t ram[BASE + SPACE_BYTES + PAGE_BYTES];
+static PRIVATE uint8_t before[TABLES_END + PAGE_BYTES]; /* of a space's memory */
 
 static struct address_space space_at(uint32_t base, uint32_t bytes)
 {
-    memset(ram, 0xa5, sizeof ram); /* memory is not always zero */
+    memset(ram, (int)(unit_random() | 1), sizeof ram); /* memory is not always zero */
+    memcpy(before, ram + base, sizeof before);
     return (struct address_space){
         .memory = ram + base, .base = base, .bytes = bytes, .next_table = TABLES_OFFSET};
+}
+
+static void check_kept(const struct address_space *space, uint32_t start, uint32_t end,
+                       const char *what)
+{
+    for (uint32_t i = start; i < end; i++)
+        if (space->memory[i] != before[i])
+            ck_abort_msg("%s: the byte at offset 0x%x is changed, which must stay as it is", what,
+                         i);
+}
+
+static uint32_t random_page(uint32_t bytes)
+{
+    return unit_random() % (bytes / PAGE_BYTES) * PAGE_BYTES;
 }
 
 /* ------------------------------------------------------------------ 5.1 descriptors */
@@ -66,6 +81,24 @@ static uint32_t raw_limit(uint64_t raw)
     uint32_t limit = (uint32_t)((raw & 0xffff) | (raw >> 48 & 0xf) << 16);
 
     return raw >> 55 & 1 ? limit << 12 | 0xfff : limit;
+}
+
+static uint64_t raw_of(const struct descriptor *d)
+{
+    const bool pages = d->limit > 0xfffff;
+    const uint64_t limit = pages ? d->limit >> 12 : d->limit, base = d->base;
+
+    return (limit & 0xffff) | (limit >> 16) << 48 | (base & 0xffffff) << 16 | (base >> 24) << 56 |
+           (uint64_t)d->type << 40 | (uint64_t)d->code_data << 44 | (uint64_t)d->dpl << 45 |
+           (uint64_t)d->present << 47 | (uint64_t)d->big << 54 | (uint64_t)pages << 55;
+}
+
+/* A segment's or a TSS's, marked as a load leaves it: accessed, or busy. */
+static uint64_t raw_loaded(void)
+{
+    const uint64_t raw = (uint64_t)unit_random() << 32 | unit_random();
+
+    return raw | (raw >> 44 & 1 ? 1ull << 40 : 3ull << 40);
 }
 
 /* The names of the fields in which two descriptors differ. */
@@ -96,80 +129,78 @@ static const char *raw_difference(uint64_t one, uint64_t other)
 
 START_TEST(encode)
 {
-    static const struct {
-        struct descriptor descriptor;
-        uint64_t raw;
-    } known[] = {
-        {{0, 0xffffffff, 0xb, true, 0, true, true}, 0x00cf9b000000ffff},
-        {{0, 0xffffffff, 0x3, true, 3, true, true}, 0x00cff3000000ffff},
-        {{0x80001800, 103, 0xb, false, 0, true, false}, 0x80008b0018000067},
-        {{0x12345678, 0xfffff, 0x2, true, 1, true, true}, 0x124fb2345678ffff},
-        {{0, 0x100fff, 0x3, true, 0, false, true}, 0x00c0130000000100},
-    };
+    static const uint32_t limits[] = {UINT32_MAX, 0xfffff, 0x100fff}; /* flat; the edge of G */
 
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        const struct descriptor *d = &known[i].descriptor;
-        uint64_t raw = descriptor_encode(d);
-        ck_assert_msg(raw == known[i].raw,
+    for (int i = 0; i < 200; i++) {
+        struct descriptor d = {0, 0, TYPE_CODE, true, 0, true, true};
+        if (i < 3) {
+            d.limit = limits[i];
+        } else {
+            const uint32_t bits = unit_random();
+            d = (struct descriptor){.base = unit_random(),
+                                    .type = bits & 15,
+                                    .code_data = bits >> 4 & 1,
+                                    .dpl = bits >> 5 & 3,
+                                    .present = bits >> 7 & 1,
+                                    .big = bits >> 8 & 1};
+            d.limit = unit_random() >> unit_random() % 32;
+            d.limit |= d.limit > 0xfffff ? 0xfff : 0;
+        }
+        const uint64_t raw = descriptor_encode(&d), expected = raw_of(&d);
+        ck_assert_msg(raw == expected,
                       "descriptor_encode of base=0x%x limit=0x%x type=0x%x S=%d DPL=%d P=%d D/B=%d "
                       "gives 0x%016llx instead of 0x%016llx; wrong:%s",
-                      d->base, d->limit, d->type, d->code_data, d->dpl, d->present, d->big,
-                      (unsigned long long)raw, (unsigned long long)known[i].raw,
-                      raw_difference(raw, known[i].raw));
-    }
-    for (int i = 0; i < 50; i++) {
-        struct descriptor d = {.base = unit_random(), .present = true};
-        d.limit = i % 2 ? unit_random() & 0xfffff : unit_random() | 0x100fff;
-        uint64_t raw = descriptor_encode(&d);
-        ck_assert_msg(raw_base(raw) == d.base, "base 0x%x is encoded as 0x%x", d.base,
-                      raw_base(raw));
-        ck_assert_msg(raw_limit(raw) == d.limit,
-                      "limit 0x%x is encoded as 0x%x: over 1 MB it is stored in pages, with G set",
-                      d.limit, raw_limit(raw));
+                      d.base, d.limit, d.type, d.code_data, d.dpl, d.present, d.big,
+                      (unsigned long long)raw, (unsigned long long)expected,
+                      raw_difference(raw, expected));
     }
 }
 END_TEST
 
+/* `segment` must be what the processor makes of descriptor `raw`. */
+static void check_segment(const char *name, const struct kvm_segment *segment, uint16_t selector,
+                          uint64_t raw)
+{
+    const bool pages = raw >> 55 & 1;
+
+    ck_assert_msg(segment->selector == selector, "%s: the selector is 0x%x instead of 0x%x", name,
+                  segment->selector, selector);
+    ck_assert_msg(segment->base == raw_base(raw),
+                  "%s, selector 0x%x: base 0x%llx instead of 0x%x (selector >> 3 is the place in "
+                  "the table, its low bits are RPL and TI)",
+                  name, selector, segment->base, raw_base(raw));
+    ck_assert_msg(segment->limit == raw_limit(raw),
+                  "%s: the descriptor has G=%d and limit 0x%x, the segment register gets limit "
+                  "0x%x: in the register it is in bytes, and G only says how it was stored",
+                  name, pages, raw_limit(raw), segment->limit);
+    ck_assert_msg(segment->g == pages, "%s: G is %d in the descriptor and %d in the register", name,
+                  pages, segment->g);
+    ck_assert_msg(segment->type == (raw >> 40 & 15) && segment->s == (raw >> 44 & 1) &&
+                      segment->dpl == (raw >> 45 & 3) && segment->present == (raw >> 47 & 1) &&
+                      segment->avl == (raw >> 52 & 1) && segment->l == (raw >> 53 & 1) &&
+                      segment->db == (raw >> 54 & 1),
+                  "%s: descriptor 0x%016llx gives type=%u S=%u DPL=%u P=%u AVL=%u L=%u D/B=%u",
+                  name, (unsigned long long)raw, segment->type, segment->s, segment->dpl,
+                  segment->present, segment->avl, segment->l, segment->db);
+    ck_assert_msg(!segment->unusable || !segment->present,
+                  "%s: a segment that was loaded is not `unusable`", name);
+}
+
 START_TEST(load)
 {
-    uint64_t gdt[GDT_ENTRIES];
+    static PRIVATE uint64_t gdt[GDT_ENTRIES];
 
+    for (size_t i = 0; i < GDT_ENTRIES; i++)
+        gdt[i] = raw_loaded();
     for (int i = 0; i < 50; i++) {
-        uint16_t index = (uint16_t)(1 + unit_random() % (GDT_ENTRIES - 1)),
-                 selector = (uint16_t)(index * 8);
-        bool pages = i % 2;
-        for (size_t slot = 0; slot < GDT_ENTRIES; slot++) {
-            uint64_t random = (uint64_t)unit_random() << 32 | unit_random();
-            uint64_t loaded = 1ull << 40; /* accessed; or a TSS that is busy, as a load leaves it */
-            if (!(random >> 44 & 1))
-                loaded |= 1ull << 41;
-            gdt[slot] = (random | loaded) & ~(1ull << 55);
-        }
-        gdt[index] |= (uint64_t)pages << 55;
-        uint64_t raw = gdt[index];
-        selector |= (uint16_t)(raw >> 45 & 3);
-        struct kvm_segment segment = segment_load(gdt, selector);
-        ck_assert_msg(segment.selector == selector, "segment_load of 0x%x sets selector 0x%x",
-                      selector, segment.selector);
-        ck_assert_msg(segment.base == raw_base(raw),
-                      "segment_load of selector 0x%x: base 0x%llx instead of 0x%x (selector >> 3 "
-                      "is the place in the table, its low bits are RPL and TI)",
-                      selector, segment.base, raw_base(raw));
-        ck_assert_msg(segment.limit == raw_limit(raw),
-                      "the descriptor has G=%d and limit 0x%x, the segment register gets limit "
-                      "0x%x: in the register it is in bytes, and G only says how it was stored",
-                      pages, raw_limit(raw), segment.limit);
-        ck_assert_msg(segment.g == pages, "G is %d in the descriptor and %d in the register", pages,
-                      segment.g);
-        ck_assert_msg(segment.type == (raw >> 40 & 15) && segment.s == (raw >> 44 & 1) &&
-                          segment.dpl == (raw >> 45 & 3) && segment.present == (raw >> 47 & 1) &&
-                          segment.avl == (raw >> 52 & 1) && segment.l == (raw >> 53 & 1) &&
-                          segment.db == (raw >> 54 & 1),
-                      "descriptor 0x%016llx gives type=%u S=%u DPL=%u P=%u AVL=%u L=%u D/B=%u",
-                      (unsigned long long)raw, segment.type, segment.s, segment.dpl,
-                      segment.present, segment.avl, segment.l, segment.db);
-        ck_assert_msg(!segment.unusable || !segment.present,
-                      "a segment that was loaded is not `unusable`");
+        const uint32_t index = 1 + (unit_random() % (GDT_ENTRIES - 1) >> unit_random() % 13);
+        gdt[index] = raw_loaded();
+        const uint32_t dpl = gdt[index] >> 45 & 3;
+        const bool code = (gdt[index] >> 43 & 3) == 3;
+        /* RPL is DPL for code, otherwise not above it. */
+        const uint16_t selector = (uint16_t)(index * 8 | (code ? dpl : dpl & unit_random()));
+        const struct kvm_segment segment = segment_load(gdt, selector);
+        check_segment("segment_load", &segment, selector, gdt[index]);
     }
 }
 END_TEST
@@ -177,45 +208,42 @@ END_TEST
 START_TEST(gdt)
 {
     static const struct {
+        const char *what;
         uint16_t selector;
-        bool code;
-        uint8_t dpl;
-    } flat[] = {{SELECTOR_KERNEL_CODE, true, 0},
-                {SELECTOR_KERNEL_DATA, false, 0},
-                {SELECTOR_USER_CODE, true, 3},
-                {SELECTOR_USER_DATA, false, 3}};
+        struct descriptor descriptor;
+    } entries[] = {
+        {"kernel code, flat",
+         SELECTOR_KERNEL_CODE,
+         {0, UINT32_MAX, TYPE_CODE, true, 0, true, true}},
+        {"kernel data, flat",
+         SELECTOR_KERNEL_DATA,
+         {0, UINT32_MAX, TYPE_DATA, true, 0, true, true}},
+        {"user code, flat", SELECTOR_USER_CODE, {0, UINT32_MAX, TYPE_CODE, true, 3, true, true}},
+        {"user data, flat", SELECTOR_USER_DATA, {0, UINT32_MAX, TYPE_DATA, true, 3, true, true}},
+        {"the TSS, which has 104 bytes",
+         SELECTOR_TSS,
+         {HIGHER_HALF + TSS_OFFSET, 103, TYPE_TSS_BUSY, false, 0, true, false}},
+    };
     struct address_space space = space_at(BASE, SPACE_BYTES);
     uint64_t table[6];
 
     gdt_build(&space);
     memcpy(table, space.memory + GDT_OFFSET, sizeof table);
     ck_assert_msg(table[0] == 0, "entry 0 of the GDT must be all zero: the null descriptor");
-    for (size_t i = 0; i < sizeof flat / sizeof flat[0]; i++) {
-        uint64_t raw = table[flat[i].selector >> 3];
-        uint64_t type = raw >> 40 & 15;
-        ck_assert_msg(raw_base(raw) == 0 && raw_limit(raw) == UINT32_MAX,
-                      "selector 0x%x: base 0x%x and limit 0x%x; a flat segment has 0 and 4 GB - 1",
-                      flat[i].selector, raw_base(raw), raw_limit(raw));
-        ck_assert_msg((raw >> 45 & 3) == flat[i].dpl, "selector 0x%x: DPL is %d instead of %d",
-                      flat[i].selector, (int)(raw >> 45 & 3), flat[i].dpl);
-        ck_assert_msg((raw >> 44 & 1) && (raw >> 47 & 1) && (raw >> 54 & 1),
-                      "selector 0x%x: S, P and D/B must be 1", flat[i].selector);
-        ck_assert_msg(flat[i].code ? (type & 8) != 0 : (type & 0xe) == 2,
-                      "selector 0x%x: type %d is not %s", flat[i].selector, (int)type,
-                      flat[i].code ? "code" : "writable data");
+    for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++) {
+        const struct descriptor *d = &entries[i].descriptor;
+        const uint64_t mark = d->code_data ? 1ull << 40 : 2ull << 40; /* of 5.4-entry-checks */
+        const uint64_t raw = table[entries[i].selector >> 3], expected = raw_of(d);
+        ck_assert_msg((raw | mark) == expected,
+                      "selector 0x%x (%s): the descriptor is 0x%016llx instead of 0x%016llx; "
+                      "wrong:%s",
+                      entries[i].selector, entries[i].what, (unsigned long long)raw,
+                      (unsigned long long)expected, raw_difference(raw | mark, expected));
     }
-    uint64_t tss = table[SELECTOR_TSS >> 3];
-    ck_assert_msg(raw_base(tss) == HIGHER_HALF + TSS_OFFSET,
-                  "the TSS is at 0x%x instead of HIGHER_HALF + TSS_OFFSET", raw_base(tss));
-    ck_assert_msg(raw_limit(tss) == 103,
-                  "the TSS's limit is 0x%x instead of 0x67: it has 104 bytes, and the limit is the "
-                  "last valid offset",
-                  raw_limit(tss));
-    ck_assert_msg((tss >> 40 & 0x1d) == 9 && (tss >> 47 & 1),
-                  "the TSS's descriptor has S=%d, type %d: a 32-bit TSS is S=0, 9, or 11 when busy",
-                  (int)(tss >> 44 & 1), (int)(tss >> 40 & 15));
     for (uint32_t i = 0; i < 104; i++)
         ck_assert_msg(space.memory[TSS_OFFSET + i] == 0, "byte %u of the TSS is not zero", i);
+    check_kept(&space, 0, GDT_OFFSET, "gdt_build, before the GDT");
+    check_kept(&space, DIRECTORY_OFFSET, sizeof before, "gdt_build, from DIRECTORY_OFFSET on");
 }
 END_TEST
 
@@ -298,13 +326,19 @@ START_TEST(directory)
 {
     static const struct {
         uint32_t base, bytes;
-    } spaces[] = {{0, SPACE_BYTES}, {BASE, SPACE_BYTES}, {BASE, SLOT_BYTES},
-                  {0, 1 << 20},     {0, 5 << 20},        {0, MEMORY_MAX}};
+    } spaces[] = {
+        {0, SPACE_BYTES}, {BASE, SPACE_BYTES}, {BASE, SLOT_BYTES}, {0, 1 << 20}, {0, MEMORY_MAX}};
+    enum { KNOWN = sizeof spaces / sizeof spaces[0] };
     char when[80];
 
-    for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++) {
-        struct address_space space = space_at(spaces[i].base, spaces[i].bytes);
-        uint32_t end = (spaces[i].bytes + LARGE_PAGE_BYTES - 1) & ~(LARGE_PAGE_BYTES - 1u);
+    for (size_t i = 0; i < KNOWN + 5; i++) {
+        uint32_t base = 0, bytes = (1 + unit_random() % 500) * LARGE_PAGE_BYTES;
+        if (i < KNOWN)
+            base = spaces[i].base, bytes = spaces[i].bytes;
+        else
+            bytes += i == KNOWN ? PAGE_BYTES : random_page(LARGE_PAGE_BYTES);
+        struct address_space space = space_at(base, bytes);
+        uint32_t end = (bytes + LARGE_PAGE_BYTES - 1) & ~(LARGE_PAGE_BYTES - 1u);
         directory_build(&space);
         snprintf(when, sizeof when, "after directory_build of %u KB of memory", space.bytes >> 10);
         for (uint32_t step = 0; step < 1024; step++) {
@@ -321,67 +355,85 @@ START_TEST(directory)
         }
         check_page(&space, 0, 0, PAGE_PRESENT | PAGE_WRITABLE, when);
         check_page(&space, HIGHER_HALF, 0, PAGE_PRESENT | PAGE_WRITABLE, when);
-        check_page(&space, HIGHER_HALF + spaces[i].bytes - PAGE_BYTES, spaces[i].bytes - PAGE_BYTES,
+        check_page(&space, HIGHER_HALF + bytes - PAGE_BYTES, bytes - PAGE_BYTES,
                    PAGE_PRESENT | PAGE_WRITABLE, when);
+        check_kept(&space, 0, DIRECTORY_OFFSET, when);
+        check_kept(&space, TABLES_END, sizeof before, when);
     }
 }
 END_TEST
 
 /* ------------------------------------------------------------------ 5.3 single pages */
 
-static uint32_t random_page(uint32_t bytes)
+#define REGIONS 8 /* of 4 MB */
+
+/* page_map of one page, and what became of it. */
+static void map_one(struct address_space *space, uint32_t virt, uint32_t phys, uint32_t flags,
+                    const char *where)
 {
-    return unit_random() % (bytes / PAGE_BYTES) * PAGE_BYTES;
+    char when[120];
+
+    snprintf(when, sizeof when, "after page_map(0x%x, 0x%x, %s), %s", virt, phys,
+             flags == 0              ? "0"
+             : flags & PAGE_WRITABLE ? flags & PAGE_USER ? "writable, user" : "writable, kernel"
+             : flags & PAGE_USER     ? "read-only, user"
+                                     : "read-only, kernel",
+             where);
+    int error = page_map(space, virt, phys, flags);
+    ck_assert_msg(error == 0, "page_map(0x%x, 0x%x, 0x%x), %s, returns %d instead of 0", virt, phys,
+                  flags, where, error);
+    check_page(space, virt, phys, flags, when);
 }
 
 START_TEST(map)
 {
+    static PRIVATE struct {
+        uint32_t phys, flags;
+    } pages[REGIONS][1024];
+    uint32_t regions[REGIONS] = {0, HIGHER_HALF, HIGHER_HALF - LARGE_PAGE_BYTES, 0xffc00000};
     struct address_space space = space_at(BASE, SPACE_BYTES);
-    const uint32_t regions[] = {0x40000000 + (unit_random() & 0x0fc00000), 0, HIGHER_HALF,
-                                0xffc00000};
-
-    struct {
-        uint32_t virt, phys, flags;
-    } pages[60];
-    char when[120];
+    bool known[REGIONS] = {false};
+    int order[12 * REGIONS];
 
     directory_build(&space);
-    for (int i = 0; i < 60; i++) {
-        uint32_t virt = regions[i % 4] + (uint32_t)i * 17 * PAGE_BYTES,
-                 phys = random_page(SPACE_BYTES);
-        uint32_t flags = PAGE_PRESENT | (unit_random() & (PAGE_WRITABLE | PAGE_USER));
-        snprintf(when, sizeof when, "after page_map(0x%x, 0x%x, %s, %s), in 4 MB %s", virt, phys,
-                 flags & PAGE_WRITABLE ? "writable" : "read-only",
-                 flags & PAGE_USER ? "user" : "kernel",
-                 i < 4 ? "without a page table" : "that had a page table already");
-        int error = page_map(&space, virt, phys, flags);
-        ck_assert_msg(error == 0, "page_map(0x%x, 0x%x) returns %d instead of 0", virt, phys,
-                      error);
-        check_page(&space, virt, phys, flags, when);
-        pages[i].virt = virt;
-        pages[i].phys = phys;
-        pages[i].flags = flags;
+    for (uint32_t i = 0; i < REGIONS; i++) {
+        if (i >= 4) /* where nothing is mapped, below 2 GB and from 3 GB on */
+            regions[i] = (i % 2 ? 0x40000000 : 0xc0000000) + i * 0x4000000 +
+                         unit_random() % 16 * LARGE_PAGE_BYTES;
+        for (uint32_t page = 0; page < 1024; page++) {
+            const uint32_t phys = regions[i] % HIGHER_HALF + page * PAGE_BYTES;
+            if (phys < SPACE_BYTES)
+                pages[i][page].phys = phys, pages[i][page].flags = PAGE_PRESENT | PAGE_WRITABLE;
+        }
     }
-    for (int i = 0; i < 60; i++)
-        check_page(&space, pages[i].virt, pages[i].phys, pages[i].flags,
-                   "after other pages were mapped, too");
-    for (int i = 0; i < 60; i += 2) {
-        ck_assert_msg(page_map(&space, pages[i].virt, 0, 0) == 0,
-                      "page_map with flags 0 unmaps a page, and does not return 0");
-        check_page(&space, pages[i].virt, 0, 0, "after it was unmapped (flags 0)");
+    map_one(&space, regions[REGIONS - 1] + random_page(LARGE_PAGE_BYTES), 0, 0,
+            "of a page that nobody had mapped");
+    shuffle(order, 12 * REGIONS);
+    for (int i = 0; i < 12 * REGIONS; i++) {
+        const int region = order[i] % REGIONS, kind = order[i] / REGIONS;
+        /* Of the first regions also the first and the last page; those of the others stay as new.
+         */
+        const uint32_t page = region >= 4 || kind >= 8 ? 1 + unit_random() % 1022
+                              : kind < 4               ? 0
+                                                       : 1023;
+        const uint32_t edge = unit_random() % 4;
+        const uint32_t phys = edge == 0   ? 0
+                              : edge == 1 ? SPACE_BYTES - PAGE_BYTES
+                                          : random_page(SPACE_BYTES);
+        const uint32_t flags = kind % 4 == 3 ? 0 : PAGE_PRESENT | (unit_random() & RIGHTS);
+        map_one(&space, regions[region] + page * PAGE_BYTES, phys, flags,
+                known[region] ? "in 4 MB that had a page table already"
+                              : "in 4 MB without a page table");
+        known[region] |= flags != 0;
+        pages[region][page].phys = phys;
+        pages[region][page].flags = flags;
     }
-    for (int i = 1; i < 60; i += 2)
-        check_page(&space, pages[i].virt, pages[i].phys, pages[i].flags,
-                   "after other pages were unmapped");
-    check_page(&space, regions[0] + 59 * 17 * PAGE_BYTES, 0, 0,
-               "in a table that page_map made, a page that nobody mapped");
-    const uint32_t nothing = regions[0] + LARGE_PAGE_BYTES;
-    int error = page_map(&space, nothing, 0, 0);
-    ck_assert_msg(error == 0,
-                  "page_map with flags 0 of a page that nobody had mapped returns %d instead of 0: "
-                  "it is unmapped, as asked",
-                  error);
-    check_page(&space, nothing, 0, 0, "after it was unmapped, and nobody had mapped it");
+    for (int i = 0; i < REGIONS; i++)
+        for (uint32_t page = 0; page < 1024; page++)
+            check_page(&space, regions[i] + page * PAGE_BYTES, pages[i][page].phys,
+                       pages[i][page].flags, "after other pages were mapped and unmapped, too");
+    check_kept(&space, 0, DIRECTORY_OFFSET, "page_map, before the directory");
+    check_kept(&space, TABLES_END, sizeof before, "page_map, from TABLES_END on");
 }
 END_TEST
 
@@ -457,57 +509,72 @@ START_TEST(two_spaces)
 }
 END_TEST
 
+/* page_map must refuse this and change nothing. */
+static void check_refusal(struct address_space *space, uint32_t virt, uint32_t phys, uint32_t flags,
+                          int expected, const char *why)
+{
+    const uint32_t next_table = space->next_table;
+    char what[160];
+
+    snprintf(what, sizeof what, "page_map(0x%x, 0x%x, 0x%x): %s%s", virt, phys, flags, why,
+             flags == 0 ? ", and flags 0 do not change that" : "");
+    memcpy(before, space->memory, sizeof before);
+    const int error = page_map(space, virt, phys, flags);
+    ck_assert_msg(error == expected, "%s: page_map returns %d instead of %s", what, error,
+                  expected == EINVAL ? "EINVAL" : "ENOMEM");
+    check_kept(space, 0, sizeof before, what);
+    ck_assert_msg(space->next_table == next_table,
+                  "%s: page_map refuses it, and has changed next_table from 0x%x to 0x%x all the "
+                  "same",
+                  what, next_table, space->next_table);
+}
+
 START_TEST(refused)
 {
+    /* Of these 4 MB nothing is mapped; there is a table; a 4 MB page maps them. */
+    const uint32_t regions[] = {0x40000000, 0x50000000, HIGHER_HALF};
+    enum { BITS = 12, KINDS = 2 * BITS + 3 }; /* virt or phys with a low bit; phys outside */
     struct address_space space = space_at(BASE, SPACE_BYTES);
-
-    static const struct {
-        uint32_t virt, phys, flags;
-        const char *why;
-    } bad[] = {
-        {0x40000800, 0x200000, PAGE_PRESENT, "virt is not a multiple of 4096"},
-        {0x40000800, 0, 0, "virt is not a multiple of 4096, and flags 0 do not change that"},
-        {0x40000000, 0x200004, PAGE_PRESENT, "phys is not a multiple of 4096"},
-        {0x40000000, SPACE_BYTES, PAGE_PRESENT, "phys is the first page past the guest's memory"},
-        {0x40000000, SPACE_BYTES, 0,
-         "phys is the first page past the guest's memory, and flags 0 do not change that"},
-        {0x40000000, 0xfffff000, PAGE_PRESENT, "phys is far outside of the guest's memory"},
-    };
-    enum { BAD = sizeof bad / sizeof bad[0] };
-    static PRIVATE uint8_t before[TABLES_END];
-    int order[BAD];
+    int order[2 * KINDS];
 
     directory_build(&space);
-    uint32_t virt = 0x50000000 + random_page(LARGE_PAGE_BYTES), phys = random_page(SPACE_BYTES);
-    int error = page_map(&space, virt, phys, PAGE_PRESENT);
-    ck_assert_msg(error == 0, "a page of the guest's memory is refused (%d)", error);
-    check_page(&space, virt, phys, PAGE_PRESENT, "a page that page_map must not refuse");
-    shuffle(order, BAD);
-    for (int i = 0; i < BAD; i++) {
-        const int number = order[i];
-        memcpy(before, space.memory, sizeof before);
-        error = page_map(&space, bad[number].virt, bad[number].phys, bad[number].flags);
-        ck_assert_msg(error == EINVAL, "%s: page_map returns %d instead of EINVAL", bad[number].why,
-                      error);
-        ck_assert_msg(memcmp(before, space.memory, sizeof before) == 0,
-                      "%s: page_map refuses it, and has changed the tables all the same",
-                      bad[number].why);
-        for (unsigned right = unit_random() % 3; right > 0; right--) {
-            virt = 0x50000000 + random_page(LARGE_PAGE_BYTES);
-            phys = random_page(SPACE_BYTES);
-            error = page_map(&space, virt, phys, PAGE_PRESENT);
-            ck_assert_msg(error == 0, "a page of the guest's memory is refused (%d)", error);
-            check_page(&space, virt, phys, PAGE_PRESENT, "a page that page_map must not refuse");
+    map_one(&space, regions[1] + random_page(LARGE_PAGE_BYTES), random_page(SPACE_BYTES),
+            PAGE_PRESENT, "a page that it must not refuse");
+    shuffle(order, 2 * KINDS);
+    for (int i = 0; i < 2 * KINDS; i++) {
+        const int kind = order[i] % KINDS;
+        const uint32_t flags = order[i] < KINDS ? 0 : PAGE_PRESENT | (unit_random() & RIGHTS);
+        const uint32_t next_table = space.next_table;
+        uint32_t virt = regions[unit_random() % 3] + random_page(LARGE_PAGE_BYTES);
+        uint32_t phys = random_page(SPACE_BYTES);
+        const char *why = "phys is outside of the guest's memory";
+        if (kind < BITS) {
+            virt |= 1u << kind;
+            why = "virt is not a multiple of 4096";
+        } else if (kind < 2 * BITS) {
+            phys |= 1u << (kind - BITS);
+            why = "phys is not a multiple of 4096";
+        } else if (kind == 2 * BITS) {
+            phys = SPACE_BYTES;
+            why = "phys is the first page past the guest's memory";
+        } else {
+            phys = kind == 2 * BITS + 1 ? 0u - PAGE_BYTES
+                                        : SPACE_BYTES + random_page(0u - SPACE_BYTES);
         }
+        if (unit_random() % 2)
+            space.next_table = TABLES_END; /* no table is left either */
+        check_refusal(&space, virt, phys, flags, EINVAL, why);
+        space.next_table = next_table;
+        for (unsigned right = unit_random() % 3; right > 0; right--)
+            map_one(&space, regions[1] + random_page(LARGE_PAGE_BYTES), random_page(SPACE_BYTES),
+                    PAGE_PRESENT, "a page that it must not refuse");
     }
-    error = page_map(&space, 0x40000000, SPACE_BYTES - PAGE_BYTES, PAGE_PRESENT);
-    ck_assert_msg(error == 0, "the last page of the guest's memory is refused (%d)", error);
-    check_page(&space, 0x40000000, SPACE_BYTES - PAGE_BYTES, PAGE_PRESENT,
-               "the last page of the guest's memory, which was mapped");
+    map_one(&space, regions[0] + random_page(LARGE_PAGE_BYTES), SPACE_BYTES - PAGE_BYTES,
+            PAGE_PRESENT, "the last page of the guest's memory");
 
     space = space_at(0, MEMORY_MAX);
     directory_build(&space);
-    error = page_map(&space, 0x40000000, MEMORY_MAX - PAGE_BYTES, PAGE_PRESENT);
+    int error = page_map(&space, 0x40000000, MEMORY_MAX - PAGE_BYTES, PAGE_PRESENT);
     ck_assert_msg(error == 0,
                   "the guest has 2 GB of memory (--mem=2G), and its last page is "
                   "refused (%d): sizes and addresses of 2 GB and more are unsigned",
@@ -524,14 +591,13 @@ END_TEST
 START_TEST(exhausted)
 {
     struct address_space space = space_at(BASE, SPACE_BYTES);
-    const uint32_t tables = (TABLES_END - TABLES_OFFSET) / PAGE_BYTES;
+    const uint32_t tables = (TABLES_END - TABLES_OFFSET) / PAGE_BYTES, first = 0x40000000;
     uint32_t count = 0;
     int error = 0;
 
     directory_build(&space);
-    memset(space.memory + TABLES_END, 0xcc, PAGE_BYTES);
-    while (count <= tables && (error = page_map(&space, 0x40000000 + count * LARGE_PAGE_BYTES,
-                                                0x200000, PAGE_PRESENT)) == 0)
+    while (count <= tables && (error = page_map(&space, first + count * LARGE_PAGE_BYTES, 0x200000,
+                                                PAGE_PRESENT)) == 0)
         count++;
     ck_assert_msg(
         error == ENOMEM,
@@ -539,41 +605,34 @@ START_TEST(exhausted)
         "up to TABLES_END has room for %u tables; then page_map must return ENOMEM",
         count, tables);
     ck_assert_msg(count >= tables - 8, "only %u of %u page tables could be used", count, tables);
-    for (uint32_t i = 0; i < PAGE_BYTES; i++)
-        if (space.memory[TABLES_END + i] != 0xcc)
-            ck_abort_msg("memory past TABLES_END was written: page_map must not use it");
+    check_kept(&space, TABLES_END, sizeof before, "memory past TABLES_END is not for page tables");
     for (uint32_t i = 0; i < count; i++)
-        check_page(&space, 0x40000000 + i * LARGE_PAGE_BYTES, 0x200000, PAGE_PRESENT,
+        check_page(&space, first + i * LARGE_PAGE_BYTES, 0x200000, PAGE_PRESENT,
                    "after the tables ran out");
-    check_page(&space, 0x40000000 + count * LARGE_PAGE_BYTES, 0, 0, "the page that was refused");
-    error = page_map(&space, 0x40000000, 0x300000, PAGE_PRESENT);
-    ck_assert_msg(error == 0, "with no table left, a page in a table that is there is refused (%d)",
-                  error);
+    check_page(&space, first + count * LARGE_PAGE_BYTES, 0, 0, "the page that was refused");
+    for (int i = 0; i < 10; i++) {
+        const uint32_t there = unit_random() % count * LARGE_PAGE_BYTES;
+        check_refusal(&space, first + count * LARGE_PAGE_BYTES + random_page(0x10000000),
+                      random_page(SPACE_BYTES), PAGE_PRESENT | (unit_random() & RIGHTS), ENOMEM,
+                      "no table is left");
+        map_one(&space, first + there + random_page(LARGE_PAGE_BYTES), random_page(SPACE_BYTES),
+                PAGE_PRESENT | (unit_random() & RIGHTS),
+                "with no table left, a page in a table that is there");
+    }
 
     space = space_at(BASE, SPACE_BYTES); /* another guest's */
     directory_build(&space);
     space.next_table = TABLES_END - PAGE_BYTES;
-    error = page_map(&space, 0x40000000, 0x200000, PAGE_PRESENT);
-    ck_assert_msg(error == 0,
-                  "space->next_table is the last table below TABLES_END, it is not used yet, and "
-                  "page_map returns %d",
-                  error);
-    error = page_map(&space, 0x40000000 + LARGE_PAGE_BYTES, 0x200000, PAGE_PRESENT);
-    ck_assert_msg(error == ENOMEM,
-                  "space->next_table was the last table below TABLES_END, it is used now, and "
-                  "page_map returns %d instead of ENOMEM",
-                  error);
-    uint32_t offset = random_page(LARGE_PAGE_BYTES);
+    map_one(&space, first + random_page(LARGE_PAGE_BYTES), random_page(SPACE_BYTES), PAGE_PRESENT,
+            "space->next_table is the last table below TABLES_END, and is not used yet");
+    check_refusal(&space, first + LARGE_PAGE_BYTES, 0x200000, PAGE_PRESENT, ENOMEM,
+                  "space->next_table was the last table below TABLES_END, and is used now");
     if (!(entry_at(&space, space.base + DIRECTORY_OFFSET + HIGHER_HALF / LARGE_PAGE_BYTES * 4) &
           PAGE_LARGE))
         return; /* nothing is left to split */
-    error = page_map(&space, HIGHER_HALF + offset, 0x200000, PAGE_PRESENT);
-    ck_assert_msg(error == ENOMEM,
-                  "with no table left, a 4 MB page can't be split, and page_map returns %d instead "
-                  "of ENOMEM",
-                  error);
-    check_page(&space, HIGHER_HALF + offset, offset, PAGE_PRESENT | PAGE_WRITABLE,
-               "in a 4 MB page that could not be split: no table left");
+    for (uint32_t flags = 0; flags <= PAGE_PRESENT; flags += PAGE_PRESENT)
+        check_refusal(&space, HIGHER_HALF + random_page(LARGE_PAGE_BYTES), 0x200000, flags, ENOMEM,
+                      "no table is left, so a 4 MB page can't be split");
 }
 END_TEST
 
@@ -583,17 +642,18 @@ static struct kvm_sregs sregs;
 static struct kvm_regs regs;
 static PRIVATE uint32_t entry, stack;
 
-#define APIC_BASE 0xfee00900u /* as after reset; stands for all that no guest here changes */
+static PRIVATE uint64_t apic_base; /* stands for all that no guest here changes */
 
 static void start_paging(struct address_space *space)
 {
-    entry = HIGHER_HALF + LOAD_DEFAULT + unit_random() % 4096;
-    stack = HIGHER_HALF + 0x200000 + unit_random() % 1024 * 16;
+    apic_base = (unit_random() & 0xfffff000) | 0x900;
+    entry = unit_random();
+    stack = unit_random();
     *space = space_at(BASE, SPACE_BYTES);
     gdt_build(space);
     directory_build(space);
     sregs = entry_reset_state();
-    sregs.apic_base = APIC_BASE;
+    sregs.apic_base = apic_base;
     memset(&regs, 0xa5, sizeof regs);
     paging_state(space, entry, stack, &sregs, &regs);
 }
@@ -622,17 +682,32 @@ START_TEST(state)
         "IDTR's limit is 0x%x, as after reset, instead of 0: there is no IDT yet, and the bytes "
         "at its base are not a gate",
         sregs.idt.limit);
+    ck_assert_msg(sregs.idt.base == 0, "IDTR's base is 0x%llx instead of 0", sregs.idt.base);
+    ck_assert_msg(sregs.cr0 == 0x80010031,
+                  "CR0 is 0x%llx instead of 0x80010031: PE, ET, NE, WP, PG, and no other bit",
+                  sregs.cr0);
+    ck_assert_msg(sregs.cr4 == CR4_PSE, "CR4 is 0x%llx instead of 0x10: PSE, and no other bit",
+                  sregs.cr4);
     ck_assert_msg(sregs.efer == 0, "EFER is 0x%llx instead of 0: no long mode", sregs.efer);
     ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of 0x%x", regs.rip, entry);
     ck_assert_msg(regs.rsp == stack, "RSP is 0x%llx instead of 0x%x", regs.rsp, stack);
     ck_assert_msg(!(regs.rflags & 0x200), "RFLAGS.IF is 1: the guest has no handlers yet");
-    ck_assert_msg((regs.rax | regs.rbx | regs.rcx | regs.rdx | regs.rsi | regs.rdi | regs.rbp) == 0,
-                  "the other general registers must be 0");
+    ck_assert_msg(regs.rflags == FLAGS_ALWAYS_ONE, "RFLAGS is 0x%llx instead of 0x2", regs.rflags);
+    ck_assert_msg((regs.rax | regs.rbx | regs.rcx | regs.rdx | regs.rsi | regs.rdi | regs.rbp |
+                   regs.r8 | regs.r9 | regs.r10 | regs.r11 | regs.r12 | regs.r13 | regs.r14 |
+                   regs.r15) == 0,
+                  "the other general registers, with R8 to R15, must be 0");
     ck_assert_msg(
-        sregs.apic_base == APIC_BASE,
-        "the APIC base is 0x%llx and came in as 0x%x: paging_state changes what KVM gave, "
+        sregs.apic_base == apic_base,
+        "the APIC base is 0x%llx and came in as 0x%llx: paging_state changes what KVM gave, "
         "and leaves the fields alone that it does not know",
-        sregs.apic_base, APIC_BASE);
+        sregs.apic_base, (unsigned long long)apic_base);
+    uint64_t pending = sregs.cr2 | sregs.cr8;
+    for (size_t i = 0; i < sizeof sregs.interrupt_bitmap / sizeof sregs.interrupt_bitmap[0]; i++)
+        pending |= sregs.interrupt_bitmap[i];
+    ck_assert_msg(pending == 0,
+                  "CR2, CR8 or the interrupt bitmap is set, and came in as 0: paging_state leaves "
+                  "the fields alone that the handout's table does not name");
 }
 END_TEST
 
@@ -641,6 +716,12 @@ START_TEST(descriptors_loaded)
     struct address_space space;
 
     start_paging(&space);
+    /* In memory is another GDT than gdt_build's: what paging_state loads, it has to read there. */
+    uint64_t table[6] = {0};
+    for (int i = 1; i < 6; i++)
+        table[i] = raw_loaded();
+    memcpy(space.memory + GDT_OFFSET, table, sizeof table);
+    paging_state(&space, entry, stack, &sregs, &regs);
     const struct {
         const char *name;
         const struct kvm_segment *segment;
@@ -649,22 +730,15 @@ START_TEST(descriptors_loaded)
         {"CS", &sregs.cs, SELECTOR_KERNEL_CODE}, {"SS", &sregs.ss, SELECTOR_KERNEL_DATA},
         {"DS", &sregs.ds, SELECTOR_KERNEL_DATA}, {"ES", &sregs.es, SELECTOR_KERNEL_DATA},
         {"FS", &sregs.fs, SELECTOR_KERNEL_DATA}, {"GS", &sregs.gs, SELECTOR_KERNEL_DATA},
+        {"TR", &sregs.tr, SELECTOR_TSS},
     };
+    char name[40];
+
     for (size_t i = 0; i < sizeof segments / sizeof segments[0]; i++) {
-        const struct kvm_segment *segment = segments[i].segment;
-        ck_assert_msg(segment->selector == segments[i].selector,
-                      "%s has selector 0x%x instead of 0x%x", segments[i].name, segment->selector,
-                      segments[i].selector);
-        ck_assert_msg(segment->base == 0 && segment->limit == UINT32_MAX && segment->db,
-                      "%s: base 0x%llx, limit 0x%x, D/B %u; a flat 32-bit segment has 0, "
-                      "0xffffffff, 1",
-                      segments[i].name, segment->base, segment->limit, segment->db);
+        snprintf(name, sizeof name, "%s, loaded from the GDT in memory", segments[i].name);
+        check_segment(name, segments[i].segment, segments[i].selector,
+                      table[segments[i].selector >> 3]);
     }
-    ck_assert_msg(sregs.tr.selector == SELECTOR_TSS && sregs.tr.base == HIGHER_HALF + TSS_OFFSET &&
-                      sregs.tr.limit == 103,
-                  "TR: selector 0x%x, base 0x%llx, limit 0x%x instead of 0x%x, 0x%x, 0x67",
-                  sregs.tr.selector, sregs.tr.base, sregs.tr.limit, SELECTOR_TSS,
-                  HIGHER_HALF + TSS_OFFSET);
     struct found gdt_found = translate(&space, (uint32_t)sregs.gdt.base);
     ck_assert_msg(gdt_found.mapped && gdt_found.phys == space.base + GDT_OFFSET,
                   "GDTR's base 0x%llx is a linear address, and the GDT is not there",
@@ -689,6 +763,8 @@ START_TEST(entry_checks)
         !fault, "AMD's processors forgive it, Intel's refuse the entry with this state: %s", fault);
     ck_assert_msg(sregs.ldt.unusable,
                   "LDTR is still usable, as after reset, and there is no LDT: mark it `unusable`");
+    ck_assert_msg(sregs.ldt.type == TYPE_LDT, "LDTR's type is %u instead of TYPE_LDT (2)",
+                  sregs.ldt.type);
 }
 END_TEST
 
@@ -735,7 +811,7 @@ START_TEST(enter_failure)
     for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++) {
         falsified = (struct falsified){0};
         check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
-        falsified = (struct falsified){.request = ioctls[i].request, .error = EIO};
+        falsified = (struct falsified){.request = ioctls[i].request, .error = unit_error()};
         listen_start();
         status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
         listen_end();
@@ -762,11 +838,16 @@ END_TEST
 
 /* ------------------------------------------------------------------ 5.5 the walk */
 
-#define WALK_RAM     0x40000u
-#define WALK_IGNORED 0xf18u /* bits of an entry that a walk ignores: G, PWT, PCD, and 9 to 11 */
+#define WALK_RAM        0x40000u
+#define IGNORED         0xf78u /* bits that a walk ignores: G, D, A, PCD, PWT and 9 to 11 ... */
+#define IGNORED_OF_PAGE 0xff8u /* ... and, in a table's entry, PAT */
+#define CR4_IGNORED     0xfcfu /* all of bits 0 to 11 but PSE and PAE */
 
-/* Where a walk's directory and its table are: different pages, others in each walk. */
-static PRIVATE uint32_t walk_directory, walk_table;
+/*
+ * Where a walk's directory and its table are: different pages. CR3 and CR4 also have other bits;
+ * what lies around the entries is random.
+ */
+static PRIVATE uint32_t walk_directory, walk_table, walk_cr3_bits, walk_cr4_bits;
 
 static void walk_places(void)
 {
@@ -774,20 +855,20 @@ static void walk_places(void)
     do
         walk_table = random_page(WALK_RAM);
     while (walk_table == walk_directory);
+    walk_cr3_bits = unit_random() & 0xfff;
+    walk_cr4_bits = unit_random() & CR4_IGNORED;
 }
 
-/* CR3 and CR4 also have other bits. */
 static struct page_walk walk_from(uint32_t start, uint32_t cr4, uint32_t virt)
 {
-    return page_walk(ram, WALK_RAM, start | (unit_random() & 0x18),
-                     cr4 | CR4_PGE | (unit_random() & CR4_OSFXSR), virt);
+    return page_walk(ram, WALK_RAM, start | walk_cr3_bits, cr4 | walk_cr4_bits, virt);
 }
 
 /* page_walk of `virt`, whose directory entry and table entry are these. */
 static struct page_walk walk(uint32_t directory_entry, uint32_t table_entry, uint32_t cr4,
                              uint32_t virt)
 {
-    memset(ram, 0, WALK_RAM);
+    memset(ram, (int)(unit_random() | 1), WALK_RAM);
     poke(walk_directory + (virt >> 22) * 4, directory_entry);
     poke(walk_table + (virt >> 12 & 1023) * 4, table_entry);
     return walk_from(walk_directory, cr4, virt);
@@ -795,18 +876,27 @@ static struct page_walk walk(uint32_t directory_entry, uint32_t table_entry, uin
 
 START_TEST(walks)
 {
+    uint32_t virt = 0;
+
     for (int i = 0; i < 100; i++) {
-        uint32_t virt = unit_random(), frame = unit_random() & 0xfffff000;
-        uint32_t upper = unit_random() & 6, lower = unit_random() & 6, granted = upper & lower;
-        walk_places();
-        uint32_t table = walk_table | upper | PAGE_PRESENT | (unit_random() & WALK_IGNORED),
-                 page = frame | lower | PAGE_PRESENT | 0x60 | (unit_random() & WALK_IGNORED);
-        struct page_walk found = walk(table, page, CR4_PSE, virt);
+        const uint32_t frame = unit_random() & 0xfffff000, cr4 = i % 4 < 2 ? CR4_PSE : 0;
+        const uint32_t upper = unit_random() & 6, lower = unit_random() & 6;
+        const uint32_t granted = upper & lower;
+        if (i % 2 == 0) { /* the next walk is the same one, but for what is in memory */
+            virt = unit_random();
+            walk_places();
+        }
+        /* Without CR4.PSE the processor ignores PAGE_LARGE. */
+        const uint32_t ignored = cr4 ? IGNORED : IGNORED | PAGE_LARGE;
+        const uint32_t table = walk_table | upper | PAGE_PRESENT | (unit_random() & ignored);
+        const uint32_t page = frame | lower | PAGE_PRESENT | (unit_random() & IGNORED_OF_PAGE);
+        struct page_walk found = walk(table, page, cr4, virt);
         ck_assert_msg(found.mapped, "page_walk finds no page for 0x%x, and there is one", virt);
         ck_assert_msg(found.phys == (frame | virt % PAGE_BYTES),
                       "page_walk of 0x%x finds 0x%llx instead of 0x%x: the frame is bits 12 to 31 "
-                      "of the entry, the offset bits 0 to 11 of the address",
-                      virt, (unsigned long long)found.phys, frame | virt % PAGE_BYTES);
+                      "of the entry 0x%x, the offset bits 0 to 11 of the address; CR3 is 0x%x",
+                      virt, (unsigned long long)found.phys, frame | virt % PAGE_BYTES, page,
+                      walk_directory | walk_cr3_bits);
         ck_assert_msg(found.writable == !!(granted & PAGE_WRITABLE) &&
                           found.user == !!(granted & PAGE_USER),
                       "directory entry %s %s, table entry %s %s: page_walk finds %s, %s. A right "
@@ -824,10 +914,12 @@ END_TEST
 START_TEST(walks_large)
 {
     for (int i = 0; i < 50; i++) {
-        uint32_t virt = unit_random(), frame = unit_random() & 0xffc00000;
-        uint32_t large = frame | PAGE_LARGE | PAGE_PRESENT | (unit_random() & 0x3ff006);
+        /* Each second one would also do for the entry of a table. */
+        uint32_t virt = unit_random(), frame = i % 2 ? unit_random() & 0xffc00000 : 0;
         walk_places();
-        struct page_walk found = walk(large, 0, CR4_PSE, virt);
+        uint32_t low = i % 2 ? unit_random() & 0x3fffff : walk_table | (unit_random() & 0xfff);
+        uint32_t large = frame | low | PAGE_LARGE | PAGE_PRESENT;
+        struct page_walk found = walk(large, unit_random(), CR4_PSE, virt);
         ck_assert_msg(found.mapped && found.phys == (frame | virt % LARGE_PAGE_BYTES),
                       "0x%x is in a 4 MB page, its directory entry is 0x%x: page_walk finds 0x%llx "
                       "instead of 0x%x; the frame is bits 22 to 31 of the entry alone, the offset "
@@ -836,14 +928,18 @@ START_TEST(walks_large)
         ck_assert_msg(found.writable == !!(large & PAGE_WRITABLE) &&
                           found.user == !!(large & PAGE_USER),
                       "a 4 MB page has its rights in the directory entry");
-        ck_assert_msg(found.table_entry == 0, "a 4 MB page has no table entry");
+        ck_assert_msg(found.directory_entry == large && found.table_entry == 0,
+                      "page_walk returns the entries 0x%x and 0x%x instead of 0x%x and 0: a 4 MB "
+                      "page has no table entry",
+                      found.directory_entry, found.table_entry, large);
+        large = walk_table | PAGE_LARGE | PAGE_PRESENT;
+        const uint32_t page = unit_random() | PAGE_PRESENT;
+        found = walk(large, page, 0, virt);
+        ck_assert_msg(
+            found.mapped && found.phys == ((page & 0xfffff000) | virt % PAGE_BYTES),
+            "CR4.PSE is 0: then the processor ignores PAGE_LARGE, and the entry points to a page "
+            "table");
     }
-    uint32_t virt = unit_random(), page = (unit_random() & 0xfffff000) | PAGE_PRESENT;
-    struct page_walk found = walk(walk_table | PAGE_LARGE | PAGE_PRESENT, page, 0, virt);
-    ck_assert_msg(
-        found.mapped && found.phys == ((page & 0xfffff000) | virt % PAGE_BYTES),
-        "CR4.PSE is 0: then the processor ignores PAGE_LARGE, and the entry points to a page "
-        "table");
 }
 END_TEST
 
@@ -866,7 +962,7 @@ static uint32_t entry_of_table(uint32_t table)
 
 static uint32_t entry_of_page(void)
 {
-    return (unit_random() & 0xfffff066) | PAGE_PRESENT;
+    return unit_random() | PAGE_PRESENT;
 }
 
 /* How walks end; the first has a page. */
@@ -883,19 +979,18 @@ static void walk_check(int kind, uint32_t virt, char *reason)
     uint32_t directory_entry = 0, table_entry = 0;
     struct page_walk found;
 
-    walk_places();
-    if (kind == NO_DIRECTORY_ENTRY)
-        directory_entry = entry_not_present();
-    else if (kind != DIRECTORY_OUTSIDE)
-        directory_entry = entry_of_table(kind == TABLE_OUTSIDE ? page_outside() : walk_table);
-    if (kind == MAPPED)
-        table_entry = entry_of_page();
-    else if (kind == NO_TABLE_ENTRY)
-        table_entry = entry_not_present();
-    if (kind == DIRECTORY_OUTSIDE)
+    if (kind == DIRECTORY_OUTSIDE) {
         found = walk_from(page_outside(), CR4_PSE, virt);
-    else
+    } else {
+        directory_entry = entry_of_table(kind == TABLE_OUTSIDE ? page_outside() : walk_table);
+        if (kind == NO_DIRECTORY_ENTRY)
+            directory_entry =
+                unit_random() % 2 ? entry_not_present() : directory_entry ^ PAGE_PRESENT;
+        table_entry = kind == NO_TABLE_ENTRY ? entry_not_present() : entry_of_page();
         found = walk(directory_entry, table_entry, CR4_PSE, virt);
+    }
+    if (kind != MAPPED && kind != NO_TABLE_ENTRY)
+        table_entry = 0; /* not read */
 
     const char *what = walk_ends[kind];
     ck_assert_msg(found.directory_entry == directory_entry && found.table_entry == table_entry,
@@ -920,6 +1015,7 @@ START_TEST(walks_nowhere)
 
     for (int round = 0; round < 10; round++) {
         const uint32_t virt = unit_random(); /* a reason may name it */
+        walk_places();
         shuffle(order, WALKS);
         for (int i = 0; i < WALKS; i++)
             walk_check(order[i], virt, reasons[order[i]]);
@@ -934,7 +1030,7 @@ START_TEST(walks_nowhere)
 END_TEST
 
 /* One walk to an edge of RAM or of 4 GB; what lies past the end of RAM is not the guest's. */
-static void edge_check(int number, uint32_t ram_bytes)
+static void edge_check(int number)
 {
     static const struct {
         bool mapped, directory, at_4gb; /* whose entry it is; of which edge */
@@ -942,25 +1038,29 @@ static void edge_check(int number, uint32_t ram_bytes)
     } edges[] = {
         {false, false, true, "the page table is the last page below 4 GB, outside of RAM"},
         {false, true, true, "the page directory is the last page below 4 GB, outside of RAM"},
-        {false, false, false, "the table entry would be the first 4 bytes past the end of RAM"},
-        {false, true, false, "the directory entry would be the first 4 bytes past the end of RAM"},
+        {false, false, false, "the table entry is, in part or whole, past the end of RAM"},
+        {false, true, false, "the directory entry is, in part or whole, past the end of RAM"},
         {true, false, false, "the table entry is the last 4 bytes of RAM"},
         {true, true, false, "the directory entry is the last 4 bytes of RAM"},
     };
     const bool mapped = edges[number].mapped, of_directory = edges[number].directory;
-    const uint32_t index = mapped || edges[number].at_4gb ? 1023 : 0;
-    const uint32_t edge =
-        edges[number].at_4gb ? 0u - PAGE_BYTES : ram_bytes - (mapped ? PAGE_BYTES : 0);
-    const uint32_t other = random_page(ram_bytes - PAGE_BYTES);
-    const uint32_t start = of_directory ? edge : other, table = of_directory ? other : edge;
+    const uint32_t index = edges[number].at_4gb ? 1023 : unit_random() % 1024;
+    const uint32_t edge = PAGE_BYTES * (16 + unit_random() % 48), other = random_page(edge);
     const uint32_t page = entry_of_page(), random = unit_random();
     const uint32_t virt =
         of_directory ? index << 22 | random >> 10 : (random & 0xffc00fff) | index << 12;
+    uint32_t ram_bytes = edge, start = other, table = other;
 
-    memset(ram, 0, ram_bytes + PAGE_BYTES);
-    if (start <= ram_bytes)
+    if (of_directory)
+        start = edges[number].at_4gb ? 0u - PAGE_BYTES : edge;
+    else
+        table = edges[number].at_4gb ? 0u - PAGE_BYTES : edge;
+    if (!edges[number].at_4gb)
+        ram_bytes += index * 4 + (mapped ? 4 : unit_random() % 4);
+    memset(ram, 0, edge + PAGE_BYTES);
+    if (start <= edge)
         poke(start + (virt >> 22) * 4, entry_of_table(table));
-    if (table <= ram_bytes)
+    if (table <= edge)
         poke(table + (virt >> 12 & 1023) * 4, page);
     struct page_walk found = page_walk(ram, ram_bytes, start, CR4_PSE, virt);
     ck_assert_msg(mapped || !found.mapped, "%s, and page_walk finds a page", edges[number].what);
@@ -975,11 +1075,18 @@ START_TEST(walks_edges)
 {
     int order[6];
 
-    for (int round = 0; round < 10; round++) {
+    for (int round = 0; round < 20; round++) {
         shuffle(order, 6);
         for (int i = 0; i < 6; i++)
-            edge_check(order[i], PAGE_BYTES * (16 + unit_random() % 48));
+            edge_check(order[i]);
     }
+    walk_places();
+    const uint32_t virt = unit_random();
+    walk(entry_of_table(walk_table), entry_of_page(), CR4_PSE, virt);
+    ck_assert_msg(page_walk(ram, MEMORY_MAX, walk_directory, CR4_PSE, virt).mapped,
+                  "with 2 GB of RAM (--mem=2G) page_walk finds no page for 0x%x: sizes of 2 GB "
+                  "and more are unsigned",
+                  virt);
 }
 END_TEST
 
@@ -1016,25 +1123,28 @@ START_TEST(spaces)
     ck_assert_msg(space.base == 0 && space.bytes == MEMORY_MAX,
                   "with --mem=2G a guest that is alone has 0x%x bytes instead of 0x%x", space.bytes,
                   MEMORY_MAX);
-    for (int index = 0; index < 4; index++) {
-        uint32_t base = (uint32_t)index * SLOT_BYTES;
-        ck_assert_msg(open_space(4, 1, index, SPACE_BYTES, &space) == 0,
-                      "space_open of vCPU %d of 4 does not return 0", index);
-        ck_assert_msg(space.base == base && space.bytes == SLOT_BYTES && space.memory == ram + base,
-                      "guest %d of 4 has 0x%x bytes from 0x%x on instead of 0x%x from 0x%x on",
-                      index, space.bytes, space.base, SLOT_BYTES, base);
-        ck_assert_msg(space.next_table == TABLES_OFFSET, "no page table is used yet");
-    }
-    for (uint32_t ram_bytes = 2 * SLOT_BYTES; ram_bytes < 3 * SLOT_BYTES; ram_bytes += 1 << 20) {
-        int status = open_space(3, 1, 2, ram_bytes, &space);
-        ck_assert_msg(status == STATUS_USAGE,
-                      "the third guest's 4 MB end at 12 MB, and RAM has %u: space_open returns %d "
-                      "instead of STATUS_USAGE",
-                      ram_bytes >> 20, status);
-        ck_assert_msg(
-            said[0] != '\0',
-            "RAM is too small for all guests, and space_open said nothing: fail() says it");
-    }
+    for (int guests = 2; guests <= VCPUS_MAX; guests++)
+        for (int i = 0; i < 3 * guests; i++) {
+            const int index = i % guests;
+            const uint32_t base = (uint32_t)index * SLOT_BYTES, end = base + SLOT_BYTES;
+            const uint32_t small[] = {end - PAGE_BYTES, base, random_page(end)};
+            const uint32_t bytes = small[i / guests];
+            const uint32_t all = (uint32_t)guests * SLOT_BYTES + unit_random() % 2 * PAGE_BYTES;
+            ck_assert_msg(open_space(guests, 1, index, all, &space) == 0,
+                          "space_open of guest %d of %d does not return 0", index, guests);
+            ck_assert_msg(space.base == base && space.bytes == SLOT_BYTES &&
+                              space.memory == ram + base,
+                          "guest %d of %d has 0x%x bytes from 0x%x on instead of 0x%x from 0x%x on",
+                          index, guests, space.bytes, space.base, SLOT_BYTES, base);
+            ck_assert_msg(space.next_table == TABLES_OFFSET, "no page table is used yet");
+            int status = open_space(guests, 1, index, bytes, &space);
+            ck_assert_msg(status == STATUS_USAGE,
+                          "the 4 MB of guest %d of %d end at %u MB, and RAM has %u KB: space_open "
+                          "returns %d instead of STATUS_USAGE",
+                          index, guests, end >> 20, bytes >> 10, status);
+            ck_assert_msg(said[0] != '\0', "RAM is too small for all guests, and space_open said "
+                                           "nothing: fail() says it");
+        }
 }
 END_TEST
 
