@@ -148,6 +148,11 @@ static void check_page(const struct address_space *space, uint64_t virt, uint64_
 
 /* ------------------------------------------------------------------ 7.1 tables */
 
+static uint64_t random_page(uint64_t bytes)
+{
+    return unit_random() % (bytes / PAGE_BYTES) * PAGE_BYTES;
+}
+
 START_TEST(tables)
 {
     static const struct {
@@ -156,8 +161,14 @@ START_TEST(tables)
                   {0, 1 << 20},     {0, 5 << 20},        {0, MEMORY_MAX}};
     char when[80];
 
-    for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++) {
-        struct address_space space = space_at(spaces[i].base, spaces[i].bytes);
+    enum { KNOWN = sizeof spaces / sizeof spaces[0] };
+
+    for (size_t i = 0; i < KNOWN + 3; i++) {
+        struct address_space space = space_at(0, (1 + unit_random() % 50) * MEDIUM_PAGE_BYTES);
+        if (i < KNOWN)
+            space = space_at(spaces[i].base, spaces[i].bytes);
+        else
+            space.bytes += i == KNOWN ? PAGE_BYTES : (uint32_t)random_page(MEDIUM_PAGE_BYTES);
         const uint64_t bytes = space.bytes,
                        end = (bytes + MEDIUM_PAGE_BYTES - 1) & ~(uint64_t)(MEDIUM_PAGE_BYTES - 1);
         long_tables_build(&space);
@@ -192,9 +203,18 @@ START_TEST(tables)
 }
 END_TEST
 
-static uint64_t random_page(uint64_t bytes)
+/* long_page_map of one page, and what became of it. */
+static void map_one(struct address_space *space, uint64_t virt, uint32_t phys, uint64_t flags,
+                    const char *where)
 {
-    return unit_random() % (bytes / PAGE_BYTES) * PAGE_BYTES;
+    char when[200];
+
+    snprintf(when, sizeof when, "after long_page_map(0x%llx, 0x%x, %s), %s",
+             (unsigned long long)virt, phys, rights_text(flags), where);
+    int error = long_page_map(space, virt, phys, flags);
+    ck_assert_msg(error == 0, "long_page_map(0x%llx, 0x%x, %s), %s, returns %d instead of 0",
+                  (unsigned long long)virt, phys, rights_text(flags), where, error);
+    check_page(space, virt, phys, flags, when);
 }
 
 START_TEST(map)
@@ -207,23 +227,19 @@ START_TEST(map)
         uint64_t virt, flags;
         uint32_t phys;
     } pages[60];
-    char when[160];
 
     long_tables_build(&space);
-    for (uint64_t i = 0; i < 60; i++) {
-        uint64_t virt = regions[i % 4] + i * 5 * PAGE_BYTES;
-        uint32_t phys = (uint32_t)random_page(SPACE_BYTES);
-        uint64_t flags = PAGE_PRESENT | (random64() & (PAGE_WRITABLE | PAGE_USER | PAGE_NX));
-        snprintf(when, sizeof when, "after long_page_map(0x%llx, 0x%x, %s), in 2 MB %s",
-                 (unsigned long long)virt, phys, rights_text(flags),
-                 i < 4 ? "without a page table" : "that had a page table already");
-        int error = long_page_map(&space, virt, phys, flags);
-        ck_assert_msg(error == 0, "long_page_map(0x%llx, 0x%x) returns %d instead of 0",
-                      (unsigned long long)virt, phys, error);
-        check_page(&space, virt, phys, flags, when);
-        pages[i].virt = virt;
-        pages[i].phys = phys;
-        pages[i].flags = flags;
+    for (uint64_t i = 0; i < 120; i++) {
+        uint64_t virt = regions[i % 4] + i % 60 * 5 * PAGE_BYTES;
+        uint32_t phys = i % 5 ? (uint32_t)random_page(SPACE_BYTES) : 0;
+        uint64_t flags = PAGE_PRESENT | (random64() & RIGHTS);
+        map_one(&space, virt, phys, flags,
+                i < 4    ? "in 2 MB without a page table"
+                : i < 60 ? "in 2 MB that had a page table already"
+                         : "which was mapped already");
+        pages[i % 60].virt = virt;
+        pages[i % 60].phys = phys;
+        pages[i % 60].flags = flags;
     }
     for (int i = 0; i < 60; i++)
         check_page(&space, pages[i].virt, pages[i].phys, pages[i].flags,
@@ -236,8 +252,14 @@ START_TEST(map)
     for (int i = 1; i < 60; i += 2)
         check_page(&space, pages[i].virt, pages[i].phys, pages[i].flags,
                    "after other pages were unmapped");
-    check_page(&space, regions[0] + PAGE_BYTES, 0, 0,
-               "in a table that long_page_map made, a page that nobody mapped");
+    for (uint64_t page = 0; page < 512; page++)
+        check_page(
+            &space, regions[0] + page * PAGE_BYTES, 0, 0,
+            "in a table that long_page_map made, a page that nobody mapped, or was unmapped");
+    const uint64_t edges[] = {0, 0x7ffffffff000, 0xffff800000000000, 0xfffffffffffff000};
+    for (size_t i = 0; i < sizeof edges / sizeof edges[0]; i++)
+        map_one(&space, edges[i], (uint32_t)random_page(SPACE_BYTES), PAGE_PRESENT,
+                "at an end of the canonical addresses");
     int error = long_page_map(&space, FAR, 0, 0);
     ck_assert_msg(error == 0,
                   "long_page_map with flags 0 of a page that nobody had mapped returns %d "
@@ -338,43 +360,53 @@ static void check_last_page(struct address_space *space, uint64_t virt)
 
 START_TEST(refused)
 {
-    static const struct {
-        uint64_t virt;
-        uint32_t phys;
-        uint64_t flags;
-        const char *why;
-    } bad[] = {
-        {FAR + 0x800, 0x200000, PAGE_PRESENT, "virt is not a multiple of 4096"},
-        {FAR + 0x800, 0, 0, "virt is not a multiple of 4096, and flags 0 do not change that"},
-        {0x800000000000, 0x200000, PAGE_PRESENT, "virt 0x800000000000 is not canonical"},
-        {0xffff7ffffffff000, 0x200000, PAGE_PRESENT, "virt 0xffff7ffffffff000 is not canonical"},
-        {0x1000000000000, 0x200000, 0,
-         "virt 0x1000000000000 is not canonical, and flags 0 do not change that"},
-        {FAR, 0x200004, PAGE_PRESENT, "phys is not a multiple of 4096"},
-        {FAR, SPACE_BYTES, PAGE_PRESENT, "phys is the first page past the guest's memory"},
-        {FAR, SPACE_BYTES, 0,
-         "phys is the first page past the guest's memory, and flags 0 do not change that"},
-        {FAR, 0xfffff000, PAGE_PRESENT, "phys is far outside of the guest's memory"},
-    };
-    enum { BAD = sizeof bad / sizeof bad[0], RIGHT = 3 };
+    /* virt or phys with a low bit; other bits 47 to 63 of virt; phys outside of the memory */
+    enum { LOW = 12, HIGH = 2 * LOW, OUTSIDE = HIGH + 17, KINDS = OUTSIDE + 3, RIGHT = 3 };
     static const uint64_t right[RIGHT] = {FAR, 0x7ffffffff000, 0xffff800000000000};
     static PRIVATE uint8_t before[TABLES_END];
     struct address_space space = space_at(BASE, SPACE_BYTES);
-    int order[BAD];
+    int order[2 * KINDS];
+    char what[200];
 
     long_tables_build(&space);
-    shuffle(order, BAD);
-    for (int i = 0; i < BAD; i++) {
+    shuffle(order, 2 * KINDS);
+    for (int i = 0; i < 2 * KINDS; i++) {
         for (uint32_t rights = unit_random() % 3; rights > 0; rights--)
             check_last_page(&space, right[unit_random() % RIGHT]);
+        /* Of the 2 MB around it nothing is mapped, or there is a table, or a 2 MB page. */
+        const uint64_t regions[] = {0x40000000, FAR, HIGHER_HALF_64};
+        const int kind = order[i] % KINDS;
+        const uint64_t flags = order[i] < KINDS ? 0 : PAGE_PRESENT | (random64() & RIGHTS);
+        uint64_t virt = regions[unit_random() % 3];
+        uint32_t phys = (uint32_t)random_page(SPACE_BYTES);
+        const char *why = "phys is outside of the guest's memory";
+        if (kind < LOW) {
+            virt |= 1u << kind;
+            why = "virt is not a multiple of 4096";
+        } else if (kind < HIGH) {
+            phys |= 1u << (kind - LOW);
+            why = "phys is not a multiple of 4096";
+        } else if (kind < OUTSIDE) {
+            virt ^= 1ull << (47 + kind - HIGH);
+            why = "virt is not canonical";
+        } else {
+            phys = kind == OUTSIDE       ? SPACE_BYTES
+                   : kind == OUTSIDE + 1 ? 0u - PAGE_BYTES
+                                         : SPACE_BYTES + (uint32_t)random_page(0u - SPACE_BYTES);
+        }
+        snprintf(what, sizeof what, "long_page_map(0x%llx, 0x%x, %s): %s%s",
+                 (unsigned long long)virt, phys, flags ? rights_text(flags) : "0", why,
+                 flags ? "" : ", and flags 0 do not change that");
+        const uint32_t next_table = space.next_table;
         memcpy(before, space.memory, sizeof before);
-        const int n = order[i];
-        int error = long_page_map(&space, bad[n].virt, bad[n].phys, bad[n].flags);
-        ck_assert_msg(error == EINVAL, "%s: long_page_map returns %d instead of EINVAL", bad[n].why,
+        int error = long_page_map(&space, virt, phys, flags);
+        ck_assert_msg(error == EINVAL, "%s: long_page_map returns %d instead of EINVAL", what,
                       error);
-        ck_assert_msg(memcmp(before, space.memory, sizeof before) == 0,
-                      "%s: long_page_map refuses it, and has changed the tables all the same",
-                      bad[n].why);
+        ck_assert_msg(memcmp(before, space.memory, sizeof before) == 0 &&
+                          space.next_table == next_table,
+                      "%s: long_page_map refuses it, and has changed the tables, or next_table, "
+                      "all the same",
+                      what);
     }
     for (int i = 0; i < RIGHT; i++)
         check_last_page(&space, right[i]);
