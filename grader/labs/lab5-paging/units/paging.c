@@ -871,18 +871,16 @@ START_TEST(walks)
     uint32_t virt = 0;
 
     for (int i = 0; i < 100; i++) {
-        const uint32_t frame = unit_random() & 0xfffff000, cr4 = i % 4 < 2 ? CR4_PSE : 0;
+        const uint32_t frame = unit_random() & 0xfffff000;
         const uint32_t upper = unit_random() & 6, lower = unit_random() & 6;
         const uint32_t granted = upper & lower;
         if (i % 2 == 0) { /* the next walk is the same one, but for what is in memory */
             virt = unit_random();
             walk_places();
         }
-        /* Without CR4.PSE the processor ignores PAGE_LARGE. */
-        const uint32_t ignored = cr4 ? IGNORED : IGNORED | PAGE_LARGE;
-        const uint32_t table = walk_table | upper | PAGE_PRESENT | (unit_random() & ignored);
+        const uint32_t table = walk_table | upper | PAGE_PRESENT | (unit_random() & IGNORED);
         const uint32_t page = frame | lower | PAGE_PRESENT | (unit_random() & IGNORED_OF_PAGE);
-        struct page_walk found = walk(table, page, cr4, virt);
+        struct page_walk found = walk(table, page, CR4_PSE, virt);
         ck_assert_msg(found.mapped, "page_walk finds no page for 0x%x, and there is one", virt);
         ck_assert_msg(found.phys == (frame | virt % PAGE_BYTES),
                       "page_walk of 0x%x finds 0x%llx instead of 0x%x: the frame is bits 12 to 31 "
@@ -924,7 +922,7 @@ START_TEST(walks_large)
                       "page_walk returns the entries 0x%x and 0x%x instead of 0x%x and 0: a 4 MB "
                       "page has no table entry",
                       found.directory_entry, found.table_entry, large);
-        large = walk_table | PAGE_LARGE | PAGE_PRESENT;
+        large = walk_table | (unit_random() & 0xfff) | PAGE_LARGE | PAGE_PRESENT;
         const uint32_t page = unit_random() | PAGE_PRESENT;
         found = walk(large, page, 0, virt);
         ck_assert_msg(
