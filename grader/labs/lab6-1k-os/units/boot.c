@@ -1,6 +1,7 @@
 /* boot.c - lab 6's ELF loader and what follows it: right files land where they belong, wrong ones
  * are refused; the kernel finds its boot information and a stack. */
 #include <elf.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "../../unit.h"
@@ -19,336 +20,532 @@ MODULE(int, boot_prepare, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
 static PRIVATE struct {
     Elf32_Ehdr header;
     Elf32_Phdr segments[3];
-    uint8_t code[0x300];
-    uint8_t data[0x80];
+    uint8_t code_bytes[0x300];
+    uint8_t data_bytes[0x80];
 } file;
 
-static uint8_t memory[MEMORY_BYTES];
+static Elf32_Phdr *const code = &file.segments[0], *const data = &file.segments[2];
+
+/* A file of any shape, longer than 16 bits can count, and the memory that it is loaded into. */
+#define LARGE_BYTES  0x28000
+#define LARGE_MEMORY 0x90000
+#define HEADERS_MAX  100
+
+static PRIVATE uint8_t large[LARGE_BYTES];
+static PRIVATE Elf32_Ehdr large_header;
+static PRIVATE Elf32_Phdr large_segments[HEADERS_MAX];
+
+static uint8_t memory[LARGE_MEMORY];
 static uint32_t entry, end;
 
-static void file_make(void)
+static void bytes_make(void *bytes, size_t count)
 {
-    uint32_t code = LOAD_MIN + 16 + unit_random() % 63 * 16,
-             data = 0x40000 + unit_random() % 64 * 16;
+    for (uint8_t *at = bytes; at < (uint8_t *)bytes + count; at++)
+        *at = (uint8_t)unit_random();
+}
 
-    file.header = (Elf32_Ehdr){
+/* In the code, but not at its very beginning. */
+static void entry_make(void)
+{
+    const uint32_t bytes = code->p_filesz < code->p_memsz ? code->p_filesz : code->p_memsz;
+
+    file.header.e_entry = code->p_vaddr + 1 + unit_random() % (bytes - 1);
+}
+
+/* To this physical address; the entry point stays in the code. */
+static void segment_move(Elf32_Phdr *segment, uint32_t phys)
+{
+    segment->p_paddr = phys;
+    segment->p_vaddr = HIGHER_HALF + phys;
+    entry_make();
+}
+
+static uint32_t high_place(void)
+{
+    return 0x40000 + unit_random() % 64 * 16;
+}
+
+static Elf32_Ehdr header_make(uint32_t table, int count)
+{
+    return (Elf32_Ehdr){
         .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS32, ELFDATA2LSB, EV_CURRENT},
         .e_type = ET_EXEC,
         .e_machine = EM_386,
         .e_version = EV_CURRENT,
-        .e_entry = HIGHER_HALF + code + 0x20,
-        .e_phoff = offsetof(typeof(file), segments),
+        .e_phoff = table,
         .e_ehsize = sizeof(Elf32_Ehdr),
         .e_phentsize = sizeof(Elf32_Phdr),
-        .e_phnum = 3,
+        .e_phnum = (uint16_t)count,
     };
-    file.segments[0] = (Elf32_Phdr){
-        .p_type = PT_LOAD,
-        .p_offset = offsetof(typeof(file), code),
-        .p_vaddr = HIGHER_HALF + code,
-        .p_paddr = code,
-        .p_filesz = sizeof file.code,
-        .p_memsz = sizeof file.code,
-        .p_flags = PF_R | PF_X,
-    };
-    file.segments[1] = (Elf32_Phdr){.p_type = PT_GNU_STACK, .p_paddr = code, .p_memsz = 64};
-    file.segments[2] = (Elf32_Phdr){
-        .p_type = PT_LOAD,
-        .p_offset = offsetof(typeof(file), data),
-        .p_vaddr = HIGHER_HALF + data,
-        .p_paddr = data,
-        .p_filesz = sizeof file.data,
-        .p_memsz = sizeof file.data + 0x1000 + unit_random() % 0x1000,
-        .p_flags = PF_R | PF_W,
-    };
-    for (size_t i = 0; i < sizeof file.code; i++)
-        file.code[i] = (uint8_t)unit_random();
-    for (size_t i = 0; i < sizeof file.data; i++)
-        file.data[i] = (uint8_t)unit_random();
 }
 
-/* Loads the first `bytes` of the file; the copy ends where its memory ends. */
-static const char *load_cut(size_t bytes, size_t memory_bytes)
+static void file_make(void)
 {
-    memset(memory, FILL, MEMORY_BYTES);
+    file.header = header_make(offsetof(typeof(file), segments), 3);
+    *code = (Elf32_Phdr){
+        .p_type = PT_LOAD,
+        .p_offset = offsetof(typeof(file), code_bytes),
+        .p_filesz = sizeof file.code_bytes,
+        .p_memsz = sizeof file.code_bytes,
+        .p_flags = PF_R | PF_X,
+    };
+    *data = (Elf32_Phdr){
+        .p_type = PT_LOAD,
+        .p_offset = offsetof(typeof(file), data_bytes),
+        .p_filesz = sizeof file.data_bytes,
+        .p_memsz = sizeof file.data_bytes + 0x1000 + unit_random() % 0x1000,
+        .p_flags = PF_R | PF_W,
+    };
+    segment_move(data, high_place());
+    segment_move(code, LOAD_MIN + 16 + unit_random() % 63 * 16);
+    file.segments[1] =
+        (Elf32_Phdr){.p_type = PT_GNU_STACK, .p_paddr = code->p_paddr, .p_memsz = 64};
+    bytes_make(file.code_bytes, sizeof file.code_bytes);
+    bytes_make(file.data_bytes, sizeof file.data_bytes);
+}
+
+/* Loads a file's first bytes; the copy ends where its memory ends. */
+static const char *load_bytes(const void *bytes, size_t count, size_t memory_bytes)
+{
+    memset(memory, FILL, memory_bytes < LARGE_MEMORY ? memory_bytes : LARGE_MEMORY);
     entry = end = 0;
     const char *wrong =
-        elf_load(copy_at_end(&file, bytes), bytes, memory, memory_bytes, &entry, &end);
+        elf_load(copy_at_end(bytes, count), count, memory, memory_bytes, &entry, &end);
     ck_assert_msg(!wrong || wrong[0], "a file was refused, and elf_load does not say why in words");
     return wrong;
 }
 
-static const char *load(void)
+static const char *load_cut(size_t bytes)
 {
-    return load_cut(sizeof file, MEMORY_BYTES);
+    return load_bytes(&file, bytes, MEMORY_BYTES);
 }
 
-/*
- * None, one or two right files, so that the number of calls does not show which file is wrong.
- * `file` stays as it is.
- */
-static void load_right(void)
+static const char *load(void)
 {
-    const typeof(file) kept = file;
+    return load_cut(sizeof file);
+}
 
+/* None, one or two right files between wrong ones; then a file that a test makes wrong. */
+static void files_between(void)
+{
     for (unsigned count = unit_random() % 3; count > 0; count--) {
         file_make();
         const char *wrong = load();
         ck_assert_msg(!wrong, "a right file was refused: %s", wrong);
     }
-    file = kept;
+    file_make();
 }
 
 static bool filled(uint32_t from, uint32_t to, uint8_t byte)
 {
-    for (uint32_t at = from; at < to; at++)
-        if (memory[at] != byte)
-            return false;
-    return true;
+    return from >= to ||
+           (memory[from] == byte && memcmp(memory + from, memory + from + 1, to - from - 1) == 0);
 }
+
+/* 0, `max`, or any number between them. */
+static uint32_t any_up_to(uint32_t max)
+{
+    switch (unit_random() % 4) {
+    case 0:
+        return 0;
+    case 1:
+        return max;
+    default:
+        return unit_random() % (max + 1);
+    }
+}
+
+/*
+ * A right file: segments of all sizes in any order, adjacent or not, with bytes from
+ * anywhere in the file; between them what is not to be loaded. The first one is the code.
+ */
+static void large_make(void)
+{
+    const int count = 1 + (int)(unit_random() % HEADERS_MAX >> unit_random() % 6);
+    const uint32_t table_bytes = (uint32_t)count * sizeof(Elf32_Phdr);
+    int order[HEADERS_MAX];
+    uint32_t phys = LOAD_MIN + 1;
+
+    large_header = header_make(
+        sizeof(Elf32_Ehdr) +
+            any_up_to((LARGE_BYTES - table_bytes - (uint32_t)sizeof(Elf32_Ehdr)) / 4) * 4,
+        count);
+    shuffle(order, count);
+    for (int i = 0; i < count; i++) {
+        Elf32_Phdr *segment = &large_segments[order[i]];
+        bytes_make(segment, sizeof *segment);
+        phys += any_up_to(0x2000) >> unit_random() % 12;
+        if (i > 0 && (unit_random() % 4 == 0 || phys >= LARGE_MEMORY)) {
+            if (unit_random() % 3 == 0) { /* takes no memory */
+                segment->p_type = PT_LOAD;
+                segment->p_filesz = segment->p_memsz = 0;
+            } else {
+                segment->p_type = unit_random() % 2 ? unit_random() & ~1u
+                                                    : PT_LOAD | 1u << (8 + unit_random() % 24);
+            }
+            continue;
+        }
+        const uint32_t room = LARGE_MEMORY - phys - (i == 0 ? 2 : 0);
+        segment->p_type = PT_LOAD;
+        segment->p_memsz = 1 + (unit_random() % room >> unit_random() % (i == 0 ? 3 : 16));
+        segment->p_filesz =
+            any_up_to(segment->p_memsz < LARGE_BYTES - 2 ? segment->p_memsz : LARGE_BYTES - 2);
+        if (i == 0) {
+            segment->p_memsz += 2; /* of the room that is left */
+            segment->p_filesz += 2;
+        }
+        segment->p_offset = any_up_to(LARGE_BYTES - segment->p_filesz);
+        segment->p_paddr = phys;
+        segment->p_vaddr = HIGHER_HALF + phys;
+        segment->p_align = 1;
+        segment->p_flags = PF_R | (i == 0 ? PF_X : PF_W);
+        if (i == 0)
+            large_header.e_entry = segment->p_vaddr + 1 + unit_random() % (segment->p_filesz - 1);
+        phys += segment->p_memsz;
+    }
+    memcpy(large, &large_header, sizeof large_header);
+    memcpy(large + large_header.e_phoff, large_segments, table_bytes);
+}
+
+/* The next segment of this file that is to be loaded, behind `segment` or from the first one on. */
+static const Elf32_Phdr *large_next(const Elf32_Phdr *segment)
+{
+    for (segment = segment ? segment + 1 : large_segments;
+         segment < large_segments + large_header.e_phnum; segment++)
+        if (segment->p_type == PT_LOAD && segment->p_memsz > 0)
+            return segment;
+    return NULL;
+}
+
+static void large_load(void)
+{
+    large_make();
+    const char *wrong = load_bytes(large, sizeof large, LARGE_MEMORY);
+    ck_assert_msg(!wrong,
+                  "a right file with %u program headers from 0x%x on and entry point 0x%x was "
+                  "refused: %s",
+                  large_header.e_phnum, large_header.e_phoff, large_header.e_entry, wrong);
+}
+
+#define ROUNDS 30
 
 START_TEST(loads)
 {
-    file_make();
-    const Elf32_Phdr *code = &file.segments[0], *data = &file.segments[2];
-    const char *wrong = load();
-    ck_assert_msg(!wrong, "a right file was refused: %s", wrong);
-    ck_assert_msg(memcmp(memory + code->p_paddr, file.code, sizeof file.code) == 0,
-                  "the first segment's bytes are not at p_paddr = 0x%x", code->p_paddr);
-    ck_assert_msg(memcmp(memory + data->p_paddr, file.data, sizeof file.data) == 0,
-                  "the second PT_LOAD segment's bytes are not at p_paddr = 0x%x", data->p_paddr);
-    ck_assert_msg(filled(0, code->p_paddr, FILL) &&
-                      filled(code->p_paddr + code->p_memsz, data->p_paddr, FILL) &&
-                      filled(data->p_paddr + data->p_memsz, MEMORY_BYTES, FILL),
-                  "memory was changed that no PT_LOAD segment covers");
-    ck_assert_msg(entry == file.header.e_entry, "*entry is 0x%x, e_entry is 0x%x", entry,
-                  file.header.e_entry);
+    bytes_make(large, sizeof large);
+    for (int round = 0; round < ROUNDS; round++) {
+        large_load();
+        for (const Elf32_Phdr *next = NULL; (next = large_next(next));) {
+            ck_assert_msg(memcmp(memory + next->p_paddr, large + next->p_offset, next->p_filesz) ==
+                              0,
+                          "the 0x%x bytes from p_offset = 0x%x on, of a PT_LOAD segment, are not "
+                          "at p_paddr = 0x%x; or does another segment go on over its end?",
+                          next->p_filesz, next->p_offset, next->p_paddr);
+            memset(memory + next->p_paddr, FILL, next->p_memsz);
+        }
+        ck_assert_msg(
+            filled(0, LARGE_MEMORY, FILL),
+            "memory was changed that no PT_LOAD segment covers: does one go on over its end?");
+        ck_assert_msg(entry == large_header.e_entry, "*entry is 0x%x, e_entry is 0x%x", entry,
+                      large_header.e_entry);
+    }
 }
 END_TEST
 
 START_TEST(zeros)
 {
-    file_make();
-    const Elf32_Phdr *data = &file.segments[2];
-    const char *wrong = load();
-    ck_assert_msg(!wrong, "a right file was refused: %s", wrong);
-    ck_assert_msg(filled(data->p_paddr + data->p_filesz, data->p_paddr + data->p_memsz, 0),
-                  "the bytes from p_filesz to p_memsz are not all zero");
-    ck_assert_msg(end == data->p_paddr + data->p_memsz,
-                  "*end is 0x%x, the highest segment ends at "
-                  "0x%x",
-                  end, data->p_paddr + data->p_memsz);
-    Elf32_Phdr first = file.segments[0];
-    file.segments[0] = file.segments[2];
-    file.segments[2] = first;
-    wrong = load();
-    ck_assert_msg(!wrong, "a file whose higher segment comes first was refused: %s", wrong);
-    ck_assert_msg(end == file.segments[0].p_paddr + file.segments[0].p_memsz,
-                  "*end is 0x%x where the highest segment, listed first, ends at 0x%x", end,
-                  file.segments[0].p_paddr + file.segments[0].p_memsz);
+    bytes_make(large, sizeof large);
+    for (int round = 0; round < ROUNDS; round++) {
+        uint32_t highest = 0;
+        large_load();
+        for (const Elf32_Phdr *next = NULL; (next = large_next(next));) {
+            const uint32_t behind = next->p_paddr + next->p_memsz;
+            ck_assert_msg(filled(next->p_paddr + next->p_filesz, behind, 0),
+                          "the bytes from p_filesz = 0x%x to p_memsz = 0x%x of the segment at 0x%x "
+                          "are not all zero",
+                          next->p_filesz, next->p_memsz, next->p_paddr);
+            highest = behind > highest ? behind : highest;
+        }
+        ck_assert_msg(end == highest,
+                      "*end is 0x%x, the highest segment, which may be anywhere in the table, ends "
+                      "at 0x%x",
+                      end, highest);
+    }
 }
 END_TEST
 
+/* Of the fields that say what the file is, many other values: those with one other bit as well. */
 START_TEST(wrong_files)
 {
     static const struct {
-        const char *what;
-        size_t at;
-        uint16_t value;
-        size_t bytes;
-    } changes[] = {
-        {"no ELF magic", 0, 0x7e, 1},
-        {"no ELF magic", 3, 'G', 1},
-        {"a 64-bit file", EI_CLASS, ELFCLASS64, 1},
-        {"a big-endian file", EI_DATA, ELFDATA2MSB, 1},
-        {"a file of no type", offsetof(Elf32_Ehdr, e_type), ET_NONE, 2},
-        {"a relocatable file", offsetof(Elf32_Ehdr, e_type), ET_REL, 2},
-        {"a shared library", offsetof(Elf32_Ehdr, e_type), ET_DYN, 2},
-        {"a core dump", offsetof(Elf32_Ehdr, e_type), ET_CORE, 2},
-        {"a file for ARM", offsetof(Elf32_Ehdr, e_machine), EM_ARM, 2},
-        {"a file without program headers", offsetof(Elf32_Ehdr, e_phnum), 0, 2},
-        {"program headers of 16 bytes", offsetof(Elf32_Ehdr, e_phentsize), 16, 2},
-        {"program headers of 56 bytes", offsetof(Elf32_Ehdr, e_phentsize), 56, 2},
-        {"65535 program headers", offsetof(Elf32_Ehdr, e_phnum), 65535, 2},
+        const char *name;
+        size_t at, bytes;
+        uint16_t known[4]; /* what other files have */
+    } fields[] = {
+        {"EI_MAG0", EI_MAG0, 1, {0}},
+        {"EI_MAG1", EI_MAG1, 1, {0}},
+        {"EI_MAG2", EI_MAG2, 1, {0}},
+        {"EI_MAG3", EI_MAG3, 1, {'G'}},
+        {"EI_CLASS", EI_CLASS, 1, {ELFCLASSNONE, ELFCLASS64}},
+        {"EI_DATA", EI_DATA, 1, {ELFDATANONE, ELFDATA2MSB}},
+        {"e_type", offsetof(Elf32_Ehdr, e_type), 2, {ET_NONE, ET_REL, ET_DYN, ET_CORE}},
+        {"e_machine", offsetof(Elf32_Ehdr, e_machine), 2, {EM_ARM, EM_X86_64, EM_AARCH64}},
+        {"e_phentsize", offsetof(Elf32_Ehdr, e_phentsize), 2, {0, 16, 56, 64}},
     };
-    enum { CHANGES = sizeof changes / sizeof changes[0] };
-    int order[CHANGES];
+    enum { FIELDS = sizeof fields / sizeof fields[0], BITS = 16, CASES = FIELDS * (BITS + 6) };
+    int order[CASES + 1];
 
-    file_make();
-    const char *wrong = load();
-    ck_assert_msg(!wrong, "a right file was refused: %s", wrong);
-    shuffle(order, CHANGES);
-    for (int i = 0; i < CHANGES; i++) {
-        const int number = order[i];
-        load_right();
-        file_make();
-        memcpy((uint8_t *)&file + changes[number].at, &changes[number].value,
-               changes[number].bytes);
-        ck_assert_msg(load(), "%s was not refused", changes[number].what);
+    shuffle(order, CASES + 1);
+    for (int i = 0; i <= CASES; i++) {
+        const size_t field = (size_t)order[i] % FIELDS, which = (size_t)order[i] / FIELDS;
+        files_between();
+        if (order[i] == CASES) {
+            file.header.e_phnum = 0;
+            ck_assert_msg(load(), "a file without program headers was not refused");
+            continue;
+        }
+        const size_t bytes = fields[field].bytes;
+        uint8_t *place = (uint8_t *)&file + fields[field].at;
+        uint32_t value = 0;
+        memcpy(&value, place, bytes);
+        if (which < BITS)
+            value ^= 1u << which % (8 * bytes);
+        else if (which < BITS + 4)
+            value = fields[field].known[which - BITS];
+        else
+            value += 1 + unit_random() % ((1u << 8 * bytes) - 1);
+        memcpy(place, &value, bytes);
+        ck_assert_msg(load(), "a file whose %s is 0x%x was not refused", fields[field].name,
+                      value & ((1u << 8 * bytes) - 1));
     }
 }
 END_TEST
 
+/* More than the file has: just so, right in fewer bits, or with sums that wrap around. */
+static uint32_t too_far(uint32_t right)
+{
+    switch (unit_random() % 4) {
+    case 0:
+        return sizeof file + unit_random() % 64;
+    case 1:
+        return right + (1u << (11 + unit_random() % 21));
+    case 2:
+        return 0u - 1 - unit_random() % sizeof file.data_bytes;
+    default:
+        return sizeof file + unit_random() % (UINT32_MAX - sizeof file);
+    }
+}
+
 START_TEST(cut_files)
 {
-    file_make();
     for (size_t bytes = 0; bytes < sizeof file; bytes += bytes < 200 ? 1 : 13) {
-        ck_assert_msg(load_cut(bytes, MEMORY_BYTES),
-                      "a file of %zu bytes was cut to %zu and not refused", sizeof file, bytes);
-        if (unit_random() % 16 == 0)
-            load_right();
+        files_between();
+        ck_assert_msg(load_cut(bytes), "a file of %zu bytes was cut to %zu and not refused",
+                      sizeof file, bytes);
     }
-    static const uint32_t offsets[] = {sizeof file, 0x7fffffff, 0xfffffff0, 0xffffffff};
-    for (size_t i = 0; i < sizeof offsets / sizeof offsets[0]; i++) {
-        load_right();
-        file_make();
-        file.header.e_phoff = offsets[i];
-        ck_assert_msg(load(), "e_phoff = 0x%x was not refused", offsets[i]);
-        file_make();
-        file.segments[2].p_offset = offsets[i];
-        ck_assert_msg(load(), "p_offset = 0x%x was not refused", offsets[i]);
+    for (int i = 0; i < 160; i++) {
+        files_between();
+        Elf32_Phdr *segment = unit_random() % 2 ? code : data;
+        switch (i % 4) {
+        case 0:
+            file.header.e_phoff = too_far(file.header.e_phoff);
+            ck_assert_msg(load(), "e_phoff = 0x%x was not refused", file.header.e_phoff);
+            break;
+        case 1:
+            file.header.e_phnum = (uint16_t)(3 + (1u << (5 + unit_random() % 11)));
+            ck_assert_msg(load(), "%u program headers were not refused: the file has no room",
+                          file.header.e_phnum);
+            break;
+        case 2:
+            segment->p_offset = too_far(segment->p_offset);
+            if (segment->p_offset > sizeof file && unit_random() % 4 == 0)
+                segment->p_filesz = 0;
+            ck_assert_msg(load(), "p_offset = 0x%x with p_filesz = 0x%x was not refused",
+                          segment->p_offset, segment->p_filesz);
+            break;
+        default:
+            data->p_filesz += 1u << unit_random() % 32;
+            data->p_memsz = data->p_filesz;
+            ck_assert_msg(load(), "p_filesz = 0x%x was not refused", data->p_filesz);
+        }
     }
-    file_make();
-    file.segments[2].p_filesz = file.segments[2].p_memsz = 0xffffff00;
-    ck_assert_msg(load(), "p_filesz = 0xffffff00 was not refused");
 
     /* The program headers are the end of the file; the last one is not to be loaded. */
     file_make();
-    Elf32_Phdr table[] = {file.segments[0], file.segments[2], file.segments[1]};
-    table[1].p_filesz = sizeof file.data - sizeof table;
-    memcpy(file.data + table[1].p_filesz, table, sizeof table);
+    Elf32_Phdr table[] = {*code, *data, file.segments[1]};
+    table[1].p_filesz = sizeof file.data_bytes - sizeof table;
+    memcpy(file.data_bytes + table[1].p_filesz, table, sizeof table);
     file.header.e_phoff = sizeof file - sizeof table;
     const char *wrong = load();
     ck_assert_msg(!wrong, "a file that ends with its program headers was refused: %s", wrong);
-    ck_assert_msg(load_cut(sizeof file - 1, MEMORY_BYTES),
+    ck_assert_msg(load_cut(sizeof file - 1),
                   "the last byte of the last program header is cut off, and the file not refused");
 }
 END_TEST
 
+/* Right ones, then a file of which this segment may go to either end: the other one lies between.
+ */
+static Elf32_Phdr *segment_between(void)
+{
+    files_between();
+    Elf32_Phdr *segment = unit_random() % 2 ? code : data;
+    segment_move(segment == code ? data : code, 0x38000);
+    segment_move(segment, high_place());
+    return segment;
+}
+
 START_TEST(wrong_places)
 {
-    static const uint32_t places[] = {MEMORY_BYTES - 0x40, MEMORY_BYTES, 0x7fffff00, 0xffffff00,
-                                      0xffffffff};
+    enum { BELOW, OVER_END, OUTSIDE, FEWER_BITS, WRAPS, LONG, LONG_WRAPS, SHORT, WRONG };
+    int order[10 * WRONG];
 
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        load_right();
-        file_make();
-        file.segments[2].p_paddr = places[i];
-        file.segments[2].p_vaddr = HIGHER_HALF + places[i];
-        ck_assert_msg(load(), "a segment at 0x%x, in memory of 0x%x bytes, was not refused",
-                      places[i], MEMORY_BYTES);
+    shuffle(order, 10 * WRONG);
+    for (int i = 0; i < 10 * WRONG; i++) {
+        Elf32_Phdr *segment = segment_between();
+        const uint32_t bytes = segment->p_memsz;
+        switch (order[i] % WRONG) {
+        case BELOW:
+            segment_move(segment,
+                         LOAD_MIN - 1 - unit_random() % (unit_random() % 2 ? 0x1000 : LOAD_MIN));
+            break;
+        case OVER_END:
+            segment_move(segment, MEMORY_BYTES - bytes + 1 + unit_random() % bytes);
+            break;
+        case OUTSIDE:
+            segment_move(segment, MEMORY_BYTES + unit_random() % (UINT32_MAX - MEMORY_BYTES));
+            break;
+        case FEWER_BITS:
+            segment_move(segment, LOAD_MIN + (1u << (19 + unit_random() % 13)));
+            break;
+        case WRAPS:
+            segment_move(segment, 0u - 1 - unit_random() % bytes);
+            break;
+        case LONG:
+            segment->p_memsz += 1u << (16 + unit_random() % 16);
+            break;
+        case LONG_WRAPS:
+            segment->p_memsz = 0u - segment->p_paddr + unit_random() % segment->p_paddr;
+            break;
+        case SHORT:
+            segment->p_memsz = 2 + unit_random() % (segment->p_filesz - 2);
+            entry_make();
+            ck_assert_msg(load(), "p_filesz = 0x%x over p_memsz = 0x%x was not refused",
+                          segment->p_filesz, segment->p_memsz);
+            continue;
+        }
+        ck_assert_msg(load(),
+                      "a segment of 0x%x bytes at 0x%x was not refused: an image may lie from "
+                      "LOAD_MIN, 0x%x, up to the memory's end, here 0x%x",
+                      segment->p_memsz, segment->p_paddr, LOAD_MIN, MEMORY_BYTES);
     }
-    file_make();
-    file.segments[2].p_memsz = 0xfffff000;
-    ck_assert_msg(load(), "p_memsz = 0xfffff000 was not refused");
-    file_make();
-    file.segments[2].p_paddr = LOAD_MIN - 0x1000;
-    file.segments[2].p_vaddr = HIGHER_HALF + LOAD_MIN - 0x1000;
-    ck_assert_msg(load(), "a segment below LOAD_MIN, where the VMM's tables are, was not refused");
-    file_make();
-    file.segments[0].p_paddr = LOAD_MIN;
-    file.segments[0].p_vaddr = HIGHER_HALF + LOAD_MIN;
-    file.header.e_entry = HIGHER_HALF + LOAD_MIN + 0x20;
-    ck_assert_msg(!load(), "a segment that begins exactly at LOAD_MIN was refused");
-    file_make();
-    file.segments[2].p_filesz = 0x40;
-    file.segments[2].p_memsz = 0x3f;
-    ck_assert_msg(load(), "p_filesz over p_memsz was not refused");
-    file_make();
-    ck_assert_msg(load_cut(sizeof file, file.segments[2].p_paddr + file.segments[2].p_memsz - 1),
-                  "a segment that ends one byte after the memory was not refused");
-    ck_assert_msg(!load_cut(sizeof file, file.segments[2].p_paddr + file.segments[2].p_memsz),
-                  "a segment that ends exactly at the memory's end was refused");
+    for (int i = 0; i < 20; i++) {
+        Elf32_Phdr *segment = segment_between();
+        segment_move(segment, LOAD_MIN);
+        ck_assert_msg(!load(), "a segment that begins exactly at LOAD_MIN was refused");
+        segment_move(segment, MEMORY_BYTES - segment->p_memsz);
+        ck_assert_msg(!load(), "a segment that ends exactly at the memory's end was refused");
+        const size_t large_memory = (1ul << 31) >> unit_random() % 8;
+        ck_assert_msg(!load_bytes(&file, sizeof file, large_memory),
+                      "a segment at 0x%x was refused in memory of 0x%zx bytes", segment->p_paddr,
+                      large_memory);
+    }
 }
 END_TEST
 
 START_TEST(wrong_addresses)
 {
-    const uint32_t right[] = {0, HIGHER_HALF};
-    const uint32_t wrong[] = {0x40000000, HIGHER_HALF + PAGE_BYTES, HIGHER_HALF - PAGE_BYTES,
-                              HIGHER_HALF + LARGE_PAGE_BYTES};
-
-    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+    for (int i = 0; i < 4; i++) {
+        Elf32_Phdr *segment = i % 2 ? code : data;
         file_make();
-        file.segments[2].p_vaddr = right[i] + file.segments[2].p_paddr;
+        segment->p_vaddr = segment->p_paddr + (i / 2 ? HIGHER_HALF : 0);
+        entry_make();
         const char *refused = load();
         ck_assert_msg(!refused,
                       "a segment with p_paddr 0x%x and p_vaddr 0x%x was refused (%s): both halves "
                       "map all memory",
-                      file.segments[2].p_paddr, file.segments[2].p_vaddr, refused);
+                      segment->p_paddr, segment->p_vaddr, refused);
     }
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        load_right();
-        file_make();
-        file.segments[2].p_vaddr = wrong[i] + file.segments[2].p_paddr;
+    enum { BITS = 4 * 31, CASES = BITS + 20 }; /* each bit of either segment in either half */
+    int order[CASES];
+
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        files_between();
+        Elf32_Phdr *segment = order[i] % 2 ? code : data;
+        segment->p_vaddr -= (uint32_t)order[i] / 2 % 2 * HIGHER_HALF;
+        if (order[i] < BITS)
+            segment->p_vaddr ^= 1u << order[i] / 4;
+        else
+            segment->p_vaddr += 1 + unit_random() % (HIGHER_HALF - 1);
+        entry_make();
         ck_assert_msg(load(),
                       "a segment with p_paddr 0x%x and p_vaddr 0x%x was not refused: what the "
                       "kernel finds at that virtual address is not the segment",
-                      file.segments[2].p_paddr, file.segments[2].p_vaddr);
+                      segment->p_paddr, segment->p_vaddr);
     }
 }
 END_TEST
 
+/* Two segments of any lengths, one anywhere over the other or just beside it. */
 START_TEST(overlap)
 {
-    file_make();
-    Elf32_Phdr *code = &file.segments[0], *data = &file.segments[2];
-    const uint32_t places[] = {code->p_paddr, code->p_paddr + code->p_memsz - 1,
-                               code->p_paddr + 0x10};
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        load_right();
-        data->p_paddr = places[i];
-        data->p_vaddr = HIGHER_HALF + places[i];
-        ck_assert_msg(load(), "segments at 0x%x (0x%x bytes) and 0x%x overlap: not refused",
-                      code->p_paddr, code->p_memsz, data->p_paddr);
-    }
-    data->p_paddr = code->p_paddr + code->p_memsz;
-    data->p_vaddr = HIGHER_HALF + data->p_paddr;
-    ck_assert_msg(!load(), "two adjacent segments were rejected");
-
-    /* The data begin in front of the code, and only their zeros reach it. */
-    file_make();
-    code->p_paddr += 0x1000;
-    code->p_vaddr += 0x1000;
-    file.header.e_entry += 0x1000;
-    data->p_paddr = code->p_paddr - 2 * data->p_filesz;
-    data->p_vaddr = HIGHER_HALF + data->p_paddr;
-    for (int order = 0; order < 2; order++) {
-        const Elf32_Phdr first = *code;
-        load_right();
-        ck_assert_msg(load(),
+    for (int i = 0; i < 120; i++) {
+        files_between();
+        Elf32_Phdr *a = unit_random() % 2 ? code : data, *b = a == code ? data : code;
+        segment_move(a, 0x38000 + unit_random() % 0x1000);
+        b->p_memsz = 2 + any_up_to(2 * a->p_memsz);
+        if (b->p_filesz > b->p_memsz)
+            b->p_filesz = b->p_memsz;
+        /* From the last place in front of `a` to the first one behind it. */
+        const uint32_t places = a->p_memsz + b->p_memsz;
+        const uint32_t place = i % 3 ? any_up_to(places) : 1 + any_up_to(places - 2);
+        segment_move(b, a->p_paddr - b->p_memsz + place);
+        const Elf32_Phdr first = file.segments[0], last = file.segments[2];
+        if (unit_random() % 2) {
+            file.segments[0] = last;
+            file.segments[2] = first;
+        }
+        const char *wrong = load();
+        const bool apart = place == 0 || place == places;
+        ck_assert_msg(apart == !wrong,
                       "a segment at 0x%x (p_filesz 0x%x, p_memsz 0x%x) and one at 0x%x (p_filesz "
-                      "0x%x, p_memsz 0x%x) overlap in memory: not refused",
-                      code->p_paddr, code->p_filesz, code->p_memsz, data->p_paddr, data->p_filesz,
-                      data->p_memsz);
-        *code = *data;
-        *data = first;
+                      "0x%x, p_memsz 0x%x) %s",
+                      first.p_paddr, first.p_filesz, first.p_memsz, last.p_paddr, last.p_filesz,
+                      last.p_memsz,
+                      apart ? "are adjacent: refused" : "overlap in memory: not refused");
     }
 }
 END_TEST
 
 START_TEST(wrong_entry)
 {
-    file_make();
-    const uint32_t entries[] = {0, file.segments[0].p_vaddr - 1,
-                                file.segments[0].p_vaddr + file.segments[0].p_memsz,
-                                file.segments[2].p_vaddr, file.segments[0].p_paddr};
-    for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++) {
-        load_right();
-        file.header.e_entry = entries[i];
-        ck_assert_msg(load(), "the entry point 0x%x is in no executable segment: not refused",
-                      entries[i]);
-    }
-    file_make();
-    file.segments[0].p_memsz += 0x100;
-    const uint32_t first = file.segments[0].p_vaddr, behind = first + file.segments[0].p_memsz;
-    const uint32_t right[] = {first, behind - 1};
-    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
-        file.header.e_entry = right[i];
-        ck_assert_msg(!load(),
-                      "the executable segment is from 0x%x up to 0x%x in memory: the entry point "
-                      "0x%x was refused",
-                      first, behind - 1, right[i]);
+    enum { CASES = 8 * 12 };
+    int order[CASES];
+
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        files_between();
+        code->p_memsz += 0x100;
+        code->p_flags = PF_X | (unit_random() & (PF_R | PF_W));
+        data->p_flags = (uint32_t)order[i] % 8;
+        code->p_vaddr = code->p_paddr + unit_random() % 2 * HIGHER_HALF;
+        data->p_vaddr = data->p_paddr + unit_random() % 2 * HIGHER_HALF;
+        entry_make();
+        const Elf32_Phdr segment = order[i] / 8 < 4 ? *data : *code;
+        const uint32_t first = segment.p_vaddr, behind = first + segment.p_memsz;
+        const uint32_t inside[] = {first, behind - 1, first + unit_random() % segment.p_memsz},
+                       outside[] = {first - 1, behind, file.header.e_entry ^ HIGHER_HALF, 0};
+        const bool is_inside = order[i] / 8 % 2;
+        file.header.e_entry = is_inside ? inside[unit_random() % 3] : outside[unit_random() % 4];
+        if (unit_random() % 2) {
+            const Elf32_Phdr lower = *code;
+            *code = *data;
+            *data = lower;
+        }
+        const char *wrong = load();
+        ck_assert_msg((is_inside && segment.p_flags & PF_X) == !wrong,
+                      "a segment with p_flags 0x%x is from 0x%x up to 0x%x in memory: the entry "
+                      "point 0x%x was %srefused",
+                      segment.p_flags, first, behind - 1, file.header.e_entry, wrong ? "" : "not ");
     }
 }
 END_TEST
@@ -356,25 +553,26 @@ END_TEST
 /* ------------------------------------------------------------------ 6.2 and 6.3: boot_prepare */
 
 #define ARCHIVE_BYTES 5000
-#define ARCHIVE_MAX   (1 << 20) /* more than fits */
+#define ARCHIVE_MAX   (2 << 20) /* more than fits */
 
 static PRIVATE struct vm vm;
 static PRIVATE struct vcpu vcpu;
 static PRIVATE uint8_t archive[ARCHIVE_MAX];
 static PRIVATE unsigned tick_ms; /* --tick-ms */
+static size_t heap_grown;        /* while the latest boot_prepare ran */
 
-/* A VM of 1 MB and our file as its guest; its RAM is shared with processes that are forked off. */
+/* A small VM and our file as its guest; its RAM is shared with processes that are forked off. */
 static void start_guest(void)
 {
     file_make();
     start_empty(&vm, &vcpu);
-    vm.ram_bytes = 1 << 20;
+    vm.ram_bytes = PAGE_BYTES * (256 + unit_random() % 64);
     vm.ram = memory_for_both(vm.ram_bytes);
     memset(vm.ram + BOOT_INFO_OFFSET, FILL, sizeof(struct boot_info));
     guest.kind = GUEST_ELF;
     guest.image = (uint8_t *)&file;
     guest.image_bytes = sizeof file;
-    vmm.options.tick_ms = tick_ms = 11 + unit_random() % 80;
+    vmm.options.tick_ms = tick_ms = 1 + unit_random() % 1000;
 }
 
 /* So that an uninitialised structure does not happen to hold zeros. */
@@ -386,30 +584,49 @@ __attribute__((noinline)) static void stack_dirty(void)
     asm volatile("" : : "r"(room) : "memory");
 }
 
+static size_t heap_used(void)
+{
+    const struct mallinfo2 heap = mallinfo2();
+
+    return heap.uordblks + heap.hblkhd;
+}
+
 /*
  * Calls boot_prepare in a process of its own and leaves what it wrote to RAM; its status. There 6.3
- * may end it: that exercise may not be written yet, and this vCPU has no KVM.
+ * may end it: that exercise may not be written yet, and this vCPU has no KVM. `starved`: the
+ * process gets no more memory, unless the address sanitizer needs some.
  */
-THERE(int, status_of_prepare, (void), (), see_vcpu(&vcpu))
+THERE(int, status_of_prepare, (bool starved), (starved), see_vcpu(&vcpu))
 {
+    heap_grown = 0;
     pid_t child = fork();
     if (child == 0) {
-        stack_dirty();
-        _exit(boot_prepare(&vcpu));
+        stack_dirty(); /* which also takes the memory that a starved one has for its stack */
+        if (starved && !__asan_region_is_poisoned)
+            setrlimit(RLIMIT_AS, &(struct rlimit){0, RLIM_INFINITY});
+        const size_t before = heap_used();
+        const int status = boot_prepare(&vcpu);
+        heap_grown = heap_used() - before;
+        _exit(status);
     }
     int ended = 0;
     waitpid(child, &ended, 0);
     return WIFEXITED(ended) ? WEXITSTATUS(ended) : -1;
 }
 
-static int prepare_apart(void)
+static int prepare_apart_with(bool starved)
 {
     listen_hold();
-    int status = status_of_prepare();
+    int status = status_of_prepare(starved);
     if (!strstr(said, "exercise 6.1") && !strstr(said, "exercise 6.2"))
         listen_drop(); /* what comes after them is not written yet, or has no KVM */
     listen_end();
     return status;
+}
+
+static int prepare_apart(void)
+{
+    return prepare_apart_with(false);
 }
 
 /* What the kernel will find. */
@@ -423,17 +640,21 @@ static struct boot_info info_found(void)
 
 START_TEST(boot_information)
 {
-    start_guest();
-    vmm.options.ram_bytes = 2 * vm.ram_bytes; /* the space is what counts */
-    prepare_apart();
-    struct boot_info info = info_found();
-    ck_assert_msg(info.magic == BOOT_MAGIC && info.size == sizeof info,
-                  "at BOOT_INFO_OFFSET are 0x%x and %u, not magic 0x%x and size %zu", info.magic,
-                  info.size, BOOT_MAGIC, sizeof info);
-    ck_assert_msg(info.memory_bytes == vm.ram_bytes, "memory_bytes is 0x%x, space->bytes is 0x%zx",
-                  info.memory_bytes, vm.ram_bytes);
-    ck_assert_msg(info.tick_ms == tick_ms, "tick_ms is %u, with --tick-ms=%u", info.tick_ms,
-                  tick_ms);
+    for (int round = 0; round < 8; round++) {
+        start_guest();
+        vm.ram_bytes = PAGE_BYTES * (256 + unit_random() % (0x80000 - 255)); /* --mem: 1M to 2G */
+        vmm.options.ram_bytes = 2 * vm.ram_bytes; /* the space is what counts */
+        prepare_apart();
+        struct boot_info info = info_found();
+        ck_assert_msg(info.magic == BOOT_MAGIC && info.size == sizeof info,
+                      "at BOOT_INFO_OFFSET are 0x%x and %u, not magic 0x%x and size %zu",
+                      info.magic, info.size, BOOT_MAGIC, sizeof info);
+        ck_assert_msg(info.memory_bytes == vm.ram_bytes,
+                      "memory_bytes is 0x%x, space->bytes is 0x%zx", info.memory_bytes,
+                      vm.ram_bytes);
+        ck_assert_msg(info.tick_ms == tick_ms, "tick_ms is %u, with --tick-ms=%u", info.tick_ms,
+                      tick_ms);
+    }
 }
 END_TEST
 
@@ -458,7 +679,7 @@ static void archive_write(int fd, size_t bytes)
 /* Where the archive belongs: the first page boundary at or after the kernel's end. */
 static uint32_t archive_home(void)
 {
-    uint32_t end_of_file = file.segments[2].p_paddr + file.segments[2].p_memsz;
+    uint32_t end_of_file = data->p_paddr + data->p_memsz;
 
     return (end_of_file + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
@@ -503,8 +724,8 @@ START_TEST(archive_place)
     for (int exact = 0; exact < 2; exact++) {
         start_guest();
         if (exact) /* the end is the beginning of a page */
-            file.segments[2].p_memsz = 0x2000 - file.segments[2].p_paddr % PAGE_BYTES;
-        uint32_t end_of_file = file.segments[2].p_paddr + file.segments[2].p_memsz;
+            data->p_memsz = 0x2000 - data->p_paddr % PAGE_BYTES;
+        uint32_t end_of_file = data->p_paddr + data->p_memsz;
         uint32_t place = archive_home();
         vmm.options.initrd = archive_path;
         prepare_apart();
@@ -518,6 +739,9 @@ START_TEST(archive_place)
                       info.archive_bytes);
         ck_assert_msg(memcmp(vm.ram + place, archive, ARCHIVE_BYTES) == 0,
                       "the archive's bytes are not at archive_start");
+        ck_assert_msg(heap_grown < ARCHIVE_BYTES,
+                      "boot_prepare leaves %zu bytes allocated: free what file_read has given you",
+                      heap_grown);
     }
     unlink(archive_path);
 }
@@ -528,7 +752,7 @@ static void room_check(int fd, int32_t over)
 {
     start_guest();
     /* The kernel ends anywhere in half of the memory, but at no page boundary. */
-    file.segments[2].p_memsz = (sizeof file.data + unit_random() % 0x80000) | 1;
+    data->p_memsz = (sizeof file.data_bytes + unit_random() % 0x80000) | 1;
     uint32_t room = (uint32_t)vm.ram_bytes - archive_home(), bytes = room + (uint32_t)over;
     archive_write(fd, bytes);
     vmm.options.initrd = archive_path;
@@ -538,6 +762,8 @@ static void room_check(int fd, int32_t over)
                       "from the archive's first page to the memory's end are %u bytes; an archive "
                       "of %u was not refused with status %d",
                       room, bytes, STATUS_GUEST_FILE);
+        ck_assert_msg(strstr(said, archive_path),
+                      "an archive that does not fit was refused, and no message names its file");
         return;
     }
     ck_assert_msg(info_found().archive_bytes == bytes,
@@ -548,6 +774,33 @@ static void room_check(int fd, int32_t over)
                   "an archive of %u bytes, where there is room for %u, is not on the first page "
                   "after the kernel",
                   bytes, room);
+}
+
+/* The kernel ends in the memory's last page. */
+static void no_room_check(int fd)
+{
+    start_guest();
+    data->p_memsz = (uint32_t)vm.ram_bytes - data->p_paddr - unit_random() % PAGE_BYTES;
+    archive_write(fd, 1 + unit_random() % ARCHIVE_BYTES);
+    vmm.options.initrd = archive_path;
+    int status = prepare_apart();
+    ck_assert_msg(status == STATUS_GUEST_FILE && strstr(said, "--mem"),
+                  "after the kernel there is no page left for the archive: it was not refused with "
+                  "status %d and a message that suggests a larger --mem",
+                  STATUS_GUEST_FILE);
+}
+
+/* The archive would fit, but for the process that is to read it. */
+static void no_memory_check(int fd)
+{
+    start_guest();
+    archive_write(fd, 0x90000 + unit_random() % 0x10000);
+    vmm.options.initrd = archive_path;
+    int status = prepare_apart_with(true);
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "the host has no memory to read the archive: boot_prepare returned %d, file_read "
+                  "returns STATUS_NO_KVM, %d",
+                  status, STATUS_NO_KVM);
 }
 
 START_TEST(archive_room)
@@ -564,6 +817,10 @@ START_TEST(archive_room)
         size_t next = unit_random() % left;
         room_check(fd, over[next]);
         over[next] = over[left - 1];
+        if (left % 2)
+            no_room_check(fd);
+        else
+            no_memory_check(fd);
     }
     unlink(archive_path);
 }
@@ -573,50 +830,63 @@ START_TEST(start_state)
 {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    int fd = archive_open();
 
     start_created(&vm, &vcpu);
-    file_make();
     guest.kind = GUEST_ELF;
     guest.image = (uint8_t *)&file;
     guest.image_bytes = sizeof file;
     vmm.options.tick_ms = 10;
-    /* The archive ends where the memory does. */
-    int fd = archive_open();
-    const uint32_t archive_end = (uint32_t)vm.ram_bytes;
-    ck_assert_msg(fd >= 0 && ftruncate(fd, archive_end - archive_home()) == 0,
-                  "the unit program can't write its archive");
     vmm.options.initrd = archive_path;
-    int status = boot_prepare(&vcpu);
-    ck_assert_msg(status == 0, "boot_prepare returns %d for a right file", status);
-    ck_assert_msg(kernel(vcpu.fd, KVM_GET_REGS, &regs) == 0 &&
-                      kernel(vcpu.fd, KVM_GET_SREGS, &sregs) == 0,
-                  "the grader can't read the registers");
-    ck_assert_msg(sregs.cr0 & 0x80000000, "CR0.PG is 0: paging_enter was not called");
-    ck_assert_msg(regs.rip == file.header.e_entry, "EIP is 0x%llx, e_entry is 0x%x", regs.rip,
-                  file.header.e_entry);
-    ck_assert_msg(regs.rbx == BOOT_INFO_OFFSET, "EBX is 0x%llx, not BOOT_INFO_OFFSET", regs.rbx);
-    ck_assert_msg(regs.rsp > HIGHER_HALF && regs.rsp <= HIGHER_HALF + vm.ram_bytes,
-                  "ESP is 0x%llx: the stack is to lie in the higher half, from 0x%x to 0x%zx",
-                  regs.rsp, HIGHER_HALF, HIGHER_HALF + vm.ram_bytes);
-    uint64_t stack = regs.rsp - HIGHER_HALF;
-    ck_assert_msg(stack >= BOOT_INFO_OFFSET + PAGE_BYTES,
-                  "ESP is 0x%llx: the stack grows down from there into the boot information or the "
-                  "VMM's tables",
-                  regs.rsp);
-    ck_assert_msg(stack <= LOAD_MIN || stack >= archive_end + PAGE_BYTES,
-                  "ESP is 0x%llx: the stack grows down from there into the kernel's image or into "
-                  "the archive, which may fill all of the memory after it",
-                  regs.rsp);
+    for (int round = 0; round < 6; round++) {
+        file_make();
+        code->p_vaddr -= round % 2 * HIGHER_HALF;
+        entry_make();
+        /* The archive ends where the memory does. */
+        const uint32_t archive_end = (uint32_t)vm.ram_bytes;
+        ck_assert_msg(fd >= 0 && ftruncate(fd, archive_end - archive_home()) == 0,
+                      "the unit program can't write its archive");
+        int status = boot_prepare(&vcpu);
+        ck_assert_msg(status == 0, "boot_prepare returns %d for a right file", status);
+        ck_assert_msg(kernel(vcpu.fd, KVM_GET_REGS, &regs) == 0 &&
+                          kernel(vcpu.fd, KVM_GET_SREGS, &sregs) == 0,
+                      "the grader can't read the registers");
+        ck_assert_msg(sregs.cr0 & 0x80000000, "CR0.PG is 0: paging_enter was not called");
+        ck_assert_msg(regs.rip == file.header.e_entry, "EIP is 0x%llx, e_entry is 0x%x", regs.rip,
+                      file.header.e_entry);
+        ck_assert_msg(regs.rbx == BOOT_INFO_OFFSET, "EBX is 0x%llx, not BOOT_INFO_OFFSET",
+                      regs.rbx);
+        ck_assert_msg(regs.rsp > HIGHER_HALF && regs.rsp <= HIGHER_HALF + vm.ram_bytes,
+                      "ESP is 0x%llx: the stack is to lie in the higher half, from 0x%x to 0x%zx",
+                      regs.rsp, HIGHER_HALF, HIGHER_HALF + vm.ram_bytes);
+        uint64_t stack = regs.rsp - HIGHER_HALF;
+        ck_assert_msg(stack >= BOOT_INFO_OFFSET + 2 * PAGE_BYTES,
+                      "ESP is 0x%llx: the stack, a page at least, grows down from there into the "
+                      "page of the boot information or the VMM's tables",
+                      regs.rsp);
+        ck_assert_msg(stack <= LOAD_MIN || stack >= archive_end + PAGE_BYTES,
+                      "ESP is 0x%llx: the stack grows down from there into the kernel's image or "
+                      "into the archive, which may fill all of the memory after it",
+                      regs.rsp);
 
-    vmm.options.mappings[0] =
-        (struct page_mapping){.virt = 1, .phys = 1}; /* no page begins there */
-    vmm.options.mapping_count = 1;
-    listen_start();
-    status = boot_prepare(&vcpu);
-    listen_end();
-    ck_assert_msg(status != 0,
-                  "a page of --map can't be mapped: paging_enter returns a status, and "
-                  "boot_prepare returned 0");
+        const bool is_map = unit_random() % 2;
+        if (is_map) {
+            vmm.options.mappings[0] =
+                (struct page_mapping){.virt = 1, .phys = 1}; /* no page begins there */
+            vmm.options.mapping_count = 1;
+        } else {
+            falsified = (struct falsified){.request = KVM_SET_SREGS, .error = unit_error()};
+        }
+        listen_start();
+        status = boot_prepare(&vcpu);
+        listen_end();
+        const int expected = is_map ? STATUS_USAGE : STATUS_NO_KVM;
+        ck_assert_msg(status == expected, "%s: paging_enter returns %d, and boot_prepare %d",
+                      is_map ? "a page of --map can't be mapped" : "KVM_SET_SREGS fails", expected,
+                      status);
+        vmm.options.mapping_count = 0;
+        falsified = (struct falsified){0};
+    }
     unlink(archive_path);
 }
 END_TEST
@@ -629,7 +899,7 @@ START_TEST(guests_in_turn)
 
     for (size_t i = 0; i < sizeof archives / sizeof archives[0]; i++) {
         start_guest();
-        file.segments[2].p_memsz = sizeof file.data + 0x1000 * ((uint32_t)i % 3);
+        data->p_memsz = sizeof file.data_bytes + 0x1000 * ((uint32_t)i % 3);
         ck_assert_msg(fd >= 0 && ftruncate(fd, archives[i]) == 0,
                       "the unit program can't write its archive");
         vmm.options.initrd = archives[i] > 0 ? archive_path : NULL;
