@@ -202,7 +202,8 @@ struct process *process_foreground(void);
 
 /*
  * 6.4 Prepares the kernel stack of a new process, so that the first context_switch to it enters
- * the program at `entry` in ring 3, with its ESP at `stack` and interrupts on.
+ * the program at `entry` in ring 3, with its ESP at `stack`, interrupts on, and 0 in the other
+ * general registers.
  */
 void process_frame(struct process *process, uint32_t entry, uint32_t stack);
 
@@ -241,7 +242,8 @@ void process_end(struct process *process, int status);
 
 /*
  * 6.6 Waits until the child `pid` (or WAIT_ANY) of `current` has ended, releases it, sets its
- * status and returns its pid; ERROR_NOT_FOUND: no such child. With WAIT_NO_HANG: 0, not yet.
+ * status and returns its pid; ERROR_NOT_FOUND: no such child. With WAIT_NO_HANG among the flags: 0,
+ * not yet.
  */
 int process_wait(int pid, uint32_t flags, int *status);
 

@@ -28,6 +28,10 @@ FLAGS = 0x202
 IDLE_PID, SHELL_PID = 0, 1
 NOT_FOUND = -3                  # ERROR_NOT_FOUND
 UNSET = -99                     # a status that process_wait has not set
+PLACES = 15                     # of the table of processes, without idle's
+READY, BLOCKED, SLEEPING, ENDED = 1, 2, 3, 4
+EVEN, ODD = 5, 6                # wait for the one reason or for the other
+STATES = {READY: "ready", BLOCKED: "blocked", SLEEPING: "sleeping", ENDED: "ended"}
 
 STATUS_PANIC = 62
 STATUS_GUEST_FILE = 65
@@ -354,14 +358,21 @@ def order(plan: Plan) -> None:
                "PROCESS_BLOCKED and gives up the processor; process_wake makes ready each process that is "
                "PROCESS_BLOCKED for this reason.")
 def wake(plan: Plan) -> None:
-    odd, sleeper, ended = plan.values.sample(range(3, 999, 2), 3)
-    even, other = plan.values.sample(range(2, 999, 2), 2)
-    rest = f"{sleeper} sleeping {ended} ended"
-    wait = f"{even} blocked {odd} blocked {other} blocked {rest}"
-    _kernel_unit(plan, "wake", (even, odd, other, sleeper, ended),
-                 f"all wait: {wait}", f"other reasons: {wait}",
-                 f"their reason: {even} ready {odd} blocked {other} ready {rest}",
-                 f"pid {even} goes on", f"pid {other} goes on")
+    kinds = [EVEN] * 7 + [ODD] * 3 + [SLEEPING] * 2 + [ENDED] * 2
+    plan.values.shuffle(kinds)
+    kinds.append(EVEN)                  # the last place as well
+    evens = plan.values.sample(range(2, 999, 2), PLACES)
+    odds = plan.values.sample(range(3, 999, 2), PLACES)
+    pids = [even if kind == EVEN or kind != ODD and plan.values.randrange(2) else odd
+            for kind, even, odd in zip(kinds, evens, odds)]
+
+    def states(evens: int) -> str:
+        return " ".join(f"{pid} {STATES[evens if kind == EVEN else BLOCKED if kind == ODD else kind]}"
+                        for pid, kind in zip(pids, kinds))
+    _kernel_unit(plan, "wake", (*pids, *({SLEEPING: 1, ENDED: 2}.get(kind, 0) for kind in kinds)),
+                 f"all wait: {states(BLOCKED)}", f"other reasons: {states(BLOCKED)}",
+                 f"their reason: {states(READY)}",
+                 *(f"pid {pid} goes on" for pid, kind in zip(pids, kinds) if kind == EVEN))
 
 
 @lab.test("6.5", "counts ticks and wakes sleepers", points=3,
@@ -370,13 +381,16 @@ def wake(plan: Plan) -> None:
                "come. The difference, read as a signed number, is right even when the count has wrapped "
                "around.")
 def tick(plan: Plan) -> None:
-    a, blocked, b, running = plan.values.sample(range(2, 999), 4)
-    sleeps = ((plan.values.randint(100, 9999), 1), (plan.values.getrandbits(31), plan.values.randint(20, 50)),
-              (2 ** 32 - plan.values.randint(5, 19), plan.values.randint(20, 50)))
-    _kernel_unit(plan, "sleep", (a, b, *(number for sleep in sleeps for number in sleep), blocked, running),
-                 *(f"tick {start + count & 0xffffffff:#x}, slept: {a} ready {blocked} blocked {b} ready"
-                   for start, count in sleeps),
-                 f"idle: {sum(count for _, count in sleeps)} ticks", f"pid {running}: ticks 1")
+    pids, blocked = plan.values.sample(range(2, 999), PLACES), plan.values.randrange(PLACES)
+    sleeps = [(plan.values.randint(100, 9999), 1), (plan.values.getrandbits(31), plan.values.randint(20, 50)),
+              (2 ** 32 - plan.values.randint(5, 19), plan.values.randint(20, 50)),
+              (plan.values.getrandbits(32), plan.values.randint(40000, 70000))]
+    plan.values.shuffle(sleeps)
+    states = " ".join(f"{pid} {STATES[BLOCKED if place == blocked else READY]}"
+                      for place, pid in enumerate(pids))
+    _kernel_unit(plan, "sleep", (blocked + 1, *(number for sleep in sleeps for number in sleep), *pids),
+                 *(f"tick {start + count & 0xffffffff:#x}, slept: {states}" for start, count in sleeps),
+                 f"idle: {sum(count for _, count in sleeps)} ticks", f"pid {pids[blocked]}: ticks 1")
 
 
 @lab.test("6.5", "runs three processes in turn", points=2,
@@ -459,16 +473,28 @@ def keyboard(plan: Plan) -> None:
                "wakes the parent, which waits for its own struct process. The children go to the shell; if "
                "it inherits one that has ended, wake it as well.")
 def end(plan: Plan) -> None:
-    parent, one, two, child, ended = plan.values.sample(range(2, 999), 5)
-    status = plan.values.randint(1, 999)
-    family = ((SHELL_PID, IDLE_PID, 0), (one, parent, status), (child, SHELL_PID, 0), (parent, SHELL_PID, 0),
-              (two, parent, 0), (ended, SHELL_PID, 0))
-    _kernel_unit(plan, "end", (parent, one, two, child, ended, status),
-                 *("pid {}, parent {}, status {}".format(*member) for member in family),
-                 f"one has ended: {SHELL_PID} ready {one} ended {child} ready {parent} ready {two} blocked "
-                 f"{ended} ended",
-                 f"both have ended: {SHELL_PID} ready {one} ended {child} ready {parent} blocked {two} ended "
-                 f"{ended} ended")
+    parent, one, two, stranger, *children = plan.values.sample(range(2, 999), PLACES - 1)
+    status = _signed(plan.values.getrandbits(32))
+    family = [(SHELL_PID, IDLE_PID, BLOCKED), (parent, SHELL_PID, BLOCKED), (two, parent, BLOCKED),
+              (one, parent, plan.values.choice((READY, BLOCKED, SLEEPING))),
+              (stranger, two, plan.values.choice((READY, SLEEPING, ENDED))),
+              *((child, one, state) for child, state in zip(children, (*STATES, *STATES, *STATES)))]
+    last = family.pop()
+    plan.values.shuffle(family)
+    family.append(last)
+    after = [(pid, ENDED if pid == one else READY if pid in (parent, SHELL_PID) else state)
+             for pid, _, state in family]
+    both = [(pid, BLOCKED if pid == parent else ENDED if pid == two else state) for pid, state in after]
+    numbers = (number for member in family for number in member)
+    _kernel_unit(plan, "end", (one, two, status & 0xffffffff, *numbers),
+                 *(f"pid {pid}, parent {SHELL_PID if above == one else above}, "
+                   f"status {status if pid == one else 0}" for pid, above, _ in family),
+                 "one has ended: " + " ".join(f"{pid} {STATES[state]}" for pid, state in after),
+                 "both have ended: " + " ".join(f"{pid} {STATES[state]}" for pid, state in both))
+
+
+def _signed(number: int) -> int:
+    return number - (number >> 31 << 32)
 
 
 @lab.test("6.6", "finds an ended child", points=2,
@@ -477,10 +503,12 @@ def end(plan: Plan) -> None:
                "is no such child: ERROR_NOT_FOUND, even with WAIT_NO_HANG.")
 def wait(plan: Plan) -> None:
     parent, first, second, stranger = plan.values.sample(range(2, 999), 4)
-    first_status, second_status = plan.values.sample(range(1, 999), 2)
-    waits = ((0, UNSET), (NOT_FOUND, UNSET), (first, first_status), (0, UNSET), (second, second_status),
-             (NOT_FOUND, UNSET), (NOT_FOUND, UNSET))
-    _kernel_unit(plan, "wait", (parent, first, second, stranger, first_status, second_status),
+    first_status, second_status = (_signed(plan.values.getrandbits(32)) for _ in range(2))
+    waits = ((0, UNSET), *[(NOT_FOUND, UNSET)] * 3, (first, first_status), (0, UNSET),
+             (second, second_status), (NOT_FOUND, UNSET), (NOT_FOUND, UNSET))
+    _kernel_unit(plan, "wait", (parent, first, second, stranger, first_status & 0xffffffff,
+                                second_status & 0xffffffff, 2 ** 32 - plan.values.randint(2, 999),
+                                plan.values.randint(5, 20), plan.values.getrandbits(31) << 1),
                  *(f"wait: {got}, status {status}" for got, status in waits))
 
 
@@ -489,8 +517,11 @@ def wait(plan: Plan) -> None:
                "directory and the kernel stack; directory and kernel stack may be NULL. Entries from "
                "KERNEL_FIRST_SLOT on are the kernel's.")
 def release(plan: Plan) -> None:
-    pages = plan.values.randint(1, 40)
-    _kernel_unit(plan, "release", (pages,), f"{pages + 6} pages came back")
+    pages = {slot << 10 | plan.values.getrandbits(10)
+             for slot in (0, 511, *(plan.values.getrandbits(9) for _ in range(plan.values.randint(20, 40))))}
+    tables = {page >> 10 for page in pages}
+    _kernel_unit(plan, "release", (len(pages), *(page << 12 for page in pages)),
+                 f"{len(pages) + len(tables) + 2} pages came back")
 
 
 @lab.test("6.6", "waits for the right child", points=3,

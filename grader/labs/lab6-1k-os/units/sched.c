@@ -169,7 +169,7 @@ _Noreturn void process_arrived(struct trap_frame *frame)
 }
 
 /* And the calls of page_free: a page that is free may belong to somebody else at once. */
-#define FREED_MAX 64
+#define FREED_MAX 128
 static const uint32_t *freed[FREED_MAX];
 static unsigned freed_pages;
 
@@ -289,6 +289,9 @@ static void turn_frame(void)
           seen->cs, seen->ss, seen->ds, seen->es, SELECTOR_USER_CODE, SELECTOR_USER_DATA);
     CHECK((seen->eflags | FLAGS_ALWAYS_ONE) == (FLAGS_ALWAYS_ONE | FLAGS_IF),
           "eflags is 0x%x: interrupts must be on (0x%x), and nothing else", seen->eflags, FLAGS_IF);
+    CHECK((seen->eax | seen->ebx | seen->ecx | seen->edx | seen->esi | seen->edi | seen->ebp) == 0,
+          "the general registers of a new program are not all 0: they tell it something about the "
+          "kernel");
     fact("pid %d: eip 0x%x, esp 0x%x, cs 0x%x, ss 0x%x, ds 0x%x, es 0x%x, eflags 0x%x\n",
          current->pid, seen->eip, seen->esp, seen->cs, seen->ss, seen->ds, seen->es,
          seen->eflags | FLAGS_ALWAYS_ONE);
@@ -457,6 +460,8 @@ static void test_order(void)
           pids[7], pids[7]);
 }
 
+#define LAST (PROCESSES_MAX - 1)
+
 static int reasons[2];
 
 /* Those with an even pid wait for one reason, those with an odd one for another. */
@@ -466,42 +471,45 @@ static void turn_block(void)
     fact("pid %d goes on\n", current->pid);
 }
 
-/* Given: the pids of one for each reason, of a second one with an even pid, a sleeper, an ended
- * one. */
+/* Given: a pid for each place of the table but idle's, and what is there: 0 waits, 1 sleeps, 2 has
+ * ended. */
 static void test_wake(void)
 {
-    const int *pids = (const int *)given;
-    struct process *even = process_make(1, pids[0], 0), *odd = process_make(2, pids[1], 0),
-                   *too = process_make(4, pids[2], 0), *sleeper = process_make(5, pids[3], 0),
-                   *ended = process_make(6, pids[4], 0);
-
-    sleeper->state = PROCESS_SLEEPING;
-    ended->state = PROCESS_ENDED;
-    sleeper->waits_for = ended->waits_for = &reasons[0]; /* left from an earlier time */
     turn = turn_block;
+    for (int i = 0; i < LAST; i++) {
+        struct process *process = process_make(1 + i, (int)given[i], 0);
+        if (given[LAST + i] == 0)
+            continue;
+        process->state = given[LAST + i] == 1 ? PROCESS_SLEEPING : PROCESS_ENDED;
+        process->waits_for = &reasons[0]; /* left from an earlier time */
+    }
     run_all();
-    CHECK(even->state == PROCESS_BLOCKED && odd->state == PROCESS_BLOCKED &&
-              too->state == PROCESS_BLOCKED,
-          "process_block leaves `current` in state %d, not PROCESS_BLOCKED", even->state);
     states_print("all wait");
     process_wake(&turns);
     process_wake(NULL);
     states_print("other reasons");
-    CHECK(even->state == PROCESS_BLOCKED && odd->state == PROCESS_BLOCKED,
-          "process_wake woke a process that waits for another reason");
     process_wake(&reasons[0]);
-    CHECK(even->state == PROCESS_READY && too->state == PROCESS_READY,
-          "two processes wait for a reason, and process_wake did not make both ready");
-    CHECK(odd->state == PROCESS_BLOCKED,
-          "process_wake woke a process that waits for another reason");
-    CHECK(sleeper->state == PROCESS_SLEEPING && ended->state == PROCESS_ENDED,
-          "process_wake made one ready that %s: only who is PROCESS_BLOCKED waits for a reason; "
-          "waits_for may be left from an earlier time",
-          ended->state == PROCESS_ENDED ? "sleeps" : "has ended");
+    unsigned woken = 0;
+    for (int i = 0; i < LAST; i++) {
+        const struct process *process = &processes[1 + i];
+        const bool waited = given[LAST + i] == 0, wakes = waited && process->pid % 2 == 0;
+        CHECK(waited || process->state != PROCESS_READY,
+              "process_wake made one ready that %s: only who is PROCESS_BLOCKED waits for a "
+              "reason; waits_for may be left from an earlier time",
+              given[LAST + i] == 1 ? "sleeps" : "has ended");
+        CHECK(!wakes || process->state == PROCESS_READY,
+              "several processes wait for a reason, and process_wake did not make the one in "
+              "place %d of the table ready",
+              1 + i);
+        CHECK(wakes || process->state != PROCESS_READY,
+              "process_wake woke a process that waits for another reason");
+        woken += wakes;
+    }
     states_print("their reason");
     turns = 0;
     run_all();
-    CHECK(turns == 2, "two processes were woken, and process_block returned %d times", turns);
+    CHECK(turns == woken, "%u processes were woken, and process_block returned %u times", woken,
+          turns);
 }
 
 static uint32_t sleep_ticks;
@@ -511,22 +519,24 @@ static void turn_sleep(void)
     process_sleep(sleep_ticks);
 }
 
-/* Two new processes sleep from now on; they must be ready after so many ticks. */
+/* All in the table but one sleep from now on; they must be ready after so many ticks. */
 static void sleep_check(uint32_t start, uint32_t count)
 {
-    const struct process *sleepers[] = {process_make(1, (int)given[0], 0),
-                                        process_make(3, (int)given[1], 0)};
-
+    for (int i = 1; i <= LAST; i++)
+        if (processes[i].state != PROCESS_BLOCKED)
+            processes[i].state = PROCESS_READY;
     ticks = start;
     sleep_ticks = count;
     run_all();
     for (uint32_t passed = 0; passed <= count; passed++) {
         if (passed > 0)
             scheduler_tick();
-        for (int i = 0; i < 2; i++)
-            CHECK((sleepers[i]->state == PROCESS_READY) == (passed == count),
-                  "two call process_sleep(%u) at tick 0x%x: %u ticks later pid %d %s", count, start,
-                  passed, sleepers[i]->pid, passed == count ? "still sleeps" : "is awake");
+        /* Most ticks of a long sleep need no look. */
+        for (int i = 1; i <= LAST && (passed < 40 || passed + 2 > count || passed % 64 == 0); i++)
+            CHECK(processes[i].state == PROCESS_BLOCKED ||
+                      (processes[i].state == PROCESS_READY) == (passed == count),
+                  "some call process_sleep(%u) at tick 0x%x: %u ticks later pid %d %s", count,
+                  start, passed, processes[i].pid, passed == count ? "still sleeps" : "is awake");
     }
     fact("tick 0x%x, ", ticks);
     states_print("slept");
@@ -541,57 +551,63 @@ static void turn_tick(void)
     leave(HOME);
 }
 
+#define SLEEPS 4
+
 /*
- * Given: two pids; start and count of three sleeps, the last of which passes the highest tick; the
- * pid of a process that is blocked, and of the one that is running at the last tick.
+ * Given: the place of a process that is blocked; start and count of the sleeps, of which one passes
+ * the highest tick and one is long; a pid for each place.
  */
 static void test_sleep(void)
 {
-    struct process *blocked = process_make(2, (int)given[8], 0);
-    uint32_t used = HOME->ticks;
+    const uint32_t *sleeps = given + 1, *pids = sleeps + 2 * SLEEPS;
+    struct process *blocked = &processes[given[0]];
+    uint32_t used = HOME->ticks, all = 0;
 
+    for (int i = 1; i <= LAST; i++)
+        process_make(i, (int)pids[i - 1], 0);
     blocked->state = PROCESS_BLOCKED;
     turn = turn_sleep;
-    for (int i = 0; i < 3; i++) {
-        uint32_t start = given[2 + 2 * i], count = given[3 + 2 * i];
+    for (int i = 0; i < SLEEPS; i++) {
+        uint32_t start = sleeps[2 * i], count = sleeps[2 * i + 1];
         sleep_check(start, count);
         CHECK(ticks == start + count, "%u ticks after 0x%x `ticks` is 0x%x", count, start, ticks);
+        all += count;
     }
-    CHECK(HOME->ticks - used == given[3] + given[5] + given[7],
-          "%u ticks found idle running, and were not counted for it: its ticks grew by %u",
-          given[3] + given[5] + given[7], HOME->ticks - used);
+    CHECK(HOME->ticks - used == all,
+          "%u ticks found idle running, and were not counted for it: its ticks grew by %u", all,
+          HOME->ticks - used);
     fact("idle: %u ticks\n", HOME->ticks - used);
     CHECK(blocked->state == PROCESS_BLOCKED, "scheduler_tick woke a process that does not sleep");
     turn = turn_tick;
     left = NULL;
-    context_switch(process_make(5, (int)given[9], 0));
+    context_switch(process_make((int)given[0], (int)pids[given[0] - 1], 0));
 }
 
 /* ------------------------------------------------------------------ 6.6 */
 
 static void table_print(void)
 {
-    for (int i = 1; i < 7; i++)
+    for (int i = 1; i <= LAST; i++)
         fact("pid %d, parent %d, status %d\n", processes[i].pid, processes[i].parent,
              processes[i].status);
 }
 
-/* Given: the pids of a parent, its children one and two, two children of one; the status of one. */
+/*
+ * Given: the pids of two that end, and the status of the first; then pid, parent and state of each
+ * in the table. The first has the same parent as the second, and children in any state.
+ */
 static void test_end(void)
 {
-    const int *pids = (const int *)given, status = pids[5];
-    struct process *shell = process_make(1, SHELL_PID, IDLE_PID),
-                   *parent = process_make(4, pids[0], SHELL_PID),
-                   *process = process_make(2, pids[1], pids[0]),
-                   *brother = process_make(5, pids[2], pids[0]),
-                   *child = process_make(3, pids[3], pids[1]),
-                   *ended = process_make(6, pids[4], pids[1]);
+    const int status = (int)given[2];
 
-    shell->state = parent->state = brother->state = PROCESS_BLOCKED;
-    shell->waits_for = shell;
-    parent->waits_for = parent;
-    brother->waits_for = brother;
-    ended->state = PROCESS_ENDED;
+    for (int i = 1; i <= LAST; i++) {
+        const uint32_t *about = given + 3 * i;
+        struct process *process = process_make(i, (int)about[0], (int)about[1]);
+        process->state = about[2];
+        process->waits_for = process;
+    }
+    struct process *process = process_find((int)given[0]), *brother = process_find((int)given[1]),
+                   *parent = process_find(process->parent);
     freed_pages = 0;
     process_end(process, status);
     CHECK(process->state == PROCESS_ENDED && process->status == status,
@@ -601,15 +617,14 @@ static void test_end(void)
           "process_end gave memory back: the process keeps it until its parent has waited");
     CHECK(parent->state == PROCESS_READY,
           "the parent waits, with its own struct process as reason, and was not woken");
-    CHECK(child->parent == SHELL_PID,
-          "the parent of a child that is ready is pid %d, not the shell's %d", child->parent,
-          SHELL_PID);
-    CHECK(ended->parent == SHELL_PID,
-          "the parent of a child that has ended is pid %d, not the shell's %d", ended->parent,
-          SHELL_PID);
-    CHECK(brother->parent == pids[0] && parent->parent == SHELL_PID,
-          "process_end changed the parent of a process that is not a child of the one that ends");
-    CHECK(shell->state == PROCESS_READY,
+    for (int i = 1; i <= LAST; i++) {
+        const int before = (int)given[3 * i + 1],
+                  after = before == process->pid ? SHELL_PID : before;
+        CHECK(processes[i].parent == after,
+              "pid %d ends: the parent of pid %d, which was %d, is %d, not %d (the shell is %d)",
+              process->pid, processes[i].pid, before, processes[i].parent, after, SHELL_PID);
+    }
+    CHECK(process_find(SHELL_PID)->state == PROCESS_READY,
           "the shell waits and inherits a child that has ended already: it was not woken");
     CHECK(brother->state == PROCESS_BLOCKED, "process_end woke a process that is not its parent");
     table_print();
@@ -631,6 +646,9 @@ static bool end_returned;
 #define STRANGER      ((int)given[3])
 #define FIRST_STATUS  ((int)given[4])
 #define SECOND_STATUS ((int)given[5])
+#define NOBODY        ((int)given[6]) /* less than WAIT_ANY */
+#define WAKE_UPS      given[7]        /* of the parent, before the second ends */
+#define OTHER_FLAGS   given[8]
 
 static int wait_print(int pid, uint32_t flags, int *status)
 {
@@ -645,6 +663,10 @@ static void turn_wait(void)
     int status;
 
     if (current->pid == SECOND) {
+        for (uint32_t i = 0; i < WAKE_UPS; i++) {
+            process_wake(&processes[4]);
+            schedule();
+        }
         process_end(current, SECOND_STATUS);
         end_returned = true;
         schedule();
@@ -655,6 +677,12 @@ static void turn_wait(void)
           SECOND, SECOND, got);
     got = wait_print(STRANGER, 0, &status);
     CHECK(got == ERROR_NOT_FOUND, "wait for another one's child is %d, not ERROR_NOT_FOUND", got);
+    got = wait_print(NOBODY, 0, &status);
+    CHECK(got == ERROR_NOT_FOUND, "wait(%d) is %d, not ERROR_NOT_FOUND: only WAIT_ANY is any child",
+          NOBODY, got);
+    got = wait_print(IDLE_PID, 0, &status);
+    CHECK(got == ERROR_NOT_FOUND, "wait(%d) is %d, not ERROR_NOT_FOUND: idle is nobody's child",
+          IDLE_PID, got);
     got = wait_print(WAIT_ANY, 0, &status);
     CHECK(got == FIRST && status == FIRST_STATUS,
           "pid %d has ended with %d: wait(WAIT_ANY) is %d, status %d", FIRST, FIRST_STATUS, got,
@@ -666,7 +694,7 @@ static void turn_wait(void)
         "in the table is %s, and %u of its 2 pages came back",
         FIRST, processes[2].state == PROCESS_UNUSED ? "unused, as it must be" : "still in use",
         back);
-    got = wait_print(WAIT_ANY, WAIT_NO_HANG, &status);
+    got = wait_print(WAIT_ANY, WAIT_NO_HANG | OTHER_FLAGS, &status);
     CHECK(got == 0, "only pid %d is left and has not ended: wait(WAIT_ANY, WAIT_NO_HANG) is %d",
           SECOND, got);
     got = wait_print(SECOND, 0, &status);
@@ -699,24 +727,22 @@ static void test_wait(void)
            PARENT);
 }
 
-/* Given: a number of pages. */
+/* Given: a number of pages, and where they are. */
 static void test_release(void)
 {
     struct process *process = process_make(3, 7, 1);
 
-    user_page_add(process->directory, PROGRAM_MIN, 0);
-    user_page_add(process->directory, PROGRAM_MIN + LARGE_PAGE_BYTES - PAGE_BYTES, PAGE_WRITABLE);
     for (uint32_t i = 1; i <= given[0]; i++)
-        user_page_add(process->directory, STACK_TOP - i * PAGE_BYTES, PAGE_WRITABLE);
+        user_page_add(process->directory, given[i], i % 2 ? PAGE_WRITABLE : 0);
     owned_find(process);
     process_release(process);
     CHECK(process->state == PROCESS_UNUSED, "the place in the table is still in use");
     unsigned back = owned_freed();
     CHECK(
         back == owned_pages,
-        "directory, kernel stack, 2 page tables and %u pages were taken, %u in all: %u came back. "
-        "(A page is no longer yours once it is free: here it is filled with 0xcc)",
-        owned_pages - 4, owned_pages, back);
+        "directory, kernel stack, page tables and %u pages were taken, %u in all: %u came back. (A "
+        "page is no longer yours once it is free: here it is filled with 0xcc)",
+        given[0], owned_pages, back);
     for (unsigned page = 0; page < back; page++)
         for (unsigned word = 1; word < PAGE_BYTES / 4; word++) /* the first links free pages */
             CHECK(freed[page][word] == 0xcccccccc,
