@@ -476,7 +476,7 @@ def end(plan: Plan) -> None:
     parent, one, two, stranger, *children = plan.values.sample(range(2, 999), PLACES - 1)
     status = _signed(plan.values.getrandbits(32))
     family = [(SHELL_PID, IDLE_PID, BLOCKED), (parent, SHELL_PID, BLOCKED), (two, parent, BLOCKED),
-              (one, parent, plan.values.choice((READY, BLOCKED, SLEEPING))),
+              (one, parent, SLEEPING),
               (stranger, two, plan.values.choice((READY, SLEEPING, ENDED))),
               *((child, one, state) for child, state in zip(children, (*STATES, *STATES, *STATES)))]
     last = family.pop()

@@ -1131,6 +1131,13 @@ static void files_between(void)
     file_make();
 }
 
+/* Both addresses of the segment. */
+static void segment_move(Elf64_Phdr *segment, uint64_t phys)
+{
+    segment->p_paddr = phys;
+    segment->p_vaddr = HIGHER_HALF_64 + phys;
+}
+
 START_TEST(loads)
 {
     file_make();
@@ -1155,6 +1162,16 @@ START_TEST(loads)
     file.segments[2].p_paddr = code->p_paddr + code->p_memsz;
     file.segments[2].p_vaddr = HIGHER_HALF_64 + file.segments[2].p_paddr;
     check_right("a file with adjacent segments");
+    for (int i = 0; i < 4; i++) {
+        file_make();
+        segment_move(&file.segments[2], LOAD_MIN + 0x2000);
+        file.segments[2].p_filesz = i % 2 ? 0 : sizeof file.data;
+        file.segments[2].p_memsz = 0x10000 + unit_random() % 0x6000;
+        check_right("a file with many zeros");
+        ck_assert_msg(filled(data->p_paddr + data->p_filesz, data->p_paddr + data->p_memsz, 0),
+                      "the bytes from p_filesz = 0x%llx to p_memsz = 0x%llx are not all zero",
+                      (unsigned long long)data->p_filesz, (unsigned long long)data->p_memsz);
+    }
 }
 END_TEST
 
@@ -1198,13 +1215,28 @@ START_TEST(wrong_files)
          value_except(sizeof(Elf64_Phdr), 128), 2},
         {"65535 program headers", offsetof(Elf64_Ehdr, e_phnum), 65535, 2},
     };
-    enum { CHANGES = sizeof changes / sizeof changes[0] };
-    int order[CHANGES];
+    /* And each bit of the first 6 bytes, of e_type with e_machine, and of e_phentsize. */
+    enum { CHANGES = sizeof changes / sizeof changes[0], BITS = (6 + 4 + 2) * 8 };
+    int order[CHANGES + BITS];
 
-    shuffle(order, CHANGES);
-    for (int i = 0; i < CHANGES; i++) {
+    shuffle(order, CHANGES + BITS);
+    for (int i = 0; i < CHANGES + BITS; i++) {
         const size_t n = (size_t)order[i];
         files_between();
+        if (n >= CHANGES) {
+            const size_t byte = (n - CHANGES) / 8,
+                         at = byte < 6    ? byte
+                              : byte < 10 ? offsetof(Elf64_Ehdr, e_type) + byte - 6
+                                          : offsetof(Elf64_Ehdr, e_phentsize) + byte - 10;
+            ((uint8_t *)&file)[at] ^= (uint8_t)(1 << (n - CHANGES) % 8);
+            ck_assert_msg(load(), "a file with %s (0x%x at offset %zu) was not refused",
+                          byte < 6    ? "another e_ident"
+                          : byte < 8  ? "another type than ET_EXEC"
+                          : byte < 10 ? "another e_machine than EM_X86_64"
+                                      : "program headers of another size",
+                          ((uint8_t *)&file)[at], at);
+            continue;
+        }
         memcpy((uint8_t *)&file + changes[n].at, &changes[n].value, changes[n].bytes);
         ck_assert_msg(load(), "a file with %s (%u at offset %zu) was not refused", changes[n].what,
                       changes[n].value, changes[n].at);
@@ -1228,7 +1260,8 @@ START_TEST(cut_files)
         ENDS = sizeof ends / sizeof ends[0],
         IN_HEADERS = ENDS + 60,
         CUTS = IN_HEADERS + 30,
-        CASES = CUTS + 3 * sizeof numbers / sizeof numbers[0]
+        NUMBERS = sizeof numbers / sizeof numbers[0],
+        CASES = CUTS + 3 * (NUMBERS + 20)
     };
     int order[CASES];
 
@@ -1245,8 +1278,13 @@ START_TEST(cut_files)
                           "a file of %zu bytes was cut to %zu and not refused", sizeof file, bytes);
             continue;
         }
-        const uint64_t number = numbers[(n - CUTS) / 3];
-        const int field = n % 3;
+        const int which = (n - CUTS) / 3, field = n % 3;
+        /* One of these, or the right one in fewer bits. */
+        uint64_t number = which < NUMBERS ? numbers[which] : 1ull << (11 + unit_random() % 53);
+        if (which >= NUMBERS)
+            number += field == 0   ? file.header.e_phoff
+                      : field == 1 ? file.segments[2].p_offset
+                                   : file.segments[2].p_filesz;
         if (field == 0)
             file.header.e_phoff = number;
         else if (field == 1)
@@ -1264,23 +1302,24 @@ START_TEST(cut_files)
 }
 END_TEST
 
-/* Both addresses of the segment. */
-static void segment_move(Elf64_Phdr *segment, uint64_t phys)
+/* Either of the two is the executable one, with the entry point. */
+static void entry_choose(void)
 {
-    segment->p_paddr = phys;
-    segment->p_vaddr = HIGHER_HALF_64 + phys;
+    Elf64_Phdr *segment = &file.segments[unit_random() % 2 * 2];
+
+    file.segments[0].p_flags = file.segments[2].p_flags = PF_R;
+    segment->p_flags |= PF_X;
+    file.header.e_entry = segment->p_vaddr;
 }
 
 START_TEST(wrong_places)
 {
     static const uint64_t places[] = {0x1000,           LOAD_MIN - 0x1000, MEMORY_BYTES - 0x40,
                                       MEMORY_BYTES,     0xffffff00,        1ull << 32,
-                                      UINT64_MAX - 0xff},
-                          above[] = {0x40000000, 0x80000000, HIGHER_HALF_64 + PAGE_BYTES,
-                                     0xffffffff00000000};
+                                      UINT64_MAX - 0xff};
     enum {
         PLACES = sizeof places / sizeof places[0],
-        ABOVE = PLACES + sizeof above / sizeof above[0],
+        ABOVE = PLACES + 64,
         HUGE_MEMSZ = ABOVE,
         SHORT_MEMSZ,
         OVERLAP,
@@ -1299,15 +1338,18 @@ START_TEST(wrong_places)
         const size_t end = (size_t)(data->p_paddr + data->p_memsz);
         if (n < PLACES) {
             segment_move(places[n] < LOAD_MIN ? code : data, places[n]);
-            file.header.e_entry = code->p_vaddr;
+            entry_choose();
             ck_assert_msg(load(), "a segment at 0x%llx, in memory of 0x%x bytes, was not refused",
                           (unsigned long long)places[n], MEMORY_BYTES);
         } else if (n < ABOVE) {
-            data->p_vaddr = above[n - PLACES] + data->p_paddr;
+            Elf64_Phdr *segment = unit_random() % 2 ? code : data;
+            segment->p_vaddr ^= 1ull << (n - PLACES);
+            entry_choose();
             ck_assert_msg(load(),
                           "a segment with p_paddr 0x%llx and p_vaddr 0x%llx was not refused: what "
                           "the kernel finds at that virtual address is not the segment",
-                          (unsigned long long)data->p_paddr, (unsigned long long)data->p_vaddr);
+                          (unsigned long long)segment->p_paddr,
+                          (unsigned long long)segment->p_vaddr);
         } else if (n == HUGE_MEMSZ) {
             data->p_memsz = UINT64_MAX - 0xfff;
             ck_assert_msg(load(), "p_memsz = 0xfffffffffffff000 was not refused");
@@ -1339,13 +1381,23 @@ END_TEST
 
 START_TEST(wrong_entry)
 {
-    enum { WRONG = 5, CASES = 7 };
-    int order[2 * CASES];
+    enum { WRONG = 5, CASES = 7, FLAGS = 8 };
+    int order[2 * CASES + FLAGS];
 
-    shuffle(order, 2 * CASES);
-    for (int i = 0; i < 2 * CASES; i++) {
+    shuffle(order, 2 * CASES + FLAGS);
+    for (int i = 0; i < 2 * CASES + FLAGS; i++) {
         const int n = order[i] % CASES;
         files_between();
+        if (order[i] >= 2 * CASES) { /* in the last segment, with any flags */
+            Elf64_Phdr *last = &file.segments[2];
+            last->p_flags = (uint32_t)(order[i] - 2 * CASES);
+            file.header.e_entry = last->p_vaddr + unit_random() % last->p_memsz;
+            ck_assert_msg((last->p_flags & PF_X) == !load(),
+                          "the entry point is in %s executable segment (p_flags 0x%x): %srefused",
+                          last->p_flags & PF_X ? "an" : "no", last->p_flags,
+                          last->p_flags & PF_X ? "" : "not ");
+            continue;
+        }
         const Elf64_Phdr *code = &file.segments[0];
         const uint64_t entries[CASES] = {0,
                                          code->p_vaddr - 1,
