@@ -495,7 +495,7 @@ START_TEST(overlap)
         b->p_memsz = 2 + any_up_to(2 * a->p_memsz);
         if (b->p_filesz > b->p_memsz)
             b->p_filesz = b->p_memsz;
-        /* From the last place in front of `a` to the first one behind it. */
+        /* From the last place before `a` to the first one after it. */
         const uint32_t places = a->p_memsz + b->p_memsz;
         const uint32_t place = i % 3 ? any_up_to(places) : 1 + any_up_to(places - 2);
         segment_move(b, a->p_paddr - b->p_memsz + place);

@@ -290,8 +290,8 @@ static void turn_frame(void)
     CHECK((seen->eflags | FLAGS_ALWAYS_ONE) == (FLAGS_ALWAYS_ONE | FLAGS_IF),
           "eflags is 0x%x: interrupts must be on (0x%x), and nothing else", seen->eflags, FLAGS_IF);
     CHECK((seen->eax | seen->ebx | seen->ecx | seen->edx | seen->esi | seen->edi | seen->ebp) == 0,
-          "the general registers of a new program are not all 0: they tell it something about the "
-          "kernel");
+          "the general registers of a new program are not all 0: it could find the kernel's "
+          "values there");
     fact("pid %d: eip 0x%x, esp 0x%x, cs 0x%x, ss 0x%x, ds 0x%x, es 0x%x, eflags 0x%x\n",
          current->pid, seen->eip, seen->esp, seen->cs, seen->ss, seen->ds, seen->es,
          seen->eflags | FLAGS_ALWAYS_ONE);
