@@ -838,7 +838,7 @@ START_TEST(start_state)
     guest.image_bytes = sizeof file;
     vmm.options.tick_ms = 10;
     vmm.options.initrd = archive_path;
-    for (int round = 0; round < 6; round++) {
+    for (uint32_t round = 0; round < 6; round++) {
         file_make();
         code->p_vaddr -= round % 2 * HIGHER_HALF;
         entry_make();
