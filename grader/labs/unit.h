@@ -34,7 +34,6 @@ struct call {
     long result;
     struct kvm_userspace_memory_region region; /* of KVM_SET_USER_MEMORY_REGION */
     uint64_t address;                          /* of KVM_SET_IDENTITY_MAP_ADDR */
-    uint32_t entries;                          /* of KVM_SET_CPUID2 */
     uint32_t irq;                              /* of KVM_INTERRUPT */
 };
 
@@ -59,9 +58,22 @@ static size_t call_count;
 static atomic_uint run_turns;    /* KVM_RUN so far */
 static _Thread_local int run_fd; /* the vCPU of the latest */
 static unsigned bad_closes;      /* close and munmap of what was not there */
-static bool opened_writable;     /* /dev/kvm, by its latest open */
+static bool opened_writable;     /* /dev/kvm, by its latest open; not created */
 static unsigned cpuid_wanted;    /* with fewer entries KVM_GET_SUPPORTED_CPUID also returns E2BIG */
 static bool cpuid_too_small;     /* KVM_GET_SUPPORTED_CPUID's table: KVM would write past its end */
+
+/* What KVM_GET_SUPPORTED_CPUID gave the module last, and what the module gave a vCPU. */
+struct cpuid_entries {
+    uint32_t count;
+    struct kvm_cpuid_entry2 entries[256];
+};
+static struct cpuid_entries cpuid_supported, cpuid_set;
+
+static inline void cpuid_keep(struct cpuid_entries *kept, const struct kvm_cpuid2 *table)
+{
+    kept->count = table->nent < 256 ? table->nent : 256;
+    memcpy(kept->entries, table->entries, kept->count * sizeof kept->entries[0]);
+}
 
 /* The latest call of this request, or NULL. */
 static inline const struct call *call_find(unsigned long request)
@@ -77,13 +89,15 @@ static void call_record(unsigned long request, void *argument, long result)
     if (call_count == CALLS_MAX)
         return;
     struct call *call = &calls[call_count++];
-    *call = (struct call){request, (unsigned long)argument, result, {0}, 0, 0, 0};
+    *call = (struct call){request, (unsigned long)argument, result, {0}, 0, 0};
     if (request == KVM_SET_USER_MEMORY_REGION)
         memcpy(&call->region, argument, sizeof call->region);
     else if (request == KVM_SET_IDENTITY_MAP_ADDR)
         memcpy(&call->address, argument, sizeof call->address);
-    else if (request == KVM_SET_CPUID2)
-        call->entries = ((const struct kvm_cpuid2 *)argument)->nent;
+    else if (request == KVM_GET_SUPPORTED_CPUID && result >= 0 && !cpuid_too_small)
+        cpuid_keep(&cpuid_supported, argument);
+    else if (request == KVM_SET_CPUID2 && result >= 0)
+        cpuid_keep(&cpuid_set, argument);
     else if (request == KVM_INTERRUPT)
         call->irq = ((const struct kvm_interrupt *)argument)->irq;
 }
@@ -200,7 +214,7 @@ int ioctl(int fd, unsigned long request, ...)
 static int kvm_or_file_open(int folder, const char *path, int flags, mode_t mode)
 {
     if (strcmp(path, "/dev/kvm") == 0) {
-        opened_writable = (flags & O_ACCMODE) == O_RDWR;
+        opened_writable = (flags & (O_ACCMODE | O_CREAT)) == O_RDWR;
         if (falsified.open_error) {
             falsified_calls++;
             return (int)failed(falsified.open_error);
@@ -339,8 +353,8 @@ static inline void shuffle(int *order, int count)
 }
 
 /* No call is repeated after one of these, and none's text contains another's. */
-static const int unit_errors[] = {EPERM, EIO,    ENXIO,  EBADF,  ENOMEM, EACCES,   EFAULT,
-                                  EBUSY, EINVAL, EMFILE, ENOSPC, ENOSYS, EOVERFLOW};
+static const int unit_errors[] = {EPERM, ENOENT, EIO,    ENXIO,  EBADF,  ENOMEM, EACCES, EFAULT,
+                                  EBUSY, EEXIST, EINVAL, EMFILE, ENOTTY, ENOSPC, ENOSYS, EOVERFLOW};
 
 enum { UNIT_ERRORS = sizeof unit_errors / sizeof unit_errors[0] };
 
