@@ -6,6 +6,13 @@
 #include "debug/entry_state.h"
 #include "lab1.h"
 
+#define APIC_PAGE      0xfee00000u
+#define NO_MEMORY_PAGE 0xfffff000u /* the skeleton's NO_IDT_BASE */
+
+/* The skeleton's IDENTITY_MAP_ADDRESS and TSS_ADDRESS: there is memory. */
+#define INTEL_PAGES     0xfffbc000u
+#define INTEL_PAGES_END 0xfffc0000u
+
 /* What the scripted KVM_RUN does on its first turn; HLT comes after it. */
 static PRIVATE struct kvm_run first_exit;
 static PRIVATE int run_fault_error;
@@ -37,10 +44,35 @@ THERE_VOID(descriptor_close, (int fd), (fd))
     syscall(SYS_close, fd);
 }
 
+THERE_VOID(memory_drop, (void *address, size_t bytes), (address, bytes))
+{
+    if (address)
+        syscall(SYS_munmap, address, bytes);
+}
+
 THERE_VOID(descriptor_move, (int from, int to), (from, to))
 {
     syscall(SYS_dup2, from, to);
     syscall(SYS_close, from);
+}
+
+THERE(int, descriptors_open, (void), ())
+{
+    int count = 0;
+
+    for (int fd = 0; fd < FD_MAX; fd++)
+        count += is_open(fd);
+    return count;
+}
+
+/* What a function leaves alone: it may be anything. */
+static void vary(struct vcpu *vcpu)
+{
+    vmm.guest_count = vmm.vm_count = 1 + (int)(unit_random() % VCPUS_MAX);
+    vmm.options.ram_bytes = (1 + unit_random() % 4096) * (size_t)PAGE_BYTES;
+    vcpu->id = (int)(unit_random() % VCPUS_MAX);
+    vcpu->index = (int)(unit_random() % VCPUS_MAX);
+    vcpu->status = (int)(unit_random() % 256);
 }
 
 /*
@@ -56,6 +88,10 @@ static void check_no_kvm(const char *function, const char *what, int error, int 
     ck_assert_msg(error == 0 || strstr(said, strerror(error)),
                   "%s, and the message does not contain the reason (%s): strerror(errno)", what,
                   strerror(error));
+    char bare[128];
+    snprintf(bare, sizeof bare, "vmm: %s\n", strerror(error));
+    ck_assert_msg(error == 0 || strcmp(said, bare) != 0,
+                  "%s, and the message has only the reason: name the call that failed, too", what);
 }
 
 /* ------------------------------------------------------------------ 1.1 kvm_open */
@@ -66,12 +102,17 @@ START_TEST(opens)
     struct vcpu vcpu;
 
     start_empty(&vm, &vcpu);
+    vary(&vcpu);
+    const int before = descriptors_open();
     ck_assert_msg(kvm_open(&vm) == 0, "kvm_open does not return 0 with a healthy /dev/kvm");
     ck_assert_msg(vm.kvm_fd >= 0, "kvm_open leaves vm->kvm_fd without a descriptor");
     ck_assert_msg(kernel(vm.kvm_fd, KVM_GET_API_VERSION, NULL) == KVM_API_VERSION,
                   "vm->kvm_fd is not a descriptor of /dev/kvm");
-    ck_assert_msg(opened_writable, "/dev/kvm must be opened with O_RDWR");
+    ck_assert_msg(opened_writable, "/dev/kvm must be opened with O_RDWR, and without O_CREAT");
     ck_assert_msg(call_find(KVM_GET_API_VERSION), "KVM_GET_API_VERSION was not asked");
+    ck_assert_msg(descriptors_open() - before == 1,
+                  "kvm_open leaves %d descriptors open: only vm->kvm_fd is closed later",
+                  descriptors_open() - before);
 
     descriptor_close(0);
     start_empty(&vm, &vcpu);
@@ -80,57 +121,79 @@ START_TEST(opens)
 }
 END_TEST
 
+/* What kvm_open returns with this /dev/kvm; if 0, it has opened it. */
+static int open_status(struct falsified device)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_empty(&vm, &vcpu);
+    vary(&vcpu);
+    falsified = device;
+    const int status = kvm_open(&vm);
+    ck_assert_msg(status != 0 || (vm.kvm_fd >= 0 &&
+                                  kernel(vm.kvm_fd, KVM_GET_API_VERSION, NULL) == KVM_API_VERSION),
+                  "kvm_open returned 0, and vm->kvm_fd is not a descriptor of /dev/kvm");
+    descriptor_close(vm.kvm_fd);
+    falsified_calls = 0;
+    return status;
+}
+
+static void check_opens(void)
+{
+    check_works("kvm_open", open_status((struct falsified){0}));
+}
+
 /*
  * Between the calls that fail come others that must work, so that a module that counts its calls
  * does not know which this is.
  */
-static bool one_works(size_t i)
+static bool one_works(void)
 {
     falsified = (struct falsified){0};
-    return i == 0 || unit_random() % 2;
+    return unit_random() % 2;
 }
 
-static void check_opens(struct vm *vm, struct vcpu *vcpu)
+/* kvm_open must fail on such a /dev/kvm, with `error` as the reason, unless 0. */
+static void check_refused(struct falsified device, int error, const char *what)
 {
-    start_empty(vm, vcpu);
-    check_works("kvm_open", kvm_open(vm));
-    ck_assert_msg(vm->kvm_fd >= 0 &&
-                      kernel(vm->kvm_fd, KVM_GET_API_VERSION, NULL) == KVM_API_VERSION,
-                  "kvm_open returned 0, and vm->kvm_fd is not a descriptor of /dev/kvm");
-    falsified_calls = 0;
+    struct vm vm;
+    struct vcpu vcpu;
+
+    if (one_works())
+        check_opens();
+    start_empty(&vm, &vcpu);
+    vary(&vcpu);
+    falsified = device;
+    const int before = descriptors_open();
+    listen_start();
+    int status = kvm_open(&vm);
+    listen_end();
+    falsified = (struct falsified){0};
+    check_no_kvm("kvm_open", what, error, status);
+    ck_assert_msg(descriptors_open() - before == (vm.kvm_fd >= 0),
+                  "%s, and vm->kvm_fd is %d: a descriptor that stays open must be there for "
+                  "vm_destroy to close, and one that was closed must not",
+                  what, vm.kvm_fd);
+    check_met("kvm_open", what);
+    descriptor_close(vm.kvm_fd);
 }
 
 START_TEST(version)
 {
-    struct vm vm;
-    struct vcpu vcpu;
     const int versions[] = {11, 13, 0, -1, (int)(unit_random() % 1000) + 14};
 
+    check_opens();
     for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
-        if (one_works(i))
-            check_opens(&vm, &vcpu);
-        start_empty(&vm, &vcpu);
-        falsified = (struct falsified){
-            .request = KVM_GET_API_VERSION, .answered = true, .answer = versions[i]};
         char what[64];
         snprintf(what, sizeof what, "KVM_GET_API_VERSION answered %d", versions[i]);
-        listen_start();
-        int status = kvm_open(&vm);
-        listen_end();
-        check_no_kvm("kvm_open", what, 0, status);
-        check_met("kvm_open", what);
+        check_refused((struct falsified){.request = KVM_GET_API_VERSION,
+                                         .answered = true,
+                                         .answer = versions[i]},
+                      0, what);
     }
 }
 END_TEST
-
-THERE(int, descriptors_open, (void), ())
-{
-    int count = 0;
-
-    for (int fd = 0; fd < 256; fd++)
-        count += is_open(fd);
-    return count;
-}
 
 START_TEST(capabilities)
 {
@@ -144,73 +207,41 @@ START_TEST(capabilities)
         {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
         {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
     };
-    struct vm vm;
-    struct vcpu vcpu;
 
+    check_opens();
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
-        if (one_works(i))
-            check_opens(&vm, &vcpu);
-        start_empty(&vm, &vcpu);
-        falsified = (struct falsified){
+        struct falsified device = {
             .request = KVM_CHECK_EXTENSION, .argument = needed[i].number, .answered = true};
-        char what[96];
+        char what[128];
         snprintf(what, sizeof what, "KVM_CHECK_EXTENSION answered 0 for %s", needed[i].name);
-        const int before = descriptors_open();
-        listen_start();
-        int status = kvm_open(&vm);
-        listen_end();
-        check_no_kvm("kvm_open", what, 0, status);
+        check_refused(device, 0, what);
         ck_assert_msg(strstr(said, needed[i].name), "%s, and the message does not name it", what);
-        ck_assert_msg(descriptors_open() - before == (vm.kvm_fd >= 0),
-                      "%s, and vm->kvm_fd is %d: a descriptor that stays open must be there for "
-                      "vm_destroy to close, and one that was closed must not",
-                      what, vm.kvm_fd);
-        check_met("kvm_open", what);
 
-        start_empty(&vm, &vcpu);
-        falsified.answer = -1;
+        device.answer = -1;
         snprintf(what, sizeof what, "KVM_CHECK_EXTENSION failed (-1) for %s", needed[i].name);
-        listen_start();
-        status = kvm_open(&vm);
-        listen_end();
-        check_no_kvm("kvm_open", what, 0, status);
-        check_met("kvm_open", what);
+        check_refused(device, 0, what);
 
-        start_empty(&vm, &vcpu);
-        falsified.answer = 2;
-        snprintf(what, sizeof what, "KVM_CHECK_EXTENSION answered 2 for %s", needed[i].name);
-        ck_assert_msg(kvm_open(&vm) == 0,
+        device.answer = 2;
+        ck_assert_msg(open_status(device) == 0,
                       "KVM_CHECK_EXTENSION answered 2 for %s, and kvm_open refuses it: any number "
                       "over 0 says that it is there",
                       needed[i].name);
-        check_met("kvm_open", what);
     }
+    ck_assert_msg(open_status((struct falsified){.request = KVM_CHECK_EXTENSION,
+                                                 .argument = KVM_CAP_SYNC_REGS,
+                                                 .answered = true}) == 0,
+                  "KVM_CHECK_EXTENSION answered 0 for KVM_CAP_SYNC_REGS, and kvm_open refuses it: "
+                  "that one is not in the table of what is needed");
 }
 END_TEST
 
 START_TEST(no_device)
 {
-    static const int errors[] = {ENOENT, EACCES, ENODEV};
-    struct vm vm;
-    struct vcpu vcpu;
-
-    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
-        if (one_works(i))
-            check_opens(&vm, &vcpu);
-        start_empty(&vm, &vcpu);
-        falsified = (struct falsified){.open_error = errors[i]};
-        listen_start();
-        int status = kvm_open(&vm);
-        listen_end();
-        ck_assert_msg(status == STATUS_NO_KVM,
-                      "open of /dev/kvm failed (%s), and kvm_open returned %d instead of "
-                      "STATUS_NO_KVM (%d)",
-                      strerror(errors[i]), status, STATUS_NO_KVM);
-        ck_assert_msg(strstr(said, strerror(errors[i])),
-                      "open of /dev/kvm failed, and the message does not contain the reason (%s)",
-                      strerror(errors[i]));
-        check_met("kvm_open", "open of /dev/kvm failed");
-    }
+    check_opens();
+    check_refused((struct falsified){.open_error = ENODEV}, ENODEV, "open of /dev/kvm failed");
+    for (int i = 0; i < UNIT_ERRORS; i++)
+        check_refused((struct falsified){.open_error = unit_errors[i]}, unit_errors[i],
+                      "open of /dev/kvm failed");
 }
 END_TEST
 
@@ -220,7 +251,9 @@ END_TEST
 static void start_open(struct vm *vm, struct vcpu *vcpu)
 {
     start_empty(vm, vcpu);
+    vary(vcpu);
     vm->kvm_fd = kvm_device();
+    call_count = 0;
 }
 
 /* What this byte of RAM was before it was written. */
@@ -232,21 +265,39 @@ THERE(uint8_t, ram_take, (struct vm * vm, size_t at), (vm, at), GIVE(*vm))
     return before;
 }
 
-START_TEST(maps_ram)
+/* All of RAM, or the first MB and what is there at `step`s, is zero. */
+THERE(bool, ram_zero, (struct vm * vm, size_t step), (vm, step), GIVE(*vm))
 {
-    struct vm vm;
-    struct vcpu vcpu;
-    const size_t bytes = (256 + unit_random() % 1024) * (size_t)PAGE_BYTES;
+    for (size_t at = 0; at < vm->ram_bytes; at += at < 1 << 20 ? 1 : step)
+        if (vm->ram[at] != 0)
+            return false;
+    return true;
+}
 
-    start_open(&vm, &vcpu);
-    ck_assert_msg(vm_create(&vm, bytes) == 0, "vm_create does not return 0 for %zu bytes of RAM",
+/* A VM with this much RAM, as vm_create must make each. */
+static void check_ram(struct vm *vm, size_t bytes)
+{
+    struct vcpu vcpu;
+    unsigned regions = 0;
+
+    start_open(vm, &vcpu);
+    const int before = descriptors_open();
+    ck_assert_msg(vm_create(vm, bytes) == 0,
+                  "vm_create does not return 0 for %zu bytes of RAM: is a size kept in an int?",
                   bytes);
-    ck_assert_msg(vm.fd >= 0, "vm_create leaves vm->fd without a descriptor");
-    ck_assert_msg(vm.ram, "vm_create leaves vm->ram NULL");
-    ck_assert_msg(vm.ram_bytes == bytes, "vm->ram_bytes is %zu, and %zu were asked for",
-                  vm.ram_bytes, bytes);
+    ck_assert_msg(vm->fd >= 0, "vm_create leaves vm->fd without a descriptor");
+    ck_assert_msg(descriptors_open() - before == 1,
+                  "vm_create leaves %d descriptors open: only vm->fd is closed later",
+                  descriptors_open() - before);
+    ck_assert_msg(vm->ram, "vm_create leaves vm->ram NULL");
+    ck_assert_msg(vm->ram_bytes == bytes, "vm->ram_bytes is %zu, and %zu were asked for",
+                  vm->ram_bytes, bytes);
+    for (size_t i = 0; i < call_count; i++)
+        regions += calls[i].request == KVM_SET_USER_MEMORY_REGION;
+    ck_assert_msg(regions != 0, "KVM_SET_USER_MEMORY_REGION was not called");
+    ck_assert_msg(regions == 1,
+                  "KVM_SET_USER_MEMORY_REGION was called %u times: all RAM is one region", regions);
     const struct call *call = call_find(KVM_SET_USER_MEMORY_REGION);
-    ck_assert_msg(call, "KVM_SET_USER_MEMORY_REGION was not called");
     ck_assert_msg(call->region.guest_phys_addr == 0,
                   "RAM is at guest-physical address 0x%llx instead of 0",
                   call->region.guest_phys_addr);
@@ -257,23 +308,25 @@ START_TEST(maps_ram)
     ck_assert_msg(call->region.memory_size == bytes,
                   "the memory region has %llu bytes instead of %zu", call->region.memory_size,
                   bytes);
-    ck_assert_msg(call->region.userspace_addr == (uintptr_t)vm.ram,
+    ck_assert_msg(call->region.userspace_addr == (uintptr_t)vm->ram,
                   "the memory region is not the memory at vm->ram");
-    ck_assert_msg(ram_take(&vm, 0) == 0 && ram_take(&vm, bytes - 1) == 0,
+}
+
+START_TEST(maps_ram)
+{
+    struct vm vm, second;
+    struct vcpu vcpu;
+    const size_t bytes = (256 + unit_random() % 1024) * (size_t)PAGE_BYTES;
+
+    check_ram(&vm, bytes);
+    ck_assert_msg(ram_zero(&vm, 1) && ram_take(&vm, 0) == 0 && ram_take(&vm, bytes - 1) == 0,
                   "fresh RAM is not all zero");
 
-    const uint8_t *const first = vm.ram;
-    start_open(&vm, &vcpu);
-    ck_assert_msg(vm_create(&vm, HIGHER_HALF) == 0,
-                  "vm_create does not return 0 for a second VM, with 2 GB of RAM (--mem=2G): is a "
-                  "size kept in an int?");
-    call = call_find(KVM_SET_USER_MEMORY_REGION);
-    ck_assert_msg(vm.ram_bytes == HIGHER_HALF && call->region.memory_size == HIGHER_HALF,
-                  "2 GB of RAM were asked for (--mem=2G); vm->ram_bytes is 0x%zx, and the memory "
-                  "region has 0x%llx bytes",
-                  vm.ram_bytes, call->region.memory_size);
-    ck_assert_msg(vm.ram && vm.ram != first && ram_take(&vm, 0) == 0,
+    check_ram(&second, HIGHER_HALF); /* --mem=2G */
+    ck_assert_msg(second.ram != vm.ram && ram_take(&second, 0) == 0,
                   "a second VM has the RAM of the first: with --isolate each has its own");
+    check_ram(&vm, (4096 + unit_random() % 0x10000) * (size_t)PAGE_BYTES);
+    ck_assert_msg(ram_zero(&vm, vm.ram_bytes / 256 + 1), "fresh RAM is not all zero");
 
     start_open(&vm, &vcpu);
     descriptor_close(0);
@@ -282,6 +335,13 @@ START_TEST(maps_ram)
         "KVM_CREATE_VM answered 0, and vm_create takes it for a failure: 0 is a valid descriptor");
 }
 END_TEST
+
+/* A page at which the guest must find no memory, as it has a use for the address. */
+static void check_page_free(uint64_t page, uint64_t at, const char *what, const char *use)
+{
+    ck_assert_msg(at + PAGE_BYTES <= page || at >= page + PAGE_BYTES,
+                  "%s has a page at 0x%llx: that address is %s", what, (unsigned long long)at, use);
+}
 
 START_TEST(addresses)
 {
@@ -306,9 +366,14 @@ START_TEST(addresses)
                       identity->address + PAGE_BYTES <= 1ul << 32,
                   "the identity map's page at 0x%llx is not between the end of RAM (2 GB) and 4 GB",
                   (unsigned long long)identity->address);
-    ck_assert_msg(identity->address + PAGE_BYTES <= tss->argument ||
-                      identity->address >= tss->argument + 3 * PAGE_BYTES,
-                  "the identity map's page lies inside the TSS's three pages");
+    for (uint64_t at = tss->argument; at < tss->argument + 3 * PAGE_BYTES; at += PAGE_BYTES) {
+        check_page_free(APIC_PAGE, at, "the TSS", "the local APIC's");
+        check_page_free(NO_MEMORY_PAGE, at, "the TSS", "NO_IDT_BASE, where no memory may be");
+        check_page_free(identity->address, at, "the TSS", "the identity map's");
+    }
+    check_page_free(APIC_PAGE, identity->address, "the identity map", "the local APIC's");
+    check_page_free(NO_MEMORY_PAGE, identity->address, "the identity map",
+                    "NO_IDT_BASE, where no memory may be");
 }
 END_TEST
 
@@ -339,52 +404,73 @@ static void check_vm_kept(const struct vm *vm, size_t bytes, const char *what)
                   vm->ram_bytes, bytes);
 }
 
-static void check_creates_vm(struct vm *vm, struct vcpu *vcpu, size_t bytes)
+/* Closes and unmaps what is left of a VM, without the module. */
+static void vm_drop(struct vm *vm)
 {
-    start_open(vm, vcpu);
-    call_count = 0;
-    check_works("vm_create", vm_create(vm, bytes));
+    descriptor_close(vm->kvm_fd);
+    descriptor_close(vm->fd);
+    memory_drop(vm->ram, vm->ram_bytes);
+}
+
+static void check_creates_vm(void)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_open(&vm, &vcpu);
+    check_works("vm_create", vm_create(&vm, 1 << 20));
     const struct call *create = call_find(KVM_CREATE_VM);
     const struct call *region = call_find(KVM_SET_USER_MEMORY_REGION);
-    ck_assert_msg(create && create->result == vm->fd && is_open(vm->fd),
+    ck_assert_msg(create && create->result == vm.fd && is_open(vm.fd),
                   "vm_create returned 0, and vm->fd is not a descriptor of a VM");
-    ck_assert_msg(region && vm->ram, "vm_create returned 0, and the VM has no RAM at vm->ram");
+    ck_assert_msg(region && vm.ram, "vm_create returned 0, and the VM has no RAM at vm->ram");
     falsified_calls = 0;
+    vm_drop(&vm);
 }
 
 START_TEST(vm_failures)
 {
-    const size_t bytes = 1 << 20;
-
     static const struct {
-        struct falsified what;
+        unsigned long request; /* 0: mmap */
         const char *name;
     } failures[] = {
-        {{.request = KVM_CREATE_VM, .error = ENOMEM}, "KVM_CREATE_VM failed"},
-        {{.request = KVM_SET_TSS_ADDR, .error = EINVAL}, "KVM_SET_TSS_ADDR failed"},
-        {{.request = KVM_SET_IDENTITY_MAP_ADDR, .error = EINVAL},
-         "KVM_SET_IDENTITY_MAP_ADDR failed"},
-        {{.request = KVM_SET_USER_MEMORY_REGION, .error = EINVAL},
-         "KVM_SET_USER_MEMORY_REGION failed"},
-        {{.mmap_error = ENOMEM}, "mmap of the guest's RAM failed"},
+        {KVM_CREATE_VM, "KVM_CREATE_VM failed"},
+        {KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR failed"},
+        {KVM_SET_IDENTITY_MAP_ADDR, "KVM_SET_IDENTITY_MAP_ADDR failed"},
+        {KVM_SET_USER_MEMORY_REGION, "KVM_SET_USER_MEMORY_REGION failed"},
+        {0, "mmap of the guest's RAM failed"},
     };
+    enum { FAILURES = sizeof failures / sizeof failures[0] };
     struct vm vm;
     struct vcpu vcpu;
+    int order[FAILURES * UNIT_ERRORS];
 
-    for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
-        if (one_works(i))
-            check_creates_vm(&vm, &vcpu, bytes);
+    shuffle(order, FAILURES * UNIT_ERRORS);
+    check_creates_vm();
+    for (int i = 0; i < FAILURES * UNIT_ERRORS; i++) {
+        const unsigned long request = failures[order[i] / UNIT_ERRORS].request;
+        const char *what = failures[order[i] / UNIT_ERRORS].name;
+        const int error = unit_errors[order[i] % UNIT_ERRORS];
+        const size_t bytes = (1 + unit_random() % 1024) * (size_t)PAGE_BYTES;
+        if (one_works() && i % 8 == 0)
+            check_creates_vm();
         start_open(&vm, &vcpu);
-        call_count = 0;
-        falsified = failures[i].what;
+        if (request)
+            falsified = (struct falsified){.request = request, .error = error};
+        else
+            falsified = (struct falsified){.mmap_error = error};
+        const int before = descriptors_open();
         listen_start();
         int status = vm_create(&vm, bytes);
         listen_end();
-        const struct falsified *what = &failures[i].what;
-        const int error = what->error ? what->error : what->mmap_error;
-        check_vm_kept(&vm, bytes, failures[i].name);
-        check_no_kvm("vm_create", failures[i].name, error, status);
-        check_met("vm_create", failures[i].name);
+        falsified = (struct falsified){0};
+        check_vm_kept(&vm, bytes, what);
+        check_no_kvm("vm_create", what, error, status);
+        ck_assert_msg(descriptors_open() - before == (vm.fd >= 0),
+                      "%s, and vm_create leaves %d descriptors open: vm_destroy closes only vm->fd",
+                      what, descriptors_open() - before);
+        check_met("vm_create", what);
+        vm_drop(&vm);
     }
 }
 END_TEST
@@ -398,32 +484,48 @@ THERE(int, run_at_once, (struct vcpu * vcpu), (vcpu), GIVE(*vcpu))
     return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
 }
 
+/* A vCPU with this number, whose kvm_run has a size that this KVM says. */
+static void check_creates(struct vm *vm, struct vcpu *vcpu, int index)
+{
+    const size_t bytes = (1 + unit_random() % 8) * (size_t)PAGE_BYTES;
+
+    vcpu_init(vcpu, 0, 0, vm, &guest);
+    vary(vcpu);
+    vcpu->index = index;
+    falsified = (struct falsified){
+        .request = KVM_GET_VCPU_MMAP_SIZE, .answered = true, .answer = (int)bytes};
+    call_count = 0;
+    const int before = descriptors_open();
+    ck_assert_msg(vcpu_create(vcpu) == 0, "vcpu_create does not return 0");
+    falsified = (struct falsified){0};
+    ck_assert_msg(vcpu->fd >= 0, "vcpu_create leaves vcpu->fd without a descriptor");
+    ck_assert_msg(descriptors_open() - before == 1,
+                  "vcpu_create leaves %d descriptors open: only vcpu->fd is closed later",
+                  descriptors_open() - before);
+    const struct call *call = call_find(KVM_CREATE_VCPU);
+    ck_assert_msg(call && call->argument == (unsigned long)index,
+                  "the vCPU was not created with the number vcpu->index");
+    ck_assert_msg(vcpu->run, "vcpu_create leaves vcpu->run NULL: kvm_run is not mapped");
+    ck_assert_msg(vcpu->run_bytes == bytes,
+                  "vcpu->run_bytes is %zu, and KVM_GET_VCPU_MMAP_SIZE answers %zu", vcpu->run_bytes,
+                  bytes);
+    ck_assert_msg(run_at_once(vcpu) == EINTR,
+                  "vcpu->run is not what KVM reads: the mapping must be MAP_SHARED, of vcpu->fd, "
+                  "at offset 0");
+}
+
 START_TEST(creates_vcpu)
 {
     struct vm vm;
     struct vcpu vcpu;
+    int order[VCPUS_MAX];
 
     start_vm(&vm, &vcpu);
-    vcpu.index = 1 + (int)(unit_random() % 3);
-    ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0");
-    ck_assert_msg(vcpu.fd >= 0, "vcpu_create leaves vcpu->fd without a descriptor");
-    const struct call *call = call_find(KVM_CREATE_VCPU);
-    ck_assert_msg(call && call->argument == (unsigned long)vcpu.index,
-                  "the vCPU was not created with the number vcpu->index");
-    size_t bytes = (size_t)kernel(vm.kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
-    ck_assert_msg(vcpu.run, "vcpu_create leaves vcpu->run NULL: kvm_run is not mapped");
-    ck_assert_msg(vcpu.run_bytes == bytes,
-                  "vcpu->run_bytes is %zu, and KVM_GET_VCPU_MMAP_SIZE answers %zu", vcpu.run_bytes,
-                  bytes);
-    ck_assert_msg(run_at_once(&vcpu) == EINTR,
-                  "vcpu->run is not what KVM reads: the mapping must be MAP_SHARED, of vcpu->fd, "
-                  "at offset 0");
-
+    shuffle(order, VCPUS_MAX);
+    check_creates(&vm, &vcpu, order[0]);
     const struct kvm_run *const first = vcpu.run;
-    vcpu_init(&vcpu, 0, 0, &vm, &guest);
-    ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0 for a VM's second vCPU");
-    ck_assert_msg(vcpu.run && vcpu.run != first && run_at_once(&vcpu) == EINTR,
-                  "a second vCPU has the kvm_run of the first");
+    check_creates(&vm, &vcpu, order[1]);
+    ck_assert_msg(vcpu.run != first, "a second vCPU has the kvm_run of the first");
 
     start_vm(&vm, &vcpu);
     descriptor_close(0);
@@ -450,6 +552,7 @@ START_TEST(synced)
 
     for (size_t i = 0; i < sizeof offers / sizeof offers[0]; i++) {
         start_vm(&vm, &vcpu);
+        vary(&vcpu);
         falsified = (struct falsified){.request = KVM_CHECK_EXTENSION,
                                        .argument = KVM_CAP_SYNC_REGS,
                                        .answered = true,
@@ -465,22 +568,27 @@ START_TEST(synced)
 }
 END_TEST
 
-/* Entries of the CPUID that this KVM supports. */
-static uint32_t cpuid_supported(const struct vm *vm)
-{
-    static union {
-        struct kvm_cpuid2 table;
-        uint8_t bytes[sizeof(struct kvm_cpuid2) + 256 * sizeof(struct kvm_cpuid_entry2)];
-    } all;
-
-    all.table.nent = 256;
-    ck_assert_msg(kernel(vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, &all) == 0,
-                  "the grader itself can't read this KVM's CPUID");
-    return all.table.nent;
-}
-
 /* As many entries as a server's processor has, and some more. (Linux has room for 256.) */
 enum { CPUID_OF_LARGE_PROCESSORS = 128 };
+
+/* Leaves that also name the vCPU's APIC: a VMM may put its own number there. */
+static bool cpuid_has_apic(uint32_t function)
+{
+    return function == 1 || function == 0xb || function == 0x1f || function == 0x8000001e;
+}
+
+static bool cpuid_is_set(const struct kvm_cpuid_entry2 *entry)
+{
+    for (uint32_t i = 0; i < cpuid_set.count; i++) {
+        const struct kvm_cpuid_entry2 *set = &cpuid_set.entries[i];
+        if (set->function == entry->function && set->index == entry->index &&
+            set->flags == entry->flags)
+            return cpuid_has_apic(entry->function) ||
+                   (set->eax == entry->eax && set->ebx == entry->ebx && set->ecx == entry->ecx &&
+                    set->edx == entry->edx);
+    }
+    return false;
+}
 
 START_TEST(cpuid)
 {
@@ -488,25 +596,39 @@ START_TEST(cpuid)
     struct vcpu vcpu;
 
     start_vm(&vm, &vcpu);
-    const uint32_t supported = cpuid_supported(&vm);
-    cpuid_wanted = CPUID_OF_LARGE_PROCESSORS;
-    const int status = vcpu_create(&vcpu);
-    ck_assert_msg(
-        !cpuid_too_small,
-        "the table for KVM_GET_SUPPORTED_CPUID has no room for nent entries: KVM writes past its "
-        "end");
-    const struct call *asked = call_find(KVM_GET_SUPPORTED_CPUID);
-    ck_assert_msg(!asked || asked->result == 0,
-                  "KVM_GET_SUPPORTED_CPUID fails with E2BIG, as it does on a processor with more "
-                  "entries than the table has room for: give it %d or more",
-                  CPUID_OF_LARGE_PROCESSORS);
-    ck_assert_msg(status == 0, "vcpu_create does not return 0");
-    const struct call *call = call_find(KVM_SET_CPUID2);
-    ck_assert_msg(call, "KVM_SET_CPUID2 was not called: the guest's CPUID answers zeros");
-    ck_assert_msg(call->result == 0, "KVM_SET_CPUID2 failed");
-    ck_assert_msg(call->entries >= supported,
-                  "KVM_SET_CPUID2 was called with %u entries, and KVM supports %u", call->entries,
-                  supported);
+    for (int index = VCPUS_MAX - 1; index >= 0; index--) {
+        vcpu_init(&vcpu, 0, 0, &vm, &guest);
+        vary(&vcpu);
+        vcpu.index = index;
+        cpuid_wanted = CPUID_OF_LARGE_PROCESSORS;
+        cpuid_supported.count = 0;
+        call_count = 0;
+        const int status = vcpu_create(&vcpu);
+        ck_assert_msg(
+            !cpuid_too_small,
+            "the table for KVM_GET_SUPPORTED_CPUID has no room for nent entries: KVM writes past "
+            "its end");
+        const struct call *asked = call_find(KVM_GET_SUPPORTED_CPUID);
+        ck_assert_msg(!asked || asked->result == 0,
+                      "KVM_GET_SUPPORTED_CPUID fails with E2BIG, as it does on a processor with "
+                      "more entries than the table has room for: give it %d or more",
+                      CPUID_OF_LARGE_PROCESSORS);
+        ck_assert_msg(status == 0, "vcpu_create does not return 0");
+        const struct call *call = call_find(KVM_SET_CPUID2);
+        ck_assert_msg(call,
+                      "KVM_SET_CPUID2 was not called for vCPU %d: the guest's CPUID answers zeros",
+                      index);
+        ck_assert_msg(call->result == 0, "KVM_SET_CPUID2 failed");
+        ck_assert_msg(cpuid_supported.count > 0, "KVM_GET_SUPPORTED_CPUID was not called");
+        ck_assert_msg(cpuid_set.count >= cpuid_supported.count,
+                      "KVM_SET_CPUID2 was called with %u entries, and KVM supports %u",
+                      cpuid_set.count, cpuid_supported.count);
+        for (uint32_t i = 0; i < cpuid_supported.count; i++)
+            ck_assert_msg(cpuid_is_set(&cpuid_supported.entries[i]),
+                          "KVM_SET_CPUID2 was called without the entry for leaf 0x%x, index %u, as "
+                          "KVM_GET_SUPPORTED_CPUID gave it: pass on what KVM supports, unchanged",
+                          cpuid_supported.entries[i].function, cpuid_supported.entries[i].index);
+    }
 }
 END_TEST
 
@@ -515,34 +637,66 @@ THERE(size_t, heap_used, (void), ())
     return mallinfo2().uordblks;
 }
 
+/* vcpu_create, with a failure at this call, or 0: at mmap. */
+static int create_failing(struct vcpu *vcpu, unsigned long request, int error)
+{
+    if (request)
+        falsified = (struct falsified){.request = request, .error = error};
+    else
+        falsified = (struct falsified){.mmap_error = error};
+    listen_start();
+    const int status = vcpu_create(vcpu);
+    listen_end();
+    falsified = (struct falsified){0};
+    return status;
+}
+
+/* The requests of vcpu_create that can fail; 0: mmap. */
+static const struct {
+    unsigned long request;
+    const char *name;
+} vcpu_calls[] = {
+    {KVM_CREATE_VCPU, "KVM_CREATE_VCPU failed"},
+    {KVM_GET_VCPU_MMAP_SIZE, "KVM_GET_VCPU_MMAP_SIZE failed"},
+    {0, "mmap of kvm_run failed"},
+    {KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID failed"},
+    {KVM_SET_CPUID2, "KVM_SET_CPUID2 failed"},
+};
+
+enum { VCPU_CALLS = sizeof vcpu_calls / sizeof vcpu_calls[0] };
+
+/* Closes and unmaps what is left of a vCPU, without the module. */
+static void vcpu_drop(struct vcpu *vcpu)
+{
+    descriptor_close(vcpu->fd);
+    memory_drop(vcpu->run, vcpu->run_bytes);
+}
+
 /* Memory that was freed counts as used while malloc keeps it at hand: that grows at first only. */
 START_TEST(cpuid_freed)
 {
     enum { WARM_UP = 8, ROUNDS = 3 };
-    static const unsigned long failing[] = {0, KVM_SET_CPUID2, KVM_GET_SUPPORTED_CPUID};
     struct vm vm;
     struct vcpu vcpu;
-    size_t before = 0, table = 0;
 
-    for (int round = 0; round < WARM_UP + ROUNDS; round++) {
-        start_vm(&vm, &vcpu);
-        if (round == WARM_UP)
-            before = heap_used();
-        for (int i = 0; i < 3; i++) {
-            vcpu_init(&vcpu, 0, i, &vm, &guest);
-            falsified = (struct falsified){.request = failing[i], .error = ENOMEM};
-            listen_start();
-            vcpu_create(&vcpu);
-            listen_end();
-            const struct call *call = call_find(KVM_SET_CPUID2);
-            table = call ? call->entries * sizeof(struct kvm_cpuid_entry2) : 0;
+    cpuid_wanted = CPUID_OF_LARGE_PROCESSORS; /* a table that grows does so */
+    for (int i = 0; i <= VCPU_CALLS; i++) {
+        size_t before = 0;
+        for (int round = 0; round < WARM_UP + ROUNDS; round++) {
+            if (round % VCPUS_MAX == 0)
+                start_vm(&vm, &vcpu);
+            if (round == WARM_UP)
+                before = heap_used();
+            vcpu_init(&vcpu, 0, round % VCPUS_MAX, &vm, &guest);
+            create_failing(&vcpu, i < VCPU_CALLS ? vcpu_calls[i].request : KVM_EXIT_UNKNOWN, EIO);
+            vcpu_drop(&vcpu);
         }
+        const size_t kept = heap_used() - before;
+        ck_assert_msg(kept < ROUNDS * sizeof(struct kvm_cpuid2),
+                      "after %d vCPUs more (%s) %zu bytes more are allocated: the CPUID table is "
+                      "not freed on every way out",
+                      ROUNDS, i < VCPU_CALLS ? vcpu_calls[i].name : "all was well", kept);
     }
-    size_t kept = heap_used() - before;
-    ck_assert_msg(kept < ROUNDS * table,
-                  "after %d vCPUs more, some of which failed, %zu bytes more are allocated: the "
-                  "CPUID table is not freed on every way out",
-                  ROUNDS * 3, kept);
 }
 END_TEST
 
@@ -582,52 +736,62 @@ static void check_vcpu_kept(const struct vcpu *vcpu, unsigned mapped, const char
                   "%s, and vcpu->run_bytes is 0: vcpu_destroy can't unmap kvm_run", what);
 }
 
-static void check_creates_vcpu(struct vm *vm, struct vcpu *vcpu)
+static void check_creates_vcpu(struct vm *vm)
 {
-    start_vm(vm, vcpu);
+    struct vcpu vcpu;
+
+    start_vm(vm, &vcpu);
+    vary(&vcpu);
     call_count = 0;
     const unsigned mapped = kvm_runs_mapped();
-    check_works("vcpu_create", vcpu_create(vcpu));
+    check_works("vcpu_create", vcpu_create(&vcpu));
     const struct call *create = call_find(KVM_CREATE_VCPU);
-    ck_assert_msg(create && create->result == vcpu->fd && is_open(vcpu->fd),
+    ck_assert_msg(create && create->result == vcpu.fd && is_open(vcpu.fd),
                   "vcpu_create returned 0, and vcpu->fd is not a descriptor of a vCPU");
-    ck_assert_msg(vcpu->run && kvm_runs_mapped() - mapped == 1,
+    ck_assert_msg(vcpu.run && kvm_runs_mapped() - mapped == 1,
                   "vcpu_create returned 0, and no kvm_run is mapped at vcpu->run");
+    vcpu_drop(&vcpu);
     falsified_calls = 0;
 }
 
 START_TEST(vcpu_failures)
 {
-    static const struct {
-        struct falsified what;
-        const char *name;
-    } failures[] = {
-        {{.request = KVM_CREATE_VCPU, .error = EEXIST}, "KVM_CREATE_VCPU failed"},
-        {{.request = KVM_GET_VCPU_MMAP_SIZE, .error = EINVAL}, "KVM_GET_VCPU_MMAP_SIZE failed"},
-        {{.mmap_error = ENOMEM}, "mmap of kvm_run failed"},
-        {{.request = KVM_GET_SUPPORTED_CPUID, .error = ENOMEM}, "KVM_GET_SUPPORTED_CPUID failed"},
-        {{.request = KVM_SET_CPUID2, .error = EINVAL}, "KVM_SET_CPUID2 failed"},
-    };
     struct vm vm;
     struct vcpu vcpu;
+    int order[VCPU_CALLS * UNIT_ERRORS];
 
-    for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
-        if (one_works(i))
-            check_creates_vcpu(&vm, &vcpu);
-        start_vm(&vm, &vcpu);
+    shuffle(order, VCPU_CALLS * UNIT_ERRORS);
+    for (int i = 0; i < VCPU_CALLS * UNIT_ERRORS; i++) {
+        const int which = order[i] / UNIT_ERRORS;
+        const unsigned long request = vcpu_calls[which].request;
+        const char *what = vcpu_calls[which].name;
+        int error = unit_errors[order[i] % UNIT_ERRORS];
+        if (i % VCPUS_MAX == 0) {
+            if (i > 0)
+                vm_drop(&vm);
+            if (i == 0 || unit_random() % 2) {
+                check_creates_vcpu(&vm);
+                vm_drop(&vm);
+            }
+            start_vm(&vm, &vcpu);
+        }
+        vcpu_init(&vcpu, 0, 0, &vm, &guest);
+        vary(&vcpu);
+        vcpu.index = i % VCPUS_MAX;
         call_count = 0;
-        falsified = failures[i].what;
         const unsigned mapped = kvm_runs_mapped();
-        listen_start();
-        int status = vcpu_create(&vcpu);
-        listen_end();
-        const struct falsified *what = &failures[i].what;
-        int error = what->error ? what->error : what->mmap_error;
-        if (what->request == KVM_GET_VCPU_MMAP_SIZE)
+        const int before = descriptors_open();
+        const int status = create_failing(&vcpu, request, error);
+        if (request == KVM_GET_VCPU_MMAP_SIZE)
             error = 0; /* -1 may also be reported as too few bytes */
-        check_vcpu_kept(&vcpu, mapped, failures[i].name);
-        check_no_kvm("vcpu_create", failures[i].name, error, status);
-        check_met("vcpu_create", failures[i].name);
+        check_vcpu_kept(&vcpu, mapped, what);
+        check_no_kvm("vcpu_create", what, error, status);
+        ck_assert_msg(descriptors_open() - before == (vcpu.fd >= 0),
+                      "%s, and vcpu_create leaves %d descriptors open: vcpu_destroy closes only "
+                      "vcpu->fd",
+                      what, descriptors_open() - before);
+        check_met("vcpu_create", what);
+        vcpu_drop(&vcpu);
     }
 }
 END_TEST
@@ -645,6 +809,23 @@ static void check_general_zero(const struct kvm_regs *regs)
     for (size_t i = 0; i < 16; i++)
         ck_assert_msg(!names[i] || values[i] == 0, "%s is 0x%llx instead of 0", names[i],
                       (unsigned long long)values[i]);
+}
+
+/* A type that processors give it at reset is as good as the table's. */
+static void check_system_segment(const char *name, const struct kvm_segment *segment,
+                                 const struct kvm_segment *reset, uint8_t type)
+{
+    ck_assert_msg(!segment->base && !segment->selector && segment->limit == 0xffff,
+                  "%s has base 0x%llx, selector 0x%x, limit 0x%x instead of 0, 0, 0xffff: it is "
+                  "not one of the guest's six segments",
+                  name, segment->base, segment->selector, segment->limit);
+    ck_assert_msg((segment->type == type || segment->type == reset->type) && segment->present &&
+                      !segment->s,
+                  "%s has type %u, present %u, s %u instead of %u, 1, 0", name, segment->type,
+                  segment->present, segment->s, type);
+    ck_assert_msg(!segment->dpl && !segment->db && !segment->g && !segment->l && !segment->unusable,
+                  "%s has dpl %u, db %u, g %u, l %u, unusable %u: all must be 0", name,
+                  segment->dpl, segment->db, segment->g, segment->l, segment->unusable);
 }
 
 static void check_state(uint32_t base, const struct kvm_sregs *reset, const struct kvm_sregs *sregs,
@@ -674,14 +855,8 @@ static void check_state(uint32_t base, const struct kvm_sregs *reset, const stru
             "%s is not of real mode: dpl %u, db %u, g %u, l %u, unusable %u, all must be 0",
             segments[i].name, segment->dpl, segment->db, segment->g, segment->l, segment->unusable);
     }
-    for (int i = 0; i < 2; i++) {
-        const struct kvm_segment *segment = i == 0 ? &sregs->tr : &sregs->ldt;
-        ck_assert_msg(
-            !segment->base && !segment->selector && segment->limit == 0xffff,
-            "%s has base 0x%llx, selector 0x%x, limit 0x%x instead of 0, 0, 0xffff: it is not "
-            "one of the guest's six segments",
-            i == 0 ? "TR" : "LDT", segment->base, segment->selector, segment->limit);
-    }
+    check_system_segment("TR", &sregs->tr, &reset->tr, TYPE_TSS_BUSY);
+    check_system_segment("LDT", &sregs->ldt, &reset->ldt, TYPE_LDT);
     ck_assert_msg(!(sregs->cr0 & 1), "CR0.PE is set: that is protected mode");
     ck_assert_msg(sregs->cr0 == reset->cr0 && sregs->apic_base == reset->apic_base,
                   "CR0 is 0x%llx and apic_base 0x%llx, after reset they were 0x%llx and 0x%llx: "
@@ -692,11 +867,12 @@ static void check_state(uint32_t base, const struct kvm_sregs *reset, const stru
     ck_assert_msg(!(regs->rflags & 0x200), "RFLAGS.IF is set: the guest has no handlers yet");
     ck_assert_msg(!(regs->rflags & ~0x202ull), "RFLAGS is 0x%llx: flags are left set",
                   regs->rflags);
-    ck_assert_msg(regs->rsp <= 0x10000 && ((regs->rsp - 2) & 0xffff) >= 0xff00,
-                  "RSP is 0x%llx: the stack must start at the end of the segment's 64 KB",
-                  regs->rsp);
+    ck_assert_msg(
+        regs->rsp <= 0x10000 && regs->rsp % 2 == 0 && ((regs->rsp - 2) & 0xffff) >= 0xff00,
+        "RSP is 0x%llx: the stack must start at the end of the segment's 64 KB", regs->rsp);
     check_general_zero(regs);
-    ck_assert_msg(sregs->idt.limit == 0 && sregs->idt.base >= HIGHER_HALF,
+    ck_assert_msg(sregs->idt.limit == 0 && sregs->idt.base >= HIGHER_HALF &&
+                      (sregs->idt.base < INTEL_PAGES || sregs->idt.base >= INTEL_PAGES_END),
                   "IDT has base 0x%llx, limit 0x%x: an exception would run what lies there. The "
                   "limit must be 0, and no memory at the base",
                   sregs->idt.base, sregs->idt.limit);
@@ -708,8 +884,11 @@ START_TEST(state)
 {
     for (int i = 0; i < 8; i++) {
         uint32_t base = i ? unit_random() & 0xffff0 : 0;
+        /* What differs between processors, KVMs and vCPUs. */
         struct kvm_sregs reset = entry_reset_state();
-        reset.apic_base = 0xfee00900;
+        reset.cr0 = i % 2 ? RESET_CR0 : 0x10;
+        reset.cr8 = unit_random() % 16;
+        reset.apic_base = (unit_random() & 0xfffff000) | (i % 4 < 2 ? 0x900 : 0x800);
         struct kvm_sregs sregs = reset;
         struct kvm_regs regs;
         memset(&regs, 0xa5, sizeof regs); /* uninitialised: all must be set */
@@ -769,14 +948,19 @@ START_TEST(state_set)
     } failures[] = {{KVM_GET_SREGS, "KVM_GET_SREGS failed"},
                     {KVM_SET_SREGS, "KVM_SET_SREGS failed"},
                     {KVM_SET_REGS, "KVM_SET_REGS failed"}};
-    for (size_t i = 0; i < sizeof failures / sizeof failures[0]; i++) {
-        falsified.request = failures[i].request;
-        falsified.error = EFAULT; /* EINVAL is also KVM's answer to registers never read */
+    enum { FAILURES = sizeof failures / sizeof failures[0] };
+    int order[FAILURES * UNIT_ERRORS];
+    shuffle(order, FAILURES * UNIT_ERRORS);
+    for (int i = 0; i < FAILURES * UNIT_ERRORS; i++) {
+        const char *what = failures[order[i] / UNIT_ERRORS].what;
+        const int error = unit_errors[order[i] % UNIT_ERRORS];
+        falsified =
+            (struct falsified){.request = failures[order[i] / UNIT_ERRORS].request, .error = error};
         listen_start();
         int status = vcpu_set_real_mode(&vcpu, base);
         listen_end();
-        check_no_kvm("vcpu_set_real_mode", failures[i].what, EFAULT, status);
-        check_met("vcpu_set_real_mode", failures[i].what);
+        check_no_kvm("vcpu_set_real_mode", what, error, status);
+        check_met("vcpu_set_real_mode", what);
     }
 }
 END_TEST
