@@ -53,19 +53,21 @@ volatile uint32_t switch_pattern;
 uint32_t switch_inlined(struct process *next, bool *same);
 
 /*
- * Switches to `next` with values alive in whatever registers the switch leaves to the compiler.
- * Returns the bits in which they differ after the switch back; *same: does `current` read as it did
- * before?
+ * Switches to `next` with values alive in whatever registers the switch leaves to the compiler, and
+ * with two that the switch itself has in registers. Returns the bits in which they differ after the
+ * switch back; *same: does `current` read as it did before?
  */
 __attribute__((flatten, noinline)) uint32_t switch_inlined(struct process *next, bool *same)
 {
     uint32_t a = switch_pattern, b = switch_pattern, c = switch_pattern;
     struct process *before = current;
+    uint32_t *place = &before->stack, stack = next->stack;
+    volatile uint32_t kept[] = {(uint32_t)place, stack};
     uint32_t lost = 0;
 
     context_switch(next);
     *same = current == before;
     for (int i = 0; i < 100; i++)
         lost |= (a ^ switch_pattern) | (b ^ switch_pattern) | (c ^ switch_pattern);
-    return lost;
+    return lost | ((uint32_t)place ^ kept[0]) | (stack ^ kept[1]);
 }

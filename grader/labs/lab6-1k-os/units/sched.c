@@ -377,7 +377,7 @@ static void test_clobbers(void)
         CHECK(left == other, "context_switch inlined into its caller did not switch");
         CHECK(lost == 0, "context_switch inlined into its caller: after the switch back a value of "
                          "the caller's is another one, in a register that the asm changes and does "
-                         "not name as an operand or a clobber");
+                         "not name as an output or a clobber");
         CHECK(same,
               "context_switch inlined into its caller: after the switch back the caller takes "
               "`current` as it was before the asm, because the asm does not say that it "
