@@ -46,6 +46,31 @@ THERE_VOID(descriptor_close, (int fd), (fd))
     syscall(SYS_close, fd);
 }
 
+/* Zeros, and none of its pages is taken. */
+THERE(void *, memory_new, (size_t bytes), (bytes))
+{
+    return (void *)syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1L, 0L);
+}
+
+/* All mappings but the heap and the stack. */
+THERE(size_t, bytes_mapped, (void), ())
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    size_t bytes = 0;
+
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long start, end;
+        if (!strstr(line, "[heap]") && !strstr(line, "[stack]") &&
+            sscanf(line, "%lx-%lx", &start, &end) == 2)
+            bytes += end - start;
+    }
+    if (maps)
+        fclose(maps);
+    return bytes;
+}
+
 THERE_VOID(memory_drop, (void *address, size_t bytes), (address, bytes))
 {
     if (address)
@@ -1547,28 +1572,105 @@ END_TEST
 
 /* ------------------------------------------------------------------ 1.6 tear down */
 
+/* A VM and its vCPU, as the module has to destroy them: RAM of any size, and not what --mem says.
+ */
+static void start_destroy(struct vm *vm, struct vcpu *vcpu)
+{
+    start_created(vm, vcpu);
+    vary(vcpu);
+    memory_drop(vm->ram, vm->ram_bytes);
+    vm->ram_bytes = (2 + unit_random() % 2048) * (size_t)PAGE_BYTES;
+    vm->ram = memory_new(vm->ram_bytes);
+    vcpu->exits[KVM_EXIT_HLT] = unit_random();
+}
+
+/* vcpu_destroy, which must leave all of the VM and, but for what is released, the vCPU. */
+static void check_vcpu_destroyed(struct vm *vm, struct vcpu *vcpu)
+{
+    const struct vm vm_before = *vm;
+    const struct vcpu before = *vcpu;
+
+    vcpu_destroy(vcpu);
+    ck_assert_msg(!before.run || !is_mapped(before.run), "vcpu_destroy leaves kvm_run mapped");
+    ck_assert_msg(!before.run || !is_mapped((uint8_t *)before.run + before.run_bytes - PAGE_BYTES),
+                  "vcpu_destroy leaves the end of kvm_run mapped: it has vcpu->run_bytes (%zu)",
+                  before.run_bytes);
+    ck_assert_msg(before.fd < 0 || !is_open(before.fd),
+                  "vcpu_destroy leaves the vCPU's descriptor open");
+    ck_assert_msg((vm_before.ram == NULL || is_mapped(vm_before.ram)) &&
+                      (vm_before.fd < 0 || is_open(vm_before.fd)) && is_open(vm_before.kvm_fd),
+                  "vcpu_destroy releases something of the VM: that is for vm_destroy");
+    ck_assert_msg(vcpu->id == before.id && vcpu->index == before.index &&
+                      vcpu->status == before.status &&
+                      memcmp(vcpu->exits, before.exits, sizeof before.exits) == 0,
+                  "vcpu_destroy changes more than what it releases: the vCPU's status and its "
+                  "counts of exits are still needed, for --stats");
+}
+
+/* vm_destroy, of all but a vCPU. */
+static void check_vm_destroyed(struct vm *vm)
+{
+    const struct vm before = *vm;
+
+    vm_destroy(vm);
+    ck_assert_msg(!before.ram || (!is_mapped(before.ram) &&
+                                  !is_mapped(before.ram + before.ram_bytes - PAGE_BYTES)),
+                  "vm_destroy leaves the guest's RAM mapped: it has vm->ram_bytes (%zu)",
+                  before.ram_bytes);
+    ck_assert_msg(before.fd < 0 || !is_open(before.fd),
+                  "vm_destroy leaves the VM's descriptor open");
+    ck_assert_msg(!is_open(before.kvm_fd), "vm_destroy leaves /dev/kvm open");
+    ck_assert_msg(bad_closes == 0, "something was closed or unmapped that was not there");
+}
+
+/* From kvm_open to vm_destroy, as the VMM makes them; false if there was no VM to destroy. */
+static bool create_and_destroy(void)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_empty(&vm, &vcpu);
+    vary(&vcpu);
+    const bool created = kvm_open(&vm) == 0 &&
+                         vm_create(&vm, (1 + unit_random() % 2048) * (size_t)PAGE_BYTES) == 0 &&
+                         vcpu_create(&vcpu) == 0;
+    vcpu_destroy(&vcpu);
+    vm_destroy(&vm);
+    return created;
+}
+
 START_TEST(given_back)
 {
     struct vm vm;
     struct vcpu vcpu;
 
-    start_created(&vm, &vcpu);
-    const struct vm vm_before = vm;
-    void *run = vcpu.run, *ram = vm.ram;
-    const int vcpu_fd = vcpu.fd;
-    const size_t run_bytes = vcpu.run_bytes;
-    vcpu_destroy(&vcpu);
-    ck_assert_msg(!is_mapped(run), "vcpu_destroy leaves kvm_run mapped");
-    ck_assert_msg(!is_mapped((uint8_t *)run + run_bytes - PAGE_BYTES),
-                  "vcpu_destroy leaves the end of kvm_run mapped: it has vcpu->run_bytes (%zu)",
-                  run_bytes);
-    ck_assert_msg(!is_open(vcpu_fd), "vcpu_destroy leaves the vCPU's descriptor open");
-    vm_destroy(&vm);
-    ck_assert_msg(!is_mapped(ram) && !is_mapped((uint8_t *)ram + vm_before.ram_bytes - PAGE_BYTES),
-                  "vm_destroy leaves the guest's RAM mapped");
-    ck_assert_msg(!is_open(vm_before.fd), "vm_destroy leaves the VM's descriptor open");
-    ck_assert_msg(!is_open(vm_before.kvm_fd), "vm_destroy leaves /dev/kvm open");
-    ck_assert_msg(bad_closes == 0, "something was closed or unmapped that was not there");
+    /* Another VM's vCPU, which is not destroyed. */
+    struct vcpu *const running = &vmm.vcpus[unit_random() % VCPUS_MAX];
+    for (int i = 0; i < VCPUS_MAX; i++)
+        vcpu_init(&vmm.vcpus[i], i, i, &other_vm, &guest);
+    start_created(&other_vm, running);
+    for (int i = 0; i < 4; i++) {
+        start_destroy(&vm, &vcpu);
+        check_vcpu_destroyed(&vm, &vcpu);
+        check_vm_destroyed(&vm);
+    }
+    ck_assert_msg(is_open(running->fd) && is_mapped(running->run) && is_open(other_vm.fd) &&
+                      is_mapped(other_vm.ram),
+                  "when one VM was destroyed, something of another VM was released");
+
+    if (create_and_destroy()) { /* the first time, memory may be taken for good */
+        const int descriptors = descriptors_open();
+        const size_t mapped = bytes_mapped();
+        create_and_destroy();
+        ck_assert_msg(descriptors_open() == descriptors,
+                      "%d descriptors more are open after kvm_open, vm_create, vcpu_create, "
+                      "vcpu_destroy and vm_destroy than before",
+                      descriptors_open() - descriptors);
+        ck_assert_msg(bytes_mapped() == mapped,
+                      "%zu bytes more are mapped after kvm_open, vm_create, vcpu_create, "
+                      "vcpu_destroy and vm_destroy than before",
+                      bytes_mapped() - mapped);
+    }
 
     int *const descriptors[] = {&vcpu.fd, &vm.fd, &vm.kvm_fd};
     for (size_t i = 0; i < sizeof descriptors / sizeof descriptors[0]; i++) {
@@ -1589,7 +1691,7 @@ START_TEST(twice)
     struct vm vm;
     struct vcpu vcpu;
 
-    start_created(&vm, &vcpu);
+    start_destroy(&vm, &vcpu);
     const int vcpu_fd = vcpu.fd, vm_fd = vm.fd, kvm_fd = vm.kvm_fd;
     void *const run = vcpu.run, *const ram = vm.ram;
     vcpu_destroy(&vcpu);
@@ -1638,26 +1740,36 @@ START_TEST(half_way)
         bad_closes == 0,
         "with nothing but /dev/kvm open, something was closed (fd -1) or unmapped (NULL)");
 
-    start_vm(&vm, &vcpu);
-    vm.ram = NULL;
-    int vm_fd = vm.fd;
-    vm_destroy(&vm);
-    ck_assert_msg(!is_open(vm_fd), "with RAM not mapped, the VM's descriptor stays open");
-    ck_assert_msg(bad_closes == 0, "with RAM not mapped, NULL was unmapped");
-
-    start_created(&vm, &vcpu);
-    vcpu.run = NULL;
-    int vcpu_fd = vcpu.fd;
-    vcpu_destroy(&vcpu);
-    vm_destroy(&vm);
-    ck_assert_msg(!is_open(vcpu_fd), "with kvm_run not mapped, the vCPU's descriptor stays open");
-    ck_assert_msg(bad_closes == 0, "with kvm_run not mapped, NULL was unmapped");
+    /* What there is of a VM and of its vCPU: any of it, in whatever order they were created. */
+    for (int parts = 0; parts < 16; parts++) {
+        start_destroy(&vm, &vcpu);
+        if (parts & 1) {
+            memory_drop(vm.ram, vm.ram_bytes);
+            vm.ram = NULL;
+        }
+        if (parts & 2) {
+            descriptor_close(vm.fd);
+            vm.fd = -1;
+        }
+        if (parts & 4) {
+            memory_drop(vcpu.run, vcpu.run_bytes);
+            vcpu.run = NULL;
+        }
+        if (parts & 8) {
+            descriptor_close(vcpu.fd);
+            vcpu.fd = -1;
+        }
+        check_vcpu_destroyed(&vm, &vcpu);
+        check_vm_destroyed(&vm);
+    }
 }
 END_TEST
 
 int main(void)
 {
     Suite *suite = suite_create("vm");
+
+    vmm.guests[0] = guest; /* as main has read them */
 
     unit_add(suite, "opens", opens);
     unit_add(suite, "version", version);
