@@ -99,7 +99,7 @@ def vcpu(plan: Plan) -> None:
 @lab.test("1.3", "sets the vCPU's CPUID", points=5,
           hint="Where does the table come from, how much room has it, and who gets it? "
                "KVM_GET_SUPPORTED_CPUID fills it, up to nent entries after the structure; KVM_SET_CPUID2 "
-               "passes it to the vCPU. Free it on every path.")
+               "passes it to each vCPU, unchanged. Free it on every path.")
 def cpuid(plan: Plan) -> None:
     plan.unit("vm", "cpuid")
     plan.unit("vm", "cpuid_freed")
@@ -133,8 +133,8 @@ def state_set(plan: Plan) -> None:
 # ---------------------------------------------------------------- 1.5 the run loop
 
 @lab.test("1.5", "runs a guest to its HLT", points=4,
-          hint="What does vcpu_exit return at KVM_EXIT_HLT? HLT ends the vCPU with status 0. The guest's "
-               "results are in its final registers.")
+          hint="What does vcpu_exit return at KVM_EXIT_HLT? HLT ends the vCPU with status 0, which "
+               "vcpu_end sets. The guest's results are in its final registers.")
 def hlt(plan: Plan) -> None:
     plan.unit("vm", "hlt")
     numbers = [plan.values.number() for _ in range(plan.values.randint(5, 40))]
@@ -177,8 +177,8 @@ def run_error(plan: Plan) -> None:
 
 
 @lab.test("1.5", "calls stage_before_entry before each entry", points=3,
-          hint="Is stage_before_entry called before every KVM_RUN, even after EINTR? Later labs stop a vCPU "
-               "and inject interrupts there. Enter the guest only if it returns STEP_RUN.")
+          hint="Is stage_before_entry called before every KVM_RUN, even after EINTR or an exit that had a "
+               "handler? Later labs stop a vCPU and inject interrupts there. Enter the guest only if it returns STEP_RUN.")
 def before_entry(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "before_entry"))
 
