@@ -178,7 +178,8 @@ def run_error(plan: Plan) -> None:
 
 @lab.test("1.5", "calls stage_before_entry before each entry", points=3,
           hint="Is stage_before_entry called before every KVM_RUN, even after EINTR or an exit that had a "
-               "handler? Later labs stop a vCPU and inject interrupts there. Enter the guest only if it returns STEP_RUN.")
+               "handler? Later labs stop a vCPU and inject interrupts there. Enter the guest only if it "
+               "returns STEP_RUN.")
 def before_entry(plan: Plan) -> None:
     _status_returned(plan.unit("vm", "before_entry"))
 

@@ -1544,10 +1544,10 @@ START_TEST(other_reasons)
                                 0x100 + KVM_EXIT_HLT, 0x10000 + KVM_EXIT_INTR, UINT32_MAX};
 
     for (uint32_t reason = 0; reason < EXIT_REASONS_MAX; reason++) {
-        bool other = false;
+        bool tested = false;
         for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-            other |= reason == others[i];
-        if (other)
+            tested |= reason == others[i];
+        if (tested)
             continue;
         const char *name = exit_name(reason);
         exit_begin(reason);
