@@ -67,10 +67,10 @@ int file_read(const char *path, size_t max, uint8_t **bytes, size_t *count)
     int status = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
-    if (fd < 0)
-        return fail(STATUS_GUEST_FILE, "can't open %s: %s", path, strerror(errno));
     *bytes = NULL;
     *count = 0;
+    if (fd < 0)
+        return fail(STATUS_GUEST_FILE, "can't open %s: %s", path, strerror(errno));
     if (fstat(fd, &info) < 0)
         status = fail(STATUS_GUEST_FILE, "can't access %s: %s", path, strerror(errno));
     else if (!S_ISREG(info.st_mode))

@@ -36,6 +36,18 @@ static int read_guest(struct guest *guest, size_t max)
     return guest_read(guest, GUEST_REAL, max);
 }
 
+static void check_refused(size_t max)
+{
+    struct guest guest;
+    uint8_t *bytes = (uint8_t *)path;
+    size_t count;
+
+    ck_assert_int_eq(read_guest(&guest, max), STATUS_GUEST_FILE);
+    ck_assert_ptr_null(guest.image);
+    ck_assert_int_eq(file_read(path, max, &bytes, &count), STATUS_GUEST_FILE);
+    ck_assert_ptr_null(bytes);
+}
+
 START_TEST(a_flat_guest_is_read_whole)
 {
     struct guest guest;
@@ -51,28 +63,21 @@ END_TEST
 
 START_TEST(one_byte_too_many_is_refused)
 {
-    struct guest guest;
-
     write_file("1234", 4);
-    ck_assert_int_eq(read_guest(&guest, 3), STATUS_GUEST_FILE);
-    ck_assert_ptr_null(guest.image);
+    check_refused(3);
 }
 END_TEST
 
 START_TEST(a_missing_file_is_refused)
 {
-    struct guest guest;
-
-    ck_assert_int_eq(read_guest(&guest, 4096), STATUS_GUEST_FILE);
+    check_refused(4096);
 }
 END_TEST
 
 START_TEST(an_empty_file_is_refused)
 {
-    struct guest guest;
-
     write_file("", 0);
-    ck_assert_int_eq(read_guest(&guest, 4096), STATUS_GUEST_FILE);
+    check_refused(4096);
 }
 END_TEST
 
@@ -86,10 +91,8 @@ END_TEST
 
 START_TEST(a_pipe_is_refused_without_waiting)
 {
-    struct guest guest;
-
     ck_assert_int_eq(mkfifo(path, 0600), 0);
-    ck_assert_int_eq(read_guest(&guest, 4096), STATUS_GUEST_FILE);
+    check_refused(4096);
 }
 END_TEST
 
