@@ -38,7 +38,8 @@ int vcpu_set_real_mode(struct vcpu *vcpu, uint32_t base);
 /*
  * 1.5 Runs the vCPU until it has ended; returns vcpu->status. Calls stage_before_entry before each
  * KVM_RUN and exit_dispatch after each exit, and answers the exits that have no handler. What the
- * stage asks of KVM in *vcpu->run holds for the entry; vcpu_run itself writes nothing there.
+ * stage asks of KVM in *vcpu->run holds for the entry; vcpu_run itself writes nothing there. It
+ * blocks no signal.
  */
 int vcpu_run(struct vcpu *vcpu);
 

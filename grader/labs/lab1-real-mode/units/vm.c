@@ -1152,9 +1152,23 @@ START_TEST(hlt)
 }
 END_TEST
 
+static bool signals_blocked;
+
+THERE_VOID(signals_allow, (void), ())
+{
+    sigset_t none;
+
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 /* Signals come before the first exit and again later; *run holds what it held before. */
 static int run_interrupted(struct kvm_run *run, unsigned turn)
 {
+    sigset_t blocked;
+
+    sigprocmask(SIG_BLOCK, NULL, &blocked);
+    signals_blocked |= sigismember(&blocked, SIGTERM) == 1 || sigismember(&blocked, SIGUSR1) == 1;
     if (turn < 3) {
         run->exit_reason = first_exit.exit_reason; /* left from before */
         return EINTR;
@@ -1168,6 +1182,7 @@ START_TEST(interrupted)
     struct vm vm;
     struct vcpu vcpu;
 
+    signals_allow();
     for (uint32_t reason = 0; reason < EXIT_REASONS_MAX; reason++) {
         start_run(&vm, &vcpu);
         first_exit.exit_reason = reason;
@@ -1181,6 +1196,7 @@ START_TEST(interrupted)
                       "instead of running the vCPU again",
                       status);
     }
+    ck_assert_msg(!signals_blocked, "vcpu_run blocks signals: none could stop the guest any more");
 
     start_run(&vm, &vcpu);
     first_exit = (struct kvm_run){.exit_reason = KVM_EXIT_INTR};
