@@ -1289,7 +1289,7 @@ START_TEST(before_entry)
         last_entry = 0;
         ck_assert_msg(!run_unasked,
                       "KVM_RUN was called without stage_before_entry before it: later labs need it "
-                      "before each, even after a signal and after an exit that a handler answered");
+                      "before each, even after a signal or an exit that a handler answered");
         ck_assert_msg(!run_after_end,
                       "stage_before_entry answered STEP_END when it was asked for the %u. time, "
                       "and KVM_RUN was called all the same",
