@@ -591,10 +591,12 @@ static size_t heap_used(void)
     return heap.uordblks + heap.hblkhd;
 }
 
+void __tsan_init(void) __attribute__((weak));
+
 /*
  * Calls boot_prepare in a process of its own and leaves what it wrote to RAM; its status. There 6.3
  * may end it: that exercise may not be written yet, and this vCPU has no KVM. `starved`: the
- * process gets no more memory, unless the address sanitizer needs some.
+ * process gets no more memory, unless a sanitizer needs some.
  */
 THERE(int, status_of_prepare, (bool starved), (starved), see_vcpu(&vcpu))
 {
@@ -602,7 +604,7 @@ THERE(int, status_of_prepare, (bool starved), (starved), see_vcpu(&vcpu))
     pid_t child = fork();
     if (child == 0) {
         stack_dirty(); /* which also takes the memory that a starved one has for its stack */
-        if (starved && !__asan_region_is_poisoned)
+        if (starved && !__asan_region_is_poisoned && !__tsan_init)
             setrlimit(RLIMIT_AS, &(struct rlimit){0, RLIM_INFINITY});
         const size_t before = heap_used();
         const int status = boot_prepare(&vcpu);
