@@ -603,10 +603,11 @@ THERE(int, status_of_prepare, (bool starved), (starved), see_vcpu(&vcpu))
     heap_grown = 0;
     pid_t child = fork();
     if (child == 0) {
-        stack_dirty(); /* which also takes the memory that a starved one has for its stack */
+        const size_t before = heap_used();
+        stack_dirty(); /* a starved one has this memory for its stack */
         if (starved && !__asan_region_is_poisoned && !__tsan_init)
             setrlimit(RLIMIT_AS, &(struct rlimit){0, RLIM_INFINITY});
-        const size_t before = heap_used();
+        stack_dirty();
         const int status = boot_prepare(&vcpu);
         heap_grown = heap_used() - before;
         _exit(status);
