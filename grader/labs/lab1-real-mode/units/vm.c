@@ -1285,6 +1285,7 @@ START_TEST(before_entry)
         at_entry = ask_of_run;
         run_unasked = false;
         int status = run_scripted(&vcpu, run_events);
+        reason_handle(NULL);
         at_entry = NULL;
         last_entry = 0;
         ck_assert_msg(!run_unasked,
