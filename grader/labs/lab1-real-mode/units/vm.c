@@ -1619,7 +1619,7 @@ static void check_vcpu_destroyed(struct vm *vm, struct vcpu *vcpu)
                   before.run_bytes);
     ck_assert_msg(before.fd < 0 || !is_open(before.fd),
                   "vcpu_destroy leaves the vCPU's descriptor open");
-    ck_assert_msg((vm_before.ram == NULL || is_mapped(vm_before.ram)) &&
+    ck_assert_msg((!vm_before.ram || is_mapped(vm_before.ram)) &&
                       (vm_before.fd < 0 || is_open(vm_before.fd)) && is_open(vm_before.kvm_fd),
                   "vcpu_destroy releases something of the VM: that is for vm_destroy");
     ck_assert_msg(vcpu->id == before.id && vcpu->index == before.index &&
