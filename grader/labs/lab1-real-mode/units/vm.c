@@ -41,9 +41,11 @@ THERE(bool, is_mapped, (void *address), (address))
     return syscall(SYS_msync, address, PAGE_BYTES, MS_ASYNC) == 0;
 }
 
-THERE_VOID(descriptor_close, (int fd), (fd))
+/* What is now there: nothing. */
+THERE(int, descriptor_close, (int fd), (fd))
 {
     syscall(SYS_close, fd);
+    return -1;
 }
 
 /* Zeros, and none of its pages is taken. */
@@ -53,28 +55,36 @@ THERE(void *, memory_new, (size_t bytes), (bytes))
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1L, 0L);
 }
 
-/* All mappings but the heap and the stack. */
-THERE(size_t, bytes_mapped, (void), ())
+/* Mapped bytes, without those of heap and stack; how many of the mappings are a kvm_run. */
+struct mappings {
+    size_t bytes;
+    unsigned kvm_runs;
+};
+
+THERE(struct mappings, mappings_read, (void), ())
 {
     FILE *maps = fopen("/proc/self/maps", "r");
     char line[512];
-    size_t bytes = 0;
+    struct mappings found = {0, 0};
 
-    while (maps && fgets(line, sizeof line, maps)) {
+    ck_assert_msg(maps, "the grader can't read /proc/self/maps");
+    while (fgets(line, sizeof line, maps)) {
         unsigned long start, end;
         if (!strstr(line, "[heap]") && !strstr(line, "[stack]") &&
             sscanf(line, "%lx-%lx", &start, &end) == 2)
-            bytes += end - start;
+            found.bytes += end - start;
+        found.kvm_runs += strstr(line, "kvm-vcpu") ? 1 : 0;
     }
-    if (maps)
-        fclose(maps);
-    return bytes;
+    fclose(maps);
+    return found;
 }
 
-THERE_VOID(memory_drop, (void *address, size_t bytes), (address, bytes))
+/* What is now there: nothing. */
+THERE(void *, memory_drop, (void *address, size_t bytes), (address, bytes))
 {
     if (address)
         syscall(SYS_munmap, address, bytes);
+    return NULL;
 }
 
 THERE_VOID(descriptor_move, (int from, int to), (from, to))
@@ -613,10 +623,10 @@ static bool cpuid_is_set(const struct kvm_cpuid_entry2 *entry)
     for (uint32_t i = 0; i < cpuid_set.count; i++) {
         const struct kvm_cpuid_entry2 *set = &cpuid_set.entries[i];
         if (set->function == entry->function && set->index == entry->index &&
-            set->flags == entry->flags)
-            return cpuid_has_apic(entry->function) ||
-                   (set->eax == entry->eax && set->ebx == entry->ebx && set->ecx == entry->ecx &&
-                    set->edx == entry->edx);
+            set->flags == entry->flags &&
+            (cpuid_has_apic(entry->function) || (set->eax == entry->eax && set->ebx == entry->ebx &&
+                                                 set->ecx == entry->ecx && set->edx == entry->edx)))
+            return true;
     }
     return false;
 }
@@ -731,19 +741,6 @@ START_TEST(cpuid_freed)
 }
 END_TEST
 
-THERE(unsigned, kvm_runs_mapped, (void), ())
-{
-    FILE *maps = fopen("/proc/self/maps", "r");
-    char line[512];
-    unsigned count = 0;
-
-    ck_assert_msg(maps, "the grader can't read /proc/self/maps");
-    while (fgets(line, sizeof line, maps))
-        count += strstr(line, "kvm-vcpu") ? 1 : 0;
-    fclose(maps);
-    return count;
-}
-
 /* As check_vm_kept; `mapped` of kvm_run were there before. */
 static void check_vcpu_kept(const struct vcpu *vcpu, unsigned mapped, const char *what)
 {
@@ -759,7 +756,7 @@ static void check_vcpu_kept(const struct vcpu *vcpu, unsigned mapped, const char
     ck_assert_msg(vcpu->run != MAP_FAILED,
                   "mmap failed: it returned MAP_FAILED, not NULL, and vcpu->run is set to "
                   "that");
-    ck_assert_msg(kvm_runs_mapped() - mapped == (vcpu->run ? 1 : 0),
+    ck_assert_msg(mappings_read().kvm_runs - mapped == (vcpu->run ? 1 : 0),
                   "%s, and vcpu->run is %p: kvm_run must be there as soon as you have it, for "
                   "vcpu_destroy to unmap",
                   what, (void *)vcpu->run);
@@ -774,12 +771,12 @@ static void check_creates_vcpu(struct vm *vm)
     start_vm(vm, &vcpu);
     vary(&vcpu);
     call_count = 0;
-    const unsigned mapped = kvm_runs_mapped();
+    const unsigned mapped = mappings_read().kvm_runs;
     check_works("vcpu_create", vcpu_create(&vcpu));
     const struct call *create = call_find(KVM_CREATE_VCPU);
     ck_assert_msg(create && create->result == vcpu.fd && is_open(vcpu.fd),
                   "vcpu_create returned 0, and vcpu->fd is not a descriptor of a vCPU");
-    ck_assert_msg(vcpu.run && kvm_runs_mapped() - mapped == 1,
+    ck_assert_msg(vcpu.run && mappings_read().kvm_runs - mapped == 1,
                   "vcpu_create returned 0, and no kvm_run is mapped at vcpu->run");
     vcpu_drop(&vcpu);
     falsified_calls = 0;
@@ -810,7 +807,7 @@ START_TEST(vcpu_failures)
         vary(&vcpu);
         vcpu.index = i % VCPUS_MAX;
         call_count = 0;
-        const unsigned mapped = kvm_runs_mapped();
+        const unsigned mapped = mappings_read().kvm_runs;
         const int before = descriptors_open();
         const int status = create_failing(&vcpu, request, error);
         if (request == KVM_GET_VCPU_MMAP_SIZE)
@@ -985,6 +982,8 @@ START_TEST(state_set)
     for (int i = 0; i < FAILURES * UNIT_ERRORS; i++) {
         const char *what = failures[order[i] / UNIT_ERRORS].what;
         const int error = unit_errors[order[i] % UNIT_ERRORS];
+        if (one_works())
+            check_works("vcpu_set_real_mode", vcpu_set_real_mode(&vcpu, base));
         falsified =
             (struct falsified){.request = failures[order[i] / UNIT_ERRORS].request, .error = error};
         listen_start();
@@ -1594,8 +1593,7 @@ END_TEST
 
 /* ------------------------------------------------------------------ 1.6 tear down */
 
-/* A VM and its vCPU, as the module has to destroy them: RAM of any size, and not what --mem says.
- */
+/* A VM and its vCPU to destroy, with RAM of any size, which is not what --mem says. */
 static void start_destroy(struct vm *vm, struct vcpu *vcpu)
 {
     start_created(vm, vcpu);
@@ -1682,16 +1680,16 @@ START_TEST(given_back)
 
     if (create_and_destroy()) { /* the first time, memory may be taken for good */
         const int descriptors = descriptors_open();
-        const size_t mapped = bytes_mapped();
+        const size_t mapped = mappings_read().bytes;
         create_and_destroy();
         ck_assert_msg(descriptors_open() == descriptors,
                       "%d descriptors more are open after kvm_open, vm_create, vcpu_create, "
                       "vcpu_destroy and vm_destroy than before",
                       descriptors_open() - descriptors);
-        ck_assert_msg(bytes_mapped() == mapped,
+        ck_assert_msg(mappings_read().bytes == mapped,
                       "%zu bytes more are mapped after kvm_open, vm_create, vcpu_create, "
                       "vcpu_destroy and vm_destroy than before",
-                      bytes_mapped() - mapped);
+                      mappings_read().bytes - mapped);
     }
 
     int *const descriptors[] = {&vcpu.fd, &vm.fd, &vm.kvm_fd};
@@ -1765,22 +1763,14 @@ START_TEST(half_way)
     /* What there is of a VM and of its vCPU: any of it, in whatever order they were created. */
     for (int parts = 0; parts < 16; parts++) {
         start_destroy(&vm, &vcpu);
-        if (parts & 1) {
-            memory_drop(vm.ram, vm.ram_bytes);
-            vm.ram = NULL;
-        }
-        if (parts & 2) {
-            descriptor_close(vm.fd);
-            vm.fd = -1;
-        }
-        if (parts & 4) {
-            memory_drop(vcpu.run, vcpu.run_bytes);
-            vcpu.run = NULL;
-        }
-        if (parts & 8) {
-            descriptor_close(vcpu.fd);
-            vcpu.fd = -1;
-        }
+        if (parts & 1)
+            vm.ram = memory_drop(vm.ram, vm.ram_bytes);
+        if (parts & 2)
+            vm.fd = descriptor_close(vm.fd);
+        if (parts & 4)
+            vcpu.run = memory_drop(vcpu.run, vcpu.run_bytes);
+        if (parts & 8)
+            vcpu.fd = descriptor_close(vcpu.fd);
         check_vcpu_destroyed(&vm, &vcpu);
         check_vm_destroyed(&vm);
     }

@@ -333,10 +333,12 @@ START_TEST(directory)
 
     for (size_t i = 0; i < KNOWN + 5; i++) {
         uint32_t base = 0, bytes = (1 + unit_random() % 500) * LARGE_PAGE_BYTES;
-        if (i < KNOWN)
-            base = spaces[i].base, bytes = spaces[i].bytes;
-        else
+        if (i < KNOWN) {
+            base = spaces[i].base;
+            bytes = spaces[i].bytes;
+        } else {
             bytes += i == KNOWN ? PAGE_BYTES : random_page(LARGE_PAGE_BYTES);
+        }
         struct address_space space = space_at(base, bytes);
         uint32_t end = (bytes + LARGE_PAGE_BYTES - 1) & ~(LARGE_PAGE_BYTES - 1u);
         directory_build(&space);
