@@ -42,7 +42,7 @@ def capabilities(plan: Plan) -> None:
 
 @lab.test("1.1", "reports why /dev/kvm can't be opened", points=3,
           hint="How does open report that it failed, and why? It returns -1 and sets errno: the message "
-               "must contain the reason, as strerror describes it.")
+               "must name the call, and contain the reason, as strerror describes it.")
 def no_device(plan: Plan) -> None:
     plan.unit("vm", "no_device")
 
@@ -75,8 +75,8 @@ def addresses(plan: Plan) -> None:
 
 @lab.test("1.2", "reports a failure to create the VM", points=4,
           hint="Which calls of vm_create can fail, and what does vm_destroy find then? Check every ioctl "
-               "and mmap (-1, MAP_FAILED), and give the reason from errno (strerror). Store each thing in "
-               "*vm as soon as you have it: vm_destroy releases what it finds there.")
+               "and mmap (-1, MAP_FAILED); the message has the call's name and the reason (strerror). Store "
+               "each thing in *vm as soon as you have it: vm_destroy releases what it finds there.")
 def vm_failures(plan: Plan) -> None:
     plan.unit("vm", "vm_failures")
 
@@ -107,8 +107,9 @@ def cpuid(plan: Plan) -> None:
 
 @lab.test("1.3", "reports a failure to create the vCPU", points=4,
           hint="Which calls of vcpu_create can fail, and what does vcpu_destroy find then? Check every "
-               "ioctl and mmap (-1, MAP_FAILED), and give the reason from errno (strerror). Store each "
-               "thing in *vcpu as soon as you have it: vcpu_destroy releases what it finds there.")
+               "ioctl and mmap (-1, MAP_FAILED); the message has the call's name and the reason "
+               "(strerror). Store each thing in *vcpu as soon as you have it: vcpu_destroy releases what it "
+               "finds there.")
 def vcpu_failures(plan: Plan) -> None:
     plan.unit("vm", "vcpu_failures")
 
