@@ -6,8 +6,12 @@ The lab VM gets it with the libraries of the kit's own program of that kind.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import re
 import shlex
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,13 +61,22 @@ def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
             raise JailedError(f"the compiler was stopped: {result}")
         said = re.sub(r"^make: .*\n?", "", _said(result), flags=re.M)
         raise JailedError(said.strip() or "the compiler made nothing")
-    program = JAILED / place
+    program = _own_folder() / place
     program.parent.mkdir(parents=True, exist_ok=True)
     program.unlink(missing_ok=True)
     program.write_bytes(result.files[RESULT])
     program.chmod(0o755)
     pack_like(program, twin)
     return program
+
+
+@functools.lru_cache(maxsize=None)
+def _own_folder() -> Path:
+    """This process's own, until it ends: several may grade at a time, and their programs have one name."""
+    JAILED.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(dir=JAILED)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _built(result: Result) -> bool:

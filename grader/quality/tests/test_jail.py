@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 from dataclasses import replace
@@ -90,6 +91,18 @@ class Building(JailCase):
         program = self.build(SOLUTION)
         self.assertTrue(program.is_relative_to(BUILD / "jailed"))
         self.assertEqual(program.read_bytes()[:4], b"\x7fELF")
+
+    def test_another_grading_keeps_its_own_program(self) -> None:
+        program = self.build(SOLUTION)
+        before = program.read_bytes()
+        (self.folder / "other").mkdir()
+        (self.folder / "other/hypercall.c").write_text(f"{SOLUTION}\nint of_another;\n")
+        code = ("import sys; from pathlib import Path; from grader.core import building; building.use_jail(); "
+                "print(building.build_vmm(2, module=Path(sys.argv[1])).read_bytes().hex())")
+        done = subprocess.run([sys.executable, "-c", code, self.folder / "other/hypercall.c"], cwd=ROOT,
+                              env=building.clean_environment(), stdout=subprocess.PIPE, check=True)
+        self.assertNotEqual(bytes.fromhex(done.stdout.decode()), before)
+        self.assertEqual(program.read_bytes(), before)
 
     def test_unit_programs_and_kernels(self) -> None:
         module, sched = LABS[6].solution_files()
