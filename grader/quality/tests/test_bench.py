@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +19,7 @@ from grader.quality.bench import __main__ as bench
 from grader.quality.bench import counts, grading, page, report, rows
 from grader.quality.bench.cases import (
     CYCLES, WALL_MS, Case, Command, Measured, judge, ratios, samples, spread)
+from grader.quality.bench.rows import HERE
 
 CASE = Case("exit", "a thing", (Command("VMM", ("vmm",)), Command("limit", ("bare",), status=1)),
             (CYCLES, WALL_MS), count=10, note="a remark")
@@ -77,6 +80,20 @@ class Arithmetic(unittest.TestCase):
         cycles, wall = judge(CASE, lines((0, 0, 0, 5), (1, 1, 5, 5)))
         self.assertIsNone(cycles.value)
         self.assertIsNotNone(wall.value)
+
+
+class Alternating(unittest.TestCase):
+    def test_a_command_that_hangs_is_ended_and_not_run_again(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            program = f"{folder}/alternate"
+            subprocess.run(["cc", "-DRUN_SECONDS=1", "-o", program, HERE / "alternate.c"], check=True)
+            hangs = Command("hangs", ("/bin/sh", "-c", "trap '' ALRM TERM; exec sleep 1000"))
+            case = replace(CASE, commands=(Command("VMM", ("/bin/echo", "ends")), hangs))
+            done = subprocess.run(case.run(program, 3).argv, stdout=subprocess.PIPE, check=True)
+        runs = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertEqual([run["command"] for run in runs], [0, 1, 0, 0])
+        _, failures = samples(case, Result(Ending.EXIT, stdout=done.stdout))
+        self.assertEqual(failures, ["hangs did not end"])
 
 
 class Outputs(unittest.TestCase):
