@@ -79,6 +79,8 @@ bool job_add(struct job *job, struct record *record)
             return add_action(job, record, (enum action)i);
     if (record_is(record, "after1") || record_is(record, "after2"))
         return add_after(job, record);
+    if (record_is(record, "shut")) /* of a run that has just ended */
+        return true;
     if (record_is(record, "program"))
         return (job->program = take(record));
     if (record_is(record, "arg"))

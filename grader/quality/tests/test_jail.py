@@ -97,7 +97,8 @@ class Building(JailCase):
         before = program.read_bytes()
         (self.folder / "other").mkdir()
         (self.folder / "other/hypercall.c").write_text(f"{SOLUTION}\nint of_another;\n")
-        code = ("import sys; from pathlib import Path; from grader.core import building; building.use_jail(); "
+        code = ("import sys; from pathlib import Path; from grader.core import building; "
+                "building.use_jail(); "
                 "print(building.build_vmm(2, module=Path(sys.argv[1])).read_bytes().hex())")
         done = subprocess.run([sys.executable, "-c", code, self.folder / "other/hypercall.c"], cwd=ROOT,
                               env=building.clean_environment(), stdout=subprocess.PIPE, check=True)

@@ -17,6 +17,7 @@ import pexpect  # type: ignore
 from grader.execution.backends.vm import VmBackend
 from grader.course import ROOT
 from grader.execution.c_tools import c_tool
+from grader.execution.labvm.worker import VmWorker
 from grader.execution.runs import CannotGrade, Run
 
 PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
@@ -116,6 +117,14 @@ class Pipes(unittest.TestCase):
             process.stdout.read(10)
             process.stdout.close()
             self.assertEqual(process.wait(TIMEOUT), -signal.SIGPIPE)
+
+    def test_what_was_sent_as_the_command_ended_is_no_error(self) -> None:
+        worker = VmWorker()
+        self.addCleanup(worker.close)
+        self.assertEqual(worker.execute(Run((PROGRAM, "exit", "3"))).status, 3)
+        worker.channel.send(("send", b"late"), ("shut", b"1"), ("shut", b"1"), ("signal", b"15"),
+                            ("resize", b"20 30"), ("close", b""), ("hello", b""))
+        self.assertEqual(worker.channel.receive(TIMEOUT), ("hello", b""))
 
     def test_not_there(self) -> None:
         done = subprocess.run([*command()[:-1], "./nonesuch"], cwd=ROOT, stdin=subprocess.DEVNULL,

@@ -423,13 +423,14 @@ class Pages(unittest.TestCase):
         row = rows(self.record)[1]
         longest = max(row.slices, key=lambda slice_: slice_.end - slice_.start)
         middle = (longest.start + longest.end) / 2 / self.record.end
-        browser.mouse("mouseMoved", box["x"] + middle * box["width"], box["y"] + 40)
+        place = box["x"] + middle * box["width"], box["y"] + 40
+        browser.mouse("mouseMoved", *place)
         tip = browser.evaluate("document.getElementById('tip').textContent")
         self.assertIn(longest.name, tip)
         browser.evaluate("document.querySelector('#list').open = true")
         browser.drawn()
         for _ in range(3):  # the time under the pointer stays there, so the slice stays in view
-            browser.mouse("mouseWheel", box["x"] + middle * box["width"], box["y"] + 40, deltaX=0, deltaY=-100)
+            browser.mouse("mouseWheel", *place, deltaX=0, deltaY=-100)
         count = browser.evaluate("document.querySelectorAll('#list tbody tr').length")
         self.assertGreater(count, 0)
 
