@@ -210,7 +210,7 @@ def linux_row(using: Programs, _speed: Speed) -> list[Case]:
             "-initrd", initramfs, "-append", "console=ttyS0 quiet reboot=t panic=-1")))
     return [Case("linux", "exec to the shell's prompt",
                  using.compared((f"--mem={LINUX_MEGABYTES}M", f"--initrd={initramfs}", kernel), *others),
-                 (Figure("", "first_ns", "ms", 1e6),), until="/ # ", send="exit 0\n", rounds=3,
+                 (Figure("", "first_ns", "ms", 1e6),), until="/ # ", send="reboot\n", rounds=3,
                  files=tuple(path for pattern in QEMU_ROMS for path in glob.glob(pattern)), note=note)]
 
 
