@@ -42,6 +42,7 @@ from grader.course import BUILD, LABS, ROOT
 from grader.core.building import use_jail
 from grader.core.framework import Lab, Test
 from grader.core.grading import Choice, grade
+from grader.core.jailed_make import JAILED
 from grader.core.judge import Kind
 from grader.core.plan import Plan
 from grader.execution.tool import run_command
@@ -167,7 +168,7 @@ def try_cheat(cheat: Cheat, backend: str, whole: bool = False) -> Outcome:
         outcome.managed.append("the report shows a file of the instructor's")
     if outcome.seconds > TIME_MAX * max(1, len(report.graded)):
         outcome.managed.append(f"it took {outcome.seconds:.0f} s")
-    outcome.managed += [f"it left process {text}" for text in _left()]
+    outcome.managed += [f"it left process {text}" for text in left_processes(lab.number)]
     outcome.managed += [f"it left {path}" for path in _files()]
     outcome.managed += [f"it changed {name}" for name, digest in _kit().items() if before.get(name) != digest]
     return outcome
@@ -233,15 +234,15 @@ def _make_bytecode(place: Path, secret: Path) -> None:
 _MADE = {"many_headers": _make_headers, "lto_bytecode": _make_bytecode}
 
 
-def _left() -> list[str]:
-    """Remaining processes of a program with a cheat."""
+def left_processes(lab: int) -> list[str]:
+    """Remaining processes of this lab's programs with a cheat."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
             program = os.readlink(place / "exe")
         except OSError:
             continue
-        if program.startswith(f"{BUILD}/vmm/") and "build_cheats_lab" in program:
+        if program.startswith(f"{JAILED}/") and f"/lab{lab}/" in program:
             found.append(f"{place.name} ({program})")
     return found
 
