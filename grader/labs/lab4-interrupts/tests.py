@@ -336,6 +336,8 @@ def full_ring(plan: Plan) -> None:
                "it in input_ended and raise 0x21 once. The guest gets GETCHAR_END when the ring is empty.")
 def end_of_input(plan: Plan) -> None:
     _unit(plan, "end_of_input")
+    _unit(plan, "end_of_nothing")
+    _unit(plan, "end_of_some")
     _idle(plan, hold_stdin=False, keys=1)
 
 
