@@ -42,8 +42,8 @@ enum step interrupt_window_open(struct vcpu *vcpu);
 
 /*
  * 4.4 The handler of KVM_EXIT_HLT: with interrupts enabled it sleeps on vcpu->wake, without
- * polling, until one is pending or the VMM stops, else the vCPU ends with status 0. Takes
- * vcpu->lock.
+ * polling, until one is pending or the VMM stops, else the vCPU ends with status 0. A wait with a
+ * time limit of less than a second counts as polling. Takes vcpu->lock.
  */
 enum step interrupt_halt(struct vcpu *vcpu);
 

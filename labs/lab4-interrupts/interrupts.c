@@ -18,7 +18,7 @@
 
 #include "lab4.h"
 
-/* Ctrl-C and Ctrl-\. An ELF guest gets both as bytes; Ctrl-] ends the VMM instead. */
+/* Ctrl-C and Ctrl-\. A 32-bit ELF guest gets both as bytes; Ctrl-] ends the VMM instead. */
 #define INTERRUPT_KEY 0x03
 #define QUIT_KEY      0x1c
 #define STOP_KEY      0x1d
@@ -194,8 +194,8 @@ static void crash_handler(int signal)
 
 /*
  * Exercise 4.6: keys must arrive one by one and without echo, but Enter still as '\n' and Ctrl-C
- * still as a signal (with an ELF guest Ctrl-]). However the program ends, it restores the settings:
- * in devices_stop, at exit(), and by the handler of the signals in `crashes`.
+ * still as a signal (with a 32-bit ELF guest Ctrl-]). However the program ends, it restores the
+ * settings: in devices_stop, at exit(), and by the handler of the signals in `crashes`.
  */
 static void terminal_raw(void)
 {
