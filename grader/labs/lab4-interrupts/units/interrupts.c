@@ -53,8 +53,8 @@ static void start(int count)
     falsified.kvm_run = &runs[0].run;
 }
 
-#define LAYOUTS ((1u << (VCPUS_MAX - 1)) - 2) /* but those of one VM, and of VMs of one vCPU each  \
-                                               */
+/* Of VMs, but for a single one, and for those of one vCPU each. */
+#define LAYOUTS ((1u << (VCPUS_MAX - 1)) - 2)
 
 /* The same with all vCPUs in several VMs, of which one at least has several. */
 static void start_in_vms(void)
