@@ -201,6 +201,12 @@ static int vector_of(uint32_t bit)
     return TIMER_VECTOR + __builtin_ctz(bit);
 }
 
+/* The vector of one of the devices. */
+static int random_device(void)
+{
+    return TIMER_VECTOR + (int)(unit_random() % 2);
+}
+
 static unsigned random_vcpu(void)
 {
     return unit_random() % VCPUS_MAX;
@@ -615,9 +621,9 @@ static void check_injects(unsigned id, int bit, uint32_t reason)
     exit_was(id, reason, true, true);
     unsigned count = deliver(id, bit_of(bit));
     ck_assert_msg(count == 1,
-                  "a vector is pending, and both flags are 1 at an exit for reason %u: "
-                  "KVM_INTERRUPT was called %u times instead of once. The flags alone count, at "
-                  "each exit",
+                  "a vector is pending, the exit's reason is %u, and both flags are set: "
+                  "KVM_INTERRUPT was called %u times instead of once. The flags alone count, "
+                  "whatever the reason was",
                   reason, count);
     ck_assert_msg(vector_injected() == vector,
                   "bit %d is pending, and KVM_INTERRUPT got vector 0x%x instead of 0x%x", bit,
@@ -1055,7 +1061,7 @@ static int run_raised_late(struct kvm_run *run, unsigned turn)
 START_TEST(raised_late)
 {
     late_vcpu = start_running();
-    late_vector = vector_of(random_bit());
+    late_vector = random_device();
     falsified.run = run_raised_late;
     listen_start();
     vcpu_run(late_vcpu);
@@ -1093,18 +1099,20 @@ THERE(bool, raise_injected, (struct vcpu * vcpu, int vector), (vcpu, vector))
 }
 
 /*
- * A lock keeps out only who takes it, too, and an atomic instruction is whole only for others that
- * are. So both functions must have one of the two in common.
+ * A lock keeps out only those who also take it, and an atomic instruction is whole only for other
+ * atomic ones. So both functions must have one of the two in common.
  */
 static void check_same_guard(struct vcpu *vcpu, uint32_t bit)
 {
     vcpu->pending = 0;
     raise_watched(vcpu, vector_of(bit));
-    const bool raise_unlocked = watch.unlocked, raise_plain = watch.plain;
+    const bool unlocked = watch.unlocked, plain = watch.plain, unguarded = watch.unguarded;
     vcpu->pending |= other_bit(bit);
     exit_was((unsigned)vcpu->id, random_reason(), true, true);
     deliver_watched(vcpu);
-    ck_assert_msg(!(raise_unlocked || watch.unlocked) || !(raise_plain || watch.plain),
+    if (unguarded || watch.unguarded)
+        return; /* other tests report that */
+    ck_assert_msg(!(unlocked || watch.unlocked) || !(plain || watch.plain),
                   "interrupt_raise and interrupt_deliver change vcpu->pending, one of them without "
                   "vcpu->lock, one without an atomic instruction: when both do it at the same "
                   "moment, a vector is lost or comes twice. Let both hold vcpu->lock");
@@ -1113,8 +1121,8 @@ static void check_same_guard(struct vcpu *vcpu, uint32_t bit)
 START_TEST(raised_again)
 {
     struct vcpu *vcpu = again_vcpu = start_running();
-    const uint32_t bit = random_bit();
-    const int vector = vector_of(bit);
+    const int vector = random_device();
+    const uint32_t bit = bit_of(vector - TIMER_VECTOR);
 
     interrupt_raise(vcpu, vector);
     ck_assert_msg(vcpu->pending == bit, "interrupt_raise of 0x%x: pending is 0x%x instead of 0x%x",
@@ -1131,12 +1139,11 @@ END_TEST
 START_TEST(merges)
 {
     struct vcpu *vcpu = start_running();
-    const unsigned times = 3 + unit_random() % 50;
-    uint32_t bits[2] = {random_bit()}, pending = 0;
+    const unsigned times = 4 + unit_random() % 50;
+    uint32_t pending = 0;
 
-    bits[1] = other_bit(bits[0]);
     for (unsigned i = 0; i < times; i++) {
-        const uint32_t bit = bits[i < 2 ? i : unit_random() % 2];
+        const uint32_t bit = bit_of((int)(i < 4 ? i % 2 : unit_random() % 2));
         interrupt_raise(vcpu, vector_of(bit));
         pending |= bit;
         ck_assert_msg(vcpu->pending == pending,
@@ -1517,8 +1524,7 @@ START_TEST(halt_never_missed)
     start_in_vms();
     shuffle(order, 2 * HALT_GAPS);
     for (int i = 0; i < 2 * HALT_GAPS; i++)
-        check_never_missed(order[i] % 2 ? TIMER_VECTOR + (int)(unit_random() % 2) : 0,
-                           (unsigned)order[i] / 2);
+        check_never_missed(order[i] % 2 ? random_device() : 0, (unsigned)order[i] / 2);
 }
 END_TEST
 
@@ -1973,7 +1979,7 @@ START_TEST(end_of_input)
 }
 END_TEST
 
-/* Every VM is told that the input has ended, as `why` says, on its vCPU 0. */
+/* The input has ended, as `why` says: vCPU 0 of every VM gets 0x21, once, and no other. */
 static void check_end_announced(const char *why)
 {
     for (int id = 0; id < VCPUS_MAX; id++) {
@@ -2075,15 +2081,14 @@ START_TEST(input_not_now)
     refusals = 2 + (int)(unit_random() % 6);
     start_devices(1 + (int)(unit_random() % VCPUS_MAX));
     type("k", 1);
-    ck_assert_msg(comes(vcpu, KEYBOARD) && input_shrinks_to(0),
-                  "something was typed, and vector 0x21 is not pending");
-    ck_assert_msg(!atomic_load(&announced_early),
-                  "read answered EINTR or EAGAIN, nothing has come, and 0x21 was raised");
-    int byte = getchar_of(vcpu);
+    ck_assert_msg(comes(vcpu, KEYBOARD), "something was typed, and vector 0x21 is not pending");
+    int byte = next_byte(vcpu);
     ck_assert_msg(byte == 'k',
                   "'k' was typed, read answered EINTR or EAGAIN before, and keyboard_getchar gives "
                   "%d: such an error is not the end of the input",
                   byte);
+    ck_assert_msg(!atomic_load(&announced_early),
+                  "read answered EINTR or EAGAIN, nothing has come, and 0x21 was raised");
 }
 END_TEST
 
