@@ -7,7 +7,8 @@
 
 /*
  * 1.1 Opens the existing /dev/kvm for reading and writing as vm->kvm_fd, checks its API version and
- * that it has the capabilities that the VMM needs. 0 or STATUS_NO_KVM.
+ * that it has the capabilities that the VMM needs. 0 or STATUS_NO_KVM; what was opened before a
+ * failure stays in `vm`, for vm_destroy.
  */
 int kvm_open(struct vm *vm);
 
@@ -38,14 +39,15 @@ int vcpu_set_real_mode(struct vcpu *vcpu, uint32_t base);
 /*
  * 1.5 Runs the vCPU until it has ended; returns vcpu->status. Calls stage_before_entry before each
  * KVM_RUN and exit_dispatch after each exit, and answers the exits that have no handler. What the
- * stage asks of KVM in *vcpu->run holds for the entry; vcpu_run itself writes nothing there. It
- * blocks no signal.
+ * stage asks of KVM in *vcpu->run holds for the entry; vcpu_run itself writes nothing to
+ * *vcpu->run, not even where KVM answers. It blocks no signal.
  */
 int vcpu_run(struct vcpu *vcpu);
 
 /*
  * 1.6 Release what the two created, even after a creation that failed half-way; twice is allowed.
- * vcpu_destroy leaves the VM as it is, and the vCPU's status and counts, which --stats prints.
+ * vcpu_destroy leaves the VM as it is, and all of the vCPU but fd, run and run_bytes: --stats
+ * prints its status and counts.
  */
 void vcpu_destroy(struct vcpu *vcpu);
 void vm_destroy(struct vm *vm);

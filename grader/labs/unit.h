@@ -41,8 +41,9 @@ struct call {
 struct falsified {
     unsigned long request;  /* this ioctl ... */
     unsigned long argument; /* ... with this argument, if not 0 ... */
-    bool answered;          /* ... is answered `answer`, if true */
+    bool answered;          /* ... is answered `answer`, if true ... */
     int answer;
+    int stale;      /* ... with this errno, of an earlier call, if not 0 */
     int error;      /* ... fails with this errno, if not 0 */
     int open_error; /* open of /dev/kvm fails with this errno */
     int mmap_error; /* mmap fails with this errno */
@@ -194,6 +195,7 @@ int ioctl(int fd, unsigned long request, ...)
         result = failed(falsified.error);
     } else if (meant && falsified.answered) {
         falsified_calls++;
+        errno = falsified.stale ? falsified.stale : errno;
         result = falsified.answer;
     } else if (request == KVM_GET_SUPPORTED_CPUID &&
                ((const struct kvm_cpuid2 *)argument)->nent < cpuid_wanted) {

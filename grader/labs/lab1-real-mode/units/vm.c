@@ -131,6 +131,66 @@ static void check_no_kvm(const char *function, const char *what, int error, int 
                   "%s, and the message has only the reason: name the call that failed, too", what);
 }
 
+#define OF_MMAP 0ul /* in the place of a request of KVM */
+#define OF_OPEN 1ul
+
+/* Words by which a message names a call. */
+static const struct {
+    unsigned long request;
+    const char *word;
+} call_words[] = {
+    {OF_OPEN, "open"},
+    {OF_OPEN, "/dev/kvm"},
+    {OF_MMAP, "map"},
+    {OF_MMAP, "memory"},
+    {OF_MMAP, "RAM"},
+    {OF_MMAP, "kvm_run"},
+    {KVM_GET_API_VERSION, "version"},
+    {KVM_GET_API_VERSION, "GET_API_VERSION"},
+    {KVM_CHECK_EXTENSION, "KVM_CAP_"},
+    {KVM_CHECK_EXTENSION, "CHECK_EXTENSION"},
+    {KVM_CREATE_VM, "CREATE_VM"},
+    {KVM_SET_TSS_ADDR, "SET_TSS_ADDR"},
+    {KVM_SET_IDENTITY_MAP_ADDR, "SET_IDENTITY_MAP_ADDR"},
+    {KVM_SET_USER_MEMORY_REGION, "SET_USER_MEMORY_REGION"},
+    {KVM_CREATE_VCPU, "CREATE_VCPU"},
+    {KVM_GET_VCPU_MMAP_SIZE, "GET_VCPU_MMAP_SIZE"},
+    {KVM_GET_SUPPORTED_CPUID, "GET_SUPPORTED_CPUID"},
+    {KVM_SET_CPUID2, "SET_CPUID"},
+    {KVM_GET_SREGS, "GET_SREGS"},
+    {KVM_SET_SREGS, "SET_SREGS"},
+    {KVM_SET_REGS, "SET_REGS"},
+};
+
+/* A message may name a call in words; where it names requests of KVM, the one that failed is there.
+ */
+static void check_call_named(const char *what, unsigned long request)
+{
+    const char *other = NULL;
+
+    for (size_t i = 0; i < sizeof call_words / sizeof call_words[0]; i++) {
+        const char *word = call_words[i].word;
+        if (!strstr(said, word))
+            continue;
+        if (call_words[i].request == request)
+            return;
+        if (_IOC_TYPE(call_words[i].request) == KVMIO)
+            other = word;
+    }
+    ck_assert_msg(!other, "%s, and the message names another call, %s%s: name the one that failed",
+                  what, strncmp(other, "KVM_", 4) == 0 ? "" : "KVM_", other);
+}
+
+/* A call that did not fail left errno as it was: a wrong result is itself the reason. */
+static void check_not_stale(const char *what, const struct falsified *device)
+{
+    ck_assert_msg(!device->stale || said_number((uint64_t)device->answer) ||
+                      !strstr(said, strerror(device->stale)),
+                  "%s, and the message has \"%s\" as the reason, which an earlier call had left in "
+                  "errno: a call that does not fail sets no errno, and its result is the reason",
+                  what, strerror(device->stale));
+}
+
 /* ------------------------------------------------------------------ 1.1 kvm_open */
 
 START_TEST(opens)
@@ -208,6 +268,8 @@ static void check_refused(struct falsified device, int error, const char *what)
     listen_end();
     falsified = (struct falsified){0};
     check_no_kvm("kvm_open", what, error, status);
+    check_call_named(what, device.open_error ? OF_OPEN : device.request);
+    check_not_stale(what, &device);
     ck_assert_msg(descriptors_open() - before == (vm.kvm_fd >= 0),
                   "%s, and vm->kvm_fd is %d: a descriptor that stays open must be there for "
                   "vm_destroy to close, and one that was closed must not",
@@ -226,7 +288,8 @@ START_TEST(version)
         snprintf(what, sizeof what, "KVM_GET_API_VERSION answered %d", versions[i]);
         check_refused((struct falsified){.request = KVM_GET_API_VERSION,
                                          .answered = true,
-                                         .answer = versions[i]},
+                                         .answer = versions[i],
+                                         .stale = versions[i] < 0 ? 0 : unit_error()},
                       0, what);
     }
 }
@@ -247,14 +310,17 @@ START_TEST(capabilities)
 
     check_opens();
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
-        struct falsified device = {
-            .request = KVM_CHECK_EXTENSION, .argument = needed[i].number, .answered = true};
+        struct falsified device = {.request = KVM_CHECK_EXTENSION,
+                                   .argument = needed[i].number,
+                                   .answered = true,
+                                   .stale = unit_error()};
         char what[128];
         snprintf(what, sizeof what, "KVM_CHECK_EXTENSION answered 0 for %s", needed[i].name);
         check_refused(device, 0, what);
         ck_assert_msg(strstr(said, needed[i].name), "%s, and the message does not name it", what);
 
         device.answer = -1;
+        device.stale = 0;
         snprintf(what, sizeof what, "KVM_CHECK_EXTENSION failed (-1) for %s", needed[i].name);
         check_refused(device, 0, what);
 
@@ -471,17 +537,25 @@ static void check_creates_vm(void)
     vm_drop(&vm);
 }
 
+/* A device where this call fails. */
+static struct falsified failing(unsigned long request, int error)
+{
+    if (request == OF_MMAP)
+        return (struct falsified){.mmap_error = error};
+    return (struct falsified){.request = request, .error = error};
+}
+
 START_TEST(vm_failures)
 {
     static const struct {
-        unsigned long request; /* 0: mmap */
+        unsigned long request;
         const char *name;
     } failures[] = {
         {KVM_CREATE_VM, "KVM_CREATE_VM failed"},
         {KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR failed"},
         {KVM_SET_IDENTITY_MAP_ADDR, "KVM_SET_IDENTITY_MAP_ADDR failed"},
         {KVM_SET_USER_MEMORY_REGION, "KVM_SET_USER_MEMORY_REGION failed"},
-        {0, "mmap of the guest's RAM failed"},
+        {OF_MMAP, "mmap of the guest's RAM failed"},
     };
     enum { FAILURES = sizeof failures / sizeof failures[0] };
     struct vm vm;
@@ -498,10 +572,7 @@ START_TEST(vm_failures)
         if (one_works() && i % 8 == 0)
             check_creates_vm();
         start_open(&vm, &vcpu);
-        if (request)
-            falsified = (struct falsified){.request = request, .error = error};
-        else
-            falsified = (struct falsified){.mmap_error = error};
+        falsified = failing(request, error);
         const int before = descriptors_open();
         listen_start();
         int status = vm_create(&vm, bytes);
@@ -509,6 +580,7 @@ START_TEST(vm_failures)
         falsified = (struct falsified){0};
         check_vm_kept(&vm, bytes, what);
         check_no_kvm("vm_create", what, error, status);
+        check_call_named(what, request);
         ck_assert_msg(descriptors_open() - before == (vm.fd >= 0),
                       "%s, and vm_create leaves %d descriptors open: vm_destroy closes only vm->fd",
                       what, descriptors_open() - before);
@@ -612,20 +684,27 @@ END_TEST
 /* As many entries as a server's processor has, and some more. (Linux has room for 256.) */
 enum { CPUID_OF_LARGE_PROCESSORS = 128 };
 
-/* Leaves that also name the vCPU's APIC: a VMM may put its own number there. */
-static bool cpuid_has_apic(uint32_t function)
+/* The entry without an APIC id: a VMM may put the vCPU's own number there. */
+static struct kvm_cpuid_entry2 cpuid_without_apic(struct kvm_cpuid_entry2 entry)
 {
-    return function == 1 || function == 0xb || function == 0x1f || function == 0x8000001e;
+    if (entry.function == 1)
+        entry.ebx &= 0xffffff;
+    else if (entry.function == 0xb || entry.function == 0x1f)
+        entry.edx = 0;
+    else if (entry.function == 0x8000001e)
+        entry.eax = 0;
+    return entry;
 }
 
-static bool cpuid_is_set(const struct kvm_cpuid_entry2 *entry)
+static bool cpuid_is_set(const struct kvm_cpuid_entry2 *supported)
 {
+    const struct kvm_cpuid_entry2 entry = cpuid_without_apic(*supported);
+
     for (uint32_t i = 0; i < cpuid_set.count; i++) {
-        const struct kvm_cpuid_entry2 *set = &cpuid_set.entries[i];
-        if (set->function == entry->function && set->index == entry->index &&
-            set->flags == entry->flags &&
-            (cpuid_has_apic(entry->function) || (set->eax == entry->eax && set->ebx == entry->ebx &&
-                                                 set->ecx == entry->ecx && set->edx == entry->edx)))
+        const struct kvm_cpuid_entry2 set = cpuid_without_apic(cpuid_set.entries[i]);
+        if (set.function == entry.function && set.index == entry.index &&
+            set.flags == entry.flags && set.eax == entry.eax && set.ebx == entry.ebx &&
+            set.ecx == entry.ecx && set.edx == entry.edx)
             return true;
     }
     return false;
@@ -678,13 +757,9 @@ THERE(size_t, heap_used, (void), ())
     return mallinfo2().uordblks;
 }
 
-/* vcpu_create, with a failure at this call, or 0: at mmap. */
-static int create_failing(struct vcpu *vcpu, unsigned long request, int error)
+static int create_failing(struct vcpu *vcpu, struct falsified device)
 {
-    if (request)
-        falsified = (struct falsified){.request = request, .error = error};
-    else
-        falsified = (struct falsified){.mmap_error = error};
+    falsified = device;
     listen_start();
     const int status = vcpu_create(vcpu);
     listen_end();
@@ -692,14 +767,14 @@ static int create_failing(struct vcpu *vcpu, unsigned long request, int error)
     return status;
 }
 
-/* The requests of vcpu_create that can fail; 0: mmap. */
+/* The calls of vcpu_create that can fail. */
 static const struct {
     unsigned long request;
     const char *name;
 } vcpu_calls[] = {
     {KVM_CREATE_VCPU, "KVM_CREATE_VCPU failed"},
     {KVM_GET_VCPU_MMAP_SIZE, "KVM_GET_VCPU_MMAP_SIZE failed"},
-    {0, "mmap of kvm_run failed"},
+    {OF_MMAP, "mmap of kvm_run failed"},
     {KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID failed"},
     {KVM_SET_CPUID2, "KVM_SET_CPUID2 failed"},
 };
@@ -729,7 +804,8 @@ START_TEST(cpuid_freed)
             if (round == WARM_UP)
                 before = heap_used();
             vcpu_init(&vcpu, 0, round % VCPUS_MAX, &vm, &guest);
-            create_failing(&vcpu, i < VCPU_CALLS ? vcpu_calls[i].request : KVM_EXIT_UNKNOWN, EIO);
+            create_failing(&vcpu, i < VCPU_CALLS ? failing(vcpu_calls[i].request, EIO)
+                                                 : (struct falsified){0});
             vcpu_drop(&vcpu);
         }
         const size_t kept = heap_used() - before;
@@ -782,18 +858,58 @@ static void check_creates_vcpu(struct vm *vm)
     falsified_calls = 0;
 }
 
+/* vcpu_create must fail on such a device, with `error` as the reason, unless 0. */
+static void check_vcpu_failure(struct vm *vm, int index, struct falsified device, int error,
+                               const char *what)
+{
+    struct vcpu vcpu;
+
+    vcpu_init(&vcpu, 0, 0, vm, &guest);
+    vary(&vcpu);
+    vcpu.index = index;
+    call_count = 0;
+    const unsigned mapped = mappings_read().kvm_runs;
+    const int before = descriptors_open();
+    const int status = create_failing(&vcpu, device);
+    check_vcpu_kept(&vcpu, mapped, what);
+    check_no_kvm("vcpu_create", what, error, status);
+    check_call_named(what, device.request);
+    check_not_stale(what, &device);
+    ck_assert_msg(descriptors_open() - before == (vcpu.fd >= 0),
+                  "%s, and vcpu_create leaves %d descriptors open: vcpu_destroy closes only "
+                  "vcpu->fd",
+                  what, descriptors_open() - before);
+    check_met("vcpu_create", what);
+    vcpu_drop(&vcpu);
+}
+
+/* So many bytes are fewer than struct kvm_run has. */
+static void check_small_run(struct vm *vm, int index, int bytes)
+{
+    const struct falsified device = {.request = KVM_GET_VCPU_MMAP_SIZE,
+                                     .answered = true,
+                                     .answer = bytes,
+                                     .stale = unit_error()};
+    char what[128];
+
+    snprintf(what, sizeof what,
+             "KVM_GET_VCPU_MMAP_SIZE answered %d, less than struct kvm_run (%zu)", bytes,
+             sizeof(struct kvm_run));
+    check_vcpu_failure(vm, index, device, 0, what);
+    ck_assert_msg(said_number((uint64_t)bytes), "%s, and the message lacks that number", what);
+}
+
 START_TEST(vcpu_failures)
 {
+    const int small[] = {0, 1, (int)(2 + unit_random() % (sizeof(struct kvm_run) - 2)),
+                         (int)sizeof(struct kvm_run) - 1};
+    enum { ERRORS = VCPU_CALLS * UNIT_ERRORS, FAILURES = ERRORS + sizeof small / sizeof small[0] };
     struct vm vm;
     struct vcpu vcpu;
-    int order[VCPU_CALLS * UNIT_ERRORS];
+    int order[FAILURES];
 
-    shuffle(order, VCPU_CALLS * UNIT_ERRORS);
-    for (int i = 0; i < VCPU_CALLS * UNIT_ERRORS; i++) {
-        const int which = order[i] / UNIT_ERRORS;
-        const unsigned long request = vcpu_calls[which].request;
-        const char *what = vcpu_calls[which].name;
-        int error = unit_errors[order[i] % UNIT_ERRORS];
+    shuffle(order, FAILURES);
+    for (int i = 0; i < FAILURES; i++) {
         if (i % VCPUS_MAX == 0) {
             if (i > 0)
                 vm_drop(&vm);
@@ -803,23 +919,16 @@ START_TEST(vcpu_failures)
             }
             start_vm(&vm, &vcpu);
         }
-        vcpu_init(&vcpu, 0, 0, &vm, &guest);
-        vary(&vcpu);
-        vcpu.index = i % VCPUS_MAX;
-        call_count = 0;
-        const unsigned mapped = mappings_read().kvm_runs;
-        const int before = descriptors_open();
-        const int status = create_failing(&vcpu, request, error);
-        if (request == KVM_GET_VCPU_MMAP_SIZE)
-            error = 0; /* -1 may also be reported as too few bytes */
-        check_vcpu_kept(&vcpu, mapped, what);
-        check_no_kvm("vcpu_create", what, error, status);
-        ck_assert_msg(descriptors_open() - before == (vcpu.fd >= 0),
-                      "%s, and vcpu_create leaves %d descriptors open: vcpu_destroy closes only "
-                      "vcpu->fd",
-                      what, descriptors_open() - before);
-        check_met("vcpu_create", what);
-        vcpu_drop(&vcpu);
+        if (order[i] >= ERRORS) {
+            check_small_run(&vm, i % VCPUS_MAX, small[order[i] - ERRORS]);
+            continue;
+        }
+        const unsigned long request = vcpu_calls[order[i] / UNIT_ERRORS].request;
+        const int error = unit_errors[order[i] % UNIT_ERRORS];
+        /* -1 may also be reported as too few bytes */
+        check_vcpu_failure(&vm, i % VCPUS_MAX, failing(request, error),
+                           request == KVM_GET_VCPU_MMAP_SIZE ? 0 : error,
+                           vcpu_calls[order[i] / UNIT_ERRORS].name);
     }
 }
 END_TEST
@@ -896,7 +1005,7 @@ static void check_state(uint32_t base, const struct kvm_sregs *reset, const stru
     ck_assert_msg(!(regs->rflags & ~0x202ull), "RFLAGS is 0x%llx: flags are left set",
                   regs->rflags);
     ck_assert_msg(
-        regs->rsp <= 0x10000 && regs->rsp % 2 == 0 && ((regs->rsp - 2) & 0xffff) >= 0xff00,
+        regs->rsp % 2 == 0 && (regs->rsp == 0 || (regs->rsp >= 0xff00 && regs->rsp <= 0x10000)),
         "RSP is 0x%llx: the stack must start at the end of the segment's 64 KB", regs->rsp);
     check_general_zero(regs);
     ck_assert_msg(sregs->idt.limit == 0 && sregs->idt.base >= HIGHER_HALF &&
@@ -906,6 +1015,18 @@ static void check_state(uint32_t base, const struct kvm_sregs *reset, const stru
                   sregs->idt.base, sregs->idt.limit);
     const char *fault = entry_state_fault(sregs, regs);
     ck_assert_msg(!fault, "Intel's processors refuse the entry: %s", fault);
+}
+
+/* All but what section 1.4's table names. */
+static void check_others_kept(const struct kvm_sregs *reset, const struct kvm_sregs *sregs)
+{
+    struct kvm_sregs others = *sregs;
+
+    memcpy(&others, reset, offsetof(struct kvm_sregs, gdt)); /* the segments */
+    others.idt = reset->idt;
+    ck_assert_msg(memcmp(&others, reset, sizeof others) == 0,
+                  "something that section 1.4's table does not name has changed: GDT, CR2 to "
+                  "CR8, EFER and the rest must stay as they are after reset");
 }
 
 START_TEST(state)
@@ -922,12 +1043,7 @@ START_TEST(state)
         memset(&regs, 0xa5, sizeof regs); /* uninitialised: all must be set */
         real_mode_state(base, &sregs, &regs);
         check_state(base, &reset, &sregs, &regs);
-        struct kvm_sregs others = sregs;                          /* all but what the table names */
-        memcpy(&others, &reset, offsetof(struct kvm_sregs, gdt)); /* the segments */
-        others.idt = reset.idt;
-        ck_assert_msg(memcmp(&others, &reset, sizeof others) == 0,
-                      "something that section 1.4's table does not name has changed: GDT, CR2 to "
-                      "CR8, EFER and the rest must stay as they are after reset");
+        check_others_kept(&reset, &sregs);
     }
 }
 END_TEST
@@ -941,21 +1057,52 @@ static void other_starts(void)
     vcpu_set_real_mode(&other, 0x70000);
 }
 
-START_TEST(state_set)
+/* A new vCPU with this number; its reset state is its own. */
+static void check_state_set(struct vm *vm, int index)
 {
-    struct vm vm;
+    const uint32_t base = unit_random() & 0xffff0;
     struct vcpu vcpu;
     struct kvm_sregs reset, sregs;
     struct kvm_regs regs;
-    const uint32_t base = (1 + unit_random() % 15) << 16;
 
-    start_created(&vm, &vcpu);
+    vcpu_init(&vcpu, 0, index, vm, &guest);
+    vcpu.fd = (int)kernel(vm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)index);
+    kernel(vcpu.fd, KVM_GET_SREGS, &reset);
+    reset.cr8 = unit_random() % 16;
+    ck_assert_msg(kernel(vcpu.fd, KVM_SET_SREGS, &reset) == 0,
+                  "the grader's own vCPU could not be prepared: see make doctor");
     kernel(vcpu.fd, KVM_GET_SREGS, &reset);
     ck_assert_msg(vcpu_set_real_mode(&vcpu, base) == 0, "vcpu_set_real_mode does not return 0");
     kernel(vcpu.fd, KVM_GET_SREGS, &sregs);
     kernel(vcpu.fd, KVM_GET_REGS, &regs);
     check_state(base, &reset, &sregs, &regs);
+    check_others_kept(&reset, &sregs);
+}
 
+/* vCPUs of two VMs, one after the other. */
+static void check_states_set(void)
+{
+    enum { VMS = 2 };
+    struct vm vms[VMS];
+    struct vcpu vcpu;
+    int order[VMS * VCPUS_MAX];
+
+    for (int i = 0; i < VMS; i++)
+        start_vm(&vms[i], &vcpu);
+    shuffle(order, VMS * VCPUS_MAX);
+    for (int i = 0; i < VMS * VCPUS_MAX; i++)
+        check_state_set(&vms[order[i] / VCPUS_MAX], order[i] % VCPUS_MAX);
+}
+
+START_TEST(state_set)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+    struct kvm_sregs sregs;
+    const uint32_t base = (1 + unit_random() % 15) << 16;
+
+    check_states_set();
+    start_created(&vm, &vcpu);
     static const unsigned long moments[] = {AFTER(KVM_GET_SREGS), KVM_SET_SREGS, KVM_SET_REGS};
     start_created(&other_vm, &other);
     for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
@@ -990,6 +1137,7 @@ START_TEST(state_set)
         int status = vcpu_set_real_mode(&vcpu, base);
         listen_end();
         check_no_kvm("vcpu_set_real_mode", what, error, status);
+        check_call_named(what, failures[order[i] / UNIT_ERRORS].request);
         check_met("vcpu_set_real_mode", what);
     }
 }
@@ -1000,16 +1148,21 @@ END_TEST
 #define TURNS_MAX 20
 
 static int (*run_script)(struct kvm_run *run, unsigned turn);
-static unsigned entries_used; /* of entries_asked: at the latest KVM_RUN */
-static bool run_unasked;      /* KVM_RUN came without a stage_before_entry of its own */
+static unsigned entries_used;   /* of entries_asked: at the latest KVM_RUN */
+static bool run_unasked;        /* KVM_RUN came without a stage_before_entry of its own */
+static struct kvm_run run_left; /* what KVM or the stage left in kvm_run last, and ... */
+static bool run_written;        /* ... it was not there any more at the next one */
 
 static int run_follow(struct kvm_run *run, unsigned turn)
 {
     run_unasked |= entries_asked == entries_used;
     entries_used = entries_asked;
+    run_written |= memcmp(run, &run_left, sizeof run_left) != 0;
     run->if_flag = run_if_flag;
     run->ready_for_interrupt_injection = run_ready;
-    return run_script(run, turn);
+    const int error = run_script(run, turn);
+    run_left = *run;
+    return error;
 }
 
 static int run_first_exit(struct kvm_run *run, unsigned turn)
@@ -1155,7 +1308,27 @@ START_TEST(hlt)
 }
 END_TEST
 
-static bool signals_blocked;
+static int signal_blocked; /* one that was, before or at an entry or at the end; 0: none */
+
+static void signals_check(void)
+{
+    sigset_t blocked;
+
+    sigprocmask(SIG_BLOCK, NULL, &blocked);
+    for (int signal = 1; signal < NSIG; signal++)
+        if (sigismember(&blocked, signal) == 1)
+            signal_blocked = signal;
+}
+
+static void signals_check_entry(struct vcpu *vcpu)
+{
+    signals_check();
+}
+
+THERE_VOID(signals_check_end, (void), ())
+{
+    signals_check();
+}
 
 THERE_VOID(signals_allow, (void), ())
 {
@@ -1168,10 +1341,7 @@ THERE_VOID(signals_allow, (void), ())
 /* Signals come before the first exit and again later; *run holds what it held before. */
 static int run_interrupted(struct kvm_run *run, unsigned turn)
 {
-    sigset_t blocked;
-
-    sigprocmask(SIG_BLOCK, NULL, &blocked);
-    signals_blocked |= sigismember(&blocked, SIGTERM) == 1 || sigismember(&blocked, SIGUSR1) == 1;
+    signals_check();
     if (turn < 3) {
         run->exit_reason = first_exit.exit_reason; /* left from before */
         return EINTR;
@@ -1186,6 +1356,7 @@ START_TEST(interrupted)
     struct vcpu vcpu;
 
     signals_allow();
+    at_entry = signals_check_entry;
     for (uint32_t reason = 0; reason < EXIT_REASONS_MAX; reason++) {
         start_run(&vm, &vcpu);
         first_exit.exit_reason = reason;
@@ -1199,7 +1370,12 @@ START_TEST(interrupted)
                       "instead of running the vCPU again",
                       status);
     }
-    ck_assert_msg(!signals_blocked, "vcpu_run blocks signals: none could stop the guest any more");
+    at_entry = NULL;
+    signals_check_end();
+    ck_assert_msg(
+        signal_blocked == 0,
+        "vcpu_run blocks signals, such as \"%s\": one that is blocked can't stop the guest",
+        strsignal(signal_blocked));
 
     start_run(&vm, &vcpu);
     first_exit = (struct kvm_run){.exit_reason = KVM_EXIT_INTR};
@@ -1226,13 +1402,29 @@ static struct kvm_run asked_of_run;
 
 static void ask_of_run(struct vcpu *vcpu)
 {
-    if (entries_asked > 0)
-        return;
-    vcpu->run->immediate_exit = 1;
-    vcpu->run->request_interrupt_window = 1;
-    vcpu->run->cr8 = asked_of_run.cr8;
-    vcpu->run->kvm_valid_regs = asked_of_run.kvm_valid_regs;
-    vcpu->run->kvm_dirty_regs = asked_of_run.kvm_dirty_regs;
+    run_written |= memcmp(vcpu->run, &run_left, sizeof run_left) != 0;
+    if (entries_asked == 0) {
+        vcpu->run->immediate_exit = 1;
+        vcpu->run->request_interrupt_window = 1;
+        vcpu->run->cr8 = asked_of_run.cr8;
+        vcpu->run->kvm_valid_regs = asked_of_run.kvm_valid_regs;
+        vcpu->run->kvm_dirty_regs = asked_of_run.kvm_dirty_regs;
+    }
+    run_left = *vcpu->run;
+}
+
+/* Before vcpu_run: no byte of kvm_run is 0. */
+THERE_VOID(run_fill, (struct vcpu * vcpu, uint8_t byte), (vcpu, byte), GIVE(*vcpu))
+{
+    memset(vcpu->run, byte, sizeof *vcpu->run);
+    run_left = *vcpu->run;
+    run_written = false;
+}
+
+/* And after it. */
+THERE(bool, run_kept, (struct vcpu * vcpu), (vcpu), GIVE(*vcpu))
+{
+    return !run_written && memcmp(vcpu->run, &run_left, sizeof run_left) == 0;
 }
 
 static int run_events(struct kvm_run *run, unsigned turn)
@@ -1283,6 +1475,7 @@ START_TEST(before_entry)
         last_entry = last;
         at_entry = ask_of_run;
         run_unasked = false;
+        run_fill(&vcpu, (uint8_t)(1 + unit_random() % 255));
         int status = run_scripted(&vcpu, run_events);
         reason_handle(NULL);
         at_entry = NULL;
@@ -1298,6 +1491,9 @@ START_TEST(before_entry)
                       "stage_before_entry set fields of *vcpu->run, as in labs 3 and 4 "
                       "(immediate_exit, request_interrupt_window, cr8, kvm_valid_regs, "
                       "kvm_dirty_regs), and at a later KVM_RUN one was changed");
+        ck_assert_msg(run_kept(&vcpu),
+                      "vcpu_run wrote to *vcpu->run, such as to exit_reason: it must only read it. "
+                      "KVM, the stage and its handlers write there");
         ck_assert_msg(vcpu.status == STATUS_GUEST_MAX,
                       "signals came (EINTR or KVM_EXIT_INTR), and exits that a handler answered, "
                       "and the vCPU ended with status %d instead of being run on until "
@@ -1552,14 +1748,9 @@ END_TEST
 
 START_TEST(other_reasons)
 {
-    /* Tested for themselves; and KVM's window for an interrupt, which lab 4 asks for. */
-    static const uint32_t others[] = {KVM_EXIT_HLT,
-                                      KVM_EXIT_INTR,
-                                      KVM_EXIT_IO,
-                                      KVM_EXIT_MMIO,
-                                      KVM_EXIT_FAIL_ENTRY,
-                                      KVM_EXIT_INTERNAL_ERROR,
-                                      KVM_EXIT_IRQ_WINDOW_OPEN};
+    /* Tested for themselves. */
+    static const uint32_t others[] = {KVM_EXIT_HLT,  KVM_EXIT_INTR,       KVM_EXIT_IO,
+                                      KVM_EXIT_MMIO, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR};
     const uint32_t unknown[] = {EXIT_REASONS_MAX, EXIT_REASONS_MAX + unit_random() % 1000,
                                 0x100 + KVM_EXIT_HLT, 0x10000 + KVM_EXIT_INTR, UINT32_MAX};
 
@@ -1593,6 +1784,23 @@ END_TEST
 
 /* ------------------------------------------------------------------ 1.6 tear down */
 
+/* What a vCPU has after its guest's work: nothing of it is 0. */
+static void vcpu_fill(struct vcpu *vcpu)
+{
+    for (size_t i = 0; i <= EXIT_REASONS_MAX; i++)
+        vcpu->exits[i] = 1 + unit_random();
+    vcpu->interrupts = 1 + unit_random();
+    vcpu->pending = 1u << unit_random() % 32;
+    vcpu->getchar_called = true;
+    vcpu->state = VCPU_ENDED;
+    vcpu->line_bytes = 1 + unit_random() % CONSOLE_LINE_MAX;
+    memset(vcpu->line, 'a' + (int)(unit_random() % 26), vcpu->line_bytes);
+    vcpu->exit = (struct exit_record){.reason = 1 + unit_random() % 8, .rip = 1 + unit_random()};
+    vcpu->exit_before = vcpu->exit;
+    memset(&vcpu->known_regs, 1 + (int)(unit_random() % 255), sizeof vcpu->known_regs);
+    memset(&vcpu->known_sregs, 1 + (int)(unit_random() % 255), sizeof vcpu->known_sregs);
+}
+
 /* A VM and its vCPU to destroy, with RAM of any size, which is not what --mem says. */
 static void start_destroy(struct vm *vm, struct vcpu *vcpu)
 {
@@ -1601,15 +1809,16 @@ static void start_destroy(struct vm *vm, struct vcpu *vcpu)
     memory_drop(vm->ram, vm->ram_bytes);
     vm->ram_bytes = (2 + unit_random() % 2048) * (size_t)PAGE_BYTES;
     vm->ram = memory_new(vm->ram_bytes);
-    vcpu->exits[KVM_EXIT_HLT] = unit_random();
+    vcpu_fill(vcpu);
 }
 
 /* vcpu_destroy, which must leave all of the VM and, but for what is released, the vCPU. */
 static void check_vcpu_destroyed(struct vm *vm, struct vcpu *vcpu)
 {
     const struct vm vm_before = *vm;
-    const struct vcpu before = *vcpu;
+    struct vcpu before;
 
+    memcpy(&before, vcpu, sizeof before); /* with what is between the fields */
     vcpu_destroy(vcpu);
     ck_assert_msg(!before.run || !is_mapped(before.run), "vcpu_destroy leaves kvm_run mapped");
     ck_assert_msg(!before.run || !is_mapped((uint8_t *)before.run + before.run_bytes - PAGE_BYTES),
@@ -1620,11 +1829,12 @@ static void check_vcpu_destroyed(struct vm *vm, struct vcpu *vcpu)
     ck_assert_msg((!vm_before.ram || is_mapped(vm_before.ram)) &&
                       (vm_before.fd < 0 || is_open(vm_before.fd)) && is_open(vm_before.kvm_fd),
                   "vcpu_destroy releases something of the VM: that is for vm_destroy");
-    ck_assert_msg(vcpu->id == before.id && vcpu->index == before.index &&
-                      vcpu->status == before.status &&
-                      memcmp(vcpu->exits, before.exits, sizeof before.exits) == 0,
-                  "vcpu_destroy changes more than what it releases: the vCPU's status and its "
-                  "counts of exits are still needed, for --stats");
+    before.fd = vcpu->fd;
+    before.run = vcpu->run;
+    before.run_bytes = vcpu->run_bytes;
+    ck_assert_msg(memcmp(vcpu, &before, sizeof before) == 0,
+                  "vcpu_destroy changes more than fd, run and run_bytes: the vCPU's status, and "
+                  "its counts of exits and of interrupts, are still needed, for --stats");
 }
 
 /* vm_destroy, of all but a vCPU. */
