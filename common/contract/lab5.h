@@ -16,7 +16,10 @@ struct descriptor {
     bool big; /* D/B: 32-bit */
 };
 
-/* 5.1 The 8 bytes in memory; a limit of over 1 MB is stored in pages (G). */
+/*
+ * 5.1 The 8 bytes in memory. A limit of over 1 MB, from 0x100000 on, is stored in pages (G); its
+ * low 12 bits are then all 1.
+ */
 uint64_t descriptor_encode(const struct descriptor *descriptor);
 
 /* 5.1 The segment register as the processor fills it when it loads `selector` from `gdt`. */
@@ -44,7 +47,8 @@ void directory_build(struct address_space *space);
  * offset into the space. Where a 4 MB page maps it, that is split into a table first, its other
  * pages kept. Where a page is mapped already, the new one takes its place. 0; EINVAL: not
  * page-aligned, or phys outside the space, even with flags 0; ENOMEM: no table left. EINVAL comes
- * first. A page that is refused changes nothing: no memory, and not next_table.
+ * first. A page that is refused changes nothing: no memory, and not next_table. Where nothing is
+ * mapped, flags 0 may take a table or do without.
  */
 int page_map(struct address_space *space, uint32_t virt, uint32_t phys, uint32_t flags);
 
@@ -73,7 +77,8 @@ struct page_walk page_walk(const uint8_t *ram, size_t ram_bytes, uint32_t cr3, u
 
 /*
  * 5.6 The vCPU's part of its VM's RAM, by how many guests share it: all of it for one guest,
- * SLOT_BYTES at vcpu->index * SLOT_BYTES for each of several. 0, or STATUS_USAGE: RAM is too small.
+ * SLOT_BYTES at vcpu->index * SLOT_BYTES for each of several. 0, or STATUS_USAGE: RAM ends before
+ * this part does.
  */
 int space_open(struct vcpu *vcpu, struct address_space *space);
 

@@ -146,9 +146,10 @@ def entry_checks(plan: Plan) -> None:
     plan.unit("paging", "entry_checks")
 
 
-@lab.test("5.4", "passes EBX to the guest", points=2,
-          hint="Which function knows `ebx`? Only paging_enter: it must be in RBX before the registers are "
-               "set.")
+@lab.test("5.4", "sets the state in its vCPU, with EBX", points=2,
+          hint="What does paging_enter change in the vCPU? The state that KVM_GET_SREGS has just returned "
+               "for this vCPU, as paging_state changes it, goes back with KVM_SET_SREGS. Only paging_enter "
+               "knows `ebx`: it must be in RBX before KVM_SET_REGS.")
 def ebx(plan: Plan) -> None:
     plan.unit("paging", "ebx")
 

@@ -93,12 +93,18 @@ static uint64_t raw_of(const struct descriptor *d)
            (uint64_t)d->present << 47 | (uint64_t)d->big << 54 | (uint64_t)pages << 55;
 }
 
-/* A segment's or a TSS's, marked as a load leaves it: accessed, or busy. */
-static uint64_t raw_loaded(void)
+static uint64_t raw_random(void)
 {
-    const uint64_t raw = (uint64_t)unit_random() << 32 | unit_random();
+    return (uint64_t)unit_random() << 32 | unit_random();
+}
 
-    return raw | (raw >> 44 & 1 ? 1ull << 40 : 3ull << 40);
+/* The descriptor's type, as it is or with the mark of a load: accessed; of a free TSS, busy. */
+static bool is_type(unsigned type, uint64_t raw)
+{
+    const unsigned is = raw >> 40 & 15;
+    const bool code_data = raw >> 44 & 1, free_tss = !code_data && (is == 1 || is == 9);
+
+    return type == is || (code_data && type == (is | 1)) || (free_tss && type == (is | 2));
 }
 
 /* The names of the fields in which two descriptors differ. */
@@ -175,7 +181,7 @@ static void check_segment(const char *name, const struct kvm_segment *segment, u
                   name, pages, raw_limit(raw), segment->limit);
     ck_assert_msg(segment->g == pages, "%s: G is %d in the descriptor and %d in the register", name,
                   pages, segment->g);
-    ck_assert_msg(segment->type == (raw >> 40 & 15) && segment->s == (raw >> 44 & 1) &&
+    ck_assert_msg(is_type(segment->type, raw) && segment->s == (raw >> 44 & 1) &&
                       segment->dpl == (raw >> 45 & 3) && segment->present == (raw >> 47 & 1) &&
                       segment->avl == (raw >> 52 & 1) && segment->l == (raw >> 53 & 1) &&
                       segment->db == (raw >> 54 & 1),
@@ -191,10 +197,10 @@ START_TEST(load)
     static PRIVATE uint64_t gdt[GDT_ENTRIES];
 
     for (size_t i = 0; i < GDT_ENTRIES; i++)
-        gdt[i] = raw_loaded();
+        gdt[i] = raw_random();
     for (int i = 0; i < 50; i++) {
         const uint32_t index = 1 + (unit_random() % (GDT_ENTRIES - 1) >> unit_random() % 13);
-        gdt[index] = raw_loaded();
+        gdt[index] = raw_random();
         const uint32_t dpl = gdt[index] >> 45 & 3;
         const bool code = (gdt[index] >> 43 & 3) == 3;
         /* RPL is DPL for code, otherwise not above it. */
@@ -636,27 +642,35 @@ static struct kvm_sregs sregs;
 static struct kvm_regs regs;
 static PRIVATE uint32_t entry, stack;
 
-static PRIVATE uint64_t apic_base; /* stands for all that no guest here changes */
+static PRIVATE struct kvm_sregs came_in; /* `sregs` as paging_state got it */
 
-static void start_paging(struct address_space *space)
+static void random_fill(void *bytes, size_t count)
 {
-    apic_base = (unit_random() & 0xfffff000) | 0x900;
+    for (uint8_t *at = bytes; at < (uint8_t *)bytes + count; at++)
+        *at = (uint8_t)unit_random();
+}
+
+/* paging_state of what KVM returns after reset, or of random numbers: it must set all it names. */
+static void start_paging(struct address_space *space, bool after_reset)
+{
     entry = unit_random();
     stack = unit_random();
-    *space = space_at(BASE, SPACE_BYTES);
+    *space = space_at(after_reset || unit_random() % 2 ? BASE : 0, SPACE_BYTES);
     gdt_build(space);
     directory_build(space);
-    sregs = entry_reset_state();
-    sregs.apic_base = apic_base;
-    memset(&regs, 0xa5, sizeof regs);
+    random_fill(&came_in, sizeof came_in);
+    random_fill(&regs, sizeof regs);
+    if (after_reset) {
+        came_in = entry_reset_state();
+        came_in.apic_base = (unit_random() & 0xfffff000) | 0x900;
+    }
+    sregs = came_in;
     paging_state(space, entry, stack, &sregs, &regs);
 }
 
-START_TEST(state)
+/* The system registers that the handout's table names, and those that it does not. */
+static void check_system_registers(const struct address_space *space)
 {
-    struct address_space space;
-
-    start_paging(&space);
     ck_assert_msg(sregs.cr0 & 1, "CR0.PE (bit 0) is 0: still real mode");
     ck_assert_msg(sregs.cr0 & 0x80000000, "CR0.PG (bit 31) is 0: no paging");
     ck_assert_msg(sregs.cr0 & 0x10000,
@@ -667,41 +681,56 @@ START_TEST(state)
         "CR4.PSE (bit 4) is 0: without it the processor takes a directory entry of a 4 MB "
         "page for one that leads to a page table");
     ck_assert_msg(!(sregs.cr4 & 0x20), "CR4.PAE is 1: these tables are not of that format");
-    ck_assert_msg(sregs.cr3 == space.base + DIRECTORY_OFFSET,
+    ck_assert_msg(sregs.cr3 == space->base + DIRECTORY_OFFSET,
                   "CR3 is 0x%llx instead of 0x%x: guest-physical, so with the base of this guest's "
                   "memory",
-                  sregs.cr3, space.base + DIRECTORY_OFFSET);
+                  sregs.cr3, space->base + DIRECTORY_OFFSET);
     ck_assert_msg(
         sregs.idt.limit == 0,
-        "IDTR's limit is 0x%x, as after reset, instead of 0: there is no IDT yet, and the bytes "
-        "at its base are not a gate",
-        sregs.idt.limit);
-    ck_assert_msg(sregs.idt.base == 0, "IDTR's base is 0x%llx instead of 0", sregs.idt.base);
+        "IDTR's limit is 0x%x, and came in as 0x%x, instead of 0: there is no IDT yet, and the "
+        "bytes at its base are not a gate",
+        sregs.idt.limit, came_in.idt.limit);
+    ck_assert_msg(sregs.idt.base == 0, "IDTR's base is 0x%llx, and came in as 0x%llx, instead of 0",
+                  sregs.idt.base, came_in.idt.base);
     ck_assert_msg(sregs.cr0 == 0x80010031,
-                  "CR0 is 0x%llx instead of 0x80010031: PE, ET, NE, WP, PG, and no other bit",
-                  sregs.cr0);
-    ck_assert_msg(sregs.cr4 == CR4_PSE, "CR4 is 0x%llx instead of 0x10: PSE, and no other bit",
-                  sregs.cr4);
-    ck_assert_msg(sregs.efer == 0, "EFER is 0x%llx instead of 0: no long mode", sregs.efer);
-    ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of 0x%x", regs.rip, entry);
-    ck_assert_msg(regs.rsp == stack, "RSP is 0x%llx instead of 0x%x", regs.rsp, stack);
-    ck_assert_msg(!(regs.rflags & 0x200), "RFLAGS.IF is 1: the guest has no handlers yet");
-    ck_assert_msg(regs.rflags == FLAGS_ALWAYS_ONE, "RFLAGS is 0x%llx instead of 0x2", regs.rflags);
-    ck_assert_msg((regs.rax | regs.rbx | regs.rcx | regs.rdx | regs.rsi | regs.rdi | regs.rbp |
-                   regs.r8 | regs.r9 | regs.r10 | regs.r11 | regs.r12 | regs.r13 | regs.r14 |
-                   regs.r15) == 0,
-                  "the other general registers, with R8 to R15, must be 0");
+                  "CR0 is 0x%llx, and came in as 0x%llx, instead of 0x80010031: PE, ET, NE, WP, "
+                  "PG, and no other bit",
+                  sregs.cr0, came_in.cr0);
+    ck_assert_msg(sregs.cr4 == CR4_PSE,
+                  "CR4 is 0x%llx, and came in as 0x%llx, instead of 0x10: PSE, and no other bit",
+                  sregs.cr4, came_in.cr4);
+    ck_assert_msg(sregs.efer == 0,
+                  "EFER is 0x%llx, and came in as 0x%llx, instead of 0: no long mode", sregs.efer,
+                  came_in.efer);
     ck_assert_msg(
-        sregs.apic_base == apic_base,
+        sregs.apic_base == came_in.apic_base,
         "the APIC base is 0x%llx and came in as 0x%llx: paging_state changes what KVM gave, "
         "and leaves the fields alone that it does not know",
-        sregs.apic_base, (unsigned long long)apic_base);
-    uint64_t pending = sregs.cr2 | sregs.cr8;
-    for (size_t i = 0; i < sizeof sregs.interrupt_bitmap / sizeof sregs.interrupt_bitmap[0]; i++)
-        pending |= sregs.interrupt_bitmap[i];
-    ck_assert_msg(pending == 0,
-                  "CR2, CR8 or the interrupt bitmap is set, and came in as 0: paging_state leaves "
-                  "the fields alone that the handout's table does not name");
+        sregs.apic_base, came_in.apic_base);
+    ck_assert_msg(sregs.cr2 == came_in.cr2 && sregs.cr8 == came_in.cr8 &&
+                      memcmp(sregs.interrupt_bitmap, came_in.interrupt_bitmap,
+                             sizeof sregs.interrupt_bitmap) == 0,
+                  "CR2, CR8 or the interrupt bitmap is not as it came in: paging_state leaves the "
+                  "fields alone that the handout's table does not name");
+}
+
+START_TEST(state)
+{
+    struct address_space space;
+
+    for (int round = 0; round < 6; round++) {
+        start_paging(&space, round == 0);
+        check_system_registers(&space);
+        ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of 0x%x", regs.rip, entry);
+        ck_assert_msg(regs.rsp == stack, "RSP is 0x%llx instead of 0x%x", regs.rsp, stack);
+        ck_assert_msg(!(regs.rflags & 0x200), "RFLAGS.IF is 1: the guest has no handlers yet");
+        ck_assert_msg(regs.rflags == FLAGS_ALWAYS_ONE, "RFLAGS is 0x%llx instead of 0x2",
+                      regs.rflags);
+        ck_assert_msg((regs.rax | regs.rbx | regs.rcx | regs.rdx | regs.rsi | regs.rdi | regs.rbp |
+                       regs.r8 | regs.r9 | regs.r10 | regs.r11 | regs.r12 | regs.r13 | regs.r14 |
+                       regs.r15) == 0,
+                      "the other general registers, with R8 to R15, must be 0");
+    }
 }
 END_TEST
 
@@ -709,12 +738,13 @@ START_TEST(descriptors_loaded)
 {
     struct address_space space;
 
-    start_paging(&space);
+    start_paging(&space, false);
     /* In memory is another GDT than gdt_build's: what paging_state loads, it has to read there. */
     uint64_t table[6] = {0};
     for (int i = 1; i < 6; i++)
-        table[i] = raw_loaded() & ~(3ull << 52); /* AVL and L are 5.1-load's */
+        table[i] = raw_random() & ~(3ull << 52); /* AVL and L are 5.1-load's */
     memcpy(space.memory + GDT_OFFSET, table, sizeof table);
+    random_fill(&sregs, sizeof sregs);
     paging_state(&space, entry, stack, &sregs, &regs);
     const struct {
         const char *name;
@@ -751,7 +781,7 @@ START_TEST(entry_checks)
 {
     struct address_space space;
 
-    start_paging(&space);
+    start_paging(&space, true);
     const char *fault = entry_state_fault(&sregs, &regs);
     ck_assert_msg(
         !fault, "AMD's processors forgive it, Intel's refuse the entry with this state: %s", fault);
@@ -770,23 +800,71 @@ static struct address_space start_space(struct vm *vm, struct vcpu *vcpu)
         .memory = vm->ram, .bytes = (uint32_t)vm->ram_bytes, .next_table = TABLES_OFFSET};
 }
 
+/* Another CR2, as a guest's page fault leaves it: the start state keeps it. */
+static struct kvm_sregs sregs_before(const struct vcpu *vcpu)
+{
+    struct kvm_sregs before_enter;
+
+    ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &before_enter) == 0);
+    before_enter.cr2 = unit_random();
+    ck_assert(kernel(vcpu->fd, KVM_SET_SREGS, &before_enter) == 0);
+    return before_enter;
+}
+
+/* Two vCPUs of one VM, of which the first alone starts the machine: their APIC bases differ. */
 START_TEST(ebx)
 {
     struct vm vm;
-    struct vcpu vcpu;
-    struct address_space space = start_space(&vm, &vcpu);
-    const uint32_t given = unit_random() | 1;
+    struct vcpu vcpus[2];
+    struct address_space space = start_space(&vm, &vcpus[0]);
 
-    int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, given);
-    ck_assert_msg(status == 0, "paging_enter returns %d instead of 0", status);
-    ck_assert(kernel(vcpu.fd, KVM_GET_REGS, &regs) == 0);
-    ck_assert_msg(
-        regs.rbx == given,
-        "the vCPU's RBX is 0x%llx instead of 0x%x, which paging_enter has as `ebx`: an ELF "
-        "guest finds its boot information by it",
-        regs.rbx, given);
+    vcpu_init(&vcpus[1], 1, 1, &vm, &guest);
+    vcpus[1].fd = (int)kernel(vm.fd, KVM_CREATE_VCPU, (void *)1ul);
+    for (int i = 0; i < 10; i++) {
+        struct vcpu *vcpu = &vcpus[i < 2 ? (unsigned)i : unit_random() % 2];
+        const struct kvm_sregs kept = sregs_before(vcpu);
+        const uint32_t given = unit_random();
+
+        int status = paging_enter(vcpu, &space, HIGHER_HALF, HIGHER_HALF, given);
+        ck_assert_msg(status == 0, "paging_enter returns %d instead of 0", status);
+        ck_assert(kernel(vcpu->fd, KVM_GET_REGS, &regs) == 0 &&
+                  kernel(vcpu->fd, KVM_GET_SREGS, &sregs) == 0);
+        ck_assert_msg(regs.rbx == given,
+                      "the vCPU's RBX is 0x%llx instead of 0x%x, which paging_enter has as `ebx`: "
+                      "an ELF guest finds its boot information by it",
+                      regs.rbx, given);
+        ck_assert_msg(sregs.cr2 == kept.cr2 && sregs.apic_base == kept.apic_base,
+                      "vCPU %td had CR2 0x%llx and APIC base 0x%llx, and has 0x%llx and 0x%llx "
+                      "after paging_enter: it keeps what KVM_GET_SREGS has just returned for this "
+                      "vCPU",
+                      vcpu - vcpus, kept.cr2, kept.apic_base, sregs.cr2, sregs.apic_base);
+    }
 }
 END_TEST
+
+/* Only the call before has failed: what it has left in `sregs` is not refused by the next one. */
+static void sregs_accepted(void)
+{
+    falsified = (struct falsified){.request = KVM_SET_SREGS, .answered = true};
+}
+
+/* paging_enter, of whose calls this one fails. */
+static void check_enter_fails(struct vcpu *vcpu, struct address_space *space, unsigned long request,
+                              int error, const char *name)
+{
+    falsified = (struct falsified){.request = request, .error = error};
+    meanwhile = request == KVM_GET_SREGS ? sregs_accepted : NULL;
+    meanwhile_at = AFTER(KVM_GET_SREGS);
+    listen_start();
+    const int status = paging_enter(vcpu, space, HIGHER_HALF, HIGHER_HALF, 0);
+    listen_end();
+    check_met("paging_enter", name);
+    falsified = (struct falsified){0};
+    ck_assert_msg(status == STATUS_NO_KVM,
+                  "%s failed, and paging_enter returns %d instead of STATUS_NO_KVM", name, status);
+    ck_assert_msg(said[0] != '\0', "%s failed, and paging_enter said nothing: fail() says it",
+                  name);
+}
 
 START_TEST(enter_failure)
 {
@@ -796,32 +874,26 @@ START_TEST(enter_failure)
     } ioctls[] = {{KVM_GET_SREGS, "KVM_GET_SREGS"},
                   {KVM_SET_SREGS, "KVM_SET_SREGS"},
                   {KVM_SET_REGS, "KVM_SET_REGS"}};
+    enum { IOCTLS = sizeof ioctls / sizeof ioctls[0] };
     struct vm vm;
     struct vcpu vcpu;
     struct address_space space = start_space(&vm, &vcpu);
+    int order[IOCTLS * UNIT_ERRORS];
 
-    int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
-    ck_assert_msg(status == 0, "paging_enter returns %d instead of 0", status);
-    for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++) {
-        falsified = (struct falsified){0};
-        check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
-        falsified = (struct falsified){.request = ioctls[i].request, .error = unit_error()};
-        listen_start();
-        status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
-        listen_end();
-        check_met("paging_enter", ioctls[i].name);
-        ck_assert_msg(status == STATUS_NO_KVM,
-                      "%s failed, and paging_enter returns %d instead of STATUS_NO_KVM",
-                      ioctls[i].name, status);
-        ck_assert_msg(said[0] != '\0', "%s failed, and paging_enter said nothing: fail() says it",
-                      ioctls[i].name);
+    check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
+    shuffle(order, IOCTLS * UNIT_ERRORS);
+    for (int i = 0; i < IOCTLS * UNIT_ERRORS; i++) {
+        const int which = order[i] % IOCTLS;
+        check_enter_fails(&vcpu, &space, ioctls[which].request, unit_errors[order[i] / IOCTLS],
+                          ioctls[which].name);
+        if (unit_random() % 4 == 0)
+            check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
     }
-    falsified = (struct falsified){0};
     check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
     vmm.options.mapping_count = 1;
     vmm.options.mappings[0] = (struct page_mapping){0x40000000, space.bytes, PAGE_PRESENT};
     listen_start();
-    status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
+    const int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
     listen_end();
     ck_assert_msg(status == STATUS_USAGE,
                   "--map names a page outside the guest's memory, map_options returns "
@@ -1121,9 +1193,13 @@ START_TEST(spaces)
             const uint32_t base = (uint32_t)index * SLOT_BYTES, end = base + SLOT_BYTES;
             const uint32_t small[] = {end - PAGE_BYTES, base, random_page(end)};
             const uint32_t bytes = small[i / guests];
-            const uint32_t all = (uint32_t)guests * SLOT_BYTES + unit_random() % 2 * PAGE_BYTES;
-            ck_assert_msg(open_space(guests, 1, index, all, &space) == 0,
-                          "space_open of guest %d of %d does not return 0", index, guests);
+            const uint32_t all = (uint32_t)guests * SLOT_BYTES + PAGE_BYTES;
+            const uint32_t enough[] = {end, all, all - PAGE_BYTES, end + random_page(all - end)};
+            const uint32_t right = enough[unit_random() % 4];
+            ck_assert_msg(open_space(guests, 1, index, right, &space) == 0,
+                          "the 4 MB of guest %d of %d end at %u MB, and RAM has %u KB: space_open "
+                          "does not return 0",
+                          index, guests, end >> 20, right >> 10);
             ck_assert_msg(space.base == base && space.bytes == SLOT_BYTES &&
                               space.memory == ram + base,
                           "guest %d of %d has 0x%x bytes from 0x%x on instead of 0x%x from 0x%x on",
