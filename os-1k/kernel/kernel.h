@@ -203,7 +203,7 @@ struct process *process_foreground(void);
 /*
  * 6.4 Prepares the kernel stack of a new process, so that the first context_switch to it enters
  * the program at `entry` in ring 3, with its ESP at `stack`, interrupts on, and 0 in the other
- * general registers.
+ * general registers. The kernel stack comes as a page of zeros.
  */
 void process_frame(struct process *process, uint32_t entry, uint32_t stack);
 
@@ -248,8 +248,9 @@ void process_end(struct process *process, int status);
 int process_wait(int pid, uint32_t flags, int *status);
 
 /*
- * 6.6 Releases whatever memory the process has, and its place in the table. A page is not read or
- * written any more once page_free has it.
+ * 6.6 Releases whatever memory the process has, and its place in the table: of one that is
+ * PROCESS_UNUSED, no other field matters. A page is not read or written any more once page_free has
+ * it.
  */
 void process_release(struct process *process);
 

@@ -349,7 +349,9 @@ def order(plan: Plan) -> None:
     pids = plan.values.sample(range(2, 999), 8)
     ready, alone = sorted(pids[:4], reverse=True), pids[7]
     ready[1:3] = ready[2:0:-1]          # neither the order of the pids nor its reverse
-    _kernel_unit(plan, "order", (*ready, *pids[4:]),
+    middle = plan.values.sample(range(2, PLACES), 5)
+    places = (1, *sorted(middle[:2]), PLACES, *middle[2:], plan.values.randint(1, PLACES))
+    _kernel_unit(plan, "order", (*ready, *pids[4:], *places),
                  *(f"turn of pid {pid}" for pid in (ready * 3)[:9] * 2 + [alone] * 9))
 
 
@@ -381,14 +383,17 @@ def wake(plan: Plan) -> None:
                "come. The difference, read as a signed number, is right even when the count has wrapped "
                "around.")
 def tick(plan: Plan) -> None:
-    pids, blocked = plan.values.sample(range(2, 999), PLACES), plan.values.randrange(PLACES)
+    pids = plan.values.sample(range(2, 999), PLACES)
+    blocked, ended = plan.values.sample(range(PLACES), 2)
     sleeps = [(plan.values.randint(100, 9999), 1), (plan.values.getrandbits(31), plan.values.randint(20, 50)),
               (2 ** 32 - plan.values.randint(5, 19), plan.values.randint(20, 50)),
+              (2 ** 31 - plan.values.randint(5, 19), plan.values.randint(20, 50)),
               (plan.values.getrandbits(32), plan.values.randint(40000, 70000))]
     plan.values.shuffle(sleeps)
-    states = " ".join(f"{pid} {STATES[BLOCKED if place == blocked else READY]}"
-                      for place, pid in enumerate(pids))
-    _kernel_unit(plan, "sleep", (blocked + 1, *(number for sleep in sleeps for number in sleep), *pids),
+    resting = {blocked: BLOCKED, ended: ENDED}
+    states = " ".join(f"{pid} {STATES[resting.get(place, READY)]}" for place, pid in enumerate(pids))
+    _kernel_unit(plan, "sleep", (blocked + 1, ended + 1, *(number for sleep in sleeps for number in sleep),
+                                 *pids),
                  *(f"tick {start + count & 0xffffffff:#x}, slept: {states}" for start, count in sleeps),
                  f"idle: {sum(count for _, count in sleeps)} ticks", f"pid {pids[blocked]}: ticks 1")
 
@@ -517,8 +522,9 @@ def wait(plan: Plan) -> None:
                "directory and the kernel stack; directory and kernel stack may be NULL. Entries from "
                "KERNEL_FIRST_SLOT on are the kernel's.")
 def release(plan: Plan) -> None:
-    pages = {slot << 10 | plan.values.getrandbits(10)
-             for slot in (0, 511, *(plan.values.getrandbits(9) for _ in range(plan.values.randint(20, 40))))}
+    slots = [0, 511, *(plan.values.getrandbits(9) for _ in range(plan.values.randint(20, 40)))]
+    pages = {slot << 10 | plan.values.getrandbits(10) for slot in slots}
+    pages |= {slot << 10 | entry for slot in (0, slots[2], 511) for entry in (0, 1023)}     # a table's ends
     tables = {page >> 10 for page in pages}
     _kernel_unit(plan, "release", (len(pages), *(page << 12 for page in pages)),
                  f"{len(pages) + len(tables) + 2} pages came back")

@@ -791,6 +791,10 @@ static void no_room_check(int fd)
                   "after the kernel there is no page left for the archive: it was not refused with "
                   "status %d and a message that suggests a larger --mem",
                   STATUS_GUEST_FILE);
+    ck_assert_msg(
+        strstr(said, archive_path),
+        "after the kernel there is no page left for the archive, and no message names its "
+        "file");
 }
 
 /* The archive would fit, but for the process that is to read it. */

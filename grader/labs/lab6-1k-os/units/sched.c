@@ -424,11 +424,13 @@ static void turn_order(void)
         context_switch(HOME);
 }
 
-/* Given: the pids of four processes that are ready, of three that are not, and of one alone. */
+/*
+ * Given: the pids of four processes that are ready, of three that are not, and of one alone; then
+ * the place of each in the table.
+ */
 static void test_order(void)
 {
-    static const int places[] = {2, 5, 6, PROCESSES_MAX - 1};
-    const int *pids = (const int *)given;
+    const int *pids = (const int *)given, *places = pids + 8;
     const enum process_state resting[] = {PROCESS_BLOCKED, PROCESS_SLEEPING, PROCESS_ENDED};
 
     turn = turn_order;
@@ -437,23 +439,23 @@ static void test_order(void)
     for (int i = 0; i < 4; i++)
         process_make(places[i], pids[i], 0);
     for (int i = 0; i < 3; i++)
-        process_make(8 + i, pids[4 + i], 0)->state = resting[i];
+        process_make(places[4 + i], pids[4 + i], 0)->state = resting[i];
     for (int round = 0; round < 2; round++) {
         steps = 0;
         schedule();
         for (int i = 0; i < STEPS; i++)
             CHECK(order[i] == pids[i % 4],
-                  "ready are pid %d, %d, %d, %d in the places 2, 5, 6, 15 of the table; blocked, "
-                  "asleep, ended are %d, %d, %d. Turn %d after idle, in place 0, is for pid %d and "
-                  "was given to %d",
-                  pids[0], pids[1], pids[2], pids[3], pids[4], pids[5], pids[6], i + 1, pids[i % 4],
-                  order[i]);
+                  "ready are pid %d, %d, %d, %d in the places %d, %d, %d, %d of the table; "
+                  "blocked, asleep, ended are %d, %d, %d. Turn %d after idle, in place 0, is for "
+                  "pid %d and was given to %d",
+                  pids[0], pids[1], pids[2], pids[3], places[0], places[1], places[2], places[3],
+                  pids[4], pids[5], pids[6], i + 1, pids[i % 4], order[i]);
     }
 
     for (int i = 1; i < PROCESSES_MAX; i++)
         processes[i].state = PROCESS_UNUSED;
     steps = 0;
-    process_make(4, pids[7], 0);
+    process_make(places[7], pids[7], 0);
     schedule();
     CHECK(steps == STEPS,
           "only pid %d and idle are ready: schedule called by pid %d went to idle, not back to it",
@@ -519,24 +521,35 @@ static void turn_sleep(void)
     process_sleep(sleep_ticks);
 }
 
-/* All in the table but one sleep from now on; they must be ready after so many ticks. */
+static struct process *blocked, *ended; /* these two do not sleep */
+
+/*
+ * All others in the table sleep from now on; they must be ready after so many ticks. The one that
+ * is blocked slept before that; the one that has ended was killed while it slept.
+ */
 static void sleep_check(uint32_t start, uint32_t count)
 {
     for (int i = 1; i <= LAST; i++)
-        if (processes[i].state != PROCESS_BLOCKED)
+        if (&processes[i] != blocked && &processes[i] != ended)
             processes[i].state = PROCESS_READY;
     ticks = start;
     sleep_ticks = count;
+    blocked->wake_tick = start - count;
+    ended->wake_tick = start + 1;
     run_all();
     for (uint32_t passed = 0; passed <= count; passed++) {
         if (passed > 0)
             scheduler_tick();
         /* Most ticks of a long sleep need no look. */
         for (int i = 1; i <= LAST && (passed < 40 || passed + 2 > count || passed % 64 == 0); i++)
-            CHECK(processes[i].state == PROCESS_BLOCKED ||
+            CHECK(&processes[i] == blocked || &processes[i] == ended ||
                       (processes[i].state == PROCESS_READY) == (passed == count),
                   "some call process_sleep(%u) at tick 0x%x: %u ticks later pid %d %s", count,
                   start, passed, processes[i].pid, passed == count ? "still sleeps" : "is awake");
+        CHECK(blocked->state == PROCESS_BLOCKED && ended->state == PROCESS_ENDED,
+              "scheduler_tick woke a process that does not sleep: it %s, and its wake_tick is left "
+              "from an earlier sleep",
+              blocked->state == PROCESS_BLOCKED ? "has ended" : "is blocked");
     }
     fact("tick 0x%x, ", ticks);
     states_print("slept");
@@ -551,21 +564,24 @@ static void turn_tick(void)
     leave(HOME);
 }
 
-#define SLEEPS 4
+#define SLEEPS 5
 
 /*
- * Given: the place of a process that is blocked; start and count of the sleeps, of which one passes
- * the highest tick and one is long; a pid for each place.
+ * Given: the place of a process that is blocked and of one that has ended; start and count of the
+ * sleeps, of which one passes the highest tick, one the highest signed number, and one is long; a
+ * pid for each place.
  */
 static void test_sleep(void)
 {
-    const uint32_t *sleeps = given + 1, *pids = sleeps + 2 * SLEEPS;
-    struct process *blocked = &processes[given[0]];
+    const uint32_t *sleeps = given + 2, *pids = sleeps + 2 * SLEEPS;
     uint32_t used = HOME->ticks, all = 0;
 
     for (int i = 1; i <= LAST; i++)
         process_make(i, (int)pids[i - 1], 0);
+    blocked = &processes[given[0]];
     blocked->state = PROCESS_BLOCKED;
+    ended = &processes[given[1]];
+    ended->state = PROCESS_ENDED;
     turn = turn_sleep;
     for (int i = 0; i < SLEEPS; i++) {
         uint32_t start = sleeps[2 * i], count = sleeps[2 * i + 1];
@@ -577,7 +593,6 @@ static void test_sleep(void)
           "%u ticks found idle running, and were not counted for it: its ticks grew by %u", all,
           HOME->ticks - used);
     fact("idle: %u ticks\n", HOME->ticks - used);
-    CHECK(blocked->state == PROCESS_BLOCKED, "scheduler_tick woke a process that does not sleep");
     turn = turn_tick;
     left = NULL;
     context_switch(process_make((int)given[0], (int)pids[given[0] - 1], 0));
