@@ -655,7 +655,7 @@ static void start_paging(struct address_space *space, bool after_reset)
 {
     entry = unit_random();
     stack = unit_random();
-    *space = space_at(after_reset || unit_random() % 2 ? BASE : 0, SPACE_BYTES);
+    *space = space_at(BASE, SPACE_BYTES);
     gdt_build(space);
     directory_build(space);
     random_fill(&came_in, sizeof came_in);
