@@ -521,6 +521,13 @@ static void turn_sleep(void)
     process_sleep(sleep_ticks);
 }
 
+/* Sleeps have ended: before the next ones begin at another tick, all come back from theirs. */
+static void turn_rest(void)
+{
+    current->state = PROCESS_BLOCKED;
+    schedule();
+}
+
 static struct process *blocked, *ended; /* these two do not sleep */
 
 /*
@@ -532,6 +539,8 @@ static void sleep_check(uint32_t start, uint32_t count)
     for (int i = 1; i <= LAST; i++)
         if (&processes[i] != blocked && &processes[i] != ended)
             processes[i].state = PROCESS_READY;
+    turn = turn_sleep;
+    turns = 0;
     ticks = start;
     sleep_ticks = count;
     blocked->wake_tick = start - count;
@@ -553,6 +562,9 @@ static void sleep_check(uint32_t start, uint32_t count)
     }
     fact("tick 0x%x, ", ticks);
     states_print("slept");
+    CHECK(ticks == start + count, "%u ticks after 0x%x `ticks` is 0x%x", count, start, ticks);
+    turn = turn_rest;
+    run_all();
 }
 
 static void turn_tick(void)
@@ -582,12 +594,9 @@ static void test_sleep(void)
     blocked->state = PROCESS_BLOCKED;
     ended = &processes[given[1]];
     ended->state = PROCESS_ENDED;
-    turn = turn_sleep;
     for (int i = 0; i < SLEEPS; i++) {
-        uint32_t start = sleeps[2 * i], count = sleeps[2 * i + 1];
-        sleep_check(start, count);
-        CHECK(ticks == start + count, "%u ticks after 0x%x `ticks` is 0x%x", count, start, ticks);
-        all += count;
+        sleep_check(sleeps[2 * i], sleeps[2 * i + 1]);
+        all += sleeps[2 * i + 1];
     }
     CHECK(HOME->ticks - used == all,
           "%u ticks found idle running, and were not counted for it: its ticks grew by %u", all,
