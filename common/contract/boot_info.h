@@ -1,6 +1,6 @@
 /*
  * boot_info.h - what the VMM passes to an ELF guest: in guest RAM at BOOT_INFO_OFFSET; EBX, or RDI
- * of a 64-bit guest, holds its physical address at the entry point. All addresses are physical, all
+ * of a 64-bit guest, holds that address at the entry point. All addresses are physical, all
  * sizes in bytes.
  */
 #pragma once

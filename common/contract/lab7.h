@@ -9,17 +9,18 @@
 
 /*
  * 7.1 Maps one page of 4 KB, or with flags 0 unmaps it. virt and phys are multiples of PAGE_BYTES,
- * virt is canonical, phys an offset into the space; flags are PAGE_PRESENT, PAGE_WRITABLE,
- * PAGE_USER, PAGE_NX. The PML4 is at DIRECTORY_OFFSET, other tables are taken from
+ * virt is canonical, phys an offset into the space; flags are 0, or PAGE_PRESENT with any of
+ * PAGE_WRITABLE, PAGE_USER, PAGE_NX. The PML4 is at DIRECTORY_OFFSET, other tables are taken from
  * space->next_table on. A 2 MB page that maps `virt` is split into a table first. Every other
- * page keeps its mapping and its rights. 0; ENOMEM: no table left; EINVAL, with nothing
- * changed: an address that is not such a page, even with flags 0.
+ * page keeps its mapping and its rights. 0; ENOMEM, with no mapping changed: no table left;
+ * EINVAL, with nothing changed: an address that is not such a page, even with flags 0.
  */
 int long_page_map(struct address_space *space, uint64_t virt, uint32_t phys, uint64_t flags);
 
 /*
  * 7.1 Writes the tables: all of the space, including a last part of less than 2 MB, at 0 and at
- * HIGHER_HALF_64 in 2 MB pages, writable and for ring 0; every other address is not mapped.
+ * HIGHER_HALF_64 in 2 MB pages, writable and for ring 0; every other address is not mapped. Tables
+ * are taken as for long_page_map; those below space->next_table are in use already.
  */
 void long_tables_build(struct address_space *space);
 
@@ -28,27 +29,31 @@ void long_gdt_build(struct address_space *space);
 
 /*
  * 7.2 Start state: long mode, NX and SSE enabled, no local APIC, execution at `entry`, stack below
- * `stack`, no IDT, the other general registers 0. `sregs` comes in as KVM returned it. The
- * GDT is that in memory; TR is not changed.
+ * `stack`, no IDT, the other general registers 0. `sregs` comes in as KVM returned it, whatever
+ * that is. The GDT is that in memory, which is only read; TR is not changed.
  */
 void long_mode_state(const struct address_space *space, uint64_t entry, uint64_t stack,
                      struct kvm_sregs *sregs, struct kvm_regs *regs);
 
 /*
  * 7.3 What a guest needs for ring 3: adds user data, user code and the TSS descriptor to the GDT
- * in memory, clears the TSS at TSS_OFFSET, and in `sregs` loads TR and enables SYSCALL.
+ * in memory, clears the TSS at TSS_OFFSET, and in `sregs` loads TR, as that descriptor says, and
+ * enables SYSCALL. Nothing else changes.
  */
 void long_rings_add(struct address_space *space, struct kvm_sregs *sregs);
 
 /*
  * 7.4 Changes the table that KVM supports, of which at most `entries_max` entries have room, into
  * what the guest is shown: a hypervisor with its signature at CPUID_SIGNATURE and no other
- * hypervisor leaf; the APIC id of this vCPU; no local APIC, and nothing that needs one. false: no
- * room for the signature.
+ * hypervisor leaf; the APIC id of this vCPU; no local APIC, and nothing of leaf 1 that needs one.
+ * Every other bit stays. false: no room for the signature.
  */
 bool cpuid_show(struct kvm_cpuid2 *cpuid, uint32_t entries_max, uint32_t apic_id);
 
-/* 7.4 Gives the vCPU that table, with vcpu->index as the APIC id. 0 or STATUS_NO_KVM. */
+/*
+ * 7.4 Gives the vCPU that table, with vcpu->index as the APIC id; keeps no memory allocated. 0 or
+ * STATUS_NO_KVM.
+ */
 int vcpu_show_cpuid(struct vcpu *vcpu);
 
 /*
@@ -61,8 +66,8 @@ const char *elf64_load(const uint8_t *file, size_t file_bytes, uint8_t *memory, 
 
 /*
  * 7.5 Writes the boot information (without an archive), GDT, TSS and tables, shows the vCPU its
- * CPUID and puts it into its start state, with the boot information's physical address in RDI. 0 or
- * STATUS_NO_KVM.
+ * CPUID and puts it into its start state, with the boot information's address as the guest sees it
+ * in RDI: BOOT_INFO_OFFSET, whatever space->base is. 0 or STATUS_NO_KVM.
  */
 int long_mode_enter(struct vcpu *vcpu, struct address_space *space, uint64_t entry);
 

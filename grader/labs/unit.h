@@ -307,12 +307,16 @@ bool __wrap_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, F
 
 static bool pages_swapped;
 static bool pages_missing; /* none is mapped */
+static bool (*translate_instead)(uint64_t linear,
+                                 uint64_t *phys); /* or a test's own, if not NULL */
 static unsigned translations;
 
 bool __wrap_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *out)
 {
     meanwhile_run(AT_TRANSLATE);
     translations++;
+    if (translate_instead)
+        return translate_instead(linear, phys);
     if (!pages_swapped && !pages_missing)
         return __real_vcpu_translate(vcpu, linear, phys, out);
     *phys = (linear & ~HIGHER_HALF) ^ PAGE_BYTES;

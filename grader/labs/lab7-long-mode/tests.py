@@ -123,7 +123,7 @@ def state(plan: Plan) -> None:
 
 @lab.test("7.2", "loads the segment registers and GDTR", points=3,
           hint="Where do the hidden parts come from? Load each register with segment_load from the GDT in "
-               "memory. GDTR's base is linear, its limit the last valid byte.")
+               "memory. GDTR's base is linear, its limit the last valid byte. LDTR has the type TYPE_LDT.")
 def segments(plan: Plan) -> None:
     plan.unit("long_mode", "segments")
 
@@ -133,7 +133,8 @@ def segments(plan: Plan) -> None:
 @lab.test("7.3", "adds the descriptors of ring 3 and of the TSS", points=4,
           hint="In which order does SYSRET find its two segments, and how long is a TSS descriptor? Data "
                "comes before code. The TSS descriptor has 16 bytes, and its upper half holds bits 32 to 63 "
-               "of the base. TR's base in the register has all 64 bits.")
+               "of the base. TR is what the descriptor says, with all 64 bits of the base. Nothing else "
+               "changes.")
 def rings(plan: Plan) -> None:
     plan.unit("long_mode", "rings")
 
@@ -220,7 +221,8 @@ def signature(plan: Plan) -> None:
 
 @lab.test("7.4", "reports a table without room, and failures of KVM", points=2,
           hint="How many entries have room, and which calls can fail? The signature needs one entry. Each "
-               "ioctl that fails is STATUS_NO_KVM, with a message.")
+               "ioctl that fails is STATUS_NO_KVM, with a message. The memory of the table is freed on every "
+               "way out.")
 def cpuid_failure(plan: Plan) -> None:
     plan.unit("long_mode", "no_room")
     plan.unit("long_mode", "cpuid_failure")
@@ -528,6 +530,7 @@ def string_pages(plan: Plan) -> None:
     _symptoms(run)
     _strings_outside(plan, virtual, _maps([(virtual, pages[0], "w")]))
     plan.unit("long_mode", "write_unread")
+    plan.unit("long_mode", "strings")
     seed, length, word = values.getrandbits(16), values.randint(100, 2000), values.text()
     real = plan.boot(plan.guest("write", SEED=seed, LENGTH=length))     # as before
     real.prints(letters(seed, length) + "\n")
@@ -543,7 +546,8 @@ def _strings_outside(plan: Plan, virtual: int, maps: Sequence[str]) -> None:
     beyond: dict[str, Define] = {"VIRTUAL": HIGHER_HALF + RAM, "PD_ENTRY": RAM | 0x83}   # not RAM
     cases: list[tuple[dict[str, Define], int | None, str]] = [
         ({"VIRTUAL": virtual, "OFFSET": PAGE - 4, "LENGTH": 8}, virtual + PAGE, "the unmapped page"),
-        ({"VIRTUAL": virtual, "OFFSET": PAGE - 64, "LENGTH": 1 << 32 | plan.values.randint(0, 60)},
+        ({"VIRTUAL": virtual, "OFFSET": PAGE - 64,
+          "LENGTH": 1 << plan.values.randint(32, 63) | plan.values.randint(0, 60)},
          virtual + PAGE, "the unmapped page, because all 64 bits of RCX count"),
         ({**beyond, "OFFSET": 0, "LENGTH": 8}, HIGHER_HALF + RAM, "the page that is mapped, but not to RAM"),
         ({**beyond, "OFFSET": -4, "LENGTH": 8}, HIGHER_HALF + RAM, "the page that is mapped, but not to RAM"),

@@ -146,11 +146,206 @@ static void check_page(const struct address_space *space, uint64_t virt, uint64_
                      address, rights_text(found.rights), rights_text(flags), found.entries);
 }
 
+/* ------------------------------------------------------------------ all that is mapped */
+
+#define EXTENTS_MAX 4096
+#define NO_PAGE     1 /* the address of none */
+
+/* Addresses that follow each other, and so does where they lead to, with the same rights. */
+struct extent {
+    uint64_t virt, bytes, phys, rights;
+};
+
+/* A reading of all tables: of all addresses, or without the two halves, but for one page. */
+struct mapped {
+    uint64_t but_for;
+    bool without_halves;
+    unsigned tables; /* that were read */
+    size_t count;
+    struct extent extents[EXTENTS_MAX];
+};
+static PRIVATE struct mapped all_before, all_now;
+
+static void extent_add(struct mapped *all, uint64_t virt, uint64_t bytes, uint64_t phys,
+                       uint64_t rights)
+{
+    struct extent *last = all->count > 0 ? &all->extents[all->count - 1] : NULL;
+
+    if (bytes == 0)
+        return;
+    if (last && last->virt + last->bytes == virt && last->phys + last->bytes == phys &&
+        last->rights == rights) {
+        last->bytes += bytes;
+        return;
+    }
+    ck_assert_msg(all->count < EXTENTS_MAX,
+                  "the tables map more than anybody asked for, the last of it address 0x%llx: "
+                  "memory is not zero before you write to it",
+                  (unsigned long long)virt);
+    all->extents[all->count++] =
+        (struct extent){.virt = virt, .bytes = bytes, .phys = phys, .rights = rights};
+}
+
+/* What one entry maps, which is a page of this size. */
+static void page_add(const struct address_space *space, struct mapped *all, struct extent page)
+{
+    const bool in_half = page.virt < space->bytes || page.virt >= HIGHER_HALF_64;
+    const uint64_t skipped = all->but_for - page.virt;
+
+    if (all->without_halves && in_half)
+        return;
+    if (all->but_for == NO_PAGE || skipped >= page.bytes) {
+        extent_add(all, page.virt, page.bytes, page.phys, page.rights);
+        return;
+    }
+    const uint64_t after = skipped + PAGE_BYTES;
+    extent_add(all, page.virt, skipped, page.phys, page.rights);
+    extent_add(all, page.virt + after, page.bytes - after, page.phys + after, page.rights);
+}
+
+static void table_check(const struct address_space *space, struct mapped *all, uint64_t table,
+                        unsigned level)
+{
+    const uint64_t offset = table - space->base;
+
+    ck_assert_msg(offset == DIRECTORY_OFFSET ||
+                      (offset >= TABLES_OFFSET && offset < space->next_table),
+                  "an entry leads to a %s at 0x%llx; the guest's memory starts at 0x%x, tables are "
+                  "taken from TABLES_OFFSET on, and space->next_table, 0x%x, is the first unused",
+                  level_names[level], (unsigned long long)table, space->base, space->next_table);
+    ck_assert_msg(++all->tables < 1000, "the tables lead to each other");
+}
+
+static void table_read(const struct address_space *space, struct mapped *all, uint64_t table,
+                       unsigned level, struct extent above)
+{
+    const unsigned shift = 12 + 9 * level;
+    const uint64_t size = 1ull << shift;
+    uint64_t entry;
+
+    table_check(space, all, table, level);
+    for (uint64_t i = 0; i < 512; i++) {
+        memcpy(&entry, ram + table + i * 8, sizeof entry);
+        if (!(entry & PAGE_PRESENT))
+            continue;
+        struct extent page = {.virt = above.virt | i << shift, .bytes = size};
+        page.virt |= page.virt >> 47 & 1 ? 0xffff000000000000 : 0;
+        page.phys = entry & LONG_FRAME;
+        page.rights = (above.rights & entry) | ((above.rights | entry) & PAGE_NX);
+        const bool last = level == 0 || (level < 3 && entry & PAGE_LARGE);
+        ck_assert_msg(!(entry & PAGE_LARGE && (level == 0 || level == 3)) &&
+                          !(last && page.phys & (size - 1)),
+                      "%s[%u] is 0x%llx, which has a bit that must be 0 there", level_names[level],
+                      (unsigned)i, (unsigned long long)entry);
+        if (last)
+            page_add(space, all, page);
+        else
+            table_read(space, all, page.phys, level - 1, page);
+    }
+}
+
+static void all_read(const struct address_space *space, struct mapped *all, uint64_t but_for,
+                     bool without_halves)
+{
+    all->but_for = but_for;
+    all->without_halves = without_halves;
+    all->count = all->tables = 0;
+    table_read(space, all, space->base + DIRECTORY_OFFSET, 3,
+               (struct extent){.rights = RIGHTS & ~PAGE_NX});
+}
+
+/* Where this address leads to, in words. */
+static const char *extent_text(const struct mapped *all, uint64_t virt)
+{
+    static char texts[2][120];
+    static unsigned next;
+    char *text = texts[next++ % 2];
+
+    snprintf(text, sizeof texts[0], "nothing");
+    for (size_t i = 0; i < all->count; i++) {
+        const struct extent *extent = &all->extents[i];
+        if (virt - extent->virt < extent->bytes)
+            snprintf(text, sizeof texts[0], "0x%llx, %s",
+                     (unsigned long long)(extent->phys + virt - extent->virt),
+                     rights_text(extent->rights));
+    }
+    return text;
+}
+
+/* The first address that the two do not map alike, or NO_PAGE. */
+static uint64_t extents_differ(const struct mapped *one, const struct mapped *other)
+{
+    for (size_t i = 0; i < one->count || i < other->count; i++) {
+        const struct extent *a = &one->extents[i], *b = &other->extents[i];
+        if (i >= one->count || i >= other->count)
+            return i < one->count ? a->virt : b->virt;
+        if (a->virt != b->virt)
+            return a->virt < b->virt ? a->virt : b->virt;
+        if (a->phys != b->phys || a->rights != b->rights)
+            return a->virt;
+        if (a->bytes != b->bytes)
+            return a->virt + (a->bytes < b->bytes ? a->bytes : b->bytes);
+    }
+    return NO_PAGE;
+}
+
+/* All is mapped as in all_before, which has been read in the same way. */
+static void check_all(const struct address_space *space, const char *when)
+{
+    all_read(space, &all_now, all_before.but_for, all_before.without_halves);
+    const uint64_t virt = extents_differ(&all_before, &all_now);
+    ck_assert_msg(virt == NO_PAGE, "%s: address 0x%llx maps %s instead of %s", when,
+                  (unsigned long long)virt, extent_text(&all_now, virt),
+                  extent_text(&all_before, virt));
+}
+
+/* Of RAM nothing has changed since space_at but these bytes. */
+static void check_ram_kept(uint64_t start, uint64_t end, const char *when)
+{
+    for (uint64_t at = 0; at < sizeof ram; at++) {
+        if (at == start)
+            at = end;
+        if (ram[at] != 0xa5)
+            ck_abort_msg("%s: the byte at guest-physical 0x%llx was changed, where nothing is to "
+                         "be written",
+                         when, (unsigned long long)at);
+    }
+}
+
+/* The same, of the tables. */
+static void check_only_tables(const struct address_space *space, const char *when)
+{
+    check_ram_kept(space->base + DIRECTORY_OFFSET, space->base + TABLES_END, when);
+}
+
 /* ------------------------------------------------------------------ 7.1 tables */
 
 static uint64_t random_page(uint64_t bytes)
 {
     return unit_random() % (bytes / PAGE_BYTES) * PAGE_BYTES;
+}
+
+/* All of the space is mapped twice, nothing else is, and tables begin at space->next_table. */
+static void check_built(const struct address_space *space, uint32_t first_table, const char *when)
+{
+    const uint64_t bytes =
+        (space->bytes + MEDIUM_PAGE_BYTES - 1ull) / MEDIUM_PAGE_BYTES * MEDIUM_PAGE_BYTES;
+
+    all_before.but_for = NO_PAGE;
+    all_before.without_halves = false;
+    all_before.count = 2;
+    for (int half = 0; half < 2; half++)
+        all_before.extents[half] = (struct extent){.virt = half ? HIGHER_HALF_64 : 0,
+                                                   .bytes = bytes,
+                                                   .phys = space->base,
+                                                   .rights = KERNEL};
+    check_all(space, when);
+    check_only_tables(space, when);
+    for (uint32_t at = TABLES_OFFSET; at < first_table; at++)
+        ck_assert_msg(space->memory[at] == 0xa5,
+                      "%s, with space->next_table = 0x%x: the table at 0x%x was changed, which is "
+                      "in use already",
+                      when, first_table, at & ~0xfffu);
 }
 
 START_TEST(tables)
@@ -171,6 +366,9 @@ START_TEST(tables)
             space.bytes += i == KNOWN ? PAGE_BYTES : (uint32_t)random_page(MEDIUM_PAGE_BYTES);
         const uint64_t bytes = space.bytes,
                        end = (bytes + MEDIUM_PAGE_BYTES - 1) & ~(uint64_t)(MEDIUM_PAGE_BYTES - 1);
+        /* In a guest's tables there may be others already; these take 6 at most. */
+        space.next_table += i ? unit_random() % 24 * PAGE_BYTES : 0;
+        const uint32_t first_table = space.next_table;
         long_tables_build(&space);
         snprintf(when, sizeof when, "after long_tables_build of %u KB of memory",
                  space.bytes >> 10);
@@ -199,15 +397,21 @@ START_TEST(tables)
             if (virt >= end && virt < HIGHER_HALF_64)
                 check_page(&space, virt, 0, 0, when);
         }
+        check_built(&space, first_table, when);
     }
 }
 END_TEST
 
-/* long_page_map of one page, and what became of it. */
-static void map_one(struct address_space *space, uint64_t virt, uint32_t phys, uint64_t flags,
-                    const char *where)
+/*
+ * long_page_map of one page, and what became of it, and of all others, or of those outside of the
+ * halves that long_tables_build maps.
+ */
+static void map_one_of(struct address_space *space, bool without_halves, uint64_t virt,
+                       uint32_t phys, uint64_t flags, const char *where)
 {
-    char when[200];
+    char when[280];
+
+    all_read(space, &all_before, virt, without_halves);
 
     snprintf(when, sizeof when, "after long_page_map(0x%llx, 0x%x, %s), %s",
              (unsigned long long)virt, phys, rights_text(flags), where);
@@ -215,6 +419,15 @@ static void map_one(struct address_space *space, uint64_t virt, uint32_t phys, u
     ck_assert_msg(error == 0, "long_page_map(0x%llx, 0x%x, %s), %s, returns %d instead of 0",
                   (unsigned long long)virt, phys, rights_text(flags), where, error);
     check_page(space, virt, phys, flags, when);
+    snprintf(when + strlen(when), sizeof when - strlen(when),
+             ", every other page keeps its mapping and its rights");
+    check_all(space, when);
+}
+
+static void map_one(struct address_space *space, uint64_t virt, uint32_t phys, uint64_t flags,
+                    const char *where)
+{
+    map_one_of(space, true, virt, phys, flags, where);
 }
 
 START_TEST(map)
@@ -245,9 +458,11 @@ START_TEST(map)
         check_page(&space, pages[i].virt, pages[i].phys, pages[i].flags,
                    "after other pages were mapped");
     for (int i = 0; i < 60; i += 2) {
+        all_read(&space, &all_before, pages[i].virt, true);
         ck_assert_msg(long_page_map(&space, pages[i].virt, 0, 0) == 0,
                       "long_page_map with flags 0 unmaps a page, and does not return 0");
         check_page(&space, pages[i].virt, 0, 0, "after it was unmapped (flags 0)");
+        check_all(&space, "after another page was unmapped (flags 0)");
     }
     for (int i = 1; i < 60; i += 2)
         check_page(&space, pages[i].virt, pages[i].phys, pages[i].flags,
@@ -266,8 +481,31 @@ START_TEST(map)
                   "instead of 0: it is unmapped, as asked",
                   error);
     check_page(&space, FAR, 0, 0, "after it was unmapped, and nobody had mapped it");
+    check_only_tables(&space, "after long_tables_build, and pages were mapped and unmapped");
 }
 END_TEST
+
+/* Memory above 1 GB has PDs of its own, in each half. */
+static void split_far(void)
+{
+    enum { MAPS = 12 };
+    const uint64_t gigabyte = 1ull << 30;
+    struct address_space space =
+        space_at(0, (uint32_t)(gigabyte + (1 + unit_random() % (1 << 18)) * PAGE_BYTES));
+    int order[MAPS];
+
+    long_tables_build(&space);
+    shuffle(order, MAPS);
+    for (int i = 0; i < MAPS; i++) {
+        const bool high = order[i] % 2, second = order[i] / 2 % 2;
+        const uint64_t virt =
+            (high ? HIGHER_HALF_64 : 0) +
+            (second ? gigabyte + random_page(space.bytes - gigabyte) : random_page(gigabyte));
+        const uint64_t flags = order[i] < 4 ? 0 : PAGE_PRESENT | (random64() & RIGHTS);
+        map_one_of(&space, false, virt, (uint32_t)random_page(space.bytes), flags,
+                   "in a space of more than 1 GB");
+    }
+}
 
 START_TEST(split)
 {
@@ -294,6 +532,7 @@ START_TEST(split)
         }
         snprintf(when, sizeof when, "after page 0x%llx of a 2 MB page was %smapped",
                  (unsigned long long)virt, flags ? "" : "un");
+        all_read(&space, &all_before, virt, false);
         ck_assert_msg(long_page_map(&space, virt, phys, flags) == 0,
                       "long_page_map of 0x%llx, in a 2 MB page, does not return 0",
                       (unsigned long long)virt);
@@ -310,7 +549,10 @@ START_TEST(split)
                       when, other.entries);
         check_page(&space, (half ? 0 : HIGHER_HALF_64) + part + in_large, part + in_large, KERNEL,
                    "the same 2 MB in the other half");
+        check_all(&space, when);
     }
+    check_only_tables(&space, "after long_tables_build, and pages in 2 MB pages were mapped");
+    split_far();
 }
 END_TEST
 
@@ -327,10 +569,15 @@ START_TEST(two_spaces)
             uint32_t phys = 0x200000 + page * PAGE_BYTES;
             if (page >= 4)
                 virt = HIGHER_HALF_64 + page * PAGE_BYTES;
+            all_read(&spaces[1 - i], &all_before, NO_PAGE, false);
             int error = long_page_map(&spaces[i], virt, phys, PAGE_PRESENT | PAGE_USER);
             ck_assert_msg(error == 0,
                           "long_page_map(0x%llx) for guest %d of 2 returns %d instead of 0",
                           (unsigned long long)virt, i, error);
+            check_all(&spaces[1 - i], i ? "the first of two guests, after a page of the second "
+                                          "was mapped"
+                                        : "the second of two guests, after a page of the first "
+                                          "was mapped");
         }
     for (uint32_t page = 0; page < 6; page++)
         for (int i = 0; i < 2; i++)
@@ -410,11 +657,56 @@ START_TEST(refused)
     }
     for (int i = 0; i < RIGHT; i++)
         check_last_page(&space, right[i]);
-    space = space_at(0, MEMORY_MAX); /* --mem=2G */
-    long_tables_build(&space);
-    check_last_page(&space, FAR);
+    const uint32_t sizes[] = {MEMORY_MAX, /* --mem=2G */
+                              MEDIUM_PAGE_BYTES * (1 + unit_random() % 8) - PAGE_BYTES,
+                              PAGE_BYTES * (1 + unit_random() % 0x7fffe)};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        space = space_at(0, sizes[i]);
+        long_tables_build(&space);
+        check_last_page(&space, FAR);
+        int error = long_page_map(&space, FAR, sizes[i], PAGE_PRESENT);
+        ck_assert_msg(error == EINVAL,
+                      "the first page after the guest's 0x%x bytes of memory is mapped: "
+                      "long_page_map returns %d instead of EINVAL",
+                      sizes[i], error);
+        check_last_page(&space, FAR);
+    }
 }
 END_TEST
+
+/* Pages that need one to three tables, and so many tables that are left. */
+static void few_left(void)
+{
+    static const struct {
+        uint64_t virt;
+        unsigned needs; /* tables */
+    } pages[] = {{0x201000, 1},
+                 {HIGHER_HALF_64 + 0x401000, 1},
+                 {0x40000000, 2},
+                 {FAR, 3},
+                 {0xffff800000000000, 3}};
+    enum { PAGES = sizeof pages / sizeof pages[0], LEFT = 5, CASES = PAGES * LEFT };
+    int order[CASES];
+    char when[120];
+
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        const unsigned left = (unsigned)order[i] % LEFT, needs = pages[order[i] / LEFT].needs;
+        const uint64_t virt = pages[order[i] / LEFT].virt;
+        struct address_space space = space_at(BASE, SPACE_BYTES);
+        long_tables_build(&space);
+        all_read(&space, &all_before, left < needs ? NO_PAGE : virt, false);
+        space.next_table = TABLES_END - left * PAGE_BYTES;
+        const int error = long_page_map(&space, virt, 0x600000, PAGE_PRESENT | PAGE_USER);
+        snprintf(when, sizeof when, "%u tables are left, long_page_map(0x%llx) needs %u", left,
+                 (unsigned long long)virt, needs);
+        ck_assert_msg(error == (left < needs ? ENOMEM : 0), "%s and returns %d", when, error);
+        check_all(&space, when);
+        check_only_tables(&space, when);
+        if (left >= needs)
+            check_page(&space, virt, 0x600000, PAGE_PRESENT | PAGE_USER, when);
+    }
+}
 
 START_TEST(exhausted)
 {
@@ -458,11 +750,14 @@ START_TEST(exhausted)
                   "space->next_table is the last table below TABLES_END, it is not used yet, and "
                   "long_page_map returns %d",
                   error);
+    few_left();
 }
 END_TEST
 
 /* ------------------------------------------------------------------ 7.2, 7.3: descriptors and
  * state */
+
+#define GDT_BYTES 56u
 
 static uint64_t gdt_entry(const struct address_space *space, unsigned selector)
 {
@@ -496,6 +791,9 @@ static void check_flat(const struct address_space *space, unsigned selector, boo
                   "selector 0x%x, %s: descriptor 0x%016llx; a flat segment has base 0 and limit "
                   "4 GB - 1",
                   selector, name, (unsigned long long)raw);
+    ck_assert_msg(code || !(raw >> 53 & 1),
+                  "selector 0x%x, %s: descriptor 0x%016llx; L is for code segments only", selector,
+                  name, (unsigned long long)raw);
 }
 
 START_TEST(gdt)
@@ -512,6 +810,7 @@ START_TEST(gdt)
                       "entry 0x%x of the GDT is 0x%llx: memory is not zero before, and no segment "
                       "is there yet",
                       selector, (unsigned long long)gdt_entry(&space, selector));
+    check_ram_kept(BASE + GDT_OFFSET, BASE + GDT_OFFSET + GDT_BYTES, "after long_gdt_build");
 }
 END_TEST
 
@@ -519,16 +818,59 @@ static struct kvm_sregs sregs;
 static struct kvm_regs regs;
 static PRIVATE struct kvm_sregs sregs_before; /* as KVM would return them */
 static PRIVATE uint64_t entry, stack;
+static PRIVATE bool kept_before; /* long_mode_state has not changed memory */
 
 #define APIC_BASE 0xfee00900u  /* as after reset: enabled, of the first processor */
 #define AVAILABLE (1ull << 52) /* of a descriptor: AVL, which means nothing to the processor */
 
+static struct kvm_segment segment_make(void)
+{
+    return (struct kvm_segment){.base = random64(),
+                                .limit = unit_random(),
+                                .selector = (uint16_t)unit_random(),
+                                .type = unit_random() % 16,
+                                .present = unit_random() % 2,
+                                .dpl = unit_random() % 4,
+                                .db = unit_random() % 2,
+                                .s = unit_random() % 2,
+                                .l = unit_random() % 2,
+                                .g = unit_random() % 2,
+                                .avl = unit_random() % 2};
+}
+
+/* The state comes in with other values than those of the reset. */
+static void sregs_make(void)
+{
+    struct kvm_segment *segments[] = {&sregs.cs, &sregs.ds, &sregs.es, &sregs.fs,
+                                      &sregs.gs, &sregs.ss, &sregs.tr, &sregs.ldt};
+    uint64_t *registers[] = {(uint64_t *)&sregs.cr2, (uint64_t *)&sregs.cr3,
+                             (uint64_t *)&sregs.gdt.base, (uint64_t *)&sregs.idt.base};
+
+    sregs = entry_reset_state();
+    for (size_t i = 0; i < sizeof segments / sizeof segments[0]; i++)
+        *segments[i] = segment_make();
+    for (size_t i = 0; i < sizeof registers / sizeof registers[0]; i++)
+        *registers[i] = random64();
+    for (size_t i = 0; i < sizeof sregs.interrupt_bitmap / sizeof sregs.interrupt_bitmap[0]; i++)
+        sregs.interrupt_bitmap[i] = random64();
+    sregs.gdt.limit = (uint16_t)unit_random();
+    sregs.idt.limit = 0xffff;
+    sregs.cr0 ^= unit_random() & (CR0_PE | CR0_WP);
+    sregs.cr4 = CR4_PSE | (unit_random() & 0x3ff);
+    sregs.efer = EFER_SCE | (unit_random() & EFER_NXE);
+    sregs.ldt.type ^= sregs.ldt.type == TYPE_LDT;
+    sregs.cr8 = unit_random() % 16;
+    sregs.apic_base = APIC_BASE;
+}
+
 /*
- * AVL of the descriptors in memory is changed between long_gdt_build and long_mode_state: that is
- * the GDT to load from.
+ * AVL of the descriptors in memory, and the entries that are 0, are changed between long_gdt_build
+ * and long_mode_state: that is the GDT to load from.
  */
 static void start_long(struct address_space *space)
 {
+    static PRIVATE uint8_t before[TABLES_END];
+
     entry = HIGHER_HALF_64 + LOAD_DEFAULT + unit_random() % 4096;
     stack = HIGHER_HALF_64 + 0x200000 + unit_random() % 1024 * 16;
     *space = space_at(BASE, SPACE_BYTES);
@@ -536,17 +878,16 @@ static void start_long(struct address_space *space)
     for (uint32_t at = SELECTOR_KERNEL_CODE; at <= SELECTOR_KERNEL_DATA; at += 8)
         poke(space->base + GDT_OFFSET + at,
              gdt_entry(space, at) ^ (unit_random() % 2 ? AVAILABLE : 0));
-    sregs = entry_reset_state();
-    sregs.apic_base = APIC_BASE;
-    sregs.tr.selector = (uint16_t)(unit_random() & 0xfff8);
-    sregs.tr.base = unit_random();
-    sregs.cr2 = random64();
-    sregs.cr8 = unit_random() % 16;
-    for (size_t i = 0; i < sizeof sregs.interrupt_bitmap / sizeof sregs.interrupt_bitmap[0]; i++)
-        sregs.interrupt_bitmap[i] = random64();
+    for (uint32_t at = SELECTOR_KERNEL_DATA + 8; at < GDT_BYTES; at += 8)
+        poke(space->base + GDT_OFFSET + at, random64());
+    sregs_make();
     sregs_before = sregs;
     memset(&regs, 0xa5, sizeof regs);
+    memcpy(before, space->memory, sizeof before);
     long_mode_state(space, entry, stack, &sregs, &regs);
+    kept_before = memcmp(before, space->memory, sizeof before) == 0;
+    for (uint32_t at = SELECTOR_KERNEL_DATA + 8; at < GDT_BYTES; at += 8)
+        poke(space->base + GDT_OFFSET + at, 0);
 }
 
 /* Padding apart, which means nothing. */
@@ -587,9 +928,13 @@ START_TEST(state)
                   "CR3 is 0x%llx instead of 0x%x: guest-physical, so with the base of this guest's "
                   "memory",
                   sregs.cr3, space.base + DIRECTORY_OFFSET);
+    ck_assert_msg(sregs.efer == (EFER_LME | EFER_LMA | EFER_NXE),
+                  "EFER is 0x%llx: LME, LMA and NXE are 1, all else is 0", sregs.efer);
     ck_assert_msg(sregs.idt.limit == 0,
                   "IDTR's limit is 0x%x, as after reset, instead of 0: there is no IDT yet",
                   sregs.idt.limit);
+    ck_assert_msg(sregs.idt.base == 0, "IDTR's base came in as 0x%llx and is 0x%llx instead of 0",
+                  sregs_before.idt.base, sregs.idt.base);
     ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of 0x%llx", regs.rip,
                   (unsigned long long)entry);
     ck_assert_msg(regs.rsp == stack, "RSP is 0x%llx instead of 0x%llx", regs.rsp,
@@ -612,6 +957,8 @@ START_TEST(state)
                              sizeof sregs.interrupt_bitmap) == 0,
                   "CR2, CR8 or interrupt_bitmap is not as it came in: what the table of section "
                   "7.2 does not name stays as KVM returned it");
+    ck_assert_msg(kept_before, "long_mode_state has changed the guest's memory: it only computes "
+                               "the state, and the GDT is that in memory");
 }
 END_TEST
 
@@ -676,15 +1023,62 @@ START_TEST(segments)
                   (unsigned long long)(HIGHER_HALF_64 + GDT_OFFSET));
     ck_assert_msg(sregs.ldt.unusable,
                   "LDTR is still usable, as after reset, and there is no LDT: mark it `unusable`");
+    ck_assert_msg(sregs.ldt.type == TYPE_LDT,
+                  "LDTR's type is %u instead of %u, the only one that LDTR may have",
+                  sregs.ldt.type, TYPE_LDT);
 }
 END_TEST
 
+/* Padding apart. */
+static bool tables_equal(struct kvm_dtable one, struct kvm_dtable other)
+{
+    return one.base == other.base && one.limit == other.limit;
+}
+
+/* All of `sregs` but TR and EFER. */
+static bool rest_equal(const struct kvm_sregs *one, const struct kvm_sregs *other)
+{
+    return segments_equal(one->cs, other->cs) && segments_equal(one->ds, other->ds) &&
+           segments_equal(one->es, other->es) && segments_equal(one->fs, other->fs) &&
+           segments_equal(one->gs, other->gs) && segments_equal(one->ss, other->ss) &&
+           segments_equal(one->ldt, other->ldt) && tables_equal(one->gdt, other->gdt) &&
+           tables_equal(one->idt, other->idt) && one->cr0 == other->cr0 && one->cr2 == other->cr2 &&
+           one->cr3 == other->cr3 && one->cr4 == other->cr4 && one->cr8 == other->cr8 &&
+           one->apic_base == other->apic_base &&
+           memcmp(one->interrupt_bitmap, other->interrupt_bitmap, sizeof one->interrupt_bitmap) ==
+               0;
+}
+
+/* What both halves of the TSS's descriptor say, and that TR is loaded with it. */
+static void check_tss(const struct address_space *space)
+{
+    const uint64_t low = gdt_entry(space, SELECTOR_TSS),
+                   any = AVAILABLE | 2ull << 40; /* the busy bit: that of TR counts */
+    const struct kvm_segment *tr = &sregs.tr;
+
+    ck_assert_msg((low & ~any) == 0x8000890018000067,
+                  "the TSS descriptor's first half is 0x%016llx: as lab 5's it has S, DPL, L, D/B "
+                  "and G 0",
+                  (unsigned long long)low);
+    ck_assert_msg(tr->type == (low >> 40 & 15) && tr->s == 0 && tr->dpl == 0 && tr->present == 1 &&
+                      tr->l == 0 && tr->db == 0 && tr->g == 0 && tr->avl == (low >> 52 & 1) &&
+                      !tr->unusable,
+                  "TR has type %u, S %u, DPL %u, P %u, L %u, D/B %u, G %u, AVL %u, unusable %u, "
+                  "and the descriptor in memory is 0x%016llx, of type %d: load TR from there",
+                  tr->type, tr->s, tr->dpl, tr->present, tr->l, tr->db, tr->g, tr->avl,
+                  tr->unusable, (unsigned long long)low, (int)(low >> 40 & 15));
+}
+
 START_TEST(rings)
 {
+    static PRIVATE uint8_t kept[TABLES_END];
+    const uint32_t added = SELECTOR_KERNEL_DATA + 8; /* entries from here on */
     struct address_space space;
 
     start_long(&space);
     const uint64_t kernel_code = gdt_entry(&space, SELECTOR_KERNEL_CODE);
+    const struct kvm_sregs before = sregs;
+    memcpy(kept, space.memory, sizeof kept);
     long_rings_add(&space, &sregs);
     ck_assert_msg(gdt_entry(&space, SELECTOR_KERNEL_CODE) == kernel_code,
                   "long_rings_add changes the kernel's code segment: it only adds entries");
@@ -720,6 +1114,13 @@ START_TEST(rings)
     ck_assert_msg(sregs.efer == (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE),
                   "EFER is 0x%llx: SYSCALL needs SCE (bit 0), and LME, LMA and NXE stay",
                   sregs.efer);
+    check_tss(&space);
+    ck_assert_msg(rest_equal(&before, &sregs), "long_rings_add has changed something else in "
+                                               "`sregs` than TR and EFER");
+    memcpy(kept + GDT_OFFSET + added, space.memory + GDT_OFFSET + added, GDT_BYTES - added);
+    memset(kept + TSS_OFFSET, 0, 104);
+    ck_assert_msg(memcmp(kept, space.memory, sizeof kept) == 0,
+                  "long_rings_add has changed memory outside of the four entries and the TSS");
 }
 END_TEST
 
@@ -746,7 +1147,7 @@ END_TEST
 
 /* ------------------------------------------------------------------ 7.4 CPUID */
 
-#define TABLE_MAX 64
+#define TABLE_MAX 256
 
 /* A table like KVM's; both processes have it. */
 static struct {
@@ -952,6 +1353,26 @@ START_TEST(no_room)
 }
 END_TEST
 
+/* The vCPU was given the table of cpuid_show, and all of it. */
+static void check_given(int apic_id)
+{
+    memset(&table, 0, sizeof table);
+    table.head.nent = cpuid_supported.count;
+    memcpy(table.entries, cpuid_supported.entries, cpuid_supported.count * sizeof table.entries[0]);
+    ck_assert_msg(table_show(TABLE_MAX, (uint32_t)apic_id),
+                  "cpuid_show returns false for KVM's table of %u entries, with room for %d",
+                  cpuid_supported.count, TABLE_MAX);
+    ck_assert_msg(cpuid_set.count == table.head.nent &&
+                      memcmp(cpuid_set.entries, table.entries,
+                             table.head.nent * sizeof table.entries[0]) == 0,
+                  "vcpu_show_cpuid gives the vCPU %u entries, and cpuid_show makes %u of those "
+                  "that KVM supports, or others: pass on what cpuid_show leaves in the table",
+                  cpuid_set.count, table.head.nent);
+}
+
+/* As in lab 1: as many entries as a server's processor has, and some more. */
+enum { CPUID_OF_LARGE_PROCESSORS = 128 };
+
 /* Where nothing fails the vCPU has its table. */
 static void check_shown(struct vcpu *vcpu)
 {
@@ -963,7 +1384,17 @@ static void check_shown(struct vcpu *vcpu)
 
     vcpu->index = (int)(unit_random() % 16);
     falsified = (struct falsified){0};
-    check_works("vcpu_show_cpuid", vcpu_show_cpuid(vcpu));
+    cpuid_wanted = CPUID_OF_LARGE_PROCESSORS;
+    const int status = vcpu_show_cpuid(vcpu);
+    const struct call *asked = call_find(KVM_GET_SUPPORTED_CPUID);
+    ck_assert_msg(!cpuid_too_small,
+                  "the table for KVM_GET_SUPPORTED_CPUID has no room for nent entries: KVM writes "
+                  "past its end");
+    ck_assert_msg(!asked || asked->result == 0,
+                  "KVM_GET_SUPPORTED_CPUID fails with E2BIG, as it does on a processor with more "
+                  "entries than the table has room for: give it %d or more",
+                  CPUID_OF_LARGE_PROCESSORS);
+    check_works("vcpu_show_cpuid", status);
     shown.head.nent = sizeof shown.entries / sizeof shown.entries[0];
     ck_assert(kernel(vcpu->fd, KVM_GET_CPUID2, &shown) == 0);
     for (uint32_t i = 0; i < shown.head.nent; i++) {
@@ -978,6 +1409,38 @@ static void check_shown(struct vcpu *vcpu)
                   "vcpu_show_cpuid returns 0, and leaf 0x40000000 with the signature is %u times "
                   "in the vCPU's CPUID instead of once",
                   signatures);
+    check_given(vcpu->index);
+}
+
+THERE(size_t, heap_used, (void), ())
+{
+    const struct mallinfo2 heap = mallinfo2();
+
+    return heap.uordblks + heap.hblkhd;
+}
+
+/*
+ * The table does not stay allocated, whatever fails; 0: nothing. Memory that was freed counts as
+ * used while malloc keeps it at hand: that grows at first only.
+ */
+static void check_freed(struct vcpu *vcpu, unsigned long request, const char *name)
+{
+    enum { WARM_UP = 8, ROUNDS = 3 };
+    size_t before = 0;
+
+    for (int round = 0; round < WARM_UP + ROUNDS; round++) {
+        if (round == WARM_UP)
+            before = heap_used();
+        falsified = (struct falsified){.request = request, .error = request ? EIO : 0};
+        listen_start();
+        vcpu_show_cpuid(vcpu);
+        listen_end();
+    }
+    const size_t kept = heap_used() - before;
+    ck_assert_msg(kept < ROUNDS * sizeof(struct kvm_cpuid2),
+                  "after %d calls of vcpu_show_cpuid (%s) %zu bytes more are allocated: free the "
+                  "table on every way out",
+                  ROUNDS, name, kept);
 }
 
 START_TEST(cpuid_failure)
@@ -1012,6 +1475,9 @@ START_TEST(cpuid_failure)
             check_shown(&vcpu);
     }
     check_shown(&vcpu);
+    check_freed(&vcpu, 0, "all was well");
+    for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++)
+        check_freed(&vcpu, ioctls[i].request, ioctls[i].name);
 }
 END_TEST
 
@@ -1030,6 +1496,27 @@ static PRIVATE struct {
 
 static uint8_t memory[MEMORY_BYTES];
 static uint64_t first;
+
+/* A segment that a loader skips: of another type than PT_LOAD, or without memory. */
+static Elf64_Phdr not_loaded(uint64_t phys)
+{
+    Elf64_Phdr segment = {.p_type = PT_GNU_STACK, .p_paddr = phys, .p_memsz = 64};
+
+    if (unit_random() % 2) {
+        segment.p_type = unit_random() % 2 ? PT_NOTE : PT_LOPROC + unit_random() % 0x10000000;
+        segment.p_offset = random64();
+        segment.p_vaddr = random64();
+        segment.p_paddr = random64();
+        segment.p_filesz = random64();
+        segment.p_memsz = random64();
+        segment.p_flags = unit_random();
+    }
+    if (unit_random() % 3 == 0) {
+        segment.p_type = PT_LOAD;
+        segment.p_filesz = segment.p_memsz = 0;
+    }
+    return segment;
+}
 
 static void file_make(void)
 {
@@ -1053,10 +1540,10 @@ static void file_make(void)
         .p_vaddr = HIGHER_HALF_64 + code,
         .p_paddr = code,
         .p_filesz = sizeof file.code,
-        .p_memsz = sizeof file.code,
+        .p_memsz = sizeof file.code + (unit_random() % 2 ? unit_random() % 0x800 : 0),
         .p_flags = PF_R | PF_X,
     };
-    file.segments[1] = (Elf64_Phdr){.p_type = PT_GNU_STACK, .p_paddr = code, .p_memsz = 64};
+    file.segments[1] = not_loaded(code);
     file.segments[2] = (Elf64_Phdr){
         .p_type = PT_LOAD,
         .p_offset = offsetof(typeof(file), data),
@@ -1072,15 +1559,22 @@ static void file_make(void)
         file.data[i] = (uint8_t)unit_random();
 }
 
-/* Loads the first `bytes` of the file; the copy ends where its memory ends. */
-static const char *load_cut(size_t bytes, size_t memory_bytes)
+/* Loads a file that comes after `before` bytes; the copy of both ends where its memory ends. */
+static const char *load_bytes(const void *bytes, size_t before, size_t count, size_t memory_bytes)
 {
     memset(memory, FILL, MEMORY_BYTES);
     first = 0;
-    const char *wrong = elf64_load(copy_at_end(&file, bytes), bytes, memory, memory_bytes, &first);
+    const uint8_t *copy = copy_at_end(bytes, before + count);
+    const char *wrong = elf64_load(copy + before, count, memory, memory_bytes, &first);
     ck_assert_msg(!wrong || wrong[0],
                   "a file was refused, and elf64_load does not say why in words");
     return wrong;
+}
+
+/* Loads the first `bytes` of the file. */
+static const char *load_cut(size_t bytes, size_t memory_bytes)
+{
+    return load_bytes(&file, 0, bytes, memory_bytes);
 }
 
 static const char *load(void)
@@ -1104,7 +1598,7 @@ static void check_right_in(const char *what, size_t memory_bytes)
     ck_assert_msg(!wrong, "%s was refused: %s", what, wrong);
     for (int i = 0; i < 3; i++) {
         const Elf64_Phdr *segment = &file.segments[i];
-        ck_assert_msg(segment->p_type != PT_LOAD ||
+        ck_assert_msg(segment->p_type != PT_LOAD || segment->p_filesz == 0 ||
                           memcmp(memory + segment->p_paddr,
                                  (const uint8_t *)&file + segment->p_offset,
                                  segment->p_filesz) == 0,
@@ -1136,6 +1630,28 @@ static void segment_move(Elf64_Phdr *segment, uint64_t phys)
 {
     segment->p_paddr = phys;
     segment->p_vaddr = HIGHER_HALF_64 + phys;
+}
+
+/* Every byte of memory is as the file says, or as it was before. */
+static void check_memory(const char *what)
+{
+    static PRIVATE uint8_t right[MEMORY_BYTES];
+
+    check_right(what);
+    memset(right, FILL, sizeof right);
+    for (int i = 0; i < 3; i++) {
+        const Elf64_Phdr *segment = &file.segments[i];
+        if (segment->p_type != PT_LOAD || segment->p_memsz == 0)
+            continue;
+        memset(right + segment->p_paddr, 0, segment->p_memsz);
+        memcpy(right + segment->p_paddr, (const uint8_t *)&file + segment->p_offset,
+               segment->p_filesz);
+    }
+    for (uint64_t at = 0; at < sizeof right; at++)
+        ck_assert_msg(memory[at] == right[at],
+                      "%s: the byte at 0x%llx is 0x%x instead of 0x%x: a segment has its bytes of "
+                      "the file and zeros up to p_memsz, all else stays",
+                      what, (unsigned long long)at, memory[at], right[at]);
 }
 
 START_TEST(loads)
@@ -1171,6 +1687,16 @@ START_TEST(loads)
         ck_assert_msg(filled(data->p_paddr + data->p_filesz, data->p_paddr + data->p_memsz, 0),
                       "the bytes from p_filesz = 0x%llx to p_memsz = 0x%llx are not all zero",
                       (unsigned long long)data->p_filesz, (unsigned long long)data->p_memsz);
+    }
+    for (int i = 0; i < 20; i++) {
+        file_make();
+        if (unit_random() % 2)
+            segment_move(&file.segments[2], file.segments[2].p_paddr + unit_random() % 0x1000);
+        if (unit_random() % 2)
+            file.segments[2].p_filesz = unit_random() % (sizeof file.data + 1);
+        if (unit_random() % 2)
+            file.segments[2].p_memsz = file.segments[2].p_filesz + unit_random() % 3;
+        check_memory("a right file");
     }
 }
 END_TEST
@@ -1246,6 +1772,63 @@ START_TEST(wrong_files)
 }
 END_TEST
 
+/* The program headers are the last bytes of the file, cut by so many. */
+static void check_headers_last(size_t cut)
+{
+    static PRIVATE uint8_t bytes[sizeof file + sizeof file.segments];
+
+    file.header.e_phoff = sizeof file;
+    memcpy(bytes, &file, sizeof file);
+    memcpy(bytes + sizeof file, file.segments, sizeof file.segments);
+    const char *wrong = load_bytes(bytes, 0, sizeof bytes - cut, MEMORY_BYTES);
+    ck_assert_msg(cut == 0 || wrong,
+                  "a file that ends with its program headers was cut by %zu bytes and not refused",
+                  cut);
+    ck_assert_msg(cut > 0 || !wrong, "a file that ends with its program headers was refused: %s",
+                  wrong);
+}
+
+/* e_phoff and the size of the program headers wrap around: to what lies before the file. */
+static void check_headers_before(void)
+{
+    static PRIVATE uint8_t bytes[sizeof file.segments + sizeof file];
+    const unsigned before = 1 + unit_random() % 3;
+
+    file.header.e_phoff = 0 - before * sizeof(Elf64_Phdr);
+    memset(bytes, 0, sizeof file.segments); /* PT_NULL */
+    memcpy(bytes + 2 * sizeof(Elf64_Phdr), &file.segments[0], sizeof(Elf64_Phdr));
+    memcpy(bytes + sizeof file.segments, &file, sizeof file);
+    ck_assert_msg(load_bytes(bytes, sizeof file.segments, sizeof file, MEMORY_BYTES),
+                  "e_phoff = 0x%llx with %u program headers was not refused: that sum wraps around",
+                  (unsigned long long)file.header.e_phoff, file.header.e_phnum);
+}
+
+/* A segment without bytes in the file; where it would have them decides. */
+static void check_no_bytes(unsigned kind)
+{
+    const uint64_t offsets[] = {sizeof file, sizeof file + 1, sizeof file + 1 + unit_random(),
+                                0 - (uint64_t)unit_random() - 1},
+                   offset = offsets[kind % 4];
+
+    file.segments[2].p_filesz = 0;
+    file.segments[2].p_offset = offset;
+    if (offset == sizeof file)
+        check_right("a file of which a segment without bytes is at the end (p_offset)");
+    else
+        ck_assert_msg(load(),
+                      "a file of %zu bytes with p_offset = 0x%llx, p_filesz = 0 was not "
+                      "refused: p_offset is past its end",
+                      sizeof file, (unsigned long long)offset);
+}
+
+/* p_offset and p_filesz wrap around. */
+static void check_bytes_before(void)
+{
+    file.segments[2].p_offset = 0 - (uint64_t)(1 + unit_random() % sizeof file.data);
+    ck_assert_msg(load(), "p_offset = 0x%llx was not refused",
+                  (unsigned long long)file.segments[2].p_offset);
+}
+
 START_TEST(cut_files)
 {
     static const uint64_t numbers[] = {sizeof file, 0x7fffffff,        0xfffffff0,
@@ -1261,7 +1844,8 @@ START_TEST(cut_files)
         IN_HEADERS = ENDS + 60,
         CUTS = IN_HEADERS + 30,
         NUMBERS = sizeof numbers / sizeof numbers[0],
-        CASES = CUTS + 3 * (NUMBERS + 20)
+        PLACES = CUTS + 3 * (NUMBERS + 20), /* of headers and of bytes, four kinds of each */
+        CASES = PLACES + 4 * 12
     };
     int order[CASES];
 
@@ -1276,6 +1860,18 @@ START_TEST(cut_files)
                                      : headers + unit_random() % (sizeof file - headers);
             ck_assert_msg(load_cut(bytes, MEMORY_BYTES),
                           "a file of %zu bytes was cut to %zu and not refused", sizeof file, bytes);
+            continue;
+        }
+        if (n >= PLACES) {
+            const unsigned which = (unsigned)(n - PLACES);
+            if (which % 4 == 0)
+                check_headers_last(which % 8 ? 1 + unit_random() % sizeof file.segments : 0);
+            else if (which % 4 == 1)
+                check_headers_before();
+            else if (which % 4 == 2)
+                check_no_bytes(which / 4);
+            else
+                check_bytes_before();
             continue;
         }
         const int which = (n - CUTS) / 3, field = n % 3;
@@ -1302,6 +1898,44 @@ START_TEST(cut_files)
 }
 END_TEST
 
+/* The last segment ends where 2 GB of memory do, and its last byte is the entry point. */
+static void check_top(void)
+{
+    static PRIVATE uint8_t *top;
+    Elf64_Phdr *data = &file.segments[2];
+
+    top = top ? top : memory_for_both(MEMORY_BYTES);
+    memset(top, FILL, MEMORY_BYTES);
+    file.segments[0].p_type = PT_NULL;
+    data->p_flags = PF_R | PF_X;
+    segment_move(data, MEMORY_MAX - data->p_memsz);
+    file.header.e_entry = data->p_vaddr + data->p_memsz - 1;
+    const char *wrong = elf64_load(copy_at_end(&file, sizeof file), sizeof file,
+                                   top + MEMORY_BYTES - MEMORY_MAX, MEMORY_MAX, &first);
+    ck_assert_msg(!wrong,
+                  "a segment that ends at 0x%llx, where 2 GB of memory end, with the entry point "
+                  "in it, was refused: %s",
+                  (unsigned long long)(data->p_vaddr + data->p_memsz), wrong);
+    ck_assert_msg(memcmp(top + MEMORY_BYTES - data->p_memsz, file.data, sizeof file.data) == 0,
+                  "a segment that ends at the end of 2 GB of memory is not at p_paddr = 0x%llx",
+                  (unsigned long long)data->p_paddr);
+}
+
+/* Any address that is wrong for a segment. */
+static uint64_t random_place(const Elf64_Phdr *segment)
+{
+    switch (unit_random() % 4) {
+    case 0:
+        return unit_random() % LOAD_MIN;
+    case 1:
+        return MEMORY_BYTES - segment->p_memsz + 1 + unit_random() % 0x10000;
+    case 2: /* one bit above the memory */
+        return segment->p_paddr | 1ull << (19 + unit_random() % 45);
+    default:
+        return 0 - (uint64_t)(1 + unit_random() % segment->p_memsz);
+    }
+}
+
 /* Either of the two is the executable one, with the entry point. */
 static void entry_choose(void)
 {
@@ -1320,12 +1954,14 @@ START_TEST(wrong_places)
     enum {
         PLACES = sizeof places / sizeof places[0],
         ABOVE = PLACES + 64,
-        HUGE_MEMSZ = ABOVE,
+        RANDOM = ABOVE + 16,
+        HUGE_MEMSZ = RANDOM,
         SHORT_MEMSZ,
         OVERLAP,
         DESCENDING,
         MEMORY_SHORT,
         MEMORY_FULL,
+        TOP,
         CASES
     };
     int order[2 * CASES];
@@ -1350,15 +1986,31 @@ START_TEST(wrong_places)
                           "the kernel finds at that virtual address is not the segment",
                           (unsigned long long)segment->p_paddr,
                           (unsigned long long)segment->p_vaddr);
+        } else if (n < RANDOM) {
+            segment_move(data, random_place(data));
+            entry_choose();
+            ck_assert_msg(load(),
+                          "a segment at 0x%llx of 0x%llx bytes, in memory of 0x%x bytes, was not "
+                          "refused",
+                          (unsigned long long)data->p_paddr, (unsigned long long)data->p_memsz,
+                          MEMORY_BYTES);
         } else if (n == HUGE_MEMSZ) {
-            data->p_memsz = UINT64_MAX - 0xfff;
-            ck_assert_msg(load(), "p_memsz = 0xfffffffffffff000 was not refused");
+            data->p_memsz = unit_random() % 2 ? UINT64_MAX - 0xfff
+                                              : 0 - (uint64_t)(1 + unit_random() % data->p_paddr);
+            ck_assert_msg(load(), "p_memsz = 0x%llx was not refused",
+                          (unsigned long long)data->p_memsz);
         } else if (n == SHORT_MEMSZ) {
             data->p_memsz = unit_random() % data->p_filesz / 2 + 1;
             ck_assert_msg(load(), "p_filesz over p_memsz was not refused");
         } else if (n == OVERLAP) {
-            segment_move(data, code->p_paddr + code->p_memsz - 1 - unit_random() % 64);
-            ck_assert_msg(load(), "two overlapping segments were not refused");
+            code->p_memsz += unit_random() % 2 ? 1 + unit_random() % 0x400 : 0;
+            segment_move(data, code->p_paddr + code->p_memsz - 1 -
+                                   unit_random() % (unit_random() % 2 ? 64 : code->p_memsz));
+            ck_assert_msg(load(),
+                          "two overlapping segments were not refused: the first has 0x%llx bytes "
+                          "in memory at 0x%llx, the second begins at 0x%llx",
+                          (unsigned long long)code->p_memsz, (unsigned long long)code->p_paddr,
+                          (unsigned long long)data->p_paddr);
         } else if (n == DESCENDING) {
             const Elf64_Phdr lower = *code;
             *code = *data;
@@ -1370,6 +2022,8 @@ START_TEST(wrong_places)
         } else if (n == MEMORY_SHORT) {
             ck_assert_msg(load_cut(sizeof file, end - 1),
                           "a segment that ends one byte after the memory was not refused");
+        } else if (n == TOP) {
+            check_top();
         } else {
             check_right_in("a segment that ends exactly at the memory's end", end);
         }
@@ -1381,13 +2035,26 @@ END_TEST
 
 START_TEST(wrong_entry)
 {
-    enum { WRONG = 5, CASES = 7, FLAGS = 8 };
-    int order[2 * CASES + FLAGS];
+    enum { WRONG = 5, CASES = 7, FLAGS = 8, BITS = 64, ALL = 2 * CASES + FLAGS + BITS };
+    int order[ALL];
 
-    shuffle(order, 2 * CASES + FLAGS);
-    for (int i = 0; i < 2 * CASES + FLAGS; i++) {
+    shuffle(order, ALL);
+    for (int i = 0; i < ALL; i++) {
         const int n = order[i] % CASES;
         files_between();
+        if (order[i] >= ALL - BITS) { /* another bit than in a right one */
+            const Elf64_Phdr *code = &file.segments[0];
+            const uint64_t right = code->p_vaddr + unit_random() % code->p_memsz;
+            file.header.e_entry = right ^ 1ull << (order[i] - (ALL - BITS));
+            const bool inside = file.header.e_entry - code->p_vaddr < code->p_memsz;
+            ck_assert_msg(inside == !load(),
+                          "the entry point 0x%llx is %s the executable segment, of 0x%llx bytes "
+                          "from 0x%llx on: %srefused",
+                          (unsigned long long)file.header.e_entry, inside ? "in" : "not in",
+                          (unsigned long long)code->p_memsz, (unsigned long long)code->p_vaddr,
+                          inside ? "" : "not ");
+            continue;
+        }
         if (order[i] >= 2 * CASES) { /* in the last segment, with any flags */
             Elf64_Phdr *last = &file.segments[2];
             last->p_flags = (uint32_t)(order[i] - 2 * CASES);
@@ -1416,29 +2083,91 @@ START_TEST(wrong_entry)
 }
 END_TEST
 
-/* A vCPU of the real KVM, and a space that is all of its RAM. */
+/* A vCPU of the real KVM, and a space in what is its RAM for the module. */
 static struct address_space start_space(struct vm *vm, struct vcpu *vcpu)
 {
     start_created(vm, vcpu);
-    memset(vm->ram, FILL, TABLES_END + PAGE_BYTES);
-    return (struct address_space){
-        .memory = vm->ram, .bytes = (uint32_t)vm->ram_bytes, .next_table = TABLES_OFFSET};
+    vm->ram = ram;
+    vm->ram_bytes = BASE + SPACE_BYTES;
+    return space_at(0, SPACE_BYTES);
+}
+
+/* All of the RAM's first part, or what one of several guests has. */
+static struct address_space random_space(void)
+{
+    if (unit_random() % 2)
+        return space_at(0, SPACE_BYTES / 4 * (1 + unit_random() % 4));
+    return space_at(unit_random() % 5 * SLOT_BYTES, SLOT_BYTES);
+}
+
+/* Of memory long_mode_enter writes GDT, TSS, tables and boot information. */
+static void check_written(const struct address_space *space)
+{
+    const uint8_t *memory_of = space->memory;
+    uint8_t *info = space->memory + BOOT_INFO_OFFSET;
+
+    for (uint32_t at = GDT_OFFSET; at < DIRECTORY_OFFSET; at++)
+        ck_assert_msg(at < GDT_OFFSET + GDT_BYTES || (at >= TSS_OFFSET && at < TSS_OFFSET + 104) ||
+                          memory_of[at] == FILL,
+                      "long_mode_enter has changed the byte at 0x%x, between GDT and TSS, or after "
+                      "them",
+                      at);
+    memset(info, FILL, sizeof(struct boot_info)); /* the test has read it */
+    check_ram_kept(space->base + GDT_OFFSET, space->base + TABLES_END, "after long_mode_enter");
+}
+
+/* Tables, GDT and state are those that the module's other functions make. */
+static void check_together(struct vcpu *vcpu, struct address_space *space)
+{
+    static PRIVATE uint8_t gdt_then[GDT_BYTES];
+    struct kvm_sregs then;
+
+    ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &then) == 0);
+    all_read(space, &all_before, NO_PAGE, false);
+    memcpy(gdt_then, space->memory + GDT_OFFSET, GDT_BYTES);
+    for (uint32_t i = 0; i < 104; i++)
+        ck_assert_msg(space->memory[TSS_OFFSET + i] == 0,
+                      "after long_mode_enter byte %u of the TSS is not zero", i);
+    *space = space_at(space->base, space->bytes);
+    sregs = then;
+    long_tables_build(space);
+    long_gdt_build(space);
+    long_mode_state(space, entry, stack, &sregs, &regs);
+    long_rings_add(space, &sregs);
+    check_all(space, "long_tables_build alone, and before it long_mode_enter");
+    ck_assert_msg(memcmp(gdt_then, space->memory + GDT_OFFSET, GDT_BYTES) == 0,
+                  "after long_mode_enter the GDT is not as long_gdt_build and long_rings_add "
+                  "together make it");
+    ck_assert_msg(sregs.cr3 == then.cr3 && tables_equal(sregs.gdt, then.gdt) &&
+                      tables_equal(sregs.idt, then.idt) && sregs.tr.base == then.tr.base &&
+                      sregs.tr.selector == then.tr.selector &&
+                      sregs.cs.selector == then.cs.selector && sregs.cr4 == then.cr4,
+                  "after long_mode_enter CR3, CR4, GDTR, IDTR, TR or CS is not as long_mode_state "
+                  "and long_rings_add together make it");
 }
 
 /* A random entry point, and where nothing fails the vCPU's registers say so. */
 static void check_entered(struct vcpu *vcpu, struct address_space *space)
 {
     entry = HIGHER_HALF_64 + LOAD_DEFAULT + unit_random() % 0x10000;
-    space->next_table = TABLES_OFFSET;
+    *space = space_at(space->base, space->bytes);
     falsified = (struct falsified){0};
-    memset(space->memory, FILL, TABLES_END);
     check_works("long_mode_enter", long_mode_enter(vcpu, space, entry));
     ck_assert(kernel(vcpu->fd, KVM_GET_REGS, &regs) == 0);
     ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &sregs) == 0);
     ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of the entry point, 0x%llx", regs.rip,
                   (unsigned long long)entry);
-    ck_assert_msg(regs.rdi == BOOT_INFO_OFFSET, "RDI is 0x%llx instead of BOOT_INFO_OFFSET",
-                  regs.rdi);
+    ck_assert_msg(regs.rdi == BOOT_INFO_OFFSET,
+                  "RDI is 0x%llx instead of BOOT_INFO_OFFSET; the guest's memory starts at 0x%x, "
+                  "and its tables map that to 0",
+                  regs.rdi, space->base);
+    ck_assert_msg((regs.rax | regs.rbx | regs.rcx | regs.rdx | regs.rsi | regs.rbp | regs.r8 |
+                   regs.r9 | regs.r10 | regs.r11 | regs.r12 | regs.r13 | regs.r14 | regs.r15) ==
+                          0 &&
+                      regs.rflags == FLAGS_ALWAYS_ONE,
+                  "after long_mode_enter RFLAGS is 0x%llx instead of 2, or a general register but "
+                  "RIP, RSP and RDI is not 0",
+                  regs.rflags);
     ck_assert_msg(sregs.efer == (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE),
                   "EFER is 0x%llx: long_mode_state and long_rings_add were not both called",
                   sregs.efer);
@@ -1452,12 +2181,12 @@ START_TEST(boot_information)
     struct boot_info info;
 
     vcpu.index = 0;
-    for (int round = 0; round < 3; round++) {
-        /* As of a guest that shares the RAM. */
-        space.bytes = (uint32_t)vm.ram_bytes / 4 * (1 + unit_random() % 3);
+    for (int round = 0; round < 8; round++) {
+        space = random_space();
         const uint32_t tick_ms = 11 + unit_random() % 80;
         vmm.options.tick_ms = tick_ms;
         vmm.options.ram_bytes = 2 * vm.ram_bytes; /* the space is what counts */
+        vcpu.index = (int)(unit_random() % VCPUS_MAX);
         check_entered(&vcpu, &space);
         const uint64_t stack_at = regs.rsp - HIGHER_HALF_64;
         ck_assert_msg(stack_at >= BOOT_INFO_OFFSET + PAGE_BYTES && stack_at <= LOAD_MIN &&
@@ -1465,7 +2194,7 @@ START_TEST(boot_information)
                       "RSP is 0x%llx: the stack is to lie in the higher half, above the boot "
                       "information and below the lowest image (LOAD_MIN), a multiple of 16",
                       regs.rsp);
-        memcpy(&info, vm.ram + BOOT_INFO_OFFSET, sizeof info);
+        memcpy(&info, space.memory + BOOT_INFO_OFFSET, sizeof info);
         ck_assert_msg(info.magic == BOOT_MAGIC && info.size == sizeof info,
                       "at BOOT_INFO_OFFSET are 0x%x and %u, not magic 0x%x and size %zu",
                       info.magic, info.size, BOOT_MAGIC, sizeof info);
@@ -1476,6 +2205,8 @@ START_TEST(boot_information)
         ck_assert_msg(info.archive_start == 0 && info.archive_bytes == 0,
                       "there is no archive, and archive_start is 0x%x, archive_bytes %u",
                       info.archive_start, info.archive_bytes);
+        check_written(&space);
+        check_together(&vcpu, &space);
     }
 }
 END_TEST
@@ -1502,7 +2233,7 @@ START_TEST(enter_failure)
     for (int i = 0; i < 2 * IOCTLS; i++) {
         const size_t which = (size_t)order[i] % IOCTLS;
         falsified = (struct falsified){.request = ioctls[which].request, .error = unit_error()};
-        space.next_table = TABLES_OFFSET;
+        space = random_space();
         listen_start();
         int status = long_mode_enter(&vcpu, &space, HIGHER_HALF_64);
         listen_end();
@@ -1920,15 +2651,11 @@ static struct {
     uint8_t number[4];
 } write_exit;
 
-/* What a string is, the judge sees in guests; here the registers can't be read. */
-START_TEST(write_unread)
+static void start_write(struct vm *vm, struct vcpu *vcpu)
 {
-    struct vm vm;
-    struct vcpu vcpu;
-
-    start_created(&vm, &vcpu);
+    start_created(vm, vcpu);
     guest.kind = GUEST_ELF64;
-    vcpu.run = &write_exit.run;
+    vcpu->run = &write_exit.run;
     write_exit.run.exit_reason = KVM_EXIT_IO;
     write_exit.run.io.direction = KVM_EXIT_IO_OUT;
     write_exit.run.io.port = HYPERCALL_PORT;
@@ -1936,6 +2663,15 @@ START_TEST(write_unread)
     write_exit.run.io.count = 1;
     write_exit.run.io.data_offset = offsetof(typeof(write_exit), number);
     write_exit.number[0] = HC_WRITE;
+}
+
+/* The registers can't be read. */
+START_TEST(write_unread)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_write(&vm, &vcpu);
     ck_assert_msg(long_mode_io(&vcpu) == STEP_RUN,
                   "after a WRITE of 0 bytes, as RCX is after reset, the vCPU does not run on");
     falsified = (struct falsified){.request = KVM_GET_REGS, .error = EFAULT};
@@ -1950,6 +2686,127 @@ START_TEST(write_unread)
                   "KVM_GET_REGS failed at WRITE, and the message gives an address that was never "
                   "read: when vcpu_registers does not return 0, return vcpu_end(vcpu, "
                   "STATUS_CRASHED)");
+}
+END_TEST
+
+#define STRING_PAGES 4
+#define STRING_RAM   (16 * PAGE_BYTES)
+
+/* Where the pages of a string are; 1: nowhere. Its bytes, for as long as there are pages. */
+static uint64_t string_virt, string_phys[STRING_PAGES];
+static PRIVATE uint8_t string_text[STRING_PAGES * PAGE_BYTES];
+
+static char written[STRING_PAGES * PAGE_BYTES]; /* what stage.console_write got */
+static size_t written_bytes;                    /* all of it */
+
+static bool string_translate(uint64_t linear, uint64_t *phys)
+{
+    const uint64_t page = (linear - string_virt) / PAGE_BYTES;
+
+    if (page >= STRING_PAGES || string_phys[page] == NO_PAGE)
+        return false;
+    *phys = string_phys[page] + linear % PAGE_BYTES;
+    return true;
+}
+
+static void string_keep(struct vcpu *vcpu, const char *bytes, size_t count)
+{
+    if (written_bytes + count <= sizeof written)
+        memcpy(written + written_bytes, bytes, count);
+    written_bytes += count;
+}
+
+/* Pages at a random address, often over a multiple of 4 GB, in random places of RAM. */
+static void string_make(struct vm *vm)
+{
+    int places[STRING_RAM / PAGE_BYTES];
+
+    vm->ram = ram;
+    vm->ram_bytes = STRING_RAM;
+    for (size_t i = 0; i < STRING_RAM + PAGE_BYTES; i++)
+        ram[i] = (uint8_t)unit_random();
+    shuffle(places, STRING_RAM / PAGE_BYTES);
+    string_virt = random_canonical() & ~(1ull << 46 | 0xfffff); /* not at the end of a half */
+    if (unit_random() % 2)
+        string_virt = (string_virt & ~0xffffffffull) + (1ull << 32) - 2 * PAGE_BYTES;
+    for (size_t i = 0; i < STRING_PAGES; i++) {
+        string_phys[i] = (uint64_t)places[i] * PAGE_BYTES;
+        memcpy(string_text + i * PAGE_BYTES, ram + string_phys[i], PAGE_BYTES);
+    }
+}
+
+/* WRITE of `bytes` bytes, of which `right` can be read: all of them, or what is before a page. */
+static void check_string(struct vcpu *vcpu, uint64_t offset, uint64_t bytes, uint64_t right,
+                         const char *what)
+{
+    struct kvm_regs state = {.rsi = string_virt + offset, .rcx = bytes, .rflags = 2};
+    char text[200];
+
+    ck_assert(kernel(vcpu->fd, KVM_SET_REGS, &state) == 0);
+    snprintf(text, sizeof text, "WRITE with RSI 0x%llx and RCX 0x%llx, %s", state.rsi, state.rcx,
+             what);
+    written_bytes = 0;
+    vcpu->status = 0;
+    listen_start();
+    const enum step step = long_mode_io(vcpu);
+    listen_end();
+    ck_assert_msg(written_bytes <= right &&
+                      memcmp(written, string_text + offset, written_bytes) == 0,
+                  "%s: stage.console_write got %zu bytes, which are others than the string's", text,
+                  written_bytes);
+    if (bytes == right)
+        ck_assert_msg(step == STEP_RUN && written_bytes == right,
+                      "%s: %s, and stage.console_write got %zu bytes", text,
+                      step == STEP_RUN ? "the vCPU runs on" : "the vCPU has ended", written_bytes);
+    else
+        ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED,
+                      "%s: %s instead of crashing the guest", text,
+                      step == STEP_RUN ? "the vCPU runs on" : "the vCPU ends in another way");
+}
+
+/* With a page that has no place, or one outside of RAM. */
+static void check_string_cut(struct vcpu *vcpu, uint64_t offset, uint64_t bytes, int kind)
+{
+    const uint64_t outside[] = {NO_PAGE, STRING_RAM, STRING_RAM + random_page(1ull << 40),
+                                0x000ffffffffff000};
+    const uint64_t last = (offset + bytes - 1) / PAGE_BYTES,
+                   page = offset / PAGE_BYTES + unit_random() % (last - offset / PAGE_BYTES + 1),
+                   start = page * PAGE_BYTES;
+
+    string_phys[page] = outside[kind % 4];
+    check_string(vcpu, offset, bytes, start > offset ? start - offset : 0,
+                 string_phys[page] == NO_PAGE ? "with a page that is not mapped"
+                                              : "with a page outside of RAM");
+}
+
+/* Between strings that are right: such that leave RAM, and lengths that need all 64 bits. */
+START_TEST(strings)
+{
+    enum { RIGHT = 40, CUT = RIGHT + 40, LONG = CUT + 32, CASES = LONG + 8 };
+    struct stage changed = stage;
+    struct vm vm;
+    struct vcpu vcpu;
+    int order[CASES];
+
+    start_write(&vm, &vcpu);
+    changed.console_write = string_keep;
+    stage_set(&changed);
+    translate_instead = string_translate;
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        const uint64_t offset = unit_random() % (3 * PAGE_BYTES),
+                       room = sizeof string_text - offset, bytes = 1 + unit_random() % room;
+        string_make(&vm);
+        if (order[i] < RIGHT)
+            check_string(&vcpu, offset, bytes, bytes, "in RAM");
+        else if (order[i] < CUT)
+            check_string_cut(&vcpu, offset, bytes, order[i]);
+        else if (order[i] < LONG)
+            check_string(&vcpu, offset, bytes | 1ull << (32 + order[i] - CUT), room,
+                         "more than what is mapped");
+        else
+            check_string(&vcpu, offset, 0, 0, "which is empty");
+    }
 }
 END_TEST
 
@@ -1985,5 +2842,6 @@ int main(void)
     unit_add(suite, "walks_reserved", walks_reserved);
     unit_add(suite, "walks_edges", walks_edges);
     unit_add(suite, "write_unread", write_unread);
+    unit_add(suite, "strings", strings);
     return unit_main(suite);
 }
