@@ -8,7 +8,7 @@ uint32_t window_base(int id);
 
 /*
  * 3.1 Loads a real-mode guest into the window of its vcpu->id and starts it there. 0,
- * STATUS_GUEST_FILE (larger than its window) or STATUS_NO_KVM.
+ * STATUS_GUEST_FILE (the image does not fit into its window, or into RAM) or STATUS_NO_KVM.
  */
 int window_prepare(struct vcpu *vcpu);
 
@@ -21,8 +21,8 @@ int vcpus_run(struct vmm *vmm);
 /*
  * 3.3 Writes a vCPU's output: that of a single guest at once; of several guests by lines, each
  * whole and with its guest's name; a line that fills vcpu->line goes out in pieces. Takes a lock
- * while it prints, so that no two lines mix, and none while it collects. Only on the vCPU's own
- * thread.
+ * while it prints, so that no two lines mix, and none while it collects. Does not hold vcpu->lock
+ * while it prints: a kick takes that, and a write may block. Only on the vCPU's own thread.
  */
 void console_write_lines(struct vcpu *vcpu, const char *bytes, size_t count);
 

@@ -319,7 +319,7 @@ bool __wrap_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, F
         return translate_instead(linear, phys);
     if (!pages_swapped && !pages_missing)
         return __real_vcpu_translate(vcpu, linear, phys, out);
-    *phys = (linear & ~HIGHER_HALF) ^ PAGE_BYTES;
+    *phys = (linear & ~(uint64_t)HIGHER_HALF) ^ PAGE_BYTES;
     return !pages_missing;
 }
 

@@ -296,7 +296,11 @@ def write(plan: Plan) -> None:
                "(sregs.ds.base) plus that. What vcpu_translate returns is valid only up to the end of its "
                "page.")
 def write_pages(plan: Plan) -> None:
-    plan.unit("hypercall", "write_pages")
+    unit = plan.unit("hypercall", "write_pages")
+    unit.symptom(lambda o: "a length has no sign" in o.stdout, _LENGTH)
+    unit.symptom(lambda o: "a linear address has 32 bits" in o.stdout,
+                 "How wide is the sum of DS's base and ESI? A linear address of 32-bit code has 32 bits: cut "
+                 "off what the sum has above them before you call vcpu_translate.")
 
 
 @lab.test("2.4", "rejects a WRITE that reaches outside RAM, and no other", points=2,
@@ -304,7 +308,11 @@ def write_pages(plan: Plan) -> None:
                "If not, end the guest by vcpu_crash: otherwise it reads the VMM's memory. A string may end "
                "at the last byte of RAM.")
 def write_outside(plan: Plan) -> None:
-    plan.unit("hypercall", "write_outside")
+    unit = plan.unit("hypercall", "write_outside")
+    unit.symptom(lambda o: "a length has no sign" in o.stdout, _LENGTH)
+    unit.symptom(lambda o: "all 64 bits of *phys count" in o.stdout,
+                 "Which type holds the address that vcpu_translate finds? It has 64 bits: one above 4 GB is "
+                 "not in RAM, even if its lower half alone would be.")
 
 
 @lab.test("2.4", "ends the guest when the registers of a WRITE can't be read", points=1,
@@ -335,6 +343,7 @@ def unknown_call(plan: Plan) -> None:
     unit = plan.unit("hypercall", "unknown_calls")
     unit.symptom(lambda o: _went_on(o) and "low byte alone" in o.stdout, cut)
     unit.symptom(_went_on, _IGNORED)
+    unit.symptom(_without_rip, _RIP)
     for width, number in ((8, first_unknown),
                           (8, plan.values.randint(50, 255)),
                           (16, plan.values.randint(4, 255) << 8 | known),
@@ -351,7 +360,9 @@ def unknown_port(plan: Plan) -> None:
                  "Which register does the message about an unknown call or port need, and what if it can't "
                  "be read? When vcpu_registers fails, not even RIP is known: end the vCPU (vcpu_end) with "
                  "the status that it returned.")
-    plan.unit("hypercall", "unknown_ports").symptom(_went_on, _IGNORED)
+    unit = plan.unit("hypercall", "unknown_ports")
+    unit.symptom(_went_on, _IGNORED)
+    unit.symptom(_without_rip, _RIP)
     for width, port in ((8, HYPERCALL_PORT - 1), (8, STRING_PORT + 1),
                         (32, plan.values.randint(0x510, 0xfff0))):
         _dies(plan, port, WIDTH=width, PORT=port, NUMBER=1)
@@ -364,7 +375,9 @@ def unknown_read(plan: Plan) -> None:
     answered = ("The guest continued after the read: only HYPERCALL_PORT can be read. A guest can write "
                 "strings to the string port, but a read from it is unknown. Does the handler return "
                 "vcpu_crash's result?")
-    plan.unit("hypercall", "unknown_reads").symptom(_went_on, answered)
+    unit = plan.unit("hypercall", "unknown_reads")
+    unit.symptom(_went_on, answered)
+    unit.symptom(_without_rip, _RIP)
     for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
         _dies(plan, port, ignored=answered, WIDTH=width, PORT=port, READ=None)
 
@@ -377,6 +390,10 @@ def unknown_size(plan: Plan) -> None:
         _dies(plan, STRING_PORT, WIDTH=width, PORT=STRING_PORT)
 
 
+_LENGTH = ("Which type holds the length? ECX (in 16-bit code CX) is a number without a sign: in a type with "
+           "one, a large length is negative, and seems to be less than any limit.")
+_RIP = ("Does the message of vcpu_crash contain the guest's address, all of it? It must give RIP, which has "
+        "64 bits, in hexadecimal.")
 _IGNORED = ("The guest continued after the access: ignoring an unknown access hides a typing error in a "
             "guest. Does the handler return vcpu_crash's result?")
 
@@ -384,6 +401,11 @@ _IGNORED = ("The guest continued after the access: ignoring an unknown access hi
 def _went_on(outcome: Outcome) -> bool:
     """A unit test's guest made an access that should have ended it."""
     return "the guest went on" in outcome.stdout
+
+
+def _without_rip(outcome: Outcome) -> bool:
+    """A unit test's guest was ended by a message that does not say where it was."""
+    return "does not give that RIP" in outcome.stdout
 
 
 def _reports_nothing(status: int) -> Condition:

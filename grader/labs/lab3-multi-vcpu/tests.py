@@ -91,9 +91,9 @@ def too_large(plan: Plan) -> None:
 def state(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "state")
     unit.symptom(lambda o: o.hung,
-                 "vcpus_run does not return although the vCPU has executed HLT. Did run_all start a thread "
-                 "for it, and does that thread write the number 1 to ended_fd, as 8 bytes (uint64_t), as "
-                 "its last step?")
+                 "vcpus_run does not return although every vCPU has ended. Did run_all start a thread for "
+                 "each, and does that thread write the number 1 to ended_fd, as 8 bytes (uint64_t), as its "
+                 "last step?")
 
 
 @lab.test("3.2", "signals a vCPU's end last, and joins its thread", points=2,
@@ -142,6 +142,7 @@ def shared_counter(plan: Plan) -> None:
 @lab.test("3.2", "ends with the worst status", points=4,
           hint="Which vCPU's status does the VMM return? The highest of them all.")
 def worst_status(plan: Plan) -> None:
+    _unit_of_runs(plan, "highest")
     for place in plan.values.sample(range(VCPUS), VCPUS):
         statuses = [plan.values.randint(1, 30) for _ in range(VCPUS)]
         statuses[place] = worst = plan.values.randint(31, 63)
@@ -205,6 +206,9 @@ def lines(plan: Plan) -> None:
     unit.symptom(lambda o: "collects a character" in o.stdout,
                  "Which vCPU has to wait for the lock, and when? Only one that prints, while it prints: one "
                  "that collects a character uses nothing that another thread uses.")
+    unit.symptom(lambda o: "holds vcpu->lock" in o.stdout,
+                 "Which lock do you hold while you print? A write waits for as long as nobody takes the "
+                 "output, and vcpu_kick needs vcpu->lock all that time: use a lock of its own.")
     texts, count = [plan.values.text(5) for _ in range(VCPUS)], 25
     run = plan.boot(*(plan.guest("lines", TEXT=text, LINES=count) for text in texts))
     run.prints_lines([f"vcpu{vcpu}: {n} {text}" for vcpu, text in enumerate(texts) for n in range(count)])
@@ -216,6 +220,10 @@ def lines(plan: Plan) -> None:
           hint="What is left in vcpu->line when a vCPU ends? A last line without a newline: console_finish "
                "must print it.")
 def unfinished(plan: Plan) -> None:
+    _unit_of_runs(plan, "ends_unfinished").symptom(
+        lambda o: "and then vcpu" in o.stdout,
+        "What does a vCPU's thread call after vcpu_run, however the guest ended? console_finish, even if the "
+        "guest gave a status, crashed or was stopped; it prints what is left in vcpu->line.")
     firsts, texts = ([plan.values.text(2) for _ in range(3)] for _ in range(2))
     run = plan.boot(*(plan.guest("unfinished", FIRST=a, TEXT=b) for a, b in zip(firsts, texts)))
     run.prints_lines([f"vcpu{vcpu}: {text}" for vcpu in range(3) for text in (firsts[vcpu], texts[vcpu])])
@@ -285,6 +293,9 @@ def kick(plan: Plan) -> None:
                  "The kick was lost: the vCPU checked for a stop, then the stop and the signal arrived, "
                  "then the vCPU entered KVM_RUN, where it stays forever. vcpu_kick must also set "
                  "run->immediate_exit. (If tests of 3.2 fail, fix these first.)")
+    unit.symptom(lambda o: "is 0 again" in o.stdout,
+                 "What does a second kick find, before the vCPU has seen the first? immediate_exit is a byte "
+                 "that is set or not: store 1 in it, whatever was there before.")
 
 
 @lab.test("3.4", "sets immediate_exit before it sends the signal", points=3,
@@ -358,6 +369,11 @@ def kick_taken_back(plan: Plan) -> None:
           hint="What does stop_all do when it comes to a vCPU that has ended? It must go on to the others, "
                "whatever became of the others before; vcpu_kick itself skips those that don't run.")
 def stop_rest(plan: Plan) -> None:
+    unit = _unit_of_runs(plan, "own_status")
+    unit.symptom(lambda o: "and its status is" in o.stdout,
+                 "Who sets a vCPU's status at a stop? Only vcpu_check_stop, when the vCPU sees the stop. One "
+                 "that ends by itself before that, or crashes, keeps its own status: neither stop_all nor "
+                 "the end of the thread may change it.")
     for places in ((1,), (0, 2)):     # of those that loop; each other guest ends at once
         texts = {place: plan.values.text() for place in places}
         guests = [plan.guest("endless", TEXT=texts[place]) if place in texts
@@ -479,6 +495,9 @@ def _unit_of_runs(plan: Plan, case: str) -> Planned:
     unit.symptom(lambda o: "when vcpu_ended" in o.stdout,
                  "When does the vCPU's thread set the state to VCPU_ENDED? After vcpu_run, however the guest "
                  "ended, and before vcpu_ended: the devices read it there.")
+    unit.symptom(lambda o: "vcpu_ended was not called" in o.stdout,
+                 "When does the vCPU's thread call vcpu_ended? Once, after vcpu_run, however the guest "
+                 "ended.")
     return unit
 
 

@@ -350,7 +350,7 @@ START_TEST(console_stage)
     for (int i = 0; i < CHARACTERS; i++) {
         const uint8_t character =
             order[i] < (int)sizeof special ? special[order[i]] : (uint8_t)unit_random();
-        regs.rbx = character;
+        regs.rbx = (uint64_t)unit_random() << 32 | unit_random() << 8 | character;
         kernel(vcpu.fd, KVM_SET_REGS, &regs);
         make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_PUTCHAR;
         console_bytes = 0;
@@ -424,8 +424,9 @@ START_TEST(each_operand)
 END_TEST
 
 /*
- * The guest calls WRITE in this state, the rest of which is as after reset; KVM hands over the
- * registers that are `valid` (kvm_valid_regs).
+ * The guest calls WRITE in this state, the rest of which is as after reset, but that 32-bit code
+ * may have pages of 4 MB (CR4.PSE; it need not). KVM hands over the registers that are `valid`
+ * (kvm_valid_regs).
  */
 struct write_state {
     uint32_t cr0; /* 0 or CR0_PE */
@@ -445,6 +446,7 @@ static void make_write(struct vcpu *vcpu, struct write_state state, uint32_t val
     sregs.ds.selector = state.cr0 & CR0_PE ? SELECTOR_KERNEL_DATA : (uint16_t)(state.ds_base >> 4);
     sregs.cs.db = state.code_32;
     sregs.cr0 = (sregs.cr0 & ~(uint64_t)CR0_PE) | state.cr0;
+    sregs.cr4 = state.code_32 ? sregs.cr4 | CR4_PSE : sregs.cr4 & ~(uint64_t)CR4_PSE;
     regs.rsi = state.esi;
     regs.rcx = state.ecx;
     ck_assert_msg(kernel(vcpu->fd, KVM_SET_SREGS, &sregs) == 0 &&
@@ -760,6 +762,22 @@ static void check_write(struct vcpu *vcpu, const char *what, uint32_t linear, ui
                       what, linear, linear + i);
 }
 
+/* Lengths and addresses whose highest bit counts. */
+static void write_far(struct vcpu *vcpu)
+{
+    const uint32_t offset = unit_random() % 0x10000, bytes = 0x8000 | unit_random() % 0x8000;
+    const uint32_t base = 0x10000000 | unit_random() % 0x10000000, start = unit_random() % 0x10000;
+
+    make_write(vcpu, (struct write_state){0, false, 0x10000, offset, bytes}, 0);
+    check_write(vcpu, "16-bit code, with the highest bit of CX set (a length has no sign)",
+                0x10000 + offset, bytes);
+    make_write(vcpu, (struct write_state){CR0_PE, true, base, start - base, 200}, 0);
+    check_write(vcpu,
+                "32-bit code, DS's base plus ESI is more than 4 GB (a linear address has 32 bits: "
+                "what the sum has above them is cut off)",
+                start, 200);
+}
+
 START_TEST(write_pages)
 {
     struct vm vm;
@@ -791,6 +809,7 @@ START_TEST(write_pages)
                 HIGHER_HALF + base + 0x30000 + offset, bytes);
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, NOWHERE, 0}, 0);
     check_write(&vcpu, "no bytes, so any address is right", NOWHERE, 0);
+    write_far(&vcpu);
 }
 END_TEST
 
@@ -803,6 +822,58 @@ static void page_is_translated(void)
     if (pages_left-- > 0) { /* the next time again */
         meanwhile = page_is_translated;
         meanwhile_at = AT_TRANSLATE;
+    }
+}
+
+/* Lengths that are negative if they are taken for numbers with a sign, or whose sum overflows. */
+static void write_long_outside(struct vcpu *vcpu)
+{
+    const uint32_t lengths[] = {0x80000000, UINT32_MAX, 0x80000000 | unit_random(),
+                                0x40000000 | unit_random() % 0x40000000};
+    enum { LENGTHS = sizeof lengths / sizeof lengths[0] };
+    int order[LENGTHS];
+
+    shuffle(order, LENGTHS);
+    for (int i = 0; i < LENGTHS; i++) {
+        const uint32_t bytes = lengths[order[i]], before_end = 1 + unit_random() % (2 * PAGE_BYTES);
+        char what[200];
+        snprintf(what, sizeof what,
+                 "32-bit code made a WRITE with ECX = 0x%x (a length has no sign, and all of ECX "
+                 "counts), most of it past RAM",
+                 bytes);
+        make_write(vcpu,
+                   (struct write_state){CR0_PE, true, 0, (uint32_t)vcpu->vm->ram_bytes - before_end,
+                                        bytes},
+                   0);
+        check_refused(vcpu, what);
+    }
+}
+
+static uint64_t far_away;
+
+/* An address above 4 GB, of which the lower 32 bits alone are in RAM. */
+static bool translate_far(uint64_t linear, uint64_t *phys)
+{
+    *phys = (linear ^ PAGE_BYTES) + far_away;
+    return true;
+}
+
+static void write_far_outside(struct vcpu *vcpu)
+{
+    for (int i = 0; i < 6; i++) {
+        char what[200];
+        const uint32_t linear = unit_random() % (1 << 19);
+        far_away = i ? 1ull << (32 + unit_random() % 20) : 1ull << 32;
+        snprintf(what, sizeof what,
+                 "vcpu_translate found a WRITE's page at 0x%llx (all 64 bits of *phys count), far "
+                 "past RAM",
+                 (unsigned long long)(linear ^ PAGE_BYTES) + far_away);
+        translate_instead = translate_far;
+        make_write(vcpu, (struct write_state){CR0_PE, true, 0, linear, 20}, 0);
+        check_refused(vcpu, what);
+        translate_instead = NULL;
+        make_write(vcpu, (struct write_state){CR0_PE, true, 0, linear, 20}, 0);
+        check_serves(vcpu, "a WRITE whose bytes are all in RAM");
     }
 }
 
@@ -836,6 +907,8 @@ START_TEST(write_outside)
                   "RAM");
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside}, 0);
     check_refused(&vcpu, "a WRITE ended with the last byte of 4 GB, far past RAM");
+    write_long_outside(&vcpu);
+    write_far_outside(&vcpu);
     pages_left = 2 + unit_random() % 4; /* one of them now */
     page_is_translated();
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, 5 * PAGE_BYTES + inside},
@@ -880,6 +953,23 @@ END_TEST
 
 /* ------------------------------------------------------------------ unknown accesses */
 
+/* In real mode, in 32-bit code or in long mode: every bit counts. */
+static uint64_t unknown_rip(void)
+{
+    const uint64_t rip = (uint64_t)unit_random() << 32 | unit_random();
+
+    switch (unit_random() % 4) {
+    case 0:
+        return 0x1000 + rip % 0xe000;
+    case 1:
+        return 0x80000000 | rip % 0x80000000;
+    case 2:
+        return HIGHER_HALF_64 | rip % 0x80000000;
+    default:
+        return 0x100000 + rip % 0x7fffff000000;
+    }
+}
+
 /* An access that no guest may make, at a random address; `number`: of the call, at that port. */
 static void check_unknown(struct vcpu *vcpu, bool out, uint16_t port, uint8_t size, uint32_t number)
 {
@@ -887,7 +977,7 @@ static void check_unknown(struct vcpu *vcpu, bool out, uint16_t port, uint8_t si
     char what[200];
 
     kernel(vcpu->fd, KVM_GET_REGS, &regs);
-    regs.rip = 0x1000 + unit_random() % 0xe000;
+    regs.rip = unknown_rip();
     kernel(vcpu->fd, KVM_SET_REGS, &regs);
     uint8_t *data = make_io(out, port, size, 1);
     if (port == HYPERCALL_PORT) {
@@ -914,14 +1004,24 @@ static void check_unknown(struct vcpu *vcpu, bool out, uint16_t port, uint8_t si
     }
 }
 
-#define UNKNOWN 24 /* accesses of a kind */
+#define UNKNOWN       24             /* accesses of a kind */
+#define UNKNOWN_PORTS (UNKNOWN + 15) /* the last: for each bit of a port but the lowest */
 
 START_TEST(unknown_calls)
 {
+    enum { BITS = 8 + 16 + 32 };
     struct vm vm;
     struct vcpu vcpu;
+    int order[BITS];
 
     start_created(&vm, &vcpu);
+    shuffle(order, BITS);
+    for (int i = 0; i < BITS; i++) { /* a call's number, but for one bit */
+        const size_t of = order[i] < 8 ? 0 : order[i] < 8 + 16 ? 1 : 2;
+        const unsigned bit = (unsigned)order[i] - (of == 0 ? 0 : of == 1 ? 8 : 8 + 16);
+        if (bit > 1)
+            check_unknown(&vcpu, true, HYPERCALL_PORT, sizes[of], 1u << bit | unit_random() % 4);
+    }
     for (unsigned i = 0; i < UNKNOWN; i++) {
         const uint8_t size = sizes[unit_random() % sizeof sizes];
         uint32_t number = HC_WRITE + 1 + unit_random() % (i % 2 ? 60 : 252);
@@ -934,9 +1034,12 @@ START_TEST(unknown_calls)
 }
 END_TEST
 
-/* A port that is neither of the two: any, a low one, or next to them. */
+/* A port that is neither of the two: one of them but for a bit, any, a low one, or next to them. */
 static uint16_t unknown_port(unsigned kind)
 {
+    if (kind >= UNKNOWN)
+        return (HYPERCALL_PORT | (uint16_t)(unit_random() & 1)) ^
+               (uint16_t)(2u << (kind - UNKNOWN));
     const uint16_t low = (uint16_t)(unit_random() % HYPERCALL_PORT);
     const uint16_t high = (uint16_t)(STRING_PORT + 1 + unit_random() % (UINT16_MAX - STRING_PORT));
 
@@ -956,11 +1059,11 @@ START_TEST(unknown_ports)
 {
     struct vm vm;
     struct vcpu vcpu;
-    int order[UNKNOWN];
+    int order[UNKNOWN_PORTS];
 
     start_created(&vm, &vcpu);
-    shuffle(order, UNKNOWN);
-    for (int i = 0; i < UNKNOWN; i++)
+    shuffle(order, UNKNOWN_PORTS);
+    for (int i = 0; i < UNKNOWN_PORTS; i++)
         check_unknown(&vcpu, true, unknown_port((unsigned)order[i]),
                       sizes[unit_random() % sizeof sizes], 0);
 }
@@ -970,11 +1073,11 @@ START_TEST(unknown_reads)
 {
     struct vm vm;
     struct vcpu vcpu;
-    int order[UNKNOWN];
+    int order[UNKNOWN_PORTS];
 
     start_created(&vm, &vcpu);
-    shuffle(order, UNKNOWN);
-    for (int i = 0; i < UNKNOWN; i++)
+    shuffle(order, UNKNOWN_PORTS);
+    for (int i = 0; i < UNKNOWN_PORTS; i++)
         check_unknown(&vcpu, false,
                       order[i] < (int)sizeof sizes ? STRING_PORT : unknown_port((unsigned)order[i]),
                       order[i] < (int)sizeof sizes ? sizes[order[i]]

@@ -89,36 +89,42 @@ START_TEST(full_window)
 }
 END_TEST
 
+/* window_prepare of this vCPU with an image of so many bytes, which is too large for a window. */
+static void check_too_large(struct vcpu *vcpu, size_t bytes)
+{
+    start_image(bytes);
+    listen_start();
+    int status = window_prepare(vcpu);
+    listen_end();
+    ck_assert_msg(status == STATUS_GUEST_FILE,
+                  "an image of %zu bytes is larger than the window of vcpu%d, WINDOW_BYTES, and "
+                  "window_prepare returns %d instead of STATUS_GUEST_FILE",
+                  bytes, vcpu->id, status);
+    ck_assert_msg(strstr(said, guest.path),
+                  "an image of %zu bytes is larger than WINDOW_BYTES, and the message does not "
+                  "name its file, guest->path",
+                  bytes);
+    start_image(1 + unit_random() % WINDOW_BYTES);
+    check_works("window_prepare", window_prepare(vcpu));
+}
+
 START_TEST(too_large)
 {
     const size_t sizes[] = {WINDOW_BYTES + 1, WINDOW_BYTES + 1 + unit_random() % PAGE_BYTES,
                             WINDOW_BYTES + 1 + unit_random() % WINDOW_BYTES, 2 * WINDOW_BYTES};
-    enum { SIZES = sizeof sizes / sizeof sizes[0] };
+    enum { CASES = VCPUS_MAX * sizeof sizes / sizeof sizes[0] };
     struct vm vm;
     struct vcpu vcpu;
-    int order[SIZES], ids[SIZES];
+    int order[CASES];
 
     guest.path = "larger.bin";
-    shuffle(order, SIZES);
-    shuffle(ids, SIZES);
-    for (int i = 0; i < SIZES; i++) {
-        const size_t bytes = sizes[order[i]];
-        start_created(&vm, &vcpu);
-        vcpu.id = ids[i] % VCPUS_MAX;
-        start_image(bytes);
-        listen_start();
-        int status = window_prepare(&vcpu);
-        listen_end();
-        ck_assert_msg(status == STATUS_GUEST_FILE,
-                      "an image of %zu bytes is larger than the window of vcpu%d, WINDOW_BYTES, "
-                      "and window_prepare returns %d instead of STATUS_GUEST_FILE",
-                      bytes, vcpu.id, status);
-        ck_assert_msg(strstr(said, guest.path),
-                      "an image of %zu bytes is larger than WINDOW_BYTES, and the message does not "
-                      "name its file, guest->path",
-                      bytes);
-        start_image(1 + unit_random() % WINDOW_BYTES);
-        check_works("window_prepare", window_prepare(&vcpu));
+    start_created(&vm, &vcpu);
+    vm.ram_bytes = (VCPUS_MAX + 2) * WINDOW_BYTES; /* past the last window there is RAM, too */
+    vm.ram = memory_for_both(vm.ram_bytes);
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        vcpu.id = order[i] % VCPUS_MAX;
+        check_too_large(&vcpu, sizes[order[i] / VCPUS_MAX]);
     }
 }
 END_TEST
@@ -153,11 +159,11 @@ START_TEST(prepare_fails)
                       "%s, and window_prepare returns 0: look at what ram_write and "
                       "vcpu_set_real_mode return",
                       what);
-        ck_assert_msg(status == STATUS_NO_KVM ||
-                          (!falsified.request && status == STATUS_GUEST_FILE),
-                      "%s, and window_prepare returns %d, which is not the status for it (%s%d)",
-                      what, status, falsified.request ? "STATUS_NO_KVM, " : "STATUS_GUEST_FILE, ",
-                      falsified.request ? STATUS_NO_KVM : STATUS_GUEST_FILE);
+        const int expected = falsified.request ? STATUS_NO_KVM : STATUS_GUEST_FILE;
+        ck_assert_msg(status == expected,
+                      "%s, and window_prepare returns %d, which is not the status for it (%s, %d)",
+                      what, status, falsified.request ? "STATUS_NO_KVM" : "STATUS_GUEST_FILE",
+                      expected);
         ck_assert_msg(said[0] != '\0', "%s, and nothing was said about it: fail() says it", what);
         if (falsified.request)
             check_met("window_prepare", what);
@@ -182,69 +188,161 @@ static void start_guests(int count, uint8_t *code, size_t bytes)
         vmm.guests[i] = (struct guest){"guest", GUEST_REAL, code, bytes};
 }
 
-static atomic_uint ends_early; /* vcpu_ended came before the state was VCPU_ENDED */
+/* How a vCPU ends, and what it has met on the way. */
+static struct end {
+    enum { BY_HALT, BY_ITSELF, BY_CRASH, BY_FAILURE, ENDS } how;
+    int status;        /* BY_ITSELF: its own */
+    const char *words; /* that it prints before, or NULL */
+    enum vcpu_state state_in_run;
+    bool own_thread;
+    atomic_uint told; /* calls of vcpu_ended */
+    bool told_early;  /* when its state was not VCPU_ENDED */
+    unsigned turns;   /* KVM_RUN */
+} ends[VCPUS_MAX];
+
+static const char *const end_names[] = {"it executed HLT", "its guest gave a status",
+                                        "its guest crashed", "KVM_RUN failed"};
+
+static struct end *end_of(const struct vcpu *vcpu)
+{
+    return &ends[(vcpu - vmm.vcpus) % VCPUS_MAX];
+}
 
 static void note_end(struct vcpu *vcpu)
 {
-    ends_early += vcpu->state != VCPU_ENDED;
+    end_of(vcpu)->told_early |= vcpu->state != VCPU_ENDED;
+    end_of(vcpu)->told++;
 }
 
-/* The hook that lab 4 has for its keyboard. */
+static enum step end_by_itself(struct vcpu *vcpu)
+{
+    return vcpu_end(vcpu, end_of(vcpu)->status);
+}
+
+/* The hook that lab 4 has for its keyboard; and an exit at which the vCPU ends by itself. */
 static void ends_watch(void)
 {
     struct stage changed = stage;
 
     changed.on_end = note_end;
+    changed.on_exit[KVM_EXIT_DEBUG] = end_by_itself;
     stage_set(&changed);
 }
 
-static void check_end(const char *why)
+static void check_end(int id, const char *why)
 {
-    ck_assert_msg(ends_early == 0,
-                  "a vCPU has ended, because %s, and its state was not VCPU_ENDED when vcpu_ended "
+    ck_assert_msg(ends[id].told != 0,
+                  "vcpu%d has ended, because %s, and vcpu_ended was not called: however a vCPU "
+                  "ends, its thread calls it",
+                  id, why);
+    ck_assert_msg(!ends[id].told_early,
+                  "vcpu%d has ended, because %s, and its state was not VCPU_ENDED when vcpu_ended "
                   "was called: devices ask there who still runs",
-                  why);
+                  id, why);
+    ck_assert_msg(ends[id].told == 1,
+                  "vcpu%d has ended, because %s, and vcpu_ended was called %u "
+                  "times",
+                  id, why, ends[id].told);
 }
 
-static enum vcpu_state state_in_run;
-static bool own_thread_in_run;
-static int end_in_run; /* the exit that ends the vCPU; 0: its own HLT */
-
-static int look_at_state(struct kvm_run *run, unsigned turn)
+/* The vCPU whose KVM_RUN this is. */
+static struct vcpu *vcpu_in_run(void)
 {
-    const struct vcpu *vcpu = &vmm.vcpus[0];
+    int id = 0;
 
-    state_in_run = vcpu->state;
-    own_thread_in_run = pthread_equal(vcpu->thread, pthread_self());
-    vcpu->run->exit_reason = (uint32_t)end_in_run;
-    if (end_in_run != 0)
-        return 0;
-    return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+    while (id < VCPUS_MAX - 1 && vmm.vcpus[id].fd != run_fd)
+        id++;
+    return &vmm.vcpus[id];
+}
+
+static int end_in_run(struct vcpu *vcpu, int how)
+{
+    static const uint32_t exits[ENDS] = {
+        [BY_HALT] = KVM_EXIT_HLT, [BY_ITSELF] = KVM_EXIT_DEBUG, [BY_CRASH] = KVM_EXIT_SHUTDOWN};
+
+    vcpu->run->exit_reason = exits[how];
+    return how == BY_FAILURE ? EIO : 0;
+}
+
+static int end_as_told(struct kvm_run *run, unsigned turn)
+{
+    struct vcpu *vcpu = vcpu_in_run();
+    struct end *end = end_of(vcpu);
+
+    end->state_in_run = vcpu->state;
+    end->own_thread = pthread_equal(vcpu->thread, pthread_self());
+    if (end->words)
+        console_write_lines(vcpu, end->words, strlen(end->words));
+    return end_in_run(vcpu, (int)end->how);
+}
+
+/* vcpus_run of guests that end as `ends` says, whatever they print on standard error. */
+static int run_to_ends(void)
+{
+    listen_hold();
+    int status = vcpus_run(&vmm);
+    listen_drop();
+    return status;
+}
+
+static void check_state(int id, const char *why)
+{
+    ck_assert_msg(ends[id].state_in_run == VCPU_RUNNING && ends[id].own_thread,
+                  "in KVM_RUN the state of vcpu%d is not VCPU_RUNNING, or vcpu->thread is not its "
+                  "thread: nobody can kick it. vcpu_set_state comes before vcpu_run",
+                  id);
+    ck_assert_msg(vmm.vcpus[id].state == VCPU_ENDED,
+                  "vcpu%d has ended, because %s, and its state is not VCPU_ENDED: a kick would "
+                  "signal a thread that is gone. vcpu_set_state comes after vcpu_run, too",
+                  id, why);
+    check_end(id, why);
 }
 
 START_TEST(state)
 {
+    int order[ENDS];
+
     ends_watch();
-    start_guests(1, halt, sizeof halt);
-    falsified.run = look_at_state;
-    vcpus_run(&vmm);
-    ck_assert_msg(state_in_run == VCPU_RUNNING && own_thread_in_run,
-                  "in KVM_RUN the vCPU's state is not VCPU_RUNNING, or vcpu->thread is not its "
-                  "thread: nobody can kick it. vcpu_set_state comes before vcpu_run");
-    ck_assert_msg(
-        vmm.vcpus[0].state == VCPU_ENDED,
-        "the vCPU has ended and its state is not VCPU_ENDED: a kick would signal a thread "
-        "that is gone. vcpu_set_state comes after vcpu_run, too");
-    check_end("it executed HLT");
-    end_in_run = KVM_EXIT_SHUTDOWN;
-    listen_start();
-    vcpus_run(&vmm);
-    listen_end();
-    ck_assert_msg(
-        vmm.vcpus[0].state == VCPU_ENDED,
-        "a guest has crashed, and its vCPU's state is not VCPU_ENDED: a kick would signal "
-        "a thread that is gone");
-    check_end("its guest crashed");
+    start_guests(VCPUS_MAX, halt, sizeof halt);
+    falsified.run = end_as_told;
+    shuffle(order, ENDS);
+    for (int turn = 0; turn < ENDS; turn++) { /* each vCPU ends in each way */
+        for (int id = 0; id < VCPUS_MAX; id++)
+            ends[id] = (struct end){.how = (__typeof__(ends[id].how))order[(id + turn) % ENDS],
+                                    .status = 1 + (int)(unit_random() % STATUS_GUEST_MAX)};
+        run_to_ends();
+        for (int id = 0; id < VCPUS_MAX; id++)
+            check_state(id, end_names[order[(id + turn) % ENDS]]);
+    }
+}
+END_TEST
+
+START_TEST(highest)
+{
+    enum { KINDS = 4 };
+
+    ends_watch();
+    start_guests(VCPUS_MAX, halt, sizeof halt);
+    falsified.run = end_as_told;
+    for (int turn = 0; turn < KINDS * VCPUS_MAX; turn++) {
+        const int own = 1 + (int)(unit_random() % STATUS_GUEST_MAX);
+        const int kinds[KINDS][VCPUS_MAX] = {
+            {0, own, STATUS_CRASHED, STATUS_SIGNAL + 1 + (int)(unit_random() % 15)},
+            {STATUS_CRASHED, 0, own, 0},
+            {STATUS_SIGNAL + 2, STATUS_SIGNAL + 15, 0, STATUS_CRASHED},
+            {0, 0, 0, unit_random() % 2 ? own : 0}};
+        int highest = 0, statuses[VCPUS_MAX];
+        for (int id = 0; id < VCPUS_MAX; id++) { /* each status at each place */
+            statuses[id] = kinds[turn % KINDS][(id + turn / KINDS) % VCPUS_MAX];
+            highest = statuses[id] > highest ? statuses[id] : highest;
+            ends[id] = (struct end){.how = BY_ITSELF, .status = statuses[id]};
+        }
+        int status = run_to_ends();
+        ck_assert_msg(status == highest,
+                      "four vCPUs end with the statuses %d, %d, %d and %d, and vcpus_run returns "
+                      "%d instead of the highest",
+                      statuses[0], statuses[1], statuses[2], statuses[3], status);
+    }
 }
 END_TEST
 
@@ -359,7 +457,7 @@ START_TEST(no_thread)
         threads_left = -1;
         watching_end = false;
         atomic_store(&leaving, 0);
-        atomic_store(&vmm.stop_signal, 0);
+        const int stopped_by = atomic_exchange(&vmm.stop_signal, 0); /* 0: ended in another way */
         for (int place = 0; place < JOINS_MAX; place++)
             atomic_store(&joined[place], 0);
         ck_assert_msg(WIFEXITED(status), "pthread_create number %d fails, and the VMM crashes: %s",
@@ -372,6 +470,10 @@ START_TEST(no_thread)
                       "pthread_create number %d fails, and the status is %d instead of "
                       "STATUS_NO_KVM, %d",
                       started + 1, WEXITSTATUS(status), STATUS_NO_KVM);
+        ck_assert_msg(stopped_by == 0 || stopped_by == SIGTERM,
+                      "pthread_create number %d fails, and the vCPUs that run are stopped by "
+                      "signal %d instead of SIGTERM, %d",
+                      started + 1, stopped_by, SIGTERM);
         ck_assert_msg(strstr(said, strerror(error)) || strstr(said, strerrorname_np(error)) ||
                           said_number((uint64_t)error),
                       "pthread_create number %d returned %s, and no message says so (\"%s\"): it "
@@ -389,6 +491,8 @@ static bool yielding;  /* each write to standard output lets another thread run 
 static bool capturing; /* write to standard output is what the two below say */
 static char captured[65536];
 static atomic_uint captured_bytes;
+static struct vcpu console_vcpus[VCPUS_MAX];
+static bool printed_locked; /* the thread that printed held a vcpu->lock */
 
 /*
  * A write may always write less than it was asked to. This one does, and lets the others go before
@@ -414,6 +518,8 @@ ssize_t write(int fd, const void *bytes, size_t count)
         atomic_fetch_sub(&leaving, ends);
         return written;
     }
+    for (int id = 0; id < VCPUS_MAX; id++)
+        printed_locked |= lock_is_mine(&console_vcpus[id].lock);
     size_t part = count < 3 ? count : 3;
     unsigned place = atomic_fetch_add(&captured_bytes, (unsigned)part);
     if (place + part < sizeof captured)
@@ -443,7 +549,6 @@ THERE_VOID(capture_stdio, (void), ())
     setvbuf(stdout, NULL, _IONBF, 0);
 }
 
-static struct vcpu console_vcpus[VCPUS_MAX];
 static PRIVATE char texts[VCPUS_MAX][32];
 
 static void *print_lines(void *argument)
@@ -688,6 +793,14 @@ THERE(bool, collecting_waits, (const char *text, size_t count), (text, count),
     return collecting && collecting == printing;
 }
 
+/* At a newline, because the line is full, and at the end. */
+static void print_all_ways(struct vcpu *vcpu)
+{
+    for (int i = 0; i < CONSOLE_LINE_MAX + 2; i++)
+        console_write_lines(vcpu, i == 0 ? "\n" : "x", 1);
+    console_finish(vcpu);
+}
+
 START_TEST(collects)
 {
     vmm.guest_count = 2;
@@ -706,7 +819,52 @@ START_TEST(collects)
                       "that takes",
                       count);
     }
+    for (vmm.guest_count = 1; vmm.guest_count <= 2; vmm.guest_count++) {
+        print_all_ways(&console_vcpus[vmm.guest_count - 1]);
+        ck_assert_msg(!printed_locked,
+                      "a vCPU prints, as one of %d, and holds vcpu->lock meanwhile: for as long as "
+                      "nobody takes its output it can't be kicked, and who kicks it waits",
+                      vmm.guest_count);
+    }
     capturing = false;
+}
+END_TEST
+
+/* One vCPU of several ends in each of these ways, in the middle of a line. */
+START_TEST(ends_unfinished)
+{
+    static const struct {
+        int how, status;
+        const char *why;
+    } cases[] = {{BY_HALT, 0, "it executed HLT"},
+                 {BY_ITSELF, 0, "its guest gave the status 0"},
+                 {BY_ITSELF, 3, "its guest gave the status 3"},
+                 {BY_ITSELF, STATUS_GUEST_MAX, "its guest gave the status 63"},
+                 {BY_ITSELF, STATUS_SIGNAL + SIGTERM, "it was stopped"},
+                 {BY_CRASH, 0, "its guest crashed"},
+                 {BY_FAILURE, 0, "KVM_RUN failed"}};
+    enum { CASES = sizeof cases / sizeof cases[0] };
+    int order[CASES * VCPUS_MAX];
+    char expected[100], what[200];
+
+    ends_watch();
+    start_guests(VCPUS_MAX, halt, sizeof halt);
+    falsified.run = end_as_told;
+    capture_stdio();
+    capturing = true;
+    shuffle(order, CASES * VCPUS_MAX);
+    for (int i = 0; i < CASES * VCPUS_MAX; i++) {
+        const int id = order[i] % VCPUS_MAX, of = order[i] / VCPUS_MAX;
+        memset(ends, 0, sizeof ends);
+        ends[id].how = (__typeof__(ends[id].how))cases[of].how;
+        ends[id].status = cases[of].status;
+        ends[id].words = "one\ntwo";
+        run_to_ends();
+        snprintf(expected, sizeof expected, "vcpu%d: one\nvcpu%d: two\n", id, id);
+        snprintf(what, sizeof what, "\"one\\ntwo\", and then vcpu%d ends, because %s", id,
+                 cases[of].why);
+        ck_captured(expected, strlen(expected), what);
+    }
 }
 END_TEST
 
@@ -761,17 +919,6 @@ static int kick_before_run(struct kvm_run *run, unsigned turn)
     return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
 }
 
-START_TEST(kick)
-{
-    start_guests(1, endless, sizeof endless);
-    falsified.run = kick_before_run;
-    int status = vcpus_run(&vmm);
-    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM,
-                  "a vCPU stopped by SIGTERM gives status %d instead of %d", status,
-                  STATUS_SIGNAL + SIGTERM);
-}
-END_TEST
-
 START_TEST(kick_order)
 {
     start_guests(1, endless, sizeof endless);
@@ -818,6 +965,39 @@ THERE(bool, kick_flag, (void), ())
 {
     return kicked_vcpu.run->immediate_exit != 0;
 }
+
+#define KICKS_MAX 600 /* more than a byte counts */
+
+/* So many kicks after the first set immediate_exit, one cleared it; 0: none did. */
+THERE(int, kick_that_clears, (void), ())
+{
+    bool set = false;
+
+    for (int kicks = 1; kicks <= KICKS_MAX; kicks++) {
+        vcpu_kick(&kicked_vcpu);
+        if (set && !kick_flag())
+            return kicks;
+        set = kick_flag();
+    }
+    return 0;
+}
+
+START_TEST(kick)
+{
+    start_guests(1, endless, sizeof endless);
+    falsified.run = kick_before_run;
+    int status = vcpus_run(&vmm);
+    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM,
+                  "a vCPU stopped by SIGTERM gives status %d instead of %d", status,
+                  STATUS_SIGNAL + SIGTERM);
+    start_kicked(VCPU_RUNNING);
+    const int cleared_by = kick_that_clears();
+    ck_assert_msg(cleared_by == 0,
+                  "a vCPU is kicked %d times before it looks, and run->immediate_exit is 0 again: "
+                  "no kick may take another one back",
+                  cleared_by);
+}
+END_TEST
 
 #define KICK_GAPS_MAX 8
 
@@ -1094,9 +1274,72 @@ START_TEST(stop_order)
     falsified.run = stopped_by_signal;
     kick_signal = SIGNAL_SLOW;
     int status = vcpus_run(&vmm);
-    check_end("the VMM stopped");
+    check_end(0, "the VMM stopped");
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
                   status, STATUS_SIGNAL + SIGTERM);
+}
+END_TEST
+
+#define WAIT_MS 10000 /* at most: what it waits for comes, unless the module is wrong */
+
+/* What a vCPU does around a stop. */
+static enum role {
+    ENDS_BEFORE, /* by itself */
+    STOPS,       /* sends the signal, and ends by itself when the stop is under way */
+    CRASHES,     /* at that time */
+    IS_STOPPED,  /* leaves KVM_RUN then, as if it was kicked, and looks */
+    ROLES
+} roles[VCPUS_MAX];
+static int ends_first; /* the vCPU that ENDS_BEFORE */
+
+static int act_around_stop(struct kvm_run *run, unsigned turn)
+{
+    struct vcpu *vcpu = vcpu_in_run();
+    struct end *end = end_of(vcpu);
+    const enum role role = roles[vcpu - vmm.vcpus];
+
+    if (role == ENDS_BEFORE)
+        return end_in_run(vcpu, BY_ITSELF);
+    for (int ms = 0; ends[ends_first].told == 0 && ms < WAIT_MS; ms++)
+        poll(NULL, 0, 1);
+    if (role == STOPS)
+        kill(getpid(), SIGTERM);
+    for (int ms = 0; atomic_load(&vmm.stop_signal) == 0 && ms < WAIT_MS; ms++)
+        poll(NULL, 0, 1);
+    if (role == IS_STOPPED && end->turns++ < TURNS_MAX)
+        return EINTR;
+    return end_in_run(vcpu, role == STOPS ? BY_ITSELF : BY_CRASH);
+}
+
+START_TEST(own_status)
+{
+    static const char *const names[] = {
+        "ended by itself before the VMM stopped",
+        "ended by itself when the VMM stopped, and had not seen it yet",
+        "crashed when the VMM stopped, and had not seen it yet", "was stopped by SIGTERM"};
+    int order[ROLES];
+
+    ends_watch();
+    start_guests(VCPUS_MAX, endless, sizeof endless);
+    falsified.run = act_around_stop;
+    shuffle(order, ROLES);
+    for (int turn = 0; turn < ROLES; turn++) {
+        const int own = 1 + (int)(unit_random() % STATUS_GUEST_MAX);
+        const int expected[] = {own, own, STATUS_CRASHED, STATUS_SIGNAL + SIGTERM};
+        atomic_store(&vmm.stop_signal, 0);
+        for (int id = 0; id < VCPUS_MAX; id++) {
+            ends[id] = (struct end){.status = own};
+            roles[id] = (enum role)order[(id + turn) % ROLES];
+            ends_first = roles[id] == ENDS_BEFORE ? id : ends_first;
+        }
+        run_to_ends();
+        for (int id = 0; id < VCPUS_MAX; id++) {
+            const int role = order[(id + turn) % ROLES];
+            ck_assert_msg(vmm.vcpus[id].status == expected[role],
+                          "vcpu%d %s, and its status is %d instead of %d", id, names[role],
+                          vmm.vcpus[id].status, expected[role]);
+        }
+    }
 }
 END_TEST
 
@@ -1104,19 +1347,26 @@ END_TEST
 
 START_TEST(own_vms)
 {
-    start_guests(3, halt, sizeof halt);
-    vmm.options.isolate = true;
-    vcpus_run(&vmm);
-    ck_assert_msg(vmm.vm_count == 3, "with --isolate three guests need three VMs: vm_count is %d",
-                  vmm.vm_count);
-    for (int i = 0; i < 3; i++) {
-        const struct vcpu *vcpu = &vmm.vcpus[i];
-        ck_assert_msg(vcpu->vm == &vmm.vms[i], "with --isolate guest %d does not run in vms[%d]", i,
-                      i);
-        ck_assert_msg(vcpu->id == i && vcpu->index == 0,
-                      "with --isolate guest %d has id %d and index %d: it is vCPU 0 of its VM, and "
-                      "keeps its place on the command line",
-                      i, vcpu->id, vcpu->index);
+    int order[VCPUS_MAX];
+
+    shuffle(order, VCPUS_MAX);
+    for (int i = 0; i < VCPUS_MAX; i++) {
+        const int count = 1 + order[i];
+        start_guests(count, halt, sizeof halt);
+        vmm.options.isolate = true;
+        vcpus_run(&vmm);
+        ck_assert_msg(vmm.vm_count == count,
+                      "with --isolate %d guests need a VM each: vm_count is %d", count,
+                      vmm.vm_count);
+        for (int id = 0; id < count; id++) {
+            const struct vcpu *vcpu = &vmm.vcpus[id];
+            ck_assert_msg(vcpu->vm == &vmm.vms[id],
+                          "with --isolate guest %d does not run in vms[%d]", id, id);
+            ck_assert_msg(vcpu->id == id && vcpu->index == 0,
+                          "with --isolate guest %d has id %d and index %d: it is vCPU 0 of its VM, "
+                          "and keeps its place on the command line",
+                          id, vcpu->id, vcpu->index);
+        }
     }
 }
 END_TEST
@@ -1153,12 +1403,14 @@ int main(void)
     unit_add(suite, "full_window", full_window);
     unit_add(suite, "too_large", too_large);
     unit_add(suite, "state", state);
+    unit_add(suite, "highest", highest);
     unit_add(suite, "end_signalled_last", end_signalled_last);
     unit_add(suite, "no_thread", no_thread);
     unit_add(suite, "lines", lines);
     unit_add(suite, "any_bytes", any_bytes);
     unit_add(suite, "full_line", full_line);
     unit_add(suite, "collects", collects);
+    unit_add(suite, "ends_unfinished", ends_unfinished);
     unit_add(suite, "kick", kick);
     unit_add(suite, "kick_order", kick_order);
     unit_add(suite, "kick_state", kick_state);
@@ -1166,6 +1418,7 @@ int main(void)
     unit_add(suite, "check_order", check_order);
     unit_add(suite, "kick_taken_back", kick_taken_back);
     unit_add(suite, "stop_order", stop_order);
+    unit_add(suite, "own_status", own_status);
     unit_add(suite, "stop_isolated", stop_isolated);
     unit_add(suite, "own_vms", own_vms);
     return unit_main(suite);
