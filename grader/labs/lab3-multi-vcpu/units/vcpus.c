@@ -195,9 +195,9 @@ static struct end {
     const char *words; /* that it prints before, or NULL */
     enum vcpu_state state_in_run;
     bool own_thread;
-    atomic_uint told; /* calls of vcpu_ended */
-    bool told_early;  /* when its state was not VCPU_ENDED */
-    unsigned turns;   /* KVM_RUN */
+    atomic_uint told;  /* calls of vcpu_ended */
+    bool told_early;   /* when its state was not VCPU_ENDED */
+    atomic_uint turns; /* KVM_RUN so far */
 } ends[VCPUS_MAX];
 
 static const char *const end_names[] = {"it executed HLT", "its guest gave a status",
@@ -1292,21 +1292,31 @@ static enum role {
 } roles[VCPUS_MAX];
 static int ends_first; /* the vCPU that ENDS_BEFORE */
 
+/* The first has ended, and each other one has called KVM_RUN: it found no stop before that. */
+static bool stop_may_come(void)
+{
+    for (int id = 0; id < VCPUS_MAX; id++)
+        if (ends[id].turns == 0)
+            return false;
+    return ends[ends_first].told != 0 ||
+           __atomic_load_n(&vmm.vcpus[ends_first].state, __ATOMIC_SEQ_CST) == VCPU_ENDED;
+}
+
 static int act_around_stop(struct kvm_run *run, unsigned turn)
 {
     struct vcpu *vcpu = vcpu_in_run();
-    struct end *end = end_of(vcpu);
     const enum role role = roles[vcpu - vmm.vcpus];
+    const unsigned turns = end_of(vcpu)->turns++;
 
     if (role == ENDS_BEFORE)
         return end_in_run(vcpu, BY_ITSELF);
-    for (int ms = 0; ends[ends_first].told == 0 && ms < WAIT_MS; ms++)
+    for (int ms = 0; !stop_may_come() && ms < WAIT_MS; ms++)
         poll(NULL, 0, 1);
     if (role == STOPS)
         kill(getpid(), SIGTERM);
     for (int ms = 0; atomic_load(&vmm.stop_signal) == 0 && ms < WAIT_MS; ms++)
         poll(NULL, 0, 1);
-    if (role == IS_STOPPED && end->turns++ < TURNS_MAX)
+    if (role == IS_STOPPED && turns < TURNS_MAX)
         return EINTR;
     return end_in_run(vcpu, role == STOPS ? BY_ITSELF : BY_CRASH);
 }
