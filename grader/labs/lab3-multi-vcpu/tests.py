@@ -495,6 +495,8 @@ def _unit_of_runs(plan: Plan, case: str) -> Planned:
     unit.symptom(lambda o: "when vcpu_ended" in o.stdout,
                  "When does the vCPU's thread set the state to VCPU_ENDED? After vcpu_run, however the guest "
                  "ended, and before vcpu_ended: the devices read it there.")
+    unit.symptom(lambda o: f"Early exit with return value {STATUS_CRASHED}" in o.stdout,
+                 "What does a crash end? Only the guest's own vCPU: its thread ends, and not the program.")
     unit.symptom(lambda o: "vcpu_ended was not called" in o.stdout,
                  "When does the vCPU's thread call vcpu_ended? Once, after vcpu_run, however the guest "
                  "ended.")
