@@ -835,16 +835,16 @@ static void write_long_outside(struct vcpu *vcpu)
 
     shuffle(order, LENGTHS);
     for (int i = 0; i < LENGTHS; i++) {
-        const uint32_t bytes = lengths[order[i]], before_end = 1 + unit_random() % (2 * PAGE_BYTES);
+        const uint32_t bytes = lengths[order[i]], to_end = 1 + unit_random() % (2 * PAGE_BYTES);
         char what[200];
         snprintf(what, sizeof what,
                  "32-bit code made a WRITE with ECX = 0x%x (a length has no sign, and all of ECX "
                  "counts), most of it past RAM",
                  bytes);
-        make_write(vcpu,
-                   (struct write_state){CR0_PE, true, 0, (uint32_t)vcpu->vm->ram_bytes - before_end,
-                                        bytes},
-                   0);
+        make_write(
+            vcpu,
+            (struct write_state){CR0_PE, true, 0, (uint32_t)vcpu->vm->ram_bytes - to_end, bytes},
+            0);
         check_refused(vcpu, what);
     }
 }

@@ -331,14 +331,14 @@ START_TEST(highest)
             {STATUS_CRASHED, 0, own, 0},
             {STATUS_SIGNAL + 2, STATUS_SIGNAL + 15, 0, STATUS_CRASHED},
             {0, 0, 0, unit_random() % 2 ? own : 0}};
-        int highest = 0, statuses[VCPUS_MAX];
+        int worst = 0, statuses[VCPUS_MAX];
         for (int id = 0; id < VCPUS_MAX; id++) { /* each status at each place */
             statuses[id] = kinds[turn % KINDS][(id + turn / KINDS) % VCPUS_MAX];
-            highest = statuses[id] > highest ? statuses[id] : highest;
+            worst = statuses[id] > worst ? statuses[id] : worst;
             ends[id] = (struct end){.how = BY_ITSELF, .status = statuses[id]};
         }
         int status = run_to_ends();
-        ck_assert_msg(status == highest,
+        ck_assert_msg(status == worst,
                       "four vCPUs end with the statuses %d, %d, %d and %d, and vcpus_run returns "
                       "%d instead of the highest",
                       statuses[0], statuses[1], statuses[2], statuses[3], status);
@@ -501,21 +501,21 @@ static bool printed_locked; /* the thread that printed held a vcpu->lock */
 ssize_t write(int fd, const void *bytes, size_t count)
 {
     if (!capturing || fd != STDOUT_FILENO) {
-        const bool ends = watching_end && count == sizeof(uint64_t) && fd > STDERR_FILENO;
-        atomic_fetch_add(&leaving, ends);
+        const bool told = watching_end && count == sizeof(uint64_t) && fd > STDERR_FILENO;
+        atomic_fetch_add(&leaving, told);
         ssize_t written = syscall(SYS_write, fd, bytes, count);
         if (written < 0 && errno == EINVAL && count < sizeof(uint64_t))
             ck_abort_msg(
                 "an eventfd takes 8 bytes, a uint64_t: a write of %zu bytes fails, and the "
                 "vCPU's end goes unnoticed",
                 count);
-        if (ends && written == sizeof(uint64_t)) {
+        if (told && written == sizeof(uint64_t)) {
             end_is_told();
             /* An unjoined thread stays: vcpus_run can return. The main thread is not joined. */
             while (watching_end && gettid() != getpid() && !is_joined(pthread_self()))
                 poll(NULL, 0, 1);
         }
-        atomic_fetch_sub(&leaving, ends);
+        atomic_fetch_sub(&leaving, told);
         return written;
     }
     for (int id = 0; id < VCPUS_MAX; id++)
