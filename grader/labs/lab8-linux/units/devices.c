@@ -220,75 +220,167 @@ START_TEST(bus_holes)
 }
 END_TEST
 
+/* The ranges that the bus has, in the judge's own memory. */
+static PRIVATE struct {
+    enum bus_space space;
+    uint64_t first, last;
+} added[BUS_RANGES_MAX];
+static PRIVATE unsigned added_count;
+
+static const char *error_name(int error)
+{
+    return error == EINVAL   ? "EINVAL"
+           : error == EEXIST ? "EEXIST"
+           : error == ENOSPC ? "ENOSPC"
+           : error == 0      ? "0"
+                             : strerror(error);
+}
+
+/* What bus_add has to return, by the contract's order. */
+static int error_of(enum bus_space space, uint64_t first, uint64_t bytes)
+{
+    const uint64_t last = first + (bytes - 1);
+
+    if (bytes == 0 || last < first || (space == BUS_PORT && last >= PORTS))
+        return EINVAL;
+    for (unsigned i = 0; i < added_count; i++)
+        if (added[i].space == space && added[i].first <= last && first <= added[i].last)
+            return EEXIST;
+    return added_count == BUS_RANGES_MAX ? ENOSPC : 0;
+}
+
+/* Adds this one, if it is to be added; `why` it may be refused. */
+static void check_add(enum bus_space space, uint64_t first, uint64_t bytes, const char *why)
+{
+    static PRIVATE struct bus before;
+    const int wanted = error_of(space, first, bytes);
+    const unsigned count = added_count;
+
+    before = bus;
+    int error = add(&probes[count], space, first, bytes);
+    ck_assert_msg(error == wanted,
+                  "bus_add of 0x%llx bytes of %s space from 0x%llx on, to a bus of %u ranges, "
+                  "returns %s instead of %s%s%s",
+                  (unsigned long long)bytes, space_names[space], (unsigned long long)first, count,
+                  error_name(error), error_name(wanted), *why ? ": " : "", why);
+    if (wanted == 0) {
+        added[count].space = space;
+        added[count].first = first;
+        added[count].last = first + (bytes - 1);
+        added_count++;
+        return;
+    }
+    ck_assert_msg(memcmp(&before, &bus, sizeof bus) == 0,
+                  "bus_add returns %s (%s), and has changed the bus all the same",
+                  error_name(wanted), why);
+}
+
+/* So many more ranges, none of which the bad ones below touch. */
+static void add_others(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        check_add(unit_random() % 4 ? BUS_PORT : BUS_MEMORY,
+                  0x1000 + 0x100 * added_count + unit_random() % 0x80, 1 + unit_random() % 0x40,
+                  "it is valid, overlaps none, and there is room");
+}
+
+static void start_ranges(void)
+{
+    start_bus();
+    added_count = 0;
+}
+
+/* The ranges that the bad ones overlap, among so many others. */
+static void start_neighbours(unsigned others)
+{
+    const unsigned before = unit_random() % (others + 1), between = unit_random() % (others + 1);
+
+    start_ranges();
+    add_others(before);
+    check_add(BUS_PORT, 0x3f8, 8, "");
+    check_add(BUS_PORT, PORTS - 8, 7, "");
+    add_others(between < before ? 0 : between - before);
+    check_add(BUS_MEMORY, UINT64_MAX - 7, 8, "");
+    add_others(others - (between < before ? before : between));
+}
+
+static const struct {
+    enum bus_space space;
+    uint64_t first, bytes;
+    const char *why;
+} bad_ranges[] = {
+    {BUS_PORT, 0x80, 0, "it is empty"},
+    {BUS_PORT, 0x3fa, 0, "it is empty, wherever it is"},
+    {BUS_MEMORY, 0, 0, "it is empty"},
+    {BUS_PORT, PORTS, 1, "it begins past the last port"},
+    {BUS_PORT, PORTS - 1, 2, "it ends past the last port"},
+    {BUS_PORT, PORTS - 4, 5, "it ends past the last port, and overlaps another: in this order"},
+    {BUS_PORT, 0x3f8, PORTS, "it ends past the last port, and overlaps another: in this order"},
+    {BUS_PORT, 0x80, UINT64_MAX, "it ends past the last port, and its end wraps"},
+    {BUS_PORT, 0x100000080, 1, "it begins far past the last port"},
+    {BUS_MEMORY, UINT64_MAX, 2, "it ends past 2^64 - 1"},
+    {BUS_MEMORY, UINT64_MAX - 6, UINT64_MAX, "it ends past 2^64 - 1"},
+    {BUS_PORT, 0x3f8, 8, "it is the same as another"},
+    {BUS_PORT, 0x3fa, 2, "it is inside of another"},
+    {BUS_PORT, 0x3f0, 0x40, "another is inside of it"},
+    {BUS_PORT, 0x3f0, 9, "its last byte is the first of another"},
+    {BUS_PORT, 0x3ff, 9, "its first byte is the last of another"},
+    {BUS_PORT, 0, PORTS, "others are inside of it"},
+    {BUS_MEMORY, UINT64_MAX - 15, 9, "its last byte is the first of another"},
+    {BUS_MEMORY, UINT64_MAX, 1, "it is the last byte of another"},
+    {BUS_MEMORY, 1, UINT64_MAX, "it contains another"},
+};
+
+/* Random ranges, near enough to each other that most are refused. */
+static void add_random(void)
+{
+    static const uint64_t ports[] = {0, 0x40, PORTS - 8, PORTS, 0x100000000, UINT64_MAX - 4},
+                          places[] = {0, 0x40, PORTS, 0x100000000, 1ull << 63, UINT64_MAX - 8};
+
+    start_ranges();
+    for (int i = 0; i < 60; i++) {
+        const enum bus_space space = unit_random() % 2 ? BUS_PORT : BUS_MEMORY;
+        const uint64_t near = (space == BUS_PORT ? ports : places)[unit_random() % 6];
+        check_add(space, near + unit_random() % 12,
+                  unit_random() % 8 ? unit_random() % 8 : random64(), "");
+    }
+}
+
+/*
+ * What is refused leaves the bus as it is: others are added after it, up to 16. The first reason in
+ * the contract's order counts.
+ */
 START_TEST(bus_refuses)
 {
-    static const struct {
-        enum bus_space space;
-        uint64_t first, bytes;
-        int error;
-        const char *why;
-    } bad[] = {
-        {BUS_PORT, 0x80, 0, EINVAL, "it is empty"},
-        {BUS_MEMORY, 0, 0, EINVAL, "it is empty"},
-        {BUS_PORT, PORTS, 1, EINVAL, "it begins past the last port"},
-        {BUS_PORT, PORTS - 1, 2, EINVAL, "it ends past the last port"},
-        {BUS_PORT, 0x80, UINT64_MAX, EINVAL, "it ends past the last port, and its end wraps"},
-        {BUS_PORT, 0x100000080, 1, EINVAL, "it begins far past the last port"},
-        {BUS_MEMORY, UINT64_MAX, 2, EINVAL, "it ends past 2^64 - 1"},
-        {BUS_MEMORY, UINT64_MAX - 6, UINT64_MAX, EINVAL, "it ends past 2^64 - 1"},
-        {BUS_PORT, 0x3f8, 8, EEXIST, "it is the same as another"},
-        {BUS_PORT, 0x3fa, 2, EEXIST, "it is inside of another"},
-        {BUS_PORT, 0x3f0, 0x40, EEXIST, "another is inside of it"},
-        {BUS_PORT, 0x3f0, 9, EEXIST, "its last byte is the first of another"},
-        {BUS_PORT, 0x3ff, 9, EEXIST, "its first byte is the last of another"},
-        {BUS_MEMORY, UINT64_MAX - 15, 9, EEXIST, "its last byte is the first of another"},
-        {BUS_MEMORY, UINT64_MAX, 1, EEXIST, "it is the last byte of another"},
-        {BUS_MEMORY, 1, UINT64_MAX, EEXIST, "it contains another"},
-    };
-    enum { BAD = sizeof bad / sizeof bad[0] };
-    static PRIVATE struct bus before;
+    enum { BAD = sizeof bad_ranges / sizeof bad_ranges[0] };
     int order[BAD];
 
-    shuffle(order, BAD);
-    for (int i = 0; i < BAD; i++) {
-        const int number = order[i];
-        const unsigned good =
-            unit_random() % 3; /* so that the number of calls does not show which is bad */
-        start_bus();
-        check_added(&probes[0], BUS_PORT, 0x3f8, 8);
-        check_added(&probes[1], BUS_MEMORY, UINT64_MAX - 7, 8);
-        for (unsigned j = 0; j < good; j++)
-            check_added(&probes[2 + j], BUS_PORT, 0x1000 + 8 * (unit_random() % 64) + j, 1);
-        before = bus;
-        int error = add(&probes[5], bad[number].space, bad[number].first, bad[number].bytes);
-        ck_assert_msg(error == bad[number].error,
-                      "bus_add of 0x%llx bytes of %s space from 0x%llx on returns %d instead of "
-                      "%s: %s",
-                      (unsigned long long)bad[number].bytes, space_names[bad[number].space],
-                      (unsigned long long)bad[number].first, error,
-                      bad[number].error == EINVAL ? "EINVAL" : "EEXIST", bad[number].why);
-        ck_assert_msg(memcmp(&before, &bus, sizeof bus) == 0,
-                      "bus_add refuses a range (%s), and has changed the bus all the same",
-                      bad[number].why);
-        check_added(&probes[6], BUS_PORT, 0x3f0, 8);
-        check_added(&probes[7], BUS_PORT, 0x400, 8);
+    for (int full = 0; full < 2; full++) {
+        shuffle(order, BAD);
+        for (int i = 0; i < BAD; i++) {
+            const int number = order[i];
+            /* A random number of others: the number of calls does not show which is bad. */
+            start_neighbours(full ? BUS_RANGES_MAX - 3 : unit_random() % 4);
+            check_add(bad_ranges[number].space, bad_ranges[number].first, bad_ranges[number].bytes,
+                      bad_ranges[number].why);
+            check_add(BUS_PORT, 0x3f0, 8, "it overlaps none");
+            check_add(BUS_PORT, 0x400, 8, "it overlaps none");
+        }
     }
-    check_added(&probes[8], BUS_MEMORY, 0x3f8, 8);
-    check_added(&probes[9], BUS_PORT, 0, 1);
-    check_added(&probes[10], BUS_PORT, PORTS - 1, 1);
-    check_added(&probes[11], BUS_MEMORY, 0x400, UINT64_MAX - 0x407); /* up to the last 8 bytes */
+    start_neighbours(0);
+    check_add(BUS_MEMORY, 0x3f8, 8, "the range with these addresses is in the other space");
+    check_add(BUS_PORT, 0, 1, "it overlaps none");
+    check_add(BUS_PORT, PORTS - 1, 1, "the last port is one");
+    check_add(BUS_MEMORY, 0x400, UINT64_MAX - 0x407, "it ends where the last 8 bytes begin");
 
-    start_bus();
-    for (uint64_t i = 0; i < BUS_RANGES_MAX; i++)
-        check_added(&probes[i], i % 2 ? BUS_PORT : BUS_MEMORY, 0x100 + 8 * i, 8);
-    before = bus;
-    int error = add(&probes[BUS_RANGES_MAX], BUS_PORT, 0x800, 8);
-    ck_assert_msg(error == ENOSPC, "the bus has %d ranges, and one more returns %d, not ENOSPC",
-                  BUS_RANGES_MAX, error);
-    ck_assert_msg(memcmp(&before, &bus, sizeof bus) == 0,
-                  "bus_add reports that the bus is full, and has changed it all the same");
-    for (uint64_t i = 0; i < BUS_RANGES_MAX; i++)
-        check_reached(&probes[i], i % 2 ? BUS_PORT : BUS_MEMORY, 0x100 + 8 * i, 4);
+    for (int i = 0; i < 20; i++)
+        add_random();
+    start_ranges();
+    add_others(BUS_RANGES_MAX);
+    for (int i = 0; i < 3; i++)
+        check_add(BUS_PORT, 0x800 + 8 * (unit_random() % 0x80), 8, "the bus is full");
+    for (unsigned i = 0; i < BUS_RANGES_MAX; i++)
+        check_reached(&probes[i], added[i].space, added[i].first, 1);
 }
 END_TEST
 
@@ -397,6 +489,47 @@ static void check_taken(unsigned wanted, const char *when)
                   line.taken, wanted);
 }
 
+/* LCR_DLAB changes what is at offsets 0 and 1, and nothing else. */
+static void check_others_with_dlab(void)
+{
+    const uint8_t scratch = random_byte();
+
+    start_uart();
+    out(UART_IER, IER_TRANSMITTER);
+    out(UART_LCR, LCR_DLAB);
+    check_cause(IIR_TRANSMITTER, "IER_TRANSMITTER was set, then LCR_DLAB");
+    check_cause(IIR_NONE, "with LCR_DLAB set, IIR has reported that THR is empty");
+    check_line(false, "with LCR_DLAB set, IIR has reported that THR is empty");
+    out(0, random_byte());
+    out(1, random_byte() & ~IER_TRANSMITTER);
+    out(1, random_byte() | IER_TRANSMITTER);
+    check_cause(IIR_NONE, "DLL and DLM were written, which are neither THR nor IER");
+    out(UART_SCR, scratch);
+    ck_assert_msg(in(UART_SCR) == scratch,
+                  "with LCR_DLAB set, 0x%02x was written to SCR, which "
+                  "reads 0x%02x",
+                  scratch, in(UART_SCR));
+    out(UART_IIR, FCR_ENABLE);
+    check_register(UART_IIR, 0xff, IIR_FIFOS | IIR_NONE,
+                   "FCR_ENABLE was written with LCR_DLAB set, which concerns offsets 0 and 1 only");
+    in(UART_MSR);
+    out(UART_MCR, MCR_LOOPBACK | MCR_DTR);
+    check_register(UART_MCR, 0x1f, MCR_LOOPBACK | MCR_DTR, "after that, with LCR_DLAB set");
+    check_register(UART_MSR, 0xff, MSR_DSR | (MSR_CTS | MSR_DCD) >> 4,
+                   "with LCR_DLAB set, DTR in loopback mode");
+    check_register(UART_MSR, 0xff, MSR_DSR, "with LCR_DLAB set, MSR was read a second time");
+    out(UART_MCR, MCR_RTS);
+    arrive(1);
+    uart_receive(&uart);
+    check_register(UART_LSR, 0xff, LSR_EMPTY | LSR_RECEIVED, "with LCR_DLAB set, a byte came");
+    out(UART_IIR, FCR_ENABLE | FCR_CLEAR);
+    check_register(UART_LSR, 0xff, LSR_EMPTY, "with LCR_DLAB set, FCR_CLEAR was written");
+    out(UART_LCR, 0);
+    check_register(UART_IIR, 0xff, IIR_FIFOS | IIR_NONE,
+                   "FCR was written before LCR_DLAB was "
+                   "cleared");
+}
+
 START_TEST(uart_registers)
 {
     const uint8_t scratch = random_byte(), format = random_byte() & 0x7f, low = random_byte() | 1,
@@ -445,6 +578,7 @@ START_TEST(uart_registers)
     out(UART_LCR, LCR_DLAB);
     ck_assert_msg(in(0) == low && in(1) == high,
                   "DLL and DLM are lost while LCR_DLAB is 0, when RBR and IER are used");
+    check_others_with_dlab();
 }
 END_TEST
 
@@ -539,6 +673,31 @@ START_TEST(uart_receives)
 }
 END_TEST
 
+/* The bits of FCR are commands and settings of their own. */
+static void check_fifo_control(void)
+{
+    start_uart();
+    for (unsigned i = 0, before = 0; i < 24; i++) {
+        const unsigned control = i == 0 ? 0xfe & ~(unsigned)FCR_CLEAR : random_byte(),
+                       wanted = control & FCR_ENABLE ? IIR_FIFOS : 0;
+        const bool clears = control & FCR_CLEAR || (control ^ before) & FCR_ENABLE;
+        char when[80];
+        out(UART_MCR, MCR_RTS);
+        arrive(1);
+        uart_receive(&uart);
+        out(UART_MCR, 0);
+        out(UART_IIR, control);
+        snprintf(when, sizeof when, "a byte came, then FCR changed from 0x%02x to 0x%02x", before,
+                 control);
+        check_register(UART_IIR, 0xff, wanted | IIR_NONE, when);
+        if (clears)
+            check_no_byte(when);
+        else
+            check_byte(line.count - 1, when);
+        before = control;
+    }
+}
+
 START_TEST(uart_fifo)
 {
     start_uart();
@@ -569,6 +728,7 @@ START_TEST(uart_fifo)
     out(UART_MCR, 0);
     out(UART_IIR, FCR_ENABLE);
     check_no_byte("after FCR_ENABLE was set, which clears what was received");
+    check_fifo_control();
 }
 END_TEST
 
@@ -606,6 +766,30 @@ START_TEST(uart_received_line)
     }
 }
 END_TEST
+
+/* Writes that leave IER_TRANSMITTER as it is neither begin this interrupt nor end it. */
+static void check_transmitter_stays(void)
+{
+    start_uart();
+    for (int i = 0; i < 12; i++) {
+        out(UART_IER, 0);
+        out(UART_IER, IER_TRANSMITTER);
+        if (i % 2)
+            check_cause(IIR_TRANSMITTER, "IER_TRANSMITTER was set");
+        out(UART_IER, IER_TRANSMITTER | (random_byte() & ~IER_RECEIVED));
+        out(UART_IER, IER_TRANSMITTER);
+        out(UART_IIR, random_byte());
+        out(UART_LCR, random_byte() & ~LCR_DLAB);
+        out(UART_SCR, random_byte());
+        if (i % 2 == 0)
+            check_cause(IIR_TRANSMITTER, "IER_TRANSMITTER was set, then other registers were "
+                                         "written, and IER with this bit again");
+        else
+            check_line(false, "IIR has reported that THR is empty, then IER was written with "
+                              "IER_TRANSMITTER as before");
+        check_cause(IIR_NONE, "IIR has reported that THR is empty, and no byte was sent since");
+    }
+}
 
 START_TEST(uart_transmitter_line)
 {
@@ -645,6 +829,7 @@ START_TEST(uart_transmitter_line)
     check_line(true, "the byte was read; IIR has not reported that THR is empty");
     check_cause(IIR_TRANSMITTER, "the byte was read; IIR has not reported that THR is empty");
     check_line(false, "IIR has reported both");
+    check_transmitter_stays();
 }
 END_TEST
 
@@ -677,6 +862,54 @@ START_TEST(uart_loopback)
     check_byte(0, "after loopback mode");
 }
 END_TEST
+
+/* Only a read of LSR ends an overrun: none of these does. */
+static const struct {
+    unsigned number, value;
+    bool is_read;
+    const char *name;
+} no_ends[] = {
+    {UART_IIR, FCR_ENABLE | FCR_CLEAR, false, "FCR_CLEAR was written"},
+    {UART_IIR, 0, false, "FCR_ENABLE was cleared"},
+    {UART_LSR, 0, false, "LSR was written, which has no effect"},
+    {UART_MSR, 0, false, "MSR was written, which has no effect"},
+    {UART_IER, 0, false, "IER was written"},
+    {UART_MCR, 0, false, "loopback mode ended"},
+    {UART_RBR, 0, true, "RBR was read"},
+    {UART_IIR, 0, true, "IIR was read"},
+    {UART_MSR, 0, true, "MSR was read"},
+    {UART_LCR, LCR_DLAB, false, "LCR_DLAB was set"},
+};
+
+static void check_overrun_stays(void)
+{
+    for (unsigned i = 0; i < 2 * sizeof no_ends / sizeof no_ends[0]; i++) {
+        const bool fifo = i % 2;
+        const char *when = no_ends[i / 2].name;
+        start_uart();
+        out(UART_IIR, fifo ? FCR_ENABLE : 0);
+        out(UART_MCR, MCR_LOOPBACK);
+        for (unsigned sent = 0; sent < 2 + fifo * UART_FIFO; sent++)
+            out(UART_RBR, random_byte());
+        if (no_ends[i / 2].is_read)
+            in(no_ends[i / 2].number);
+        else
+            out(no_ends[i / 2].number, no_ends[i / 2].value);
+        const uint8_t format = in(UART_LCR);
+        out(UART_LCR, 0);
+        out(UART_IER, IER_LINE);
+        out(UART_LCR, format);
+        check_line(true, when);
+        check_cause(IIR_LINE, when);
+        check_register(UART_LSR, LSR_OVERRUN, LSR_OVERRUN, when);
+        check_register(UART_LSR, LSR_OVERRUN, 0, "a second read of LSR after an overrun");
+        check_line(false, "LSR was read after an overrun");
+        check_cause(IIR_NONE, "LSR was read after an overrun");
+        out(UART_LSR, 0xff);
+        check_register(UART_LSR, LSR_OVERRUN, 0, "LSR was written, which has no effect");
+        check_line(false, "LSR was written, which has no effect");
+    }
+}
 
 START_TEST(uart_overruns)
 {
@@ -712,6 +945,7 @@ START_TEST(uart_overruns)
     in(UART_RBR);
     check_line(false, "an overrun, and IER_LINE is not set");
     check_register(UART_LSR, LSR_OVERRUN, LSR_OVERRUN, "two bytes came without FIFOs");
+    check_overrun_stays();
 }
 END_TEST
 
@@ -720,6 +954,25 @@ static unsigned inputs_of(unsigned outputs)
 {
     return (outputs & MCR_DTR ? MSR_DSR : 0) | (outputs & MCR_RTS ? MSR_CTS : 0) |
            (outputs & MCR_OUT1 ? MSR_RI : 0) | (outputs & MCR_OUT2 ? MSR_DCD : 0u);
+}
+
+/* A write of MSR has no effect: neither on the inputs nor on their changes. */
+static void check_modem_write(void)
+{
+    start_uart();
+    out(UART_IER, IER_MODEM);
+    for (unsigned value = 0; value < 0x100; value += 1 + unit_random() % 8) {
+        out(UART_MSR, value);
+        check_line(false, "MSR was written, which has no effect");
+        check_register(UART_MSR, 0xff, MSR_CTS | MSR_DSR | MSR_DCD,
+                       "MSR was written, which has no effect");
+    }
+    out(UART_MCR, MCR_LOOPBACK);
+    out(UART_MSR, random_byte() & 0xf0);
+    check_line(true, "the modem's inputs changed, then MSR was written, which has no effect");
+    check_cause(IIR_MODEM, "the modem's inputs changed, then MSR was written");
+    check_register(UART_MSR, 0xff, (MSR_CTS | MSR_DSR | MSR_DCD) >> 4,
+                   "the modem's inputs changed, then MSR was written, which has no effect");
 }
 
 START_TEST(uart_modem)
@@ -765,6 +1018,7 @@ START_TEST(uart_modem)
     check_register(UART_MSR, 0xff, usual | usual >> 4, "loopback mode ended");
     out(UART_MCR, MCR_DTR | MCR_RTS | MCR_OUT1 | MCR_OUT2);
     check_register(UART_MSR, 0xff, usual, "the outputs changed without loopback mode");
+    check_modem_write();
 }
 END_TEST
 
@@ -864,6 +1118,56 @@ static void end_of_interrupt(unsigned irq)
     pic_out(PIC_MASTER, OCW2_EOI);
 }
 
+/* A line that rises before the last of the ICWs waits for it. */
+static void check_incomplete(unsigned port, unsigned irq, bool needs_icw4)
+{
+    const unsigned icws[] = {vector_of(irq) & 0xf8,
+                             port == PIC_MASTER ? 1 << PIC_CASCADE : PIC_CASCADE, 1},
+                   count = needs_icw4 ? 3 : 2, place = unit_random() % count;
+    char when[100];
+
+    pic_out(port, ICW1 | needs_icw4);
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(when, sizeof when,
+                 "IRQ %u's line rose after ICW%u, and the initialisation is complete with ICW%u",
+                 irq, place + 1, count + 1);
+        if (i == place)
+            line_pulse(irq);
+        if (i >= place)
+            check_asserted(false, when);
+        pic_out(port + 1, icws[i]);
+    }
+    check_vector(irq, when);
+    check_chip(port, 0, 1u << irq % 8, when);
+    end_of_interrupt(irq);
+}
+
+/* ICW1 ends what OCW3 has chosen. */
+static void check_reads_irr_again(unsigned port, unsigned irq)
+{
+    start_pic();
+    pic_out(port, OCW3 | OCW3_READ | OCW3_ISR);
+    chip_init(port, vector_of(irq) & 0xf8, port == PIC_MASTER ? 1 << PIC_CASCADE : PIC_CASCADE, 1);
+    line_pulse(irq);
+    ck_assert_msg(pic_in(port) == 1u << irq % 8,
+                  "IRQ %u's line rose after ICW1 to ICW4, and the even port reads 0x%02x instead "
+                  "of IRR, 0x%02x, as after reset: ISR had been chosen before ICW1",
+                  irq, pic_in(port), 1u << irq % 8);
+}
+
+/* The same for both chips. */
+static void check_begins(void)
+{
+    for (int i = 0; i < 12; i++) {
+        const unsigned input = unit_random() % 8, irq = input == PIC_CASCADE ? 3 : input;
+        start_pic();
+        check_incomplete(PIC_MASTER, irq, i % 3 != 0);
+        check_incomplete(PIC_SLAVE, 8 + input, i % 3 != 0);
+        check_reads_irr_again(PIC_MASTER, irq);
+        check_reads_irr_again(PIC_SLAVE, 8 + input);
+    }
+}
+
 START_TEST(pic_init)
 {
     const unsigned irq = 3 + unit_random() % 5;
@@ -932,6 +1236,7 @@ START_TEST(pic_init)
                   "a read of 4 bytes at the IMR does not return one byte and zeros");
     pic_write(&pic, PIC_MASTER + 1, 2, 0x5a00 | mask);
     ck_assert_msg(pic_in(PIC_MASTER + 1) == mask, "a write of 2 bytes: the low one counts");
+    check_begins();
 }
 END_TEST
 
@@ -983,6 +1288,14 @@ START_TEST(pic_lines)
                       chip_requested(port));
         pic_out(port + 1, (uint8_t)~bit);
         check_vector(irq, "the mask was removed");
+        end_of_interrupt(irq);
+        pic_out(port + 1, bit | random_byte());
+        line_pulse(irq);
+        line_set(irq, false);
+        ck_assert_msg(chip_requested(port) == 0, "a masked line rose and fell, and IRR is 0x%02x",
+                      chip_requested(port));
+        pic_out(port + 1, 0);
+        check_asserted(false, "a masked line rose and fell, then the mask was removed");
     }
 }
 END_TEST
@@ -1021,6 +1334,20 @@ START_TEST(pic_priorities)
         line_pulse(first);
         pic_out(PIC_MASTER + 1, 1u << first);
         check_asserted(false, "the first input is masked, and the other one is in service");
+        pic_out(PIC_MASTER + 1, 0);
+        check_vector(first, "the mask was removed");
+        line_pulse(last);
+        for (unsigned masks = 0; masks < 8; masks++) {
+            pic_out(PIC_MASTER + 1, (1u << first | random_byte()) & ~(1u << last));
+            check_asserted(false, "an input in service is masked, and goes on to be in service: "
+                                  "later ones wait for its EOI");
+        }
+        pic_out(PIC_MASTER + 1, 0);
+        check_chip(PIC_MASTER, 1u << last, 1u << first | 1u << last, "masks came and went");
+        pic_out(PIC_MASTER, OCW2_EOI);
+        check_asserted(false, "an EOI of the first of two in service");
+        pic_out(PIC_MASTER, OCW2_EOI);
+        check_vector(last, "EOIs of both in service, after masks came and went");
     }
 }
 END_TEST
@@ -1060,7 +1387,10 @@ START_TEST(pic_commands)
     start_pic();
     line_set(3, true);
     ck_assert_msg(pic_in(PIC_MASTER) == 1 << 3, "after reset the even port does not read as IRR");
-    for (unsigned other = 0x02; other <= 0x08; other <<= 1) { /* SNGL, ADI, LTIM: not modelled */
+    int order[8];
+    shuffle(order, 8);
+    for (int i = 0; i < 8; i++) { /* SNGL, ADI, LTIM, those of other processors: not modelled */
+        const unsigned other = (unsigned)order[i] << 1 | (random_byte() & 0xe0);
         pic_out(PIC_MASTER, ICW1 | ICW1_ICW4 | other);
         pic_out(PIC_MASTER + 1, base);
         pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
@@ -1071,9 +1401,10 @@ START_TEST(pic_commands)
                       ICW1 | ICW1_ICW4 | other, pic_in(PIC_MASTER + 1));
         line_pulse(3);
         check_vector(3, "after an ICW1 that asks for what is not modelled");
+        pic_out(PIC_MASTER, OCW2_EOI);
+        check_asserted(false, "a line that stays high is one request, even if ICW1 asks for "
+                              "levels");
     }
-    pic_out(PIC_MASTER, OCW2_EOI);
-    check_asserted(false, "a line that stays high is one request, even if ICW1 asks for levels");
 }
 END_TEST
 
@@ -1124,6 +1455,13 @@ START_TEST(pic_cascade)
             pic_out(PIC_SLAVE + 1, 0);
             end_of_interrupt(other);
             check_vector(irq, "the slave's first input, no longer masked");
+            line_pulse(other);
+            pic_out(PIC_SLAVE + 1, bit);
+            pic_out(PIC_MASTER, OCW2_EOI);
+            check_asserted(false, "an input of the slave in service is masked, and a later one "
+                                  "waits for its EOI");
+            line_set(other, false);
+            pic_out(PIC_SLAVE + 1, 0);
             pic_out(PIC_SLAVE, OCW2_EOI | OCW2_SPECIFIC | (irq - 8));
             pic_out(PIC_MASTER, OCW2_EOI | OCW2_SPECIFIC | PIC_CASCADE);
             check_chip(PIC_SLAVE, 0, 0, "specific EOIs");
@@ -1279,6 +1617,41 @@ START_TEST(pit_counts)
 }
 END_TEST
 
+/* Of a wider access at these ports the low byte counts; of a read the others are 0. */
+static void check_wide_counts(void)
+{
+    for (unsigned number = 0; number < 3; number++) {
+        const unsigned count = (unsigned)ANY_COUNT, upper = random_byte() << 8 | 0x100,
+                       port = PIT_PORT + number;
+        start_pit();
+        pit_out(PIT_GATE, GATE_OPEN);
+        pit_write(&pit, PIT_CONTROL, 2, upper | number << 6 | ACCESS_BOTH << 4);
+        pit_write(&pit, port, 2, upper | (count & 0xff));
+        pit_write(&pit, port, 2, upper | count >> 8);
+        pit_write(&pit, PIT_CONTROL, 4, 0xffffff00u | number << 6 | ACCESS_LATCH);
+        uint64_t got = pit_read(&pit, port, 2);
+        got |= pit_read(&pit, port, 4) << 8;
+        ck_assert_msg(got <= count && got + SLACK >= count,
+                      "the bytes of the count 0x%x were the low ones of wider writes, and wider "
+                      "reads return 0x%llx: the counter has ports of one byte",
+                      count, (unsigned long long)got);
+        pit.now += ns_of(count + SLACK);
+        pit_write(&pit, PIT_CONTROL, 2, upper | number << 6 | ACCESS_LATCH);
+        got = pit_read(&pit, port, 1) | pit_read(&pit, port, 1) << 8;
+        ck_assert_msg(got == 0 || got >= 0x10000 - 2 * SLACK,
+                      "the bytes of the count 0x%x were the low ones of wider writes, and so many "
+                      "pulses later the counter reads 0x%llx instead of just below 0",
+                      count, (unsigned long long)got);
+        if (number == 0)
+            ck_assert_msg(pit_expired(&pit),
+                          "the bytes of the count 0x%x were the low ones of "
+                          "wider writes, and after it the output has not risen",
+                          count);
+    }
+    ck_assert_msg(pit_read(&pit, PIT_CONTROL, 1) == 0xff && pit_read(&pit, PIT_CONTROL, 2) == 0xff,
+                  "the control register does not read as 0xff");
+}
+
 START_TEST(pit_access)
 {
     const unsigned low = 1 + unit_random() % 255, high = 1 + unit_random() % 255;
@@ -1334,8 +1707,69 @@ START_TEST(pit_access)
     check_count(0, 0x8000, 1, "another counter was started");
     ck_assert_msg(pit_read(&pit, PIT_PORT + 1, 4) <= 0xff,
                   "a read of 4 bytes at a counter's port does not return one byte and zeros");
+    check_wide_counts();
 }
 END_TEST
+
+/* What may happen to a latched counter before the value is read. */
+static const char *const latch_events[] = {"a new count was written",
+                                           "the low byte of a new count was written",
+                                           "the gate was closed",
+                                           "the gate was closed and opened",
+                                           "another counter was latched",
+                                           "a control word for another counter was written",
+                                           "the counter was latched again, with other low bits"};
+
+enum { LATCH_EVENTS = sizeof latch_events / sizeof latch_events[0] };
+
+static void latch_event(unsigned event, unsigned number)
+{
+    const unsigned other = (number + 1) % 3;
+
+    if (event == 0)
+        pit_count(number, 0x1111);
+    else if (event == 1)
+        pit_out(PIT_PORT + number, 0x11);
+    else if (event == 2 || event == 3)
+        pit_out(PIT_GATE, 0);
+    if (event == 3)
+        pit_out(PIT_GATE, GATE_OPEN);
+    else if (event == 4)
+        pit_control(other, ACCESS_LATCH, 0);
+    else if (event == 5)
+        pit_start(other, 3, 0x1111);
+    else if (event == 6)
+        pit_out(PIT_CONTROL, number << 6 | ACCESS_LATCH << 4 | (unit_random() & 15));
+}
+
+/* A latched value is kept until all of it was read; only a control word ends it before. */
+static void check_latch_stays(void)
+{
+    for (unsigned i = 0; i < 3 * LATCH_EVENTS; i++) {
+        const unsigned number = i % 3, event = i / 3, count = (unsigned)ANY_COUNT;
+        start_pit();
+        pit_out(PIT_GATE, GATE_OPEN);
+        for (unsigned each = 0; each < 3; each++)
+            pit_start(each, 0, count);
+        pit.now += ns_of(SLACK + unit_random() % 1000);
+        pit_control(number, ACCESS_LATCH, 0);
+        pit_start((number + 1) % 3, 0, 5); /* of another counter: this one's value is kept */
+        pit_control(number, ACCESS_LATCH, 0);
+        const uint64_t at = pit.now;
+        const bool between = unit_random() % 2;
+        unsigned low = between ? pit_in(PIT_PORT + number) : 0;
+        pit.now = at + ns_of(500);
+        latch_event(event, number);
+        if (!between)
+            low = pit_in(PIT_PORT + number);
+        const unsigned got = low | pit_in(PIT_PORT + number) << 8;
+        ck_assert_msg(got <= count && count - got <= 1000 + 2 * SLACK,
+                      "counter %u was latched soon after the count 0x%x was written, then %s%s: it "
+                      "reads 0x%04x instead of the latched value",
+                      number, count, latch_events[event],
+                      between ? " between the reads of its two bytes" : "", got);
+    }
+}
 
 START_TEST(pit_latch)
 {
@@ -1391,6 +1825,7 @@ START_TEST(pit_latch)
                   "ACCESS_HIGH: the one byte of a latched value was read; then the counter reads "
                   "0x%02x instead of 0x30",
                   got);
+    check_latch_stays();
 }
 END_TEST
 
@@ -1494,6 +1929,51 @@ START_TEST(pit_rises)
 }
 END_TEST
 
+/* Counter 0's output has risen, and before anybody asks pit_expired the guest does this. */
+static const struct {
+    unsigned port, value;
+    bool is_read;
+    const char *name;
+} others[] = {
+    {PIT_CONTROL, 2 << 6 | ACCESS_BOTH << 4 | 3 << 1, false, "a control word for counter 2"},
+    {PIT_CONTROL, 1 << 6 | ACCESS_LOW << 4, false, "a control word for counter 1"},
+    {PIT_CONTROL, ACCESS_LATCH << 4, false, "a latch command for counter 0"},
+    {PIT_CONTROL, 2 << 6 | ACCESS_LATCH << 4, false, "a latch command for counter 2"},
+    {PIT_CONTROL, 0xd2, false, "a read-back command"},
+    {PIT_PORT + 2, 0x12, false, "a byte of a count for counter 2"},
+    {PIT_PORT + 1, 0x34, false, "a byte of a count for counter 1"},
+    {PIT_GATE, GATE_OPEN, false, "opening the gate"},
+    {PIT_GATE, 0, false, "closing the gate"},
+    {PIT_PORT, 0, true, "a read of counter 0"},
+    {PIT_PORT + 2, 0, true, "a read of counter 2"},
+    {PIT_GATE, 0, true, "a read of port 0x61"},
+};
+
+static void check_rise_stays(void)
+{
+    enum { OTHERS = sizeof others / sizeof others[0] };
+    static const unsigned modes[] = {0, 2, 3, 4};
+
+    for (unsigned i = 0; i < 2 * OTHERS; i++) {
+        const unsigned mode = modes[unit_random() % 4], count = (unsigned)ANY_COUNT;
+        start_pit();
+        for (unsigned number = 0; number < 3; number++)
+            pit_start(number, mode, count);
+        const uint64_t next = pit.next;
+        pit.now = next + ns_of(unit_random() % (3 * count));
+        if (others[i / 2].is_read)
+            pit_in(others[i / 2].port);
+        else
+            pit_out(others[i / 2].port, others[i / 2].value);
+        ck_assert_msg(pit_expired(&pit),
+                      "mode %u: counter 0's output rose, then came %s, and pit_expired is false: "
+                      "only a count or a control word for counter 0 changes what is due",
+                      mode, others[i / 2].name);
+        ck_assert_msg(!pit_expired(&pit), "mode %u: after %s the same rise is reported twice", mode,
+                      others[i / 2].name);
+    }
+}
+
 START_TEST(pit_quiet)
 {
     start_pit();
@@ -1516,12 +1996,35 @@ START_TEST(pit_quiet)
     pit_control(0, ACCESS_BOTH, 2);
     pit.now += DAY_NS;
     ck_assert_msg(!pit_expired(&pit), "a control word stops the counter until a count is written");
+    check_rise_stays();
 }
 END_TEST
 
 static bool output(void)
 {
     return (pit_in(PIT_GATE) & GATE_OUTPUT) != 0;
+}
+
+/* For which part of its time counter 2's output is high, in periods of mode 3. */
+static void check_half(unsigned count)
+{
+    enum { PERIODS = 16, PARTS = 8 }; /* so many looks in each pulse */
+    unsigned high = 0, looks = 0;
+
+    start_pit();
+    pit_out(PIT_GATE, GATE_OPEN);
+    pit_start(2, 3, count);
+    const uint64_t start = pit.now + ns_of((SLACK + 1) * count);
+    for (uint64_t look = 0; look < (uint64_t)PERIODS * count * PARTS; look++) {
+        pit.now = start + ns_of(look) / PARTS;
+        high += output();
+        looks++;
+    }
+    const unsigned wanted = looks / count * ((count + 1) / 2);
+    ck_assert_msg(high + looks / count / 4 >= wanted && high <= wanted + looks / count / 4,
+                  "mode 3, count %u: the output is high in %u of %u looks, evenly over whole "
+                  "periods, instead of in %u: for half of each period's pulses, rounded up",
+                  count, high, looks, wanted);
 }
 
 START_TEST(pit_gate)
@@ -1606,6 +2109,8 @@ START_TEST(pit_gate)
         ck_assert_msg((pit_read(&pit, PIT_GATE, 2) & ~(uint64_t)GATE_OUTPUT) == GATE_BITS,
                       "port 0x61 with 2 bytes: the low one counts, the other one reads as 0");
     }
+    for (int i = 0; i < 6; i++)
+        check_half(i == 0 ? 3 : 2 + unit_random() % 12);
 }
 END_TEST
 
