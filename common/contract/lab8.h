@@ -77,9 +77,9 @@ struct uart {
 /*
  * 8.2 The registers as the data sheet has them. THR is sent at once, so it is always empty. RBR
  * reads 0 if there is no byte. The receive FIFO's trigger level is 1 byte, whatever FCR asks for. A
- * change of FCR_ENABLE clears the FIFO. CTS, DSR and DCD are set, RI is not. In loopback mode a
- * byte for THR goes to RBR instead, and the modem's inputs are the port's own outputs. What bits 7
- * to 5 of MCR read as does not matter.
+ * change of FCR_ENABLE clears the FIFO, and so does FCR_CLEAR, even without FCR_ENABLE. CTS, DSR
+ * and DCD are set, RI is not. In loopback mode a byte for THR goes to RBR instead, and the modem's
+ * inputs are the port's own outputs. What bits 7 to 5 of MCR read as does not matter.
  */
 uint64_t uart_read(void *device, uint64_t port, unsigned size);
 void uart_write(void *device, uint64_t port, unsigned size, uint64_t value);
@@ -160,9 +160,9 @@ struct pit {
  * 8.3 The ports of the counters and of the control register, and PIT_GATE: GATE_BITS as written,
  * and GATE_OUTPUT, counter 2's output. A new count starts at once. A closed gate stops counter 2:
  * it reads as its count, and its output is that before a count; opened, it starts from its count.
- * Not modelled: modes 1 and 5, BCD, the read-back command, what an odd count reads as in mode 3,
- * and the low pulse of the output in modes 2 and 4, which is too short to be seen: GATE_OUTPUT may
- * leave it out.
+ * Between the bytes of a new count the old one may go on or stop. Not modelled: modes 1 and 5, BCD,
+ * the read-back command, what an odd count reads as in mode 3, and the low pulse of the output in
+ * modes 2 and 4, which is too short to be seen: GATE_OUTPUT may leave it out.
  */
 uint64_t pit_read(void *device, uint64_t port, unsigned size);
 void pit_write(void *device, uint64_t port, unsigned size, uint64_t value);
@@ -202,7 +202,8 @@ struct platform {
 /*
  * 8.3 Puts the devices on the bus and connects the serial port: it receives from stage.getchar and
  * sends to stage.console_write. Starts the timer's thread, which raises TIMER_VECTOR on the vCPU
- * when the PIT's output rises. 0 or STATUS_NO_KVM.
+ * when the PIT's output rises. 0 or STATUS_NO_KVM; the VMM ends then, so what was opened may stay
+ * open.
  */
 int platform_start(struct platform *platform, struct vcpu *vcpu);
 void platform_stop(struct platform *platform);
@@ -217,7 +218,8 @@ enum step platform_deliver(struct vcpu *vcpu);
 
 /*
  * 8.3 The handler of KVM_EXIT_HLT: interrupt_halt, again and again, until the 8259s ask for an
- * interrupt, or interrupts are disabled, or the VMM stops.
+ * interrupt, or the VMM stops. With interrupts disabled interrupt_halt ends the vCPU, even if the
+ * 8259s ask.
  */
 enum step platform_halt(struct vcpu *vcpu);
 
@@ -250,7 +252,8 @@ enum step platform_halt(struct vcpu *vcpu);
  * 8.4 Checks that this is a bzImage that can be started here: boot flag and magic, version 2.12 or
  * later, a 64-bit entry point, which is in the file, loaded high; neither truncated nor too large
  * for `memory_bytes`, to where it unpacks itself included. Sets *header to the file's; what the
- * file's shorter header does not have is 0. NULL, or what is wrong in words.
+ * file's shorter header does not have is 0. To the checks it may be 0 or what the file has there.
+ * NULL, or what is wrong in words.
  */
 const char *bzimage_check(const uint8_t *file, size_t file_bytes, size_t memory_bytes,
                           struct setup_header *header);
@@ -260,14 +263,15 @@ size_t bzimage_setup_bytes(const struct setup_header *header);
 
 /*
  * 8.4 Where to put an initrd: page-aligned, as high as RAM and header->initrd_addr_max allow, and
- * above the memory that the kernel unpacks itself to. 0: it does not fit.
+ * above the kernel, both as it is loaded and where it unpacks itself to. 0: it does not fit.
  */
 uint64_t initrd_place(const struct setup_header *header, size_t memory_bytes, size_t initrd_bytes);
 
 /*
  * 8.4 Loads kernel, initrd (--initrd) and command line (--cmdline), and fills in the zero page: the
- * file's header, the loader's type 0xff, and an e820 map of two entries. 0 or STATUS_GUEST_FILE;
- * STATUS_USAGE for a command line that is longer than header->cmdline_size, or reaches LOAD_MIN.
+ * file's header, the loader's type 0xff, and an e820 map of two entries. 0, STATUS_GUEST_FILE, or
+ * what file_read returns; STATUS_USAGE for a command line that is longer than header->cmdline_size,
+ * or reaches LOAD_MIN.
  */
 int linux_load(struct vcpu *vcpu, struct address_space *space);
 

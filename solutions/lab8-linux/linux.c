@@ -353,7 +353,7 @@ void linux_state(struct address_space *space, struct kvm_sregs *sregs, struct kv
     uint64_t *gdt = (uint64_t *)(void *)(space->memory + GDT_OFFSET);
 
     long_gdt_build(space);
-    long_mode_state(space, KERNEL_OFFSET + KERNEL_ENTRY_64, LOAD_MIN, sregs, regs);
+    long_mode_state(space, KERNEL_OFFSET + KERNEL_ENTRY_64, LOW_RAM_END, sregs, regs);
     memmove(&gdt[SELECTOR_BOOT_CODE >> 3], &gdt[SELECTOR_KERNEL_CODE >> 3], 2 * sizeof *gdt);
     sregs->cs = segment_load(gdt, SELECTOR_BOOT_CODE);
     sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss =

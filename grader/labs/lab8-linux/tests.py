@@ -188,7 +188,8 @@ def holes(plan: Plan) -> None:
 
 @lab.test("8.1", "refuses ranges that are empty, too high, overlapping or too many", points=2,
           hint="Which address is the last of a range, and for which ranges can you compute it? The address "
-               "after it may be 2^64, which no variable holds. Check everything before the bus changes.")
+               "after it may be 2^64, which no variable holds. Check everything before the bus changes. If several "
+               "errors apply, the contract's order decides.")
 def refuses(plan: Plan) -> None:
     plan.unit("devices", "bus_refuses")
 
@@ -424,7 +425,8 @@ def pit_gate(plan: Plan) -> None:
 @lab.test("8.3", "injects what the 8259s ask for when the guest can take it", points=3,
           hint="When is the request acknowledged? Not before the guest can take it: which two fields of "
                "kvm_run say that (4.2)? How many does KVM take before one entry, and what does "
-               "request_interrupt_window ask it for?")
+               "request_interrupt_window ask it for? Part 3 of section 8.3 says what else belongs to an "
+               "injection.")
 def delivers(plan: Plan) -> None:
     plan.unit("linux", "delivers")
     plan.unit("linux", "delivers_again")
@@ -448,13 +450,15 @@ _HALT_STOPS = ("What ends the wait when the VMM stops? interrupt_halt returns th
 
 @lab.test("8.3", "halts until the 8259s ask for an interrupt", points=2,
           hint="What ends interrupt_halt, and what ends HLT? Any news ends the first, but only an interrupt "
-               "the second. Who clears the news, so that the next wait does not end at once?")
+               "the second. Who clears the news, so that the next wait does not end at once? With IF = 0 no "
+               "interrupt can come.")
 def halts(plan: Plan) -> None:
     unit = plan.unit("linux", "halts")
     unit.symptom(lambda o: "not ok" in o.stdout and "the VMM stops" in o.stdout, _HALT_STOPS)
     unit.symptom(lambda o: o.hung and o.result.ending is not Ending.DEADLOCK,
                  "interrupt_halt returns at once, again and again: because news is still pending, or because "
                  "the VMM stops? What does platform_halt have to look at besides the 8259s?")
+    plan.unit("linux", "halts_disabled")
     values = plan.values
     script, bases, text = Script(), _bases(values), values.text()
     script.starts_pics(bases, (0xff & ~(1 << PIT_IRQ), 0xff))
@@ -526,6 +530,10 @@ def serial_interrupts(plan: Plan) -> None:
                "its thread, vcpu->pending, pit_expired, the 8259. Which of these steps does not happen a "
                "second time? The 8259 needs an edge for each.")
 def timer(plan: Plan) -> None:
+    run = plan.unit("linux", "sets_timer")
+    run.symptom(lambda o: "not ok" in o.stdout,
+                "When does platform_deliver have to set the timer, and to what? Compare pit.next with "
+                "timer_at: only if they differ, and PIT_NEVER disarms it.")
     values = plan.values
     script, bases = Script(), _bases(values)
     vector = bases[0] + PIT_IRQ
@@ -693,7 +701,7 @@ def _sum(text: bytes) -> int:
 @lab.test("8.5", "computes the start state", points=3,
           hint="What differs from lab 7's start state? Compare with the table in section 8.5: RIP is 0x200 "
                "past the kernel, RSI takes the place of RDI. A selector is a place in the GDT: what is at "
-               "the two new ones?")
+               "the two new ones? And what is in memory below RSP?")
 def start_state(plan: Plan) -> None:
     plan.unit("linux", "state")
 
@@ -730,6 +738,7 @@ def state_of_guest(plan: Plan) -> None:
           hint="Which write is a reset? One command at one port, and no other. Does the guest execute "
                "another instruction after it? And without a panic it has not failed.")
 def reset(plan: Plan) -> None:
+    plan.unit("linux", "commands_end")
     values = plan.values
     script, text = Script(), values.text()
     script.sends(text, "Kernel panic - not\n")          # not all of the words
@@ -746,6 +755,7 @@ def reset(plan: Plan) -> None:
                "where is that kept, and does PANIC occur in it? A guest that crashed ends as in all labs, "
                "with a post-mortem.")
 def panic(plan: Plan) -> None:
+    plan.unit("linux", "panic_in_log")
     values = plan.values
     many = values.randint(1100, 3000)       # more than the log has room for
     for before, after in ((values.randint(10, 400), 0), (many, many)):

@@ -1336,6 +1336,7 @@ START_TEST(pic_priorities)
         check_asserted(false, "the first input is masked, and the other one is in service");
         pic_out(PIC_MASTER + 1, 0);
         check_vector(first, "the mask was removed");
+        pic_out(PIC_MASTER, OCW2_EOI | OCW2_SPECIFIC | last);
         line_pulse(last);
         for (unsigned masks = 0; masks < 8; masks++) {
             pic_out(PIC_MASTER + 1, (1u << first | random_byte()) & ~(1u << last));
@@ -1343,11 +1344,9 @@ START_TEST(pic_priorities)
                                   "later ones wait for its EOI");
         }
         pic_out(PIC_MASTER + 1, 0);
-        check_chip(PIC_MASTER, 1u << last, 1u << first | 1u << last, "masks came and went");
+        check_chip(PIC_MASTER, 1u << last, 1u << first, "masks came and went");
         pic_out(PIC_MASTER, OCW2_EOI);
-        check_asserted(false, "an EOI of the first of two in service");
-        pic_out(PIC_MASTER, OCW2_EOI);
-        check_vector(last, "EOIs of both in service, after masks came and went");
+        check_vector(last, "the EOI, after masks came and went");
     }
 }
 END_TEST
@@ -1395,10 +1394,11 @@ START_TEST(pic_commands)
         pic_out(PIC_MASTER + 1, base);
         pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
         pic_out(PIC_MASTER + 1, 1);
-        ck_assert_msg(pic_in(PIC_MASTER + 1) == 0,
-                      "after ICW1 0x%02x and ICW2 to ICW4 the IMR is 0x%02x: each ICW1 of these is "
-                      "followed by ICW3",
-                      ICW1 | ICW1_ICW4 | other, pic_in(PIC_MASTER + 1));
+        ck_assert_msg(
+            pic_in(PIC_MASTER + 1) == 0,
+            "after ICW1 0x%02x and ICW2 to ICW4 the IMR is 0x%02x instead of 0: each write "
+            "with ICW1 begins the initialisation, and ICW3 always comes",
+            ICW1 | ICW1_ICW4 | other, pic_in(PIC_MASTER + 1));
         line_pulse(3);
         check_vector(3, "after an ICW1 that asks for what is not modelled");
         pic_out(PIC_MASTER, OCW2_EOI);
@@ -1636,17 +1636,17 @@ static void check_wide_counts(void)
                       "reads return 0x%llx: the counter has ports of one byte",
                       count, (unsigned long long)got);
         pit.now += ns_of(count + SLACK);
+        if (number == 0)
+            ck_assert_msg(pit_expired(&pit),
+                          "the bytes of the count 0x%x were the low ones of "
+                          "wider writes, and after it the output has not risen",
+                          count);
         pit_write(&pit, PIT_CONTROL, 2, upper | number << 6 | ACCESS_LATCH);
         got = pit_read(&pit, port, 1) | pit_read(&pit, port, 1) << 8;
         ck_assert_msg(got == 0 || got >= 0x10000 - 2 * SLACK,
                       "the bytes of the count 0x%x were the low ones of wider writes, and so many "
                       "pulses later the counter reads 0x%llx instead of just below 0",
                       count, (unsigned long long)got);
-        if (number == 0)
-            ck_assert_msg(pit_expired(&pit),
-                          "the bytes of the count 0x%x were the low ones of "
-                          "wider writes, and after it the output has not risen",
-                          count);
     }
     ck_assert_msg(pit_read(&pit, PIT_CONTROL, 1) == 0xff && pit_read(&pit, PIT_CONTROL, 2) == 0xff,
                   "the control register does not read as 0xff");
@@ -1751,23 +1751,21 @@ static void check_latch_stays(void)
         pit_out(PIT_GATE, GATE_OPEN);
         for (unsigned each = 0; each < 3; each++)
             pit_start(each, 0, count);
-        pit.now += ns_of(SLACK + unit_random() % 1000);
+        const unsigned passed = 100 + unit_random() % 1000, wanted = count - passed;
+        pit.now += ns_of(passed);
         pit_control(number, ACCESS_LATCH, 0);
-        pit_start((number + 1) % 3, 0, 5); /* of another counter: this one's value is kept */
-        pit_control(number, ACCESS_LATCH, 0);
-        const uint64_t at = pit.now;
+        pit.now += ns_of(500);
         const bool between = unit_random() % 2;
         unsigned low = between ? pit_in(PIT_PORT + number) : 0;
-        pit.now = at + ns_of(500);
         latch_event(event, number);
         if (!between)
             low = pit_in(PIT_PORT + number);
         const unsigned got = low | pit_in(PIT_PORT + number) << 8;
-        ck_assert_msg(got <= count && count - got <= 1000 + 2 * SLACK,
-                      "counter %u was latched soon after the count 0x%x was written, then %s%s: it "
-                      "reads 0x%04x instead of the latched value",
-                      number, count, latch_events[event],
-                      between ? " between the reads of its two bytes" : "", got);
+        ck_assert_msg(got + SLACK >= wanted && got <= wanted + SLACK,
+                      "counter %u was latched, then %s%s: it reads 0x%04x instead of the latched "
+                      "value, 0x%04x",
+                      number, latch_events[event],
+                      between ? " between the reads of its two bytes" : "", got, wanted);
     }
 }
 

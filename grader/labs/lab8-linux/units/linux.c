@@ -7,7 +7,10 @@
 #include "lab8.h"
 
 #include <dirent.h>
+#include <malloc.h>
 #include <poll.h>
+#include <sys/param.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 
 #include "debug/entry_state.h"
@@ -43,6 +46,8 @@ MODULE(int, bus_add, (struct bus * bus, const struct bus_range *range), (bus, ra
 MODULE_VOID(pic_write, (void *device, uint64_t port, unsigned size, uint64_t value),
             (device, port, size, value))
 MODULE(uint64_t, pic_read, (void *device, uint64_t port, unsigned size), (device, port, size))
+MODULE_VOID(pit_write, (void *device, uint64_t port, unsigned size, uint64_t value),
+            (device, port, size, value))
 MODULE_VOID(pic_set_line, (struct pic * pic, unsigned irq, bool level), (pic, irq, level))
 
 static uint64_t random64(void)
@@ -53,7 +58,9 @@ static uint64_t random64(void)
 /* ------------------------------------------------------------------ 8.4 the kernel's file */
 
 #define HEADER_AT       0x1f1u /* of the file, and of the zero page */
+#define HEADER_2_10_END 0x264u /* 2.11 added handover_offset */
 #define HEADER_2_14_END 0x268u /* 2.15 added kernel_info_offset */
+#define HEADER_ALL_END  (HEADER_AT + (unsigned)sizeof(struct setup_header))
 #define SECTOR          512u
 #define PARAGRAPH       16u
 #define KERNEL_MAX      0x4000u
@@ -147,6 +154,45 @@ static void check_accepted(const char *what)
     check_accepted_as(&header, what);
 }
 
+/* The header ends here, as the byte at 0x201 says; what follows it in the file is code. */
+static void check_end(unsigned version, unsigned end)
+{
+    struct setup_header header;
+    const size_t all = sizeof header, bytes = MIN(end - HEADER_AT, all);
+    char what[80];
+
+    file_usual();
+    header_of(file)->version = (uint16_t)version;
+    header_of(file)->handover_offset |= 1;
+    header_of(file)->kernel_info_offset |= 1;
+    header_of(file)->jump = (uint16_t)(0xeb | (end - 0x202) << 8);
+    memset(&header, 0xa5, sizeof header);
+    snprintf(what, sizeof what, "a file of version 0x%x whose header ends at 0x%x", version, end);
+    check_accepted_as(&header, what);
+    ck_assert_msg(memcmp(&header, header_of(file), bytes) == 0,
+                  "%s, by the byte at 0x201: what is before that is the file's, and bzimage_check "
+                  "does not set all of it in *header",
+                  what);
+    for (size_t i = bytes; i < all; i++)
+        ck_assert_msg(((const uint8_t *)&header)[i] == 0,
+                      "the byte at 0x201 says that the header ends at 0x%x; what follows is code, "
+                      "and bzimage_check takes the byte at 0x%zx from there for the header's: "
+                      "fields that the kernel does not have are 0",
+                      end, HEADER_AT + i);
+}
+
+static void check_ends(void)
+{
+    for (unsigned version = 0x20c; version <= 0x20f; version++) {
+        check_end(version, HEADER_ALL_END);
+        check_end(version, HEADER_2_14_END);
+        check_end(version, HEADER_2_10_END);
+        check_end(version, 0x202 + 0xff);
+        check_end(version, HEADER_ALL_END + unit_random() % (0x302 - HEADER_ALL_END));
+        check_end(version, 0x282 + unit_random() % 0x80); /* 0x80 and more past 0x202 */
+    }
+}
+
 START_TEST(bzimage_right)
 {
     struct setup_header header;
@@ -175,6 +221,16 @@ START_TEST(bzimage_right)
     check_accepted("a file with all flags set");
     file_bytes += 1 + unit_random() % 100;
     check_accepted("a file with something after its kernel");
+    for (int i = 0; i < 20; i++) {
+        file_usual();
+        header_of(file)->relocatable_kernel = (uint8_t)(i == 0 ? 0xff : 1 + unit_random() % 255);
+        header_of(file)->loadflags = (uint8_t)(LOADED_HIGH | unit_random());
+        header_of(file)->xloadflags = (uint16_t)(XLF_KERNEL_64 | unit_random());
+        header_of(file)->version = (uint16_t)(i == 0 ? 0xffff : 0x20c + unit_random() % 0xfdf4);
+        snprintf(what, sizeof what, "version 0x%x, relocatable_kernel 0x%x",
+                 header_of(file)->version, header_of(file)->relocatable_kernel);
+        check_accepted(what);
+    }
     file_make(SETUP_SECTS, 0x100000, 0x40000);
     check_accepted("a kernel that is unpacked at 0x100000");
     header_of(file)->syssize = 0x21;
@@ -183,27 +239,7 @@ START_TEST(bzimage_right)
     header_of(file)->relocatable_kernel = 0;
     check_accepted("a kernel that is not relocatable and is linked for 0x100000");
 
-    for (unsigned version = 0x20c; version <= 0x20f; version++) {
-        file_usual();
-        header_of(file)->version = (uint16_t)version;
-        header_of(file)->kernel_info_offset |= 1;
-        check_accepted_as(&header, "a file of this version with a complete header");
-        ck_assert_msg(memcmp(&header, header_of(file), sizeof header) == 0,
-                      "version 0x%x, the byte at 0x201 says that the header is complete, and "
-                      "bzimage_check does not set all of *header to the file's",
-                      version);
-        header_of(file)->jump = 0xeb | (HEADER_2_14_END - 0x202) << 8;
-        check_accepted_as(&header, "a file with the shorter header of version 2.14");
-        ck_assert_msg(header.kernel_info_offset == 0,
-                      "the byte at 0x201 says that the header ends at 0x%x; what follows is code, "
-                      "and bzimage_check takes 0x%x from there for the header's "
-                      "kernel_info_offset, which is 0 for a kernel without it",
-                      HEADER_2_14_END, header.kernel_info_offset);
-        ck_assert_msg(memcmp(&header, header_of(file), HEADER_2_14_END - HEADER_AT) == 0,
-                      "the byte at 0x201 says that the header ends at 0x%x; what is before that "
-                      "must still be the file's",
-                      HEADER_2_14_END);
-    }
+    check_ends();
 }
 END_TEST
 
@@ -347,6 +383,20 @@ START_TEST(initrd)
         check_place(&header, memory + 0x10000000, whole, 0,
                     "there is no room between kernel and initrd_addr_max");
         header = *header_of(file);
+        header.syssize = (uint32_t)(end / PARAGRAPH + unit_random() % 0x1000);
+        const uint64_t loaded = 0x100000 + (uint64_t)header.syssize * PARAGRAPH,
+                       above = (loaded + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+        check_place(&header, above + whole, whole, above,
+                    "the kernel as it is loaded ends above where it unpacks itself to, and the "
+                    "initrd just fits above that");
+        check_place(&header, above + whole - PAGE_BYTES, whole, 0,
+                    "the kernel as it is loaded ends above where it unpacks itself to, and the "
+                    "initrd does not fit above that");
+        header.initrd_addr_max = 0xffffffff;
+        header.syssize = (uint32_t)(0x10000000 + unit_random() % 0x1000);
+        check_place(&header, 0x200000000, whole, 0,
+                    "syssize * 16 is more than 4 GB, so there is no room up to initrd_addr_max");
+        header = *header_of(file);
         header.pref_address = PAGE_BYTES;
         check_place(&header, 0x100000 + header.init_size + whole - PAGE_BYTES, whole, 0,
                     "below 0x100000 it does not unpack itself to pref_address, but to where it is "
@@ -384,6 +434,8 @@ static struct vcpu *start_vcpu(void)
 
 static int tsc_khz = 2000000; /* the TSC's frequency, as KVM says; 0: it does not know it */
 
+#define FILL 0xa5 /* memory is not always zero */
+
 static int load(struct address_space *space, const char *words, const char *initrd_path)
 {
     struct vcpu *vcpu = start_vcpu();
@@ -393,7 +445,7 @@ static int load(struct address_space *space, const char *words, const char *init
                                    .answer = tsc_khz,
                                    .error = tsc_khz ? 0 : EIO};
     memcpy(file_made, file, sizeof file);
-    memset(ram, 0xa5, sizeof ram); /* memory is not always zero */
+    memset(ram, FILL, sizeof ram);
     *space = (struct address_space){
         .memory = ram, .base = 0, .bytes = SPACE_BYTES, .next_table = TABLES_OFFSET};
     vm.ram = ram;
@@ -454,10 +506,32 @@ static void check_zeros(const struct boot_params *page)
                       i, ((const uint8_t *)&rest)[i]);
 }
 
+/* What the file has after its kernel is not loaded. */
+static void check_after_kernel(void)
+{
+    struct address_space space;
+
+    for (int i = 0; i < 4; i++) {
+        file_make(1 + unit_random() % 30, 0x100000, 0x100000);
+        const uint64_t end = KERNEL_OFFSET + (uint64_t)header_of(file)->syssize * PARAGRAPH;
+        file_bytes += 1 + unit_random() % 0x800;
+        int status = load(&space, "words", NULL);
+        ck_assert_msg(status == 0,
+                      "linux_load of a file with something after its kernel returns %d", status);
+        for (uint64_t at = end; at < SPACE_BYTES; at++)
+            ck_assert_msg(ram[at] == FILL,
+                          "linux_load wrote to 0x%llx; the kernel is syssize units of 16 bytes and "
+                          "ends at 0x%llx, and what the file has after it is no part of it",
+                          (unsigned long long)at, (unsigned long long)end);
+    }
+}
+
 START_TEST(zero_page)
 {
     static char words[100];
     struct address_space space;
+
+    check_after_kernel();
 
     for (int i = 0; i < 5; i++) {
         file_make(1 + unit_random() % 30, 0x100000, 0x100000 + unit_random() % 0x100 * PAGE_BYTES);
@@ -519,6 +593,8 @@ START_TEST(command_line)
     static char words[0x12000];
     struct address_space space;
 
+    int status;
+
     file_make(SETUP_SECTS, 0x100000, 0x100000);
     header_of(file)->cmdline_size = sizeof LINUX_COMMAND_LINE LINUX_TSC + 10;
     tsc_khz = (int)(1000000 + unit_random() % 4000000);
@@ -536,11 +612,19 @@ START_TEST(command_line)
                   "is \"%s\": LINUX_TSC is left out then, or says 0",
                   text);
 
+    status = load(&space, "", NULL);
+    ck_assert_msg(status == 0, "linux_load with an empty --cmdline returns %d", status);
+    text = (const char *)ram + zero_page_read().hdr.cmd_line_ptr % SPACE_BYTES;
+    ck_assert_msg(*text == '\0',
+                  "--cmdline is empty, and the command line is \"%.100s\": only without --cmdline "
+                  "it is LINUX_COMMAND_LINE",
+                  text);
+
     header_of(file)->cmdline_size = 200 + unit_random() % 2000;
     const uint32_t most = header_of(file)->cmdline_size;
     memset(words, 'w', most);
     words[most] = '\0';
-    int status = load(&space, words, NULL);
+    status = load(&space, words, NULL);
     ck_assert_msg(status == 0,
                   "a command line of cmdline_size (%u) characters, without its zero, is refused",
                   most);
@@ -576,6 +660,78 @@ START_TEST(command_line)
 }
 END_TEST
 
+THERE(size_t, heap_used, (void), ())
+{
+    const struct mallinfo2 heap = mallinfo2();
+
+    return heap.uordblks + heap.hblkhd;
+}
+
+THERE_VOID(memory_limit, (bool limited), (limited))
+{
+    struct rlimit limit;
+
+    getrlimit(RLIMIT_AS, &limit);
+    limit.rlim_cur = limited ? 0 : limit.rlim_max;
+    setrlimit(RLIMIT_AS, &limit);
+}
+
+void __tsan_init(void) __attribute__((weak));
+
+#define INITRD_BYTES 0x180000 /* of which one fits, and none above a kernel of 0x200000 bytes */
+
+static char initrd_path[sizeof "initrd-XXXXXX"];
+
+static void initrd_write(void)
+{
+    static PRIVATE uint8_t bytes[INITRD_BYTES];
+
+    strcpy(initrd_path, "initrd-XXXXXX");
+    int fd = mkstemp(initrd_path);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)unit_random();
+    ck_assert_msg(fd >= 0 && write(fd, bytes, sizeof bytes) == sizeof bytes,
+                  "the grader can't write a file for --initrd");
+    close(fd);
+}
+
+/*
+ * An initrd that is loaded, and one that can't be: what file_read gave is given back. First, where
+ * the heap has not grown yet, one for which it would have to.
+ */
+static void check_initrds(void)
+{
+    struct address_space space;
+
+    initrd_write();
+    header_of(file)->init_size = 0x100000;
+    if (!__asan_region_is_poisoned && !__tsan_init) {
+        memory_limit(true);
+        int status = load(&space, "right", initrd_path);
+        memory_limit(false);
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "the host has no memory to read the initrd: linux_load returns %d instead of "
+                      "what file_read returns, STATUS_NO_KVM",
+                      status);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        const bool fits = i % 2 == 0;
+        const size_t before = heap_used();
+        header_of(file)->init_size = fits ? 0x100000 : 0x200000;
+        int status = load(&space, "right", initrd_path);
+        const size_t grown = heap_used() - before;
+        ck_assert_msg(status == (fits ? 0 : STATUS_GUEST_FILE),
+                      "an --initrd that %s: linux_load returns %d instead of %s",
+                      fits ? "fits" : "does not fit above the kernel", status,
+                      fits ? "0" : "STATUS_GUEST_FILE");
+        ck_assert_msg((int64_t)grown < INITRD_BYTES,
+                      "an --initrd that %s: linux_load leaves %zu bytes allocated: free what "
+                      "file_read has given you",
+                      fits ? "fits" : "does not fit above the kernel", grown);
+    }
+    unlink(initrd_path);
+}
+
 START_TEST(load_failure)
 {
     struct address_space space;
@@ -603,6 +759,7 @@ START_TEST(load_failure)
                   "an --initrd that does not exist: linux_load returns %d instead of "
                   "STATUS_GUEST_FILE",
                   status);
+    check_initrds();
 }
 END_TEST
 
@@ -638,14 +795,47 @@ static void check_flat(unsigned selector, bool code)
                       selector, (int)(raw >> 53 & 1), (int)(raw >> 54 & 1));
 }
 
+#define STACK_BYTES 512u /* that a kernel may push before it has a stack of its own */
+
+/* Nothing that the kernel finds in memory is where its stack is. */
+static void check_stack(uint64_t rsp, const struct address_space *space, const char *words)
+{
+    const struct boot_params page = zero_page_read();
+    const uint64_t kernel_end = KERNEL_OFFSET + page.hdr.init_size,
+                   words_at = page.hdr.cmd_line_ptr;
+    const struct {
+        uint64_t start, end;
+        const char *what;
+    } used[] = {
+        {GDT_OFFSET, TSS_OFFSET, "the GDT"},
+        {DIRECTORY_OFFSET, TABLES_OFFSET + 8 * PAGE_BYTES, "the page tables"},
+        {ZERO_PAGE_OFFSET, ZERO_PAGE_OFFSET + PAGE_BYTES, "the zero page"},
+        {words_at, words_at + strlen(words) + 1, "the command line"},
+        {LOW_RAM_END, KERNEL_OFFSET, "what is not RAM"},
+        {KERNEL_OFFSET, kernel_end, "the kernel, or what it unpacks itself to"},
+    };
+
+    ck_assert_msg(rsp >= STACK_BYTES && rsp <= space->bytes,
+                  "RSP is 0x%llx, and the stack grows down from there: that is not in RAM, which "
+                  "ends at 0x%x",
+                  (unsigned long long)rsp, space->bytes);
+    for (size_t i = 0; i < sizeof used / sizeof used[0]; i++)
+        ck_assert_msg(rsp <= used[i].start || rsp - STACK_BYTES >= used[i].end,
+                      "RSP is 0x%llx, and the stack grows down from there over %s, 0x%llx to "
+                      "0x%llx: RSP is in free RAM",
+                      (unsigned long long)rsp, used[i].what, (unsigned long long)used[i].start,
+                      (unsigned long long)used[i].end);
+}
+
 START_TEST(state)
 {
+    static const char words[] = "a command line, of which nothing is lost, with=some more=words";
     static struct kvm_sregs sregs;
     static struct kvm_regs regs;
-    struct address_space space = {
-        .memory = ram, .base = 0, .bytes = SPACE_BYTES, .next_table = TABLES_OFFSET};
+    struct address_space space;
 
-    memset(ram, 0xa5, sizeof ram);
+    file_make(SETUP_SECTS, 0x100000, 0x100000);
+    check_works("linux_load", load(&space, words, NULL));
     sregs = entry_reset_state();
     sregs.apic_base = 0xfee00900;
     memset(&regs, 0xa5, sizeof regs);
@@ -666,6 +856,7 @@ START_TEST(state)
                   "the other general registers but RSP must be 0");
     ck_assert_msg(regs.rflags == FLAGS_ALWAYS_ONE,
                   "RFLAGS is 0x%llx instead of 2: interrupts are disabled", regs.rflags);
+    check_stack(regs.rsp, &space, words);
     check_flat(SELECTOR_BOOT_CODE, true);
     check_flat(SELECTOR_BOOT_DATA, false);
     ck_assert_msg(gdt_entry(0) == 0, "the first entry of the GDT is not the null descriptor");
@@ -792,15 +983,22 @@ START_TEST(enter_failure)
         ck_assert_msg(said[0] != '\0', "%s failed, and linux_enter said nothing: fail() says it",
                       ioctls[i].name);
     }
-    falsified = (struct falsified){.request = KVM_SET_MSRS, .answered = true, .answer = 0};
-    space.next_table = TABLES_OFFSET;
-    listen_start();
-    int status = linux_enter(&vcpu, &space);
-    listen_end();
-    ck_assert_msg(status == STATUS_NO_KVM,
-                  "KVM_SET_MSRS returned 0, which is how many MSRs it has set, and linux_enter "
-                  "returns %d instead of STATUS_NO_KVM",
-                  status);
+    for (int i = 0; i < 4; i++) {
+        const bool set = i % 2;
+        falsified = (struct falsified){
+            .request = set ? KVM_SET_MSRS : KVM_GET_MSRS, .answered = true, .answer = 0};
+        space.next_table = TABLES_OFFSET;
+        listen_start();
+        int status = linux_enter(&vcpu, &space);
+        listen_end();
+        ck_assert_msg(status == STATUS_NO_KVM,
+                      "%s returned 0, which is how many MSRs it has %s, and linux_enter returns %d "
+                      "instead of STATUS_NO_KVM",
+                      set ? "KVM_SET_MSRS" : "KVM_GET_MSRS", set ? "set" : "read", status);
+        falsified = (struct falsified){0};
+        space.next_table = TABLES_OFFSET;
+        check_works("linux_enter", linux_enter(&vcpu, &space));
+    }
 }
 END_TEST
 
@@ -984,6 +1182,15 @@ END_TEST
 
 static int create_error, threads_error;
 
+/* The module's calls of timerfd_settime, and what the latest was for. */
+static unsigned timer_calls;
+
+int timerfd_settime(int fd, int flags, const struct itimerspec *time, struct itimerspec *before)
+{
+    timer_calls++;
+    return (int)syscall(SYS_timerfd_settime, fd, flags, time, before);
+}
+
 int timerfd_create(int clock, int flags)
 {
     return create_error ? (int)failed(create_error)
@@ -1028,11 +1235,14 @@ static bool threads_fall_to(unsigned most)
     return entries_of(TASKS) <= most;
 }
 
+static PRIVATE struct platform *platform_known; /* as platform_start has made it known */
+
 static struct vcpu *start_platform(void)
 {
     struct vcpu *vcpu = start_vcpu();
 
     memset(&platform, 0xa5, sizeof platform);
+    vm.platform = NULL;
     listen_start();
     int status = platform_start(&platform, vcpu);
     listen_end();
@@ -1040,8 +1250,21 @@ static struct vcpu *start_platform(void)
     ck_assert_msg(platform.log_bytes == 0 && platform.log[0] == '\0' && !platform.reset,
                   "after platform_start the log is not empty, or the guest has asked for a reset: "
                   "*platform is not zero before");
+    platform_known = vm.platform;
     vm.platform = &platform;
     return vcpu;
+}
+
+/* What platform_start leaves, wherever the platform was before. */
+static void check_started(const struct vcpu *vcpu)
+{
+    ck_assert_msg(platform.pit.next == PIT_NEVER && platform.timer_at == PIT_NEVER,
+                  "after platform_start pit.next is 0x%llx and timer_at 0x%llx: the PIT's output "
+                  "never rises then, and the timer is not set, so both are PIT_NEVER",
+                  (unsigned long long)platform.pit.next, (unsigned long long)platform.timer_at);
+    ck_assert_msg(platform_known == &platform, "platform_start does not make the platform known as "
+                                               "vcpu->vm->platform");
+    ck_assert_msg(platform.vcpu == vcpu, "platform_start does not set platform->vcpu");
 }
 
 START_TEST(start_and_stop)
@@ -1049,7 +1272,7 @@ START_TEST(start_and_stop)
     const unsigned tasks = entries_of(TASKS), descriptors = entries_of(DESCRIPTORS);
 
     for (int i = 0; i < STARTS; i++) {
-        start_platform();
+        check_started(start_platform());
         ck_assert_msg(entries_of(TASKS) > tasks, "platform_start does not start a thread");
         platform_stop(&platform);
         ck_assert_msg(entries_of(DESCRIPTORS) == descriptors,
@@ -1137,13 +1360,18 @@ static unsigned injections(void)
 static unsigned deliver(struct vcpu *vcpu, uint32_t pending, bool ready, bool enabled)
 {
     const unsigned before = injections();
-
+    const uint64_t counted = vcpu->interrupts;
     const uint32_t other = 1u << (2 + unit_random() % 30); /* not a vector of these two */
+    char event[40] = "inject vector";
 
     vcpu->pending = pending | other;
     exit_page.run.ready_for_interrupt_injection = ready;
     exit_page.run.if_flag = enabled;
+    vmm.options.trace = stderr;
+    listen_start();
     enum step step = platform_deliver(vcpu);
+    listen_end();
+    vmm.options.trace = NULL;
     ck_assert_msg(step == STEP_RUN, "platform_deliver does not answer STEP_RUN");
     check_unlocked("platform_deliver");
     ck_assert_msg((vcpu->pending & (TIMER | KEYBOARD)) == 0,
@@ -1154,7 +1382,18 @@ static unsigned deliver(struct vcpu *vcpu, uint32_t pending, bool ready, bool en
                   "vcpu->pending was 0x%x and is 0x%x: platform_deliver "
                   "clears the two vectors of lab 4, and no other bit",
                   pending | other, vcpu->pending);
-    return injections() - before;
+    const unsigned injected = injections() - before;
+    ck_assert_msg(vcpu->interrupts - counted == injected,
+                  "platform_deliver called KVM_INTERRUPT %u times, and counted %llu in "
+                  "vcpu->interrupts",
+                  injected, (unsigned long long)(vcpu->interrupts - counted));
+    if (injected)
+        snprintf(event, sizeof event, "inject vector 0x%x", call_find(KVM_INTERRUPT)->irq);
+    ck_assert_msg((strstr(said, event) != NULL) == (injected > 0),
+                  "with --trace, platform_deliver called KVM_INTERRUPT %u times, and the line "
+                  "\"%s\" was %s: trace_event writes it for each injection",
+                  injected, event, injected ? "not written" : "written");
+    return injected;
 }
 
 static void check_window(bool wanted, const char *when)
@@ -1209,6 +1448,85 @@ START_TEST(delivers)
     deliver(vcpu, 0, true, true);
     check_window(false, "the requests were withdrawn");
     ck_assert_msg(injections() == 2, "a request that was withdrawn was injected");
+}
+END_TEST
+
+static uint64_t clock_read(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
+}
+
+/* How long it is until the timer expires, in nanoseconds; 0: it is not set, or has expired. */
+THERE(uint64_t, timer_left, (int fd), (fd))
+{
+    struct itimerspec time = {0};
+
+    syscall(SYS_timerfd_gettime, fd, &time);
+    return (uint64_t)time.it_value.tv_sec * NS_PER_SECOND + (uint64_t)time.it_value.tv_nsec;
+}
+
+static void pit_out(unsigned port, unsigned value)
+{
+    pit_write(&platform.pit, port, 1, value);
+}
+
+/* After platform_deliver the timer is set to pit.next. */
+static void check_timer(struct vcpu *vcpu, const char *when)
+{
+    deliver(vcpu, 0, true, true);
+    const uint64_t next = platform.pit.next, from = clock_read(),
+                   left = timer_left(platform.timer_fd), to = clock_read();
+    ck_assert_msg(platform.timer_at == next,
+                  "%s: after platform_deliver timer_at is 0x%llx, and pit.next is 0x%llx", when,
+                  (unsigned long long)platform.timer_at, (unsigned long long)next);
+    if (next == PIT_NEVER)
+        ck_assert_msg(left == 0,
+                      "%s: pit.next is PIT_NEVER, and the timer expires in %llu ns: it is disarmed "
+                      "then",
+                      when, (unsigned long long)left);
+    else if (to < next) /* else this process had to wait for too long */
+        ck_assert_msg(left >= next - to && left <= next - from,
+                      "%s: the timer expires in %llu ns, and pit.next is in %llu ns", when,
+                      (unsigned long long)left, (unsigned long long)(next - to));
+}
+
+/* As long as pit.next is the same, the timer is. */
+static void check_timer_stays(struct vcpu *vcpu)
+{
+    const uint64_t next = platform.pit.next;
+    const unsigned calls = timer_calls;
+
+    for (int i = 0; i < 5; i++) {
+        deliver(vcpu, i % 2 ? TIMER : 0, true, true);
+        ck_assert_msg(timer_calls == calls || platform.pit.next != next,
+                      "pit.next is as before, and platform_deliver calls timerfd_settime, a system "
+                      "call: that is needed only when the time has changed");
+    }
+}
+
+START_TEST(sets_timer)
+{
+    static const unsigned modes[] = {0, 2, 3, 4};
+    struct vcpu *vcpu = start_platform();
+
+    timer_calls = 0;
+    check_timer_stays(vcpu);
+    for (int i = 0; i < 8; i++) {
+        pit_out(PIT_CONTROL, ACCESS_BOTH << 4 | modes[i % 4] << 1);
+        platform.pit.now = clock_read();
+        pit_out(PIT_PORT, 0); /* the longest count: 55 ms */
+        pit_out(PIT_PORT, 0);
+        check_timer(vcpu, "counter 0 was started");
+        check_timer_stays(vcpu);
+        pit_out(PIT_CONTROL, ACCESS_BOTH << 4);
+        pit_out(PIT_PORT, 0);
+        check_timer(vcpu, "counter 0 was stopped by a control word");
+        check_timer_stays(vcpu);
+    }
+    platform_stop(&platform);
 }
 END_TEST
 
@@ -1285,6 +1603,31 @@ static void halt_sleeps(unsigned times)
     }
 }
 
+/* HLT with IF = 0 ends the vCPU, whatever is pending. */
+START_TEST(halts_disabled)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        const bool asserted = i & 1;
+        struct vcpu *vcpu = start_interrupts();
+        vcpu->state = VCPU_RUNNING;
+        vcpu->pending = (i & 2 ? TIMER : 0) | (i & 4 ? KEYBOARD : 0);
+        exit_page.run.if_flag = 0;
+        if (asserted)
+            pic_set_line(&platform.pic, 1 + unit_random() % 7, true);
+        vcpu->status = -1;
+        enum step step = platform_halt(vcpu);
+        ck_assert_msg(step == STEP_END && vcpu->status == 0,
+                      "the guest halts with IF = 0 while the 8259s ask for %s, and platform_halt "
+                      "returns %s with status %d: that ends the vCPU with status 0, as "
+                      "interrupt_halt does",
+                      asserted ? "an interrupt" : "nothing",
+                      step == STEP_END ? "STEP_END" : "STEP_RUN", vcpu->status);
+        check_unlocked("platform_halt");
+        platform_stop(&platform);
+    }
+}
+END_TEST
+
 START_TEST(halts)
 {
     struct vcpu *vcpu = start_interrupts();
@@ -1319,6 +1662,107 @@ START_TEST(halts)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ 8.6 the end */
+
+/* These bytes come to the keyboard controller in one exit, as from `rep outsb`. */
+static enum step commands(struct vcpu *vcpu, const uint8_t *bytes, unsigned count)
+{
+    io_make(true, KEYBOARD_PORT, 1, count);
+    memcpy(exit_page.page + PAGE_BYTES + 24, bytes, count);
+    vcpu->status = -1;
+    return linux_io(vcpu);
+}
+
+START_TEST(commands_end)
+{
+    struct vcpu *vcpu = start_platform();
+    uint8_t bytes[16];
+    int order[256];
+
+    shuffle(order, 256);
+    for (int i = 0; i < 256; i++) {
+        bytes[0] = (uint8_t)order[i];
+        ck_assert_msg(order[i] == KEYBOARD_RESET || commands(vcpu, bytes, 1) == STEP_RUN,
+                      "the command 0x%02x at the keyboard controller ends the guest: only "
+                      "KEYBOARD_RESET does",
+                      order[i]);
+    }
+    platform_stop(&platform);
+    for (unsigned i = 0; i < 24; i++) {
+        const unsigned count = 1 + unit_random() % sizeof bytes, reset = unit_random() % count;
+        for (unsigned byte = 0; byte < count; byte++)
+            bytes[byte] = (uint8_t)(unit_random() % KEYBOARD_RESET);
+        vcpu = start_platform();
+        enum step step = commands(vcpu, bytes, count);
+        ck_assert_msg(step == STEP_RUN, "%u commands, none of them KEYBOARD_RESET, end the guest",
+                      count);
+        bytes[reset] = KEYBOARD_RESET;
+        step = commands(vcpu, bytes, count);
+        ck_assert_msg(step == STEP_END && vcpu->status == 0,
+                      "KEYBOARD_RESET is command %u of %u in one exit, no panic was printed, and "
+                      "the vCPU does not end with status 0",
+                      reset + 1, count);
+        platform_stop(&platform);
+    }
+}
+END_TEST
+
+/* What Linux has printed when it resets the PC. */
+static void log_set(const char *text)
+{
+    platform.log_bytes = strlen(text);
+    memcpy(platform.log, text, platform.log_bytes + 1);
+}
+
+static void check_end_of(const char *text, const char *reason, const char *what)
+{
+    const uint8_t reset = KEYBOARD_RESET;
+    struct vcpu *vcpu = start_platform();
+
+    log_set(text);
+    listen_start();
+    enum step step = commands(vcpu, &reset, 1);
+    listen_end();
+    const int wanted = reason ? STATUS_CRASHED : 0;
+    ck_assert_msg(step == STEP_END && vcpu->status == wanted,
+                  "%s, then the guest resets the PC: the vCPU %s with status %d instead of ending "
+                  "with %d",
+                  what, step == STEP_END ? "ends" : "goes on", vcpu->status, wanted);
+    ck_assert_msg(!reason || strstr(said, reason),
+                  "%s: the post-mortem does not have all of the log from the first PANIC on", what);
+    const char *crashed = strstr(said, "crashed: ");
+    ck_assert_msg(
+        !reason || (crashed && strncmp(crashed + strlen("crashed: "), reason, strlen(reason)) == 0),
+        "%s: the reason of the post-mortem does not begin with the first PANIC", what);
+    platform_stop(&platform);
+}
+
+START_TEST(panic_in_log)
+{
+    char text[LOG_BYTES], time[24];
+
+    for (int i = 0; i < 3; i++) {
+        const unsigned number = unit_random();
+        snprintf(time, sizeof time, "[%5u.%06u] ", unit_random() % 100, unit_random() % 1000000);
+        check_end_of("", NULL, "nothing was printed");
+        snprintf(text, sizeof text, "line %u\nKernel panic - not\nsyncing: %u\n", number, number);
+        check_end_of(text, NULL, "not all of PANIC's words were printed in a line");
+        snprintf(text, sizeof text, PANIC ": reason %u\n", number);
+        check_end_of(text, text, "a panic is all that was printed");
+        snprintf(text, sizeof text, "line %u\n%s" PANIC ": reason %u\nmore\n", number, time,
+                 number);
+        check_end_of(text, strstr(text, PANIC), "a panic was printed, with the time before it");
+        snprintf(text, sizeof text,
+                 "line\n%s" PANIC ": reason %u\n%sCall Trace: %u\n%s---[ end " PANIC
+                 ": reason %u ]---\n",
+                 time, number, time, unit_random(), time, number);
+        check_end_of(text, strstr(text, PANIC),
+                     "a panic was printed, and its last line has PANIC "
+                     "once more");
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("linux");
@@ -1339,6 +1783,10 @@ int main(void)
     unit_add(suite, "start_failure", start_failure);
     unit_add(suite, "delivers", delivers);
     unit_add(suite, "delivers_again", delivers_again);
+    unit_add(suite, "sets_timer", sets_timer);
     unit_add(suite, "halts", halts);
+    unit_add(suite, "halts_disabled", halts_disabled);
+    unit_add(suite, "commands_end", commands_end);
+    unit_add(suite, "panic_in_log", panic_in_log);
     return unit_main(suite);
 }
