@@ -521,7 +521,7 @@ static void check_after_kernel(void)
         for (uint64_t at = end; at < SPACE_BYTES; at++)
             ck_assert_msg(ram[at] == FILL,
                           "linux_load wrote to 0x%llx; the kernel is syssize units of 16 bytes and "
-                          "ends at 0x%llx, and what the file has after it is no part of it",
+                          "ends at 0x%llx, and what the file has after it is not a part of it",
                           (unsigned long long)at, (unsigned long long)end);
     }
 }
@@ -696,7 +696,7 @@ static void initrd_write(void)
 }
 
 /*
- * An initrd that is loaded, and one that can't be: what file_read gave is given back. First, where
+ * An initrd that is loaded, and one that can't be: what file_read gave is freed. First, where
  * the heap has not grown yet, one for which it would have to.
  */
 static void check_initrds(void)
