@@ -188,8 +188,8 @@ def holes(plan: Plan) -> None:
 
 @lab.test("8.1", "refuses ranges that are empty, too high, overlapping or too many", points=2,
           hint="Which address is the last of a range, and for which ranges can you compute it? The address "
-               "after it may be 2^64, which no variable holds. Check everything before the bus changes. If several "
-               "errors apply, the contract's order decides.")
+               "after it may be 2^64, which no variable holds. Check everything before the bus changes. If "
+               "several errors apply, the contract's order decides.")
 def refuses(plan: Plan) -> None:
     plan.unit("devices", "bus_refuses")
 
