@@ -207,8 +207,8 @@ def lines(plan: Plan) -> None:
                  "Which vCPU has to wait for the lock, and when? Only one that prints, while it prints: one "
                  "that collects a character uses nothing that another thread uses.")
     unit.symptom(lambda o: "holds vcpu->lock" in o.stdout,
-                 "Which lock do you hold while you print? A write waits for as long as nobody takes the "
-                 "output, and vcpu_kick needs vcpu->lock all that time: use a lock of its own.")
+                 "Which lock do you hold while you print? A write waits for as long as the output is "
+                 "not read, and vcpu_kick needs vcpu->lock all that time: use a lock of its own.")
     texts, count = [plan.values.text(5) for _ in range(VCPUS)], 25
     run = plan.boot(*(plan.guest("lines", TEXT=text, LINES=count) for text in texts))
     run.prints_lines([f"vcpu{vcpu}: {n} {text}" for vcpu, text in enumerate(texts) for n in range(count)])

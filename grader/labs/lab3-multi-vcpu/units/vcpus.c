@@ -823,7 +823,7 @@ START_TEST(collects)
         print_all_ways(&console_vcpus[vmm.guest_count - 1]);
         ck_assert_msg(!printed_locked,
                       "a vCPU prints, as one of %d, and holds vcpu->lock meanwhile: for as long as "
-                      "nobody takes its output it can't be kicked, and who kicks it waits",
+                      "its output is not read it can't be kicked, and who kicks it waits",
                       vmm.guest_count);
     }
     capturing = false;
