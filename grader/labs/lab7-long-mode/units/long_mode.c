@@ -1974,8 +1974,9 @@ START_TEST(wrong_places)
         RANDOM = ABOVE + 16,
         HUGE_MEMSZ = RANDOM,
         SHORT_MEMSZ,
+        IN_ZEROS, /* overlap, where the first has no bytes in the file */
         OVERLAP,
-        DESCENDING,
+        DESCENDING = OVERLAP + 4,
         MEMORY_SHORT,
         MEMORY_FULL,
         TOP,
@@ -2019,10 +2020,11 @@ START_TEST(wrong_places)
         } else if (n == SHORT_MEMSZ) {
             data->p_memsz = unit_random() % data->p_filesz / 2 + 1;
             ck_assert_msg(load(), "p_filesz over p_memsz was not refused");
-        } else if (n == OVERLAP) {
-            code->p_memsz += unit_random() % 2 ? 1 + unit_random() % 0x400 : 0;
+        } else if (n >= IN_ZEROS && n < DESCENDING) {
+            const uint64_t zeros = 1 + unit_random() % 0x400;
+            code->p_memsz += n == IN_ZEROS || unit_random() % 2 ? zeros : 0;
             segment_move(data, code->p_paddr + code->p_memsz - 1 -
-                                   unit_random() % (unit_random() % 2 ? 64 : code->p_memsz));
+                                   unit_random() % (n == IN_ZEROS ? zeros : code->p_memsz));
             ck_assert_msg(load(),
                           "two overlapping segments were not refused: the first has 0x%llx bytes "
                           "in memory at 0x%llx, the second begins at 0x%llx",
