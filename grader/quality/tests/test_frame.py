@@ -209,6 +209,13 @@ class Style(unittest.TestCase):
                                 text=True, stdout=subprocess.PIPE, check=True).stdout
         return [name for name in listed.splitlines() if (ROOT / name).exists()]
 
+    def test_the_top_level_is_fixed(self) -> None:
+        names = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                               check=True).stdout.splitlines()
+        self.assertEqual({name.partition("/")[0] for name in names if not name.startswith(".")},
+                         {"LICENSE", "Makefile", "README.md", "common", "grader", "guests", "handouts",
+                          "labs", "os-1k", "solutions"})
+
     def test_c_is_formatted(self) -> None:
         sources = [name for name in self.tracked("*.c", "*.h") if not name.startswith("labs/")]
         self.run_tool("clang-format", "--dry-run", "--Werror", *sources)
