@@ -1,7 +1,8 @@
 """The interface of a back end, and what both share: distributing runs to workers.
 
 A worker is a connection to one runner: a subprocess on the host, or a lab VM. Workers take runs from one
-queue, one at a time. A worker that crashes is replaced, and its run is repeated once before the run is
+queue, one at a time; several workers take the longest first, so that none works at the end while all others
+have nothing to do. A worker that crashes is replaced, and its run is repeated once before the run is
 reported as the cause.
 """
 
@@ -67,7 +68,10 @@ StartWorker = Callable[[bool], Worker]
 def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int, on_result: OnResult | None,
             account: Account | None = None) -> list[Result]:
     """Distribute the runs to `jobs` workers and collect the results in order."""
-    pool = _Pool(start_worker, runs, on_result, account)
+    order = list(range(len(runs)))
+    if jobs > 1:
+        order.sort(key=lambda index: -runs[index].limits.wall)
+    pool = _Pool(start_worker, runs, order, on_result, account)
     threads = [threading.Thread(target=pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))]
     for thread in threads:
         thread.start()
@@ -86,13 +90,13 @@ def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int, on_result
 class _Pool:
     """Waiting runs, active workers and results so far, shared by the threads of one run_all."""
 
-    def __init__(self, start_worker: StartWorker, runs: Sequence[Run], on_result: OnResult | None,
-                 account: Account | None) -> None:
+    def __init__(self, start_worker: StartWorker, runs: Sequence[Run], order: Sequence[int],
+                 on_result: OnResult | None, account: Account | None) -> None:
         self._start_worker = start_worker
         self._runs = runs
         self._on_result = on_result
         self._account = account
-        self._waiting = iter(range(len(runs)))
+        self._waiting = iter(order)
         self._lock = threading.RLock()
         self._workers: list[Worker] = []
         self.results: dict[int, Result] = {}

@@ -444,7 +444,7 @@ def preemption(plan: Plan) -> None:
           hint="When does a sleeping process become ready? When its tick is now or earlier: scheduler_tick "
                "counts first, then compares, even after the count has wrapped around.")
 def sleepers(plan: Plan) -> None:
-    times = plan.values.sample(range(500, 3501, 500), 4)
+    times = plan.values.sample(range(500, 2001, 500), 4)
     run, code = _boot_kernel(plan, "naps " + " ".join(map(str, times)))
     slept = "".join(code.line(f"slept {time}") for time in sorted(times))
     run.must(_answers(f"\n{slept}{code.line('all are awake')}{PROMPT}"))
@@ -548,7 +548,7 @@ def family(plan: Plan) -> None:
           hint="What does a process own? Its pages, their page tables, the directory and the kernel stack; "
                "not the kernel's part of the directory.")
 def pages(plan: Plan) -> None:
-    count = plan.values.randint(300, 500)
+    count = plan.values.randint(100, 150)
     run, code = _boot_kernel(plan, f"stress {count}", "full-table", "stress 20")
     run.must(_answers(*map(code.line, (
         f"{count} programs, 0 pages lost", "13 programs more, then: too many processes",

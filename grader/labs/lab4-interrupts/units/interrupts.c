@@ -1530,40 +1530,76 @@ END_TEST
 
 /* ------------------------------------------------------------------ 4.5 the keyboard */
 
+/* A byte is put into one of two rings, or taken from it; what came of it. */
+struct ring_turn {
+    bool second, put, taken;
+    uint8_t byte;
+    int got;
+    unsigned room;
+};
+
+#define TURNS_AT_ONCE 50
+
+/* In one call: a thousand single ones take long. */
+THERE_VOID(ring_turns_make, (struct ring_turn * turns, size_t bytes), (turns, bytes),
+           call_see(turns, bytes))
+{
+    static struct ring rings[2]; /* all of a ring is in its structure */
+
+    for (size_t i = 0; i < bytes / sizeof turns[0]; i++) {
+        struct ring_turn *turn = &turns[i];
+        struct ring *ring = &rings[turn->second];
+        if (turn->put)
+            turn->taken = ring_put(ring, turn->byte);
+        else
+            turn->got = ring_get(ring);
+        turn->room = ring_room(ring);
+    }
+}
+
+/* What the turn should have given, with `count` bytes in the ring before it; their number after it.
+ */
+static unsigned check_turn(const struct ring_turn *turn, uint8_t *model, unsigned count)
+{
+    if (turn->put) {
+        ck_assert_msg(turn->taken == (count < RING_BYTES),
+                      "ring_put with %u bytes in the ring answers %s; it holds %d", count,
+                      turn->taken ? "true" : "false", RING_BYTES);
+        if (turn->taken)
+            model[count++] = turn->byte;
+    } else {
+        const int expected = count ? model[0] : -1;
+        ck_assert_msg(turn->got == expected,
+                      "ring_get gives %d instead of %d (the oldest of %u bytes in this of two "
+                      "rings; -1: empty)",
+                      turn->got, expected, count);
+        if (count)
+            memmove(model, model + 1, --count);
+    }
+    ck_assert_msg(turn->room == RING_BYTES - count,
+                  "ring_room with %u bytes in the ring is %u instead of %u", count, turn->room,
+                  RING_BYTES - count);
+    return count;
+}
+
 START_TEST(ring_of_bytes)
 {
-    static struct ring rings[2];
-    static PRIVATE uint8_t models[2][RING_BYTES];
+    uint8_t models[2][RING_BYTES];
     unsigned counts[2] = {0};
 
-    ck_assert_msg(ring_get(&rings[0]) == -1, "ring_get of an empty ring is not -1");
-    for (int turn = 0; turn < 3200; turn++) {
-        bool put = turn / 800 % 2 == 0 ? unit_random() % 8 != 0 : unit_random() % 8 == 0;
-        const unsigned number = unit_random() % 2; /* all of a ring is in its structure */
-        struct ring *ring = &rings[number];
-        uint8_t *model = models[number];
-        unsigned count = counts[number];
-        if (put) {
-            uint8_t byte = (uint8_t)unit_random();
-            bool taken = ring_put(ring, byte);
-            if (taken != (count < RING_BYTES))
-                ck_abort_msg("ring_put with %u bytes in the ring answers %s; it holds %d", count,
-                             taken ? "true" : "false", RING_BYTES);
-            if (taken)
-                model[count++] = byte;
-        } else {
-            int byte = ring_get(ring), expected = count ? model[0] : -1;
-            if (byte != expected)
-                ck_abort_msg("ring_get gives %d instead of %d (the oldest of %u bytes in this of "
-                             "two rings; -1: empty)",
-                             byte, expected, count);
-            if (count)
-                memmove(model, model + 1, --count);
+    for (int turn = 0; turn < 3200; turn += TURNS_AT_ONCE) {
+        struct ring_turn turns[TURNS_AT_ONCE] = {0};
+        for (int i = 0; i < TURNS_AT_ONCE; i++) {
+            const bool often = unit_random() % 8 != 0;
+            turns[i].put = turn / 800 % 2 == 0 && turn > 0 ? often : !often;
+            turns[i].second = unit_random() % 2;
+            turns[i].byte = (uint8_t)unit_random();
         }
-        counts[number] = count;
-        if (ring_room(ring) != RING_BYTES - count)
-            ck_abort_msg("ring_room with %u bytes in the ring is %u instead of %u", count,
-                         ring_room(ring), RING_BYTES - count);
+        ring_turns_make(turns, sizeof turns);
+        for (int i = 0; i < TURNS_AT_ONCE; i++) {
+            unsigned *count = &counts[turns[i].second];
+            *count = check_turn(&turns[i], models[turns[i].second], *count);
+        }
     }
 }
 END_TEST
@@ -2581,34 +2617,85 @@ static const char *key_text(int key, char *text, size_t bytes)
     return text;
 }
 
-/* A key is typed, and becomes this. */
-static void check_key(const struct key *key, enum guest_kind kind, bool spoilt)
+static int expected_of(const struct key *key, enum guest_kind kind)
 {
-    const int expected = kind == GUEST_ELF ? key->elf : key->usual;
+    return kind == GUEST_ELF ? key->elf : key->usual;
+}
+
+static void check_event(const struct key *key, int got, enum guest_kind kind, bool spoilt)
+{
+    const int expected = expected_of(key, kind);
     char got_text[32], expected_text[32];
 
-    ck_assert(write_there(person, &key->typed, 1));
-    int got = key_event();
     ck_assert_msg(got == expected, "with %s%s %s becomes %s instead of %s", kind_names[kind],
                   spoilt ? ", where the terminal had unusual settings," : "", key->name,
                   key_text(got, got_text, sizeof got_text),
                   key_text(expected, expected_text, sizeof expected_text));
 }
 
-/* Each byte as a key. */
+/* A key is typed, and becomes this. */
+static void check_key(const struct key *key, enum guest_kind kind, bool spoilt)
+{
+    ck_assert(write_there(person, &key->typed, 1));
+    check_event(key, key_event(), kind, spoilt);
+}
+
+/* The key of a byte, with its name in `name`. */
+static struct key key_of(uint8_t byte, char *name, size_t bytes)
+{
+    snprintf(name, bytes, "the key of byte 0x%02x", byte);
+    for (int special = 0; special < SPECIAL_KEYS; special++)
+        if (special_keys[special].typed == byte)
+            return special_keys[special];
+    return (struct key){name, byte, byte, byte};
+}
+
+/* As many events as these objects have room for, up to the first that does not come. */
+THERE_VOID(key_events_read, (int *read_keys, size_t bytes), (read_keys, bytes),
+           call_see(read_keys, bytes))
+{
+    for (size_t i = 0; i < bytes / sizeof read_keys[0]; i++)
+        if ((read_keys[i] = key_event()) < 0)
+            break;
+}
+
+#define KEYS_AT_ONCE 32
+
+/* Keys, none of which becomes a signal, are typed one after the other. */
+static void check_typed(const uint8_t *typed, size_t count, enum guest_kind kind, bool spoilt)
+{
+    int got[KEYS_AT_ONCE];
+    char name[32];
+
+    memset(got, -1, sizeof got);
+    ck_assert(write_there(person, typed, count));
+    key_events_read(got, count * sizeof got[0]);
+    for (size_t i = 0; i < count; i++) {
+        const struct key key = key_of(typed[i], name, sizeof name);
+        check_event(&key, got[i], kind, spoilt);
+    }
+}
+
+/* Each byte as a key. A signal discards what was typed before it, so its key is typed alone. */
 static void check_all_keys(enum guest_kind kind, bool spoilt)
 {
+    uint8_t typed[KEYS_AT_ONCE];
+    size_t count = 0;
     int order[256];
+    char name[32];
 
     shuffle(order, 256);
     for (int i = 0; i < 256; i++) {
-        char name[32];
-        struct key key = {name, (uint8_t)order[i], order[i], order[i]};
-        snprintf(name, sizeof name, "the key of byte 0x%02x", (unsigned)order[i]);
-        for (int special = 0; special < SPECIAL_KEYS; special++)
-            if (special_keys[special].typed == key.typed)
-                key = special_keys[special];
-        check_key(&key, kind, spoilt);
+        const struct key key = key_of((uint8_t)order[i], name, sizeof name);
+        const bool is_signal = expected_of(&key, kind) & KEY_SIGNAL;
+        if (!is_signal)
+            typed[count++] = key.typed;
+        if (count == KEYS_AT_ONCE || ((is_signal || i == 255) && count > 0)) {
+            check_typed(typed, count, kind, spoilt);
+            count = 0;
+        }
+        if (is_signal)
+            check_key(&key, kind, spoilt);
     }
 }
 

@@ -2006,7 +2006,7 @@ static bool output(void)
 /* For which part of its time counter 2's output is high, in periods of mode 3. */
 static void check_half(unsigned count)
 {
-    enum { PERIODS = 16, PARTS = 8 }; /* so many looks in each pulse */
+    enum { PERIODS = 4, PARTS = 8 }; /* so many looks in each pulse */
     unsigned high = 0, looks = 0;
 
     start_pit();
