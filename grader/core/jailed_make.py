@@ -105,14 +105,14 @@ def _kit(lab: int, built: Path, shared: Path) -> Files:
     paths = [path for pattern in SOURCES for path in ROOT.glob(pattern)]
     paths += (ROOT / "grader/labs" / folder / "units").glob("*")
     paths += [path for path in (ROOT / "solutions").glob("*/*.o") if path.parent.name != folder]
-    objects = [*shared.rglob("*"), *built.rglob("*")]
-    paths += [path for path in objects if _is_open(path, lab)]
+    paths += [path for path in shared.rglob("*") if path.parent.name != folder and _is_object(path)]
+    # These names also stand for what was linked with the solution.
+    paths += [path for path in built.rglob("*") if _is_object(path) and not re.match(
+        rf"lab{lab}\b|sched\b|kernel.*-symbols", path.name)]
     return {str(path.relative_to(ROOT)): (path.read_bytes(), path.stat().st_mtime)
             for path in paths if path.is_file()}
 
 
-def _is_open(path: Path, lab: int) -> bool:
-    if path.parent.name == LABS[lab].folder and path.parent.parent.name == "solutions":
-        return False
-    return (path.suffix in (".o", ".sum") or path.name == "flags") and not re.match(
-        rf"lab{lab}\b|sched\b|kernel.*-symbols", path.name)
+def _is_object(path: Path) -> bool:
+    """What make compares and links, not a program."""
+    return path.suffix in (".o", ".sum") or path.name == "flags"

@@ -148,7 +148,8 @@ def try_cheat(cheat: Cheat, backend: str, whole: bool = False) -> Outcome:
     outcome.tests = len(lab.tests)
     results = BUILD / "cheats" / f"{cheat.name}-{cheat.target}"
     use_jail()
-    choice = Choice(new_seed(), module=_put(cheat), backend=backend, folder=results, encrypted=True)
+    choice = Choice(new_seed(), module=_put(cheat), backend=backend, folder=results, encrypted=True,
+                    jobs=1)
     before, began = _kit(), time.monotonic()
     report = grade(lab, choice, lambda needs: pick_backend(backend, tuple(needs)))
     outcome.seconds = time.monotonic() - began

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -160,7 +161,8 @@ class Building(JailCase):
         inside = _kit(2, built, _shared_objects("gcc", ""))
         self.assertIn("build/objects/gcc/solutions/lab1-real-mode/vm.o", inside)
         wrong = [name for name in inside if f"solutions/{LAB.folder}" in name
-                 or os.path.basename(name) in ("lab2.o", "lab2-whole.o", "lab2.sum", "vmm", "unit-hypercall")]
+                 or name.startswith("build/vmm/")
+                 and os.path.basename(name) in ("lab2.o", "lab2-whole.o", "lab2.sum", "vmm", "unit-hypercall")]
         self.assertEqual(wrong, [])
 
     def test_only_what_this_build_needs_is_inside(self) -> None:
@@ -170,6 +172,14 @@ class Building(JailCase):
             inside = _kit(2, built, _shared_objects("gcc", sanitize))
             folders = {name.split("/")[2] for name in inside if name.startswith("build/objects/")}
             self.assertEqual(folders, {"gcc-address+undefined" if sanitize else "gcc"})
+
+    def test_only_the_strange_file_is_compiled_inside(self) -> None:
+        self.build(SOLUTION)
+        files = _kit(2, BUILD / "vmm/lab2", _shared_objects("", ""))
+        files = {**files, f"labs/{LAB.folder}/{LAB.files[0]}": (SOLUTION.encode(), 0.0)}
+        made = run_jailed('make vmm LAB=2 OUT=build/vmm/lab2 PROGRESS=1 > "$RESULT"', files, {})
+        steps = re.findall(r"^: (\S+)", made.files[RESULT].decode(), re.M)
+        self.assertEqual(steps, ["lab2-hypercall.o", "vmm"])
 
     def test_in_the_lab_vm(self) -> None:
         with mock.patch.object(jail, "namespaces_work", return_value=False):
