@@ -794,7 +794,7 @@ THERE(bool, collecting_waits, (const char *text, size_t count), (text, count),
 }
 
 /* At a newline, because the line is full, and at the end. */
-static void print_all_ways(struct vcpu *vcpu)
+THERE_VOID(print_all_ways, (struct vcpu * vcpu), (vcpu))
 {
     for (int i = 0; i < CONSOLE_LINE_MAX + 2; i++)
         console_write_lines(vcpu, i == 0 ? "\n" : "x", 1);
