@@ -73,35 +73,51 @@ static void poke(uint64_t phys, uint64_t value)
 /* Where the processor finds `virt`, from what lies in memory. */
 struct found {
     bool mapped;
-    uint64_t phys, rights;
-    uint64_t place;    /* guest-physical, of the last entry that was read */
-    unsigned level;    /* of that entry: 0 to 3 */
-    char entries[160]; /* as read, in words */
+    uint64_t virt, phys, rights;
+    uint64_t place;      /* guest-physical, of the last entry that was read */
+    unsigned level;      /* of that entry: 0 to 3 */
+    uint64_t entries[4]; /* as read, by their level */
 };
+
+static unsigned index_at(uint64_t virt, unsigned level)
+{
+    return virt >> (12 + 9 * level) & 511;
+}
+
+/* The entries down to this level in words. */
+static const char *entries_text(const struct found *found, unsigned last)
+{
+    static char text[160];
+    int used = 0;
+
+    text[0] = '\0';
+    for (unsigned level = 4; level-- > last;)
+        used += snprintf(text + used, sizeof text - (size_t)used, "%s%s[%u] = 0x%llx",
+                         used ? ", " : "", level_names[level], index_at(found->virt, level),
+                         (unsigned long long)found->entries[level]);
+    return text;
+}
 
 static struct found translate(const struct address_space *space, uint64_t virt)
 {
-    struct found found = {.level = 3, .rights = RIGHTS & ~PAGE_NX};
+    struct found found = {.virt = virt, .level = 3, .rights = RIGHTS & ~PAGE_NX};
     uint64_t table = space->base + DIRECTORY_OFFSET, entry;
-    int used = 0;
 
     for (;; found.level--) {
-        unsigned shift = 12 + 9 * found.level, index = virt >> shift & 511;
-        found.place = table + index * 8;
+        found.place = table + index_at(virt, found.level) * 8;
         ck_assert_msg(found.place >= space->base + GDT_OFFSET &&
                           found.place < space->base + TABLES_END,
                       "address 0x%llx: %s leads to a table at 0x%llx, which is not one of the "
                       "guest's, up to TABLES_END",
-                      (unsigned long long)virt, found.entries, (unsigned long long)table);
+                      (unsigned long long)virt, entries_text(&found, found.level + 1),
+                      (unsigned long long)table);
         memcpy(&entry, ram + found.place, sizeof entry);
-        used +=
-            snprintf(found.entries + used, sizeof found.entries - (size_t)used, "%s%s[%u] = 0x%llx",
-                     used ? ", " : "", level_names[found.level], index, (unsigned long long)entry);
+        found.entries[found.level] = entry;
         if (!(entry & PAGE_PRESENT))
             return found;
         found.rights = (found.rights & entry) | ((found.rights | entry) & PAGE_NX);
         if (found.level == 0 || entry & PAGE_LARGE) {
-            uint64_t in_page = (1ull << shift) - 1;
+            uint64_t in_page = (1ull << (12 + 9 * found.level)) - 1;
             found.mapped = true;
             found.phys = (entry & LONG_FRAME & ~in_page) | (virt & in_page);
             return found;
@@ -132,18 +148,20 @@ static void check_page(const struct address_space *space, uint64_t virt, uint64_
     if (found.mapped != (flags != 0))
         ck_abort_msg("%s: address 0x%llx is %smapped: %s (the guest's memory is 0x%x bytes from "
                      "0x%x on)",
-                     when, address, found.mapped ? "" : "not ", found.entries, space->bytes,
-                     space->base);
+                     when, address, found.mapped ? "" : "not ", entries_text(&found, found.level),
+                     space->bytes, space->base);
     if (!found.mapped)
         return;
     if (found.phys != space->base + phys)
         ck_abort_msg("%s: address 0x%llx leads to 0x%llx instead of 0x%llx: %s (the guest's memory "
                      "starts at 0x%x)",
                      when, address, (unsigned long long)found.phys,
-                     (unsigned long long)(space->base + phys), found.entries, space->base);
+                     (unsigned long long)(space->base + phys), entries_text(&found, found.level),
+                     space->base);
     if (found.rights != flags)
         ck_abort_msg("%s: address 0x%llx is %s instead of %s: %s (a right needs every level)", when,
-                     address, rights_text(found.rights), rights_text(flags), found.entries);
+                     address, rights_text(found.rights), rights_text(flags),
+                     entries_text(&found, found.level));
 }
 
 /* ------------------------------------------------------------------ all that is mapped */
@@ -555,7 +573,7 @@ START_TEST(split)
         memcpy(&entry, ram + other.place, sizeof entry);
         ck_assert_msg(other.level == 0 && !(entry & PAGE_LARGE),
                       "%s: %s has bit 7: PAGE_LARGE in a PD entry, a cache type in a page table's",
-                      when, other.entries);
+                      when, entries_text(&other, other.level));
         check_page(&space, (half ? 0 : HIGHER_HALF_64) + part + in_large, part + in_large, KERNEL,
                    "the same 2 MB in the other half");
         check_all(&space, when);
