@@ -40,7 +40,7 @@ MODULE(struct long_walk, long_walk,
        (ram, ram_bytes, cr3, efer, virt), see_text(&result.reason))
 MODULE(enum step, long_mode_io, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
 
-#define SPACE_BYTES 0x1000000u  /* of most address spaces here: 16 MB */
+#define SPACE_BYTES 0x800000u   /* of most address spaces here: 8 MB */
 #define BASE        0x400000u   /* and where they start in their VM's RAM */
 #define MEMORY_MAX  0x80000000u /* 2 GB: the largest --mem; only its tables are really there */
 #define RIGHTS      (PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER | PAGE_NX)
@@ -2134,7 +2134,7 @@ static struct address_space random_space(void)
 {
     if (unit_random() % 2)
         return space_at(0, SPACE_BYTES / 4 * (1 + unit_random() % 4));
-    return space_at(unit_random() % 5 * SLOT_BYTES, SLOT_BYTES);
+    return space_at(unit_random() % ((BASE + SPACE_BYTES) / SLOT_BYTES) * SLOT_BYTES, SLOT_BYTES);
 }
 
 /* Of memory long_mode_enter writes GDT, TSS, tables and boot information. */
