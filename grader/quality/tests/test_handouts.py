@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import unittest
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO
 from unittest import mock
@@ -24,14 +25,26 @@ class Truth(unittest.TestCase):
     def test_tables_and_figures_are_what_the_kit_makes(self) -> None:
         self.assertEqual("\n".join(checking.drifts()), "")
 
-    def test_every_console_is_what_a_learner_sees(self) -> None:
+    def test_every_handout_has_its_place_in_the_reading_order(self) -> None:
+        self.assertEqual([document.name for document in documents() if document.name not in ORDER], [])
+
+
+class Consoles(unittest.TestCase):
+    """Every console is what a learner sees: a test for each document, because each takes long."""
+
+    def check(self, document: str) -> None:
         cannot: list[str] = []
-        self.assertEqual("\n\n".join(checking.consoles(cannot=cannot)), "")
+        self.assertEqual("\n\n".join(checking.consoles(document, cannot)), "")
         if cannot:
             self.skipTest("console blocks that can't be run here (the others are true): " + "; ".join(cannot))
 
-    def test_every_handout_has_its_place_in_the_reading_order(self) -> None:
-        self.assertEqual([document.name for document in documents() if document.name not in ORDER], [])
+
+def console_test(document: str) -> Callable[[Consoles], None]:
+    return lambda case: case.check(document)
+
+
+for _name in [document.name for document in documents() if checking.blocks(document.name)]:
+    setattr(Consoles, f"test_{_name}", console_test(_name))
 
 
 class Comparison(unittest.TestCase):
