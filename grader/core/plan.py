@@ -24,7 +24,7 @@ Guest = Union[Path, str]
 SANITIZER_ENVIRONMENT = {
     "ASAN_OPTIONS": "exitcode=99:abort_on_error=0:detect_stack_use_after_return=0",
     "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=99",
-    # At its end a program waits for races of threads that still run: a second, if it is not told how long.
+    # A program that ends waits for races of threads that still run, by default for a second.
     "TSAN_OPTIONS": "exitcode=99:die_after_fork=0:atexit_sleep_ms=100",
 }
 # The search for leaks when a program ends takes a third of a unit program's time. It finds none of the
