@@ -15,7 +15,8 @@ const char *elf_load(const uint8_t *file, size_t file_bytes, uint8_t *memory, si
 
 /*
  * 6.2, 6.3 Loads the kernel, the archive of --initrd on the first page after it, and the boot
- * information at BOOT_INFO_OFFSET; enters the kernel with its address in EBX. 0 or a status:
- * STATUS_GUEST_FILE for a file that can't be loaded.
+ * information at BOOT_INFO_OFFSET; enters the kernel with its address in EBX. The guest has a VM to
+ * itself: its space is all of the RAM, at base 0. 0 or a status: STATUS_GUEST_FILE for a file that
+ * can't be loaded.
  */
 int boot_prepare(struct vcpu *vcpu);

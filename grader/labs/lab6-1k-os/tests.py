@@ -29,7 +29,7 @@ IDLE_PID, SHELL_PID = 0, 1
 NOT_FOUND = -3                  # ERROR_NOT_FOUND
 UNSET = -99                     # a status that process_wait has not set
 PLACES = 15                     # of the table of processes, without idle's
-READY, BLOCKED, SLEEPING, ENDED = 1, 2, 3, 4
+UNUSED, READY, BLOCKED, SLEEPING, ENDED = range(5)
 EVEN, ODD = 5, 6                # wait for the one reason or for the other
 STATES = {READY: "ready", BLOCKED: "blocked", SLEEPING: "sleeping", ENDED: "ended"}
 
@@ -107,15 +107,30 @@ def _shows_all(*parts: str) -> Condition:
 
 # ---------------------------------------------------------------- 6.1 load an ELF file
 
+def _loader_unit(plan: Plan, case: str) -> Planned:
+    """One test of elf_load in units/boot.c. The test's own hint is for what none of these symptoms shows."""
+    run = plan.unit("boot", case)
+    run.symptom(lambda o: "right file" in o.stdout,
+                "Which of your checks rejects a valid file? The message ends with elf_load's own. Compare that "
+                "check with the list in 6.1: a range may end exactly at its limit, and an address or an offset "
+                "need not be aligned.")
+    run.symptom(lambda o: "Received signal" in o.stdout,
+                "Which check lets through a number that elf_load then uses as an address or a size? A sum can "
+                "wrap around in 32 bits, and so can a difference whose second number is the larger one. Only "
+                "p_filesz bytes come from the file. The command below with SANITIZE=address,undefined names the "
+                "line.")
+    return run
+
+
 @lab.test("6.1", "loads each segment at its physical address", points=3,
           hint="Which bytes of the file go where? For each PT_LOAD segment, p_filesz bytes from p_offset on "
                "go to physical address p_paddr.")
 def loads(plan: Plan) -> None:
-    plan.unit("boot", "loads").symptom(
+    _loader_unit(plan, "loads").symptom(
         lambda o: "no PT_LOAD" in o.stdout,
         "How much memory does each segment change? p_filesz bytes from the file and the zeros up to "
-        "p_memsz, from p_paddr on; its end need not be the end of a page. Other entries of the table, which "
-        "are not PT_LOAD, change nothing.")
+        "p_memsz, from p_paddr on; neither its start nor its end need be a page boundary. Other entries of "
+        "the table, which are not PT_LOAD, change nothing.")
 
 
 @lab.test("6.1", "zeroes memory past the file data of a segment", points=3,
@@ -123,14 +138,14 @@ def loads(plan: Plan) -> None:
                "p_filesz to p_memsz are zero: clear them (memset). *end is the highest end of all segments "
                "in memory.")
 def zeros(plan: Plan) -> None:
-    plan.unit("boot", "zeros")
+    _loader_unit(plan, "zeros")
 
 
 @lab.test("6.1", "rejects files of another type", points=3,
           hint="Which fields say what kind of file this is (man 5 elf)? Check e_ident, e_type, e_machine, "
                "e_phnum and e_phentsize before you use anything else.")
 def wrong_files(plan: Plan) -> None:
-    plan.unit("boot", "wrong_files")
+    _loader_unit(plan, "wrong_files")
 
 
 @lab.test("6.1", "rejects truncated files", points=3,
@@ -138,35 +153,35 @@ def wrong_files(plan: Plan) -> None:
                "start at e_phoff, and each segment's bytes: in 32 bits the sum of offset and size can wrap "
                "around.")
 def cut_files(plan: Plan) -> None:
-    plan.unit("boot", "cut_files")
+    _loader_unit(plan, "cut_files")
 
 
 @lab.test("6.1", "rejects segments outside memory", points=3,
           hint="Which physical addresses may a segment have? Those from LOAD_MIN on, up to memory_bytes; "
                "compute its end in 64 bits.")
 def wrong_places(plan: Plan) -> None:
-    plan.unit("boot", "wrong_places")
+    _loader_unit(plan, "wrong_places")
 
 
 @lab.test("6.1", "rejects virtual addresses that will not lead to the segment", points=1,
           hint="Which virtual addresses does the start state map to a physical one (5.2)? The same, and the "
                "one that is HIGHER_HALF above: p_vaddr must be one of these two.")
 def wrong_addresses(plan: Plan) -> None:
-    plan.unit("boot", "wrong_addresses")
+    _loader_unit(plan, "wrong_addresses")
 
 
 @lab.test("6.1", "rejects overlapping segments", points=2,
           hint="When do two ranges of memory overlap? If each begins before the other one's end. A segment "
                "is p_memsz bytes long in memory.")
 def overlap(plan: Plan) -> None:
-    plan.unit("boot", "overlap")
+    _loader_unit(plan, "overlap")
 
 
 @lab.test("6.1", "rejects an entry point outside the code", points=2,
           hint="Which addresses may e_entry have? It must be in a PT_LOAD segment with PF_X, which is, from "
                "p_vaddr on, p_memsz long.")
 def wrong_entry(plan: Plan) -> None:
-    plan.unit("boot", "wrong_entry")
+    _loader_unit(plan, "wrong_entry")
 
 
 # ---------------------------------------------------------------- 6.2 archive and boot information
@@ -360,7 +375,7 @@ def order(plan: Plan) -> None:
                "PROCESS_BLOCKED and gives up the processor; process_wake makes ready each process that is "
                "PROCESS_BLOCKED for this reason.")
 def wake(plan: Plan) -> None:
-    kinds = [EVEN] * 7 + [ODD] * 3 + [SLEEPING] * 2 + [ENDED] * 2
+    kinds = [EVEN] * 5 + [ODD] * 3 + [SLEEPING] * 2 + [ENDED] * 2 + [UNUSED] * 2
     plan.values.shuffle(kinds)
     kinds.append(EVEN)                  # the last place as well
     evens = plan.values.sample(range(2, 999, 2), PLACES)
@@ -370,8 +385,8 @@ def wake(plan: Plan) -> None:
 
     def states(evens: int) -> str:
         return " ".join(f"{pid} {STATES[evens if kind == EVEN else BLOCKED if kind == ODD else kind]}"
-                        for pid, kind in zip(pids, kinds))
-    _kernel_unit(plan, "wake", (*pids, *({SLEEPING: 1, ENDED: 2}.get(kind, 0) for kind in kinds)),
+                        for pid, kind in zip(pids, kinds) if kind != UNUSED)
+    _kernel_unit(plan, "wake", (*pids, *({SLEEPING: 1, ENDED: 2, UNUSED: 3}.get(kind, 0) for kind in kinds)),
                  f"all wait: {states(BLOCKED)}", f"other reasons: {states(BLOCKED)}",
                  f"their reason: {states(READY)}",
                  *(f"pid {pid} goes on" for pid, kind in zip(pids, kinds) if kind == EVEN))
@@ -384,16 +399,17 @@ def wake(plan: Plan) -> None:
                "around.")
 def tick(plan: Plan) -> None:
     pids = plan.values.sample(range(2, 999), PLACES)
-    blocked, ended = plan.values.sample(range(PLACES), 2)
+    blocked, ended, unused = plan.values.sample(range(PLACES - 1), 3)
     sleeps = [(plan.values.randint(100, 9999), 1), (plan.values.getrandbits(31), plan.values.randint(20, 50)),
               (2 ** 32 - plan.values.randint(5, 19), plan.values.randint(20, 50)),
               (2 ** 31 - plan.values.randint(5, 19), plan.values.randint(20, 50)),
               (plan.values.getrandbits(32), plan.values.randint(40000, 70000))]
     plan.values.shuffle(sleeps)
     resting = {blocked: BLOCKED, ended: ENDED}
-    states = " ".join(f"{pid} {STATES[resting.get(place, READY)]}" for place, pid in enumerate(pids))
-    _kernel_unit(plan, "sleep", (blocked + 1, ended + 1, *(number for sleep in sleeps for number in sleep),
-                                 *pids),
+    states = " ".join(f"{pid} {STATES[resting.get(place, READY)]}" for place, pid in enumerate(pids)
+                      if place != unused)
+    _kernel_unit(plan, "sleep", (blocked + 1, ended + 1, unused + 1,
+                                 *(number for sleep in sleeps for number in sleep), *pids),
                  *(f"tick {start + count & 0xffffffff:#x}, slept: {states}" for start, count in sleeps),
                  f"idle: {sum(count for _, count in sleeps)} ticks", f"pid {pids[blocked]}: ticks 1")
 
@@ -481,19 +497,20 @@ def end(plan: Plan) -> None:
     parent, one, two, stranger, *children = plan.values.sample(range(2, 999), PLACES - 1)
     status = _signed(plan.values.getrandbits(32))
     family = [(SHELL_PID, IDLE_PID, BLOCKED), (parent, SHELL_PID, BLOCKED), (two, parent, BLOCKED),
-              (one, parent, SLEEPING),
+              (one, parent, SLEEPING), (children.pop(), one, UNUSED),
               (stranger, two, plan.values.choice((READY, SLEEPING, ENDED))),
               *((child, one, state) for child, state in zip(children, (*STATES, *STATES, *STATES)))]
     last = family.pop()
     plan.values.shuffle(family)
     family.append(last)
     after = [(pid, ENDED if pid == one else READY if pid in (parent, SHELL_PID) else state)
-             for pid, _, state in family]
+             for pid, _, state in family if state != UNUSED]
     both = [(pid, BLOCKED if pid == parent else ENDED if pid == two else state) for pid, state in after]
     numbers = (number for member in family for number in member)
     _kernel_unit(plan, "end", (one, two, status & 0xffffffff, *numbers),
                  *(f"pid {pid}, parent {SHELL_PID if above == one else above}, "
-                   f"status {status if pid == one else 0}" for pid, above, _ in family),
+                   f"status {status if pid == one else 0}" for pid, above, state in family
+                   if state != UNUSED),
                  "one has ended: " + " ".join(f"{pid} {STATES[state]}" for pid, state in after),
                  "both have ended: " + " ".join(f"{pid} {STATES[state]}" for pid, state in both))
 
@@ -507,14 +524,20 @@ def _signed(number: int) -> int:
                "status. There are children but none has ended: block, or return 0 with WAIT_NO_HANG. There "
                "is no such child: ERROR_NOT_FOUND, even with WAIT_NO_HANG.")
 def wait(plan: Plan) -> None:
-    parent, first, second, stranger = plan.values.sample(range(2, 999), 4)
-    first_status, second_status = (_signed(plan.values.getrandbits(32)) for _ in range(2))
-    waits = ((0, UNSET), *[(NOT_FOUND, UNSET)] * 3, (first, first_status), (0, UNSET),
-             (second, second_status), (NOT_FOUND, UNSET), (NOT_FOUND, UNSET))
-    _kernel_unit(plan, "wait", (parent, first, second, stranger, first_status & 0xffffffff,
-                                second_status & 0xffffffff, 2 ** 32 - plan.values.randint(2, 999),
-                                plan.values.randint(5, 20), plan.values.getrandbits(31) << 1),
-                 *(f"wait: {got}, status {status}" for got, status in waits))
+    parent, first, second, stranger, third = plan.values.sample(range(2, 999), 5)
+    statuses = [plan.values.getrandbits(31), -plan.values.randint(100, 2 ** 31),
+                _signed(plan.values.getrandbits(32))]
+    plan.values.shuffle(statuses)
+    second_place, first_place = sorted(plan.values.sample(range(1, PLACES), 2))     # the third has the last
+    other_places = plan.values.sample(sorted({*range(1, PLACES)} - {first_place, second_place}), 2)
+    waits = ((0, UNSET), *[(NOT_FOUND, UNSET)] * 3, (first, statuses[0]), (0, UNSET),
+             (second, statuses[1]), (third, statuses[2]), (NOT_FOUND, UNSET), (NOT_FOUND, UNSET))
+    facts = [f"wait: {got}, status {status}" for got, status in waits]
+    facts.insert(6, f"pid {parent} is blocked, its reason is itself")
+    _kernel_unit(plan, "wait", (parent, first, second, stranger, *(each & 0xffffffff for each in statuses[:2]),
+                                2 ** 32 - plan.values.randint(2, 999), plan.values.randint(5, 20),
+                                plan.values.getrandbits(31) << 1, third, statuses[2] & 0xffffffff,
+                                other_places[0], first_place, second_place, other_places[1]), *facts)
 
 
 @lab.test("6.6", "releases everything that a process owns", points=2,

@@ -29,7 +29,7 @@ static Elf32_Phdr *const code = &file.segments[0], *const data = &file.segments[
 /* A file of any shape, longer than 16 bits can count, and the memory that it is loaded into. */
 #define LARGE_BYTES  0x28000
 #define LARGE_MEMORY 0x90000
-#define HEADERS_MAX  100
+#define HEADERS_MAX  300 /* more than 8 bits can count */
 
 static PRIVATE uint8_t large[LARGE_BYTES];
 static PRIVATE Elf32_Ehdr large_header;
@@ -131,7 +131,9 @@ static void files_between(void)
     for (unsigned count = unit_random() % 3; count > 0; count--) {
         file_make();
         const char *wrong = load();
-        ck_assert_msg(!wrong, "a right file was refused: %s", wrong);
+        ck_assert_msg(!wrong,
+                      "a right file, loaded before one that is to be refused, was refused: %s",
+                      wrong);
     }
     file_make();
 }
@@ -156,19 +158,18 @@ static uint32_t any_up_to(uint32_t max)
 }
 
 /*
- * A right file: segments of all sizes in any order, adjacent or not, with bytes from
- * anywhere in the file; between them what is not to be loaded. The first one is the code.
+ * A right file with so many program headers, anywhere in it: segments of all sizes in any order,
+ * adjacent or not, with bytes from anywhere in the file; between them what is not to be loaded. The
+ * first one is the code.
  */
-static void large_make(void)
+static void large_make(int count)
 {
-    const int count = 1 + (int)(unit_random() % HEADERS_MAX >> unit_random() % 6);
     const uint32_t table_bytes = (uint32_t)count * sizeof(Elf32_Phdr);
     int order[HEADERS_MAX];
     uint32_t phys = LOAD_MIN + 1;
 
     large_header = header_make(
-        sizeof(Elf32_Ehdr) +
-            any_up_to((LARGE_BYTES - table_bytes - (uint32_t)sizeof(Elf32_Ehdr)) / 4) * 4,
+        sizeof(Elf32_Ehdr) + any_up_to(LARGE_BYTES - table_bytes - (uint32_t)sizeof(Elf32_Ehdr)),
         count);
     shuffle(order, count);
     for (int i = 0; i < count; i++) {
@@ -217,9 +218,14 @@ static const Elf32_Phdr *large_next(const Elf32_Phdr *segment)
     return NULL;
 }
 
-static void large_load(void)
+#define ROUNDS 30
+
+static void large_load(int round)
 {
-    large_make();
+    const int many = HEADERS_MAX - (int)(unit_random() % (HEADERS_MAX - UINT8_MAX)),
+              fewer = 1 + (int)(unit_random() % 100 >> unit_random() % 6);
+
+    large_make(round % (ROUNDS / 3) == 1 ? many : fewer);
     const char *wrong = load_bytes(large, sizeof large, LARGE_MEMORY);
     ck_assert_msg(!wrong,
                   "a right file with %u program headers from 0x%x on and entry point 0x%x was "
@@ -227,13 +233,11 @@ static void large_load(void)
                   large_header.e_phnum, large_header.e_phoff, large_header.e_entry, wrong);
 }
 
-#define ROUNDS 30
-
 START_TEST(loads)
 {
     bytes_make(large, sizeof large);
     for (int round = 0; round < ROUNDS; round++) {
-        large_load();
+        large_load(round);
         for (const Elf32_Phdr *next = NULL; (next = large_next(next));) {
             ck_assert_msg(memcmp(memory + next->p_paddr, large + next->p_offset, next->p_filesz) ==
                               0,
@@ -242,9 +246,9 @@ START_TEST(loads)
                           next->p_filesz, next->p_offset, next->p_paddr);
             memset(memory + next->p_paddr, FILL, next->p_memsz);
         }
-        ck_assert_msg(
-            filled(0, LARGE_MEMORY, FILL),
-            "memory was changed that no PT_LOAD segment covers: does one go on over its end?");
+        ck_assert_msg(filled(0, LARGE_MEMORY, FILL), "memory was changed that no PT_LOAD segment "
+                                                     "covers: does one begin before its "
+                                                     "p_paddr, or go on over its end?");
         ck_assert_msg(entry == large_header.e_entry, "*entry is 0x%x, e_entry is 0x%x", entry,
                       large_header.e_entry);
     }
@@ -256,7 +260,7 @@ START_TEST(zeros)
     bytes_make(large, sizeof large);
     for (int round = 0; round < ROUNDS; round++) {
         uint32_t highest = 0;
-        large_load();
+        large_load(round);
         for (const Elf32_Phdr *next = NULL; (next = large_next(next));) {
             const uint32_t behind = next->p_paddr + next->p_memsz;
             ck_assert_msg(filled(next->p_paddr + next->p_filesz, behind, 0),
@@ -617,6 +621,33 @@ THERE(int, status_of_prepare, (bool starved), (starved), see_vcpu(&vcpu))
     return WIFEXITED(ended) ? WEXITSTATUS(ended) : -1;
 }
 
+#define RAM_MAX (2ul << 30) /* of --mem: too large for an int */
+
+/* As --mem may be: from 1M to 2G. Few of these bytes are used. */
+static size_t ram_size(int round)
+{
+    return round % 4 == 1 ? RAM_MAX
+                          : PAGE_BYTES * (256 + unit_random() % (RAM_MAX / PAGE_BYTES - 255));
+}
+
+static uint8_t *large_ram; /* RAM_MAX bytes, of which pages are taken when they are used */
+
+/* Before the test's two processes: both have it. */
+__attribute__((constructor)) static void large_ram_map(void)
+{
+    large_ram = map_shared(RAM_MAX);
+}
+
+/* The guest gets RAM of this size, with nothing from before where kernel and archive will be. */
+static void large_ram_give(size_t bytes)
+{
+    if (large_ram == MAP_FAILED)
+        return; /* the host does not give out more than it has: the RAM stays small */
+    vm.ram = large_ram;
+    vm.ram_bytes = bytes;
+    memset(vm.ram, FILL, PAGE_BYTES * 256);
+}
+
 static int prepare_apart_with(bool starved)
 {
     listen_hold();
@@ -645,7 +676,7 @@ START_TEST(boot_information)
 {
     for (int round = 0; round < 8; round++) {
         start_guest();
-        vm.ram_bytes = PAGE_BYTES * (256 + unit_random() % (0x80000 - 255)); /* --mem: 1M to 2G */
+        vm.ram_bytes = ram_size(round);
         vmm.options.ram_bytes = 2 * vm.ram_bytes; /* the space is what counts */
         prepare_apart();
         struct boot_info info = info_found();
@@ -687,10 +718,13 @@ static uint32_t archive_home(void)
     return (end_of_file + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
-/* One guest with an archive, the next without: the same structure, and only its fields differ. */
+/*
+ * One guest with an archive, the next without: the same structure, and only its fields differ. An
+ * empty path is not none: it is that of a file that can't be opened.
+ */
 START_TEST(no_archive)
 {
-    int fd = archive_open();
+    int fd = archive_open(), status;
 
     archive_write(fd, ARCHIVE_BYTES);
     for (int with = 1; with >= 0; with--) {
@@ -715,6 +749,13 @@ START_TEST(no_archive)
                           "archive_bytes %u: not 0 and 0",
                           info.archive_start, info.archive_bytes);
     }
+    start_guest();
+    vmm.options.initrd = "";
+    status = prepare_apart();
+    ck_assert_msg(status == STATUS_GUEST_FILE,
+                  "with --initrd= the path is empty, but not NULL: no file has that name, and "
+                  "boot_prepare returned %d, not %d",
+                  status, STATUS_GUEST_FILE);
     unlink(archive_path);
 }
 END_TEST
@@ -724,14 +765,19 @@ START_TEST(archive_place)
     int fd = archive_open();
 
     archive_write(fd, ARCHIVE_BYTES);
-    for (int exact = 0; exact < 2; exact++) {
+    for (int round = 0; round < 4; round++) {
         start_guest();
-        if (exact) /* the end is the beginning of a page */
+        large_ram_give(ram_size(round));
+        if (round < 2) /* the end is the beginning of a page */
             data->p_memsz = 0x2000 - data->p_paddr % PAGE_BYTES;
         uint32_t end_of_file = data->p_paddr + data->p_memsz;
         uint32_t place = archive_home();
         vmm.options.initrd = archive_path;
-        prepare_apart();
+        int status = prepare_apart();
+        ck_assert_msg(status != STATUS_GUEST_FILE,
+                      "the kernel ends at 0x%x in memory of 0x%zx bytes: an archive of %d bytes "
+                      "was refused",
+                      end_of_file, vm.ram_bytes, ARCHIVE_BYTES);
         struct boot_info info = info_found();
         ck_assert_msg(info.archive_start == place,
                       "the kernel ends at 0x%x in memory, and archive_start is 0x%x: the first "

@@ -474,15 +474,19 @@ static void turn_block(void)
 }
 
 /* Given: a pid for each place of the table but idle's, and what is there: 0 waits, 1 sleeps, 2 has
- * ended. */
+ * ended, 3 is unused. */
 static void test_wake(void)
 {
+    static const enum process_state resting[] = {
+        [1] = PROCESS_SLEEPING, [2] = PROCESS_ENDED, [3] = PROCESS_UNUSED};
+    static const char *const rests[] = {[1] = "sleeps", [2] = "has ended", [3] = "is unused"};
+
     turn = turn_block;
     for (int i = 0; i < LAST; i++) {
         struct process *process = process_make(1 + i, (int)given[i], 0);
         if (given[LAST + i] == 0)
             continue;
-        process->state = given[LAST + i] == 1 ? PROCESS_SLEEPING : PROCESS_ENDED;
+        process->state = resting[given[LAST + i]];
         process->waits_for = &reasons[0]; /* left from an earlier time */
     }
     run_all();
@@ -491,6 +495,10 @@ static void test_wake(void)
     process_wake(NULL);
     states_print("other reasons");
     process_wake(&reasons[0]);
+    CHECK(turns == 0,
+          "process_wake gave the processor away: %u times a process went on before it "
+          "returned. It only makes processes ready; its caller goes on",
+          turns);
     unsigned woken = 0;
     for (int i = 0; i < LAST; i++) {
         const struct process *process = &processes[1 + i];
@@ -498,10 +506,10 @@ static void test_wake(void)
         CHECK(waited || process->state != PROCESS_READY,
               "process_wake made one ready that %s: only who is PROCESS_BLOCKED waits for a "
               "reason; waits_for may be left from an earlier time",
-              given[LAST + i] == 1 ? "sleeps" : "has ended");
+              rests[given[LAST + i]]);
         CHECK(!wakes || process->state == PROCESS_READY,
               "several processes wait for a reason, and process_wake did not make the one in "
-              "place %d of the table ready",
+              "place %d of the table ready; unused places may come before it",
               1 + i);
         CHECK(wakes || process->state != PROCESS_READY,
               "process_wake woke a process that waits for another reason");
@@ -528,7 +536,12 @@ static void turn_rest(void)
     schedule();
 }
 
-static struct process *blocked, *ended; /* these two do not sleep */
+static struct process *blocked, *ended, *unused; /* these do not sleep */
+
+static bool sleeps(const struct process *process)
+{
+    return process != blocked && process != ended && process != unused;
+}
 
 /*
  * All others in the table sleep from now on; they must be ready after so many ticks. The one that
@@ -537,28 +550,36 @@ static struct process *blocked, *ended; /* these two do not sleep */
 static void sleep_check(uint32_t start, uint32_t count)
 {
     for (int i = 1; i <= LAST; i++)
-        if (&processes[i] != blocked && &processes[i] != ended)
+        if (sleeps(&processes[i]))
             processes[i].state = PROCESS_READY;
     turn = turn_sleep;
     turns = 0;
     ticks = start;
     sleep_ticks = count;
     blocked->wake_tick = start - count;
-    ended->wake_tick = start + 1;
+    ended->wake_tick = unused->wake_tick = start + 1;
     run_all();
+    turns = 0;
     for (uint32_t passed = 0; passed <= count; passed++) {
         if (passed > 0)
             scheduler_tick();
+        CHECK(turns == 0, "scheduler_tick gave the processor away: it only counts and makes "
+                          "processes ready; its caller then calls schedule");
         /* Most ticks of a long sleep need no look. */
         for (int i = 1; i <= LAST && (passed < 40 || passed + 2 > count || passed % 64 == 0); i++)
-            CHECK(&processes[i] == blocked || &processes[i] == ended ||
+            CHECK(!sleeps(&processes[i]) ||
                       (processes[i].state == PROCESS_READY) == (passed == count),
-                  "some call process_sleep(%u) at tick 0x%x: %u ticks later pid %d %s", count,
-                  start, passed, processes[i].pid, passed == count ? "still sleeps" : "is awake");
-        CHECK(blocked->state == PROCESS_BLOCKED && ended->state == PROCESS_ENDED,
+                  "some call process_sleep(%u) at tick 0x%x: %u ticks later pid %d, in place %d of "
+                  "the table, %s; place %d is unused",
+                  count, start, passed, processes[i].pid, i,
+                  passed == count ? "still sleeps" : "is awake", (int)(unused - processes));
+        CHECK(blocked->state == PROCESS_BLOCKED && ended->state == PROCESS_ENDED &&
+                  unused->state == PROCESS_UNUSED,
               "scheduler_tick woke a process that does not sleep: it %s, and its wake_tick is left "
               "from an earlier sleep",
-              blocked->state == PROCESS_BLOCKED ? "has ended" : "is blocked");
+              blocked->state != PROCESS_BLOCKED ? "is blocked"
+              : ended->state != PROCESS_ENDED   ? "has ended"
+                                                : "is unused");
     }
     fact("tick 0x%x, ", ticks);
     states_print("slept");
@@ -579,13 +600,13 @@ static void turn_tick(void)
 #define SLEEPS 5
 
 /*
- * Given: the place of a process that is blocked and of one that has ended; start and count of the
- * sleeps, of which one passes the highest tick, one the highest signed number, and one is long; a
- * pid for each place.
+ * Given: the place of a process that is blocked, of one that has ended and of one that is unused;
+ * start and count of the sleeps, of which one passes the highest tick, one the highest signed
+ * number, and one is long; a pid for each place.
  */
 static void test_sleep(void)
 {
-    const uint32_t *sleeps = given + 2, *pids = sleeps + 2 * SLEEPS;
+    const uint32_t *times = given + 3, *pids = times + 2 * SLEEPS;
     uint32_t used = HOME->ticks, all = 0;
 
     for (int i = 1; i <= LAST; i++)
@@ -594,9 +615,11 @@ static void test_sleep(void)
     blocked->state = PROCESS_BLOCKED;
     ended = &processes[given[1]];
     ended->state = PROCESS_ENDED;
+    unused = &processes[given[2]];
+    unused->state = PROCESS_UNUSED;
     for (int i = 0; i < SLEEPS; i++) {
-        sleep_check(sleeps[2 * i], sleeps[2 * i + 1]);
-        all += sleeps[2 * i + 1];
+        sleep_check(times[2 * i], times[2 * i + 1]);
+        all += times[2 * i + 1];
     }
     CHECK(HOME->ticks - used == all,
           "%u ticks found idle running, and were not counted for it: its ticks grew by %u", all,
@@ -612,13 +635,15 @@ static void test_sleep(void)
 static void table_print(void)
 {
     for (int i = 1; i <= LAST; i++)
-        fact("pid %d, parent %d, status %d\n", processes[i].pid, processes[i].parent,
-             processes[i].status);
+        if (processes[i].state != PROCESS_UNUSED)
+            fact("pid %d, parent %d, status %d\n", processes[i].pid, processes[i].parent,
+                 processes[i].status);
 }
 
 /*
  * Given: the pids of two that end, and the status of the first; then pid, parent and state of each
- * in the table. The first has the same parent as the second, and children in any state.
+ * in the table, PROCESS_UNUSED among them. The first has the same parent as the second, and
+ * children in any state.
  */
 static void test_end(void)
 {
@@ -644,9 +669,10 @@ static void test_end(void)
     for (int i = 1; i <= LAST; i++) {
         const int before = (int)given[3 * i + 1],
                   after = before == process->pid ? SHELL_PID : before;
-        CHECK(processes[i].parent == after,
-              "pid %d ends: the parent of pid %d, which was %d, is %d, not %d (the shell is %d)",
-              process->pid, processes[i].pid, before, processes[i].parent, after, SHELL_PID);
+        CHECK(processes[i].parent == after || processes[i].state == PROCESS_UNUSED,
+              "pid %d ends: the parent of pid %d, in place %d of the table, which was %d, is %d, "
+              "not %d (the shell is %d); unused places may come before it",
+              process->pid, processes[i].pid, i, before, processes[i].parent, after, SHELL_PID);
     }
     CHECK(process_find(SHELL_PID)->state == PROCESS_READY,
           "the shell waits and inherits a child that has ended already: it was not woken");
@@ -673,6 +699,9 @@ static bool end_returned;
 #define NOBODY        ((int)given[6]) /* less than WAIT_ANY */
 #define WAKE_UPS      given[7]        /* of the parent, before the second ends */
 #define OTHER_FLAGS   given[8]
+#define THIRD         ((int)given[9]) /* in the last place; its parent ends it */
+#define THIRD_STATUS  ((int)given[10])
+#define PLACE(number) (&processes[given[11 + (number)]]) /* of the first four in the table */
 
 static int wait_print(int pid, uint32_t flags, int *status)
 {
@@ -684,18 +713,26 @@ static int wait_print(int pid, uint32_t flags, int *status)
 
 static void turn_wait(void)
 {
+    struct process *parent = PLACE(0), *first = PLACE(1), *third = &processes[LAST];
     int status;
 
     if (current->pid == SECOND) {
+        fact("pid %d is %s, its reason is %s\n", PARENT,
+             parent->state == PROCESS_BLOCKED ? "blocked" : "not blocked",
+             parent->waits_for == parent ? "itself" : "another");
+        CHECK(parent->state == PROCESS_BLOCKED && parent->waits_for == parent,
+              "process_wait for pid %d: its caller, pid %d, is not blocked for the reason that "
+              "process_end wakes, its own struct process",
+              SECOND, PARENT);
         for (uint32_t i = 0; i < WAKE_UPS; i++) {
-            process_wake(&processes[4]);
+            process_wake(parent);
             schedule();
         }
         process_end(current, SECOND_STATUS);
         end_returned = true;
         schedule();
     }
-    owned_find(&processes[2]);
+    owned_find(first);
     int got = wait_print(SECOND, WAIT_NO_HANG, &status);
     CHECK(got == 0, "pid %d has ended, %d has not: wait(%d, WAIT_NO_HANG) is %d, not 0", FIRST,
           SECOND, SECOND, got);
@@ -713,19 +750,24 @@ static void turn_wait(void)
           status);
     unsigned back = owned_freed();
     CHECK(
-        processes[2].state == PROCESS_UNUSED && back == 2,
+        first->state == PROCESS_UNUSED && back == 2,
         "process_wait returned the child that has ended, pid %d, and did not release it: its place "
         "in the table is %s, and %u of its 2 pages came back",
-        FIRST, processes[2].state == PROCESS_UNUSED ? "unused, as it must be" : "still in use",
-        back);
+        FIRST, first->state == PROCESS_UNUSED ? "unused, as it must be" : "still in use", back);
     got = wait_print(WAIT_ANY, WAIT_NO_HANG | OTHER_FLAGS, &status);
-    CHECK(got == 0, "only pid %d is left and has not ended: wait(WAIT_ANY, WAIT_NO_HANG) is %d",
-          SECOND, got);
+    CHECK(got == 0, "pid %d and %d are left and have not ended: wait(WAIT_ANY, WAIT_NO_HANG) is %d",
+          SECOND, THIRD, got);
     got = wait_print(SECOND, 0, &status);
     CHECK(got == SECOND && status == SECOND_STATUS,
           "pid %d ends with %d meanwhile: wait(%d) is %d, status %d", SECOND, SECOND_STATUS, SECOND,
           got, status);
     CHECK(end_returned, "process_end for `current` did not return: trap_handle calls schedule");
+    process_end(third, THIRD_STATUS);
+    got = wait_print(WAIT_ANY, 0, &status);
+    CHECK(got == THIRD && status == THIRD_STATUS,
+          "the last child, pid %d in the last place of the table, has ended with %d: "
+          "wait(WAIT_ANY) is %d, status %d",
+          THIRD, THIRD_STATUS, got, status);
     got = wait_print(WAIT_ANY, 0, &status);
     CHECK(got == ERROR_NOT_FOUND, "no child is left: wait(WAIT_ANY) is %d, not ERROR_NOT_FOUND",
           got);
@@ -737,15 +779,14 @@ static void turn_wait(void)
 
 static void test_wait(void)
 {
-    process_make(4, PARENT, 1);
-    struct process *ended = process_make(2, FIRST, PARENT),
-                   *stranger = process_make(6, STRANGER, 1);
-
-    process_make(5, SECOND, PARENT);
-    ended->state = stranger->state = PROCESS_ENDED;
-    ended->status = FIRST_STATUS;
+    process_make((int)given[11], PARENT, 1);
+    process_make((int)given[12], FIRST, PARENT)->state = PROCESS_ENDED;
+    process_make((int)given[13], SECOND, PARENT);
+    process_make((int)given[14], STRANGER, 1)->state = PROCESS_ENDED;
+    process_make(LAST, THIRD, PARENT)->state = PROCESS_SLEEPING;
+    PLACE(1)->status = FIRST_STATUS;
     turn = turn_wait;
-    context_switch(&processes[4]);
+    context_switch(PLACE(0));
     NOT_OK("idle goes on before the parent, pid %d, has all its children: no process was "
            "ready, or schedule chose idle anyway",
            PARENT);
