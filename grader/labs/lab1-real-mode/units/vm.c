@@ -883,6 +883,18 @@ static void check_vcpu_failure(struct vm *vm, int index, struct falsified device
     vcpu_drop(&vcpu);
 }
 
+/* KVM_GET_VCPU_MMAP_SIZE failed: -1 may also be reported as too few bytes. */
+static void check_size_failure(struct vm *vm, int index, int error)
+{
+    const char *what = "KVM_GET_VCPU_MMAP_SIZE failed";
+
+    check_vcpu_failure(vm, index, failing(KVM_GET_VCPU_MMAP_SIZE, error), 0, what);
+    ck_assert_msg(strstr(said, strerror(error)) || strstr(said, "-1"),
+                  "%s, and the message contains neither the reason (%s) nor the result, -1: check "
+                  "that result as a signed number, before mmap takes it for a size",
+                  what, strerror(error));
+}
+
 /* So many bytes are fewer than struct kvm_run has. */
 static void check_small_run(struct vm *vm, int index, int bytes)
 {
@@ -925,10 +937,11 @@ START_TEST(vcpu_failures)
         }
         const unsigned long request = vcpu_calls[order[i] / UNIT_ERRORS].request;
         const int error = unit_errors[order[i] % UNIT_ERRORS];
-        /* -1 may also be reported as too few bytes */
-        check_vcpu_failure(&vm, i % VCPUS_MAX, failing(request, error),
-                           request == KVM_GET_VCPU_MMAP_SIZE ? 0 : error,
-                           vcpu_calls[order[i] / UNIT_ERRORS].name);
+        if (request == KVM_GET_VCPU_MMAP_SIZE)
+            check_size_failure(&vm, i % VCPUS_MAX, error);
+        else
+            check_vcpu_failure(&vm, i % VCPUS_MAX, failing(request, error), error,
+                               vcpu_calls[order[i] / UNIT_ERRORS].name);
     }
 }
 END_TEST
