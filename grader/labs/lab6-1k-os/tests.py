@@ -115,10 +115,10 @@ def _loader_unit(plan: Plan, case: str) -> Planned:
                 "check with the list in 6.1: a range may end exactly at its limit, and an address or an offset "
                 "need not be aligned.")
     run.symptom(lambda o: "Received signal" in o.stdout,
-                "Which check lets through a number that elf_load then uses as an address or a size? A sum can "
-                "wrap around in 32 bits, and so can a difference whose second number is the larger one. Only "
-                "p_filesz bytes come from the file. The command below with SANITIZE=address,undefined names the "
-                "line.")
+                f"This test is about: {plan.test.hint} The module crashed: which number passed the checks that "
+                "is then used as an address or a size? A sum can wrap around in 32 bits, and so can a "
+                "difference whose second number is the larger one. Only p_filesz bytes come from the file. The "
+                "command below with SANITIZE=address,undefined names the line.")
     return run
 
 
