@@ -156,8 +156,8 @@ def ebx(plan: Plan) -> None:
 
 @lab.test("5.4", "reports a failure to set the start state", points=2,
           hint="Which calls of paging_enter can fail? KVM_GET_SREGS, KVM_SET_SREGS and KVM_SET_REGS: then "
-               "fail with STATUS_NO_KVM and a message that names the call. map_options can fail as well: then "
-               "return its status.")
+               "fail with STATUS_NO_KVM and a message that names the call. map_options can fail as well: "
+               "then return its status.")
 def enter_failure(plan: Plan) -> None:
     plan.unit("paging", "enter_failure")
 

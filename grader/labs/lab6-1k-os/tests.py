@@ -111,14 +111,14 @@ def _loader_unit(plan: Plan, case: str) -> Planned:
     """One test of elf_load in units/boot.c. The test's own hint is for what none of these symptoms shows."""
     run = plan.unit("boot", case)
     run.symptom(lambda o: "right file" in o.stdout,
-                "Which of your checks rejects a valid file? The message ends with elf_load's own. Compare that "
-                "check with the list in 6.1: a range may end exactly at its limit, and an address or an offset "
-                "need not be aligned.")
+                "Which of your checks rejects a valid file? The message ends with elf_load's own. Compare "
+                "that check with the list in 6.1: a range may end exactly at its limit, and an address or an "
+                "offset need not be aligned.")
     run.symptom(lambda o: "Received signal" in o.stdout,
-                f"This test is about: {plan.test.hint} The module crashed: which number passed the checks that "
-                "is then used as an address or a size? A sum can wrap around in 32 bits, and so can a "
-                "difference whose second number is the larger one. Only p_filesz bytes come from the file. The "
-                "command below with SANITIZE=address,undefined names the line.")
+                f"This test is about: {plan.test.hint} The module crashed: which number passed the checks "
+                "and is then used as an address or a size? A sum can wrap around in 32 bits, and so can a "
+                "difference whose second number is the larger one. Only p_filesz bytes come from the file. "
+                "The command below with SANITIZE=address,undefined names the line.")
     return run
 
 
@@ -534,7 +534,8 @@ def wait(plan: Plan) -> None:
              (second, statuses[1]), (third, statuses[2]), (NOT_FOUND, UNSET), (NOT_FOUND, UNSET))
     facts = [f"wait: {got}, status {status}" for got, status in waits]
     facts.insert(6, f"pid {parent} is blocked, its reason is itself")
-    _kernel_unit(plan, "wait", (parent, first, second, stranger, *(each & 0xffffffff for each in statuses[:2]),
+    _kernel_unit(plan, "wait", (parent, first, second, stranger,
+                                *(each & 0xffffffff for each in statuses[:2]),
                                 2 ** 32 - plan.values.randint(2, 999), plan.values.randint(5, 20),
                                 plan.values.getrandbits(31) << 1, third, statuses[2] & 0xffffffff,
                                 other_places[0], first_place, second_place, other_places[1]), *facts)
