@@ -199,6 +199,9 @@ def names(plan: Plan) -> None:
                "console_finish needs the same lock.")
 def lines(plan: Plan) -> None:
     unit = plan.unit("vcpus", "lines")
+    unit.symptom(lambda o: "pieces of two are mixed" in o.stdout,
+                 "At which places does your module print? At a newline, and when vcpu->line is full: a piece of "
+                 "a long line needs the same lock as a whole line.")
     unit.symptom(lambda o: "is printed again" in o.stdout,
                  "What is in vcpu->line after a line has been printed? The next line must begin with an "
                  "empty buffer, whether a newline, a full buffer or console_finish ended the line before.")
@@ -261,9 +264,9 @@ def colour(plan: Plan) -> None:
 
 
 @lab.test("3.3", "prints every byte, however the calls split the lines", points=2,
-          hint="What may one call pass? It may pass several lines, a part of one or an empty one; any byte "
-               "other than the newline is text, even 0. Print a line when its newline comes or when "
-               "vcpu->line is full.")
+          hint="What may one call pass? It may pass any number of bytes: several lines, a part of one or an "
+               "empty one. Any byte other than the newline is text, even 0. Print a line when its newline "
+               "comes or when vcpu->line is full.")
 def any_bytes(plan: Plan) -> None:
     plan.unit("vcpus", "any_bytes")
 
@@ -296,6 +299,14 @@ def kick(plan: Plan) -> None:
     unit.symptom(lambda o: "is 0 again" in o.stdout,
                  "What does a second kick find, before the vCPU has seen the first? immediate_exit is a byte "
                  "that is set or not: store 1 in it, whatever was there before.")
+    alone = _unit_of_runs(plan, "kick_alone")
+    alone.symptom(lambda o: o.hung,
+                  "A vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not return. Does "
+                  "vcpu_kick signal the thread at every kick? From lab 4 on a kick also announces an "
+                  "interrupt, and stop_signal stays 0. (If tests of 3.2 fail, fix these first.)")
+    alone.symptom(lambda o: "just before KVM_RUN, without a stop" in o.stdout,
+                  "When does vcpu_kick set immediate_exit? At every kick of a running vCPU: it may also "
+                  "announce an interrupt, from lab 4 on, and stop_signal stays 0 then.")
 
 
 @lab.test("3.4", "sets immediate_exit before it sends the signal", points=3,
@@ -313,7 +324,11 @@ def kick_order(plan: Plan) -> None:
           hint="What if a stop arrives between the two steps of vcpu_check_stop? Clear the kick first, then "
                "read stop_signal: in the reverse order that stop is lost.")
 def check_order(plan: Plan) -> None:
-    plan.unit("vcpus", "check_order").symptom(
+    unit = plan.unit("vcpus", "check_order")
+    unit.symptom(lambda o: "nothing kicked it" in o.stdout,
+                 "What if the stop comes before the vCPU's thread has set its state to running? vcpu_kick does "
+                 "nothing then: vcpu_check_stop must read stop_signal even if the vCPU was not kicked.")
+    unit.symptom(
         lambda o: "plain store" in o.stdout,
         "In which order do other threads see your store to immediate_exit and your read of stop_signal? A "
         "processor may read before an earlier store takes effect. An atomic store with __ATOMIC_SEQ_CST "
@@ -334,10 +349,10 @@ def kick_wakes(plan: Plan) -> None:
     unit = plan.unit("vcpus", "kick_wakes")
     unit.symptom(lambda o: o.hung,
                  "A vCPU that sleeps on vcpu->wake was kicked, and still sleeps: vcpu_kick must also "
-                 "signal vcpu->wake.")
+                 "signal vcpu->wake, each time, even if the vCPU has not seen an earlier kick yet.")
     unit.symptom(lambda o: "has not taken vcpu->lock" in o.stdout,
                  "Which lock guards vcpu->state? vcpu_kick must take vcpu->lock before it reads the state, "
-                 "and hold it until it has signalled.")
+                 "and hold it until it has signalled the thread.")
 
 
 @lab.test("3.4", "stops the others when a thread can't be created", points=2,
@@ -348,8 +363,8 @@ def no_thread(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "no_thread")
     unit.symptom(lambda o: o.hung,
                  "A pthread_create failed, and run_all never returned. Check what pthread_create "
-                 "returns, stop the running vCPUs with stop_all, and let wait_for_all wait for as many as "
-                 "were started, not for guest_count.")
+                 "returns each time: a later success must not hide a failure. Stop the running vCPUs with "
+                 "stop_all, and let wait_for_all wait for as many as were started, not for guest_count.")
 
 
 @lab.test("3.4", "sets the stop flag before kicking", points=2,
@@ -374,6 +389,9 @@ def stop_rest(plan: Plan) -> None:
                  "Who sets a vCPU's status at a stop? Only vcpu_check_stop, when the vCPU sees the stop. One "
                  "that ends by itself before that, or crashes, keeps its own status: neither stop_all nor "
                  "the end of the thread may change it.")
+    unit.symptom(lambda o: "the highest of their statuses" in o.stdout,
+                 "Which status does run_all return after a stop? The highest of the vCPUs' statuses, as always: "
+                 "STATUS_SIGNAL plus the signal is that of a vCPU that the stop has ended, if there is one.")
     for places in ((1,), (0, 2)):     # of those that loop; each other guest ends at once
         texts = {place: plan.values.text() for place in places}
         guests = [plan.guest("endless", TEXT=texts[place]) if place in texts

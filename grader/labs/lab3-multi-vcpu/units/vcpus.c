@@ -408,14 +408,15 @@ START_TEST(end_signalled_last)
 END_TEST
 
 static int threads_left = -1; /* so many can be created; -1: any number */
-static int thread_error;      /* of the next one */
+static int threads_failing;   /* so many can't, from then on; after them any number can again */
+static int thread_error;      /* of these */
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                    void *argument)
 {
-    if (threads_left == 0)
+    if (threads_left == 0 && threads_failing-- > 0)
         return thread_error;
-    threads_left -= threads_left > 0;
+    threads_left -= threads_left >= 0;
     return REAL_OF_THREADS(pthread_create)(thread, attributes, start, argument);
 }
 
@@ -450,6 +451,7 @@ START_TEST(no_thread)
         check_works("vcpus_run", vcpus_run(&vmm));
         start_guests(VCPUS_MAX, endless, sizeof endless);
         threads_left = started;
+        threads_failing = i == 0 ? VCPUS_MAX : 1;
         thread_error = error;
         listen_start();
         int status = status_of_run();
@@ -487,9 +489,9 @@ END_TEST
 
 #define LINES 30
 
-static bool yielding;  /* each write to standard output lets another thread run */
-static bool capturing; /* write to standard output is what the two below say */
-static char captured[65536];
+static unsigned yielding; /* if not 0, one in so many writes lets another thread run */
+static bool capturing;    /* write to standard output is what the two below say */
+static char captured[2 * 65536];
 static atomic_uint captured_bytes;
 static struct vcpu console_vcpus[VCPUS_MAX];
 static bool printed_locked; /* the thread that printed held a vcpu->lock */
@@ -520,11 +522,12 @@ ssize_t write(int fd, const void *bytes, size_t count)
     }
     for (int id = 0; id < VCPUS_MAX; id++)
         printed_locked |= lock_is_mine(&console_vcpus[id].lock);
-    size_t part = count < 3 ? count : 3;
+    size_t part = count < 3 ? count : count > 64 ? count / 2 : 3;
     unsigned place = atomic_fetch_add(&captured_bytes, (unsigned)part);
     if (place + part < sizeof captured)
         memcpy(captured + place, bytes, part);
-    if (yielding)
+    static _Thread_local unsigned writes;
+    if (yielding && writes++ % yielding == 0)
         sched_yield(); /* once: on a loaded machine each may take some milliseconds */
     return (ssize_t)part;
 }
@@ -566,14 +569,63 @@ static void *print_lines(void *argument)
     return NULL;
 }
 
-THERE_VOID(print_at_once, (void), (), GIVE(texts))
+#define LONG_LINES 2
+
+static PRIVATE char long_texts[VCPUS_MAX][CONSOLE_LINE_MAX + 1000];
+
+/* Lines that do not fit into vcpu->line. */
+static void *print_long_lines(void *argument)
+{
+    struct vcpu *vcpu = argument;
+
+    for (int line = 0; line < LONG_LINES; line++)
+        console_write_lines(vcpu, long_texts[vcpu->id], sizeof long_texts[0]);
+    return NULL;
+}
+
+THERE_VOID(print_at_once, (bool long_lines), (long_lines), GIVE(texts); GIVE(long_texts))
 {
     pthread_t threads[VCPUS_MAX];
 
     for (int id = 0; id < VCPUS_MAX; id++)
-        pthread_create(&threads[id], NULL, print_lines, &console_vcpus[id]);
+        pthread_create(&threads[id], NULL, long_lines ? print_long_lines : print_lines,
+                       &console_vcpus[id]);
     for (int id = 0; id < VCPUS_MAX; id++)
         pthread_join(threads[id], NULL);
+}
+
+/* Four lines in pieces at once: each vCPU has a digit of its own, and each piece one digit. */
+static void check_pieces(void)
+{
+    size_t printed[VCPUS_MAX] = {0};
+
+    for (int id = 0; id < VCPUS_MAX; id++) {
+        memset(long_texts[id], '0' + id, sizeof long_texts[id]);
+        long_texts[id][sizeof long_texts[id] - 1] = '\n';
+    }
+    atomic_store(&captured_bytes, 0);
+    memset(captured, 0, sizeof captured);
+    capturing = true;
+    yielding = 4;
+    print_at_once(true);
+    capturing = false;
+    for (char *rest = captured, *line; (line = strsep(&rest, "\n")) && rest;) {
+        const int id = line[sizeof "vcpu" - 1] - '0';
+        char name[sizeof "vcpu0: "];
+        snprintf(name, sizeof name, "vcpu%d: ", id & 7);
+        const size_t bytes = strlen(line) - strlen(name);
+        ck_assert_msg(id >= 0 && id < VCPUS_MAX && strncmp(line, name, strlen(name)) == 0 &&
+                          strspn(line + strlen(name), long_texts[id]) == bytes,
+                      "four vCPUs print lines at once that do not fit into vcpu->line, and pieces "
+                      "of two are mixed: \"%.60s\"...",
+                      line);
+        printed[id] += bytes;
+    }
+    for (int id = 0; id < VCPUS_MAX; id++)
+        ck_assert_msg(printed[id] == LONG_LINES * (sizeof long_texts[id] - 1),
+                      "four vCPUs print lines at once that do not fit into vcpu->line: of %zu "
+                      "characters of vcpu%d %zu were printed",
+                      LONG_LINES * (sizeof long_texts[id] - 1), id, printed[id]);
 }
 
 START_TEST(lines)
@@ -588,7 +640,7 @@ START_TEST(lines)
     }
     capture_stdio();
     capturing = yielding = true;
-    print_at_once();
+    print_at_once(false);
     capturing = yielding = false;
     for (char *rest = captured, *line; (line = strsep(&rest, "\n")) && rest;) {
         bool whole = false;
@@ -610,6 +662,7 @@ START_TEST(lines)
         ck_assert_msg(seen[id] == LINES, "of %d lines of vcpu%d %d were printed", LINES, id,
                       seen[id]);
     }
+    check_pieces();
 }
 END_TEST
 
@@ -633,6 +686,28 @@ static char *quoted(const char *bytes, size_t count)
     }
     strcpy(end, count > QUOTED_MAX ? "\"..." : "\"");
     return text;
+}
+
+#define TEXT_MIN  70000 /* more bytes than 16 bits count */
+#define LINE_LONG 4000  /* at most so long are its lines */
+
+/* A text of many lines, and the same with the names of vcpu1. */
+static PRIVATE char text[TEXT_MIN + LINE_LONG], text_lines[sizeof captured];
+static PRIVATE size_t text_bytes, text_lines_bytes;
+
+static void start_text(void)
+{
+    for (text_bytes = text_lines_bytes = 0; text_bytes < TEXT_MIN;) {
+        char *line = text + text_bytes;
+        const size_t count = unit_random() % LINE_LONG;
+        for (size_t i = 0; i < count; i++)
+            line[i] = (char)('a' + unit_random() % 26);
+        line[count] = '\n';
+        memcpy(text_lines + text_lines_bytes, "vcpu1: ", NAME_BYTES);
+        memcpy(text_lines + text_lines_bytes + NAME_BYTES, line, count + 1);
+        text_bytes += count + 1;
+        text_lines_bytes += NAME_BYTES + count + 1;
+    }
 }
 
 /* What was printed since the last time, and what should have been. */
@@ -679,6 +754,9 @@ START_TEST(any_bytes)
     vmm.guest_count = 1;
     console_write_lines(vcpu, all_bytes, sizeof all_bytes);
     ck_captured(all_bytes, sizeof all_bytes, "a lone guest prints each byte once");
+    start_text();
+    console_write_lines(vcpu, text, text_bytes);
+    ck_captured(text, text_bytes, "a lone guest prints many lines in one call");
     console_write_lines(vcpu, "a\0b\n\xff", 5);
     CK_CAPTURED("a\0b\n\xff", "a lone guest prints five bytes, one of them 0");
     vmm.guest_count = 2;
@@ -699,6 +777,8 @@ START_TEST(any_bytes)
     console_write_lines(vcpu, "end", 3);
     console_finish(vcpu);
     CK_CAPTURED("vcpu1: end\n", "console_finish after \"end\"");
+    console_write_lines(vcpu, text, text_bytes);
+    ck_captured(text_lines, text_lines_bytes, "one of two guests prints many lines in one call");
     console_finish(vcpu);
     CK_CAPTURED("", "console_finish called again");
 }
@@ -982,6 +1062,69 @@ THERE(int, kick_that_clears, (void), ())
     return 0;
 }
 
+#define TURNS_MAX 50 /* of a vCPU that a kick made leave once */
+
+/* A kick without a reason to stop; then the guest runs to its HLT. */
+static int kick_for_nothing(struct kvm_run *run, unsigned turn)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    if (turn == 0)
+        vcpu_kick(vcpu);
+    if (turn < TURNS_MAX)
+        return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+    vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+    return 0;
+}
+
+#define MARK_AT 0x100 /* in the guest's window */
+
+static PRIVATE uint8_t marks[] = {0xc6, 0x06, 0x00, 0x01, 0x01, /* mov byte [MARK_AT], 1 */
+                                  0xeb, 0xfe};                  /* jmp $ */
+
+/* Kicks vcpu0 once its guest runs, when KVM_RUN has looked at immediate_exit already. */
+static void *kick_in_guest(void *argument)
+{
+    while (!__atomic_load_n(&vmm.vms[0].ram[MARK_AT], __ATOMIC_SEQ_CST))
+        poll(NULL, 0, 1);
+    vcpu_kick(&vmm.vcpus[0]);
+    return NULL;
+}
+
+/* The same while the guest runs. */
+static int kicked_in_guest(struct kvm_run *run, unsigned turn)
+{
+    static pthread_t kicker;
+    struct vcpu *vcpu = &vmm.vcpus[0];
+
+    if (turn == 0) {
+        pthread_create(&kicker, NULL, kick_in_guest, NULL);
+        return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+    }
+    pthread_join(kicker, NULL);
+    return end_in_run(vcpu, BY_HALT);
+}
+
+/* Not every kick is a stop: what is new may also be an interrupt. */
+START_TEST(kick_alone)
+{
+    start_guests(1, halt, sizeof halt);
+    falsified.run = kick_for_nothing;
+    vcpus_run(&vmm);
+    ck_assert_msg(run_turns > 1,
+                  "a vCPU is kicked just before KVM_RUN, without a stop, and KVM_RUN runs the "
+                  "guest: it must return at once, so that the vCPU checks what it has to do");
+    run_turns = 0;
+    start_guests(1, marks, sizeof marks);
+    falsified.run = kicked_in_guest;
+    vcpus_run(&vmm);
+    ck_assert_msg(run_turns > 1,
+                  "a vCPU was kicked while its guest ran, and KVM_RUN was called "
+                  "%u times",
+                  run_turns);
+}
+END_TEST
+
 START_TEST(kick)
 {
     start_guests(1, endless, sizeof endless);
@@ -1077,9 +1220,13 @@ static void *sleep_on_wake(void *argument)
     return NULL;
 }
 
-THERE_VOID(kick_sleeper, (void), ())
+/* `kicked_before`: by an earlier kick, which it has not seen yet. */
+THERE_VOID(kick_sleeper, (bool kicked_before), (kicked_before))
 {
     start_kicked(VCPU_RUNNING);
+    if (kicked_before)
+        vcpu_kick(&kicked_vcpu);
+    sleeper_asleep = awake = sleeper_woken = false;
     pthread_create(&kicked_vcpu.thread, NULL, sleep_on_wake, &kicked_vcpu);
     while (!awake) {
         pthread_mutex_lock(&kicked_vcpu.lock);
@@ -1097,12 +1244,15 @@ THERE_VOID(kick_sleeper, (void), ())
 
 START_TEST(kick_wakes)
 {
-    kick_sleeper();
-    ck_assert_msg(sleeper_woken, "a vCPU that sleeps on vcpu->wake was kicked, and still sleeps");
-    ck_assert_msg(!woken_without_lock,
-                  "vcpu_kick signals vcpu->wake and has not taken vcpu->lock: a vCPU that has "
-                  "looked for work and does not sleep yet, which it does under that lock, misses "
-                  "it");
+    for (int kicked_before = 0; kicked_before <= 1; kicked_before++) {
+        kick_sleeper(kicked_before);
+        ck_assert_msg(sleeper_woken,
+                      "a vCPU that sleeps on vcpu->wake was kicked, and still sleeps");
+        ck_assert_msg(!woken_without_lock,
+                      "vcpu_kick signals vcpu->wake and has not taken vcpu->lock: a vCPU that has "
+                      "looked for work and does not sleep yet, which it does under that lock, "
+                      "misses it");
+    }
 }
 END_TEST
 
@@ -1190,7 +1340,8 @@ THERE(bool, run_is_changed, (void), ())
     return false;
 }
 
-THERE(bool, stop_is_seen, (void), ())
+/* `was_kicked`: if not, the vCPU was not running yet when the stop came. */
+THERE(bool, stop_is_seen, (bool was_kicked), (was_kicked))
 {
     static struct kvm_run run;
     struct vm vm;
@@ -1198,7 +1349,7 @@ THERE(bool, stop_is_seen, (void), ())
 
     start_empty(&vm, &vcpu);
     atomic_store(&vmm.stop_signal, SIGTERM);
-    run.immediate_exit = 1;
+    run.immediate_exit = was_kicked;
     vcpu.run = &run;
     return vcpu_check_stop(&vcpu) == STEP_END;
 }
@@ -1213,8 +1364,11 @@ START_TEST(check_order)
     ck_assert_msg(!must_clear || !kick_left,
                   "vcpu_check_stop of a vCPU that was kicked does not clear run->immediate_exit: "
                   "there is no order to judge");
-    ck_assert_msg(stop_is_seen(),
+    ck_assert_msg(stop_is_seen(true),
                   "a stop and its kick came before vcpu_check_stop, and the vCPU was not ended");
+    ck_assert_msg(stop_is_seen(false),
+                  "a stop came before the vCPU was running, so that nothing kicked it, and "
+                  "vcpu_check_stop did not end it: stop_signal counts, with or without a kick");
     for (int kicked_before = 1; kicked_before >= 0; kicked_before--) {
         ck_assert_msg(!stop_is_lost(kicked_before),
                       "a stop came just before vcpu_check_stop cleared run->immediate_exit, and it "
@@ -1229,21 +1383,6 @@ START_TEST(check_order)
                   "lost. __ATOMIC_SEQ_CST keeps the two in order");
 }
 END_TEST
-
-#define TURNS_MAX 50 /* of a vCPU that a kick made leave once */
-
-/* A kick without a reason to stop; then the guest runs to its HLT. */
-static int kick_for_nothing(struct kvm_run *run, unsigned turn)
-{
-    struct vcpu *vcpu = &vmm.vcpus[0];
-
-    if (turn == 0)
-        vcpu_kick(vcpu);
-    if (turn < TURNS_MAX)
-        return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
-    vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
-    return 0;
-}
 
 START_TEST(kick_taken_back)
 {
@@ -1333,18 +1472,26 @@ START_TEST(own_status)
     start_guests(VCPUS_MAX, endless, sizeof endless);
     falsified.run = act_around_stop;
     shuffle(order, ROLES);
-    for (int turn = 0; turn < ROLES; turn++) {
+    for (int turn = 0; turn <= ROLES; turn++) { /* in the last one no vCPU sees the stop */
         const int own = 1 + (int)(unit_random() % STATUS_GUEST_MAX);
         const int expected[] = {own, own, STATUS_CRASHED, STATUS_SIGNAL + SIGTERM};
+        const int worst = expected[turn < ROLES ? IS_STOPPED : CRASHES];
+        int now[VCPUS_MAX]; /* the judge's own copy */
         atomic_store(&vmm.stop_signal, 0);
         for (int id = 0; id < VCPUS_MAX; id++) {
+            now[id] = order[(id + turn) % ROLES];
+            now[id] = now[id] == IS_STOPPED && turn == ROLES ? CRASHES : now[id];
             ends[id] = (struct end){.status = own};
-            roles[id] = (enum role)order[(id + turn) % ROLES];
-            ends_first = roles[id] == ENDS_BEFORE ? id : ends_first;
+            roles[id] = (enum role)now[id];
+            ends_first = now[id] == ENDS_BEFORE ? id : ends_first;
         }
-        run_to_ends();
+        const int status = run_to_ends();
+        ck_assert_msg(status == worst,
+                      "SIGTERM stops the VMM while its guests end, and vcpus_run returns %d "
+                      "instead of %d, the highest of their statuses",
+                      status, worst);
         for (int id = 0; id < VCPUS_MAX; id++) {
-            const int role = order[(id + turn) % ROLES];
+            const int role = now[id];
             ck_assert_msg(vmm.vcpus[id].status == expected[role],
                           "vcpu%d %s, and its status is %d instead of %d", id, names[role],
                           vmm.vcpus[id].status, expected[role]);
@@ -1422,6 +1569,7 @@ int main(void)
     unit_add(suite, "collects", collects);
     unit_add(suite, "ends_unfinished", ends_unfinished);
     unit_add(suite, "kick", kick);
+    unit_add(suite, "kick_alone", kick_alone);
     unit_add(suite, "kick_order", kick_order);
     unit_add(suite, "kick_state", kick_state);
     unit_add(suite, "kick_wakes", kick_wakes);
