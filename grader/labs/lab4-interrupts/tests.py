@@ -64,7 +64,10 @@ def first(plan: Plan) -> None:
                "ready_for_interrupt_injection are both set. After a successful KVM_INTERRUPT the vector is "
                "no longer pending.")
 def injects(plan: Plan) -> None:
-    plan.unit("interrupts", "injects")
+    plan.unit("interrupts", "injects").symptom(
+        lambda o: "did not wait for it" in o.stdout,
+        "What does interrupt_deliver do while another thread holds vcpu->lock? It must wait for the lock: if it "
+        "returns instead, the guest is entered with the vector still pending, and no window requested.")
 
 
 @lab.test("4.2", "requests an interrupt window when the guest can't", points=5,
@@ -314,14 +317,20 @@ def ring(plan: Plan) -> None:
                "ring, even if earlier bytes wait there, and when keyboard_getchar leaves something there: "
                "both call keyboard_interrupt.")
 def keyboard(plan: Plan) -> None:
-    _unit(plan, "keyboard")
+    unit = _unit(plan, "keyboard")
+    unit.symptom(lambda o: "did not wait for it" in o.stdout,
+                 "What does keyboard_getchar do while another thread holds devices.lock? It must wait for the "
+                 "lock: a guest that is told \"nothing yet\" about a byte that is there may never ask again.")
 
 
 @lab.test("4.5", "uses the ring and input_ended only under devices.lock", points=2,
           hint="Which threads use the ring? keyboard_fill and keyboard_getchar run in different ones: hold "
                "devices.lock whenever you read or change the ring or input_ended.")
 def ring_guarded(plan: Plan) -> None:
-    _unit(plan, "ring_guarded")
+    unit = _unit(plan, "ring_guarded")
+    unit.symptom(lambda o: "comes at the end of the input" in o.stdout,
+                 "Does keyboard_fill raise 0x21 at the end of the input even while bytes wait in the ring? If it "
+                 "does: does it set input_ended, and call keyboard_interrupt, while it holds devices.lock?")
 
 
 @lab.test("4.5", "leaves unread what the ring can't hold", points=3,
@@ -333,8 +342,9 @@ def full_ring(plan: Plan) -> None:
 
 
 @lab.test("4.5", "reports the end of input once", points=2,
-          hint="What does read return at the end of the input, and what does the guest get then? 0: record "
-               "it in input_ended and raise 0x21 once. The guest gets GETCHAR_END when the ring is empty.")
+          hint="What does read return at the end of the input, and what does the guest get then? 0, and then errno "
+               "means nothing: record it in input_ended and raise 0x21 once. The guest gets GETCHAR_END when the "
+               "ring is empty.")
 def end_of_input(plan: Plan) -> None:
     _unit(plan, "end_of_input")
     _unit(plan, "end_of_nothing")
@@ -416,8 +426,8 @@ def both(plan: Plan) -> None:
 
 @lab.test("4.6", "restores the terminal however the VMM ends", points=2,
           hint="In which ways can the VMM end, and from which moment on? Save the settings, and register "
-               "what restores them (atexit, a handler for the signals in `crashes`), before you change "
-               "them; restore in devices_stop as well.")
+               "what restores them (atexit, a handler for each signal in `crashes`, even if it has one), "
+               "before you change them; restore in devices_stop as well.")
 def restored(plan: Plan) -> None:
     plan.unit("interrupts", "restored")
 
@@ -426,7 +436,10 @@ def restored(plan: Plan) -> None:
           hint="Which action of tcsetattr discards typed keys, and which flags concern output (man 3 "
                "termios)? Use TCSANOW, and leave c_oflag unchanged.")
 def raw(plan: Plan) -> None:
-    plan.unit("interrupts", "raw")
+    plan.unit("interrupts", "raw").symptom(
+        lambda o: "the terminal hands over" in o.stdout,
+        "What does keyboard_fill do with the bytes that it reads (4.5)? It puts each into the ring, whatever its "
+        "value: Ctrl-D is a byte as well.")
 
 
 @lab.test("4.6", "delivers each key at once, as its byte or signal", points=2,
@@ -472,7 +485,8 @@ def _idle(plan: Plan, hold_stdin: bool, keys: int) -> None:
     def not_early(outcome: Outcome) -> Mismatch | None:
         if outcome.result.wall < (ticks_waited - 0.5) * IDLE_TICK_MS / 1000:
             return Mismatch(f"{ticks_waited} ticks of {IDLE_TICK_MS} ms each came within "
-                            f"{outcome.result.wall:.1f} s: was the timer read?")
+                            f"{outcome.result.wall:.1f} s: was the timer read, and do both of its times "
+                            "come from tick_ms (4.1)?")
         return None
     run.must(not_early)
     _symptoms(run)
@@ -518,6 +532,10 @@ def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
                 "Bit N of `pending` is vector TIMER_VECTOR + N.")
     run.symptom(lambda o: o.hung and o.lock_kept(_halted(o)), _LOCK_KEPT)
     run.symptom(lambda o: o.hung and not _halted(o), awake)
+    run.symptom(lambda o: o.hung and _halted(o) < len(o.where),
+                "The VMM hung: one vCPU sleeps in HLT, another one runs. Which of them waits for an interrupt? "
+                "For the one that runs, was the window requested whenever something is pending (4.2), and the "
+                "vCPU kicked (4.3)? For the one in HLT, does its sleep end when a vector is pending (4.4)?")
     run.symptom(lambda o: o.hung,
                 "The VMM hung in HLT: a vCPU sleeps, and no interrupt reaches it. Does its device raise "
                 "the vector, on every vCPU (4.1)? Is the vector made pending under vcpu->lock, and is "
@@ -529,9 +547,11 @@ def _halted(outcome: Outcome) -> int:
     return sum("the last: KVM_EXIT_HLT" in line for line in outcome.where)
 
 
-def _unit(plan: Plan, case: str) -> None:
+def _unit(plan: Plan, case: str) -> Planned:
     """A unit test in which a function may wait forever for a lock."""
-    plan.unit("interrupts", case).symptom(lambda o: o.hung, _LOCK_KEPT)
+    unit = plan.unit("interrupts", case)
+    unit.symptom(lambda o: o.hung, _LOCK_KEPT)
+    return unit
 
 
 # ---------------------------------------------------------------- what `make lab4` boots

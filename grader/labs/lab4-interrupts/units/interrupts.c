@@ -335,6 +335,13 @@ static int input_refused(void)
     return refused == 0 ? 0 : refused % 2 ? EINTR : EAGAIN;
 }
 
+/* errno says something only after a failure: else it may be that of an earlier call. */
+static void errno_spoil(int fd, ssize_t result)
+{
+    if (fd == STDIN_FILENO && result >= 0)
+        errno = result > 0 ? EINTR : EAGAIN;
+}
+
 ssize_t read(int fd, void *buffer, size_t bytes)
 {
     const int error = fd == STDIN_FILENO ? input_refused() : 0;
@@ -348,6 +355,7 @@ ssize_t read(int fd, void *buffer, size_t bytes)
         memcpy(buffer, &expirations, sizeof expirations);
         timer_was_read = true;
     }
+    errno_spoil(fd, result);
     return result;
 }
 
@@ -355,7 +363,11 @@ ssize_t readv(int fd, const struct iovec *pieces, int count)
 {
     const int error = fd == STDIN_FILENO ? input_refused() : 0;
 
-    return error ? failed(error) : syscall(SYS_readv, fd, pieces, (long)count);
+    if (error)
+        return failed(error);
+    const ssize_t result = syscall(SYS_readv, fd, pieces, (long)count);
+    errno_spoil(fd, result);
+    return result;
 }
 
 /* Standard input from which nothing comes; returns its other end. */
@@ -595,6 +607,8 @@ START_TEST(first)
 }
 END_TEST
 
+static PRIVATE bool lock_was_busy; /* the latest interrupt_deliver tried the lock, in vain */
+
 /* interrupt_deliver on this vCPU after its exit, with this set: how many interrupts it injected. */
 static unsigned deliver(unsigned id, uint32_t pending)
 {
@@ -604,7 +618,9 @@ static unsigned deliver(unsigned id, uint32_t pending)
     call_count = 0;
     vcpu->pending = pending;
     run->immediate_exit = 1; /* a kick has come since vcpu_check_stop */
+    atomic_store(&busy_locks, 1);
     enum step step = interrupt_deliver(vcpu);
+    lock_was_busy = atomic_exchange(&busy_locks, 0) == 0;
     ck_assert_msg(run->immediate_exit == 1,
                   "a kick came just before interrupt_deliver, which cleared "
                   "run->immediate_exit: the kick is lost. Only vcpu_check_stop clears it");
@@ -620,6 +636,10 @@ static void check_injects(unsigned id, int bit, uint32_t reason)
 
     exit_was(id, reason, true, true);
     unsigned count = deliver(id, bit_of(bit));
+    ck_assert_msg(count == 1 || !lock_was_busy,
+                  "another thread had vcpu->lock, and interrupt_deliver did not wait for it "
+                  "(pthread_mutex_trylock): what is pending is not injected at this entry, and "
+                  "nothing asks for another exit");
     ck_assert_msg(count == 1,
                   "a vector is pending, the exit's reason is %u, and both flags are set: "
                   "KVM_INTERRUPT was called %u times instead of once. The flags alone count, "
@@ -664,9 +684,9 @@ static void check_waits(unsigned id, uint32_t pending, const char *why)
                   "%s, and pending, which was 0x%x, is 0x%x: a vector was lost, or one came", why,
                   pending, vmm.vcpus[id].pending);
     ck_assert_msg(runs[id].run.request_interrupt_window == 1,
-                  "%s, pending is 0x%x, and request_interrupt_window was not set: without it KVM "
-                  "does not report when the guest can take the interrupt",
-                  why, pending);
+                  "%s, pending is 0x%x, and request_interrupt_window is %u instead of 1: without "
+                  "it KVM does not report when the guest can take the interrupt",
+                  why, pending, runs[id].run.request_interrupt_window);
 }
 
 static void check_window_opens(unsigned id, const char *why)
@@ -730,8 +750,8 @@ static void check_first_of_several(unsigned id, uint32_t pending)
                   "pending was 0x%x, 0x%x was injected; pending is 0x%x instead of 0x%x", pending,
                   (unsigned)vector_of(low), vmm.vcpus[id].pending, pending & ~low);
     ck_assert_msg(runs[id].run.request_interrupt_window == 1,
-                  "0x%x is still pending, and request_interrupt_window was not set",
-                  pending & ~low);
+                  "0x%x is still pending, and request_interrupt_window is %u instead of 1",
+                  pending & ~low, runs[id].run.request_interrupt_window);
 }
 
 /* Nothing is pending, whether the guest could take it or not. */
@@ -850,7 +870,7 @@ START_TEST(injection_failure)
         const unsigned id = random_vcpu();
         const uint32_t pending = random_bit() | (round % 2 ? unit_random() : 0);
         exit_was(id, random_reason(), true, true);
-        for (unsigned works = round ? unit_random() % 3 : 1; works > 0; works--)
+        for (unsigned works = 1 + unit_random() % 2; works > 0; works--)
             ck_assert_msg(deliver(id, pending) == 1,
                           "pending is 0x%x, the guest can take it, and KVM_INTERRUPT was not "
                           "called once",
@@ -1202,6 +1222,7 @@ static void *halt_thread(void *argument)
     struct vcpu *vcpu = argument;
     const int id = vcpu->id;
 
+    timeouts = 2; /* of waits that have a time limit */
     halts[id].step = interrupt_halt(vcpu);
     halts[id].locks = locks_held;
     atomic_store(&halts[id].returned, true);
@@ -1260,7 +1281,8 @@ static bool start_halted(void)
     check_locks();
     ck_assert_msg(halts_returned() == 0,
                   "interrupt_halt returned although no interrupt was pending: a halted vCPU must "
-                  "sleep until one is");
+                  "sleep until one is, however long that takes; a wait's time limit does not end "
+                  "the sleep");
     return sleeping;
 }
 
@@ -1719,9 +1741,14 @@ static void check_getchar(void)
 
 static int getchar_of(struct vcpu *vcpu)
 {
+    atomic_store(&busy_locks, 1);
     int byte = keyboard_getchar(vcpu);
+    const bool was_busy = atomic_exchange(&busy_locks, 0) == 0;
 
     check_getchar();
+    ck_assert_msg(byte != GETCHAR_NOTHING || !was_busy || keyboard_getchar(vcpu) == byte,
+                  "another thread had a lock, and keyboard_getchar answered GETCHAR_NOTHING and "
+                  "did not wait for it (pthread_mutex_trylock): a byte was there");
     return byte;
 }
 
@@ -2264,6 +2291,13 @@ START_TEST(shared_keyboard)
         ck_assert_msg(!(pending_of(&vmm.vcpus[other]) & KEYBOARD),
                       "0x21 is pending on vCPU %d: keyboard interrupts go to vCPU 0 of a VM",
                       other);
+    vcpu_ends(first_vcpu);
+    byte = getchar_of(second);
+    ck_assert_msg(
+        byte == 'b',
+        "vCPU 0 has ended, vCPU %d of the same VM has not, and GETCHAR there gives %d, not "
+        "'b': a VM has the keyboard as long as one of its guests runs",
+        id, byte);
 }
 END_TEST
 
@@ -2375,8 +2409,15 @@ THERE_VOID(terminal_look, (struct termios * now_set), (now_set), SEE(*now_set))
 
 static atomic_bool terminal_was_set; /* by devices_start, in the latest process of `leave` */
 
+/* A handler that was there before: the kit's own restores the output, and lets the signal act. */
+static void earlier_handler(int number)
+{
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
 /* A process with the devices on the terminal that ends in this way; its wait status. */
-THERE(int, leave, (const struct way_out *way), (way))
+THERE(int, leave, (const struct way_out *way, bool handled), (way, handled))
 {
     int status;
     atomic_store(&terminal_was_set, false);
@@ -2388,6 +2429,8 @@ THERE(int, leave, (const struct way_out *way), (way))
         dup2(terminal_fd, STDIN_FILENO);
         start(1);
         crash_when_set = way->when_set;
+        if (handled && way->signal)
+            signal(way->signal, earlier_handler);
         tcgetattr(terminal_fd, &given);
         if (devices_start(&vmm) != 0)
             _exit(1);
@@ -2413,10 +2456,11 @@ START_TEST(restored)
     memset(keys, 'k', sizeof keys);
     for (size_t i = 0; i < sizeof ways_out / sizeof ways_out[0]; i++) {
         const struct way_out *way = &ways_out[i];
+        const bool handled = (i + unit_random() % 2) % 2;
         any_settings();
         terminal_open(&before);
         ck_assert(write_there(person, keys, sizeof keys));
-        int status = leave(way);
+        int status = leave(way, handled);
         terminal_look(&after);
         ck_assert_msg(!WIFEXITED(status) || WEXITSTATUS(status) != STATUS_TODO, "not written yet");
         ck_assert_msg(!WIFSIGNALED(status) || WTERMSIG(status) != SIGXCPU,
@@ -2428,8 +2472,10 @@ START_TEST(restored)
             "devices_start leaves the terminal as it was, so there is nothing to restore: "
             "before, a read waited for at least %d bytes",
             before.c_cc[VMIN]);
-        ck_assert_msg(memcmp(&before, &after, sizeof before) == 0,
-                      "the terminal is not as it was after the VMM ended by %s", way->name);
+        ck_assert_msg(
+            memcmp(&before, &after, sizeof before) == 0,
+            "the terminal is not as it was after the VMM ended by %s%s", way->name,
+            handled && way->signal ? ", for which there was a handler before devices_start" : "");
         ck_assert_msg(way->signal ? WIFSIGNALED(status) && WTERMSIG(status) == way->signal
                                   : WIFEXITED(status),
                       "after %s the VMM must %s", way->name,
@@ -2445,6 +2491,38 @@ START_TEST(restored)
     }
 }
 END_TEST
+
+/* Now the test's own settings, with which each key is its byte. */
+THERE_VOID(terminal_pass_all, (void), ())
+{
+    struct termios settings;
+
+    tcgetattr(terminal_fd, &settings);
+    cfmakeraw(&settings);
+    REAL(tcsetattr)(terminal_fd, TCSANOW, &settings);
+}
+
+/* What a terminal's settings are for is not for keyboard_fill: each byte is one for the guest. */
+static void check_control_keys(void)
+{
+    struct vcpu *vcpu = &vmm.vcpus[0];
+    int order[' '];
+
+    for (int i = 0; i < 2; i++) /* typed ahead */
+        next_byte(vcpu);
+    terminal_pass_all();
+    shuffle(order, ' ');
+    for (int i = 0; i < ' '; i++) {
+        const uint8_t key = (uint8_t)order[i];
+        ck_assert(write_there(person, &key, 1));
+        const int byte = next_byte(vcpu);
+        ck_assert_msg(byte == key,
+                      "the terminal hands over the byte 0x%02x, and keyboard_getchar gives %d: "
+                      "the end of the input is a read of 0 bytes, and no byte has a meaning to "
+                      "keyboard_fill",
+                      key, byte);
+    }
+}
 
 START_TEST(raw)
 {
@@ -2467,6 +2545,8 @@ START_TEST(raw)
                       before.c_oflag, now.c_oflag);
         ck_assert_msg(i > 0 || comes(&vmm.vcpus[0], KEYBOARD), /* the first time: a thread reads */
                       "what was typed before the VMM started is lost: TCSANOW throws nothing away");
+        if (i == 0)
+            check_control_keys();
         devices_stop();
     }
 }
