@@ -127,7 +127,10 @@ def classics(plan: Plan) -> None:
           hint="Has KVM copied the registers into kvm_run (api.rst 6.74)? The bits of kvm_valid_regs show "
                "it. If it has not, read them with KVM_GET_REGS.")
 def registers(plan: Plan) -> None:
-    plan.unit("hypercall", "registers")
+    plan.unit("hypercall", "registers").symptom(
+        lambda o: ", with KVM_SYNC_X86_REGS" in o.stdout,
+        "Which registers has KVM copied into kvm_run (api.rst 6.74)? All of struct kvm_regs, as KVM_GET_REGS would "
+        "read them: pass on each one, and not only those that the calls use.")
 
 
 @lab.test("2.2", "ends the vCPU when its registers can't be read", points=2,
@@ -223,7 +226,13 @@ def uncalled_read(plan: Plan) -> None:
           hint="What does the OUT do, and what the IN? The OUT only sets vcpu->getchar_called, of the vCPU "
                "that makes the call; the IN takes one character from stage.getchar.")
 def getchar_steps(plan: Plan) -> None:
-    plan.unit("hypercall", "getchar_steps")
+    unit = plan.unit("hypercall", "getchar_steps")
+    unit.symptom(lambda o: "two calls of GETCHAR" in o.stdout or "the read got" in o.stdout,
+                 "What do two calls of GETCHAR before one IN leave behind? The same as one: "
+                 "vcpu->getchar_called is set. The character is taken at the IN.")
+    unit.symptom(lambda o: "post-mortems" in o.stdout,
+                 "What if one read of an exit ends the guest? The reads after it are not served: go on only "
+                 "while the answer is STEP_RUN.")
 
 
 # ---------------------------------------------------------------- 2.4 strings
@@ -299,8 +308,8 @@ def write_pages(plan: Plan) -> None:
     unit = plan.unit("hypercall", "write_pages")
     unit.symptom(lambda o: "a length has no sign" in o.stdout, _LENGTH)
     unit.symptom(lambda o: "a linear address has 32 bits" in o.stdout,
-                 "How wide is the sum of DS's base and ESI? A linear address of 32-bit code has 32 bits: cut "
-                 "off what the sum has above them before you call vcpu_translate.")
+                 "How wide is the sum of DS's base and ESI, and the address of each later part? A linear address "
+                 "of 32-bit code has 32 bits: cut off what is above them before you call vcpu_translate.")
 
 
 @lab.test("2.4", "rejects a WRITE that reaches outside RAM, and no other", points=2,
@@ -310,6 +319,9 @@ def write_pages(plan: Plan) -> None:
 def write_outside(plan: Plan) -> None:
     unit = plan.unit("hypercall", "write_outside")
     unit.symptom(lambda o: "a length has no sign" in o.stdout, _LENGTH)
+    unit.symptom(lambda o: "not cut to 20 bits" in o.stdout,
+                 "How wide is a linear address? It has 32 bits, even in 16-bit code: DS's base plus SI may reach "
+                 "past 1 MB, and an 8086's 20 bits are not what this processor has.")
     unit.symptom(lambda o: "all 64 bits of *phys count" in o.stdout,
                  "Which type holds the address that vcpu_translate finds? It has 64 bits: one above 4 GB is "
                  "not in RAM, even if its lower half alone would be.")

@@ -16,10 +16,12 @@ MODULE(int, vcpu_registers, (struct vcpu * vcpu, struct kvm_regs *regs), (vcpu, 
 
 static const uint8_t sizes[] = {1, 2, 4};
 
-/* A kvm_run with room for data after it, as KVM maps it. */
+/* A kvm_run with room for data after it; more than KVM maps, so that counts and offsets are large.
+ */
+#define FAR_OFFSET 0x10000 /* more than 16 bits */
 union io_page {
     struct kvm_run run;
-    uint8_t bytes[2 * PAGE_BYTES];
+    uint8_t bytes[FAR_OFFSET + 3 * PAGE_BYTES];
 };
 static union io_page page, other_page; /* of the vCPU in question; of another one */
 static PRIVATE union io_page made;     /* `page` as the judge has made it */
@@ -28,13 +30,13 @@ static PRIVATE union io_page made;     /* `page` as the judge has made it */
 static uint8_t *make_io(bool out, uint16_t port, uint8_t size, uint32_t count)
 {
     memset(&made, 0, sizeof made);
-    memset(made.bytes + PAGE_BYTES, 0xa5, PAGE_BYTES); /* not part of an operand */
+    memset(made.bytes + PAGE_BYTES, 0xa5, sizeof made.bytes - PAGE_BYTES); /* no operand's part */
     made.run.exit_reason = KVM_EXIT_IO;
     made.run.io.direction = out ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
     made.run.io.port = port;
     made.run.io.size = size;
     made.run.io.count = count;
-    made.run.io.data_offset = PAGE_BYTES + unit_random() % 512;
+    made.run.io.data_offset = (unit_random() % 2 ? FAR_OFFSET : PAGE_BYTES) + unit_random() % 512;
     for (uint32_t i = 0; i < size * count; i++)
         made.bytes[made.run.io.data_offset + i] = (uint8_t)unit_random();
     page = made;
@@ -695,12 +697,22 @@ START_TEST(getchar_steps)
                   "GETCHAR and then PUTCHAR were called, and the read was not answered: the note "
                   "of GETCHAR stays until it is");
     call_getchar(&vcpu);
-    make_io(false, HYPERCALL_PORT, 1, 2);
+    const uint32_t reads = 3 + unit_random() % 9;
+    make_io(false, HYPERCALL_PORT, 1, reads);
+    listen_hold();
     enum step step = run_hypercall(&vcpu);
+    listen_end();
     ck_assert_msg(step == STEP_END && typed == 4,
-                  "one GETCHAR was called, then one exit had two reads (io.count): the first is "
+                  "one GETCHAR was called, then one exit had %u reads (io.count): the first is "
                   "answered, the second ends the guest; %u characters were taken",
-                  typed - 3);
+                  reads, typed - 3);
+    unsigned crashes = 0;
+    for (const char *at = said; (at = strstr(at, "(guest) crashed: ")); at++)
+        crashes++;
+    ck_assert_msg(crashes == 1,
+                  "one GETCHAR was called, then one exit had %u reads (io.count): the second ends "
+                  "the guest, and nothing comes after it; there are %u post-mortems",
+                  reads, crashes);
 }
 END_TEST
 
@@ -725,6 +737,7 @@ START_TEST(string_count)
     shuffle(order, STRINGS);
     for (int i = 0; i < STRINGS; i++) {
         const uint32_t count = order[i] == 0       ? 1
+                               : order[i] == 2     ? PAGE_BYTES + 1 + unit_random() % PAGE_BYTES
                                : order[i] % 2 != 0 ? 2 + unit_random() % 255
                                                    : 257 + unit_random() % 1000;
         uint8_t *data = make_io(true, STRING_PORT, 1, count),
@@ -762,6 +775,36 @@ static void check_write(struct vcpu *vcpu, const char *what, uint32_t linear, ui
                       what, linear, linear + i);
 }
 
+/* RAM over and over in 4 GB, again in pages that changed places; above that is nothing. */
+static bool translate_round(uint64_t linear, uint64_t *phys)
+{
+    *phys = (linear % sizeof random_ram) ^ PAGE_BYTES;
+    return linear <= UINT32_MAX;
+}
+
+static void write_round(struct vcpu *vcpu)
+{
+    const uint32_t before = 1 + unit_random() % (2 * PAGE_BYTES);
+    const uint32_t bytes = before + PAGE_BYTES + unit_random() % PAGE_BYTES;
+
+    translate_instead = translate_round;
+    make_write(vcpu, (struct write_state){CR0_PE, true, 0, -before, bytes}, 0);
+    enum step step = run_hypercall(vcpu);
+    translate_instead = NULL;
+    ck_assert_msg(step == STEP_RUN && printed_bytes == bytes,
+                  "32-bit code, a WRITE of %u bytes that starts %u before 4 GB printed %zu%s: it "
+                  "continues at address 0 (a linear address has 32 bits)",
+                  bytes, before, printed_bytes,
+                  step == STEP_RUN ? "" : ", and the vCPU does not run on");
+    for (uint32_t i = 0; i < bytes; i++)
+        ck_assert_msg((uint8_t)printed[i] ==
+                          random_ram[((i - before) % sizeof random_ram) ^ PAGE_BYTES],
+                      "32-bit code, a WRITE that starts %u bytes before 4 GB printed the wrong "
+                      "bytes from number %u on: it continues at address 0 (a linear address has 32 "
+                      "bits)",
+                      before, i);
+}
+
 /* Lengths and addresses whose highest bit counts. */
 static void write_far(struct vcpu *vcpu)
 {
@@ -776,6 +819,7 @@ static void write_far(struct vcpu *vcpu)
                 "32-bit code, DS's base plus ESI is more than 4 GB (a linear address has 32 bits: "
                 "what the sum has above them is cut off)",
                 start, 200);
+    write_round(vcpu);
 }
 
 START_TEST(write_pages)
@@ -905,6 +949,9 @@ START_TEST(write_outside)
     check_refused(&vcpu,
                   "32-bit code made a WRITE of over 64 KB (all of ECX counts) that ended past "
                   "RAM");
+    make_write(&vcpu, (struct write_state){0, false, 0xffff0, 0x10 + outside, inside}, 0);
+    check_refused(&vcpu, "16-bit code made a WRITE at 1 MB, where RAM ends: DS's base plus SI is "
+                         "not cut to 20 bits");
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside}, 0);
     check_refused(&vcpu, "a WRITE ended with the last byte of 4 GB, far past RAM");
     write_long_outside(&vcpu);
