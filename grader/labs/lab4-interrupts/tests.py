@@ -66,7 +66,8 @@ def first(plan: Plan) -> None:
 def injects(plan: Plan) -> None:
     plan.unit("interrupts", "injects").symptom(
         lambda o: "did not wait for it" in o.stdout,
-        "What does interrupt_deliver do while another thread holds vcpu->lock? It must wait for the lock: if it "
+        "What does interrupt_deliver do while another thread holds vcpu->lock? It must wait for the "
+        "lock: if it "
         "returns instead, the guest is entered with the vector still pending, and no window requested.")
 
 
@@ -319,8 +320,9 @@ def ring(plan: Plan) -> None:
 def keyboard(plan: Plan) -> None:
     unit = _unit(plan, "keyboard")
     unit.symptom(lambda o: "did not wait for it" in o.stdout,
-                 "What does keyboard_getchar do while another thread holds devices.lock? It must wait for the "
-                 "lock: a guest that is told \"nothing yet\" about a byte that is there may never ask again.")
+                 "What does keyboard_getchar do while another thread holds devices.lock? It must "
+                 "wait for the "
+                 "lock: a guest that gets \"nothing yet\" while a byte is there may never ask again.")
 
 
 @lab.test("4.5", "uses the ring and input_ended only under devices.lock", points=2,
@@ -329,7 +331,8 @@ def keyboard(plan: Plan) -> None:
 def ring_guarded(plan: Plan) -> None:
     unit = _unit(plan, "ring_guarded")
     unit.symptom(lambda o: "comes at the end of the input" in o.stdout,
-                 "Does keyboard_fill raise 0x21 at the end of the input even while bytes wait in the ring? If it "
+                 "Does keyboard_fill raise 0x21 at the end of the input even while bytes wait in "
+                 "the ring? If it "
                  "does: does it set input_ended, and call keyboard_interrupt, while it holds devices.lock?")
 
 
@@ -342,9 +345,9 @@ def full_ring(plan: Plan) -> None:
 
 
 @lab.test("4.5", "reports the end of input once", points=2,
-          hint="What does read return at the end of the input, and what does the guest get then? 0, and then errno "
-               "means nothing: record it in input_ended and raise 0x21 once. The guest gets GETCHAR_END when the "
-               "ring is empty.")
+          hint="What does read return at the end of the input, and what does the guest get then? 0, and "
+               "then errno means nothing: record it in input_ended and raise 0x21 once. The guest gets "
+               "GETCHAR_END when the ring is empty.")
 def end_of_input(plan: Plan) -> None:
     _unit(plan, "end_of_input")
     _unit(plan, "end_of_nothing")
@@ -438,7 +441,8 @@ def restored(plan: Plan) -> None:
 def raw(plan: Plan) -> None:
     plan.unit("interrupts", "raw").symptom(
         lambda o: "the terminal hands over" in o.stdout,
-        "What does keyboard_fill do with the bytes that it reads (4.5)? It puts each into the ring, whatever its "
+        "What does keyboard_fill do with the bytes that it reads (4.5)? It puts each into the ring, "
+        "whatever its "
         "value: Ctrl-D is a byte as well.")
 
 
@@ -533,8 +537,10 @@ def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
     run.symptom(lambda o: o.hung and o.lock_kept(_halted(o)), _LOCK_KEPT)
     run.symptom(lambda o: o.hung and not _halted(o), awake)
     run.symptom(lambda o: o.hung and _halted(o) < len(o.where),
-                "The VMM hung: one vCPU sleeps in HLT, another one runs. Which of them waits for an interrupt? "
-                "For the one that runs, was the window requested whenever something is pending (4.2), and the "
+                "The VMM hung: one vCPU sleeps in HLT, another one runs. Which of them waits for an "
+                "interrupt? "
+                "For the one that runs, was the window requested whenever something is pending "
+                "(4.2), and the "
                 "vCPU kicked (4.3)? For the one in HLT, does its sleep end when a vector is pending (4.4)?")
     run.symptom(lambda o: o.hung,
                 "The VMM hung in HLT: a vCPU sleeps, and no interrupt reaches it. Does its device raise "

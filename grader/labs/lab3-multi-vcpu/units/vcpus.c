@@ -639,9 +639,11 @@ START_TEST(lines)
         vcpu_init(&console_vcpus[id], id, 0, &vmm.vms[id], &guest);
     }
     capture_stdio();
-    capturing = yielding = true;
+    capturing = true;
+    yielding = 1;
     print_at_once(false);
-    capturing = yielding = false;
+    capturing = false;
+    yielding = 0;
     for (char *rest = captured, *line; (line = strsep(&rest, "\n")) && rest;) {
         bool whole = false;
         for (int id = 0; id < VCPUS_MAX; id++) {
@@ -692,13 +694,13 @@ static char *quoted(const char *bytes, size_t count)
 #define LINE_LONG 4000  /* at most so long are its lines */
 
 /* A text of many lines, and the same with the names of vcpu1. */
-static PRIVATE char text[TEXT_MIN + LINE_LONG], text_lines[sizeof captured];
+static PRIVATE char long_text[TEXT_MIN + LINE_LONG], text_lines[sizeof captured];
 static PRIVATE size_t text_bytes, text_lines_bytes;
 
 static void start_text(void)
 {
     for (text_bytes = text_lines_bytes = 0; text_bytes < TEXT_MIN;) {
-        char *line = text + text_bytes;
+        char *line = long_text + text_bytes;
         const size_t count = unit_random() % LINE_LONG;
         for (size_t i = 0; i < count; i++)
             line[i] = (char)('a' + unit_random() % 26);
@@ -755,8 +757,8 @@ START_TEST(any_bytes)
     console_write_lines(vcpu, all_bytes, sizeof all_bytes);
     ck_captured(all_bytes, sizeof all_bytes, "a lone guest prints each byte once");
     start_text();
-    console_write_lines(vcpu, text, text_bytes);
-    ck_captured(text, text_bytes, "a lone guest prints many lines in one call");
+    console_write_lines(vcpu, long_text, text_bytes);
+    ck_captured(long_text, text_bytes, "a lone guest prints many lines in one call");
     console_write_lines(vcpu, "a\0b\n\xff", 5);
     CK_CAPTURED("a\0b\n\xff", "a lone guest prints five bytes, one of them 0");
     vmm.guest_count = 2;
@@ -777,7 +779,7 @@ START_TEST(any_bytes)
     console_write_lines(vcpu, "end", 3);
     console_finish(vcpu);
     CK_CAPTURED("vcpu1: end\n", "console_finish after \"end\"");
-    console_write_lines(vcpu, text, text_bytes);
+    console_write_lines(vcpu, long_text, text_bytes);
     ck_captured(text_lines, text_lines_bytes, "one of two guests prints many lines in one call");
     console_finish(vcpu);
     CK_CAPTURED("", "console_finish called again");
