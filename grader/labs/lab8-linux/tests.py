@@ -197,7 +197,7 @@ def refuses(plan: Plan) -> None:
 @lab.test("8.1", "passes each operand of an exit to the bus", points=3,
           hint="How many operands does one KVM_EXIT_IO carry, and how many bytes one KVM_EXIT_MMIO? api.rst "
                "section 5 describes the fields of io and mmio. Each operand is an access of its own, and "
-               "its answer has a place of its own.")
+               "its answer has a place of its own. In how many bits does the address of memory fit?")
 def operands(plan: Plan) -> None:
     plan.unit("linux", "io_operands")
     plan.unit("linux", "mmio")

@@ -1041,10 +1041,11 @@ static void probe_write(void *device, uint64_t address, unsigned size, uint64_t 
 #define PROBE_PORT   0x600
 #define PROBE_MEMORY 0xd0000000
 
-static struct vcpu *start_bus(void)
+/* With the device's memory there. */
+static struct vcpu *start_bus(uint64_t place)
 {
     const struct bus_range ports = {BUS_PORT, PROBE_PORT, 8, NULL, probe_read, probe_write},
-                           memory = {BUS_MEMORY, PROBE_MEMORY, 64, NULL, probe_read, probe_write};
+                           memory = {BUS_MEMORY, place, 64, NULL, probe_read, probe_write};
     struct vcpu *vcpu = start_vcpu();
 
     memset(&platform, 0, sizeof platform);
@@ -1075,7 +1076,7 @@ START_TEST(io_operands)
     for (unsigned size = 1; size <= 4; size *= 2) {
         const unsigned count = 2 + unit_random() % 9;
         uint32_t sent[16];
-        struct vcpu *vcpu = start_bus();
+        struct vcpu *vcpu = start_bus(PROBE_MEMORY);
         io_make(true, PROBE_PORT + 2, size, count);
         for (unsigned i = 0; i < count; i++) {
             sent[i] = unit_random() & UINT32_MAX >> (32 - 8 * size);
@@ -1096,7 +1097,7 @@ START_TEST(io_operands)
                           "0x%llx in %u bytes at 0x%llx",
                           i, sent[i], size, PROBE_PORT + 2, (unsigned long long)probe.values[i],
                           probe.sizes[i], (unsigned long long)probe.addresses[i]);
-        vcpu = start_bus();
+        vcpu = start_bus(PROBE_MEMORY);
         io_make(false, PROBE_PORT + 4, size, count);
         memset(data, 0xa5, 64);
         step = linux_io(vcpu);
@@ -1133,14 +1134,16 @@ static void mmio_make(bool write, uint64_t at, unsigned size)
     memset(run->mmio.data, 0xa5, 8);
 }
 
-START_TEST(mmio)
+/* Physical addresses have up to 52 bits: one that differs in any of them is another one. */
+static void check_mmio(uint64_t place)
 {
     struct kvm_run *run = &exit_page.run;
 
     for (unsigned size = 1; size <= 8; size++) { /* 3 bytes: of an access across a page's end */
-        struct vcpu *vcpu = start_bus();
+        struct vcpu *vcpu = start_bus(place);
         const uint64_t value = random64() & UINT64_MAX >> (64 - 8 * size),
-                       at = PROBE_MEMORY + unit_random() % (65 - size);
+                       at = place + unit_random() % (65 - size),
+                       holes[] = {place + 0x1000, at ^ 1ull << (32 + unit_random() % 20)};
         mmio_make(true, at, size);
         memcpy(run->mmio.data, &value, size);
         enum step step = linux_mmio(vcpu);
@@ -1152,7 +1155,7 @@ START_TEST(mmio)
                       (unsigned long long)value, size, (unsigned long long)at, probe.writes,
                       (unsigned long long)probe.values[0], probe.sizes[0],
                       (unsigned long long)probe.addresses[0]);
-        vcpu = start_bus();
+        vcpu = start_bus(place);
         mmio_make(false, at, size);
         step = linux_mmio(vcpu);
         ck_assert_msg(step == STEP_RUN && probe.reads == 1 && probe.writes == 0 &&
@@ -1164,13 +1167,28 @@ START_TEST(mmio)
         ck_assert_msg(got == answer_of(0, size),
                       "a read of %u bytes from memory gives 0x%llx, and the device returned 0x%llx",
                       size, (unsigned long long)got, (unsigned long long)answer_of(0, size));
-        mmio_make(false, PROBE_MEMORY + 0x1000, size);
-        step = linux_mmio(vcpu);
-        ck_assert_msg(step == STEP_RUN &&
-                          memcmp(run->mmio.data, "\xff\xff\xff\xff\xff\xff\xff\xff", size) == 0,
-                      "a read of %u bytes from memory without a device does not give all ones",
-                      size);
+        for (unsigned i = 0; i < 2; i++) {
+            mmio_make(false, holes[i], size);
+            step = linux_mmio(vcpu);
+            ck_assert_msg(step == STEP_RUN &&
+                              memcmp(run->mmio.data, "\xff\xff\xff\xff\xff\xff\xff\xff", size) == 0,
+                          "a device is at 0x%llx, and a read of %u bytes from memory at 0x%llx, "
+                          "where none is, does not give all ones",
+                          (unsigned long long)place, size, (unsigned long long)holes[i]);
+            mmio_make(true, holes[i], size);
+            step = linux_mmio(vcpu);
+            ck_assert_msg(step == STEP_RUN && probe.writes == 0,
+                          "a device is at 0x%llx, and a write of %u bytes to memory at 0x%llx "
+                          "reaches it",
+                          (unsigned long long)place, size, (unsigned long long)holes[i]);
+        }
     }
+}
+
+START_TEST(mmio)
+{
+    check_mmio(PROBE_MEMORY);
+    check_mmio((uint64_t)(1 + unit_random() % 0xfffff) << 32 | (unit_random() & ~0xfffu));
 }
 END_TEST
 
