@@ -78,8 +78,9 @@ struct uart {
  * 8.2 The registers as the data sheet has them. THR is sent at once, so it is always empty. RBR
  * reads 0 if there is no byte. The receive FIFO's trigger level is 1 byte, whatever FCR asks for. A
  * change of FCR_ENABLE clears the FIFO, and so does FCR_CLEAR, even without FCR_ENABLE. CTS, DSR
- * and DCD are set, RI is not. In loopback mode a byte for THR goes to RBR instead, and the modem's
- * inputs are the port's own outputs. What bits 7 to 5 of MCR read as does not matter.
+ * and DCD are set, RI is not. In loopback mode a byte for THR goes to RBR instead, or is lost if
+ * there is no room: THR is empty again in both cases. The modem's inputs are then the port's own
+ * outputs. What bits 7 to 5 of MCR read as does not matter.
  */
 uint64_t uart_read(void *device, uint64_t port, unsigned size);
 void uart_write(void *device, uint64_t port, unsigned size, uint64_t value);
