@@ -21,7 +21,7 @@ OUT     ?= $(BUILD)/vmm/$(VARIANT)
 # do that at the same time, so an object is renamed once it is complete.
 SHARED  ?= $(BUILD)/objects/$(CC_NAME)$(SANITIZED)
 
-WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wno-unused-parameter
+WARNINGS  := -Wall -Wextra -Wshadow -Wconversion -Wformat-security -Wno-unused-parameter
 VMM_FLAGS := -std=gnu11 -O2 -g $(WARNINGS) -pthread -Icommon/contract -Icommon \
 	$(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 

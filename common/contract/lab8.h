@@ -128,8 +128,9 @@ void pic_set_line(struct pic *pic, unsigned irq, bool level);
 bool pic_asserted(const struct pic *pic);
 
 /*
- * 8.3 The processor takes the interrupt: the vector of the first request, which is in service from
- * now on (not with automatic EOI). If there is none, it is spurious: the vector of input 7.
+ * 8.3 The processor takes the interrupt that the two ask for: the vector of the request, which is
+ * in service from now on (not with automatic EOI). If they ask for none, it is spurious: the vector
+ * of input 7, and nothing changes.
  */
 uint8_t pic_acknowledge(struct pic *pic);
 

@@ -593,7 +593,8 @@ def received(plan: Plan) -> None:
     run.prints("".join(lines))
     run.exits(0)
     _symptoms(run, "The guest waits for a byte: did the line of IRQ 4 rise for it, and fall when RBR was "
-                   f"read? Several bytes may be one rise. {_SECTION}")
+                   "read? Several bytes may be one rise. Or does the vCPU's thread wait for a lock that it "
+                   f"holds? 8.3-delivers tests that. {_SECTION}")
 
 
 # ---------------------------------------------------------------- 8.4 the kernel's file

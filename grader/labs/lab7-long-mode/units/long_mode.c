@@ -895,7 +895,7 @@ static void sregs_make(void)
     sregs.efer = EFER_SCE | (unit_random() & EFER_NXE);
     sregs.ldt.type ^= sregs.ldt.type == TYPE_LDT;
     sregs.cr8 = unit_random() % 16;
-    sregs.apic_base = APIC_BASE;
+    sregs.apic_base = (uint64_t)unit_random() << 32 | APIC_BASE;
 }
 
 /*
@@ -979,10 +979,10 @@ START_TEST(state)
                    regs.r8 | regs.r9 | regs.r10 | regs.r11 | regs.r12 | regs.r13 | regs.r14 |
                    regs.r15) == 0,
                   "the other general registers, r8 to r15 among them, must be 0");
-    ck_assert_msg(sregs.apic_base == (APIC_BASE & ~APIC_BASE_ENABLE),
-                  "the APIC base came in as 0x%x and is 0x%llx: only APIC_BASE_ENABLE changes, "
+    ck_assert_msg(sregs.apic_base == (sregs_before.apic_base & ~(uint64_t)APIC_BASE_ENABLE),
+                  "the APIC base came in as 0x%llx and is 0x%llx: only APIC_BASE_ENABLE changes, "
                   "because there is no local APIC",
-                  APIC_BASE, sregs.apic_base);
+                  sregs_before.apic_base, sregs.apic_base);
     ck_assert_msg(segments_equal(sregs.tr, sregs_before.tr),
                   "TR came in with selector 0x%x and base 0x%llx, and long_mode_state has changed "
                   "it: long_rings_add loads it",

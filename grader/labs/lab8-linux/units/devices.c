@@ -1214,17 +1214,21 @@ static void check_incomplete(unsigned port, unsigned irq, bool needs_icw4)
     const unsigned icws[] = {vector_of(irq) & 0xf8,
                              port == PIC_MASTER ? 1 << PIC_CASCADE : PIC_CASCADE, 1},
                    count = needs_icw4 ? 3 : 2, place = unit_random() % count;
-    char when[100];
+    char when[160];
 
     pic_out(port, ICW1 | needs_icw4);
     for (unsigned i = 0; i < count; i++) {
-        snprintf(when, sizeof when,
-                 "IRQ %u's line rose after ICW%u, and the initialisation is complete with ICW%u",
-                 irq, place + 1, count + 1);
+        snprintf(
+            when, sizeof when,
+            "IRQ %u's line rose after ICW%u, a spurious interrupt came, and the initialisation "
+            "is complete with ICW%u",
+            irq, place + 1, count + 1);
         if (i == place)
             line_pulse(irq);
-        if (i >= place)
+        if (i >= place) {
             check_asserted(false, when);
+            pic_acknowledge(&pic); /* spurious: takes nothing */
+        }
         pic_out(port + 1, icws[i]);
     }
     check_vector(irq, when);
@@ -1443,7 +1447,9 @@ END_TEST
 
 START_TEST(pic_commands)
 {
-    static const uint8_t idle[] = {0x00, 0x80, 0x40, 0xc0, 0xc5, 0x08, 0x48, 0x68, 0x0c};
+    static const uint8_t idle[] = {0x00, 0x80, 0x40, 0xc0, 0xc5, 0x08, 0x28, 0x48,
+                                   0x68, 0x6d, 0x0c, 0x2c, 0x0a, 0x2a, 0x2b, 0x6f};
+    char when[80];
 
     for (size_t i = 0; i < sizeof idle; i++) {
         start_pic();
@@ -1453,12 +1459,20 @@ START_TEST(pic_commands)
         line_set(4, true);
         pic_out(PIC_MASTER, OCW3 | OCW3_READ | OCW3_ISR);
         pic_out(PIC_MASTER, idle[i]);
-        ck_assert_msg(pic_in(PIC_MASTER) == 1 << 5,
-                      "after the command 0x%02x, which has no effect, the port reads 0x%02x "
-                      "instead of ISR, as chosen before",
-                      idle[i], pic_in(PIC_MASTER));
-        check_chip(PIC_MASTER, 1 << 4 | 1 << 6, 1 << 5, "after a command without effect");
-        check_vector(4, "after a command without effect");
+        const unsigned got = pic_in(PIC_MASTER), read = OCW3 | OCW3_READ;
+        if ((idle[i] & (read | OCW3_ISR)) != read)
+            ck_assert_msg(got == 1 << 5,
+                          "after the command 0x%02x the port reads 0x%02x instead of ISR, as "
+                          "chosen before",
+                          idle[i], got);
+        else
+            ck_assert_msg(got == (1 << 4 | 1 << 6),
+                          "after the command 0x%02x the port reads 0x%02x instead of IRR", idle[i],
+                          got);
+        snprintf(when, sizeof when, "after the command 0x%02x, which is %s and no EOI", idle[i],
+                 idle[i] & OCW3 ? "OCW3" : "OCW2");
+        check_chip(PIC_MASTER, 1 << 4 | 1 << 6, 1 << 5, when);
+        check_vector(4, when);
         pic_out(PIC_MASTER, OCW2_EOI);
         pic_out(PIC_MASTER, OCW2_EOI);
         check_vector(6, "after two EOIs");
@@ -1498,6 +1512,20 @@ START_TEST(pic_commands)
 }
 END_TEST
 
+/*
+ * Of an interrupt of the slave, `bit`, one of the two EOIs came: the slave's, or the master's. Also
+ * waiting: IRQ 3, and another input of the slave.
+ */
+static void check_one_ended(bool masters, unsigned bit, unsigned other_bit)
+{
+    const char *when = masters ? "EOI of the master alone, which is not one of the slave"
+                               : "EOI of the slave alone, which is not one of the master";
+
+    check_chip(PIC_SLAVE, other_bit, masters ? bit : 0, when);
+    check_chip(PIC_MASTER, 1 << 3 | (masters ? 0 : 1 << PIC_CASCADE),
+               masters ? 0 : 1 << PIC_CASCADE, when);
+}
+
 START_TEST(pic_cascade)
 {
     for (int order = 0; order < 2; order++)
@@ -1519,6 +1547,7 @@ START_TEST(pic_cascade)
             check_vector(1, "IRQ 1 comes before the slave's");
             pic_out(PIC_MASTER, OCW2_EOI);
             pic_out(order ? PIC_MASTER : PIC_SLAVE, OCW2_EOI);
+            check_one_ended(order, bit, other_bit);
             pic_out(order ? PIC_SLAVE : PIC_MASTER, OCW2_EOI);
             check_vector(other, order
                                     ? "the slave's second request, after EOIs of master and slave"
@@ -1556,9 +1585,79 @@ START_TEST(pic_cascade)
             pic_out(PIC_MASTER, OCW2_EOI | OCW2_SPECIFIC | PIC_CASCADE);
             check_chip(PIC_SLAVE, 0, 0, "specific EOIs");
             check_chip(PIC_MASTER, 0, 0, "specific EOIs");
+
+            line_pulse(other);
+            check_vector(other, "the later of two inputs of the slave");
+            line_pulse(irq);
+            check_chip(PIC_SLAVE, bit, other_bit, "an earlier input of the slave rose");
+            check_asserted(false, "an interrupt of the slave is in service, and an earlier input "
+                                  "of the slave rose: to the master both are input 2, which waits "
+                                  "for its own EOI");
+            pic_out(PIC_MASTER, OCW2_EOI);
+            check_vector(irq, "EOI of the master alone: the slave's earlier input interrupts the "
+                              "later one");
+            check_chip(PIC_SLAVE, 0, bit | other_bit, "two of the slave's are in service");
         }
 }
 END_TEST
+
+/* A spurious interrupt changes nothing: what is masked, or waits for an EOI, goes on to wait. */
+static void check_spurious(void)
+{
+    for (int i = 0; i < 6; i++) {
+        const uint8_t masked = i < 3 ? 0xff : random_byte();
+        uint8_t lines = random_byte() & masked & ~(1u << PIC_CASCADE), slave_lines = random_byte();
+        unsigned served = 0;
+        start_pic();
+        if (i % 3 == 2) { /* all inputs but one come after the one in service */
+            line_pulse(0);
+            check_vector(0, "a line rose");
+            served = 1;
+            lines = (uint8_t)((random_byte() | 1 << 5) & ~(1u << PIC_CASCADE) & ~1u);
+        } else {
+            lines |= 1 << 6 & masked;
+            pic_out(PIC_MASTER + 1, masked | 1 << PIC_CASCADE);
+        }
+        for (unsigned input = 0; input < 8; input++) {
+            if (lines >> input & 1)
+                line_pulse(input);
+            if (slave_lines >> input & 1)
+                line_pulse(8 + input);
+        }
+        const unsigned cascade = slave_lines ? 1 << PIC_CASCADE : 0;
+        check_asserted(false, "all requests are masked, or wait for an EOI");
+        const unsigned got = pic_acknowledge(&pic);
+        ck_assert_msg(got == base + 7,
+                      "all requests are masked, or wait for an EOI, and pic_acknowledge returns "
+                      "0x%02x instead of the vector of input 7, 0x%02x",
+                      got, base + 7);
+        check_chip(PIC_MASTER, lines | cascade, served,
+                   "after a spurious interrupt, which takes "
+                   "no request");
+        check_chip(PIC_SLAVE, slave_lines, 0, "after a spurious interrupt of the master");
+    }
+}
+
+/* Each chip has its own ICW4. */
+static void check_one_automatic(bool master, bool slave)
+{
+    const unsigned irq = 3 + unit_random() % 5, slave_irq = 8 + unit_random() % 8;
+    char when[100];
+
+    start_pic();
+    chip_init(PIC_MASTER, base, 1 << PIC_CASCADE, 1 | (master ? ICW4_AUTOMATIC : 0));
+    chip_init(PIC_SLAVE, slave_base, PIC_CASCADE, 1 | (slave ? ICW4_AUTOMATIC : 0));
+    snprintf(when, sizeof when, "automatic EOI %s for the master and %s for the slave",
+             master ? "on" : "off", slave ? "on" : "off");
+    line_pulse(slave_irq);
+    check_vector(slave_irq, when);
+    check_chip(PIC_MASTER, 0, master ? 0 : 1 << PIC_CASCADE, when);
+    check_chip(PIC_SLAVE, 0, slave ? 0 : 1u << (slave_irq - 8), when);
+    pic_out(PIC_MASTER, OCW2_EOI);
+    line_pulse(irq);
+    check_vector(irq, when);
+    check_chip(PIC_MASTER, 0, master ? 0 : 1u << irq, when);
+}
 
 START_TEST(pic_automatic)
 {
@@ -1593,6 +1692,9 @@ START_TEST(pic_automatic)
     check_vector(slave_irq + 1, "with automatic EOI, the slave's second request");
     check_chip(PIC_SLAVE, 0, 0, "with automatic EOI nothing is in service");
     check_chip(PIC_MASTER, 0, 0, "with automatic EOI nothing is in service");
+    check_one_automatic(true, false);
+    check_one_automatic(false, true);
+    check_spurious();
 }
 END_TEST
 
@@ -1738,8 +1840,13 @@ static void check_wide_counts(void)
                       "pulses later the counter reads 0x%llx instead of just below 0",
                       count, (unsigned long long)got);
     }
-    ck_assert_msg(pit_read(&pit, PIT_CONTROL, 1) == 0xff && pit_read(&pit, PIT_CONTROL, 2) == 0xff,
-                  "the control register does not read as 0xff");
+    for (unsigned size = 1; size <= 4; size *= 2) {
+        const uint64_t got = pit_read(&pit, PIT_CONTROL, size);
+        ck_assert_msg(got == 0xff,
+                      "the control register, which can't be read, reads as 0x%llx in %u bytes "
+                      "instead of 0xff",
+                      (unsigned long long)got, size);
+    }
 }
 
 START_TEST(pit_access)
@@ -2164,7 +2271,8 @@ START_TEST(pit_gate)
             pit_control(2, ACCESS_BOTH, mode);
             ck_assert_msg(output(), "the control word of mode %u does not make the output high",
                           mode);
-            pit_count(2, count & ~1u);
+            pit_count(2, (unsigned)ANY_COUNT);
+            pit_count(2, count & ~1u); /* replaces it, whether or not the gate is open */
             pit.now += ns_of(count / 4 * 3);
             ck_assert_msg(output(),
                           "mode %u, gate closed: the output is low, and not as before a count",

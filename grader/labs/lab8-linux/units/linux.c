@@ -48,6 +48,8 @@ MODULE_VOID(pic_write, (void *device, uint64_t port, unsigned size, uint64_t val
 MODULE(uint64_t, pic_read, (void *device, uint64_t port, unsigned size), (device, port, size))
 MODULE_VOID(pit_write, (void *device, uint64_t port, unsigned size, uint64_t value),
             (device, port, size, value))
+MODULE_VOID(uart_write, (void *device, uint64_t port, unsigned size, uint64_t value),
+            (device, port, size, value))
 MODULE_VOID(pic_set_line, (struct pic * pic, unsigned irq, bool level), (pic, irq, level))
 
 static uint64_t random64(void)
@@ -71,6 +73,7 @@ static uint64_t random64(void)
 static uint8_t file[FILE_MAX];
 static PRIVATE uint8_t file_made[FILE_MAX]; /* the judge's copy */
 static PRIVATE size_t file_bytes, memory_needed;
+static PRIVATE size_t memory_spare; /* that a file accepted by check_accepted has above this */
 
 static struct setup_header *header_of(uint8_t *bytes)
 {
@@ -141,8 +144,8 @@ static const char *check_file(void)
 
 static void check_accepted_as(struct setup_header *header, const char *what)
 {
-    const char *wrong =
-        bzimage_check(copy_at_end(file, file_bytes), file_bytes, memory_needed, header);
+    const char *wrong = bzimage_check(copy_at_end(file, file_bytes), file_bytes,
+                                      memory_needed + memory_spare, header);
 
     ck_assert_msg(!wrong, "%s is refused: %s", what, wrong);
 }
@@ -197,6 +200,8 @@ START_TEST(bzimage_right)
 {
     struct setup_header header;
     char what[60];
+
+    memory_spare = (1 + unit_random() % 0x1000) * PAGE_BYTES; /* bzimage_room is about none */
 
     for (unsigned i = 0; i < 20; i++) {
         const unsigned sects = i == 0 ? 0 : i == 1 ? 255 : 1 + unit_random() % 60;
@@ -269,8 +274,10 @@ START_TEST(bzimage_wrong)
     };
 
     enum { CHANGES = sizeof changes / sizeof changes[0] };
+    const size_t much = 1ul << 40;
     int order[CHANGES];
 
+    memory_spare = (1 + unit_random() % 0x1000) * PAGE_BYTES;
     shuffle(order, CHANGES);
     for (int i = 0; i < CHANGES; i++) {
         const unsigned right =
@@ -279,7 +286,11 @@ START_TEST(bzimage_wrong)
         for (unsigned j = 0; j < right; j++)
             check_accepted("a right file");
         memcpy(file + changes[order[i]].at, &changes[order[i]].value, changes[order[i]].bytes);
-        ck_assert_msg(check_file(), "%s is not refused", changes[order[i]].what);
+        ck_assert_msg(check_cut(file_bytes, i % 2 ? memory_needed : much), "%s is not refused",
+                      changes[order[i]].what);
+        ck_assert_msg(check_cut(file_bytes, much),
+                      "%s is not refused, where memory is large enough for all that it claims",
+                      changes[order[i]].what);
     }
     file_usual();
     for (size_t bytes = 0; bytes < file_bytes; bytes += bytes < 0x300 ? 1 : 61) {
@@ -317,6 +328,17 @@ START_TEST(bzimage_room)
                       "pref_address 0x%llx is not refused (init_size is 0x%x: does their sum fit "
                       "in 64 bits?)",
                       (unsigned long long)far[i], header_of(file)->init_size);
+    }
+    for (int i = 0; i < 4; i++) { /* the low 32 bits of the address are a place in memory */
+        const uint32_t low = (0x100 + unit_random() % 0xf00) * PAGE_BYTES;
+        file_usual();
+        header_of(file)->pref_address = UINT64_MAX << 32 | low;
+        header_of(file)->init_size = 0u - low + (i % 2 ? unit_random() % 0x100 * PAGE_BYTES : 0);
+        ck_assert_msg(check_file(),
+                      "pref_address 0x%llx and init_size 0x%x, whose sum does not fit in 64 bits, "
+                      "are not refused",
+                      (unsigned long long)header_of(file)->pref_address,
+                      header_of(file)->init_size);
     }
     file_usual();
     header_of(file)->init_size = UINT32_MAX;
@@ -379,6 +401,10 @@ START_TEST(initrd)
         header.initrd_addr_max = (uint32_t)(end + whole + PAGE_BYTES + part - 1);
         check_place(&header, memory + 0x10000000, whole, end + PAGE_BYTES,
                     "initrd_addr_max is not at the end of a page");
+        header.initrd_addr_max = (uint32_t)(end + whole + part - 1);
+        check_place(&header, memory + 0x10000000, whole + 1 + unit_random() % part, end,
+                    "its last page begins below initrd_addr_max + 1 and may end above it, if the "
+                    "initrd's last byte does not");
         header.initrd_addr_max = (uint32_t)(end + whole - 2);
         check_place(&header, memory + 0x10000000, whole, 0,
                     "there is no room between kernel and initrd_addr_max");
@@ -528,15 +554,13 @@ static void check_after_kernel(void)
 
 START_TEST(zero_page)
 {
-    static char words[100];
     struct address_space space;
 
     check_after_kernel();
 
     for (int i = 0; i < 5; i++) {
         file_make(1 + unit_random() % 30, 0x100000, 0x100000 + unit_random() % 0x100 * PAGE_BYTES);
-        snprintf(words, sizeof words, "word%u another=%u", unit_random(), unit_random());
-        int status = load(&space, words, NULL);
+        int status = load(&space, "words", NULL);
         ck_assert_msg(status == 0, "linux_load of a right file returns %d", status);
         const struct boot_params page = zero_page_read();
         check_header(&page.hdr);
@@ -561,10 +585,6 @@ START_TEST(zero_page)
                       "KERNEL_OFFSET on to its end at 0x%x",
                       page.e820_table[1].addr, page.e820_table[1].size, page.e820_table[1].type,
                       SPACE_BYTES);
-        const uint32_t at = page.hdr.cmd_line_ptr;
-        ck_assert_msg(at < SPACE_BYTES - sizeof words && strcmp((char *)ram + at, words) == 0,
-                      "cmd_line_ptr is 0x%x, and there is not the text of --cmdline, with its zero",
-                      at);
         struct setup_header made;
         memcpy(&made, file_made + HEADER_AT, sizeof made);
         const size_t setup = file_bytes - made.syssize * PARAGRAPH;
@@ -595,7 +615,26 @@ START_TEST(command_line)
 
     int status;
 
+    for (int i = 0; i < 4; i++) {
+        file_make(SETUP_SECTS, 0x100000, 0x100000);
+        snprintf(words, sizeof words, "word%u another=%u", unit_random(), unit_random());
+        status = load(&space, words, NULL);
+        ck_assert_msg(status == 0, "linux_load with a --cmdline of %zu characters returns %d",
+                      strlen(words), status);
+        const uint32_t at = zero_page_read().hdr.cmd_line_ptr;
+        ck_assert_msg(at < SPACE_BYTES - sizeof words &&
+                          memcmp(ram + at, words, strlen(words) + 1) == 0,
+                      "cmd_line_ptr is 0x%x, and what is there is not the text of --cmdline, "
+                      "nothing else, and the zero at its end",
+                      at);
+    }
     file_make(SETUP_SECTS, 0x100000, 0x100000);
+    header_of(file)->cmdline_size = 20 + unit_random() % 20;
+    status = load(&space, NULL, NULL);
+    ck_assert_msg(status == STATUS_USAGE,
+                  "without --cmdline the command line is longer than cmdline_size, %u: linux_load "
+                  "returns %d instead of STATUS_USAGE",
+                  header_of(file)->cmdline_size, status);
     header_of(file)->cmdline_size = sizeof LINUX_COMMAND_LINE LINUX_TSC + 10;
     tsc_khz = (int)(1000000 + unit_random() % 4000000);
     snprintf(words, sizeof words, LINUX_COMMAND_LINE LINUX_TSC, tsc_khz);
@@ -912,6 +951,53 @@ static struct address_space start_space(struct vm *real_vm, struct vcpu *vcpu)
                                   .next_table = TABLES_OFFSET};
 }
 
+/* Where the tables in this memory lead to: SDM vol. 3, 4.5 "4-Level Paging"; UINT64_MAX: nowhere.
+ */
+static uint64_t walk(const struct vm *of, uint64_t linear)
+{
+    uint64_t entry = DIRECTORY_OFFSET;
+
+    for (unsigned shift = 39; shift >= 12; shift -= 9) {
+        const uint64_t place = (entry & 0xffffffffff000) + 8 * (linear >> shift & 511);
+        if (place > of->ram_bytes - sizeof entry)
+            return UINT64_MAX;
+        memcpy(&entry, of->ram + place, sizeof entry);
+        if (!(entry & PAGE_PRESENT))
+            return UINT64_MAX;
+        if (shift == 12 || (shift == 21 && entry & PAGE_LARGE))
+            return (entry & 0xffffffffff000 & UINT64_MAX << shift) |
+                   (linear & ~(UINT64_MAX << shift));
+    }
+    return UINT64_MAX;
+}
+
+/* Memory is not zero before, and the vCPU may have been started already. */
+static void check_tables(const struct vm *of)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        const uint64_t linear = unit_random() % (uint32_t)of->ram_bytes, phys = walk(of, linear);
+        ck_assert_msg(phys == linear,
+                      "the tables in memory, which was not zero before, map 0x%llx to 0x%llx: "
+                      "linux_enter builds lab 7's tables",
+                      (unsigned long long)linear, (unsigned long long)phys);
+    }
+}
+
+static void check_enter(struct vm *real_vm, struct vcpu *vcpu, struct address_space *space)
+{
+    for (size_t i = 0; i < real_vm->ram_bytes; i++)
+        real_vm->ram[i] = (uint8_t)unit_random();
+    space->next_table = TABLES_OFFSET;
+    const uint64_t before = misc_enable(vcpu);
+    int status = linux_enter(vcpu, space);
+    ck_assert_msg(status == 0, "linux_enter returns %d instead of 0", status);
+    ck_assert_msg(misc_enable(vcpu) == (before | MISC_ENABLE_FAST_STRINGS),
+                  "IA32_MISC_ENABLE was 0x%llx and is 0x%llx: bit 0, fast strings, is set after "
+                  "linux_enter, and no other bit changes",
+                  (unsigned long long)before, (unsigned long long)misc_enable(vcpu));
+    check_tables(real_vm);
+}
+
 START_TEST(enter)
 {
     struct vm real_vm;
@@ -919,15 +1005,8 @@ START_TEST(enter)
     struct address_space space = start_space(&real_vm, &vcpu);
 
     misc_enable_change(&vcpu);
-    const uint64_t before = misc_enable(&vcpu);
-    int status = linux_enter(&vcpu, &space);
-    ck_assert_msg(status == 0, "linux_enter returns %d instead of 0", status);
-    ck_assert_msg(misc_enable(&vcpu) & MISC_ENABLE_FAST_STRINGS,
-                  "IA32_MISC_ENABLE is 0x%llx: bit 0, fast strings, is not set",
-                  (unsigned long long)misc_enable(&vcpu));
-    ck_assert_msg((misc_enable(&vcpu) | 1) == (before | 1),
-                  "IA32_MISC_ENABLE was 0x%llx and is 0x%llx: only bit 0 changes",
-                  (unsigned long long)before, (unsigned long long)misc_enable(&vcpu));
+    for (int i = 0; i < 2; i++) /* the second time bit 0 of the MSR is set before */
+        check_enter(&real_vm, &vcpu, &space);
     ck_assert_msg(call_find(KVM_SET_CPUID2), "the vCPU has no CPUID: vcpu_show_cpuid sets it");
     struct kvm_sregs sregs;
     struct kvm_regs regs;
@@ -942,8 +1021,6 @@ START_TEST(enter)
                   "the vCPU has RIP 0x%llx and RSI 0x%llx: linux_enter sets the start state of "
                   "linux_state",
                   regs.rip, regs.rsi);
-    ck_assert_msg(real_vm.ram[DIRECTORY_OFFSET] & PAGE_PRESENT,
-                  "the PML4 maps nothing: linux_enter builds lab 7's tables");
 }
 END_TEST
 
@@ -1427,8 +1504,106 @@ static void check_window(bool wanted, const char *when)
                   exit_page.run.request_interrupt_window);
 }
 
+/* What lab 4 has for the serial port, in place of stage.getchar. */
+static atomic_int typed = GETCHAR_NOTHING;
+static atomic_bool typed_locked; /* a lock was held then */
+
+static int typed_getchar(struct vcpu *vcpu)
+{
+    if (locks_held > 0)
+        atomic_store(&typed_locked, true);
+    return atomic_exchange(&typed, GETCHAR_NOTHING);
+}
+
+/* The guest is ready for bytes, and enables the interrupt for them. */
+static void start_typing(void)
+{
+    struct stage changed = stage;
+
+    changed.getchar = typed_getchar;
+    stage_set(&changed);
+    uart_write(&platform.uart, UART_PORT + UART_IER, 1, IER_RECEIVED);
+    uart_write(&platform.uart, UART_PORT + UART_MCR, 1, MCR_RTS);
+}
+
+/* A key comes: lab 4's thread would be the one to raise the vector. */
+static struct vcpu *typed_vcpu;
+
+static void key_comes(void)
+{
+    atomic_store(&typed, 'k');
+    typed_vcpu->pending |= KEYBOARD;
+}
+
+static uint32_t news_before, news_cleared; /* the latter: under the lock */
+
+static void news_lock(const pthread_mutex_t *lock)
+{
+    if (lock == &typed_vcpu->lock)
+        news_before = typed_vcpu->pending;
+}
+
+static void news_unlock(const pthread_mutex_t *lock)
+{
+    if (lock == &typed_vcpu->lock)
+        news_cleared |= news_before & ~typed_vcpu->pending;
+}
+
+THERE_VOID(deliver_watched, (void), ())
+{
+    after_lock = news_lock;
+    before_unlock = news_unlock;
+    platform_deliver(typed_vcpu);
+    after_lock = before_unlock = NULL;
+}
+
+/* A key comes just before the lock is taken, or just after it was released. */
+THERE_VOID(deliver_in_gap, (unsigned number), (number))
+{
+    gaps_begin(&typed_vcpu->lock, number, key_comes);
+    platform_deliver(typed_vcpu);
+    gaps_end();
+}
+
+/* The news are shared with lab 4's threads, and with that of the timer. */
+static void check_news_guarded(void)
+{
+    struct vcpu *vcpu = typed_vcpu = start_interrupts();
+
+    start_typing();
+    exit_page.run.if_flag = 1;
+    vcpu->pending = TIMER | KEYBOARD;
+    deliver_watched();
+    check_unlocked("platform_deliver");
+    ck_assert_msg(news_cleared == (TIMER | KEYBOARD),
+                  "platform_deliver clears the two vectors of lab 4 in vcpu->pending while it does "
+                  "not hold vcpu->lock: what another thread raises at the same moment is lost");
+    for (unsigned number = 0; number < 2; number++) {
+        vcpu->pending = TIMER;
+        deliver_in_gap(number);
+        ck_assert_msg(vcpu->pending & KEYBOARD || atomic_load(&typed) == GETCHAR_NOTHING,
+                      "a key came just %s platform_deliver %s vcpu->lock: its news were cleared, "
+                      "and the byte was not taken from stage.getchar",
+                      number == 0 ? "before" : "after", number == 0 ? "took" : "released");
+        vcpu->pending |= KEYBOARD;
+        platform_deliver(vcpu);
+        ck_assert_msg(atomic_load(&typed) == GETCHAR_NOTHING,
+                      "news of the keyboard were pending, the guest is ready for bytes, and "
+                      "platform_deliver did not take the byte from stage.getchar");
+        pic_write(&platform.pic, PIC_MASTER, 1, OCW2_EOI);
+        uart_write(&platform.uart, UART_PORT + UART_IIR, 1, FCR_CLEAR);
+    }
+    ck_assert_msg(!atomic_load(&typed_locked),
+                  "stage.getchar was called by a thread that holds vcpu->lock: lab 4's takes the "
+                  "devices' lock, and then that of the vCPU, so the thread would wait for itself "
+                  "forever. Release vcpu->lock before uart_receive");
+    platform_stop(&platform);
+}
+
 START_TEST(delivers)
 {
+    check_news_guarded();
+
     struct vcpu *vcpu = start_interrupts();
 
     ck_assert_msg(deliver(vcpu, TIMER | KEYBOARD, true, true) == 0,
@@ -1658,10 +1833,47 @@ START_TEST(halts_disabled)
 }
 END_TEST
 
-START_TEST(halts)
+/* The interrupt comes while the vCPU sleeps, by a key or by the timer, and ends HLT. */
+static void check_halt_ends(bool by_timer)
 {
     struct vcpu *vcpu = start_interrupts();
 
+    start_typing();
+    atomic_store(&halt_returned, false);
+    atomic_store(&sleeps, 0);
+    vcpu->state = VCPU_RUNNING;
+    exit_page.run.if_flag = 1;
+    if (by_timer) {
+        pit_out(PIT_CONTROL, ACCESS_HIGH << 4);
+        platform.pit.now = clock_read();
+        pit_out(PIT_PORT, 0x60); /* 20 ms */
+    }
+    halt_begin(vcpu);
+    halt_sleeps(1);
+    if (!by_timer) {
+        atomic_store(&typed, 'k');
+        raise_there(vcpu, KEYBOARD_VECTOR);
+    }
+    halt_sleeps(UINT32_MAX);
+    ck_assert_msg(atomic_load(&halt_returned),
+                  "a halted vCPU slept, %s, the 8259s ask for the interrupt, and platform_halt "
+                  "sleeps on: bring the lines up to date after each interrupt_halt, before you ask "
+                  "them",
+                  by_timer ? "counter 0's output rose" : "a key came");
+    ck_assert_msg(halt_step == STEP_RUN, "%s ended HLT, and platform_halt does not return STEP_RUN",
+                  by_timer ? "the timer" : "a key");
+    check_locks();
+    platform_stop(&platform);
+}
+
+START_TEST(halts)
+{
+    check_halt_ends(false);
+    check_halt_ends(true);
+
+    struct vcpu *vcpu = start_interrupts();
+    atomic_store(&halt_returned, false);
+    atomic_store(&sleeps, 0);
     vcpu->state = VCPU_RUNNING;
     exit_page.run.if_flag = 1;
     halt_begin(vcpu);
@@ -1767,6 +1979,22 @@ static void check_end_of(const char *text, const char *reason, const char *what)
     platform_stop(&platform);
 }
 
+/* The kernel's words are no format, and of a log that is full the last byte counts as well. */
+static void check_words(unsigned bytes)
+{
+    static const char *const words[] = {"%%", "%", "100% ", "%d %x ", "a", "\n", " ", "z: "};
+    char text[LOG_BYTES + 1], what[80];
+
+    snprintf(text, sizeof text, "line\n" PANIC ": %%x 100%% ");
+    while (strlen(text) + 16 < bytes)
+        strcat(text, words[unit_random() % (sizeof words / sizeof words[0])]);
+    while (strlen(text) < bytes)
+        strcat(text, (char[]){(char)('0' + unit_random() % 10), '\0'});
+    snprintf(what, sizeof what, "%u bytes were printed, the last ones \"%s\"", bytes,
+             text + bytes - 8);
+    check_end_of(text, strstr(text, PANIC), what);
+}
+
 START_TEST(panic_in_log)
 {
     char text[LOG_BYTES], time[24];
@@ -1774,6 +2002,8 @@ START_TEST(panic_in_log)
     for (int i = 0; i < 3; i++) {
         const unsigned number = unit_random();
         snprintf(time, sizeof time, "[%5u.%06u] ", unit_random() % 100, unit_random() % 1000000);
+        check_words(80 + unit_random() % 100);
+        check_words(LOG_BYTES);
         check_end_of("", NULL, "nothing was printed");
         snprintf(text, sizeof text, "line %u\nKernel panic - not\nsyncing: %u\n", number, number);
         check_end_of(text, NULL, "not all of PANIC's words were printed in a line");
