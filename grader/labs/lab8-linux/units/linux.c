@@ -624,9 +624,9 @@ START_TEST(command_line)
         const uint32_t at = zero_page_read().hdr.cmd_line_ptr;
         ck_assert_msg(at < SPACE_BYTES - sizeof words &&
                           memcmp(ram + at, words, strlen(words) + 1) == 0,
-                      "cmd_line_ptr is 0x%x, and what is there is not the text of --cmdline, "
-                      "nothing else, and the zero at its end",
-                      at);
+                      "--cmdline is \"%s\", and where cmd_line_ptr (0x%x) points to is \"%.100s\": "
+                      "the same text is wanted there, nothing else, and its zero",
+                      words, at, (const char *)ram + at % SPACE_BYTES);
     }
     file_make(SETUP_SECTS, 0x100000, 0x100000);
     header_of(file)->cmdline_size = 20 + unit_random() % 20;
@@ -1979,7 +1979,7 @@ static void check_end_of(const char *text, const char *reason, const char *what)
     platform_stop(&platform);
 }
 
-/* The kernel's words are no format, and of a log that is full the last byte counts as well. */
+/* The kernel's words are not a format, and the last byte of a full log counts as well. */
 static void check_words(unsigned bytes)
 {
     static const char *const words[] = {"%%", "%", "100% ", "%d %x ", "a", "\n", " ", "z: "};
