@@ -16,7 +16,8 @@ from grader.course import BUILD, LABS, ROOT
 from grader.core.exercises import skeleton
 
 FULL_SCORE, LESS, CANNOT_GRADE = 0, 1, 3  # exit statuses of `grader grade`
-AT_ONCE = 2     # gradings, each with one run at a time: a second lab VM for the same lab has to warm up as well
+# Gradings at a time, each with one lab VM: a second one for the same lab would have to warm up as well.
+AT_ONCE = 2
 
 
 class Grades(unittest.TestCase):
