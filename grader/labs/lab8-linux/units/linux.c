@@ -1780,11 +1780,13 @@ static void *halt_thread(void *vcpu)
 
 THERE_VOID(halt_begin, (struct vcpu * vcpu), (vcpu))
 {
-    pthread_t thread;
+    pthread_create(&vcpu->thread, NULL, halt_thread, vcpu);
+}
 
-    pthread_create(&thread, NULL, halt_thread, vcpu);
-    pthread_detach(thread);
-    vcpu->thread = thread;
+/* It has returned, and what it did comes before all that follows. */
+THERE_VOID(halt_end, (struct vcpu * vcpu), (vcpu))
+{
+    pthread_join(vcpu->thread, NULL);
 }
 
 THERE_VOID(raise_there, (struct vcpu * vcpu, int vector), (vcpu, vector))
@@ -1860,6 +1862,7 @@ static void check_halt_ends(bool by_timer)
                   "sleeps on: bring the lines up to date after each interrupt_halt, before you ask "
                   "them",
                   by_timer ? "counter 0's output rose" : "a key came");
+    halt_end(vcpu);
     ck_assert_msg(halt_step == STEP_RUN, "%s ended HLT, and platform_halt does not return STEP_RUN",
                   by_timer ? "the timer" : "a key");
     check_locks();
@@ -1898,6 +1901,7 @@ START_TEST(halts)
     halt_sleeps(UINT32_MAX);
     ck_assert_msg(atomic_load(&halt_returned),
                   "the VMM stops, and a halted vCPU does not return from platform_halt");
+    halt_end(vcpu);
     ck_assert_msg(halt_step == STEP_RUN, "the VMM stops: platform_halt returns STEP_RUN, because "
                                          "vcpu_check_stop comes next");
     check_locks();
