@@ -1,9 +1,9 @@
 """The interface of a back end, and what both share: distributing runs to workers.
 
 A worker is a connection to one runner: a subprocess on the host, or a lab VM. Workers take runs from one
-queue, one at a time; several workers take the longest first, so that none works at the end while all others
-have nothing to do. A worker that crashes is replaced, and its run is repeated once before the run is
-reported as the cause.
+queue, one at a time; several workers take those with the longest time limit first, so that none works at the
+end while all others have nothing to do. A worker that crashes is replaced, and its run is repeated once
+before the run is reported as the cause.
 """
 
 from __future__ import annotations
@@ -68,10 +68,7 @@ StartWorker = Callable[[bool], Worker]
 def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int, on_result: OnResult | None,
             account: Account | None = None) -> list[Result]:
     """Distribute the runs to `jobs` workers and collect the results in order."""
-    order = list(range(len(runs)))
-    if jobs > 1:
-        order.sort(key=lambda index: -runs[index].limits.wall)
-    pool = _Pool(start_worker, runs, order, on_result, account)
+    pool = _Pool(start_worker, runs, _order(runs, jobs), on_result, account)
     threads = [threading.Thread(target=pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))]
     for thread in threads:
         thread.start()
@@ -85,6 +82,12 @@ def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int, on_result
     if pool.failure:
         raise pool.failure
     return [pool.results[index] for index in range(len(runs))]
+
+
+def _order(runs: Sequence[Run], jobs: int) -> list[int]:
+    """The order in which the runs are taken."""
+    places = list(range(len(runs)))
+    return sorted(places, key=lambda place: -runs[place].limits.wall) if jobs > 1 else places
 
 
 class _Pool:

@@ -130,8 +130,7 @@ def registers(plan: Plan) -> None:
     plan.unit("hypercall", "registers").symptom(
         lambda o: ", with KVM_SYNC_X86_REGS" in o.stdout,
         "Which registers has KVM copied into kvm_run (api.rst 6.74)? All of struct kvm_regs, as "
-        "KVM_GET_REGS would "
-        "read them: pass on each one, and not only those that the calls use.")
+        "KVM_GET_REGS would read them: pass on each one, and not only those that the calls use.")
 
 
 @lab.test("2.2", "ends the vCPU when its registers can't be read", points=2,
@@ -309,9 +308,9 @@ def write_pages(plan: Plan) -> None:
     unit = plan.unit("hypercall", "write_pages")
     unit.symptom(lambda o: "a length has no sign" in o.stdout, _LENGTH)
     unit.symptom(lambda o: "a linear address has 32 bits" in o.stdout,
-                 "How wide is the sum of DS's base and ESI, and the address of each later part? A "
-                 "linear address "
-                 "of 32-bit code has 32 bits: cut off what is above them before you call vcpu_translate.")
+                 "How wide is the sum of DS's base and ESI, and the address of each later part? A linear "
+                 "address of 32-bit code has 32 bits: cut off what is above them before you call "
+                 "vcpu_translate.")
 
 
 @lab.test("2.4", "rejects a WRITE that reaches outside RAM, and no other", points=2,
@@ -322,9 +321,8 @@ def write_outside(plan: Plan) -> None:
     unit = plan.unit("hypercall", "write_outside")
     unit.symptom(lambda o: "a length has no sign" in o.stdout, _LENGTH)
     unit.symptom(lambda o: "not cut to 20 bits" in o.stdout,
-                 "How wide is a linear address? It has 32 bits, even in 16-bit code: DS's base plus "
-                 "SI may reach "
-                 "past 1 MB, and an 8086's 20 bits are not what this processor has.")
+                 "How wide is a linear address? It has 32 bits, even in 16-bit code: DS's base plus SI may "
+                 "reach past 1 MB, and an 8086's 20 bits are not what this processor has.")
     unit.symptom(lambda o: "all 64 bits of *phys count" in o.stdout,
                  "Which type holds the address that vcpu_translate finds? It has 64 bits: one above 4 GB is "
                  "not in RAM, even if its lower half alone would be.")

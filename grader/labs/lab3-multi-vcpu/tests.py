@@ -200,9 +200,8 @@ def names(plan: Plan) -> None:
 def lines(plan: Plan) -> None:
     unit = plan.unit("vcpus", "lines")
     unit.symptom(lambda o: "pieces of two are mixed" in o.stdout,
-                 "At which places does your module print? At a newline, and when vcpu->line is "
-                 "full: a piece of "
-                 "a long line needs the same lock as a whole line.")
+                 "At which places does your module print? At a newline, and when vcpu->line is full: a "
+                 "piece of a long line needs the same lock as a whole line.")
     unit.symptom(lambda o: "is printed again" in o.stdout,
                  "What is in vcpu->line after a line has been printed? The next line must begin with an "
                  "empty buffer, whether a newline, a full buffer or console_finish ended the line before.")
@@ -327,9 +326,8 @@ def kick_order(plan: Plan) -> None:
 def check_order(plan: Plan) -> None:
     unit = plan.unit("vcpus", "check_order")
     unit.symptom(lambda o: "nothing kicked it" in o.stdout,
-                 "What if the stop comes before the vCPU's thread has set its state to running? "
-                 "vcpu_kick does "
-                 "nothing then: vcpu_check_stop must read stop_signal even if the vCPU was not kicked.")
+                 "What if the stop comes before the vCPU's thread has set its state to running? vcpu_kick "
+                 "does nothing then: vcpu_check_stop must read stop_signal even if the vCPU was not kicked.")
     unit.symptom(
         lambda o: "plain store" in o.stdout,
         "In which order do other threads see your store to immediate_exit and your read of stop_signal? A "
@@ -392,9 +390,9 @@ def stop_rest(plan: Plan) -> None:
                  "that ends by itself before that, or crashes, keeps its own status: neither stop_all nor "
                  "the end of the thread may change it.")
     unit.symptom(lambda o: "the highest of their statuses" in o.stdout,
-                 "Which status does run_all return after a stop? The highest of the vCPUs' "
-                 "statuses, as always: "
-                 "STATUS_SIGNAL plus the signal is that of a vCPU that the stop has ended, if there is one.")
+                 "Which status does run_all return after a stop? The highest of the vCPUs' statuses, as "
+                 "always: STATUS_SIGNAL plus the signal is that of a vCPU that the stop has ended, if there is "
+                 "one.")
     for places in ((1,), (0, 2)):     # of those that loop; each other guest ends at once
         texts = {place: plan.values.text() for place in places}
         guests = [plan.guest("endless", TEXT=texts[place]) if place in texts

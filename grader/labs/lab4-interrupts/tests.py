@@ -66,9 +66,9 @@ def first(plan: Plan) -> None:
 def injects(plan: Plan) -> None:
     plan.unit("interrupts", "injects").symptom(
         lambda o: "did not wait for it" in o.stdout,
-        "What does interrupt_deliver do while another thread holds vcpu->lock? It must wait for the "
-        "lock: if it "
-        "returns instead, the guest is entered with the vector still pending, and no window requested.")
+        "What does interrupt_deliver do while another thread holds vcpu->lock? It must wait for the lock: "
+        "if it returns instead, the guest is entered with the vector still pending, and no window "
+        "requested.")
 
 
 @lab.test("4.2", "requests an interrupt window when the guest can't", points=5,
@@ -320,9 +320,8 @@ def ring(plan: Plan) -> None:
 def keyboard(plan: Plan) -> None:
     unit = _unit(plan, "keyboard")
     unit.symptom(lambda o: "did not wait for it" in o.stdout,
-                 "What does keyboard_getchar do while another thread holds devices.lock? It must "
-                 "wait for the "
-                 "lock: a guest that gets \"nothing yet\" while a byte is there may never ask again.")
+                 "What does keyboard_getchar do while another thread holds devices.lock? It must wait for "
+                 "the lock: a guest that gets \"nothing yet\" while a byte is there may never ask again.")
 
 
 @lab.test("4.5", "uses the ring and input_ended only under devices.lock", points=2,
@@ -331,9 +330,9 @@ def keyboard(plan: Plan) -> None:
 def ring_guarded(plan: Plan) -> None:
     unit = _unit(plan, "ring_guarded")
     unit.symptom(lambda o: "comes at the end of the input" in o.stdout,
-                 "Does keyboard_fill raise 0x21 at the end of the input even while bytes wait in "
-                 "the ring? If it "
-                 "does: does it set input_ended, and call keyboard_interrupt, while it holds devices.lock?")
+                 "Does keyboard_fill raise 0x21 at the end of the input even while bytes wait in the ring? "
+                 "If it does: does it set input_ended, and call keyboard_interrupt, while it holds "
+                 "devices.lock?")
 
 
 @lab.test("4.5", "leaves unread what the ring can't hold", points=3,
@@ -442,8 +441,7 @@ def raw(plan: Plan) -> None:
     plan.unit("interrupts", "raw").symptom(
         lambda o: "the terminal hands over" in o.stdout,
         "What does keyboard_fill do with the bytes that it reads (4.5)? It puts each into the ring, "
-        "whatever its "
-        "value: Ctrl-D is a byte as well.")
+        "whatever its value: Ctrl-D is a byte as well.")
 
 
 @lab.test("4.6", "delivers each key at once, as its byte or signal", points=2,
@@ -538,10 +536,9 @@ def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
     run.symptom(lambda o: o.hung and not _halted(o), awake)
     run.symptom(lambda o: o.hung and _halted(o) < len(o.where),
                 "The VMM hung: one vCPU sleeps in HLT, another one runs. Which of them waits for an "
-                "interrupt? "
-                "For the one that runs, was the window requested whenever something is pending "
-                "(4.2), and the "
-                "vCPU kicked (4.3)? For the one in HLT, does its sleep end when a vector is pending (4.4)?")
+                "interrupt? For the one that runs, was the window requested whenever something is pending "
+                "(4.2), and the vCPU kicked (4.3)? For the one in HLT, does its sleep end when a vector is "
+                "pending (4.4)?")
     run.symptom(lambda o: o.hung,
                 "The VMM hung in HLT: a vCPU sleeps, and no interrupt reaches it. Does its device raise "
                 "the vector, on every vCPU (4.1)? Is the vector made pending under vcpu->lock, and is "

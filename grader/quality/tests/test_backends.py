@@ -14,10 +14,11 @@ from unittest import mock
 
 from grader.execution import kvm_probe
 from grader.execution.backends import pick_backend, vm
-from grader.execution.worker import Worker, WorkerDied, run_all
+from grader.execution.worker import Worker, WorkerDied, _order, _Pool, run_all
 from grader.execution.connection import Connection
 from grader.execution.kvm_probe import Probe
-from grader.execution.runs import CannotGrade, Ending, Result, Run, Step, absolute_argument, decode, encode
+from grader.execution.runs import (CannotGrade, Ending, Limits, Result, Run, Step, absolute_argument, decode,
+                                   encode)
 
 ALL_RUN = {kind: "ok" for kind in kvm_probe.KINDS}
 REAL_ONLY = {**ALL_RUN, "paging32": "KVM_RUN ends with exit reason 8 (shutdown)", "protected": "no"}
@@ -173,6 +174,15 @@ class Pool(unittest.TestCase):
 
     def test_a_failure_ends_the_other_workers(self) -> None:
         self.assertRaises(CannotGrade, self.run_words, "wait", "fail", "1", jobs=2)
+
+    def test_several_workers_take_the_longest_first(self) -> None:
+        runs = [Run((str(number),), limits=Limits(wall=wall)) for number, wall in enumerate((1, 5, 2, 9, 9))]
+        for jobs, order in ((1, "01234"), (2, "34120")):
+            taken: list[str] = []
+            with mock.patch.object(_FakeWorker, "execute", lambda _, run: taken.append(run.argv[0])):
+                pool = _Pool(self.start, runs, _order(runs, jobs), None, None)
+                pool.serve()
+            self.assertEqual("".join(taken), order)
 
 
 class Wire(unittest.TestCase):
