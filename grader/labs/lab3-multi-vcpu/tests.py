@@ -391,8 +391,8 @@ def stop_rest(plan: Plan) -> None:
                  "the end of the thread may change it.")
     unit.symptom(lambda o: "the highest of their statuses" in o.stdout,
                  "Which status does run_all return after a stop? The highest of the vCPUs' statuses, as "
-                 "always: STATUS_SIGNAL plus the signal is that of a vCPU that the stop has ended, if there is "
-                 "one.")
+                 "always: STATUS_SIGNAL plus the signal is that of a vCPU that the stop has ended, if there "
+                 "is one.")
     for places in ((1,), (0, 2)):     # of those that loop; each other guest ends at once
         texts = {place: plan.values.text() for place in places}
         guests = [plan.guest("endless", TEXT=texts[place]) if place in texts
