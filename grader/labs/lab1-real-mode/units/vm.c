@@ -131,56 +131,6 @@ static void check_no_kvm(const char *function, const char *what, int error, int 
                   "%s, and the message has only the reason: name the call that failed, too", what);
 }
 
-#define OF_MMAP 0ul /* in the place of a request of KVM */
-#define OF_OPEN 1ul
-
-/* Words by which a message names a call. */
-static const struct {
-    unsigned long request;
-    const char *word;
-} call_words[] = {
-    {OF_OPEN, "open"},
-    {OF_OPEN, "/dev/kvm"},
-    {OF_MMAP, "map"},
-    {OF_MMAP, "memory"},
-    {OF_MMAP, "RAM"},
-    {OF_MMAP, "kvm_run"},
-    {KVM_GET_API_VERSION, "version"},
-    {KVM_GET_API_VERSION, "GET_API_VERSION"},
-    {KVM_CHECK_EXTENSION, "KVM_CAP_"},
-    {KVM_CHECK_EXTENSION, "CHECK_EXTENSION"},
-    {KVM_CREATE_VM, "CREATE_VM"},
-    {KVM_SET_TSS_ADDR, "SET_TSS_ADDR"},
-    {KVM_SET_IDENTITY_MAP_ADDR, "SET_IDENTITY_MAP_ADDR"},
-    {KVM_SET_USER_MEMORY_REGION, "SET_USER_MEMORY_REGION"},
-    {KVM_CREATE_VCPU, "CREATE_VCPU"},
-    {KVM_GET_VCPU_MMAP_SIZE, "GET_VCPU_MMAP_SIZE"},
-    {KVM_GET_SUPPORTED_CPUID, "GET_SUPPORTED_CPUID"},
-    {KVM_SET_CPUID2, "SET_CPUID"},
-    {KVM_GET_SREGS, "GET_SREGS"},
-    {KVM_SET_SREGS, "SET_SREGS"},
-    {KVM_SET_REGS, "SET_REGS"},
-};
-
-/* A message may name a call in words; where it names requests of KVM, the one that failed is there.
- */
-static void check_call_named(const char *what, unsigned long request)
-{
-    const char *other = NULL;
-
-    for (size_t i = 0; i < sizeof call_words / sizeof call_words[0]; i++) {
-        const char *word = call_words[i].word;
-        if (!strstr(said, word))
-            continue;
-        if (call_words[i].request == request)
-            return;
-        if (_IOC_TYPE(call_words[i].request) == KVMIO)
-            other = word;
-    }
-    ck_assert_msg(!other, "%s, and the message names another call, %s%s: name the one that failed",
-                  what, strncmp(other, "KVM_", 4) == 0 ? "" : "KVM_", other);
-}
-
 /* A call that did not fail left errno as it was: a wrong result is itself the reason. */
 static void check_not_stale(const char *what, const struct falsified *device)
 {

@@ -851,30 +851,6 @@ static void sregs_accepted(void)
     falsified = (struct falsified){.request = KVM_SET_SREGS, .answered = true};
 }
 
-/* The calls of paging_enter that can fail. */
-static const struct {
-    unsigned long request;
-    const char *name;
-} enter_calls[] = {{KVM_GET_SREGS, "KVM_GET_SREGS"},
-                   {KVM_SET_SREGS, "KVM_SET_SREGS"},
-                   {KVM_SET_REGS, "KVM_SET_REGS"}};
-
-enum { ENTER_CALLS = sizeof enter_calls / sizeof enter_calls[0] };
-
-/* A message may name a call in words; where it names these, the one that failed is among them. */
-static void check_call_named(const char *name)
-{
-    const char *other = NULL;
-
-    for (size_t i = 0; i < ENTER_CALLS; i++)
-        if (strstr(said, enter_calls[i].name))
-            other = enter_calls[i].name;
-    ck_assert_msg(!other || strstr(said, name),
-                  "%s failed, and the message of paging_enter names another call, %s: name the one "
-                  "that failed",
-                  name, other);
-}
-
 /* paging_enter, of whose calls this one fails. */
 static void check_enter_fails(struct vcpu *vcpu, struct address_space *space, unsigned long request,
                               int error, const char *name)
@@ -891,7 +867,7 @@ static void check_enter_fails(struct vcpu *vcpu, struct address_space *space, un
                   "%s failed, and paging_enter returns %d instead of STATUS_NO_KVM", name, status);
     ck_assert_msg(said[0] != '\0', "%s failed, and paging_enter said nothing: fail() says it",
                   name);
-    check_call_named(name);
+    check_call_named(name, request);
 }
 
 START_TEST(enter_failure)
@@ -899,14 +875,21 @@ START_TEST(enter_failure)
     struct vm vm;
     struct vcpu vcpu;
     struct address_space space = start_space(&vm, &vcpu);
-    int order[ENTER_CALLS * UNIT_ERRORS];
+    static const struct {
+        unsigned long request;
+        const char *name;
+    } ioctls[] = {{KVM_GET_SREGS, "KVM_GET_SREGS"},
+                  {KVM_SET_SREGS, "KVM_SET_SREGS"},
+                  {KVM_SET_REGS, "KVM_SET_REGS"}};
+    enum { IOCTLS = sizeof ioctls / sizeof ioctls[0] };
+    int order[IOCTLS * UNIT_ERRORS];
 
     check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
-    shuffle(order, ENTER_CALLS * UNIT_ERRORS);
-    for (int i = 0; i < ENTER_CALLS * UNIT_ERRORS; i++) {
-        const int which = order[i] % ENTER_CALLS;
-        check_enter_fails(&vcpu, &space, enter_calls[which].request,
-                          unit_errors[order[i] / ENTER_CALLS], enter_calls[which].name);
+    shuffle(order, IOCTLS * UNIT_ERRORS);
+    for (int i = 0; i < IOCTLS * UNIT_ERRORS; i++) {
+        const int which = order[i] % IOCTLS;
+        check_enter_fails(&vcpu, &space, ioctls[which].request, unit_errors[order[i] / IOCTLS],
+                          ioctls[which].name);
         if (unit_random() % 4 == 0)
             check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
     }
