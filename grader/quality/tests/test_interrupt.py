@@ -112,7 +112,7 @@ class Interrupt(unittest.TestCase):
             child.wait()
         finally:
             child.close(force=True)
-        self.assertIn((child.exitstatus, child.signalstatus), ((None, signal.SIGINT), (130, None)), said)
+        self.assertIn((child.exitstatus, child.signalstatus), ((None, signal.SIGINT), (130, None)), repr(said))
         self.assertNotIn("Traceback", said)
         self.all_end()
 
