@@ -112,7 +112,11 @@ class Interrupt(unittest.TestCase):
             child.wait()
         finally:
             child.close(force=True)
-        self.assertIn((child.exitstatus, child.signalstatus), ((None, signal.SIGINT), (130, None)), repr(said))
+        ended = child.exitstatus, child.signalstatus
+        # GNU make's handler of a signal waits for its child, which the interrupted wait() may have collected
+        # already: on a loaded machine the child ends before make is woken.
+        if ended != (2, None) or "wait: No child processes" not in said:
+            self.assertIn(ended, ((None, signal.SIGINT), (130, None)), repr(said))
         self.assertNotIn("Traceback", said)
         self.all_end()
 
