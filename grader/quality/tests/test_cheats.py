@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import unittest
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from random import Random
 
@@ -49,8 +49,11 @@ class Cheats(unittest.TestCase):
         self.assertEqual(found, ([f"{process.pid} ({program})"], []))
 
     def test_no_cheat_gains_harms_or_stays(self) -> None:
-        self.assertGreater(len(cheats()), 20)
-        self.hold(cheats())
+        # Some are for every lab: those take turns here, and `make cheats` grades each of them in all labs.
+        targets = [list(same) for _, same in groupby(cheats(), key=lambda cheat: cheat.name)]
+        modules = [same[turn % len(same)] for turn, same in enumerate(targets)]
+        self.assertGreater(len(modules), 20)
+        self.hold(modules)
 
     def test_generated_modules_have_every_answer(self) -> None:
         for cheat in generated():
@@ -58,10 +61,10 @@ class Cheats(unittest.TestCase):
                 self.assertNotIn("TODO(", cheat.text)
 
     def test_a_module_that_does_nothing_right_gains_nothing(self) -> None:
-        # A part of them, because each is graded by all tests of its lab: `make cheats` grades all.
-        modules = [cheat for cheat in generated() if re.match("contract_(0|STATUS)", cheat.name)]
-        self.assertGreater(len(modules), len(LABS))
-        self.hold(modules)
+        # One for each file, because each is graded by all tests of its lab: `make cheats` grades all.
+        each = {cheat.target: cheat for cheat in generated() if re.match("contract_(0|STATUS)", cheat.name)}
+        self.assertGreaterEqual(len(each), len(LABS) - 1)
+        self.hold(list(each.values()))
 
 
 class Closing(unittest.TestCase):
