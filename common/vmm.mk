@@ -64,15 +64,16 @@ $(SHARED)/%.o: %.c $(SHARED)/flags
 	@$(call tidy,$@.$$$$.?) $(CC) $(VMM_FLAGS) -MMD -MP -MT $@ -MF $@.$$$$.d -c $< -o $@.$$$$.o && mv $@.$$$$.d $(@:.o=.d) && \
 	    mv $@.$$$$.o $@
 
-# Each changes when the command line does, and then all objects next to it are rebuilt.
-$(SHARED)/flags: FORCE
-	@mkdir -p $(@D)
-	@echo '$(CC) $(VMM_FLAGS)' | cmp -s - $@ || { echo '$(CC) $(VMM_FLAGS)' > $@.$$$$ && mv $@.$$$$ $@; }
+# A file that changes only when its text does. Make itself compares them: in most builds no text has changed.
+# $(1): the file, $(2): the text, $(3): more folders to create.
+define text-rule
+$(1): $(if $(and $(findstring <$(2)>,<$(file <$(1))>),$(findstring <$(file <$(1))>,<$(2)>)),,FORCE)
+	@mkdir -p $(dir $(1)) $(3)
+	@echo '$(2)' > $$@.$$$$$$$$ && mv $$@.$$$$$$$$ $$@
+endef
 
-$(OUT)/flags: FORCE
-	@mkdir -p $(OUT)
-	@echo '$(CC) $(VMM_FLAGS)' | cmp -s - $@ || \
-	    echo '$(CC) $(VMM_FLAGS)' > $@
+# When the command line changes, all objects next to these are rebuilt.
+$(foreach folder,$(SHARED) $(OUT),$(eval $(call text-rule,$(folder)/flags,$(CC) $(VMM_FLAGS))))
 
 # A function that only a TODO's answer calls is unused until then, which is not a mistake.
 quiet-todo = $(if $(shell grep -s '\bTODO\b' $(1)),-Wno-unused)
@@ -90,10 +91,11 @@ close-module = $(if $(SANITIZE),cp $(1) $(2),sh common/close_module.sh $(1) $(2)
 
 # One file of a module: $(1) is its lab, $(2) the file, $(3) the object.
 define file-rule
+$(if $(filter $(SHARED)/%,$(2)),,$(3): $(3:.o=.sum)
 $(3:.o=.sum): $(2) $(OUT)/flags FORCE
 	$$(call keep-sum,$$<,$$@)
-
-$(3): $(2) $(3:.o=.sum) $(OUT)/flags
+)
+$(3): $(2) $(OUT)/flags
 	@$$(STEP)$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
 endef
 

@@ -9,8 +9,9 @@
 #     setup.sh --doctor              if Python is missing: reports which packages are installed
 
 # find_python MODULES: an interpreter that has them. They are not imported, which takes too long for Capstone.
+# The system's is tried first: another may be the script of a tool that chooses one, which takes its time.
 find_python() {
-    for python in python3 /usr/bin/python3; do
+    for python in /usr/bin/python3 python3; do
         "$python" -c 'import importlib.util, sys
 sys.exit(not all(map(importlib.util.find_spec, sys.argv[1].split(","))))' "$1" </dev/null 2>/dev/null &&
             echo "$python" && return 0

@@ -48,7 +48,7 @@ $(OS_OUT)/kernel/$(1)-nameless.elf: $(2) $(OS_OUT)/kernel/no-symbols.o os-1k/ker
 	@$$(STEP)$(OS_LINK) $(3) -T os-1k/kernel/kernel.ld $$(filter %.o,$$^) -o $$@
 
 $(OS_OUT)/kernel/$(1)-symbols.c: $(OS_OUT)/kernel/$(1)-nameless.elf os-1k/kernel/symbols.awk
-	@nm -n $$< | awk -f os-1k/kernel/symbols.awk > $$@
+	@nm --target=elf32-i386 -n $$< | awk -f os-1k/kernel/symbols.awk > $$@
 endef
 $(eval $(call kernel-rules,kernel,$(KERNEL_PARTS)))
 $(eval $(call kernel-rules,kernel-unit,$(filter-out %/boot.o,$(KERNEL_PARTS)) \
@@ -75,16 +75,13 @@ $(OS_OUT)/kernel/sched-whole.o: $(call solved,$(SCHED)) $(OS_OUT)/kernel/sched.s
 # Its contract is a section of kernel.h.
 $(OS_OUT)/kernel/sched.o: $(OS_OUT)/kernel/sched-whole.o common/module.ld common/close_module.sh
 	@{ sed -n '/ lab 6: sched.c /,/--- system_calls.c /p' os-1k/kernel/kernel.h | $(CONTRACT); \
-	    printf '%s\n' $(SCHED_GIVES); } | sh common/close_module.sh $< $@ -m elf_i386
+	    printf '%s\n' $(SCHED_GIVES); } | sh common/close_module.sh $< $@ elf_i386
 
 $(OS_OUT)/lib/%.o: os-1k/lib/%.c $(OS_OUT)/flags
 	@$(STEP)$(CC) $(OS_FLAGS) -MMD -MP -c $< -o $@
 
-# Changes when the command line does, and then everything is rebuilt.
-$(OS_OUT)/flags: FORCE
-	@mkdir -p $(OS_OUT)/kernel $(OS_OUT)/lib $(OS_OUT)/user
-	@echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS)' | cmp -s - $@ || \
-	    echo '$(CC) $(OS_FLAGS) $(SCHED_FLAGS)' > $@
+# When the command line changes, everything is rebuilt.
+$(eval $(call text-rule,$(OS_OUT)/flags,$(CC) $(OS_FLAGS) $(SCHED_FLAGS),$(addprefix $(OS_OUT)/,kernel lib user)))
 
 # ------------------------------------------------------------------ the programs and their archive
 #
@@ -112,8 +109,7 @@ $(OS_OUT)/archive.tar: $(ARCHIVED) $(OS_OUT)/archived
 	    --transform 's,.*/,,' $(ARCHIVED)
 
 # Changes when a file is added or removed: one that is gone is newer than nothing.
-$(OS_OUT)/archived: $(OS_OUT)/flags FORCE
-	@echo '$(ARCHIVED)' | cmp -s - $@ || echo '$(ARCHIVED)' > $@
+$(eval $(call text-rule,$(OS_OUT)/archived,$(ARCHIVED)))
 
 # The archive has the programs without their symbols, which only gdb reads.
 $(PROGRAMS): $(OS_OUT)/user/%: $(OS_OUT)/user/%.elf
