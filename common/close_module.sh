@@ -6,8 +6,8 @@
 # the C library runs by itself, and this script rejects symbols of nm's type i (the program chooses their
 # code at start) and of type u, which objcopy can't make local.
 #
-# nm is told the format. To find it out it would load plugins for other compilers' objects, which takes more
-# time than all the rest.
+# nm gets the format as an option. To find it out it would load plugins for the objects of other compilers,
+# which takes more time than all the rest.
 object=$1 target=$2 machine=${3:-elf_x86_64}
 format=elf64-x86-64
 [ "$machine" = elf_x86_64 ] || format=elf32-i386
