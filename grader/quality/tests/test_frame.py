@@ -124,7 +124,7 @@ class Building(unittest.TestCase):
             with self.subTest(header=header.name):
                 self.assertEqual(done.returncode, 0, done.stdout)
 
-    def test_a_changed_header_rebuilds_the_objects(self) -> None:
+    def test_what_is_rebuilt(self) -> None:
         out = BUILD / "tests" / "changed-header"
         shutil.rmtree(out, ignore_errors=True)
         variables = {"LAB": "1", "SOLUTION": "1", "OUT": str(out.relative_to(ROOT)),
@@ -143,6 +143,18 @@ class Building(unittest.TestCase):
                        cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         for name in ("main.o", "exits.o", "vm.o"):
             self.assertGreater(built()[name], first[name])
+
+        def plan() -> list[str]:
+            """The commands of a build."""
+            done = subprocess.run(["make", "-n", "vmm", *words], cwd=ROOT, check=True, text=True,
+                                  stdout=subprocess.PIPE)
+            return done.stdout.splitlines()
+
+        self.assertEqual([line for line in plan() if " -c " in line or "flags" in line], [])
+        for flags in out.rglob("flags"):
+            flags.write_text("another command line\n")
+        compiled = [line for line in plan() if " -c " in line]
+        self.assertEqual(len(compiled), len(list((out / "shared").rglob("*.o"))))
 
     def broken(self, name: str, text: str) -> BuildError:
         """The error of lab 1's VMM with `text` as the learner's module."""
