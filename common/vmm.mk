@@ -89,13 +89,14 @@ CONTRACT = sed -n 's/^[a-z][^(]*[ *]\([a-z0-9_]*\)(.*/\1/p'
 # runs before main to every object.)
 close-module = $(if $(SANITIZE),cp $(1) $(2),sh common/close_module.sh $(1) $(2))
 
-# One file of a module: $(1) is its lab, $(2) the file, $(3) the object.
+# One file of a module: $(1) is its lab, $(2) the file, $(3) the object. Its sum is that of a learner's file, or
+# the name of a solution's object: the folder may have been used for the other before.
 define file-rule
-$(if $(filter $(SHARED)/%,$(2)),,$(3): $(3:.o=.sum)
+$(if $(filter $(SHARED)/%,$(2)),$(call text-rule,$(3:.o=.sum),$(2)),
 $(3:.o=.sum): $(2) $(OUT)/flags FORCE
 	$$(call keep-sum,$$<,$$@)
 )
-$(3): $(2) $(OUT)/flags
+$(3): $(2) $(3:.o=.sum) $(OUT)/flags
 	@$$(STEP)$$(if $$(filter %.o,$$<),cp $$< $$@,$$(CC) $$(VMM_FLAGS) $$(call quiet-todo,$$<) -MMD -MP -c $$< -o $$@)
 endef
 

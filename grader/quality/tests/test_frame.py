@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -155,6 +156,17 @@ class Building(unittest.TestCase):
             flags.write_text("another command line\n")
         compiled = [line for line in plan() if " -c " in line]
         self.assertEqual(len(compiled), len(list((out / "shared").rglob("*.o"))))
+
+    def test_a_folder_is_used_for_a_solution_and_for_an_older_file(self) -> None:
+        out = BUILD / "tests" / "used-for-both"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        module = out / "mine.c"
+        module.write_text(LABS[1].solution_files()[0].read_text() + 'const char mine[] = "this is mine";\n')
+        os.utime(module, (0, 0))
+        for given in (module, None, module, None):
+            build_vmm(1, solution=given is None, module=given, out=out)
+            self.assertEqual(b"this is mine" in (out / "lab1-vm.o").read_bytes(), given is not None)
 
     def broken(self, name: str, text: str) -> BuildError:
         """The error of lab 1's VMM with `text` as the learner's module."""
