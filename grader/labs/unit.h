@@ -498,8 +498,7 @@ static const struct {
     {KVM_SET_REGS, "SET_REGS"},
 };
 
-/* A message may name a call in words; where it names requests of KVM, the one that failed is there.
- */
+/* A message may name a call in words; if it names requests of KVM, the failed one is among them. */
 static inline void check_call_named(const char *what, unsigned long request)
 {
     const char *other = NULL;
