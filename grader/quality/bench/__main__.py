@@ -107,14 +107,15 @@ def main(arguments: Sequence[str]) -> int:
           f"median of {options.rounds - 1} rounds' ratios (and their middle half)")
     print(*report.remarks(about), sep="\n", flush=True)
     older = older_kit(options.older) if options.older else None
-    using = programs((older_vmm(options.older, older),) if older else (), options.scale)
+    vmms = (older_vmm(options.older, older),) if older and set(rows) & set(ROWS) else ()
+    using = programs(vmms, options.scale)
     measured = measure(backend, using, [row for row in rows if row not in OS_ROWS], options.rounds)
     measured += measure(for_os, using, [row for row in rows if row in OS_ROWS], options.rounds)
     for row in [row for row in rows if row in grading.LONG]:
         print(report.TITLES[row])
-        for title, command in grading.commands(row):
-            measured.append(grading.measure(row, title, command, (options.older, older) if older else None))
-            print(*report.lines(measured[-1:]), sep="\n", flush=True)
+        for figure in grading.measure(row, (options.older, older) if older else None):
+            measured.append(figure)
+            print(*report.lines([figure]), sep="\n", flush=True)
     exits = counts.counted(for_os.run(counts.runs(using.vmm))) if "counts" in rows else {}
     if exits:
         print("counts: exits of the reference guests", *report.count_lines(exits), sep="\n")

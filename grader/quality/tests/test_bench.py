@@ -173,18 +173,27 @@ class Runs(unittest.TestCase):
             bench.older_kit("no-such-revision")
 
     def test_whole_commands_and_those_of_an_older_kit(self) -> None:
-        older = ("v0", ROOT)
-        found = grading.measure("suite", "a", ["true"], older)
+        older = ("v0", ROOT, ["true"])
+        found = grading.compared("suite", "a", ["true"], older)
         assert found.value
         self.assertGreater(found.value.median, 0)
         self.assertEqual([other.name for other in found.against], ["v0"])
-        failed = grading.measure("suite", "a", ["sh", "-c", "echo why >&2; exit 3"], older)
+        failed = grading.compared("suite", "a", ["sh", "-c", "echo why >&2; exit 3"], older)
         self.assertEqual((failed.value, failed.note), (None, "ended with status 3: why"))
-        self.assertEqual(grading.measure("suite", "a", ["true"], None).against, ())
+        self.assertEqual(grading.compared("suite", "a", ["true"], None).against, ())
+
+    def test_a_class_that_was_not_graded_is_not_measured(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            scores = Path(folder) / "scores.csv"
+            self.assertEqual(grading.not_graded(scores), "")
+            scores.write_text("name,status,score,possible,reason\na,graded,100,100,\n")
+            self.assertEqual(grading.not_graded(scores), "")
+            scores.write_text(scores.read_text() + "b,graded,0,100,does not compile\n")
+            self.assertEqual(grading.not_graded(scores), "b has 0 points: graded does not compile")
 
     def test_each_long_row_names_its_commands(self) -> None:
         for row in grading.LONG:
-            self.assertTrue(list(grading.commands(row)))
+            self.assertTrue(list(grading.commands(row, ROOT)))
             self.assertIn(row, report.TITLES)
 
     def test_the_back_end_is_named(self) -> None:
