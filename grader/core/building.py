@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from grader.core.jailed_make import JailedError, jailed_make
+from grader.core.jailed_make import JailedError, Wanted, jailed_make
 from grader.core.strange_files import read_headers, read_source
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import place
@@ -233,12 +233,20 @@ def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]
 
 
 def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
-    """The same for a stranger's files. The kit's own part is made first, here, with the solution."""
+    """The same for a stranger's files, together with all else that is graded of them: one jail makes it. The
+    kit's own part is made first, here, with the solution."""
     kernel = "OS_OUT" in variables
     lab = LABS[6 if kernel else int(variables["LAB"])]
     given = variables.pop("SCHED" if kernel else "MODULE", "")
-    shared = variables if kernel else {"OUT": f"build/vmm/lab{lab.number}", **variables}
-    twin = _make_file(target, shared if kernel else {**shared, "SOLUTION": "1"}, set())
+    asked = (target, variables)
+    family = _kernels(variables) if kernel else _vmm_and_units(variables)
+    family += [] if asked in family else [asked]
+    wanted = []
+    for name, values in family:
+        shared = values if kernel else {"OUT": f"build/vmm/lab{lab.number}", **values}
+        twin = _make_file(name, shared if kernel else {**shared, "SOLUTION": "1"}, set())
+        sched = {"SCHED": f"labs/{lab.folder}/{lab.kernel}"} if kernel else {}
+        wanted.append(Wanted(name, {**shared, **sched}, twin))
     strange: dict[str, bytes] = {}
     for number in learner_labs(variables.get("FROM", ""), lab.number):
         for path in LABS[number].learner_modules():
@@ -254,12 +262,25 @@ def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
             strange.update(_with_headers(ROOT / given, _relative(learner)))
         else:
             strange[_relative(learner)] = solution.read_bytes()
-    sched = {"SCHED": f"labs/{lab.folder}/{lab.kernel}"} if kernel else {}
     try:
-        return jailed_make(lab.number, target, {**shared, **sched}, twin, strange, control,
-                           clean_environment().get("CC", ""))
+        programs = jailed_make(lab.number, wanted, strange, control, clean_environment().get("CC", ""))
     except JailedError as error:
         raise BuildError(str(error), learner=True) from error
+    return programs[family.index(asked)]
+
+
+def _vmm_and_units(variables: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """The VMM and the graded unit programs of a lab: their targets and variables."""
+    rest = {name: value for name, value in variables.items() if not name.startswith("UNIT")}
+    lab = LABS[int(rest["LAB"])]
+    units = [lab.unit(Path(name).stem) for name in lab.modules()]
+    return [("vmm", rest), *(("unit", {**rest, **unit_variables(lab.number, unit)}) for unit in units)]
+
+
+def _kernels(variables: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """The same for a scheduler: the kernel, and the one with the unit tests."""
+    rest = {name: value for name, value in variables.items() if name != "KERNEL_UNIT"}
+    return [("kernel", rest), ("kernel-unit", {**rest, "KERNEL_UNIT": _relative(LABS[6].unit("sched"))})]
 
 
 def _with_headers(source: Path, name: str = "") -> dict[str, bytes]:

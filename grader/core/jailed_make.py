@@ -1,7 +1,7 @@
 """The Makefile at work on a stranger's files: in a jail, with the kit's own objects made before.
 
-The result is one program, as bytes that this machine only stores: it is never read here, let alone run.
-The lab VM gets it with the libraries of the kit's own program of that kind.
+The results are programs, as bytes that this machine only stores: they are never read here, let alone run.
+The lab VM gets each with the libraries of the kit's own program of that kind.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from grader.course import BUILD, LABS, ROOT
-from grader.execution.jail import RESULT, Files, run_jailed
+from grader.execution.jail import Files, run_jailed
 from grader.execution.labvm.pack import pack_like
 from grader.execution.runs import CannotGrade, Ending, Result
 
@@ -31,43 +32,69 @@ class JailedError(Exception):
     """It was not built: the compiler's words, for the learner."""
 
 
-def jailed_make(lab: int, target: str, variables: Mapping[str, str], twin: Path,
-                learner: Mapping[str, bytes], control: Mapping[str, bytes], cc: str) -> Path:
-    """Makes what the kit has made as `twin` with its solution. `learner`: the strange files, by the names
-    that the Makefile has for them; `control`: the solution's. Raises JailedError, and CannotGrade if the
-    sources are not at fault: after a failure, the control must build here and now, and the strange files
+class Wanted(NamedTuple):
+    """A program that make builds."""
+
+    target: str
+    variables: Mapping[str, str]
+    twin: Path               # the kit's own, made with its solution
+
+    def command(self) -> str:
+        """Makes it, and leaves it in $RESULTS."""
+        words = ["make", "-j2", self.target, *(f"{name}={value}" for name, value in self.variables.items())]
+        return f'{shlex.join(words)} && cp {shlex.quote(str(self.twin.relative_to(ROOT)))} "$RESULTS"'
+
+
+def jailed_make(lab: int, wanted: Sequence[Wanted], learner: Mapping[str, bytes],
+                control: Mapping[str, bytes], cc: str) -> list[Path]:
+    """Makes what the kit has made with its solution, all in one jail. `learner`: the strange files, by the
+    names that the Makefile has for them; `control`: the solution's. Raises JailedError, and CannotGrade if
+    the sources are not at fault: after a failure, the control must build here and now, and the strange files
     must fail once more. A build's messages don't count: the sources can write them."""
-    place = str(twin.relative_to(ROOT))
-    words = ["make", "-j2", target, *(f"{name}={value}" for name, value in variables.items())]
-    command = f'{shlex.join(words)} && cp {shlex.quote(place)} "$RESULT"'
-    kit = _kit(lab, twin.parent, _shared_objects(variables.get("CC") or cc, variables.get("SANITIZE", "")))
+    command = " && ".join(one.command() for one in wanted)
+    programs = [_own_folder() / one.twin.relative_to(ROOT) for one in wanted]
+    made_of = (command, cc, *learner.items())
+    if all(_made_of.get(program) == made_of for program in programs):
+        return programs
+    names = [program.name for program in programs]
+    first = wanted[0]
+    kit = _kit(lab, first.twin.parent, _shared_objects(first.variables.get("CC") or cc,
+                                                       first.variables.get("SANITIZE", "")))
 
     def build(sources: Mapping[str, bytes]) -> Result:
         files = {**kit, **{name: (content, 0.0) for name, content in sources.items()}}
-        result = run_jailed(command, files, {"CC": cc} if cc else {})
+        result = run_jailed(command, files, {"CC": cc} if cc else {}, names)
         if result.ending in _LOST:
             raise _stopped(str(result))
         return result
 
+    def built(result: Result) -> bool:
+        return result.status == 0 and set(names) <= set(result.files)
+
     result = build(learner)
-    if not _built(result):
+    if not built(result):
         checked = build(control)
-        if not _built(checked):
+        if not built(checked):
             raise _stopped("the solution does not build in it either: " + (
                 _said(checked).strip().partition("\n")[0] or str(checked)))
         result = build(learner)
-    if not _built(result):
+    if not built(result):
         if result.ending is not Ending.EXIT:
             raise JailedError(f"the compiler was stopped: {result}")
         said = re.sub(r"^make: .*\n?", "", _said(result), flags=re.M)
         raise JailedError(said.strip() or "the compiler made nothing")
-    program = _own_folder() / place
-    program.parent.mkdir(parents=True, exist_ok=True)
-    program.unlink(missing_ok=True)
-    program.write_bytes(result.files[RESULT])
-    program.chmod(0o755)
-    pack_like(program, twin)
-    return program
+    for program, one in zip(programs, wanted):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.unlink(missing_ok=True)
+        program.write_bytes(result.files[program.name])
+        program.chmod(0o755)
+        pack_like(program, one.twin)
+        _made_of[program] = made_of
+    return programs
+
+
+# The programs in _own_folder: with which command, compiler and files they were made.
+_made_of: dict[Path, tuple[object, ...]] = {}
 
 
 @functools.lru_cache(maxsize=None)
@@ -77,10 +104,6 @@ def _own_folder() -> Path:
     folder = tempfile.mkdtemp(dir=JAILED)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
-
-
-def _built(result: Result) -> bool:
-    return result.status == 0 and RESULT in result.files
 
 
 def _said(result: Result) -> str:

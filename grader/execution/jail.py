@@ -2,8 +2,8 @@
 
 `#include` and `.incbin` can read any file, options of the linker's plugins can write any file, and a few
 macros can use up all memory. So each command runs under the runner's limits, can read only the toolchain and
-the files that it is given, and returns only the bytes of one file. The jail consists of namespaces on this
-machine (jail.sh), or, where those are forbidden, of a lab VM that is discarded afterwards.
+the files that it is given, and returns only the bytes of the files that are asked for. The jail consists of
+namespaces on this machine (jail.sh), or, where those are forbidden, of a lab VM that is discarded afterwards.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import io
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,35 +31,34 @@ VM_LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 
 CPU_SECONDS, VM_CPU_SECONDS = 20, 100      # for each process; a solution's compiler needs less than one
 ENTER = ("unshare", "--user", "--map-root-user", "--mount")
 IN_VM = 'mkdir kit && tar -x -C kit && cd kit && exec sh -c "$1"'
-RESULT = "result"
 
 Files = Mapping[str, tuple[bytes, float]]      # content and time of change, by name
 
 
-def run_jailed(command: str, files: Files, env: Mapping[str, str]) -> Result:
-    """Runs a shell command in a folder with these files. Result.files has what it wrote to $RESULT. A process
-    that uses too much processor time gets SIGXCPU."""
+def run_jailed(command: str, files: Files, env: Mapping[str, str], results: Sequence[str] = ()) -> Result:
+    """Runs a shell command in a folder with these files. Result.files has those `results`, by name, that it
+    left in $RESULTS. A process that uses too much processor time gets SIGXCPU."""
     stdin = _packed(files)
     env = {**plain_environment(), **env}
     if namespaces_work():
-        return _in_namespaces(f"ulimit -S -t {CPU_SECONDS}; {command}", stdin, env)
+        return _in_namespaces(f"ulimit -S -t {CPU_SECONDS}; {command}", stdin, env, results)
     command = f"ulimit -S -t {VM_CPU_SECONDS}; {command}"
-    run = Run(("sh", "-ec", IN_VM, "jail", command), stdin=stdin, limits=VM_LIMITS, outputs=(RESULT,),
-              env={**env, "RESULT": "../result"}, files=toolchain_files(env.get("CC", "gcc")))
+    run = Run(("sh", "-ec", IN_VM, "jail", command), stdin=stdin, limits=VM_LIMITS, outputs=tuple(results),
+              env={**env, "RESULTS": ".."}, files=toolchain_files(env.get("CC", "gcc")))
     return run_all(lambda after_death: VmWorker(after_death), [run], 1, None)[0]
 
 
 @functools.lru_cache(maxsize=None)
 def namespaces_work() -> bool:
     """Whether this machine can build a jail from namespaces."""
-    result = _in_namespaces('echo closed > "$RESULT"', _packed({}), plain_environment())
-    return result.files.get(RESULT) == b"closed\n"
+    result = _in_namespaces('echo closed > "$RESULTS/word"', _packed({}), plain_environment(), ["word"])
+    return result.files.get("word") == b"closed\n"
 
 
-def _in_namespaces(command: str, stdin: bytes, env: Mapping[str, str]) -> Result:
+def _in_namespaces(command: str, stdin: bytes, env: Mapping[str, str], results: Sequence[str]) -> Result:
     script = Path(__file__).with_name("jail.sh").read_text()
-    run = Run((*ENTER, "sh", "-ec", script, "jail", command), stdin=stdin, limits=LIMITS, outputs=(RESULT,),
-              env={**env, "RESULT": "/out/result"})
+    run = Run((*ENTER, "sh", "-ec", script, "jail", command, *results), stdin=stdin, limits=LIMITS,
+              outputs=tuple(results), env={**env, "RESULTS": "/out"})
     return run_all(_host, [run], 1, None)[0]
 
 

@@ -1,21 +1,24 @@
 # shellcheck shell=sh
-# The text of `unshare --user --map-root-user --mount sh -ec TEXT jail COMMAND`: runs the shell's COMMAND in
-# /kit, which holds what came by standard input as a tar file, and keeps the one file that it leaves as
-# /out/result. The command sees /usr read-only, an empty /tmp and nothing else of this machine: no other
+# The text of `unshare --user --map-root-user --mount sh -ec TEXT jail COMMAND NAME...`: runs the shell's COMMAND
+# in /kit, which holds what came by standard input as a tar file, and keeps the files with these names that it
+# leaves in /out. The command sees /usr read-only, an empty /tmp and nothing else of this machine: no other
 # folder, process, network or capability. Its memory, time, processes and output are the runner's matter.
 mkdir root out
 mount -t tmpfs -o size=192m,nr_inodes=20k,mode=0755 jail root
 mount -t tmpfs -o size=32m,nr_inodes=16,mode=0755 jail out
 mkdir root/usr root/tmp root/kit root/out root/dev root/etc root/etc/alternatives
 mount --rbind /usr root/usr
+links=
 for name in bin lib lib32 lib64 libx32; do
     if [ -L "/$name" ]; then
-        cp -P "/$name" root/
+        links="$links /$name"
     elif [ -d "/$name" ]; then
         mkdir "root/$name"
         mount --rbind "/$name" "root/$name"
     fi
 done
+# shellcheck disable=SC2086 # these names have no spaces
+[ -z "$links" ] || cp -P $links root/
 if [ -d /etc/alternatives ]; then
     mount --bind /etc/alternatives root/etc/alternatives
 fi
@@ -27,8 +30,11 @@ status=0
 # Without capabilities, and with no way to new ones: a process in a chroot can't make a user namespace.
 unshare --mount --pid --net --ipc --uts --fork --kill-child /usr/sbin/chroot root \
     setpriv --no-new-privs --bounding-set=-all --inh-caps=-all sh -c "cd /kit && $1" || status=$?
-# It may be a link to anything, which is not followed.
-if [ -f out/result ] && [ ! -L out/result ]; then
-    cp out/result result
-fi
+shift
+# Each may be a link to anything, which is not followed.
+for name; do
+    if [ -f "out/$name" ] && [ ! -L "out/$name" ]; then
+        cp "out/$name" "$name"
+    fi
+done
 exit "$status"

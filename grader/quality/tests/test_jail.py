@@ -1,5 +1,5 @@
 """The jail in which an untrusted file is compiled and linked: nothing in it can read this machine's files,
-and only one file leaves it."""
+and only the files that are asked for leave it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from grader.core.jailed_make import JailedError, _kit, _shared_objects
 from grader.core.strange_files import FILE_MAX, HEADERS_MAX
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import jail
-from grader.execution.jail import RESULT, run_jailed
+from grader.execution.jail import run_jailed
 from grader.execution.labvm.pack import files_needed, pack_like
 from grader.execution.runs import CannotGrade, Ending, Result, Run
 from grader.execution.toolchain import toolchain_files
@@ -83,8 +83,10 @@ class Closed(JailCase):
 
     def test_a_link_as_result_is_not_followed(self) -> None:
         for target in ("/etc/passwd", "/proc/self/environ", str(self.folder / "secret")):
-            result = run_jailed(f'ln -s {target} "$RESULT"', {}, {})
-            self.assertEqual(result.files.get(RESULT, b""), b"")
+            result = run_jailed(f'ln -s {target} "$RESULTS/link"; echo a > "$RESULTS/file"', {}, {},
+                                ["link", "file"])
+            self.assertEqual(result.files.get("link", b""), b"")
+            self.assertEqual(result.files.get("file"), b"a\n")
 
 
 class Building(JailCase):
@@ -105,6 +107,18 @@ class Building(JailCase):
                               env=building.clean_environment(), stdout=subprocess.PIPE, check=True)
         self.assertNotEqual(bytes.fromhex(done.stdout.decode()), before)
         self.assertEqual(program.read_bytes(), before)
+
+    def test_one_jail_makes_all_programs_of_the_same_files(self) -> None:
+        one, other = f"{SOLUTION}\nint of_one;\n", f"{SOLUTION}\nint of_another;\n"
+        with mock.patch.object(jailed_make, "run_jailed", side_effect=run_jailed) as jails:
+            program = self.build(one)
+            unit = build_unit(2, LAB.unit("hypercall"), module=self.folder / "hypercall.c")
+            self.assertEqual(jails.call_count, 1)
+            first = program.read_bytes()
+            self.assertNotEqual(unit.read_bytes(), first)
+            self.assertNotEqual(self.build(other).read_bytes(), first)
+            self.assertEqual(self.build(one).read_bytes(), first)
+            self.assertEqual(jails.call_count, 3)
 
     def test_unit_programs_and_kernels(self) -> None:
         module, sched = LABS[6].solution_files()
@@ -177,8 +191,8 @@ class Building(JailCase):
         self.build(SOLUTION)
         files = _kit(2, BUILD / "vmm/lab2", _shared_objects("", ""))
         files = {**files, f"labs/{LAB.folder}/{LAB.files[0]}": (SOLUTION.encode(), 0.0)}
-        made = run_jailed('make vmm LAB=2 OUT=build/vmm/lab2 PROGRESS=1 > "$RESULT"', files, {})
-        steps = re.findall(r"^: (\S+)", made.files[RESULT].decode(), re.M)
+        made = run_jailed('make vmm LAB=2 OUT=build/vmm/lab2 PROGRESS=1', files, {})
+        steps = re.findall(r"^: (\S+)", made.stdout.decode(), re.M)
         self.assertEqual(steps, ["lab2-hypercall.o", "vmm"])
 
     def test_in_the_lab_vm(self) -> None:
@@ -244,7 +258,7 @@ class Strangers(JailCase):
         with mock.patch.object(building, "jailed_make", side_effect=JailedError) as made, \
                 self.assertRaises(BuildError):
             build_vmm(2, module=module)
-        learner = made.call_args.args[4]
+        learner = made.call_args.args[2]
         self.assertEqual(sorted(map(os.path.basename, learner)), ["empty.h", "hypercall.c"])
         for number in range(HEADERS_MAX):
             (self.folder / f"{number}.h").write_text("")
@@ -302,7 +316,7 @@ class Limited(JailCase):
     def test_a_build_that_failed_only_once(self) -> None:
         (self.folder / "hypercall.c").write_text(SOLUTION)
         failed = Result(Ending.EXIT, 2, stderr=b"gcc: fatal error: Killed signal terminated program cc1")
-        built = Result(Ending.EXIT, 0, files={RESULT: b"\x7fELF"})
+        built = Result(Ending.EXIT, 0, files={"vmm": b"\x7fELF", "unit-hypercall": b""})
         with mock.patch.object(jailed_make, "run_jailed", side_effect=[failed, built, built]):
             program = build_vmm(2, module=self.folder / "hypercall.c")
         self.assertEqual(program.read_bytes(), b"\x7fELF")
