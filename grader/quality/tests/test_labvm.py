@@ -148,6 +148,13 @@ class Clock(unittest.TestCase):
         self.assertEqual((result.ending, result.stdout), (Ending.EXIT, b"more\n"), result)
 
 
+class Modules(unittest.TestCase):
+    def test_the_end_of_a_vm_waits_for_no_ticks(self) -> None:
+        script = 'read -r set < /sys/module/kvm/parameters/tdp_mmu && echo "$set"'
+        result = VmBackend().run([Run(("/bin/sh", "-c", script))])[0]
+        self.assertEqual((result.ending, result.stdout), (Ending.EXIT, b"N\n"), result)
+
+
 class Packages(unittest.TestCase):
     """The forms in which distributions pack a kernel: which packages are taken, and where the parts lie."""
 
