@@ -16,7 +16,7 @@ from grader.course import Lab
 _MARK = re.compile(r"\s*/\* (answer|end) (\d\.\d) \*/\s*")
 _NEAR_MARK = re.compile(r"/[*/]\s*(answer|end)\s+\d", re.I)
 _TODO = re.compile(r'\bTODO\("(\d\.\d)"\)')
-_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
+_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)|//[^\n]*", re.S)
 
 
 class MarkError(Exception):

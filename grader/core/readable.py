@@ -124,19 +124,23 @@ def both_ends(text: str, first: int = 10, last: int = 6) -> list[str]:
 
 
 _DIAGNOSTIC = re.compile(r"\S+:\d+:\d+: (?:fatal )?(?:error|warning): |.*: undefined reference to ")
-_CONTEXT = re.compile(r"\S+: (?:In|At) |In file included from |\S*ld\S*: ")
+_CONTEXT = re.compile(r"\S+: (?:In|At) |In file included from |(?=\S*: )\S*ld")
 _ERROR = re.compile(r": (?:fatal )?error: |: undefined reference to |implicit declaration")
 
 
 def errors_first(text: str) -> str:
     """A compiler's output with the errors before the warnings, each with its context and notes. A function
-    that is not declared is only a warning, but it explains the linker's error."""
+    that is not declared is only a warning, but it explains the linker's error. In linear time: a hostile
+    source can make a compiler print anything."""
     blocks: list[list[str]] = [[]]
+    begun = False                    # the last block has its diagnostic
     for line in text.splitlines():
-        begun = any(_DIAGNOSTIC.match(other) for other in blocks[-1])
-        if begun and (_DIAGNOSTIC.match(line) or _CONTEXT.match(line)):
+        diagnostic = bool(_DIAGNOSTIC.match(line))
+        if begun and (diagnostic or _CONTEXT.match(line)):
             blocks.append([])
+            begun = False
         blocks[-1].append(line)
+        begun = begun or diagnostic
     blocks.sort(key=lambda block: not any(_ERROR.search(line) for line in block))
     return "\n".join(line for block in blocks for line in block)
 

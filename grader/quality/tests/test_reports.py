@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any, cast
 from unittest import mock
@@ -19,7 +21,7 @@ from grader.core.framework import Body
 from grader.core.grading import BuiltPrograms, Choice, Graded, Report, grade, path_text
 from grader.core.judge import Kind, Verdict
 from grader.core.plan import Plan
-from grader.course import Lab
+from grader.course import ROOT, Lab
 from grader.report.files import autolab, gradescope, junit, write_files
 from grader.report.text import report_lines, save
 from grader.execution.runs import CannotGrade, Limits
@@ -95,6 +97,30 @@ class Texts(FakeCase):
         text = "\n".join([function, warning, note, "vm.c: In function 'vm_run':", error, undeclared, missing])
         self.assertEqual(errors_first(text).splitlines(),
                          ["vm.c: In function 'vm_run':", error, undeclared, missing, function, warning, note])
+
+    def test_texts_of_a_hostile_module_are_read_in_linear_time(self) -> None:
+        # Where the time grows with the square of the length, it is an hour. In a process of its own: a
+        # regular expression can't be interrupted.
+        code = ("import resource, sys\n"
+                "from pathlib import Path\n"
+                "from grader.core.exercises import todos\n"
+                "from grader.core.outcome import Outcome\n"
+                "from grader.core.readable import beside, errors_first, printable_lines, visible\n"
+                "from grader.execution.runs import Ending, Result\n"
+                "resource.setrlimit(resource.RLIMIT_CPU, (300, 300))\n"
+                "text = sys.argv[1] + sys.argv[2] * ((1 << 20) // len(sys.argv[2]))\n"
+                "errors_first(text), printable_lines(text), beside(text, visible(text))\n"
+                "outcome = Outcome(Result(Ending.EXIT, 70, text.encode(), text.encode()))\n"
+                "outcome.todo, outcome.where, outcome.words, outcome.sanitizer, outcome.registers\n"
+                "source = Path(sys.argv[3])\n"
+                "source.write_text(text[:1 << 18])\n"
+                "todos(source)\n")
+        for first, again in (("x:1:1: error: \n", "ld"), ("x:1:1: error: \n", "\n"), ("", "/* "), ("", "a:1"),
+                             ("vmm: ", " ("), ("vcpu0: ", "a=1 ")):
+            with self.subTest(again=again):
+                done = subprocess.run([sys.executable, "-c", code, first, again, self.folder / "source.c"],
+                                      cwd=ROOT, stderr=subprocess.PIPE, text=True)
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_score_and_next_exercise(self) -> None:
         lines = self.lines(good, bad)
