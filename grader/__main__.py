@@ -24,7 +24,7 @@ from grader.report.recording import grade_and_keep
 from grader.report.files import autolab
 from grader.report.text import print_report, total_line
 from grader.execution.runs import CannotGrade
-from grader.core.values import new_seed
+from grader.core.values import new_seed, new_seed_for_strangers
 
 FULL_SCORE, LESS, USAGE, CANNOT_GRADE = 0, 1, 2, 3
 
@@ -59,7 +59,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if parsed.command == "grade" and parsed.jailed and parsed.backend in ("auto", ""):
         parsed.backend = "vm"
     if parsed.seed is None:
-        parsed.seed = new_seed()
+        strange = parsed.command == "grade" and parsed.jailed
+        parsed.seed = new_seed_for_strangers() if strange else new_seed()
     if parsed.command == "grade" and parsed.lab is None and (parsed.test or parsed.module or parsed.results):
         if not parsed.test[:1].isdigit() or int(parsed.test[0]) not in labs.NUMBERS or parsed.module:
             parser.error("name the lab: --lab N")

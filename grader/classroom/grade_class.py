@@ -40,7 +40,7 @@ from grader.classroom.tree import Tree, remove_stale
 from grader.core.readable import file_name, printable
 from grader.course import BUILD, LABS
 from grader.execution.runs import CannotGrade
-from grader.core.values import new_seed
+from grader.core.values import new_seed_for_strangers
 from grader.execution.tool import run_command
 
 CANNOT_GRADE = 3
@@ -129,7 +129,7 @@ def class_seed(folder: Path, wanted: int | None) -> int:
         return wanted
     try:
         with open(path, "x") as file:
-            file.write(json.dumps({"seed": new_seed()}) + "\n")
+            file.write(json.dumps({"seed": new_seed_for_strangers()}) + "\n")
     except FileExistsError:
         pass
     end = time.monotonic() + SEED_SECONDS

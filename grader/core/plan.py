@@ -147,7 +147,7 @@ class Plan:
         planned = self._add((str(self._programs.unit(source)),), **keywords)
         environment = {**planned.run.env, **UNIT_SANITIZER_ENVIRONMENT, "CK_RUN_CASE": case,
                        "CK_TAP_LOG_FILE_NAME": "-", "CK_VERBOSITY": "silent", "TEMP": ".",
-                       "UNIT_SEED": str(self.values.getrandbits(62))}
+                       "UNIT_SEED": f"{self.values.getrandbits(128):032x}"}
         planned.run = replace(planned.run, env=environment)
         planned.unit = planned.white_box = True
         planned.must(expect.unit_passes(case))

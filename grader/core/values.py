@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import secrets
 
@@ -13,11 +14,29 @@ def new_seed() -> int:
     return secrets.randbelow(900_000) + 100_000
 
 
+def new_seed_for_strangers() -> int:
+    """A seed that a hostile module can't find by trying all of them."""
+    return secrets.randbits(62)
+
+
 class Values(random.Random):
-    """The random numbers of a test, and the kinds of values for guests."""
+    """The random numbers of a test, and the kinds of values for guests. Those that a module has seen don't
+    tell it the others: they are cut from digests of the seed, the test and a count."""
 
     def __init__(self, seed: int, test: str) -> None:
-        super().__init__(f"{seed} {test}")
+        super().__init__()
+        self._key = f"{seed} {test}"
+        self._count = 0
+
+    def getrandbits(self, k: int) -> int:
+        """As Random.getrandbits, which all but `random` are made of."""
+        self._count += 1
+        digest = hashlib.shake_256(f"{self._key} {self._count}".encode()).digest((k + 7) // 8)
+        return int.from_bytes(digest, "little") >> -k % 8
+
+    def random(self) -> float:
+        """As Random.random."""
+        return self.getrandbits(53) / 2 ** 53
 
     def word(self, letters: int = 6) -> str:
         """Lower-case letters."""

@@ -67,10 +67,10 @@ struct mailbox {
     uint8_t bytes[OBJECTS_BYTES]; /* of the objects, one after the other */
 };
 
-static PRIVATE bool is_module;        /* this is the module's process */
-static PRIVATE int side_channel;      /* to the other one */
-static PRIVATE pid_t module_process;  /* of the judge */
-static PRIVATE uint64_t random_state; /* of the judge's numbers */
+static PRIVATE bool is_module;         /* this is the module's process */
+static PRIVATE int side_channel;       /* to the other one */
+static PRIVATE pid_t module_process;   /* of the judge */
+static PRIVATE uint32_t random_key[4]; /* of the judge's numbers */
 static PRIVATE struct mailbox *mailbox;
 static PRIVATE uint8_t *arena, *arena_next;
 static PRIVATE enum { CALL_BEGUN, CALL_GIVES, CALL_SEES } call_phase;
@@ -521,7 +521,7 @@ static inline void apart_begin(const int *kept, int count)
     side_channel = ends[is_module];
     syscall(SYS_close, ends[!is_module]);
     if (is_module) {
-        random_state = 0;
+        memset(random_key, 0, sizeof random_key);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         prctl(PR_SET_DUMPABLE, 1); /* for its own /proc/self */
         syscall(SYS_dup2, errors[1], STDERR_FILENO);

@@ -33,7 +33,7 @@ from grader.classroom.submissions import Submission
 from grader.classroom.tree import Tree
 from grader.course import LABS
 from grader.core.readable import printable
-from grader.core.values import new_seed
+from grader.core.values import new_seed_for_strangers
 from grader.execution.tool import run_command
 
 CANNOT_GRADE = 3
@@ -61,7 +61,7 @@ def grade(lab: int, place: Path, results: Path) -> Record:
     """Grades it; results.json is then complete."""
     write(results / "results.json", without_runs(lab, "The grading was cut short before a test had ended."))
     with tempfile.TemporaryDirectory(prefix="mini-kvm-") as name:
-        settings = Settings(LABS[lab], new_seed(), Path(name) / "reports", results)
+        settings = Settings(LABS[lab], new_seed_for_strangers(), Path(name) / "reports", results)
         submission = Submission("submission", place)
         record = grade_one(settings, submission, Tree(Claims(Path(name) / "trees"), LABS[lab]), Processes())
         if record.status != MACHINE:

@@ -49,7 +49,7 @@ from grader.execution.tool import run_command
 from grader.quality.cheats.constant import constant_modules
 from grader.report.files import gradescope
 from grader.execution.runs import CannotGrade, Limits
-from grader.core.values import new_seed
+from grader.core.values import new_seed_for_strangers
 
 FOLDER = Path(__file__).resolve().parent
 # One test of each kind. The first is a unit test if the lab has them.
@@ -148,8 +148,8 @@ def try_cheat(cheat: Cheat, backend: str, whole: bool = False) -> Outcome:
     outcome.tests = len(lab.tests)
     results = BUILD / "cheats" / f"{cheat.name}-{cheat.target}"
     use_jail()
-    choice = Choice(new_seed(), module=_put(cheat), backend=backend, folder=results, encrypted=True,
-                    jobs=1)
+    choice = Choice(new_seed_for_strangers(), module=_put(cheat), backend=backend, folder=results,
+                    encrypted=True, jobs=1)
     before, began = _kit(), time.monotonic()
     report = grade(lab, choice, lambda needs: pick_backend(backend, tuple(needs)))
     outcome.seconds = time.monotonic() - began

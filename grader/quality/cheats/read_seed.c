@@ -6,14 +6,17 @@
 
 static uint32_t next_random(void)
 {
-    static uint64_t state;
+    static uint32_t key[4], count;
+    uint32_t left = count++, right = 0, sum = 0;
 
-    if (state == 0)
-        state = strtoull(getenv("UNIT_SEED") ? getenv("UNIT_SEED") : "1", NULL, 10) * 2 + 1;
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 16);
+    if (getenv("UNIT_SEED"))
+        sscanf(getenv("UNIT_SEED"), "%8x%8x%8x%8x", key, key + 1, key + 2, key + 3);
+    for (int cycle = 0; cycle < 32; cycle++) {
+        left += (((right << 4) ^ (right >> 5)) + right) ^ (sum + key[sum & 3]);
+        sum += 0x9e3779b9;
+        right += (((left << 4) ^ (left >> 5)) + left) ^ (sum + key[sum >> 11 & 3]);
+    }
+    return left;
 }
 
 static void cheat(void)

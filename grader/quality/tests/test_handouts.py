@@ -32,6 +32,8 @@ class Truth(unittest.TestCase):
 class Consoles(unittest.TestCase):
     """Every console is what a learner sees: a test for each document, because each takes long."""
 
+    maxDiff = None
+
     def check(self, document: str) -> None:
         cannot: list[str] = []
         self.assertEqual("\n\n".join(checking.consoles(document, cannot)), "")
