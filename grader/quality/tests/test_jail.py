@@ -179,6 +179,13 @@ class Building(JailCase):
                  or name.startswith("build/vmm/") and os.path.basename(name) in linked]
         self.assertEqual(wrong, [])
 
+    def test_nor_is_that_of_the_labs_other_file(self) -> None:
+        module = self.folder / "devices.c"
+        module.write_text(f'{LABS[8].solution_files()[0].read_text()}\n#include "linux.c"\n')
+        with self.assertRaises(BuildError) as caught:
+            build_vmm(8, module=module)
+        self.assertIn("linux.c: No such file", caught.exception.text)
+
     def test_only_what_this_build_needs_is_inside(self) -> None:
         for sanitize in ("", "address,undefined"):
             with mock.patch.object(building, "_jailed", False):
