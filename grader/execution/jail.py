@@ -45,7 +45,7 @@ def run_jailed(command: str, files: Files, env: Mapping[str, str], results: Sequ
     command = f"ulimit -S -t {VM_CPU_SECONDS}; {command}"
     run = Run(("sh", "-ec", IN_VM, "jail", command), stdin=stdin, limits=VM_LIMITS, outputs=tuple(results),
               env={**env, "RESULTS": ".."}, files=toolchain_files(env.get("CC", "gcc")))
-    return run_all(lambda after_death: VmWorker(after_death), [run], 1, None)[0]
+    return run_all(VmWorker, [run], 1, None)[0]
 
 
 @functools.lru_cache(maxsize=None)
@@ -62,7 +62,7 @@ def _in_namespaces(command: str, stdin: bytes, env: Mapping[str, str], results: 
     return run_all(_host, [run], 1, None)[0]
 
 
-def _host(_after_death: bool) -> Worker:
+def _host() -> Worker:
     return HostWorker(NOBODY if os.geteuid() == 0 else 0)
 
 

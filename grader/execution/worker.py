@@ -61,8 +61,7 @@ class Worker(Protocol):
         """End the runner and everything that belongs to it. May be called twice, from any thread."""
 
 
-# Starts a worker; True: the previous one crashed, so a snapshot it came from may be damaged.
-StartWorker = Callable[[bool], Worker]
+StartWorker = Callable[[], Worker]
 
 
 def run_all(start_worker: StartWorker, runs: Sequence[Run], jobs: int, on_result: OnResult | None,
@@ -135,8 +134,8 @@ class _Pool:
         with self._lock:
             return None if self.failure else next(self._waiting, None)
 
-    def _start(self, after_crash: bool) -> Worker:
-        worker = self._start_worker(after_crash)
+    def _start(self) -> Worker:
+        worker = self._start_worker()
         with self._lock:
             self._workers.append(worker)
             if self.failure:
@@ -147,7 +146,7 @@ class _Pool:
         """One run, on this worker or a new one; a second crash in a row becomes the run's result."""
         crashes: list[str] = []
         while len(crashes) < 2 and not self.failure:
-            worker = worker or self._start(bool(crashes))
+            worker = worker or self._start()
             before, active = worker.used, worker
             try:
                 return worker, worker.execute(run)
@@ -158,4 +157,4 @@ class _Pool:
             finally:
                 if self._account:
                     self._account.charge(active.used - before)
-        return self._start(False), Result(Ending.MACHINE, diagnosis="\n".join(crashes))
+        return self._start(), Result(Ending.MACHINE, diagnosis="\n".join(crashes))

@@ -12,7 +12,7 @@ from grader.execution.c_tools import c_tool
 from grader.execution.connection import Connection
 from grader.execution.kvm_probe import probe_kvm
 from grader.execution.runs import CannotGrade, Result, Run
-from grader.execution.worker import OnResult, Worker, WorkerDied, run_all
+from grader.execution.worker import OnResult, WorkerDied, run_all
 
 START_TIMEOUT = 60.0
 
@@ -64,9 +64,7 @@ class KvmBackend:
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None,
             account: Account | None = None) -> list[Result]:
         """As Backend.run."""
-        def start(_after_crash: bool) -> Worker:
-            return HostWorker()
-        return run_all(start, runs, jobs, on_result, account)
+        return run_all(HostWorker, runs, jobs, on_result, account)
 
     def works_still(self) -> bool:
         """As Backend.works_still."""

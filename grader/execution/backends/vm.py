@@ -10,7 +10,7 @@ from grader.execution.budget import Account
 from grader.execution.labvm.session import PORT_FD
 from grader.execution.labvm.worker import VmWorker
 from grader.execution.runs import Result, Run
-from grader.execution.worker import OnResult, Worker, run_all
+from grader.execution.worker import OnResult, run_all
 
 # A VM takes as much processor time to start as about this many runs take. So it gets at least that many.
 RUNS_EACH = 6
@@ -27,9 +27,7 @@ class VmBackend:
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None,
             account: Account | None = None) -> list[Result]:
         """As Backend.run. Each job has its own VM; there are fewer jobs for a few runs."""
-        def start(fresh: bool) -> Worker:
-            return VmWorker(fresh)
-        return run_all(start, runs, min(jobs, ceil(len(runs) / RUNS_EACH)), on_result, account)
+        return run_all(VmWorker, runs, min(jobs, ceil(len(runs) / RUNS_EACH)), on_result, account)
 
     def works_still(self) -> bool:
         """As Backend.works_still: the lab VM has its own KVM."""

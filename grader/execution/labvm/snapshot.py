@@ -36,6 +36,7 @@ _LAST_RESORT = BUILD.parent / "labvm"
 SPACE_NEEDED = 400 * 1024 * 1024   # the touched pages of RAM, the kernel and its package
 BOOT_TIMEOUT = 240.0               # seconds; 4 on an idle machine
 RESTORE_TIMEOUT = 120.0            # seconds; 0.3 on an idle machine
+TRIES = 3                          # to restore it
 
 
 def progress(text: str) -> None:
@@ -92,6 +93,13 @@ class Snapshot:
             return bool(json.loads(self.done.read_text()) == self._marks())
         except (OSError, ValueError):
             return False
+
+    def made(self) -> str:
+        """When it was made, which tells it from another at the same place; empty: not there."""
+        try:
+            return self.done.read_text()
+        except OSError:
+            return ""
 
     def _marks(self) -> list[list[int]]:
         return [[s.st_size, s.st_mtime_ns] for s in (self.ram.stat(), self.state.stat())]
@@ -161,23 +169,21 @@ def _tidy(cache: Path, keep: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def start(fresh: bool = False, debugger: socket.socket | None = None) -> Machine:
-    """A lab VM ready for work, restored from the snapshot, which is created if missing or damaged.
-
-    `fresh`: a VM from the snapshot crashed, so the snapshot is created again in case it was damaged.
-    `debugger`: as for Machine.
+def start(debugger: socket.socket | None = None) -> Machine:
+    """A lab VM ready for work, restored from the snapshot, which is created if missing or damaged. A VM that
+    is restored and crashes later says nothing about it: a run's program can crash a VM. `debugger`: as for
+    Machine.
     """
     cache = cache_folder()
-    death: WorkerDied | None = None
-    if fresh:
-        progress("it stopped answering; trying once more, with a new snapshot")
+    damaged, death = "", ""
     try:
-        for _ in range(2):
-            snapshot = _ensure(cache, discard=fresh or death is not None)
+        for _ in range(TRIES):
+            snapshot = _ensure(cache, damaged)
+            made = snapshot.made()
             try:
                 return snapshot.restore(debugger)
-            except WorkerDied as error:
-                death = error
+            except (WorkerDied, FileNotFoundError) as error:    # damage, or another process has replaced it
+                damaged, death = made, str(error)
     except OSError as error:
         raise CannotGrade(f"can't write {cache}: {error}",
                           "free space there, or set XDG_CACHE_HOME") from error
@@ -187,8 +193,9 @@ def start(fresh: bool = False, debugger: socket.socket | None = None) -> Machine
 _failures: list[CannotGrade] = []     # in this process, so that its threads don't fail one by one
 
 
-def _ensure(cache: Path, discard: bool) -> Snapshot:
-    """A complete snapshot. If another thread failed to create it while this one waited, don't try again."""
+def _ensure(cache: Path, damaged: str) -> Snapshot:
+    """A complete snapshot, and not the one with this Snapshot.made. If another thread failed to create it
+    while this one waited, don't try again."""
     before = len(_failures)
     init = c_tool("init", ROOT / "grader/execution/labvm/init.c", for_lab_vm=True)
     runner = c_tool("runner", ROOT / "grader/execution/runner", for_lab_vm=True)
@@ -196,18 +203,18 @@ def _ensure(cache: Path, discard: bool) -> Snapshot:
         if len(_failures) > before:
             raise _failures[-1]
         try:
-            return _made(cache, init, runner, discard)
+            return _made(cache, init, runner, damaged)
         except CannotGrade as error:
             _failures.append(error)
             raise
 
 
-def _made(cache: Path, init: Path, runner: Path, discard: bool) -> Snapshot:
-    """The snapshot, created if missing, damaged or to be discarded. The caller holds the lock."""
+def _made(cache: Path, init: Path, runner: Path, damaged: str) -> Snapshot:
+    """The snapshot, created if missing or damaged. The caller holds the lock."""
     kernel = find_kernel(cache, progress)
     target = cache / f"snapshot-{_key(kernel, init, runner)}"
     snapshot = Snapshot(target)
-    if discard or not snapshot.is_complete():
+    if not snapshot.is_complete() or snapshot.made() == damaged:
         shutil.rmtree(target, ignore_errors=True)
         _tidy(cache, target)
         _make(cache, kernel, init, runner, target)

@@ -14,8 +14,8 @@ from grader.execution.worker import WorkerDied
 class VmWorker:
     """A lab VM, restored for this worker; it records which files it has already."""
 
-    def __init__(self, fresh: bool = False, debugger: socket.socket | None = None) -> None:
-        self._machine = snapshot.start(fresh, debugger)
+    def __init__(self, debugger: socket.socket | None = None) -> None:
+        self._machine = snapshot.start(debugger)
         self._sent: set[tuple[str, int, int]] = set()
         self.used = 0.0
         self.channel = self._machine.channel

@@ -152,10 +152,12 @@ static bool become_user(uid_t user)
 
 void isolation_forbid_calls(bool sockets)
 {
-    static const uint32_t calls[] = {SYS_add_key, SYS_request_key, SYS_keyctl,
-                                     /* and with sockets: io_uring creates them as well */
-                                     SYS_socket, SYS_io_uring_setup};
-    enum { ALL = sizeof calls / sizeof *calls, WITHOUT_SOCKETS = 3, FIRST = 4 };
+    static const uint32_t calls[] = {
+        /* what they make outlives its process */
+        SYS_add_key, SYS_request_key, SYS_keyctl, SYS_semget, SYS_msgget, SYS_shmget, SYS_mq_open,
+        /* and with sockets: io_uring creates them as well */
+        SYS_socket, SYS_io_uring_setup};
+    enum { ALL = sizeof calls / sizeof *calls, WITHOUT_SOCKETS = ALL - 2, FIRST = 4 };
     uint8_t count = sockets ? ALL : WITHOUT_SOCKETS;
     struct sock_filter code[FIRST + ALL + 2] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),

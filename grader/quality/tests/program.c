@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -165,6 +166,19 @@ static void keep_a_key(void)
 #endif
 }
 
+/* Take memory of the kernel that stays when this process ends. */
+static void take_ipc(void)
+{
+    long taken[] = {
+        syscall(SYS_semget, IPC_PRIVATE, 1, 0600),
+        syscall(SYS_msgget, IPC_PRIVATE, 0600),
+        syscall(SYS_shmget, IPC_PRIVATE, 4096, 0600),
+        syscall(SYS_mq_open, "/queue", O_CREAT | O_RDWR, 0600, NULL),
+    };
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        printf("%s\n", taken[i] < 0 ? "refused" : "taken");
+}
+
 static void connect_somewhere(void)
 {
     int descriptor = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -238,6 +252,8 @@ int main(int argc, char **argv)
         say("alive\n");
     } else if (!strcmp(action, "keep")) {
         keep_a_key();
+    } else if (!strcmp(action, "ipc")) {
+        take_ipc();
     } else if (!strcmp(action, "new-user-namespace")) {
         leave_user_namespace();
     } else if (!strcmp(action, "connect")) {

@@ -148,10 +148,10 @@ class Pool(unittest.TestCase):
 
     def setUp(self) -> None:
         self.log: list[str] = []
-        self.after_death: list[bool] = []
+        self.started = 0
 
-    def start(self, after_death: bool) -> Worker:
-        self.after_death.append(after_death)
+    def start(self) -> Worker:
+        self.started += 1
         return _FakeWorker(self.log)
 
     def run_words(self, *words: str, jobs: int = 1) -> list[Result]:
@@ -161,7 +161,7 @@ class Pool(unittest.TestCase):
         results = self.run_words("1", "kill-once", "2")
         self.assertEqual([r.code for r in results], [1, 0, 2])
         self.assertEqual([r.ending for r in results], [Ending.EXIT] * 3)
-        self.assertEqual(self.after_death, [False, True])
+        self.assertEqual(self.started, 2)
 
     def test_two_deaths_are_the_runs_result(self) -> None:
         results = self.run_words("1", "kill", "2")

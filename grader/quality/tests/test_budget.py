@@ -27,7 +27,7 @@ from grader.execution.labvm import machine
 from grader.execution.labvm.machine import processor_wait
 from grader.execution.labvm.pack import pack_like
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
-from grader.execution.worker import OnResult, Worker, WorkerDied, run_all
+from grader.execution.worker import OnResult, WorkerDied, run_all
 from grader.quality.tests.fakes import FakeCase, FakePrograms, lab_of
 
 PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
@@ -56,9 +56,7 @@ class FakeBackend(KvmBackend):
 
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None,
             account: Account | None = None) -> list[Result]:
-        def start(_after_crash: bool) -> Worker:
-            return FakeWorker()
-        return run_all(start, runs, jobs, on_result, account)
+        return run_all(FakeWorker, runs, jobs, on_result, account)
 
 
 class Limit(unittest.TestCase):
@@ -84,12 +82,12 @@ class Limit(unittest.TestCase):
     def test_runs_beyond_it_are_not_executed(self) -> None:
         budget = Budget(lambda: 0.0)
         runs = [Run(("x", str(seconds))) for seconds in (FREE_SECONDS, 1, 1, 1)]
-        endings = [result.ending for result in run_all(lambda _: FakeWorker(), runs, 1, None, budget)]
+        endings = [result.ending for result in run_all(FakeWorker, runs, 1, None, budget)]
         self.assertEqual(endings, [Ending.EXIT, Ending.EXIT, Ending.BUDGET, Ending.BUDGET])
 
     def test_a_run_that_crashes_the_lab_vm_is_charged(self) -> None:
         account = Account()
-        run_all(lambda _: FakeWorker("crash"), [Run(("x", "crash", "5"))], 1, None, account)
+        run_all(lambda: FakeWorker("crash"), [Run(("x", "crash", "5"))], 1, None, account)
         self.assertEqual(account.used, 10)
 
 

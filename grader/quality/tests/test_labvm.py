@@ -26,6 +26,7 @@ from grader.execution.labvm.kernel import (Kernel, find_kernel, kernel_packages,
 from grader.execution.labvm.machine import KERNEL_ARGUMENTS
 from grader.execution.labvm.pack import files_needed
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
+from grader.execution.worker import WorkerDied
 
 PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
 
@@ -413,6 +414,27 @@ class Cache(unittest.TestCase):
         (folder / "state").write_bytes(b"x" * 300000)
         snapshot.Snapshot(folder).mark_complete()
         self.check_works()
+
+    def test_one_that_another_process_replaces_meanwhile(self) -> None:
+        folder, restored = self.made(), []
+        restore = snapshot.Snapshot.restore
+
+        def replaced_before(self: snapshot.Snapshot, debugger: None = None) -> snapshot.Machine:
+            restored.append(self.made())
+            if len(restored) == 1:
+                shutil.move(folder / "ram", folder / "elsewhere")
+                snapshot.Snapshot(folder).done.unlink()
+            return restore(self, debugger)
+
+        with mock.patch.object(snapshot.Snapshot, "restore", replaced_before):
+            self.check_works()
+        self.assertEqual(len(set(restored)), 2)
+
+    def test_a_program_that_crashes_the_vm_costs_the_others_nothing(self) -> None:
+        before = (self.made() / "done.json").read_text()
+        with mock.patch.object(Connection, "execute", side_effect=WorkerDied("gone")):
+            self.assertEqual(VmBackend().run([Run((PROGRAM, "exit", "3"))])[0].ending, Ending.MACHINE)
+        self.assertEqual((self.made() / "done.json").read_text(), before)
 
     def test_two_at_once_make_one(self) -> None:
         shutil.rmtree(self.made())

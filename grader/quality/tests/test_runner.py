@@ -77,6 +77,10 @@ class RunnerTests:
         result = self.run_one(do("keep"))
         self.check(set(result.stdout.splitlines()) == {b"Function not implemented"}, result)
 
+    def test_no_memory_of_the_kernel_that_stays(self) -> None:
+        result = self.run_one(do("ipc"))
+        self.check(result.stdout == b"refused\n" * 4, result)
+
     def test_no_socket(self) -> None:
         result = self.run_one(do("connect"))
         self.check(set(result.stdout.splitlines()) == {b"Function not implemented"}, result)
