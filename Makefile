@@ -34,7 +34,7 @@ close := )
 hash  := \#
 special = $(strip $(foreach char,$$ ` " ' ; & | < > \ * ? ! { } [ ] $(open) $(close) $(hash),$(findstring $(char),$(1))))
 $(foreach name,$(BUILT_WITH) CC,$(if $(call special,$($(name)))$(if $(filter-out CC,$(name)),$(word 2,$($(name)))),\
-    $(error $(name)=$($(name)): a name that make can build with has no spaces, quotes or brackets: rename it)))
+    $(error $(name)=: a name that make can build with has no spaces, quotes or brackets: rename it)))
 
 # If CC is make's default or empty, use gcc, or clang if only that is installed.
 ifneq ($(filter default undefined,$(origin CC))$(if $(strip $(CC)),,empty),)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,13 @@ from grader.core.values import new_seed, new_seed_for_strangers
 FULL_SCORE, LESS, USAGE, CANNOT_GRADE = 0, 1, 2, 3
 
 
+def module_path(text: str) -> Path:
+    """The value of MODULE=, which may be a stranger's name. Raises ArgumentTypeError."""
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise argparse.ArgumentTypeError("the file's name has control characters: rename it")
+    return Path(text)
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. Variables of make that it does not pass on (CC=clang) come from the environment."""
     variable = os.environ.get
@@ -44,7 +52,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("--solution", action="store_true", help="grade solutions/ instead of labs/")
     command.add_argument("--from", dest="source", type=learner_source, default="", metavar="mine",
                          help="also take earlier labs' modules from labs/")
-    command.add_argument("--module", type=Path, help="a file to grade instead of the lab's module")
+    command.add_argument("--module", type=module_path, help="a file to grade instead of the lab's module")
     command.add_argument("--sanitize", default=variable("SANITIZE", ""), help="address,undefined or thread")
     command.add_argument("--cc", default=variable("CC", ""), help="the C compiler")
     command.add_argument("--results", type=Path, help="folder for results; default: build/grade/labN")

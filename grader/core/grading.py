@@ -27,10 +27,11 @@ from grader.core.guests import write_constants
 from grader.core.judge import Kind, Verdict, judge
 from grader.core.expectations import Mismatch
 from grader.core.plan import Plan, Planned, Programs
-from grader.core.readable import errors_first
+from grader.core.readable import errors_first, printable
 from grader.execution.runs import CannotGrade, Ending, Result, Run
 
 JOBS_MAX = 4
+PATH_MAX = 4096
 
 LOADED = 1.5          # runnable programs per processor from which the machine counts as loaded
 PATIENCE = 2          # factor of the time limits in a second try
@@ -85,7 +86,8 @@ class Choice:
         words = ["SOLUTION=1"] if self.solution else []
         for name, value in (("FROM", self.source), ("MODULE", self.module), ("SANITIZE", self.sanitize),
                             ("CC", self.cc), ("BACKEND", self.backend)):
-            words += [f"{name}={shlex.quote(path_text(value))}"] if value and value != "auto" else []
+            words += [f"{name}={printable(shlex.quote(path_text(value)), PATH_MAX)}"] \
+                if value and value != "auto" else []
         return words
 
 

@@ -35,6 +35,7 @@ from grader.course import LABS
 from grader.core.readable import printable
 from grader.core.values import new_seed_for_strangers
 from grader.execution.tool import run_command
+from grader.report.actions import as_text
 
 CANNOT_GRADE = 3
 OUTPUT_MAX = 2000      # characters about one test
@@ -66,7 +67,7 @@ def grade(lab: int, place: Path, results: Path) -> Record:
         record = grade_one(settings, submission, Tree(Claims(Path(name) / "trees"), LABS[lab]), Processes())
         if record.status != MACHINE:
             report = (settings.folder(submission) / "report.txt").read_text(errors="replace")
-            print(report, flush=True)
+            print(as_text(report, os.environ), flush=True)
             if record.status == REFUSED or record.reason:
                 write(results / "results.json", without_runs(lab, report))
     return record

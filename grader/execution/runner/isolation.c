@@ -152,11 +152,11 @@ static bool become_user(uid_t user)
 
 void isolation_forbid_calls(bool sockets)
 {
-    static const uint32_t calls[] = {
-        /* what they make outlives its process */
-        SYS_add_key, SYS_request_key, SYS_keyctl, SYS_semget, SYS_msgget, SYS_shmget, SYS_mq_open,
-        /* and with sockets: io_uring creates them as well */
-        SYS_socket, SYS_io_uring_setup};
+    static const uint32_t calls[] = {/* what they make outlives its process */
+                                     SYS_add_key, SYS_request_key, SYS_keyctl, SYS_semget,
+                                     SYS_msgget, SYS_shmget, SYS_mq_open,
+                                     /* and with sockets: io_uring creates them as well */
+                                     SYS_socket, SYS_io_uring_setup};
     enum { ALL = sizeof calls / sizeof *calls, WITHOUT_SOCKETS = ALL - 2, FIRST = 4 };
     uint8_t count = sockets ? ALL : WITHOUT_SOCKETS;
     struct sock_filter code[FIRST + ALL + 2] = {

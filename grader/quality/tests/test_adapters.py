@@ -49,6 +49,15 @@ class Actions(Case):
         self.assertRegex(line, r"^::error file=labs/lab2-hypercalls/hypercall.c,title=2.2-exit%3A ends%2C "
                                r"and%3A more::hint: see \| 3.2 <b>%250A::error::\\x1b\[2J$")
 
+    def test_no_line_of_a_report_is_a_workflow_command(self) -> None:
+        report = "  ::set-output name=score::100\n##[error]x"
+        self.assertEqual(actions.as_text(report, {}), report)
+        first, *lines, last = actions.as_text(report, {"GITHUB_ACTIONS": "true"}).splitlines()
+        self.assertEqual("\n".join(lines), report)
+        word = last.strip(":")
+        self.assertEqual((first, last), (f"::stop-commands::{word}", f"::{word}::"))
+        self.assertNotIn(word, actions.as_text(report, {"GITHUB_ACTIONS": "true"}))
+
     def test_without_results_the_machine_could_not_grade(self) -> None:
         with mock.patch.object(actions, "BUILD", self.folder), mock.patch.object(sys, "argv", ["x", "2"]):
             self.assertEqual(actions.main(), actions.NO_RESULTS)

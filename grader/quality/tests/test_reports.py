@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 from xml.etree import ElementTree
@@ -121,6 +122,14 @@ class Texts(FakeCase):
                 done = subprocess.run([sys.executable, "-c", code, first, again, self.folder / "source.c"],
                                       cwd=ROOT, stderr=subprocess.PIPE, text=True)
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_a_modules_name_is_printable(self) -> None:
+        choice = Choice(1, module=Path("/x/ev\udcc2\udc9bil\u202e.c"))
+        self.assertIn("MODULE='/x/ev\\xc2\\x9bil\\u202e.c'", choice.command(2, "2.1"))
+        for name in ("ev\x1bcil.c", "a\nb.c", "\x9b2J.c"):
+            with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as said:
+                command.parse(["grade", "--lab", "2", "--module", name])
+            self.assertIn("the file's name has control characters", said.getvalue())
 
     def test_score_and_next_exercise(self) -> None:
         lines = self.lines(good, bad)
