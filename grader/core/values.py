@@ -20,8 +20,8 @@ def new_seed_for_strangers() -> int:
 
 
 class Values(random.Random):
-    """The random numbers of a test, and the kinds of values for guests. Those that a module has seen don't
-    tell it the others: they are cut from digests of the seed, the test and a count."""
+    """The random numbers of a test, and the kinds of values for guests. A module can't compute others from
+    those that it has seen: they are cut from digests of the seed, the test and a count."""
 
     def __init__(self, seed: int, test: str) -> None:
         super().__init__()

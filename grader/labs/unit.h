@@ -340,8 +340,8 @@ static struct vmm vmm;
 static PRIVATE struct guest guest = {.path = "guest", .kind = GUEST_REAL};
 
 /*
- * The judge's random numbers: XTEA (Needham and Wheeler, 1997) of a count. Those that the module
- * sees don't tell it the others.
+ * The judge's random numbers: XTEA (Needham and Wheeler, 1997) of a count. The module can't
+ * compute others from those that it sees.
  */
 static inline uint32_t unit_random(void)
 {

@@ -65,7 +65,7 @@ def timed(command: Sequence[str], kit: Path) -> Union[float, str]:
 
 
 def not_graded(scores: Path) -> str:
-    """The first hand-in of a class of solutions that has less than all points: the work was not done."""
+    """The first submission of a class of solutions that has less than all points: the work was not done."""
     if scores.exists():
         with scores.open(newline="") as file:
             for line in csv.DictReader(file):
