@@ -39,7 +39,7 @@ def failures(lab: int, results: Mapping[str, Any]) -> list[str]:
 
 
 def as_text(report: str, environment: Mapping[str, str]) -> str:
-    """A report for standard output. A job of GitHub Actions obeys no workflow command until the random word."""
+    """A report for standard output. A job of GitHub Actions obeys no command in it until the random word."""
     if not environment.get("GITHUB_ACTIONS"):
         return report
     word = secrets.token_hex(16)
