@@ -23,7 +23,7 @@ from grader.execution.c_tools import c_tool
 from grader.execution.labvm import initrd, snapshot
 from grader.execution.labvm.kernel import (Kernel, find_kernel, kernel_packages, module_content,
                                            unpacked_kernel)
-from grader.execution.labvm.machine import KERNEL_ARGUMENTS
+from grader.execution.labvm.machine import KERNEL_ARGUMENTS, Machine
 from grader.execution.labvm.pack import files_needed
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
 from grader.execution.worker import WorkerDied
@@ -419,7 +419,7 @@ class Cache(unittest.TestCase):
         folder, restored = self.made(), []
         restore = snapshot.Snapshot.restore
 
-        def replaced_before(self: snapshot.Snapshot, debugger: None = None) -> snapshot.Machine:
+        def replaced_before(self: snapshot.Snapshot, debugger: None = None) -> Machine:
             restored.append(self.made())
             if len(restored) == 1:
                 shutil.move(folder / "ram", folder / "elsewhere")
