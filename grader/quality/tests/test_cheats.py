@@ -118,8 +118,8 @@ class Closing(unittest.TestCase):
                    (".preinit_array", ".ctors", ".tm_clone_table", "__libc_atexit", "__libc_IO_vtables",
                     ".gnu.linkonce.d.x", "of_mine")),
                  *(f"__asm__(\".section {section}; nop; .previous\");" for section in
-                   (".init,\\\"ax\\\"", ".fini,\\\"ax\\\"", ".gnu.lto_.opts", ".gnu.warning.write",
-                    ".interp")),
+                   (".rodata.f,\\\"ax\\\"", ".data.f,\\\"awx\\\"", ".init,\\\"ax\\\"", ".fini,\\\"ax\\\"",
+                    ".gnu.lto_.opts", ".gnu.warning.write", ".interp")),
                  "static void f(void) {} static void *c(void) { return f; } "
                  "void g(void) __attribute__((ifunc(\"c\")));",
                  "__asm__(\".globl u; .type u, @gnu_unique_object; .data; u: .long 1; .text\");"]
