@@ -11,8 +11,8 @@ from pathlib import Path
 from grader.execution.c_tools import install_command
 from grader.execution.runs import CannotGrade
 
-PROGRAMS = ("make", "tar", "as", "ld", "ld.bfd", "nm", "objcopy", "awk", "sed", "grep", "cat", "cp", "mv",
-            "rm", "mkdir", "cmp", "cksum", "pkg-config", "echo", "printf", "test")
+PROGRAMS = ("make", "tar", "as", "ld", "ld.bfd", "nm", "readelf", "objcopy", "awk", "sed", "grep", "cat",
+            "cp", "mv", "rm", "mkdir", "cmp", "cksum", "pkg-config", "echo", "printf", "test")
 PARTS = ("cc1", "collect2", "lto-wrapper")
 LIBRARIES = ("crt1.o", "Scrt1.o", "crti.o", "crtn.o", "crtbegin.o", "crtbeginS.o", "crtend.o", "crtendS.o",
              "liblto_plugin.so", "libgcc.a", "libgcc_s.so", "libgcc_s.so.1", "libc.so", "libc.so.6",

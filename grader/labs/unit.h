@@ -356,6 +356,24 @@ static inline uint32_t unit_random(void)
     return left;
 }
 
+/*
+ * Random bytes: xorshift64 (Marsaglia, 2003), which begins with a random number. Who sees some of
+ * these bytes can compute the others of the same place, and nothing else.
+ */
+static inline void random_fill(void *place, size_t bytes)
+{
+    uint64_t state = (uint64_t)unit_random() << 32 | unit_random() | 1;
+    uint8_t *next = place;
+
+    for (size_t done = 0; done < bytes; done += sizeof(uint32_t)) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        const uint32_t four = (uint32_t)(state >> 16);
+        memcpy(next + done, &four, bytes - done < sizeof four ? bytes - done : sizeof four);
+    }
+}
+
 /* The numbers below `count` in a random order. */
 static inline void shuffle(int *order, int count)
 {
@@ -387,8 +405,7 @@ static inline void unit_random_begin(void)
         sscanf(seed, "%8x%8x%8x%8x", random_key, random_key + 1, random_key + 2, random_key + 3);
         explicit_bzero(seed, strlen(seed));
     }
-    for (size_t i = 0; i < sizeof junk; i++)
-        junk[i] = (uint8_t)unit_random();
+    random_fill(junk, sizeof junk);
 }
 
 /* A VM and its vCPU with nothing created yet. */

@@ -477,8 +477,7 @@ static PRIVATE uint8_t random_ram[1 << 20];
 static void start_random(struct vm *vm, struct vcpu *vcpu)
 {
     start_created(vm, vcpu);
-    for (size_t i = 0; i < sizeof random_ram; i++)
-        random_ram[i] = (uint8_t)unit_random();
+    random_fill(random_ram, sizeof random_ram);
     memcpy(vm->ram, random_ram, sizeof random_ram);
 }
 

@@ -35,8 +35,7 @@ static PRIVATE uint8_t image[2 * WINDOW_BYTES];
 
 static void start_image(size_t bytes)
 {
-    for (size_t i = 0; i < bytes; i++)
-        image[i] = (uint8_t)unit_random();
+    random_fill(image, bytes);
     guest.image = image;
     guest.image_bytes = bytes;
 }

@@ -81,8 +81,7 @@ static void exit_was(unsigned id, uint32_t reason, bool ready, bool enabled)
 {
     struct kvm_run *run = &runs[id].run;
 
-    for (size_t i = 0; i < sizeof runs[id].page; i++)
-        runs[id].page[i] = (uint8_t)unit_random();
+    random_fill(runs[id].page, sizeof runs[id].page);
     run->kvm_valid_regs = run->kvm_dirty_regs = 0;
     run->exit_reason = reason;
     run->ready_for_interrupt_injection = ready;

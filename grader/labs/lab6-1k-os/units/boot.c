@@ -703,8 +703,7 @@ static int archive_open(void)
 /* Other bytes for the archive, and so many of them. */
 static void archive_write(int fd, size_t bytes)
 {
-    for (size_t i = 0; i < bytes; i++)
-        archive[i] = (uint8_t)unit_random();
+    random_fill(archive, bytes);
     ck_assert_msg(fd >= 0 && ftruncate(fd, 0) == 0 &&
                       pwrite(fd, archive, bytes, 0) == (ssize_t)bytes,
                   "the unit program can't write its archive");

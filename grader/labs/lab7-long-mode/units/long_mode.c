@@ -1588,10 +1588,8 @@ static void file_make(void)
         .p_memsz = sizeof file.data + 0x1000 + unit_random() % 0x1000,
         .p_flags = PF_R | PF_W,
     };
-    for (size_t i = 0; i < sizeof file.code; i++)
-        file.code[i] = (uint8_t)unit_random();
-    for (size_t i = 0; i < sizeof file.data; i++)
-        file.data[i] = (uint8_t)unit_random();
+    random_fill(file.code, sizeof file.code);
+    random_fill(file.data, sizeof file.data);
 }
 
 /* Loads a file that comes after `before` bytes; the copy of both ends where its memory ends. */
@@ -2831,8 +2829,7 @@ START_TEST(strings)
     translate_instead = string_translate;
     vm.ram = ram;
     vm.ram_bytes = STRING_RAM;
-    for (size_t i = 0; i < STRING_RAM + PAGE_BYTES; i++)
-        ram[i] = (uint8_t)unit_random();
+    random_fill(ram, STRING_RAM + PAGE_BYTES);
     shuffle(order, CASES);
     for (int i = 0; i < CASES; i++) {
         const uint64_t offset = unit_random() % (3 * PAGE_BYTES),

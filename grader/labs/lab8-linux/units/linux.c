@@ -85,8 +85,7 @@ static void file_make(unsigned setup_sects, uint64_t unpacked, uint32_t init_byt
 {
     const uint32_t paragraphs = 0x21 + unit_random() % 0x300;
 
-    for (size_t i = 0; i < sizeof file; i++)
-        file[i] = (uint8_t)unit_random();
+    random_fill(file, sizeof file);
     *header_of(file) = (struct setup_header){
         .setup_sects = (uint8_t)setup_sects,
         .root_flags = (uint16_t)unit_random(),
@@ -727,8 +726,7 @@ static void initrd_write(void)
 
     strcpy(initrd_path, "initrd-XXXXXX");
     int fd = mkstemp(initrd_path);
-    for (size_t i = 0; i < sizeof bytes; i++)
-        bytes[i] = (uint8_t)unit_random();
+    random_fill(bytes, sizeof bytes);
     ck_assert_msg(fd >= 0 && write(fd, bytes, sizeof bytes) == sizeof bytes,
                   "the grader can't write a file for --initrd");
     close(fd);
@@ -985,8 +983,7 @@ static void check_tables(const struct vm *of)
 
 static void check_enter(struct vm *real_vm, struct vcpu *vcpu, struct address_space *space)
 {
-    for (size_t i = 0; i < real_vm->ram_bytes; i++)
-        real_vm->ram[i] = (uint8_t)unit_random();
+    random_fill(real_vm->ram, real_vm->ram_bytes);
     space->next_table = TABLES_OFFSET;
     const uint64_t before = misc_enable(vcpu);
     int status = linux_enter(vcpu, space);
