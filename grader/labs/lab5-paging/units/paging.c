@@ -644,12 +644,6 @@ static PRIVATE uint32_t entry, stack;
 
 static PRIVATE struct kvm_sregs came_in; /* `sregs` as paging_state got it */
 
-static void random_fill(void *bytes, size_t count)
-{
-    for (uint8_t *at = bytes; at < (uint8_t *)bytes + count; at++)
-        *at = (uint8_t)unit_random();
-}
-
 /*
  * A vCPU as after reset, or one in which what paging_state has to set holds random numbers. Of CR0
  * only bits that reset sets, or that paging_state sets.

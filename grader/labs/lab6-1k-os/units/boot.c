@@ -38,12 +38,6 @@ static PRIVATE Elf32_Phdr large_segments[HEADERS_MAX];
 static uint8_t memory[LARGE_MEMORY];
 static uint32_t entry, end;
 
-static void bytes_make(void *bytes, size_t count)
-{
-    for (uint8_t *at = bytes; at < (uint8_t *)bytes + count; at++)
-        *at = (uint8_t)unit_random();
-}
-
 /* In the code, but not at its very beginning. */
 static void entry_make(void)
 {
@@ -100,8 +94,8 @@ static void file_make(void)
     segment_move(code, LOAD_MIN + 16 + unit_random() % 63 * 16);
     file.segments[1] =
         (Elf32_Phdr){.p_type = PT_GNU_STACK, .p_paddr = code->p_paddr, .p_memsz = 64};
-    bytes_make(file.code_bytes, sizeof file.code_bytes);
-    bytes_make(file.data_bytes, sizeof file.data_bytes);
+    random_fill(file.code_bytes, sizeof file.code_bytes);
+    random_fill(file.data_bytes, sizeof file.data_bytes);
 }
 
 /* Loads a file's first bytes; the copy ends where its memory ends. */
@@ -174,7 +168,7 @@ static void large_make(int count)
     shuffle(order, count);
     for (int i = 0; i < count; i++) {
         Elf32_Phdr *segment = &large_segments[order[i]];
-        bytes_make(segment, sizeof *segment);
+        random_fill(segment, sizeof *segment);
         phys += any_up_to(0x2000) >> unit_random() % 12;
         if (i > 0 && (unit_random() % 4 == 0 || phys >= LARGE_MEMORY)) {
             if (unit_random() % 3 == 0) { /* takes no memory */
@@ -235,7 +229,7 @@ static void large_load(int round)
 
 START_TEST(loads)
 {
-    bytes_make(large, sizeof large);
+    random_fill(large, sizeof large);
     for (int round = 0; round < ROUNDS; round++) {
         large_load(round);
         for (const Elf32_Phdr *next = NULL; (next = large_next(next));) {
@@ -257,7 +251,7 @@ END_TEST
 
 START_TEST(zeros)
 {
-    bytes_make(large, sizeof large);
+    random_fill(large, sizeof large);
     for (int round = 0; round < ROUNDS; round++) {
         uint32_t highest = 0;
         large_load(round);
