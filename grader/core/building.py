@@ -199,13 +199,18 @@ def _learner_targets(lab: int, solution: bool, source: str, module: Path | None,
     if solution and not module:
         return set()
     labs = [lab] if solution else [*learner_labs(source, lab), lab]
-    parts = {f"lab{number}-{Path(name).stem}.o" for number in labs for name in LABS[number].modules()}
+    parts = {_part(number, name) for number in labs for name in LABS[number].modules()}
     return {name for number in labs for name in _objects(f"lab{number}")} | parts | {program}
 
 
 def _kernel_targets(kernel: str) -> set[str]:
     """The same for a kernel with the learner's scheduler."""
     return {*_objects("sched"), f"{kernel}-nameless.elf", f"{kernel}.elf"}
+
+
+def _part(lab: int, name: str) -> str:
+    """The object that the Makefile makes from one of a module's files."""
+    return f"lab{lab}-{Path(name).stem}.o"
 
 
 def _objects(module: str) -> tuple[str, str]:
@@ -261,7 +266,7 @@ def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
         elif len(names) == 1 or Path(given).stem == learner.stem:
             strange.update(_with_headers(ROOT / given, _relative(learner)))
         else:   # the solution answers the lab's other exercises, but its source is not for strangers
-            part = wanted[0].twin.parent / f"lab{lab.number}-{learner.stem}.o"
+            part = wanted[0].twin.parent / _part(lab.number, name)
             strange[_relative(learner.with_suffix(".o"))] = part.read_bytes()
     try:
         programs = jailed_make(lab.number, wanted, strange, control, clean_environment().get("CC", ""))

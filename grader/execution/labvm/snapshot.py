@@ -94,8 +94,8 @@ class Snapshot:
         except (OSError, ValueError):
             return False
 
-    def made(self) -> str:
-        """When it was made, which tells it from another at the same place; empty: not there."""
+    def identity(self) -> str:
+        """Differs from that of an earlier or later one at the same place; empty: not there."""
         try:
             return self.done.read_text()
         except OSError:
@@ -179,11 +179,11 @@ def start(debugger: socket.socket | None = None) -> Machine:
     try:
         for _ in range(TRIES):
             snapshot = _ensure(cache, damaged)
-            made = snapshot.made()
+            found = snapshot.identity()
             try:
                 return snapshot.restore(debugger)
             except (WorkerDied, FileNotFoundError) as error:    # damage, or another process has replaced it
-                damaged, death = made, str(error)
+                damaged, death = found, str(error)
     except OSError as error:
         raise CannotGrade(f"can't write {cache}: {error}",
                           "free space there, or set XDG_CACHE_HOME") from error
@@ -194,7 +194,7 @@ _failures: list[CannotGrade] = []     # in this process, so that its threads don
 
 
 def _ensure(cache: Path, damaged: str) -> Snapshot:
-    """A complete snapshot, and not the one with this Snapshot.made. If another thread failed to create it
+    """A complete snapshot, and not the damaged one with this identity. If another thread failed to create it
     while this one waited, don't try again."""
     before = len(_failures)
     init = c_tool("init", ROOT / "grader/execution/labvm/init.c", for_lab_vm=True)
@@ -214,7 +214,7 @@ def _made(cache: Path, init: Path, runner: Path, damaged: str) -> Snapshot:
     kernel = find_kernel(cache, progress)
     target = cache / f"snapshot-{_key(kernel, init, runner)}"
     snapshot = Snapshot(target)
-    if not snapshot.is_complete() or snapshot.made() == damaged:
+    if not snapshot.is_complete() or snapshot.identity() == damaged:
         shutil.rmtree(target, ignore_errors=True)
         _tidy(cache, target)
         _make(cache, kernel, init, runner, target)

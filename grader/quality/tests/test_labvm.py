@@ -420,7 +420,7 @@ class Cache(unittest.TestCase):
         restore = snapshot.Snapshot.restore
 
         def replaced_before(self: snapshot.Snapshot, debugger: None = None) -> Machine:
-            restored.append(self.made())
+            restored.append(self.identity())
             if len(restored) == 1:
                 shutil.move(folder / "ram", folder / "elsewhere")
                 snapshot.Snapshot(folder).done.unlink()
