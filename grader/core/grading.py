@@ -185,6 +185,7 @@ class BuiltPrograms:
         if "finished" not in self._built:
             self._built["finished"] = build_vmm(self._lab, solution=True, sanitize=self._choice.sanitize,
                                                 cc=self._choice.cc)
+            self._built["finished"].chmod(0o711)    # a stranger's VMM that runs beside it can't read it
         return self._built["finished"]
 
     def _module_is_kernels(self) -> bool:

@@ -41,6 +41,13 @@
 /* A static variable of the judge's own: in the module's process it stays as it began. */
 #define PRIVATE __attribute__((section("unit_private")))
 
+/*
+ * A function that the module's process has as well; of the unit program's others it has none, so no
+ * module can call what the judge computes its answers with. unit.ld has the linker refuse a
+ * function for both that refers to one of the judge's own.
+ */
+#define BOTH __attribute__((section("unit_both")))
+
 #include "said.h"
 
 #define OBJECTS_MAX   16
@@ -79,7 +86,7 @@ static PRIVATE size_t call_objects, call_bytes; /* that the call has named in th
 static _Thread_local bool testing;
 
 /* Ends the module's process, if there is one: none outlives its test. */
-static inline void apart_end(void)
+BOTH static inline void apart_end(void)
 {
     testing = false;
     if (module_process > 0)
@@ -89,7 +96,7 @@ static inline void apart_end(void)
 }
 
 /* The test has failed. Check ends the judge here, without test_end. */
-__attribute__((format(printf, 1, 2))) static inline void test_fail(const char *format, ...)
+BOTH __attribute__((format(printf, 1, 2))) static inline void test_fail(const char *format, ...)
 {
     char text[4096];
     va_list arguments;
@@ -109,13 +116,14 @@ __attribute__((format(printf, 1, 2))) static inline void test_fail(const char *f
 #define ck_assert_msg(condition, ...) ((condition) ? (void)0 : ck_abort_msg(__VA_ARGS__))
 #define ck_assert(condition)          ck_assert_msg(condition, "%s", #condition)
 
-/* The ends of what unit.ld puts together: the unit program's variables, and the module's code. */
+/* The ends of what unit.ld puts together: the unit program's variables, and each side's code. */
 extern uint8_t unit_data_start[], unit_data_end[], unit_bss_start[], unit_bss_end[];
 extern uint8_t module_code_start[], module_code_end[];
+extern uint8_t judge_code_start[], judge_code_end[];
 extern uint8_t __executable_start[], __data_start[]; /* the linker's: between them are constants */
 
 /* Zeros, at the same address in both processes. */
-static inline void *memory_for_both(size_t bytes)
+BOTH static inline void *memory_for_both(size_t bytes)
 {
     uint8_t *memory = arena_next;
 
@@ -132,7 +140,7 @@ static inline void *copy_at_end(const void *bytes, size_t count)
 }
 
 /* The module's process is gone: the judge ends as it did. */
-_Noreturn static inline void module_ended(void)
+BOTH _Noreturn static inline void module_ended(void)
 {
     int status = 0;
 
@@ -149,7 +157,7 @@ _Noreturn static inline void module_ended(void)
 }
 
 /* Waits for the end of the module's call, or of its process, and hears what is said meanwhile. */
-static inline void call_wait(void)
+BOTH static inline void call_wait(void)
 {
     struct pollfd ends[] = {{.fd = side_channel, .events = POLLIN},
                             {.fd = said_pipe, .events = POLLIN}};
@@ -165,7 +173,7 @@ static inline void call_wait(void)
     said_hear();
 }
 
-static inline void call_send(call_there *call, const uint64_t *arguments)
+BOTH static inline void call_send(call_there *call, const uint64_t *arguments)
 {
     uint8_t done;
 
@@ -183,7 +191,7 @@ static inline void call_send(call_there *call, const uint64_t *arguments)
  * syscall is declared as one that never comes back here: the compiler would keep in registers what
  * the call changes in static variables.
  */
-static inline void call_make(call_there *call, const uint64_t *arguments)
+BOTH static inline void call_make(call_there *call, const uint64_t *arguments)
 {
     void (*send)(call_there *, const uint64_t *) = call_send;
 
@@ -191,7 +199,7 @@ static inline void call_make(call_there *call, const uint64_t *arguments)
     send(call, arguments);
 }
 
-static inline bool is_for_both(const void *object)
+BOTH static inline bool is_for_both(const void *object)
 {
     const uint8_t *place = object;
 
@@ -202,7 +210,7 @@ static inline bool is_for_both(const void *object)
 }
 
 /* Names an object to this call; the place of its copy in the mailbox, or NULL: both have it. */
-static inline uint8_t *call_name(const void *object, size_t bytes)
+BOTH static inline uint8_t *call_name(const void *object, size_t bytes)
 {
     uint8_t *copy = mailbox->bytes + call_bytes;
 
@@ -220,12 +228,12 @@ static inline uint8_t *call_name(const void *object, size_t bytes)
     return copy;
 }
 
-static inline void call_give(const void *object, size_t bytes)
+BOTH static inline void call_give(const void *object, size_t bytes)
 {
     call_name(object, bytes);
 }
 
-static inline void call_see(void *object, size_t bytes)
+BOTH static inline void call_see(void *object, size_t bytes)
 {
     const uint8_t *copy = call_name(object, bytes);
 
@@ -237,14 +245,14 @@ static inline void call_see(void *object, size_t bytes)
 #define SEE(object)  call_see(&(object), sizeof(object))
 
 /* The loop over a call's phases: its objects are named twice, before the call and after it. */
-static inline void call_begin(void)
+BOTH static inline void call_begin(void)
 {
     testing = false;
     call_phase = CALL_BEGUN;
 }
 
-static inline bool call_goes_on(call_there *call, const uint64_t *arguments, void *result,
-                                size_t bytes)
+BOTH static inline bool call_goes_on(call_there *call, const uint64_t *arguments, void *result,
+                                     size_t bytes)
 {
     testing = call_phase == CALL_SEES;
     if (call_phase == CALL_GIVES) {
@@ -258,7 +266,7 @@ static inline bool call_goes_on(call_there *call, const uint64_t *arguments, voi
 }
 
 /* All of a VM but where it belongs. */
-static inline void see_vm(struct vm *vm)
+BOTH static inline void see_vm(struct vm *vm)
 {
     struct vmm *before = vm->vmm;
 
@@ -267,7 +275,7 @@ static inline void see_vm(struct vm *vm)
 }
 
 /* All of a vCPU but its pointers: the judge follows none that the module may have written. */
-static inline void see_vcpu(struct vcpu *vcpu)
+BOTH static inline void see_vcpu(struct vcpu *vcpu)
 {
     const struct vcpu before = *vcpu;
 
@@ -284,13 +292,13 @@ static inline void see_vcpu(struct vcpu *vcpu)
 
 #define TEXTS 16 /* that the judge has at a time */
 
-static inline void text_there(const uint64_t *arguments, void *result)
+BOTH static inline void text_there(const uint64_t *arguments, void *result)
 {
     snprintf(result, RESULT_BYTES, "%s", (const char *)(uintptr_t)arguments[0]);
 }
 
 /* What a pointer to the module's words leads to, or that it is NULL. */
-static inline void see_text(const char **text)
+BOTH static inline void see_text(const char **text)
 {
     static PRIVATE char texts[TEXTS][RESULT_BYTES];
     static PRIVATE unsigned next;
@@ -317,7 +325,7 @@ static inline void see_text(const char **text)
 typedef void any_function(void);
 
 /* The compiler is not to know which function is called with words. */
-static inline any_function *any(any_function *function)
+BOTH static inline any_function *any(any_function *function)
 {
     __asm__("" : "+r"(function));
     return function;
@@ -332,13 +340,13 @@ static inline any_function *any(any_function *function)
 #define UNCHECKED __attribute__((no_sanitize("undefined"))) /* for that */
 
 #define CALL(type, function, name, parameters, arguments, ...)                                     \
-    UNCHECKED static void name##_call(const uint64_t *words, void *to)                             \
+    BOTH UNCHECKED static void name##_call(const uint64_t *words, void *to)                        \
     {                                                                                              \
         type result = CALL_WORDS(type, function, words);                                           \
         _Static_assert(sizeof result <= RESULT_BYTES, "room for the result");                      \
         memcpy(to, &result, sizeof result);                                                        \
     }                                                                                              \
-    static inline type name##_apart parameters                                                     \
+    BOTH static inline type name##_apart parameters                                                \
     {                                                                                              \
         type result = {0};                                                                         \
         if (!testing)                                                                              \
@@ -351,11 +359,11 @@ static inline any_function *any(any_function *function)
     }
 
 #define CALL_VOID(function, name, parameters, arguments, ...)                                      \
-    UNCHECKED static void name##_call(const uint64_t *words, void *to)                             \
+    BOTH UNCHECKED static void name##_call(const uint64_t *words, void *to)                        \
     {                                                                                              \
         CALL_WORDS(void, function, words);                                                         \
     }                                                                                              \
-    static inline void name##_apart parameters                                                     \
+    BOTH static inline void name##_apart parameters                                                \
     {                                                                                              \
         if (!testing) {                                                                            \
             function arguments;                                                                    \
@@ -370,39 +378,39 @@ static inline any_function *any(any_function *function)
 /* The linker leads the unit program's calls of NAME to __wrap_NAME: grader/core/building.py. */
 #define MODULE(type, name, parameters, arguments, ...)                                             \
     type __real_##name parameters;                                                                 \
-    type __wrap_##name parameters;                                                                 \
+    BOTH type __wrap_##name parameters;                                                            \
     CALL(type, __real_##name, name, parameters, arguments, __VA_ARGS__)                            \
-    type __wrap_##name parameters                                                                  \
+    BOTH type __wrap_##name parameters                                                             \
     {                                                                                              \
         return name##_apart arguments;                                                             \
     }
 
 #define MODULE_VOID(name, parameters, arguments, ...)                                              \
     void __real_##name parameters;                                                                 \
-    void __wrap_##name parameters;                                                                 \
+    BOTH void __wrap_##name parameters;                                                            \
     CALL_VOID(__real_##name, name, parameters, arguments, __VA_ARGS__)                             \
-    void __wrap_##name parameters                                                                  \
+    BOTH void __wrap_##name parameters                                                             \
     {                                                                                              \
         name##_apart arguments;                                                                    \
     }
 
 #define THERE(type, name, parameters, arguments, ...)                                              \
-    static inline type name##_there parameters;                                                    \
+    BOTH static inline type name##_there parameters;                                               \
     CALL(type, name##_there, name, parameters, arguments, __VA_ARGS__)                             \
-    static inline type name parameters                                                             \
+    BOTH static inline type name parameters                                                        \
     {                                                                                              \
         return name##_apart arguments;                                                             \
     }                                                                                              \
-    static inline type name##_there parameters
+    BOTH static inline type name##_there parameters
 
 #define THERE_VOID(name, parameters, arguments, ...)                                               \
-    static inline void name##_there parameters;                                                    \
+    BOTH static inline void name##_there parameters;                                               \
     CALL_VOID(name##_there, name, parameters, arguments, __VA_ARGS__)                              \
-    static inline void name parameters                                                             \
+    BOTH static inline void name parameters                                                        \
     {                                                                                              \
         name##_apart arguments;                                                                    \
     }                                                                                              \
-    static inline void name##_there parameters
+    BOTH static inline void name##_there parameters
 
 /* ------------------------------------------------------------------ the start and the end */
 
@@ -441,7 +449,7 @@ static inline void memory_forbid(uint8_t *start, const uint8_t *end)
 /*
  * What the module leaves unset on its stack is never by chance the zero that would be right.
  */
-__attribute__((noinline)) static void stack_paint(void)
+BOTH __attribute__((noinline)) static void stack_paint(void)
 {
     volatile uint64_t stack[2 * 1024];
 
@@ -453,7 +461,7 @@ __attribute__((noinline)) static void stack_paint(void)
 void __asan_unpoison_memory_region(const volatile void *memory, size_t bytes) __attribute__((weak));
 
 /* The module's process: makes the judge's calls. */
-__attribute__((noinline)) _Noreturn static void module_serve(volatile uint8_t *hole)
+BOTH __attribute__((noinline)) _Noreturn static void module_serve(volatile uint8_t *hole)
 {
     uint8_t word;
 
@@ -476,21 +484,8 @@ __attribute__((noinline)) _Noreturn static void module_serve(volatile uint8_t *h
     _exit(EXIT_FAILURE);
 }
 
-/*
- * Leaves on the stack a hole for copies of the test's local variables: they have the judge's
- * addresses, and nothing of what was there before.
- */
-__attribute__((noinline, no_sanitize("address"))) _Noreturn static void module_begin(void)
-{
-    volatile uint8_t hole[HOLE_BYTES];
-
-    for (size_t i = 0; i < sizeof hole; i++)
-        hole[i] = 0xa5;
-    module_serve(hole);
-}
-
 /* Descriptors of its own: standard error, these, and nowhere to write a verdict to. */
-static inline void module_descriptors(const int *kept, int count)
+BOTH static inline void module_descriptors(const int *kept, int count)
 {
     for (int fd = STDERR_FILENO + 1; fd < FD_MAX; fd++) {
         bool keep = fd == side_channel;
@@ -502,6 +497,27 @@ static inline void module_descriptors(const int *kept, int count)
     int nowhere = (int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_WRONLY);
     syscall(SYS_dup2, nowhere, STDOUT_FILENO);
     syscall(SYS_close, nowhere);
+}
+
+/*
+ * The start of the module's process. It gives up the judge's code, and leaves on the stack a hole
+ * for copies of the test's local variables: they have the judge's addresses, and nothing of what
+ * was there before.
+ */
+BOTH __attribute__((noinline, no_sanitize("address"))) _Noreturn static void
+module_begin(const int *kept, int count)
+{
+    volatile uint8_t hole[HOLE_BYTES];
+
+    memset(random_key, 0, sizeof random_key);
+    if (syscall(SYS_munmap, judge_code_start, judge_code_end - judge_code_start) != 0)
+        _exit(EXIT_FAILURE);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_DUMPABLE, 1); /* for its own /proc/self */
+    module_descriptors(kept, count);
+    for (size_t i = 0; i < sizeof hole; i++)
+        hole[i] = 0xa5;
+    module_serve(hole);
 }
 
 /* Here one process becomes two. The module's keeps these descriptors. */
@@ -521,12 +537,8 @@ static inline void apart_begin(const int *kept, int count)
     side_channel = ends[is_module];
     syscall(SYS_close, ends[!is_module]);
     if (is_module) {
-        memset(random_key, 0, sizeof random_key);
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        prctl(PR_SET_DUMPABLE, 1); /* for its own /proc/self */
         syscall(SYS_dup2, errors[1], STDERR_FILENO);
-        module_descriptors(kept, count);
-        module_begin();
+        module_begin(kept, count);
     }
     syscall(SYS_close, errors[1]);
     said_pipe = errors[0];

@@ -24,7 +24,7 @@
 #define REAL_OF_THREADS(name)                                                                      \
     ((__typeof__(&(name)))function_of_threads("__interceptor_" #name, #name))
 
-static inline void *function_of_threads(const char *sanitizers, const char *name)
+BOTH static inline void *function_of_threads(const char *sanitizers, const char *name)
 {
     void *found = dlsym(RTLD_DEFAULT, sanitizers);
 
@@ -65,17 +65,17 @@ static PRIVATE void (*before_unlock)(const pthread_mutex_t *lock);
 static PRIVATE void (*before_wait)(const pthread_mutex_t *lock);
 
 /* By the owner that glibc keeps: 0 or a thread's number. */
-static inline bool lock_is_mine(const pthread_mutex_t *lock)
+BOTH static inline bool lock_is_mine(const pthread_mutex_t *lock)
 {
     return lock->__data.__owner == (int)syscall(SYS_gettid);
 }
 
-static inline bool lock_is_recursive(const pthread_mutex_t *lock)
+BOTH static inline bool lock_is_recursive(const pthread_mutex_t *lock)
 {
     return (lock->__data.__kind & 3) == PTHREAD_MUTEX_RECURSIVE;
 }
 
-static inline int lock_misuse_note(int misuse, const pthread_mutex_t *lock, int error)
+BOTH static inline int lock_misuse_note(int misuse, const pthread_mutex_t *lock, int error)
 {
     if (lock_misuse == LOCK_RIGHT) {
         lock_misused = lock == devices_lock ? LOCK_OF_DEVICES : LOCK_OTHER;
@@ -95,7 +95,7 @@ static _Thread_local void (*in_gap)(void);
 static _Thread_local const pthread_mutex_t *gap_lock; /* only gaps of this lock count */
 static _Thread_local unsigned gap_wanted, gaps_seen;
 
-static inline void gap(const pthread_mutex_t *lock)
+BOTH static inline void gap(const pthread_mutex_t *lock)
 {
     void (*act)(void) = in_gap;
 
@@ -106,7 +106,7 @@ static inline void gap(const pthread_mutex_t *lock)
 }
 
 /* From here to gaps_end `act` is called in gap `number` of this lock, counted from 0. */
-static inline void gaps_begin(const pthread_mutex_t *lock, unsigned number, void (*act)(void))
+BOTH static inline void gaps_begin(const pthread_mutex_t *lock, unsigned number, void (*act)(void))
 {
     gap_lock = lock;
     gap_wanted = number;
@@ -115,14 +115,14 @@ static inline void gaps_begin(const pthread_mutex_t *lock, unsigned number, void
 }
 
 /* Whether gap `number` came. */
-static inline bool gaps_end(void)
+BOTH static inline bool gaps_end(void)
 {
     in_gap = NULL;
     return gaps_seen > gap_wanted;
 }
 
 /* The lock was taken, unless there was an error, which is returned. */
-static inline int lock_taken(const pthread_mutex_t *lock, int error)
+BOTH static inline int lock_taken(const pthread_mutex_t *lock, int error)
 {
     locks_held += error == 0;
     if (error == 0 && after_lock)
@@ -130,7 +130,7 @@ static inline int lock_taken(const pthread_mutex_t *lock, int error)
     return error;
 }
 
-int pthread_mutex_lock(pthread_mutex_t *lock)
+BOTH int pthread_mutex_lock(pthread_mutex_t *lock)
 {
     if (lock_is_mine(lock) && !lock_is_recursive(lock))
         return lock_misuse_note(LOCKED_TWICE, lock, EDEADLK);
@@ -143,7 +143,7 @@ int pthread_mutex_lock(pthread_mutex_t *lock)
 /* So many trylocks find the lock taken: another thread may have it at any time. */
 static atomic_uint busy_locks;
 
-static inline bool lock_is_busy(void)
+BOTH static inline bool lock_is_busy(void)
 {
     unsigned left = atomic_load(&busy_locks);
 
@@ -152,19 +152,19 @@ static inline bool lock_is_busy(void)
     return left > 0;
 }
 
-int pthread_mutex_trylock(pthread_mutex_t *lock)
+BOTH int pthread_mutex_trylock(pthread_mutex_t *lock)
 {
     if (lock_is_busy())
         return EBUSY;
     return lock_taken(lock, real.trylock(lock));
 }
 
-int pthread_mutex_timedlock(pthread_mutex_t *lock, const struct timespec *until)
+BOTH int pthread_mutex_timedlock(pthread_mutex_t *lock, const struct timespec *until)
 {
     return lock_taken(lock, REAL(pthread_mutex_timedlock)(lock, until));
 }
 
-int pthread_mutex_unlock(pthread_mutex_t *lock)
+BOTH int pthread_mutex_unlock(pthread_mutex_t *lock)
 {
     if (!lock_is_mine(lock))
         return lock_misuse_note(UNLOCKED_NOT_HELD, lock, EPERM);
@@ -188,7 +188,7 @@ static atomic_uint sleeps; /* waits so far that only a signal ends, or a time fa
 #define CLOCKS_MAX 16
 static _Thread_local struct timespec clocks_read[CLOCKS_MAX];
 
-int clock_gettime(clockid_t clock, struct timespec *time)
+BOTH int clock_gettime(clockid_t clock, struct timespec *time)
 {
     int result = (int)syscall(SYS_clock_gettime, clock, time);
 
@@ -201,8 +201,8 @@ int clock_gettime(clockid_t clock, struct timespec *time)
 static _Thread_local unsigned timeouts;
 
 /* 0, or an error: the wait must not begin. */
-static inline int wait_begin(const pthread_mutex_t *lock, clockid_t clock,
-                             const struct timespec *until)
+BOTH static inline int wait_begin(const pthread_mutex_t *lock, clockid_t clock,
+                                  const struct timespec *until)
 {
     const struct timespec *start = &clocks_read[(unsigned)clock % CLOCKS_MAX];
 
@@ -224,29 +224,29 @@ static inline int wait_begin(const pthread_mutex_t *lock, clockid_t clock,
     return 0;
 }
 
-static inline int wait_end(int error)
+BOTH static inline int wait_end(int error)
 {
     atomic_fetch_sub(&asleep, 1);
     return error;
 }
 
-int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
+BOTH int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
 {
     int error = wait_begin(lock, CLOCK_REALTIME, NULL);
 
     return error ? error : wait_end(REAL(pthread_cond_wait)(condition, lock));
 }
 
-int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
-                           const struct timespec *until)
+BOTH int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
+                                const struct timespec *until)
 {
     int error = wait_begin(lock, CLOCK_REALTIME, until);
 
     return error ? error : wait_end(REAL(pthread_cond_timedwait)(condition, lock, until));
 }
 
-int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *lock, clockid_t clock,
-                           const struct timespec *until)
+BOTH int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *lock, clockid_t clock,
+                                const struct timespec *until)
 {
     int error = wait_begin(lock, clock, until);
 
@@ -261,7 +261,7 @@ int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *lock, clo
 #define TRAP_FLAG 0x100 /* of RFLAGS: SIGTRAP after each instruction */
 
 /* With a LOCK prefix, or XCHG, which needs none. */
-static inline bool is_atomic(const uint8_t *code)
+BOTH static inline bool is_atomic(const uint8_t *code)
 {
     code += *code == 0x66;          /* operand size */
     code += (*code & 0xf0) == 0x40; /* REX */
@@ -269,12 +269,12 @@ static inline bool is_atomic(const uint8_t *code)
 }
 
 /* What `step`, called after an instruction, has as context: where the next one is. */
-static inline const uint8_t *next_instruction(const ucontext_t *context)
+BOTH static inline const uint8_t *next_instruction(const ucontext_t *context)
 {
     return (const uint8_t *)context->uc_mcontext.gregs[REG_RIP];
 }
 
-static inline void step_handle(void (*step)(int, siginfo_t *, void *))
+BOTH static inline void step_handle(void (*step)(int, siginfo_t *, void *))
 {
     struct sigaction action = {.sa_sigaction = step, .sa_flags = SA_SIGINFO};
 
@@ -282,13 +282,13 @@ static inline void step_handle(void (*step)(int, siginfo_t *, void *))
 }
 
 /* From here to steps_end `step` is called after each instruction of this thread. */
-static inline void steps_begin(void (*step)(int, siginfo_t *, void *))
+BOTH static inline void steps_begin(void (*step)(int, siginfo_t *, void *))
 {
     step_handle(step);
     __writeeflags(__readeflags() | TRAP_FLAG);
 }
 
-static inline void steps_end(void)
+BOTH static inline void steps_end(void)
 {
     __writeeflags(__readeflags() & ~(unsigned long long)TRAP_FLAG);
 }

@@ -27,7 +27,7 @@ static PRIVATE size_t said_bytes; /* of it, where zeros may be among them */
 static PRIVATE enum { NOT_LISTENING, LISTENING, HOLDING } listening;
 static atomic_bool heard; /* the judge has read something, or is about to */
 
-static inline void said_pass_on(const char *text, size_t bytes)
+BOTH static inline void said_pass_on(const char *text, size_t bytes)
 {
     for (long part; bytes > 0; text += part, bytes -= (size_t)part)
         if ((part = syscall(SYS_write, STDERR_FILENO, text, bytes)) <= 0)
@@ -35,7 +35,7 @@ static inline void said_pass_on(const char *text, size_t bytes)
 }
 
 /* Reads what is there, and waits for nothing. */
-static inline void said_hear(void)
+BOTH static inline void said_hear(void)
 {
     char text[4096];
     int bytes = 0;
@@ -74,7 +74,7 @@ static inline void listen_hold(void)
     listening = HOLDING;
 }
 
-static inline void listen_end(void)
+BOTH static inline void listen_end(void)
 {
     said_hear();
     if (listening == HOLDING)

@@ -70,14 +70,14 @@ struct cpuid_entries {
 };
 static struct cpuid_entries cpuid_supported, cpuid_set;
 
-static inline void cpuid_keep(struct cpuid_entries *kept, const struct kvm_cpuid2 *table)
+BOTH static inline void cpuid_keep(struct cpuid_entries *kept, const struct kvm_cpuid2 *table)
 {
     kept->count = table->nent < 256 ? table->nent : 256;
     memcpy(kept->entries, table->entries, kept->count * sizeof kept->entries[0]);
 }
 
 /* The latest call of this request, or NULL. */
-static inline const struct call *call_find(unsigned long request)
+BOTH static inline const struct call *call_find(unsigned long request)
 {
     for (size_t i = call_count; i > 0; i--)
         if (calls[i - 1].request == request)
@@ -85,7 +85,7 @@ static inline const struct call *call_find(unsigned long request)
     return NULL;
 }
 
-static void call_record(unsigned long request, void *argument, long result)
+BOTH static void call_record(unsigned long request, void *argument, long result)
 {
     if (call_count == CALLS_MAX)
         return;
@@ -103,14 +103,14 @@ static void call_record(unsigned long request, void *argument, long result)
         call->irq = ((const struct kvm_interrupt *)argument)->irq;
 }
 
-static long failed(int error)
+BOTH static long failed(int error)
 {
     errno = error;
     return -1;
 }
 
 /* The bytes that malloc gave; SIZE_MAX: unknown, because the memory is not from the heap. */
-static size_t bytes_allocated(void *memory)
+BOTH static size_t bytes_allocated(void *memory)
 {
     extern char _end; /* of the program's data: the heap follows it */
 
@@ -123,7 +123,7 @@ static size_t bytes_allocated(void *memory)
 void *__asan_region_is_poisoned(void *memory, size_t bytes) __attribute__((weak));
 
 /* Checked before KVM writes: once the heap is broken, nothing can be checked any more. */
-static bool cpuid_fits(struct kvm_cpuid2 *table)
+BOTH static bool cpuid_fits(struct kvm_cpuid2 *table)
 {
     const size_t bytes = sizeof *table + table->nent * sizeof table->entries[0];
 
@@ -142,13 +142,13 @@ static bool cpuid_fits(struct kvm_cpuid2 *table)
 static void (*meanwhile)(void);
 static unsigned long meanwhile_at;
 
-static void *meanwhile_thread(void *what)
+BOTH static void *meanwhile_thread(void *what)
 {
     (*(void (**)(void))what)();
     return NULL;
 }
 
-static inline void meanwhile_run(unsigned long at)
+BOTH static inline void meanwhile_run(unsigned long at)
 {
     void (*what)(void) = meanwhile;
     pthread_t thread;
@@ -164,7 +164,7 @@ static inline void meanwhile_run(unsigned long at)
 /* What a call that failed leaves in the place of its result: random bytes, over and over. */
 static PRIVATE uint8_t junk[512];
 
-static void argument_spoil(unsigned long request, void *argument)
+BOTH static void argument_spoil(unsigned long request, void *argument)
 {
     uint8_t *bytes = argument;
 
@@ -174,7 +174,7 @@ static void argument_spoil(unsigned long request, void *argument)
         bytes[i] = junk[i % sizeof junk];
 }
 
-int ioctl(int fd, unsigned long request, ...)
+BOTH int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
     long result;
@@ -213,7 +213,7 @@ int ioctl(int fd, unsigned long request, ...)
     return (int)result;
 }
 
-static int kvm_or_file_open(int folder, const char *path, int flags, mode_t mode)
+BOTH static int kvm_or_file_open(int folder, const char *path, int flags, mode_t mode)
 {
     if (strcmp(path, "/dev/kvm") == 0) {
         opened_writable = (flags & (O_ACCMODE | O_CREAT)) == O_RDWR;
@@ -227,7 +227,7 @@ static int kvm_or_file_open(int folder, const char *path, int flags, mode_t mode
 
 /* The openats have a descriptor of the folder before the path. */
 #define OPEN_LIKE(name, folder, ...)                                                               \
-    int name(__VA_ARGS__ const char *path, int flags, ...)                                         \
+    BOTH int name(__VA_ARGS__ const char *path, int flags, ...)                                    \
     {                                                                                              \
         va_list arguments;                                                                         \
         va_start(arguments, flags);                                                                \
@@ -242,7 +242,8 @@ OPEN_LIKE(open64, AT_FDCWD)
 OPEN_LIKE(openat, folder_fd, int folder_fd COMMA)
 OPEN_LIKE(openat64, folder_fd, int folder_fd COMMA)
 
-static void *memory_map(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+BOTH static void *memory_map(void *address, size_t bytes, int rights, int flags, int fd,
+                             off_t offset)
 {
     if (falsified.mmap_error) {
         falsified_calls++;
@@ -254,17 +255,17 @@ static void *memory_map(void *address, size_t bytes, int rights, int flags, int 
     return (void *)syscall(SYS_mmap, address, bytes, rights, flags, fd, offset);
 }
 
-void *mmap(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+BOTH void *mmap(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
 {
     return memory_map(address, bytes, rights, flags, fd, offset);
 }
 
-void *mmap64(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
+BOTH void *mmap64(void *address, size_t bytes, int rights, int flags, int fd, off_t offset)
 {
     return memory_map(address, bytes, rights, flags, fd, offset);
 }
 
-int munmap(void *address, size_t bytes)
+BOTH int munmap(void *address, size_t bytes)
 {
     int result = (int)syscall(SYS_munmap, address, bytes);
 
@@ -272,7 +273,7 @@ int munmap(void *address, size_t bytes)
     return result;
 }
 
-int close(int fd)
+BOTH int close(int fd)
 {
     int result = (int)syscall(SYS_close, fd);
 
@@ -288,7 +289,7 @@ static unsigned entries_asked;
 static void (*at_entry)(struct vcpu *vcpu); /* called each time, if not NULL */
 static unsigned last_entry;                 /* from this one on, if not 0, the vCPU has to end */
 
-enum step __wrap_stage_before_entry(struct vcpu *vcpu)
+BOTH enum step __wrap_stage_before_entry(struct vcpu *vcpu)
 {
     if (is_module && at_entry)
         at_entry(vcpu);
@@ -311,7 +312,7 @@ static bool (*translate_instead)(uint64_t linear,
                                  uint64_t *phys); /* or a test's own, if not NULL */
 static unsigned translations;
 
-bool __wrap_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *out)
+BOTH bool __wrap_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *phys, FILE *out)
 {
     meanwhile_run(AT_TRANSLATE);
     translations++;
@@ -409,7 +410,7 @@ static inline void unit_random_begin(void)
 }
 
 /* A VM and its vCPU with nothing created yet. */
-static inline void start_empty(struct vm *vm, struct vcpu *vcpu)
+BOTH static inline void start_empty(struct vm *vm, struct vcpu *vcpu)
 {
     vmm.guest_count = 1;
     vmm.vm_count = 1;
@@ -419,7 +420,7 @@ static inline void start_empty(struct vm *vm, struct vcpu *vcpu)
 }
 
 /* What `argument` leads to, if the request says so. */
-static inline void see_argument(unsigned long request, void *argument)
+BOTH static inline void see_argument(unsigned long request, void *argument)
 {
     if (_IOC_DIR(request))
         call_see(argument, _IOC_SIZE(request));
@@ -448,7 +449,7 @@ THERE(bool, run_map, (void *address, size_t bytes, int fd), (address, bytes, fd)
  * A VM with 1 MB of RAM and no vCPU, made without the module. 0L: syscall takes longs, and of an
  * int on the stack the upper half may be anything.
  */
-static inline void start_vm(struct vm *vm, struct vcpu *vcpu)
+BOTH static inline void start_vm(struct vm *vm, struct vcpu *vcpu)
 {
     start_empty(vm, vcpu);
     vm->kvm_fd = kvm_device();
@@ -463,7 +464,7 @@ static inline void start_vm(struct vm *vm, struct vcpu *vcpu)
 }
 
 /* The same with its vCPU, for what comes after 1.3. */
-static inline void start_created(struct vm *vm, struct vcpu *vcpu)
+BOTH static inline void start_created(struct vm *vm, struct vcpu *vcpu)
 {
     start_vm(vm, vcpu);
     vcpu->fd = (int)kernel(vm->fd, KVM_CREATE_VCPU, NULL);

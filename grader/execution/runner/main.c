@@ -33,7 +33,10 @@ static bool directories_make(char *path)
     return true;
 }
 
-/* "MODE PATH\0CONTENT": a file for a later run; a path that ends in '/' is a folder. */
+/*
+ * "MODE PATH\0CONTENT": a file for a later run; a path that ends in '/' is a folder. The runs' user
+ * is the owner, except of what everyone may execute: without a right to read, no run can read it.
+ */
 static bool file_unpack(const struct record *record, uid_t owner)
 {
     char *path = strchr(record->data, ' ');
@@ -47,9 +50,9 @@ static bool file_unpack(const struct record *record, uid_t owner)
     if (fd < 0)
         return false;
     ssize_t size = (ssize_t)(record->length - header);
+    mode_t mode = (mode_t)strtoul(record->data, NULL, 8);
     bool done = write(fd, record->data + header, (size_t)size) == size &&
-                fchown(fd, owner, owner) == 0 &&
-                fchmod(fd, (mode_t)strtoul(record->data, NULL, 8)) == 0;
+                (mode & S_IXOTH || fchown(fd, owner, owner) == 0) && fchmod(fd, mode) == 0;
     close(fd);
     return done;
 }

@@ -1,10 +1,11 @@
-/* symbols.h - the unit program's own variables, by name. */
+/* symbols.h - the unit program's own variables and functions, by name. */
 #pragma once
 
 #include <elf.h>
 
-/* Where a variable of this program is whose name contains this; NULL: nowhere. */
-static inline void *variable_find(const char *name)
+/* Where a symbol of this program is that has this type and whose name contains this; NULL: nowhere.
+ */
+static inline void *symbol_find(int type, const char *name)
 {
     static unsigned char file[4 << 20];
     const Elf64_Ehdr *header = (const Elf64_Ehdr *)file;
@@ -27,9 +28,14 @@ static inline void *variable_find(const char *name)
         if (sections[i].sh_type != SHT_SYMTAB)
             continue;
         for (size_t j = 0; j < sections[i].sh_size / sizeof symbols[0]; j++)
-            if (ELF64_ST_TYPE(symbols[j].st_info) == STT_OBJECT &&
+            if (ELF64_ST_TYPE(symbols[j].st_info) == type &&
                 strstr(names + symbols[j].st_name, name))
                 return (void *)(loaded + symbols[j].st_value);
     }
     return NULL;
+}
+
+static inline void *variable_find(const char *name)
+{
+    return symbol_find(STT_OBJECT, name);
 }

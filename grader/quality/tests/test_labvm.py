@@ -149,6 +149,17 @@ class Clock(unittest.TestCase):
         self.assertEqual((result.ending, result.stdout), (Ending.EXIT, b"more\n"), result)
 
 
+class Programs(unittest.TestCase):
+    def test_what_everyone_may_only_execute_no_run_can_read(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            program = shutil.copy(PROGRAM, folder)
+            os.chmod(program, 0o711)
+            run, read = VmBackend().run([Run((program, "exit", "7")), Run(("/bin/cat", program))])
+        self.assertEqual((run.ending, run.code), (Ending.EXIT, 7), run)
+        self.assertEqual((read.code, read.stdout), (1, b""), read)
+        self.assertIn(b"Permission denied", read.stderr)
+
+
 class Modules(unittest.TestCase):
     def test_the_end_of_a_vm_waits_for_no_ticks(self) -> None:
         script = 'read -r set < /sys/module/kvm/parameters/tdp_mmu && echo "$set"'

@@ -1015,7 +1015,7 @@ static struct vm other_vm;
 static struct vcpu other;
 
 /* The other vCPU's thread. */
-static void other_starts(void)
+BOTH static void other_starts(void)
 {
     vcpu_set_real_mode(&other, 0x70000);
 }
@@ -1116,7 +1116,7 @@ static bool run_unasked;        /* KVM_RUN came without a stage_before_entry of 
 static struct kvm_run run_left; /* what KVM or the stage left in kvm_run last, and ... */
 static bool run_written;        /* ... it was not there any more at the next one */
 
-static int run_follow(struct kvm_run *run, unsigned turn)
+BOTH static int run_follow(struct kvm_run *run, unsigned turn)
 {
     run_unasked |= entries_asked == entries_used;
     entries_used = entries_asked;
@@ -1128,7 +1128,7 @@ static int run_follow(struct kvm_run *run, unsigned turn)
     return error;
 }
 
-static int run_first_exit(struct kvm_run *run, unsigned turn)
+BOTH static int run_first_exit(struct kvm_run *run, unsigned turn)
 {
     if (turn == 0) {
         run->exit_reason = first_exit.exit_reason;
@@ -1155,7 +1155,7 @@ static int run_scripted(struct vcpu *vcpu, int (*script)(struct kvm_run *run, un
     return status;
 }
 
-static int run_hlt(struct kvm_run *run, unsigned turn)
+BOTH static int run_hlt(struct kvm_run *run, unsigned turn)
 {
     run->exit_reason = turn < TURNS_MAX ? KVM_EXIT_HLT : KVM_EXIT_SHUTDOWN;
     return 0;
@@ -1215,13 +1215,13 @@ static void check_died(const char *name)
 }
 
 /* The other vCPU's thread. */
-static void other_runs(void)
+BOTH static void other_runs(void)
 {
     vcpu_run(&other);
 }
 
 /* The other vCPU's KVM_RUN is at its HLT at once; *run is the first one's. */
-static int run_beside(struct kvm_run *run, unsigned turn)
+BOTH static int run_beside(struct kvm_run *run, unsigned turn)
 {
     if (run_fd == other.fd)
         run = other.run;
@@ -1232,7 +1232,7 @@ static int run_beside(struct kvm_run *run, unsigned turn)
 static int expected_fd;
 static bool run_elsewhere;
 
-static int run_there(struct kvm_run *run, unsigned turn)
+BOTH static int run_there(struct kvm_run *run, unsigned turn)
 {
     run_elsewhere |= run_fd != expected_fd;
     return run_hlt(run, turn);
@@ -1273,7 +1273,7 @@ END_TEST
 
 static int signal_blocked; /* one that was, before or at an entry or at the end; 0: none */
 
-static void signals_check(void)
+BOTH static void signals_check(void)
 {
     sigset_t blocked;
 
@@ -1283,7 +1283,7 @@ static void signals_check(void)
             signal_blocked = signal;
 }
 
-static void signals_check_entry(struct vcpu *vcpu)
+BOTH static void signals_check_entry(struct vcpu *vcpu)
 {
     signals_check();
 }
@@ -1302,7 +1302,7 @@ THERE_VOID(signals_allow, (void), ())
 }
 
 /* Signals come before the first exit and again later; *run holds what it held before. */
-static int run_interrupted(struct kvm_run *run, unsigned turn)
+BOTH static int run_interrupted(struct kvm_run *run, unsigned turn)
 {
     signals_check();
     if (turn < 3) {
@@ -1363,7 +1363,7 @@ static uint32_t handled_reason;
 /* As later labs do, on the vCPU's first entry: it holds until the guest has been entered. */
 static struct kvm_run asked_of_run;
 
-static void ask_of_run(struct vcpu *vcpu)
+BOTH static void ask_of_run(struct vcpu *vcpu)
 {
     run_written |= memcmp(vcpu->run, &run_left, sizeof run_left) != 0;
     if (entries_asked == 0) {
@@ -1390,7 +1390,7 @@ THERE(bool, run_kept, (struct vcpu * vcpu), (vcpu), GIVE(*vcpu))
     return !run_written && memcmp(vcpu->run, &run_left, sizeof run_left) == 0;
 }
 
-static int run_events(struct kvm_run *run, unsigned turn)
+BOTH static int run_events(struct kvm_run *run, unsigned turn)
 {
     run_after_end |= entries_asked >= last_entry;
     run_changed |= !run->immediate_exit || !run->request_interrupt_window ||
@@ -1405,7 +1405,7 @@ static int run_events(struct kvm_run *run, unsigned turn)
     return 0;
 }
 
-static enum step on_handled(struct vcpu *vcpu)
+BOTH static enum step on_handled(struct vcpu *vcpu)
 {
     return STEP_RUN;
 }
@@ -1473,12 +1473,12 @@ END_TEST
 static int answers_given, end_status;
 
 /* Runs on after the first exit, and ends the vCPU at the second. */
-static enum step on_second(struct vcpu *vcpu)
+BOTH static enum step on_second(struct vcpu *vcpu)
 {
     return ++answers_given == 1 ? STEP_RUN : vcpu_end(vcpu, end_status);
 }
 
-static int run_handled(struct kvm_run *run, unsigned turn)
+BOTH static int run_handled(struct kvm_run *run, unsigned turn)
 {
     run->exit_reason = turn < TURNS_MAX ? handled_reason : KVM_EXIT_HLT;
     return 0;
@@ -1518,7 +1518,7 @@ START_TEST(handlers)
 }
 END_TEST
 
-static int run_fault(struct kvm_run *run, unsigned turn)
+BOTH static int run_fault(struct kvm_run *run, unsigned turn)
 {
     if (turn > 0)
         run->exit_reason = KVM_EXIT_HLT;

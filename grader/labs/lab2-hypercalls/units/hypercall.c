@@ -306,7 +306,7 @@ static char console[4096]; /* what stage.console_write got of vCPU 0, not of ano
 static size_t console_bytes;
 static unsigned typed; /* how many characters stage.getchar has given */
 
-static void console_keep(struct vcpu *vcpu, const char *bytes, size_t count)
+BOTH static void console_keep(struct vcpu *vcpu, const char *bytes, size_t count)
 {
     meanwhile_run(AT_CONSOLE);
     if (vcpu->id != 0)
@@ -319,7 +319,7 @@ static void console_keep(struct vcpu *vcpu, const char *bytes, size_t count)
 
 static int typing; /* what comes next; 0: A, B, C and so on */
 
-static int type_next(struct vcpu *vcpu)
+BOTH static int type_next(struct vcpu *vcpu)
 {
     const int letter = 'A' + (int)typed++;
 
@@ -466,7 +466,7 @@ static struct vm other_vm;
 static struct vcpu other;
 
 /* The other vCPU's thread: a call of its own, one operand. */
-static void other_calls(void)
+BOTH static void other_calls(void)
 {
     hypercall_io(&other);
 }
@@ -775,7 +775,7 @@ static void check_write(struct vcpu *vcpu, const char *what, uint32_t linear, ui
 }
 
 /* RAM over and over in 4 GB, again in pages that changed places; above that is nothing. */
-static bool translate_round(uint64_t linear, uint64_t *phys)
+BOTH static bool translate_round(uint64_t linear, uint64_t *phys)
 {
     *phys = (linear % sizeof random_ram) ^ PAGE_BYTES;
     return linear <= UINT32_MAX;
@@ -859,7 +859,7 @@ END_TEST
 /* While a WRITE is served, vcpu_translate finds this many pages more, then none. */
 static unsigned pages_left;
 
-static void page_is_translated(void)
+BOTH static void page_is_translated(void)
 {
     pages_missing = pages_left == 0;
     if (pages_left-- > 0) { /* the next time again */
@@ -895,7 +895,7 @@ static void write_long_outside(struct vcpu *vcpu)
 static uint64_t far_away;
 
 /* An address above 4 GB, of which the lower 32 bits alone are in RAM. */
-static bool translate_far(uint64_t linear, uint64_t *phys)
+BOTH static bool translate_far(uint64_t linear, uint64_t *phys)
 {
     *phys = (linear ^ PAGE_BYTES) + far_away;
     return true;

@@ -202,18 +202,18 @@ static struct end {
 static const char *const end_names[] = {"it executed HLT", "its guest gave a status",
                                         "its guest crashed", "KVM_RUN failed"};
 
-static struct end *end_of(const struct vcpu *vcpu)
+BOTH static struct end *end_of(const struct vcpu *vcpu)
 {
     return &ends[(vcpu - vmm.vcpus) % VCPUS_MAX];
 }
 
-static void note_end(struct vcpu *vcpu)
+BOTH static void note_end(struct vcpu *vcpu)
 {
     end_of(vcpu)->told_early |= vcpu->state != VCPU_ENDED;
     end_of(vcpu)->told++;
 }
 
-static enum step end_by_itself(struct vcpu *vcpu)
+BOTH static enum step end_by_itself(struct vcpu *vcpu)
 {
     return vcpu_end(vcpu, end_of(vcpu)->status);
 }
@@ -245,7 +245,7 @@ static void check_end(int id, const char *why)
 }
 
 /* The vCPU whose KVM_RUN this is. */
-static struct vcpu *vcpu_in_run(void)
+BOTH static struct vcpu *vcpu_in_run(void)
 {
     int id = 0;
 
@@ -254,7 +254,7 @@ static struct vcpu *vcpu_in_run(void)
     return &vmm.vcpus[id];
 }
 
-static int end_in_run(struct vcpu *vcpu, int how)
+BOTH static int end_in_run(struct vcpu *vcpu, int how)
 {
     static const uint32_t exits[ENDS] = {
         [BY_HALT] = KVM_EXIT_HLT, [BY_ITSELF] = KVM_EXIT_DEBUG, [BY_CRASH] = KVM_EXIT_SHUTDOWN};
@@ -263,7 +263,7 @@ static int end_in_run(struct vcpu *vcpu, int how)
     return how == BY_FAILURE ? EIO : 0;
 }
 
-static int end_as_told(struct kvm_run *run, unsigned turn)
+BOTH static int end_as_told(struct kvm_run *run, unsigned turn)
 {
     struct vcpu *vcpu = vcpu_in_run();
     struct end *end = end_of(vcpu);
@@ -354,7 +354,7 @@ static atomic_int leaving; /* threads that signal their end, or have done so, an
 
 static _Atomic pthread_t joined[JOINS_MAX]; /* pthread_join waits for them; 0: a free place */
 
-int pthread_join(pthread_t thread, void **result)
+BOTH int pthread_join(pthread_t thread, void **result)
 {
     int place = 0;
 
@@ -366,7 +366,7 @@ int pthread_join(pthread_t thread, void **result)
     return error;
 }
 
-static bool is_joined(pthread_t thread)
+BOTH static bool is_joined(pthread_t thread)
 {
     for (int i = 0; i < JOINS_MAX; i++)
         if (pthread_equal(atomic_load(&joined[i]), thread))
@@ -374,7 +374,7 @@ static bool is_joined(pthread_t thread)
     return false;
 }
 
-static void end_is_told(void)
+BOTH static void end_is_told(void)
 {
     int unread = 0;
 
@@ -410,8 +410,8 @@ static int threads_left = -1; /* so many can be created; -1: any number */
 static int threads_failing;   /* so many can't, from then on; after them any number can again */
 static int thread_error;      /* of these */
 
-int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
-                   void *argument)
+BOTH int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                        void *argument)
 {
     if (threads_left == 0 && threads_failing-- > 0)
         return thread_error;
@@ -499,7 +499,7 @@ static bool printed_locked; /* the thread that printed held a vcpu->lock */
  * A write may always write less than it was asked to. This one does, and lets the others go before
  * the rest: what no lock guards is mixed.
  */
-ssize_t write(int fd, const void *bytes, size_t count)
+BOTH ssize_t write(int fd, const void *bytes, size_t count)
 {
     if (!capturing || fd != STDOUT_FILENO) {
         const bool told = watching_end && count == sizeof(uint64_t) && fd > STDERR_FILENO;
@@ -538,7 +538,7 @@ int eventfd_write(int fd, eventfd_t value)
 }
 
 /* What stdio writes, one call at a time, goes through the same write. */
-static ssize_t write_stdio(void *cookie, const char *bytes, size_t count)
+BOTH static ssize_t write_stdio(void *cookie, const char *bytes, size_t count)
 {
     for (size_t done = 0; done < count;)
         done += (size_t)write(STDOUT_FILENO, bytes + done, count - done);
@@ -553,7 +553,7 @@ THERE_VOID(capture_stdio, (void), ())
 
 static PRIVATE char texts[VCPUS_MAX][32];
 
-static void *print_lines(void *argument)
+BOTH static void *print_lines(void *argument)
 {
     struct vcpu *vcpu = argument;
 
@@ -573,7 +573,7 @@ static void *print_lines(void *argument)
 static PRIVATE char long_texts[VCPUS_MAX][CONSOLE_LINE_MAX + 1000];
 
 /* Lines that do not fit into vcpu->line. */
-static void *print_long_lines(void *argument)
+BOTH static void *print_long_lines(void *argument)
 {
     struct vcpu *vcpu = argument;
 
@@ -962,7 +962,7 @@ static unsigned kick_signals;
 static struct vcpu *kicked;        /* whose signal is meant; NULL: any vCPU's */
 static unsigned signals_to_nobody; /* to `kicked`, when its thread had ended */
 
-static bool is_kick(pthread_t thread)
+BOTH static bool is_kick(pthread_t thread)
 {
     for (int i = 0; i < VCPUS_MAX; i++)
         if (!kicked && vmm.vcpus[i].state == VCPU_RUNNING &&
@@ -971,7 +971,7 @@ static bool is_kick(pthread_t thread)
     return kicked && pthread_equal(thread, kicked->thread);
 }
 
-int pthread_kill(pthread_t thread, int signal)
+BOTH int pthread_kill(pthread_t thread, int signal)
 {
     const bool kick = is_kick(thread);
 
@@ -989,7 +989,7 @@ int pthread_kill(pthread_t thread, int signal)
 }
 
 /* A stop of all vCPUs arrives just when this one is about to enter the guest. */
-static int kick_before_run(struct kvm_run *run, unsigned turn)
+BOTH static int kick_before_run(struct kvm_run *run, unsigned turn)
 {
     struct vcpu *vcpu = &vmm.vcpus[0];
 
@@ -1016,7 +1016,7 @@ static struct vm kicked_vm;
 static struct vcpu kicked_vcpu;
 
 /* A vCPU in this state, whose signals are counted. */
-static void start_kicked(enum vcpu_state in_state)
+BOTH static void start_kicked(enum vcpu_state in_state)
 {
     start_created(&kicked_vm, &kicked_vcpu);
     kicked_vcpu.state = in_state;
@@ -1027,7 +1027,7 @@ static void start_kicked(enum vcpu_state in_state)
 }
 
 /* The vCPU's thread ends, as vcpu_set_state notes it; from now on it may be joined. */
-static void thread_ends(void)
+BOTH static void thread_ends(void)
 {
     pthread_mutex_lock(&kicked_vcpu.lock);
     kicked_vcpu.state = VCPU_ENDED;
@@ -1066,7 +1066,7 @@ THERE(int, kick_that_clears, (void), ())
 #define TURNS_MAX 50 /* of a vCPU that a kick made leave once */
 
 /* A kick without a reason to stop; then the guest runs to its HLT. */
-static int kick_for_nothing(struct kvm_run *run, unsigned turn)
+BOTH static int kick_for_nothing(struct kvm_run *run, unsigned turn)
 {
     struct vcpu *vcpu = &vmm.vcpus[0];
 
@@ -1084,7 +1084,7 @@ static PRIVATE uint8_t marks[] = {0xc6, 0x06, 0x00, 0x01, 0x01, /* mov byte [MAR
                                   0xeb, 0xfe};                  /* jmp $ */
 
 /* Kicks vcpu0 once its guest runs, when KVM_RUN has looked at immediate_exit already. */
-static void *kick_in_guest(void *argument)
+BOTH static void *kick_in_guest(void *argument)
 {
     while (!__atomic_load_n(&vmm.vms[0].ram[MARK_AT], __ATOMIC_SEQ_CST))
         poll(NULL, 0, 1);
@@ -1093,7 +1093,7 @@ static void *kick_in_guest(void *argument)
 }
 
 /* The same while the guest runs. */
-static int kicked_in_guest(struct kvm_run *run, unsigned turn)
+BOTH static int kicked_in_guest(struct kvm_run *run, unsigned turn)
 {
     static pthread_t kicker;
     struct vcpu *vcpu = &vmm.vcpus[0];
@@ -1185,22 +1185,22 @@ END_TEST
 static bool waking; /* vcpu_kick is called */
 static bool woken_without_lock;
 
-static void nothing_happens(void)
+BOTH static void nothing_happens(void)
 {
 }
 
-static void note_wake(void)
+BOTH static void note_wake(void)
 {
     woken_without_lock |= waking && gaps_seen == 0;
 }
 
-int pthread_cond_signal(pthread_cond_t *condition)
+BOTH int pthread_cond_signal(pthread_cond_t *condition)
 {
     note_wake();
     return REAL(pthread_cond_signal)(condition);
 }
 
-int pthread_cond_broadcast(pthread_cond_t *condition)
+BOTH int pthread_cond_broadcast(pthread_cond_t *condition)
 {
     note_wake();
     return REAL(pthread_cond_broadcast)(condition);
@@ -1209,7 +1209,7 @@ int pthread_cond_broadcast(pthread_cond_t *condition)
 static bool sleeper_asleep, awake; /* guarded by the vCPU's lock */
 static bool sleeper_woken;
 
-static void *sleep_on_wake(void *argument)
+BOTH static void *sleep_on_wake(void *argument)
 {
     struct vcpu *sleeper = argument;
 
@@ -1260,18 +1260,18 @@ END_TEST
 static struct kvm_run *watched; /* a page that can't be written */
 static bool cleared, fenced;    /* immediate_exit; and no later read can come before that */
 
-static bool is_fence(const uint8_t *code)
+BOTH static bool is_fence(const uint8_t *code)
 {
     return is_atomic(code) || memcmp(code, "\x0f\xae\xf0", 3) == 0; /* MFENCE */
 }
 
-UNWATCHED static void fence_step(int signal, siginfo_t *info, void *context)
+BOTH UNWATCHED static void fence_step(int signal, siginfo_t *info, void *context)
 {
     fenced |= is_fence(next_instruction(context));
 }
 
 /* The module is about to clear immediate_exit; just before that comes a stop, and its kick. */
-UNWATCHED static void stop_before_store(int signal, siginfo_t *info, void *context)
+BOTH UNWATCHED static void stop_before_store(int signal, siginfo_t *info, void *context)
 {
     ucontext_t *user = context;
 
@@ -1400,7 +1400,7 @@ START_TEST(kick_taken_back)
 END_TEST
 
 /* A person ends the VMM while the guest runs. */
-static int stopped_by_signal(struct kvm_run *run, unsigned turn)
+BOTH static int stopped_by_signal(struct kvm_run *run, unsigned turn)
 {
     if (turn == 0)
         kill(getpid(), SIGTERM);
@@ -1433,7 +1433,7 @@ static enum role {
 static int ends_first; /* the vCPU that ENDS_BEFORE */
 
 /* The first has ended, and each other one has called KVM_RUN: it found no stop before that. */
-static bool stop_may_come(void)
+BOTH static bool stop_may_come(void)
 {
     for (int id = 0; id < VCPUS_MAX; id++)
         if (ends[id].turns == 0)
@@ -1442,7 +1442,7 @@ static bool stop_may_come(void)
            __atomic_load_n(&vmm.vcpus[ends_first].state, __ATOMIC_SEQ_CST) == VCPU_ENDED;
 }
 
-static int act_around_stop(struct kvm_run *run, unsigned turn)
+BOTH static int act_around_stop(struct kvm_run *run, unsigned turn)
 {
     struct vcpu *vcpu = vcpu_in_run();
     const enum role role = roles[vcpu - vmm.vcpus];
@@ -1531,7 +1531,7 @@ END_TEST
 
 /* A person ends the VMM while the guest of the second VM runs, and goes on running until it is
  * kicked: it has looked for a stop already. */
-static int second_stopped_by_signal(struct kvm_run *run, unsigned turn)
+BOTH static int second_stopped_by_signal(struct kvm_run *run, unsigned turn)
 {
     static atomic_bool sent;
 

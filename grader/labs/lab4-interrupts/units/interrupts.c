@@ -36,7 +36,7 @@ static union {
 } runs[VCPUS_MAX];
 
 /* `count` vCPUs without KVM: kvm_run is plain memory, KVM_INTERRUPT is answered with 0. */
-static void start(int count)
+BOTH static void start(int count)
 {
     vmm.guest_count = count;
     vmm.vm_count = 1;
@@ -95,17 +95,17 @@ static uint32_t random_reason(void)
     return unit_random() % EXIT_REASONS_MAX;
 }
 
-static void sleep_ms(int ms)
+BOTH static void sleep_ms(int ms)
 {
     poll(NULL, 0, ms);
 }
 
-static double milliseconds(const struct timespec *time)
+BOTH static double milliseconds(const struct timespec *time)
 {
     return (double)time->tv_sec * 1e3 + (double)time->tv_nsec / 1e6;
 }
 
-static double clock_ms(clockid_t clock)
+BOTH static double clock_ms(clockid_t clock)
 {
     struct timespec time;
 
@@ -113,13 +113,13 @@ static double clock_ms(clockid_t clock)
     return milliseconds(&time);
 }
 
-static double now(void)
+BOTH static double now(void)
 {
     return clock_ms(CLOCK_MONOTONIC);
 }
 
 /* ms since *since, which 0 makes now. */
-static double time_since(double *since)
+BOTH static double time_since(double *since)
 {
     if (*since == 0)
         *since = now();
@@ -127,7 +127,7 @@ static double time_since(double *since)
 }
 
 /* A little sleep of a wait that began at *since; false: it has lasted long enough. */
-static bool patient(double *since)
+BOTH static bool patient(double *since)
 {
     sleep_ms(1);
     return time_since(since) < PATIENCE;
@@ -239,7 +239,7 @@ static struct {
     bool raised;            /* ... as soon as the lock is free after KVM_INTERRUPT */
 } watch;
 
-static void watch_step(int signal, siginfo_t *info, void *context)
+BOTH static void watch_step(int signal, siginfo_t *info, void *context)
 {
     struct vcpu *vcpu = watch.vcpu;
 
@@ -257,7 +257,7 @@ static void watch_step(int signal, siginfo_t *info, void *context)
     watch.address = next_instruction(context);
 }
 
-static void watch_begin(struct vcpu *vcpu)
+BOTH static void watch_begin(struct vcpu *vcpu)
 {
     watch.vcpu = vcpu;
     watch.unlocked = watch.plain = watch.unguarded = watch.raised = false;
@@ -273,7 +273,7 @@ static double first_tick; /* ms from the arming on */
 static int timer_fd = -1, timer_clock = -1, timer_flags, create_error, settime_error;
 static int eventfd_error, thread_error;
 
-int timerfd_create(int clock, int flags)
+BOTH int timerfd_create(int clock, int flags)
 {
     timer_clock = clock;
     if (create_error) {
@@ -286,7 +286,7 @@ int timerfd_create(int clock, int flags)
 /* The timer expires once, and reports this; 0: it is not armed, because ticks need 4.3. */
 static uint64_t expirations;
 
-int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itimerspec *old)
+BOTH int timerfd_settime(int fd, int flags, const struct itimerspec *new, struct itimerspec *old)
 {
     const struct itimerspec once = {.it_value = new->it_value};
 
@@ -309,7 +309,7 @@ static atomic_int timer_refusals; /* and that of the timer EINTR */
 static atomic_bool ticked_early;  /* a vCPU had a tick before the timer could be read */
 static atomic_bool timer_was_read;
 
-static int timer_is_refused(void)
+BOTH static int timer_is_refused(void)
 {
     for (int i = 0; i < vmm.guest_count; i++)
         ticked_early |= (pending_of(&vmm.vcpus[i]) & TIMER) != 0;
@@ -321,7 +321,7 @@ static atomic_bool input_refusal;   /* the latest read of standard input was ref
 static atomic_bool announced_early; /* and 0x21 was raised all the same */
 
 /* 0, or the error of this read of standard input. */
-static int input_refused(void)
+BOTH static int input_refused(void)
 {
     if (input_error) {
         falsified_calls++;
@@ -335,13 +335,13 @@ static int input_refused(void)
 }
 
 /* errno says something only after a failure: else it may be that of an earlier call. */
-static void errno_spoil(int fd, ssize_t result)
+BOTH static void errno_spoil(int fd, ssize_t result)
 {
     if (fd == STDIN_FILENO && result >= 0)
         errno = result > 0 ? EINTR : EAGAIN;
 }
 
-ssize_t read(int fd, void *buffer, size_t bytes)
+BOTH ssize_t read(int fd, void *buffer, size_t bytes)
 {
     const int error = fd == STDIN_FILENO ? input_refused() : 0;
 
@@ -440,7 +440,7 @@ START_TEST(period)
 }
 END_TEST
 
-int eventfd(unsigned count, int flags)
+BOTH int eventfd(unsigned count, int flags)
 {
     if (eventfd_error) {
         falsified_calls++;
@@ -450,8 +450,8 @@ int eventfd(unsigned count, int flags)
 }
 
 /* It returns its error. */
-int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*begin)(void *),
-                   void *argument)
+BOTH int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*begin)(void *),
+                        void *argument)
 {
     if (thread_error) {
         falsified_calls++;
@@ -975,7 +975,7 @@ static struct vcpu *kicked = &vmm.vcpus[0]; /* who is to be kicked */
 static bool kicks_take; /* a kick takes out what is pending, as if it was injected at once */
 
 /* Kicks don't interrupt anything here; a kick before the vector is pending is noted. */
-int pthread_kill(pthread_t thread, int signal)
+BOTH int pthread_kill(pthread_t thread, int signal)
 {
     early_kicks += kicked->pending == 0;
     if (kicks_take)
@@ -1065,7 +1065,7 @@ static struct vcpu *late_vcpu;
 static int late_vector;
 static bool run_with_lock; /* the vCPU's lock was held then, and nothing could be raised */
 
-static int run_raised_late(struct kvm_run *run, unsigned turn)
+BOTH static int run_raised_late(struct kvm_run *run, unsigned turn)
 {
     run_with_lock |= !lock_is_free(late_vcpu);
     run->ready_for_interrupt_injection = run->if_flag = 1;
@@ -1102,7 +1102,7 @@ END_TEST
 static struct vcpu *again_vcpu;
 
 /* The vCPU's own thread injects what is pending: another thread may be just about to raise it. */
-static void injected_meanwhile(void)
+BOTH static void injected_meanwhile(void)
 {
     take(again_vcpu, again_vcpu->pending);
     again_vcpu->run->immediate_exit = 0;
@@ -1216,7 +1216,7 @@ static struct {
     unsigned locks; /* that interrupt_halt has kept */
 } halts[VCPUS_MAX];
 
-static void *halt_thread(void *argument)
+BOTH static void *halt_thread(void *argument)
 {
     struct vcpu *vcpu = argument;
     const int id = vcpu->id;
@@ -1449,7 +1449,7 @@ static struct {
     atomic_bool came;
 } news;
 
-static void news_come(void)
+BOTH static void news_come(void)
 {
     if (news.vector) {
         interrupt_raise(news.vcpu, news.vector);
@@ -1463,13 +1463,13 @@ static void news_come(void)
 /* No wait may begin so, whatever ends it. */
 static atomic_bool slept_with_news;
 
-static void watch_wait(const pthread_mutex_t *lock)
+BOTH static void watch_wait(const pthread_mutex_t *lock)
 {
     if (lock == &news.vcpu->lock && (news.vcpu->pending != 0 || atomic_load(&news.came)))
         atomic_store(&slept_with_news, true);
 }
 
-static void *halt_and_raise(void *gap_number)
+BOTH static void *halt_and_raise(void *gap_number)
 {
     before_wait = watch_wait;
     gaps_begin(&news.vcpu->lock, *(unsigned *)gap_number, news_come);
@@ -1629,7 +1629,7 @@ static int input;
 
 static bool raised_unguarded; /* vector 0x21, by a thread that did not hold devices.lock */
 
-static void watch_raise(const pthread_mutex_t *lock)
+BOTH static void watch_raise(const pthread_mutex_t *lock)
 {
     static bool pending[VCPUS_MAX]; /* each guarded by its vCPU's lock */
 
@@ -1654,7 +1654,7 @@ static struct {
     unsigned wrong_count;
 } guarded;
 
-static void ring_restore(const pthread_mutex_t *lock)
+BOTH static void ring_restore(const pthread_mutex_t *lock)
 {
     if (lock != devices_lock || !guarded.ring)
         return;
@@ -1662,7 +1662,7 @@ static void ring_restore(const pthread_mutex_t *lock)
     *guarded.ended = guarded.right_ended;
 }
 
-static void ring_spoil(const pthread_mutex_t *lock)
+BOTH static void ring_spoil(const pthread_mutex_t *lock)
 {
     if (lock != devices_lock || !guarded.ring)
         return;
@@ -1700,7 +1700,7 @@ THERE_VOID(ring_make_wrong, (unsigned count, bool ended), (count, ended))
     pthread_mutex_unlock(devices_lock);
 }
 
-static void watch_unlock(const pthread_mutex_t *lock)
+BOTH static void watch_unlock(const pthread_mutex_t *lock)
 {
     watch_raise(lock);
     ring_spoil(lock);
@@ -1826,7 +1826,7 @@ THERE(int, bytes_left, (int fd), (fd))
     return left;
 }
 
-static int input_left(void)
+BOTH static int input_left(void)
 {
     return bytes_left(STDIN_FILENO);
 }
@@ -2309,7 +2309,7 @@ static int person;      /* its other side */
 static atomic_bool set_later;
 static bool crash_when_set; /* the program crashes just after the next tcsetattr */
 
-int tcsetattr(int fd, int action, const struct termios *settings)
+BOTH int tcsetattr(int fd, int action, const struct termios *settings)
 {
     if (action != TCSANOW)
         atomic_store(&set_later, true);
@@ -2409,7 +2409,7 @@ THERE_VOID(terminal_look, (struct termios * now_set), (now_set), SEE(*now_set))
 static atomic_bool terminal_was_set; /* by devices_start, in the latest process of `leave` */
 
 /* A handler that was there before: the kit's own restores the output, and lets the signal act. */
-static void earlier_handler(int number)
+BOTH static void earlier_handler(int number)
 {
     signal(number, SIG_DFL);
     raise(number);
@@ -2594,19 +2594,19 @@ enum { SPECIAL_KEYS = sizeof special_keys / sizeof special_keys[0] };
 static int key_events[2]; /* a pipe: what the keys became, an int each */
 static PRIVATE pid_t reader;
 
-static void note_key(int key)
+BOTH static void note_key(int key)
 {
     if (write(key_events[1], &key, sizeof key) < 0)
         _exit(1);
 }
 
-static void note_signal(int signal)
+BOTH static void note_signal(int signal)
 {
     note_key(KEY_SIGNAL | signal);
 }
 
 /* A program on the terminal, as another process has left its settings. */
-_Noreturn static void read_keys(void)
+BOTH _Noreturn static void read_keys(void)
 {
     static const int signals[] = {SIGINT, SIGQUIT, SIGTSTP};
 
@@ -2640,7 +2640,7 @@ THERE(int, key_event, (void), ())
 }
 
 /* Everything that changes a key is on, signals are off, and would be sent by other keys. */
-static void settings_spoil(struct termios *settings)
+BOTH static void settings_spoil(struct termios *settings)
 {
     settings->c_iflag |= IXON | ISTRIP | INLCR | IGNCR | PARMRK | IUCLC;
     settings->c_iflag &= ~(tcflag_t)ICRNL;

@@ -10,7 +10,7 @@
 #define GDT_ENTRIES 8192 /* of the GDT that segment_load is given: all that a selector can name */
 
 /* Where a space is, the judge knows; what of it is used, the module says. */
-static void see_space(struct address_space *space)
+BOTH static void see_space(struct address_space *space)
 {
     GIVE(*space);
     SEE(space->next_table);
@@ -840,7 +840,7 @@ START_TEST(ebx)
 END_TEST
 
 /* Only the call before has failed: what it has left in `sregs` is not refused by the next one. */
-static void sregs_accepted(void)
+BOTH static void sregs_accepted(void)
 {
     falsified = (struct falsified){.request = KVM_SET_SREGS, .answered = true};
 }

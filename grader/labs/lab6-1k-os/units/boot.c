@@ -574,7 +574,7 @@ static void start_guest(void)
 }
 
 /* So that an uninitialised structure does not happen to hold zeros. */
-__attribute__((noinline)) static void stack_dirty(void)
+BOTH __attribute__((noinline)) static void stack_dirty(void)
 {
     uint8_t room[16384];
 
@@ -582,7 +582,7 @@ __attribute__((noinline)) static void stack_dirty(void)
     asm volatile("" : : "r"(room) : "memory");
 }
 
-static size_t heap_used(void)
+BOTH static size_t heap_used(void)
 {
     const struct mallinfo2 heap = mallinfo2();
 

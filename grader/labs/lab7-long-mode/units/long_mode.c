@@ -10,7 +10,7 @@
 #include "debug/entry_state.h"
 
 /* Where a space is, the judge knows; what of it is used, the module says. */
-static void see_space(struct address_space *space)
+BOTH static void see_space(struct address_space *space)
 {
     GIVE(*space);
     SEE(space->next_table);
@@ -2730,7 +2730,7 @@ static PRIVATE uint8_t string_text[STRING_PAGES * PAGE_BYTES];
 static char written[STRING_PAGES * PAGE_BYTES]; /* what stage.console_write got */
 static size_t written_bytes;                    /* all of it */
 
-static bool string_translate(uint64_t linear, uint64_t *phys)
+BOTH static bool string_translate(uint64_t linear, uint64_t *phys)
 {
     const uint64_t page = (linear - string_virt) / PAGE_BYTES;
 
@@ -2740,7 +2740,7 @@ static bool string_translate(uint64_t linear, uint64_t *phys)
     return true;
 }
 
-static void string_keep(struct vcpu *vcpu, const char *bytes, size_t count)
+BOTH static void string_keep(struct vcpu *vcpu, const char *bytes, size_t count)
 {
     if (written_bytes + count <= sizeof written)
         memcpy(written + written_bytes, bytes, count);

@@ -47,12 +47,12 @@ static struct probe {
     unsigned size, reads, writes;
 } probes[BUS_RANGES_MAX + 1];
 
-static uint64_t answer_of(const struct probe *probe, uint64_t address, unsigned size)
+BOTH static uint64_t answer_of(const struct probe *probe, uint64_t address, unsigned size)
 {
     return (probe->key ^ address * 0x9e3779b97f4a7c15) & UINT64_MAX >> (64 - 8 * size);
 }
 
-static uint64_t probe_read(void *device, uint64_t address, unsigned size)
+BOTH static uint64_t probe_read(void *device, uint64_t address, unsigned size)
 {
     struct probe *probe = device;
 
@@ -62,7 +62,7 @@ static uint64_t probe_read(void *device, uint64_t address, unsigned size)
     return answer_of(probe, address, size);
 }
 
-static void probe_write(void *device, uint64_t address, unsigned size, uint64_t value)
+BOTH static void probe_write(void *device, uint64_t address, unsigned size, uint64_t value)
 {
     struct probe *probe = device;
 
@@ -396,13 +396,13 @@ static struct line {
     bool strange; /* a handler was called with another line than this */
 } line;
 
-static int line_receive(void *of)
+BOTH static int line_receive(void *of)
 {
     line.strange |= of != &line;
     return line.taken < line.count ? line.bytes[line.taken++] : -2;
 }
 
-static void line_transmit(void *of, uint8_t byte)
+BOTH static void line_transmit(void *of, uint8_t byte)
 {
     line.strange |= of != &line;
     if (line.sent_count < sizeof line.sent)
@@ -422,12 +422,12 @@ static void start_uart(void)
     uart.transmit = line_transmit;
 }
 
-static uint8_t in(unsigned number)
+BOTH static uint8_t in(unsigned number)
 {
     return (uint8_t)uart_read(&uart, UART_PORT + number, 1);
 }
 
-static void out(unsigned number, unsigned value)
+BOTH static void out(unsigned number, unsigned value)
 {
     uart_write(&uart, UART_PORT + number, 1, value);
 }

@@ -16,7 +16,7 @@
 #include "debug/entry_state.h"
 
 /* Where a space is, the judge knows; what of it is used, the module says. */
-static void see_space(struct address_space *space)
+BOTH static void see_space(struct address_space *space)
 {
     GIVE(*space);
     SEE(space->next_table);
@@ -1086,12 +1086,12 @@ static struct probe {
     unsigned sizes[16], reads, writes;
 } probe;
 
-static uint64_t answer_of(unsigned number, unsigned size)
+BOTH static uint64_t answer_of(unsigned number, unsigned size)
 {
     return (probe.key * (2 * number + 3)) >> 8 & UINT64_MAX >> (64 - 8 * size);
 }
 
-static void probe_note(uint64_t address, unsigned size, uint64_t value)
+BOTH static void probe_note(uint64_t address, unsigned size, uint64_t value)
 {
     const unsigned number = (probe.reads + probe.writes) % 16;
 
@@ -1100,13 +1100,13 @@ static void probe_note(uint64_t address, unsigned size, uint64_t value)
     probe.values[number] = value;
 }
 
-static uint64_t probe_read(void *device, uint64_t address, unsigned size)
+BOTH static uint64_t probe_read(void *device, uint64_t address, unsigned size)
 {
     probe_note(address, size, 0);
     return answer_of(probe.reads++, size);
 }
 
-static void probe_write(void *device, uint64_t address, unsigned size, uint64_t value)
+BOTH static void probe_write(void *device, uint64_t address, unsigned size, uint64_t value)
 {
     probe_note(address, size, value);
     probe.writes++;
@@ -1279,7 +1279,8 @@ static int create_error, threads_error;
 static unsigned timer_calls; /* the module's calls of timerfd_settime */
 static bool timers_late;     /* they expire an hour later than they are set to: never in a test */
 
-int timerfd_settime(int fd, int flags, const struct itimerspec *time, struct itimerspec *before)
+BOTH int timerfd_settime(int fd, int flags, const struct itimerspec *time,
+                         struct itimerspec *before)
 {
     struct itimerspec set = *time;
 
@@ -1289,21 +1290,21 @@ int timerfd_settime(int fd, int flags, const struct itimerspec *time, struct iti
     return (int)syscall(SYS_timerfd_settime, fd, flags, &set, before);
 }
 
-int timerfd_create(int clock, int flags)
+BOTH int timerfd_create(int clock, int flags)
 {
     return create_error ? (int)failed(create_error)
                         : (int)syscall(SYS_timerfd_create, clock, flags);
 }
 
-int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
-                   void *argument)
+BOTH int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                        void *argument)
 {
     return threads_error ? threads_error
                          : REAL_OF_THREADS(pthread_create)(thread, attributes, start, argument);
 }
 
 /* Kicks don't interrupt anything here. */
-int pthread_kill(pthread_t thread, int signal)
+BOTH int pthread_kill(pthread_t thread, int signal)
 {
     return 0;
 }
@@ -1505,7 +1506,7 @@ static void check_window(bool wanted, const char *when)
 static atomic_int typed = GETCHAR_NOTHING;
 static atomic_bool typed_locked; /* a lock was held then */
 
-static int typed_getchar(struct vcpu *vcpu)
+BOTH static int typed_getchar(struct vcpu *vcpu)
 {
     if (locks_held > 0)
         atomic_store(&typed_locked, true);
@@ -1526,7 +1527,7 @@ static void start_typing(void)
 /* A key comes: lab 4's thread would be the one to raise the vector. */
 static struct vcpu *typed_vcpu;
 
-static void key_comes(void)
+BOTH static void key_comes(void)
 {
     atomic_store(&typed, 'k');
     typed_vcpu->pending |= KEYBOARD;
@@ -1534,13 +1535,13 @@ static void key_comes(void)
 
 static uint32_t news_before, news_cleared; /* the latter: under the lock */
 
-static void news_lock(const pthread_mutex_t *lock)
+BOTH static void news_lock(const pthread_mutex_t *lock)
 {
     if (lock == &typed_vcpu->lock)
         news_before = typed_vcpu->pending;
 }
 
-static void news_unlock(const pthread_mutex_t *lock)
+BOTH static void news_unlock(const pthread_mutex_t *lock)
 {
     if (lock == &typed_vcpu->lock)
         news_cleared |= news_before & ~typed_vcpu->pending;
@@ -1768,7 +1769,7 @@ END_TEST
 static atomic_bool halt_returned;
 static enum step halt_step;
 
-static void *halt_thread(void *vcpu)
+BOTH static void *halt_thread(void *vcpu)
 {
     halt_step = platform_halt(vcpu);
     atomic_store(&halt_returned, true);
