@@ -30,7 +30,8 @@ VM_LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 
                    file=64 << 20)
 CPU_SECONDS, VM_CPU_SECONDS = 20, 100      # for each process; a solution's compiler needs less than one
 ENTER = ("unshare", "--user", "--map-root-user", "--mount")
-IN_VM = 'mkdir kit && tar -x -C kit && cd kit && exec sh -c "$1"'
+# Only the scratch folder can be written there: make needs a file for its jobs, from version 4.4 on.
+IN_VM = 'export TMPDIR="$PWD"; mkdir kit && tar -x -C kit && cd kit && exec sh -c "$1"'
 
 Files = Mapping[str, tuple[bytes, float]]      # content and time of change, by name
 

@@ -206,7 +206,7 @@ class Building(JailCase):
 
     def test_in_the_lab_vm(self) -> None:
         with mock.patch.object(jail, "namespaces_work", return_value=False):
-            self.assertEqual(self.build(SOLUTION).read_bytes()[:4], b"\x7fELF")
+            self.assertEqual(self.build(f"{SOLUTION}/* there */\n").read_bytes()[:4], b"\x7fELF")
             unit = build_unit(2, LAB.unit("hypercall"), module=self.folder / "hypercall.c")
             self.assertEqual(unit.read_bytes()[:4], b"\x7fELF")
             said = self.refused(f'{SOLUTION}\n#include "{self.folder}/secret"\n')
