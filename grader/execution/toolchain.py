@@ -51,8 +51,8 @@ def _files(cc: str) -> Iterator[str]:
 
 
 def _linked(cc: str) -> Iterator[str]:
-    """What the linker opens for a Check program, by its own words: these files differ from version to version,
-    and some name others."""
+    """What the linker opens for a Check program, by its own words: these files differ between versions, and
+    some name others."""
     check = _output(["pkg-config", "--libs", "check"]).split()
     said = _output([*cc.split(), "-pthread", "-x", "c", "/dev/null", "-x", "none", *check, "-Wl,--verbose",
                     "-o", "/dev/null"])
