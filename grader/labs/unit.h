@@ -316,7 +316,7 @@ BOTH bool __wrap_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *ph
 {
     meanwhile_run(AT_TRANSLATE);
     translations++;
-    if (translate_instead)
+    if (is_module && translate_instead)
         return translate_instead(linear, phys);
     if (!pages_swapped && !pages_missing)
         return __real_vcpu_translate(vcpu, linear, phys, out);
