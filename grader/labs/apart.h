@@ -39,7 +39,10 @@
 #include "given.h"
 
 /* A static variable of the judge's own: in the module's process it stays as it began. */
-#define PRIVATE __attribute__((section("unit_private")))
+#define PRIVATE __attribute__((section(".unit_private")))
+
+/* The same, and nothing changes it once the test has its two processes. */
+#define FIXED __attribute__((section(".unit_fixed")))
 
 /*
  * A function that the module's process has as well; of the unit program's others it has none, so no
@@ -74,12 +77,13 @@ struct mailbox {
     uint8_t bytes[OBJECTS_BYTES]; /* of the objects, one after the other */
 };
 
-static PRIVATE bool is_module;         /* this is the module's process */
-static PRIVATE int side_channel;       /* to the other one */
+static FIXED bool is_module;           /* this is the module's process */
+static FIXED int side_channel;         /* to the other one */
 static PRIVATE pid_t module_process;   /* of the judge */
 static PRIVATE uint32_t random_key[4]; /* of the judge's numbers */
-static PRIVATE struct mailbox *mailbox;
-static PRIVATE uint8_t *arena, *arena_next;
+static FIXED struct mailbox *mailbox;
+static FIXED uint8_t *arena;
+static PRIVATE uint8_t *arena_next;
 static PRIVATE enum { CALL_BEGUN, CALL_GIVES, CALL_SEES } call_phase;
 static PRIVATE size_t call_objects, call_bytes; /* that the call has named in this phase */
 /* This thread is in the test itself; inside a call, and in threads, calls are made as they are. */
@@ -118,6 +122,7 @@ BOTH __attribute__((format(printf, 1, 2))) static inline void test_fail(const ch
 
 /* The ends of what unit.ld puts together: the unit program's variables, and each side's code. */
 extern uint8_t unit_data_start[], unit_data_end[], unit_bss_start[], unit_bss_end[];
+extern uint8_t unit_fixed_start[], unit_fixed_end[];
 extern uint8_t module_code_start[], module_code_end[];
 extern uint8_t judge_code_start[], judge_code_end[];
 extern uint8_t __executable_start[], __data_start[]; /* the linker's: between them are constants */
@@ -440,9 +445,9 @@ __attribute__((no_sanitize("address"))) static inline void memory_share(uint8_t 
         ck_abort_msg("the unit program can't share its variables");
 }
 
-static inline void memory_forbid(uint8_t *start, const uint8_t *end)
+static inline void memory_protect(uint8_t *start, const uint8_t *end, long rights)
 {
-    if (end > start && syscall(SYS_mprotect, start, end - start, (long)PROT_NONE) != 0)
+    if (end > start && syscall(SYS_mprotect, start, end - start, rights) != 0)
         ck_abort_msg("the unit program can't give up what its test must not touch");
 }
 
@@ -529,7 +534,7 @@ static inline void apart_begin(const int *kept, int count)
     memory_share(unit_bss_start, unit_bss_end);
     mailbox = map_shared(sizeof *mailbox);
     arena = arena_next = map_shared(BOTH_BYTES + PAGE_BYTES);
-    memory_forbid(arena + BOTH_BYTES, arena + BOTH_BYTES + PAGE_BYTES);
+    memory_protect(arena + BOTH_BYTES, arena + BOTH_BYTES + PAGE_BYTES, PROT_NONE);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0 || pipe(errors) != 0)
         ck_abort_msg("the unit program can't make a second process");
     module_process = fork();
@@ -543,5 +548,6 @@ static inline void apart_begin(const int *kept, int count)
     syscall(SYS_close, errors[1]);
     said_pipe = errors[0];
     testing = true;
-    memory_forbid(module_code_start, module_code_end);
+    memory_protect(module_code_start, module_code_end, PROT_NONE);
+    memory_protect(unit_fixed_start, unit_fixed_end, PROT_READ);
 }

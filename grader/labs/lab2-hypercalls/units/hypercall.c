@@ -494,6 +494,7 @@ START_TEST(vcpus_apart)
     other.id = 1;
     make_write(&other, (struct write_state){0, false, 0x10000, 0x100, 1}, 0);
     other_page = page;
+    const uint64_t number_at = made.run.io.data_offset;
     other.run = &other_page.run;
     start_random(&vm, &vcpu);
     stage_change();
@@ -521,7 +522,7 @@ START_TEST(vcpus_apart)
                   "three PUTCHARs of one exit do not pass three characters to "
                   "stage.console_write, though no other vCPU calls: they must before calls can be "
                   "mixed up");
-    other_page.bytes[other_page.run.io.data_offset] = number;
+    other_page.bytes[number_at] = number;
     console_bytes = 0;
     meanwhile = other_calls;
     meanwhile_at = AT_CONSOLE;

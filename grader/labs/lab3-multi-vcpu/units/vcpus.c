@@ -175,17 +175,15 @@ END_TEST
 
 /* ------------------------------------------------------------------ 3.2 threads */
 
-static PRIVATE uint8_t endless[] = {0xeb, 0xfe}; /* jmp $ */
-static PRIVATE uint8_t halt[] = {0xf4};
+static const uint8_t endless[] = {0xeb, 0xfe}; /* jmp $ */
+static const uint8_t halt[] = {0xf4};
 
-/* What vcpus_run is to run: so many guests of this code. */
-static void start_guests(int count, uint8_t *code, size_t bytes)
-{
-    vmm.options.ram_bytes = 1 << 20;
-    vmm.guest_count = count;
-    for (int i = 0; i < count; i++)
-        vmm.guests[i] = (struct guest){"guest", GUEST_REAL, code, bytes};
-}
+/* A guest's first instruction gives it a number: who finds that in its vCPU knows that it ran. */
+#define NUMBER_BYTES 3 /* mov si, NUMBER */
+#define CODE_MAX     16
+
+static uint8_t codes[VCPUS_MAX][CODE_MAX];
+static PRIVATE uint16_t numbers[VCPUS_MAX];
 
 /* How a vCPU ends, and what it has met on the way. */
 static struct end {
@@ -197,7 +195,25 @@ static struct end {
     atomic_uint told;  /* calls of vcpu_ended */
     bool told_early;   /* when its state was not VCPU_ENDED */
     atomic_uint turns; /* KVM_RUN so far */
+    bool entered;      /* KVM_RUN was called for a vCPU that KVM knows */
+    uint16_t number;   /* that its guest had then */
 } ends[VCPUS_MAX];
+
+/* What vcpus_run is to run: so many guests of this code. */
+static void start_guests(int count, const uint8_t *code, size_t bytes)
+{
+    vmm.options.ram_bytes = 1 << 20;
+    vmm.guest_count = count;
+    for (int i = 0; i < count; i++) {
+        numbers[i] = (uint16_t)(1 + unit_random() % UINT16_MAX);
+        ends[i].entered = false;
+        ends[i].number = 0;
+        codes[i][0] = 0xbe;
+        memcpy(codes[i] + 1, &numbers[i], sizeof numbers[i]);
+        memcpy(codes[i] + NUMBER_BYTES, code, bytes);
+        vmm.guests[i] = (struct guest){"guest", GUEST_REAL, codes[i], NUMBER_BYTES + bytes};
+    }
+}
 
 static const char *const end_names[] = {"it executed HLT", "its guest gave a status",
                                         "its guest crashed", "KVM_RUN failed"};
@@ -254,6 +270,47 @@ BOTH static struct vcpu *vcpu_in_run(void)
     return &vmm.vcpus[id];
 }
 
+/* What KVM knows of this vCPU; a descriptor of nothing is no vCPU. */
+BOTH static void note_vcpu(struct vcpu *vcpu)
+{
+    struct kvm_regs regs = {0};
+
+    if (kernel(vcpu->fd, KVM_GET_REGS, &regs) != 0)
+        return;
+    end_of(vcpu)->entered = true;
+    end_of(vcpu)->number = (uint16_t)regs.rsi;
+}
+
+/* KVM_RUN as it is; its error. */
+BOTH static int run_really(struct vcpu *vcpu)
+{
+    const int error = kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+
+    note_vcpu(vcpu);
+    return error;
+}
+
+BOTH static int run_and_note(struct kvm_run *run, unsigned turn)
+{
+    return run_really(vcpu_in_run());
+}
+
+static void check_entered(int id)
+{
+    ck_assert_msg(ends[id].entered,
+                  "vcpus_run returned, and KVM_RUN was never called on the descriptor of vcpu%d",
+                  id);
+}
+
+static void check_ran(int id)
+{
+    check_entered(id);
+    ck_assert_msg(ends[id].number == numbers[id],
+                  "vcpus_run returned, and vcpu%d has not executed its guest's first instruction: "
+                  "after it SI is 0x%x, and it is 0x%x",
+                  id, numbers[id], ends[id].number);
+}
+
 BOTH static int end_in_run(struct vcpu *vcpu, int how)
 {
     static const uint32_t exits[ENDS] = {
@@ -263,6 +320,21 @@ BOTH static int end_in_run(struct vcpu *vcpu, int how)
     return how == BY_FAILURE ? EIO : 0;
 }
 
+#define WAIT_MS 10000 /* at most: what it waits for comes, unless the module is wrong */
+
+static bool all_meet;            /* in KVM_RUN: each vCPU has a thread of its own */
+static bool one_is_alone;        /* it met no others */
+static atomic_uint vcpus_inside; /* of those that meet */
+
+BOTH static void meet(struct vcpu *vcpu)
+{
+    atomic_fetch_add(&vcpus_inside, 1);
+    for (int ms = 0; atomic_load(&vcpus_inside) < VCPUS_MAX && !one_is_alone; ms++) {
+        one_is_alone |= ms == WAIT_MS;
+        poll(NULL, 0, 1);
+    }
+}
+
 BOTH static int end_as_told(struct kvm_run *run, unsigned turn)
 {
     struct vcpu *vcpu = vcpu_in_run();
@@ -270,6 +342,9 @@ BOTH static int end_as_told(struct kvm_run *run, unsigned turn)
 
     end->state_in_run = vcpu->state;
     end->own_thread = pthread_equal(vcpu->thread, pthread_self());
+    note_vcpu(vcpu);
+    if (all_meet)
+        meet(vcpu);
     if (end->words)
         console_write_lines(vcpu, end->words, strlen(end->words));
     return end_in_run(vcpu, (int)end->how);
@@ -286,6 +361,7 @@ static int run_to_ends(void)
 
 static void check_state(int id, const char *why)
 {
+    check_entered(id);
     ck_assert_msg(ends[id].state_in_run == VCPU_RUNNING && ends[id].own_thread,
                   "in KVM_RUN the state of vcpu%d is not VCPU_RUNNING, or vcpu->thread is not its "
                   "thread: nobody can kick it. vcpu_set_state comes before vcpu_run",
@@ -304,12 +380,18 @@ START_TEST(state)
     ends_watch();
     start_guests(VCPUS_MAX, halt, sizeof halt);
     falsified.run = end_as_told;
+    all_meet = true;
     shuffle(order, ENDS);
     for (int turn = 0; turn < ENDS; turn++) { /* each vCPU ends in each way */
         for (int id = 0; id < VCPUS_MAX; id++)
             ends[id] = (struct end){.how = (__typeof__(ends[id].how))order[(id + turn) % ENDS],
                                     .status = 1 + (int)(unit_random() % STATUS_GUEST_MAX)};
+        atomic_store(&vcpus_inside, 0);
         run_to_ends();
+        ck_assert_msg(!one_is_alone,
+                      "%d guests were to run, and were not in KVM_RUN at the same time: each vCPU "
+                      "has its own thread",
+                      VCPUS_MAX);
         for (int id = 0; id < VCPUS_MAX; id++)
             check_state(id, end_names[order[(id + turn) % ENDS]]);
     }
@@ -386,6 +468,7 @@ BOTH static void end_is_told(void)
 START_TEST(end_signalled_last)
 {
     start_guests(1, halt, sizeof halt);
+    falsified.run = run_and_note;
     vmm.options.final_registers = true;
     listen_start();
     watching_end = true;
@@ -394,6 +477,7 @@ START_TEST(end_signalled_last)
     watching_end = false;
     listen_end();
     check_works("vcpus_run", status);
+    check_ran(0);
     ck_assert_msg(said[0] != '\0', "vcpus_run returned, and --regs printed nothing: the guest did "
                                    "not run, or vcpu_ended was not called");
     ck_assert_msg(
@@ -444,10 +528,13 @@ START_TEST(no_thread)
 
     shuffle(counts, VCPUS_MAX);
     shuffle(order, VCPUS_MAX);
+    falsified.run = run_and_note;
     for (int i = 0; i < VCPUS_MAX; i++) {
         const int started = counts[i], error = errors[order[i]];
         start_guests(VCPUS_MAX, halt, sizeof halt);
         check_works("vcpus_run", vcpus_run(&vmm));
+        for (int id = 0; id < VCPUS_MAX; id++)
+            check_ran(id);
         start_guests(VCPUS_MAX, endless, sizeof endless);
         threads_left = started;
         threads_failing = i == 0 ? VCPUS_MAX : 1;
@@ -532,7 +619,7 @@ BOTH ssize_t write(int fd, const void *bytes, size_t count)
 }
 
 /* The C library's own would not go through that. */
-int eventfd_write(int fd, eventfd_t value)
+BOTH int eventfd_write(int fd, eventfd_t value)
 {
     return write(fd, &value, sizeof value) == sizeof value ? 0 : -1;
 }
@@ -997,7 +1084,7 @@ BOTH static int kick_before_run(struct kvm_run *run, unsigned turn)
         atomic_store(&vmm.stop_signal, SIGTERM);
         vcpu_kick(vcpu);
     }
-    return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+    return run_really(vcpu);
 }
 
 START_TEST(kick_order)
@@ -1006,6 +1093,7 @@ START_TEST(kick_order)
     falsified.run = kick_before_run;
     kick_signal = SIGNAL_THEN_ENTRY;
     int status = vcpus_run(&vmm);
+    check_entered(0);
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM,
                   "a vCPU stopped by SIGTERM gives status %d instead of %d", status,
                   STATUS_SIGNAL + SIGTERM);
@@ -1073,15 +1161,15 @@ BOTH static int kick_for_nothing(struct kvm_run *run, unsigned turn)
     if (turn == 0)
         vcpu_kick(vcpu);
     if (turn < TURNS_MAX)
-        return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+        return run_really(vcpu);
     vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
     return 0;
 }
 
 #define MARK_AT 0x100 /* in the guest's window */
 
-static PRIVATE uint8_t marks[] = {0xc6, 0x06, 0x00, 0x01, 0x01, /* mov byte [MARK_AT], 1 */
-                                  0xeb, 0xfe};                  /* jmp $ */
+static const uint8_t marks[] = {0xc6, 0x06, 0x00, 0x01, 0x01, /* mov byte [MARK_AT], 1 */
+                                0xeb, 0xfe};                  /* jmp $ */
 
 /* Kicks vcpu0 once its guest runs, when KVM_RUN has looked at immediate_exit already. */
 BOTH static void *kick_in_guest(void *argument)
@@ -1100,7 +1188,7 @@ BOTH static int kicked_in_guest(struct kvm_run *run, unsigned turn)
 
     if (turn == 0) {
         pthread_create(&kicker, NULL, kick_in_guest, NULL);
-        return kernel(vcpu->fd, KVM_RUN, NULL) < 0 ? errno : 0;
+        return run_really(vcpu);
     }
     pthread_join(kicker, NULL);
     return end_in_run(vcpu, BY_HALT);
@@ -1112,13 +1200,16 @@ START_TEST(kick_alone)
     start_guests(1, halt, sizeof halt);
     falsified.run = kick_for_nothing;
     vcpus_run(&vmm);
+    check_entered(0);
     ck_assert_msg(run_turns > 1,
                   "a vCPU is kicked just before KVM_RUN, without a stop, and KVM_RUN runs the "
                   "guest: it must return at once, so that the vCPU checks what it has to do");
+    check_ran(0);
     run_turns = 0;
     start_guests(1, marks, sizeof marks);
     falsified.run = kicked_in_guest;
     vcpus_run(&vmm);
+    check_ran(0);
     ck_assert_msg(run_turns > 1,
                   "a vCPU was kicked while its guest ran, and KVM_RUN was called "
                   "%u times",
@@ -1131,6 +1222,7 @@ START_TEST(kick)
     start_guests(1, endless, sizeof endless);
     falsified.run = kick_before_run;
     int status = vcpus_run(&vmm);
+    check_entered(0);
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM,
                   "a vCPU stopped by SIGTERM gives status %d instead of %d", status,
                   STATUS_SIGNAL + SIGTERM);
@@ -1317,6 +1409,8 @@ static bool kick_sets_flag(void)
 {
     start_kicked(VCPU_RUNNING);
     vcpu_kick(&kicked_vcpu);
+    ck_assert_msg(kick_signals != 0 || kick_flag(),
+                  "vcpu_kick does nothing: there is no order to judge");
     return kick_flag();
 }
 
@@ -1390,12 +1484,13 @@ START_TEST(kick_taken_back)
     start_guests(1, halt, sizeof halt);
     falsified.run = kick_for_nothing;
     int status = vcpus_run(&vmm);
-    ck_assert_msg(run_turns != 0, "vcpus_run returned, and KVM_RUN was never called");
+    check_entered(0);
     ck_assert_msg(
         run_turns < TURNS_MAX,
         "one kick, and from then on KVM_RUN returns at once for ever: vcpu_check_stop must "
         "clear run->immediate_exit");
     ck_assert_msg(status == 0, "a vCPU that was kicked and then halted gives status %d", status);
+    check_ran(0);
 }
 END_TEST
 
@@ -1404,7 +1499,7 @@ BOTH static int stopped_by_signal(struct kvm_run *run, unsigned turn)
 {
     if (turn == 0)
         kill(getpid(), SIGTERM);
-    return kernel(vmm.vcpus[0].fd, KVM_RUN, NULL) < 0 ? errno : 0;
+    return run_really(&vmm.vcpus[0]);
 }
 
 START_TEST(stop_order)
@@ -1414,13 +1509,12 @@ START_TEST(stop_order)
     falsified.run = stopped_by_signal;
     kick_signal = SIGNAL_SLOW;
     int status = vcpus_run(&vmm);
+    check_entered(0);
     check_end(0, "the VMM stopped");
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
                   status, STATUS_SIGNAL + SIGTERM);
 }
 END_TEST
-
-#define WAIT_MS 10000 /* at most: what it waits for comes, unless the module is wrong */
 
 /* What a vCPU does around a stop. */
 static enum role {
@@ -1511,6 +1605,7 @@ START_TEST(own_vms)
     for (int i = 0; i < VCPUS_MAX; i++) {
         const int count = 1 + order[i];
         start_guests(count, halt, sizeof halt);
+        falsified.run = run_and_note;
         vmm.options.isolate = true;
         vcpus_run(&vmm);
         ck_assert_msg(vmm.vm_count == count,
@@ -1524,6 +1619,7 @@ START_TEST(own_vms)
                           "with --isolate guest %d has id %d and index %d: it is vCPU 0 of its VM, "
                           "and keeps its place on the command line",
                           id, vcpu->id, vcpu->index);
+            check_ran(id);
         }
     }
 }
@@ -1537,7 +1633,7 @@ BOTH static int second_stopped_by_signal(struct kvm_run *run, unsigned turn)
 
     if (run_fd == vmm.vcpus[1].fd && !atomic_exchange(&sent, true))
         kill(getpid(), SIGTERM);
-    return kernel(run_fd, KVM_RUN, NULL) < 0 ? errno : 0;
+    return run_really(vcpu_in_run());
 }
 
 START_TEST(stop_isolated)
@@ -1546,6 +1642,7 @@ START_TEST(stop_isolated)
     vmm.options.isolate = true;
     falsified.run = second_stopped_by_signal;
     int status = vcpus_run(&vmm);
+    check_entered(1); /* vcpu0 may see the stop before */
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
                   status, STATUS_SIGNAL + SIGTERM);
 }

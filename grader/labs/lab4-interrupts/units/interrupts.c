@@ -61,16 +61,18 @@ static void start_in_vms(void)
 {
     const unsigned begins = 1 + unit_random() % LAYOUTS; /* bit N: a VM begins after vCPU N */
 
+    int vms = 0;
+
     start(VCPUS_MAX);
-    vmm.vm_count = 0;
     for (int id = 0; id < VCPUS_MAX; id++) {
         struct vcpu *vcpu = &vmm.vcpus[id];
         const bool is_first = id == 0 || begins >> (id - 1) & 1;
         if (is_first)
-            vm_init(&vmm.vms[vmm.vm_count++], &vmm);
-        vcpu->vm = &vmm.vms[vmm.vm_count - 1];
+            vm_init(&vmm.vms[vms++], &vmm);
+        vcpu->vm = &vmm.vms[vms - 1];
         vcpu->index = is_first ? 0 : vmm.vcpus[id - 1].index + 1;
     }
+    vmm.vm_count = vms;
 }
 
 /*
@@ -358,7 +360,7 @@ BOTH ssize_t read(int fd, void *buffer, size_t bytes)
     return result;
 }
 
-ssize_t readv(int fd, const struct iovec *pieces, int count)
+BOTH ssize_t readv(int fd, const struct iovec *pieces, int count)
 {
     const int error = fd == STDIN_FILENO ? input_refused() : 0;
 
@@ -394,7 +396,7 @@ static void check_ticks(unsigned period, double start_time)
     }
 }
 
-/* Starts the devices with this period; false: no timerfd was armed, and the ticks are right. */
+/* Starts the devices with this period; false: no timerfd was armed, and the ticks came in it. */
 static bool timerfd_starts(unsigned period, double start_time)
 {
     vmm.options.tick_ms = period;
@@ -420,8 +422,10 @@ START_TEST(period)
     for (size_t i = 0; i < sizeof periods / sizeof periods[0]; i++) {
         double expected = periods[i];
         double start_time = now();
-        if (!timerfd_starts(periods[i], start_time))
-            return;
+        if (!timerfd_starts(periods[i], start_time)) {
+            devices_stop();
+            continue;
+        }
         /* What was counted from a time read since start_time comes that much sooner. */
         double sooner = timer_flags & TFD_TIMER_ABSTIME ? now() - start_time : 0;
         ck_assert_msg(
@@ -474,8 +478,8 @@ static const struct {
 
 enum { START_CALLS = sizeof start_calls / sizeof start_calls[0] };
 
-/* devices_start where this call fails. */
-static void check_start_fails(int number, unsigned ms)
+/* devices_start where this call fails; false: it does without this one. */
+static bool check_start_fails(int number, unsigned ms, bool has_timerfd)
 {
     const char *call = start_calls[number].name;
     const int error = unit_error();
@@ -487,24 +491,24 @@ static void check_start_fails(int number, unsigned ms)
     int status = devices_start(&vmm);
     listen_end();
     *start_calls[number].error = 0;
-    if (start_calls[number].always)
+    if (start_calls[number].always && has_timerfd)
         check_met("devices_start", call);
-    else if (atomic_load(&falsified_calls) == 0)
-        return;
+    else if (atomic_exchange(&falsified_calls, 0) == 0)
+        return false;
     ck_assert_msg(status == STATUS_NO_KVM,
                   "%s failed, and devices_start returns %d instead of STATUS_NO_KVM", call, status);
     check_reason(call, error);
+    return true;
 }
 
 START_TEST(timer_failure)
 {
     unsigned ms = 10;
-    int order[2 * START_CALLS];
+    int order[2 * START_CALLS], failures = 0;
 
     input_open();
     start(1);
-    if (!timerfd_starts(ms, now()))
-        return;
+    const bool has_timerfd = timerfd_starts(ms, now());
     devices_stop();
     shuffle(order, 2 * START_CALLS);
     for (int i = 0; i < 2 * START_CALLS; i++) {
@@ -514,8 +518,9 @@ START_TEST(timer_failure)
         }
         if (unit_random() % 2)
             ms = 1 + unit_random() % 1000;
-        check_start_fails(order[i] % START_CALLS, ms);
+        failures += check_start_fails(order[i] % START_CALLS, ms, has_timerfd);
     }
+    ck_assert_msg(failures > 0, "of the calls that can fail devices_start makes none");
     timerfd_starts(ms, now());
 }
 END_TEST
@@ -545,8 +550,22 @@ THERE(int, tick_all, (void), ())
     return status;
 }
 
-/* A tick of these vCPUs, after so many expirations; false: 4.3 is not written, as it seems. */
-static bool check_ticked(int count, uint64_t times)
+/* Whether interrupt_raise is not written yet: in a process of its own, which its TODO ends. */
+THERE(bool, raise_is_todo, (void), ())
+{
+    int status;
+    pid_t process = fork();
+
+    if (process == 0) {
+        interrupt_raise(&vmm.vcpus[0], TIMER_VECTOR);
+        _exit(0);
+    }
+    waitpid(process, &status, 0);
+    return WIFEXITED(status) && WEXITSTATUS(status) == STATUS_TODO;
+}
+
+/* A tick of these vCPUs, after so many expirations; if 4.3 is a TODO, it is to be reached. */
+static void check_ticked(int count, uint64_t times, bool is_todo)
 {
     vmm.guest_count = count;
     expirations = times;
@@ -554,9 +573,9 @@ static bool check_ticked(int count, uint64_t times)
     timer_was_read = false;
     listen_hold();
     int status = tick_all();
-    if (strstr(said, "exercise 4.3") && timer_was_read) {
+    if (is_todo && timer_was_read && strstr(said, "exercise 4.3")) {
         listen_drop();
-        return false;
+        return;
     }
     listen_end();
     if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_TODO)
@@ -573,19 +592,21 @@ static bool check_ticked(int count, uint64_t times)
     ck_assert_msg(!atomic_load(&ticked_early),
                   "read of the timer failed, with EINTR, and a tick was raised all the same: the "
                   "timer is still readable, and so there would be one too many");
-    return true;
 }
 
 START_TEST(expired)
 {
     before_end = NULL; /* the locks are interrupt_raise's, which 4.3 tests */
     input_open();
+    start_in_vms();
+    listen_hold();
+    const bool is_todo = raise_is_todo();
+    listen_drop();
     for (int round = 0; round < 4; round++) {
         start_in_vms();
         vmm.options.tick_ms = 1;
-        if (!check_ticked(round ? 1 + (int)(unit_random() % VCPUS_MAX) : VCPUS_MAX,
-                          round % 2 ? 2 + unit_random() % 9 : 1))
-            return;
+        check_ticked(round ? 1 + (int)(unit_random() % VCPUS_MAX) : VCPUS_MAX,
+                     round % 2 ? 2 + unit_random() % 9 : 1, is_todo);
     }
 }
 END_TEST
@@ -1037,14 +1058,14 @@ START_TEST(raise_kicks)
     watched_bits(bits);
     for (int i = 0; i < WATCHED; i++) {
         const unsigned id = random_vcpu();
-        kicked = &vmm.vcpus[id];
+        struct vcpu *vcpu = kicked = &vmm.vcpus[id];
         check_raises(id, bits[i]);
         check_raises(id, other_bit(bits[i]));
-        kicked->pending = 0;
-        kicked->state = VCPU_CREATED; /* it finds what is pending when its thread begins */
+        vcpu->pending = 0;
+        vcpu->state = VCPU_CREATED; /* it finds what is pending when its thread begins */
         check_raises(id, bits[i]);
-        kicked->state = VCPU_RUNNING;
-        kicked->pending = 0;
+        vcpu->state = VCPU_RUNNING;
+        vcpu->pending = 0;
     }
 }
 END_TEST
@@ -1129,8 +1150,9 @@ static void check_same_guard(struct vcpu *vcpu, uint32_t bit)
     vcpu->pending |= other_bit(bit);
     exit_was((unsigned)vcpu->id, random_reason(), true, true);
     deliver_watched(vcpu);
-    if (unguarded || watch.unguarded)
-        return; /* other tests report that */
+    ck_assert_msg(!unguarded && !watch.unguarded,
+                  "%s changes vcpu->pending without vcpu->lock, and not by an atomic instruction",
+                  unguarded ? "interrupt_raise" : "interrupt_deliver");
     ck_assert_msg(!(unlocked || watch.unlocked) || !(plain || watch.plain),
                   "interrupt_raise and interrupt_deliver change vcpu->pending, one of them without "
                   "vcpu->lock, one without an atomic instruction: when both do it at the same "
@@ -1944,9 +1966,11 @@ START_TEST(ring_guarded)
     ck_assert_msg(byte == 'k', "'k' was typed, and keyboard_getchar gives %d", byte);
     for (size_t i = 0; i < sizeof typed; i++)
         typed[i] = (uint8_t)unit_random();
-    if (full_ring_error(typed, false) || two_keys_error(typed))
-        return; /* even with no other thread in between: other tests report that */
-    const char *error = full_ring_error(typed, true);
+    const char *error = full_ring_error(typed, false);
+    if (!error)
+        error = two_keys_error(typed);
+    ck_assert_msg(!error, "with no other thread in between, %s", error);
+    error = full_ring_error(typed, true);
     for (unsigned wrong = 0; wrong < 4 && !error; wrong++) {
         ring_make_wrong(wrong & 1 ? RING_BYTES : 0, wrong < 2);
         error = two_keys_error(typed);

@@ -624,7 +624,7 @@ static size_t ram_size(int round)
                           : PAGE_BYTES * (256 + unit_random() % (RAM_MAX / PAGE_BYTES - 255));
 }
 
-static uint8_t *large_ram; /* RAM_MAX bytes, of which pages are taken when they are used */
+static PRIVATE uint8_t *large_ram; /* RAM_MAX bytes, of which pages are taken when they are used */
 
 /* Before the test's two processes: both have it. */
 __attribute__((constructor)) static void large_ram_map(void)
@@ -639,7 +639,7 @@ static void large_ram_give(size_t bytes)
         return; /* the host does not give out more than it has: the RAM stays small */
     vm.ram = large_ram;
     vm.ram_bytes = bytes;
-    memset(vm.ram, FILL, PAGE_BYTES * 256);
+    memset(large_ram, FILL, PAGE_BYTES * 256);
 }
 
 static int prepare_apart_with(bool starved)

@@ -1391,12 +1391,15 @@ END_TEST
 /* The vCPU was given the table of cpuid_show, and all of it. */
 static void check_given(int apic_id)
 {
+    const uint32_t supported = cpuid_supported.count;
+
+    ck_assert(supported <= TABLE_MAX);
     memset(&table, 0, sizeof table);
-    table.head.nent = cpuid_supported.count;
-    memcpy(table.entries, cpuid_supported.entries, cpuid_supported.count * sizeof table.entries[0]);
+    table.head.nent = supported;
+    memcpy(table.entries, cpuid_supported.entries, supported * sizeof table.entries[0]);
     ck_assert_msg(table_show(TABLE_MAX, (uint32_t)apic_id),
                   "cpuid_show returns false for KVM's table of %u entries, with room for %d",
-                  cpuid_supported.count, TABLE_MAX);
+                  supported, TABLE_MAX);
     ck_assert_msg(cpuid_set.count == table.head.nent &&
                       memcmp(cpuid_set.entries, table.entries,
                              table.head.nent * sizeof table.entries[0]) == 0,
