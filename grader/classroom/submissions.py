@@ -90,7 +90,13 @@ def read(submission: Submission, lab: Lab) -> Contents:
     if path.is_symlink():
         raise Refused("it is a link")
     if path.is_dir():
-        return _Reader(lab, budget).take(_folder_members(path, budget))
+        closed: list[OSError] = []
+        try:
+            return _Reader(lab, budget).take(_folder_members(path, budget, closed))
+        except Refused:
+            if closed:      # what is missing may be there
+                raise unreadable(closed[0]) from closed[0]
+            raise
     content = read_plain(path, PACKED_MAX)
     if content is None:
         raise Refused("it is neither a file nor a folder")
@@ -113,14 +119,15 @@ def _limited(content: bytes) -> tuple[bytes | None, str]:
     return (content, "") if len(content) <= FILE_MAX else (None, f"has more than {FILE_MAX >> 10} KB")
 
 
-def _folder_members(folder: Path, budget: Budget) -> Iterator[Member]:
-    """The files below a folder; links are not followed."""
+def _folder_members(folder: Path, budget: Budget, closed: list[OSError]) -> Iterator[Member]:
+    """The files below a folder; links are not followed. `closed` gets what this machine can't open."""
     waiting = [folder]
     while waiting:
         try:
             found = sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name)
         except OSError as error:
-            raise unreadable(error) from error
+            closed.append(error)
+            continue
         for entry in found:
             path = Path(entry.path)
             name = budget.enter(path.relative_to(folder).as_posix())

@@ -320,6 +320,18 @@ class ThisMachinesFault(ReaderCase):
                     read(submission, LAB)
         self.as_nobody(check)
 
+    def test_a_folder_that_may_not_be_read_beside_the_file(self) -> None:
+        place = Path(mkdtemp(prefix="mini-kvm-test-"))
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        (place / "anna/notes").mkdir(parents=True)
+        (place / "anna" / NAME).write_bytes(MODULE)
+        place.chmod(0o755)
+        (place / "anna/notes").chmod(0)
+
+        def check() -> None:
+            self.assertEqual(read(Submission("anna", place / "anna"), LAB).files[NAME], MODULE)
+        self.as_nobody(check)
+
     def test_an_error_of_the_disk(self) -> None:
         with mock.patch("os.open", side_effect=OSError(errno.EIO, os.strerror(errno.EIO))):
             with self.assertRaises(CannotGrade):
