@@ -85,6 +85,19 @@ static void present_collect(const struct vm *vm, uint64_t *bitmap)
     close(fd);
 }
 
+/*
+ * A page, while the thread of another vCPU may still load its guest into it. What is copied of that
+ * is not used: this vCPU's guest has pages of its own, and ram_return gives the other its own back.
+ */
+__attribute__((no_sanitize("thread"))) static void page_copy(void *to, const void *from)
+{
+    const volatile uint64_t *words = from;
+    uint64_t *copy = to;
+
+    for (size_t i = 0; i < PAGE_BYTES / sizeof *words; i++)
+        copy[i] = words[i];
+}
+
 /* Copies the pages that may differ, from the VM's RAM to the checkpoint or back. */
 static void ram_copy(const struct vm *vm, struct checkpoint *checkpoint, bool back)
 {
@@ -92,7 +105,7 @@ static void ram_copy(const struct vm *vm, struct checkpoint *checkpoint, bool ba
         uint64_t *word = &checkpoint->dirty[page / DIRTY_BITS];
         uint8_t *ram = vm->ram + page * PAGE_BYTES, *copy = checkpoint->ram + page * PAGE_BYTES;
         if (page_is_in(checkpoint->dirty, page))
-            memcpy(back ? ram : copy, back ? copy : ram, PAGE_BYTES);
+            page_copy(back ? ram : copy, back ? copy : ram);
         else if (*word == 0)
             page |= DIRTY_BITS - 1;
     }
@@ -139,6 +152,35 @@ bool checkpoint_restore(struct vcpu *vcpu)
            ioctl(vcpu->fd, KVM_SET_REGS, &checkpoint->regs) == 0 &&
            ioctl(vcpu->fd, KVM_SET_FPU, &checkpoint->fpu) == 0 &&
            ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &checkpoint->events) == 0;
+}
+
+uint8_t *ram_keep(const struct vm *vm)
+{
+    uint64_t *present = calloc(dirty_words(vm), sizeof *present);
+    uint8_t *kept = calloc(1, vm->ram_bytes);
+
+    if (!present || !kept)
+        exit(fail(STATUS_NO_KVM, "--explain: %s", strerror(errno)));
+    present_collect(vm, present);
+    for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES; page++)
+        if (page_is_in(present, page))
+            page_copy(kept + page * PAGE_BYTES, vm->ram + page * PAGE_BYTES);
+    free(present);
+    return kept;
+}
+
+void ram_return(const struct vm *vm, uint8_t *kept)
+{
+    uint64_t *present = calloc(dirty_words(vm), sizeof *present);
+
+    if (!present)
+        exit(fail(STATUS_NO_KVM, "--explain: %s", strerror(errno)));
+    present_collect(vm, present);
+    for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES; page++)
+        if (page_is_in(present, page))
+            page_copy(vm->ram + page * PAGE_BYTES, kept + page * PAGE_BYTES);
+    free(present);
+    free(kept);
 }
 
 int64_t clock_ns(clockid_t clock)

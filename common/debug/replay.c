@@ -138,10 +138,12 @@ static void replay_crash(struct vcpu *vcpu)
     set_inside(watch, false);
     others_stop(watch);
     pthread_mutex_unlock(&lock);
+    uint8_t *kept = ram_keep(vcpu->vm);
     if (failed)
         executes_record(vcpu, "no exit");
     else
         crash_record(vcpu, reason);
+    ram_return(vcpu->vm, kept);
     others_continue();
 }
 

@@ -68,6 +68,10 @@ void exit_finish(struct vcpu *vcpu);
 void checkpoint_take(struct vcpu *vcpu);
 bool checkpoint_restore(struct vcpu *vcpu);
 
+/* RAM as it is; and as it was then: checkpoint_restore changes what other vCPUs go on with. */
+uint8_t *ram_keep(const struct vm *vm);
+void ram_return(const struct vm *vm, uint8_t *kept);
+
 /*
  * Brings the checkpoint closer to the crash, because a guest may execute millions of instructions.
  * false: the guest no longer crashes, or not before `deadline` (CLOCK_MONOTONIC).

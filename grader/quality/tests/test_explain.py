@@ -33,6 +33,58 @@ FOLDER = BUILD / "tests/explain"
 ON_ANY_KVM = ("real-no-idt", "real-halted", "real-divide", "real-vector-empty")
 
 
+# The first guest changes its own memory all the time. The second crashes meanwhile; what it then executes
+# again began when that memory was another.
+BESIDE_A_CRASH = {
+    "keeps": """
+    jmp short begin
+value: dd 0                     ; at 2
+crashes: dw 0                   ; at 6
+begin:
+    xor esi, esi
+change:
+    inc esi
+    mov [value], esi
+    cmp word [crashes], 1
+    jne change
+    mov ecx, 500                ; exits: at one of them it waits until that is over
+again:
+    call print_newline
+    dec ecx
+    jnz again
+    mov bl, 'l'                 ; lost
+    cmp [value], esi
+    jne print
+    mov bl, 'k'                 ; kept
+print:
+    call print_char
+    mov bl, 0
+    jmp exit
+%include "console.inc"
+""",
+    "crashes": """
+    xor ax, ax
+    mov es, ax                  ; the first guest's window
+wait_for_the_first:
+    call print_newline
+    cmp dword [es:2], 0
+    je wait_for_the_first
+    mov ecx, 3000000
+wait_a_little:
+    dec ecx
+    jnz wait_a_little
+    mov word [es:6], 1
+    lidt [nothing]
+    mov eax, cr0
+    or al, 1                    ; CR0.PE
+    mov cr0, eax
+    ud2
+nothing: times 6 db 0
+%include "console.inc"
+""",
+}
+
+
 def run_all(runs: "list[Run]", backend: str = "auto", kind: str = "paging32") -> "list[str]":
     """The standard error of each run; skips the test where the machine can't run them."""
     try:
@@ -113,6 +165,13 @@ class Machines(unittest.TestCase):
         text = self.explain(build_vmm(3, solution=True), "--isolate", guest, guest)
         for vcpu in (0, 1):
             self.assertRegex(text, rf"of vcpu{vcpu}, of \d since .* a third fault")
+
+    def test_the_others_go_on_with_the_memory_that_they_had(self) -> None:
+        write_constants()
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        images = [assembled(Case(name, code, (), real=True)) for name, code in BESIDE_A_CRASH.items()]
+        result, = pick_backend("auto", needs=("real",)).run([run_of(build_vmm(3, solution=True), *images)])
+        self.assertIn("vcpu0: k", result.stdout.decode(), result)
 
     def test_the_sanitizers_find_nothing(self) -> None:
         folder = build_guests()
