@@ -25,6 +25,7 @@ struct observer {
                                              tool has caused the exit; then no one else sees it */
     void (*exit)(struct vcpu *vcpu);      /* then, if none has */
     void (*crash)(struct vcpu *vcpu);     /* before the post-mortem */
+    void (*crash_end)(struct vcpu *vcpu); /* after it */
     void (*ended)(struct vcpu *vcpu);     /* the vCPU still exists in KVM */
     void (*output)(const char *bytes, size_t count); /* before it is written */
     bool (*print)(const char *bytes, size_t count);  /* then: whether the tool has written it */

@@ -224,5 +224,6 @@ enum step vcpu_crash(struct vcpu *vcpu, const char *format, ...)
         registers_print(vcpu->id, &regs, &sregs);
     }
     report_end(&signals);
+    OBSERVE(crash_end, vcpu);
     return vcpu_end(vcpu, STATUS_CRASHED);
 }

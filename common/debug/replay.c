@@ -20,7 +20,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static bool replaying; /* no other vCPU may enter; guarded by `lock` */
+static const struct watched *replaying; /* no other vCPU may enter; guarded by `lock` */
 
 static void set_inside(struct watched *watch, bool inside)
 {
@@ -33,7 +33,7 @@ static void others_stop(const struct watched *self)
 {
     while (replaying)
         pthread_cond_wait(&changed, &lock);
-    replaying = true;
+    replaying = self;
     for (size_t id = 0; id < VCPUS_MAX; id++) {
         struct watched *other = &watched[id];
         if (other == self || !other->inside)
@@ -48,7 +48,7 @@ static void others_stop(const struct watched *self)
 static void others_continue(void)
 {
     pthread_mutex_lock(&lock);
-    replaying = false;
+    replaying = NULL;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
 }
@@ -131,19 +131,24 @@ static void replay_crash(struct vcpu *vcpu)
     struct watched *watch = &watched[vcpu->id];
     uint32_t reason = vcpu->exit.reason;
 
-    if (!watch->checkpoint.taken)
-        return;
     pthread_mutex_lock(&lock);
     bool failed = watch->inside; /* KVM_RUN, without an exit */
     set_inside(watch, false);
     others_stop(watch);
     pthread_mutex_unlock(&lock);
+    if (!watch->checkpoint.taken)
+        return;
     uint8_t *kept = ram_keep(vcpu->vm);
     if (failed)
         executes_record(vcpu, "no exit");
     else
         crash_record(vcpu, reason);
     ram_return(vcpu->vm, kept);
+}
+
+/* The post-mortem reads RAM as well. */
+static void replay_crash_end(struct vcpu *vcpu)
+{
     others_continue();
 }
 
@@ -153,4 +158,5 @@ const struct observer replay = {
     .entry = replay_entry,
     .exit = replay_exit,
     .crash = replay_crash,
+    .crash_end = replay_crash_end,
 };
