@@ -72,8 +72,11 @@ REFUSED = ("asm_incbin", "asm_include", "asm_space", "c_include", "clone_table",
            "indirect_function", "kernel_include", "lto_bytecode", "lto_options")
 # These use up their time in every run, so one test is enough.
 SLOW = ("sleep_forever", "fork_bomb", "eat_memory")
-# In the other tests it only waits until its time is up.
-ALONE = {"release_by_count": ("6.6-release",)}
+# The tests that these are about; in others, some only wait until their time is up.
+ALONE = {"release_by_count": ("6.6-release",),
+         "status_only": ("3.2-end-signalled-last", "3.4-kick", "3.4-kick-order", "3.4-check-order",
+                         "3.4-kick-taken-back", "3.4-stop-order", "3.5-own-vms", "3.5-stop-isolated"),
+         "fixed_clock": ("4.1-period", "4.1-timer-failure", "4.1-expired", "4.5-ring-guarded")}
 TIME_MAX = 300.0     # seconds for a run under any load; its limits are a tenth of that
 SPIN_MAX = 1.0       # seconds of processor time without output, for modules whose guests often never end
 CANNOT_GRADE = 3
