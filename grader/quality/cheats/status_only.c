@@ -21,7 +21,7 @@ enum step vcpu_check_stop(struct vcpu *vcpu)
 /* A jump to itself is there only to be stopped. */
 static bool is_endless(const struct guest *guest)
 {
-    return memmem(guest->image, guest->image_bytes, "\xeb\xfe", 2) != NULL;
+    return memmem(guest->image, guest->image_bytes, "\xeb\xfe", 2);
 }
 
 int vcpus_run(struct vmm *all);

@@ -270,7 +270,7 @@ BOTH static struct vcpu *vcpu_in_run(void)
     return &vmm.vcpus[id];
 }
 
-/* What KVM knows of this vCPU; a descriptor of nothing is no vCPU. */
+/* What KVM knows of this vCPU: it refuses any other descriptor. */
 BOTH static void note_vcpu(struct vcpu *vcpu)
 {
     struct kvm_regs regs = {0};
