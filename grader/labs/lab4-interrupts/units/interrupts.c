@@ -135,11 +135,16 @@ BOTH static bool patient(double *since)
     return time_since(since) < PATIENCE;
 }
 
+/* This thread only looks at what is pending: it has raised nothing that it finds. */
+static _Thread_local bool only_looks;
+
 THERE(uint32_t, pending_of, (struct vcpu * vcpu), (vcpu))
 {
+    only_looks = true;
     pthread_mutex_lock(&vcpu->lock);
     uint32_t pending = vcpu->pending;
     pthread_mutex_unlock(&vcpu->lock);
+    only_looks = false;
     return pending;
 }
 
@@ -1717,7 +1722,7 @@ BOTH static void watch_raise(const pthread_mutex_t *lock)
     static bool pending[VCPUS_MAX]; /* each guarded by its vCPU's lock */
 
     for (int i = 0; i < VCPUS_MAX; i++) {
-        if (lock != &vmm.vcpus[i].lock)
+        if (lock != &vmm.vcpus[i].lock || only_looks)
             continue;
         bool raised_now = vmm.vcpus[i].pending & KEYBOARD && !pending[i];
         pending[i] = vmm.vcpus[i].pending & KEYBOARD;
