@@ -1410,8 +1410,9 @@ static bool kick_sets_flag(void)
 {
     start_kicked(VCPU_RUNNING);
     vcpu_kick(&kicked_vcpu);
-    ck_assert_msg(kick_signals != 0 || kick_flag(),
-                  "vcpu_kick does nothing: there is no order to judge");
+    ck_assert_msg(
+        kick_signals != 0 || kick_flag(),
+        "a vCPU that runs was kicked, and vcpu_kick did nothing: there is no kick to clear");
     return kick_flag();
 }
 
@@ -1482,6 +1483,9 @@ END_TEST
 
 START_TEST(kick_taken_back)
 {
+    kick_sets_flag();
+    kicked = NULL;
+    kick_signal = SIGNAL_SENT;
     start_guests(1, halt, sizeof halt);
     falsified.run = kick_for_nothing;
     int status = vcpus_run(&vmm);
