@@ -135,16 +135,16 @@ BOTH static bool patient(double *since)
     return time_since(since) < PATIENCE;
 }
 
-/* This thread only looks at what is pending: it has raised nothing that it finds. */
-static _Thread_local bool only_looks;
+/* This thread only reads what is pending: it has raised nothing of that. */
+static _Thread_local bool only_reads;
 
 THERE(uint32_t, pending_of, (struct vcpu * vcpu), (vcpu))
 {
-    only_looks = true;
+    only_reads = true;
     pthread_mutex_lock(&vcpu->lock);
     uint32_t pending = vcpu->pending;
     pthread_mutex_unlock(&vcpu->lock);
-    only_looks = false;
+    only_reads = false;
     return pending;
 }
 
@@ -1722,7 +1722,7 @@ BOTH static void watch_raise(const pthread_mutex_t *lock)
     static bool pending[VCPUS_MAX]; /* each guarded by its vCPU's lock */
 
     for (int i = 0; i < VCPUS_MAX; i++) {
-        if (lock != &vmm.vcpus[i].lock || only_looks)
+        if (lock != &vmm.vcpus[i].lock || only_reads)
             continue;
         bool raised_now = vmm.vcpus[i].pending & KEYBOARD && !pending[i];
         pending[i] = vmm.vcpus[i].pending & KEYBOARD;
