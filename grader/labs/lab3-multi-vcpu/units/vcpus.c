@@ -1205,7 +1205,6 @@ START_TEST(kick_alone)
     ck_assert_msg(run_turns > 1,
                   "a vCPU is kicked just before KVM_RUN, without a stop, and KVM_RUN runs the "
                   "guest: it must return at once, so that the vCPU checks what it has to do");
-    check_ran(0);
     run_turns = 0;
     start_guests(1, marks, sizeof marks);
     falsified.run = kicked_in_guest;
