@@ -154,22 +154,8 @@ bool checkpoint_restore(struct vcpu *vcpu)
            ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &checkpoint->events) == 0;
 }
 
-uint8_t *ram_keep(const struct vm *vm)
-{
-    uint64_t *present = calloc(dirty_words(vm), sizeof *present);
-    uint8_t *kept = calloc(1, vm->ram_bytes);
-
-    if (!present || !kept)
-        exit(fail(STATUS_NO_KVM, "--explain: %s", strerror(errno)));
-    present_collect(vm, present);
-    for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES; page++)
-        if (page_is_in(present, page))
-            page_copy(kept + page * PAGE_BYTES, vm->ram + page * PAGE_BYTES);
-    free(present);
-    return kept;
-}
-
-void ram_return(const struct vm *vm, uint8_t *kept)
+/* Copies all pages of RAM that this process has. */
+static void present_copy(const struct vm *vm, uint8_t *to, const uint8_t *from)
 {
     uint64_t *present = calloc(dirty_words(vm), sizeof *present);
 
@@ -178,8 +164,23 @@ void ram_return(const struct vm *vm, uint8_t *kept)
     present_collect(vm, present);
     for (size_t page = 0; page < vm->ram_bytes / PAGE_BYTES; page++)
         if (page_is_in(present, page))
-            page_copy(vm->ram + page * PAGE_BYTES, kept + page * PAGE_BYTES);
+            page_copy(to + page * PAGE_BYTES, from + page * PAGE_BYTES);
     free(present);
+}
+
+uint8_t *ram_keep(const struct vm *vm)
+{
+    uint8_t *kept = calloc(1, vm->ram_bytes);
+
+    if (!kept)
+        exit(fail(STATUS_NO_KVM, "--explain: %s", strerror(errno)));
+    present_copy(vm, kept, vm->ram);
+    return kept;
+}
+
+void ram_return(const struct vm *vm, uint8_t *kept)
+{
+    present_copy(vm, vm->ram, kept);
     free(kept);
 }
 

@@ -20,7 +20,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static const struct watched *replaying; /* no other vCPU may enter; guarded by `lock` */
+static bool replaying; /* no other vCPU may enter; guarded by `lock` */
 
 static void set_inside(struct watched *watch, bool inside)
 {
@@ -33,7 +33,7 @@ static void others_stop(const struct watched *self)
 {
     while (replaying)
         pthread_cond_wait(&changed, &lock);
-    replaying = self;
+    replaying = true;
     for (size_t id = 0; id < VCPUS_MAX; id++) {
         struct watched *other = &watched[id];
         if (other == self || !other->inside)
@@ -48,7 +48,7 @@ static void others_stop(const struct watched *self)
 static void others_continue(void)
 {
     pthread_mutex_lock(&lock);
-    replaying = NULL;
+    replaying = false;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
 }
