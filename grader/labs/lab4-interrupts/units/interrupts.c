@@ -426,12 +426,12 @@ static bool timerfd_starts(unsigned period, double start_time)
 
 #define TRIES 5 /* another process may have had the processor */
 
-/*
- * How long two ticks take in a process of its own, in ms; -1: they don't come; NOT_STARTED:
- * devices_start fails. Those of a timerfd are not waited for: timer_clock.
- */
-#define NOT_STARTED (-2)
+#define NOT_STARTED (-2) /* devices_start fails */
 
+/*
+ * How long two ticks take in a process of its own, in ms; -1: they don't come; or NOT_STARTED.
+ * Those of a timerfd are not waited for: timer_clock.
+ */
 THERE(int, two_ticks_take, (unsigned period), (period))
 {
     static atomic_int taken;
