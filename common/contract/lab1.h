@@ -7,8 +7,8 @@
 
 /*
  * 1.1 Opens the existing /dev/kvm for reading and writing as vm->kvm_fd, checks its API version and
- * that it has the capabilities that the VMM needs. 0 or STATUS_NO_KVM; what was opened before a
- * failure stays in `vm`, for vm_destroy.
+ * that it has the capabilities that the VMM needs. 0 or STATUS_NO_KVM; what is still open after a
+ * failure is in `vm`, for vm_destroy.
  */
 int kvm_open(struct vm *vm);
 
@@ -27,7 +27,7 @@ int vm_create(struct vm *vm, size_t ram_bytes);
 int vcpu_create(struct vcpu *vcpu);
 
 /*
- * 1.4 Changes the reset state in `sregs`, and sets every field of `regs`, whatever they hold: real
+ * 1.4 Changes the reset state in `sregs`, and sets every field of `regs`, whatever it holds: real
  * mode with every segment at `base` (a multiple of 16 below 1 MB), execution at offset 0, the stack
  * at the end of the segment's 64 KB, no interrupt table, all other general registers 0.
  */

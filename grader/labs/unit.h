@@ -62,6 +62,7 @@ static unsigned bad_closes;      /* close and munmap of what was not there */
 static bool opened_writable;     /* /dev/kvm, by its latest open; not created */
 static unsigned cpuid_wanted;    /* with fewer entries KVM_GET_SUPPORTED_CPUID also returns E2BIG */
 static bool cpuid_too_small;     /* KVM_GET_SUPPORTED_CPUID's table: KVM would write past its end */
+static bool cpuid_varied; /* the two CPUID calls are of another machine each time: see cpuid_vary */
 
 /* What KVM_GET_SUPPORTED_CPUID gave the module last, and what the module gave a vCPU. */
 struct cpuid_entries {
@@ -85,9 +86,11 @@ BOTH static inline const struct call *call_find(unsigned long request)
     return NULL;
 }
 
+static _Thread_local bool in_meanwhile; /* this thread's calls are another vCPU's */
+
 BOTH static void call_record(unsigned long request, void *argument, long result)
 {
-    if (call_count == CALLS_MAX)
+    if (call_count == CALLS_MAX || in_meanwhile)
         return;
     struct call *call = &calls[call_count++];
     *call = (struct call){request, (unsigned long)argument, result, {0}, 0, 0};
@@ -144,6 +147,7 @@ static unsigned long meanwhile_at;
 
 BOTH static void *meanwhile_thread(void *what)
 {
+    in_meanwhile = true;
     (*(void (**)(void))what)();
     return NULL;
 }
@@ -172,6 +176,23 @@ BOTH static void argument_spoil(unsigned long request, void *argument)
         return;
     for (size_t i = 0; i < _IOC_SIZE(request); i++)
         bytes[i] = junk[i % sizeof junk];
+}
+
+/* Bits of each leaf that this machine's KVM does not set: all must be passed on, known or not. */
+BOTH static void cpuid_vary(struct kvm_cpuid2 *table)
+{
+    static atomic_uint words;
+
+    for (uint32_t i = 0; i < table->nent; i++) {
+        struct kvm_cpuid_entry2 *entry = &table->entries[i];
+        uint32_t *const registers[] = {&entry->eax, &entry->ebx, &entry->ecx, &entry->edx};
+        for (size_t k = 0; k < sizeof registers / sizeof registers[0]; k++) {
+            const unsigned word = words++ % (sizeof junk / sizeof(uint32_t) - 1);
+            uint32_t bits;
+            memcpy(&bits, junk + word * sizeof bits + word % 3, sizeof bits);
+            *registers[k] ^= bits;
+        }
+    }
 }
 
 BOTH int ioctl(int fd, unsigned long request, ...)
@@ -203,8 +224,12 @@ BOTH int ioctl(int fd, unsigned long request, ...)
     } else if (request == KVM_GET_SUPPORTED_CPUID && !cpuid_fits(argument)) {
         cpuid_too_small = true;
         result = 0;
+    } else if (request == KVM_SET_CPUID2 && cpuid_varied) {
+        result = 0;
     } else {
         result = syscall(SYS_ioctl, fd, request, argument);
+        if (request == KVM_GET_SUPPORTED_CPUID && cpuid_varied && result >= 0)
+            cpuid_vary(argument);
     }
     int error = errno;
     call_record(request, argument, result);

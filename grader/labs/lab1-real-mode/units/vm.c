@@ -660,6 +660,25 @@ static bool cpuid_is_set(const struct kvm_cpuid_entry2 *supported)
     return false;
 }
 
+/* The module has given the vCPU what KVM supports, which was asked for this vCPU. */
+static void check_cpuid_set(const char *what)
+{
+    for (uint32_t i = 0; i < cpuid_supported.count; i++)
+        ck_assert_msg(cpuid_is_set(&cpuid_supported.entries[i]),
+                      "%sKVM_SET_CPUID2 was called without the entry for leaf 0x%x, index %u, as "
+                      "KVM_GET_SUPPORTED_CPUID gave it: pass on what KVM supports, unchanged",
+                      what, cpuid_supported.entries[i].function, cpuid_supported.entries[i].index);
+}
+
+static struct vm other_vm;
+static struct vcpu other;
+
+/* The other vCPU's thread. */
+BOTH static void other_is_created(void)
+{
+    vcpu_create(&other);
+}
+
 START_TEST(cpuid)
 {
     struct vm vm;
@@ -671,6 +690,7 @@ START_TEST(cpuid)
         vary(&vcpu);
         vcpu.index = index;
         cpuid_wanted = CPUID_OF_LARGE_PROCESSORS;
+        cpuid_varied = index % 2;
         cpuid_supported.count = 0;
         call_count = 0;
         const int status = vcpu_create(&vcpu);
@@ -693,11 +713,18 @@ START_TEST(cpuid)
         ck_assert_msg(cpuid_set.count >= cpuid_supported.count,
                       "KVM_SET_CPUID2 was called with %u entries, and KVM supports %u",
                       cpuid_set.count, cpuid_supported.count);
-        for (uint32_t i = 0; i < cpuid_supported.count; i++)
-            ck_assert_msg(cpuid_is_set(&cpuid_supported.entries[i]),
-                          "KVM_SET_CPUID2 was called without the entry for leaf 0x%x, index %u, as "
-                          "KVM_GET_SUPPORTED_CPUID gave it: pass on what KVM supports, unchanged",
-                          cpuid_supported.entries[i].function, cpuid_supported.entries[i].index);
+        check_cpuid_set("");
+    }
+
+    cpuid_varied = true;
+    static const unsigned long moments[] = {AFTER(KVM_CREATE_VCPU), AFTER(KVM_GET_SUPPORTED_CPUID)};
+    for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
+        start_vm(&other_vm, &other);
+        start_vm(&vm, &vcpu);
+        meanwhile = other_is_created;
+        meanwhile_at = moments[i];
+        ck_assert_msg(vcpu_create(&vcpu) == 0, "vcpu_create does not return 0");
+        check_cpuid_set("while vcpu_create was at work, another vCPU's thread called it, and ");
     }
 }
 END_TEST
@@ -1010,9 +1037,6 @@ START_TEST(state)
     }
 }
 END_TEST
-
-static struct vm other_vm;
-static struct vcpu other;
 
 /* The other vCPU's thread. */
 BOTH static void other_starts(void)
@@ -1665,8 +1689,9 @@ START_TEST(fail_entry)
 }
 END_TEST
 
-/* An internal error with so many words of data, one of the first may be 0. */
-static void check_internal_error(uint32_t suberror, uint32_t ndata, bool zero)
+/* An internal error with so many of these words of data, one of the first may be 0. */
+static void check_internal_error(uint32_t suberror, uint32_t ndata, const uint64_t data[16],
+                                 bool zero)
 {
     const uint32_t words = ndata < 16 ? ndata : 16;
     const uint64_t behind = 0xabcdef0000000000ull | unit_random();
@@ -1674,8 +1699,7 @@ static void check_internal_error(uint32_t suberror, uint32_t ndata, bool zero)
     exit_begin(KVM_EXIT_INTERNAL_ERROR);
     first_exit.internal.suberror = suberror;
     first_exit.internal.ndata = ndata;
-    for (uint32_t i = 0; i < 16; i++)
-        first_exit.internal.data[i] = 1ull << 63 | (uint64_t)unit_random() << 24 | 0xcdef00u | i;
+    memcpy(first_exit.internal.data, data, sizeof first_exit.internal.data);
     if (zero && words > 0)
         first_exit.internal.data[unit_random() % words] = 0;
     memcpy(first_exit.padding + sizeof first_exit.internal, &behind, sizeof behind);
@@ -1699,12 +1723,16 @@ static void check_internal_error(uint32_t suberror, uint32_t ndata, bool zero)
 
 START_TEST(internal_error)
 {
+    /* Fewer words follow more: what the message before had must not come again. */
     const uint32_t counts[] = {
-        0, 1, 2 + unit_random() % 13, 15, 16, 17, 18, 1000, INT32_MAX, 1u << 31u, UINT32_MAX};
+        16, 0, 1, 2 + unit_random() % 13, 15, 0, 17, 18, 1000, INT32_MAX, 1u << 31u, UINT32_MAX};
+    uint64_t data[16];
 
+    for (uint32_t i = 0; i < 16; i++)
+        data[i] = 1ull << 63 | (uint64_t)unit_random() << 24 | 0xcdef00u | i;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        check_internal_error(1 + (uint32_t)i % 4, counts[i], false); /* as KVM has them */
-        check_internal_error(10 + unit_random(), counts[i], true);
+        check_internal_error(1 + (uint32_t)i % 4, counts[i], data, false); /* as KVM has them */
+        check_internal_error(10 + unit_random(), counts[i], data, true);
     }
 }
 END_TEST
