@@ -1,6 +1,7 @@
 """Whether a release is fit to be handed out: unpacked in an empty folder, it is used as a learner would.
 
-No answer is inside; every lab builds; each skeleton grades 0, and with the solution in its place 100.
+No answer is inside; every lab builds; each skeleton scores 0. And an autograder that is made of it scores the
+solution 100: grader/classroom/adapters/.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from grader import labs as graded_labs
 from grader.core.building import clean_environment
 from grader.classroom.answers import leaks
+from grader.core.version import tracked_files
 from grader.course import LABS, ROOT, Lab
 from grader.execution.progress import Progress
 
@@ -62,21 +64,39 @@ def _work(folder: Path, labs: list[int], backend: str, progress: Progress) -> It
         done = _execute(folder, ["make", "vmm", f"LAB={lab.number}"])
         if done.returncode != 0 or done.stderr:
             yield f"make vmm LAB={lab.number}: {done.stderr.strip() or done.stdout.strip()}"
-    for number in [number for number in labs if number in graded_labs.NUMBERS]:
-        yield from _expect_score(folder, LABS[number], backend, progress, "the skeleton", 0)
-        for solution, target in zip(LABS[number].solution_files(), LABS[number].learner_files()):
-            shutil.copy(solution, folder / target.relative_to(ROOT))
-        yield from _expect_score(folder, LABS[number], backend, progress, "the solution", 100)
+    graded = [number for number in labs if number in graded_labs.NUMBERS]
+    for number in graded:
+        command = ["grader", "grade", "--lab", str(number), *(["--backend", backend] if backend else [])]
+        yield from _expect_score(folder, LABS[number], command, folder / "build" / "grade" / f"lab{number}",
+                                 progress, "the skeleton", 0)
+    add_autograder(folder)
+    for number in graded:
+        with tempfile.TemporaryDirectory(prefix="mini-kvm-release-") as name:
+            submission, results = Path(name) / "submission", Path(name) / "results"
+            for place in (submission, results):
+                place.mkdir()
+            for solution in LABS[number].solution_files():
+                shutil.copy(solution, submission)
+            command = ["grader.classroom.adapters.submission", "--lab", str(number),
+                       "--submission", str(submission), "--results", str(results)]
+            yield from _expect_score(folder, LABS[number], command, results, progress, "the solution", 100)
 
 
-def _expect_score(folder: Path, lab: Lab, backend: str, progress: Progress, what: str,
-                  score: int) -> Iterator[str]:
+def add_autograder(folder: Path) -> None:
+    """Adds to a release what grades the submissions of others."""
+    for name in tracked_files():
+        if name.startswith("grader/classroom/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
+def _expect_score(folder: Path, lab: Lab, command: Sequence[str], results: Path, progress: Progress,
+                  what: str, score: int) -> Iterator[str]:
+    """What is wrong with a grading, a module of Python with its arguments."""
     progress.step(f"lab {lab.number}, {what}")
-    command = [sys.executable, "-m", "grader", "grade", "--lab", str(lab.number)]
-    done = _execute(folder, command + (["--backend", backend] if backend else []))
-    results = folder / "build" / "grade" / f"lab{lab.number}" / "results.json"
+    done = _execute(folder, [sys.executable, "-m", *command])
     try:
-        got = json.loads(results.read_text())["score"]
+        got = json.loads((results / "results.json").read_text())["score"]
     except (OSError, ValueError, KeyError):
         yield (f"lab {lab.number}: {what} could not be graded:\n"
                + "\n".join((done.stdout + done.stderr).splitlines()[-20:]))

@@ -24,8 +24,7 @@ from grader.execution.runs import CannotGrade, Ending, Result
 JAILED = BUILD / "jailed"
 # The kit's sources that a build reads.
 SOURCES = ("Makefile", "common/**/*", "guests/guests.mk", "os-1k/**/*", "grader/labs/*.*", "build/abi.inc")
-# No program's own doing; and those of a compiler that was given too little of a processor.
-_LOST = (Ending.MACHINE, Ending.NOT_STARTED, Ending.TIMEOUT, Ending.NO_OUTPUT)
+_LOST = (Ending.MACHINE, Ending.NOT_STARTED)   # no program's own doing
 
 
 class JailedError(Exception):
@@ -77,7 +76,8 @@ def jailed_make(lab: int, wanted: Sequence[Wanted], learner: Mapping[str, bytes]
         if not built(checked):
             raise _stopped("the solution does not build in it either: " + (
                 _said(checked).strip().partition("\n")[0] or str(checked)))
-        result = build(learner)
+        if result.ending is not Ending.PROCESSOR:   # that does not depend on the moment
+            result = build(learner)
     if not built(result):
         if result.ending is not Ending.EXIT:
             raise JailedError(f"the compiler was stopped: {result}")

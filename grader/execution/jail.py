@@ -23,12 +23,12 @@ from grader.execution.toolchain import toolchain_files
 from grader.execution.worker import Worker, run_all
 
 NOBODY = 65534
-# The wall-clock limits are a last resort. A compiler is limited by its processor time: on a loaded machine it
-# gets that later, but not less of it.
-LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 30, processes=64, file=16 << 20)
-VM_LIMITS = Limits(wall=900, no_output=900, spin=0, output=1 << 20, memory=1 << 29, processes=64,
-                   file=64 << 20)
-CPU_SECONDS, VM_CPU_SECONDS = 20, 100      # for each process; a solution's compiler needs less than one
+# The wall-clock limits are a last resort. What a build may use is processor time, of all its processes: on a
+# loaded machine it gets that later, but not less of it. A solution's build needs less than a tenth.
+LIMITS = Limits(wall=900, no_output=900, spin=0, processor=40, output=1 << 20, memory=1 << 30, processes=64,
+                file=16 << 20)
+VM_LIMITS = Limits(wall=900, no_output=900, spin=0, processor=200, output=1 << 20, memory=1 << 29,
+                   processes=64, file=64 << 20)
 ENTER = ("unshare", "--user", "--map-root-user", "--mount")
 # Only the scratch folder can be written there: make needs a file for its jobs, from version 4.4 on.
 IN_VM = 'export TMPDIR="$PWD"; mkdir kit && tar -x -C kit && cd kit && exec sh -c "$1"'
@@ -38,12 +38,11 @@ Files = Mapping[str, tuple[bytes, float]]      # content and time of change, by 
 
 def run_jailed(command: str, files: Files, env: Mapping[str, str], results: Sequence[str] = ()) -> Result:
     """Runs a shell command in a folder with these files. Result.files has those `results`, by name, that it
-    left in $RESULTS. A process that uses too much processor time gets SIGXCPU."""
+    left in $RESULTS."""
     stdin = _packed(files)
     env = {**plain_environment(), **env}
     if namespaces_work():
-        return _in_namespaces(f"ulimit -S -t {CPU_SECONDS}; {command}", stdin, env, results)
-    command = f"ulimit -S -t {VM_CPU_SECONDS}; {command}"
+        return _in_namespaces(command, stdin, env, results)
     run = Run(("sh", "-ec", IN_VM, "jail", command), stdin=stdin, limits=VM_LIMITS, outputs=tuple(results),
               env={**env, "RESULTS": ".."}, files=toolchain_files(env.get("CC", "gcc")))
     return run_all(VmWorker, [run], 1, None)[0]

@@ -41,6 +41,7 @@ class Ending(str, enum.Enum):
     NO_OUTPUT = "no-output"      # no-output timeout: no output and no step for limits.no_output seconds
     DEADLOCK = "deadlock"        # none of its threads ran for limits.deadlock seconds
     SPIN = "spin"                # limits.spin seconds of CPU time without output and without a step
+    PROCESSOR = "processor"      # used more than limits.processor seconds of CPU time, all processes together
     OUTPUT = "output"            # printed more than limits.output bytes
     MEMORY = "memory"            # used more than limits.memory bytes
     PROCESSES = "processes"      # had more than limits.processes processes
@@ -58,6 +59,7 @@ class Limits:
     no_output: float = 15.0       # seconds without output, step or end: no progress
     deadlock: float = 3.0         # seconds with all threads asleep and none woken; 0: no limit
     spin: float = 4.0             # seconds of CPU time without output or step
+    processor: float = 0.0        # seconds of CPU time of all processes, ended ones included; 0: no limit
     output: int = 1 * MIB         # bytes of stdout and stderr together
     memory: int = 512 * MIB       # resident bytes of all processes together
     processes: int = 32
@@ -163,6 +165,7 @@ class Result:
             Ending.NO_OUTPUT: "no-output timeout: it hung without output",
             Ending.DEADLOCK: "deadlock: every thread waits, and nothing wakes one",
             Ending.SPIN: "busy loop: CPU time without output",
+            Ending.PROCESSOR: "used too much processor time",
             Ending.OUTPUT: "printed too much output",
             Ending.MEMORY: "used too much memory",
             Ending.PROCESSES: "started too many processes",
@@ -215,8 +218,8 @@ def encode(run: Run) -> list[Record]:
         records += _encode_step(step)
     records += [("output", os.fsencode(name)) for name in run.outputs]
     records.append(("limits", (f"{limits.wall:.3f} {limits.no_output:.3f} {limits.deadlock:.3f} "
-                               f"{limits.spin:.3f} {limits.output} {limits.memory} {limits.processes} "
-                               f"{limits.file}").encode()))
+                               f"{limits.spin:.3f} {limits.processor:.3f} {limits.output} {limits.memory} "
+                               f"{limits.processes} {limits.file}").encode()))
     return records
 
 

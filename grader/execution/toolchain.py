@@ -6,7 +6,7 @@ import functools
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from grader.execution.c_tools import install_command
@@ -16,8 +16,10 @@ PROGRAMS = ("make", "tar", "as", "ld", "ld.bfd", "nm", "readelf", "objcopy", "aw
             "cp", "mv", "rm", "mkdir", "cmp", "cksum", "pkg-config", "echo", "printf", "test")
 PARTS = ("cc1", "collect2", "lto-wrapper")
 FILES = ("liblto_plugin.so", "pkgconfig/check.pc", "pkgconfig/libsubunit.pc")
-# Of the folders of headers, beside what is right in them.
-HEADERS = ("asm", "asm-generic", "bits", "gnu", "linux", "sys")
+# The folders of headers whose files programs name; those that their files name in turn come along.
+HEADERS = ("linux", "sys")
+
+_INCLUDED = re.compile(rb"^\s*#\s*include(?:_next)?\s*<([\w+-]+)/", re.M)
 
 
 @functools.lru_cache(maxsize=None)
@@ -43,11 +45,23 @@ def _files(cc: str) -> Iterator[str]:
             if part.is_absolute() and part.is_file():
                 yield str(part)
     yield from _linked(cc)
-    for line in _output([*cc.split(), "-E", "-v", "-x", "c", "/dev/null"]).splitlines():
-        folder = Path(line.strip())
-        if line.startswith(" /") and folder.is_dir():
-            for place in (folder, *(folder / name for name in HEADERS)):
-                yield from map(str, place.glob("*.h" if place == folder else "**/*.h"))
+    lines = _output([*cc.split(), "-E", "-v", "-x", "c", "/dev/null"]).splitlines()
+    folders = [Path(line.strip()) for line in lines if line.startswith(" /")]
+    yield from map(str, _headers([folder for folder in folders if folder.is_dir()]))
+
+
+def _headers(folders: Sequence[Path]) -> Iterator[Path]:
+    """The headers right in these folders, and those of HEADERS, with all that they include from there."""
+    headers = [path for folder in folders for path in folder.glob("*.h")]
+    wanted = set(HEADERS)
+    known: set[str] = set()
+    while headers:
+        yield from headers
+        for path in headers:
+            wanted |= {name.decode() for name in _INCLUDED.findall(path.read_bytes())}
+        headers = [path for folder in folders for name in sorted(wanted - known)
+                   for path in (folder / name).glob("**/*.h")]
+        known |= wanted
 
 
 def _linked(cc: str) -> Iterator[str]:

@@ -23,22 +23,18 @@ from pathlib import Path
 
 from grader import labs
 from grader.classroom.release import pack_plain, stage
+from grader.classroom.release_check import add_autograder
 from grader.core.version import kit_version, tracked_files
 from grader.course import BUILD, LABS, ROOT
 from grader.execution.tool import run_command
 
 FOLDER = Path(__file__).resolve().parent
-# Beyond a release: the instructor's side of the grader.
-ALSO = ("grader/classroom/", "grader/classroom/adapters/")
 
 
 def stage_kit(folder: Path) -> None:
     """The kit that an autograder's container gets."""
     stage(folder, kit_version())
-    for name in tracked_files():
-        if name.startswith(ALSO):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    add_autograder(folder)
 
 
 def gradescope(lab: int, kit: Path, target: Path) -> Path:

@@ -6,8 +6,9 @@ PLACE is the file or the folder that was submitted. FOLDER/results.json grows wi
 format, and is there from the beginning, so that a container that runs out of time still has results.
 With --autolab the last line printed is Autolab's JSON; --classroom50 writes Classroom 50's result.json.
 
-Exit status: 0 graded, whatever the score; 1 refused: the learner reads why, with a score of 0; 3 this
-machine could not grade: there is no results.json then, and no line of scores.
+Exit status: 0 graded, whatever the score, or refused: the learner reads why, with a score of 0; 3 this
+machine could not grade: there is no results.json then, and no line of scores. Any other status is a fault of
+the grader, and what it wrote counts for nothing.
 
 Where the container forbids namespaces, as unprivileged ones do, the lab VM is the compiler's jail
 (grader/execution/jail.py).
@@ -117,7 +118,7 @@ def main() -> int:
         write(arguments.classroom50, classroom50(results, os.environ))
     if arguments.autolab:
         print(autolab_line(arguments.lab, record.tests), flush=True)
-    return 0 if record.status == GRADED else 1
+    return 0
 
 
 if __name__ == "__main__":

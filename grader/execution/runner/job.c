@@ -105,9 +105,9 @@ bool job_add(struct job *job, struct record *record)
     }
     struct limits *limits = &job->limits;
     return record_is(record, "limits") &&
-           sscanf(record->data, "%lf %lf %lf %lf %zu %zu %zu %zu", &limits->wall,
-                  &limits->no_output, &limits->deadlock, &limits->spin, &limits->output,
-                  &limits->memory, &limits->processes, &limits->file) == 8;
+           sscanf(record->data, "%lf %lf %lf %lf %lf %zu %zu %zu %zu", &limits->wall,
+                  &limits->no_output, &limits->deadlock, &limits->spin, &limits->processor,
+                  &limits->output, &limits->memory, &limits->processes, &limits->file) == 9;
 }
 
 static void list_free(struct list *list)

@@ -15,8 +15,8 @@
 struct process {
     pid_t pid, parent;
     char name[20];
-    char state; /* as proc(5): R running, S sleeping, D in the kernel, T stopped, Z ended */
-    double cpu; /* seconds */
+    char state;         /* as proc(5): R running, S sleeping, D in the kernel, T stopped, Z ended */
+    double cpu, waited; /* seconds: its own, and of the children that it has waited for */
     size_t memory;
     bool below; /* a descendant of the process that is asked for */
 };
@@ -45,13 +45,15 @@ static bool stat_read(const char *path, struct process *process)
     process->pid = (pid_t)atol(line);
     long parent, pages;
     unsigned long user, system;
+    long waited_user, waited_system;
     if (sscanf(close + 2,
-               "%c %ld %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u "
+               "%c %ld %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %ld %ld %*d %*d %*d %*d %*u %*u "
                "%ld",
-               &process->state, &parent, &user, &system, &pages) != 5)
+               &process->state, &parent, &user, &system, &waited_user, &waited_system, &pages) != 7)
         return false;
     process->parent = (pid_t)parent;
     process->cpu = (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+    process->waited = (double)(waited_user + waited_system) / (double)sysconf(_SC_CLK_TCK);
     process->memory = (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
     return true;
 }
@@ -124,8 +126,11 @@ struct usage processes_measure(pid_t root)
     struct table table = table_read(root);
     for (size_t i = 0; i < table.count; i++) {
         const struct process *process = &table.rows[i];
+        if (process->below || process->pid == root)
+            usage.total += process->waited;
         if (!process->below)
             continue;
+        usage.total += process->cpu;
         usage.count += process->state != 'Z' && process->state != 'X';
         usage.memory += process->memory;
         usage.cpu += process->cpu;

@@ -9,6 +9,7 @@ struct usage {
     size_t count;  /* running processes, without zombies */
     size_t memory; /* resident bytes of all */
     double cpu;    /* seconds of all */
+    double total;  /* the same, with those that have ended and that a parent has waited for */
 };
 
 /* The number of all processes and threads of the machine; very cheap. */

@@ -156,13 +156,17 @@ static void deadlock_check(struct run *run)
  * A program that computes for a long time without output is in a busy loop. CPU time counts, not
  * wall-clock time: waiting for a processor is not its fault.
  */
-static void spin_check(struct run *run)
+static void processor_check(struct run *run)
 {
-    double cpu = processes_measure(run->supervisor.pid).cpu, limit = run->relay.job->limits.spin;
+    const struct limits *limits = &run->relay.job->limits;
+    const struct usage usage = processes_measure(run->supervisor.pid);
+    const double cpu = usage.cpu, limit = limits->spin;
     if (progressed(run) || cpu < run->cpu_at_progress) /* one of its processes may have ended */
         run->cpu_at_progress = cpu;
     if (limit > 0 && cpu - run->cpu_at_progress > limit)
         stop(run, "spin");
+    else if (limits->processor > 0 && usage.total > limits->processor)
+        stop(run, "processor");
 }
 
 static void hang_check(struct run *run)
@@ -171,7 +175,7 @@ static void hang_check(struct run *run)
     if (now - run->hang_looked < HANG_SECONDS)
         return;
     deadlock_check(run);
-    spin_check(run);
+    processor_check(run);
     run->hang_looked = now;
 }
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -85,8 +86,8 @@ class Classroom50(Case):
     def run_bundle(self, submission: str) -> tuple[int, Path]:
         """The bundle with a kit whose grader is this shell script; its status and the checkout."""
         kit, checkout = self.folder / "kit", self.folder / "checkout"
-        (kit / "grader").mkdir(parents=True)
-        checkout.mkdir()
+        (kit / "grader").mkdir(parents=True, exist_ok=True)
+        checkout.mkdir(exist_ok=True)
         python = kit / "python"
         python.write_text(f"#!/bin/sh\n{submission}\n")
         python.chmod(0o755)
@@ -98,14 +99,36 @@ class Classroom50(Case):
 
     def test_the_bundle_grades_the_checkout(self) -> None:
         script = (f'test "$4 $6" = "2 {self.folder}/checkout" || exit 9\n'
-                  'rm -r "$8" && test -e grader/setup.sh || exit 8\necho graded >"${10}"\nexit 1')
+                  'test -d "$8" && test -e grader/setup.sh || exit 8\necho graded >"${10}"')
         status, checkout = self.run_bundle(script)
         self.assertEqual((status, (checkout / "result.json").read_text()), (0, "graded\n"))
 
-    def test_a_machine_that_can_not_grade_gives_no_result(self) -> None:
-        status, checkout = self.run_bundle("exit 3")
-        self.assertEqual(status, 3)
-        self.assertFalse((checkout / "result.json").exists())
+    def test_without_a_grading_there_is_no_result(self) -> None:
+        (self.folder / "checkout").mkdir()
+        for status in (1, 3):       # a fault of the grader, or of the machine
+            (self.folder / "checkout" / "result.json").write_text("100")
+            self.assertEqual(self.run_bundle(f'echo graded >"${{10}}"; exit {status}')[0], status)
+            self.assertFalse((self.folder / "checkout" / "result.json").exists())
+
+    def test_the_result_is_not_the_student_s(self) -> None:
+        """Whatever the checkout has where it goes, and beside it."""
+        outside, checkout = self.folder / "outside", self.folder / "checkout"
+        target = checkout / "result.json"
+        checkout.mkdir()
+        ways: list[Callable[[], object]] = [
+            lambda: target.write_text("100"), target.mkdir, lambda: target.symlink_to(outside),
+            lambda: target.symlink_to(checkout), lambda: os.mkfifo(target)]
+        for put in ways:
+            outside.write_text("outside")
+            for name in ("result.json.partial", "results.json", "results.json.partial"):
+                (checkout / name).unlink(missing_ok=True)
+                (checkout / name).symlink_to(outside)
+            put()
+            status, _ = self.run_bundle('echo graded >"${10}"')
+            self.assertEqual((status, target.read_text()), (0, "graded\n"))
+            self.assertFalse(target.is_symlink())
+            self.assertEqual(outside.read_text(), "outside")
+            target.unlink()
 
 
 class Editors(unittest.TestCase):

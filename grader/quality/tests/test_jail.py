@@ -213,7 +213,26 @@ class Building(JailCase):
         self.assertIn("No such file", said)
 
 
-class InTheLabVm(unittest.TestCase):
+class InTheLabVm(JailCase):
+    def test_the_other_kinds_of_programs(self) -> None:
+        """A kernel, and a VMM with headers that the compiler does not find at once."""
+        with mock.patch.object(jail, "namespaces_work", return_value=False):
+            kernel = build_kernel_unit(LABS[6].solution_files()[1], out=BUILD / "tests" / "jailed-kernel")
+            vmm = build_vmm(8, module=LABS[8].solution_files()[1])
+        for program in (kernel, vmm):
+            self.assertEqual(program.read_bytes()[:4], b"\x7fELF")
+
+    def test_it_has_each_header_of_the_kit(self) -> None:
+        """By the compiler's own words."""
+        sources = [path for lab in LABS.values() for path in lab.solution_files() if path.name != lab.kernel]
+        sources += [*ROOT.glob("common/*/*.c"), *ROOT.glob("grader/labs/*/units/*.c")]
+        read = subprocess.run(["gcc", "-M", "-Icommon/contract", "-Icommon", "-Ios-1k/kernel", "-Ios-1k/lib",
+                               *sources], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+        headers = set(re.findall(r"(/usr/\S+\.h)\b", read))
+        self.assertTrue(headers)
+        given = {os.path.realpath(path) for path in toolchain_files("gcc")}
+        self.assertEqual({os.path.realpath(path) for path in headers} - given, set())
+
     def test_a_compiler_of_several_words(self) -> None:
         self.assertEqual(toolchain_files("gcc -g3"), toolchain_files("gcc"))
 
@@ -300,10 +319,10 @@ class Limited(JailCase):
 
     @unittest.skipUnless(jail.namespaces_work(), "this machine has no namespaces for the jail")
     def test_a_source_that_takes_more_than_the_solution(self) -> None:
-        error = self.stopped_by(CPU_SECONDS=8)
+        error = self.stopped_by(LIMITS=replace(jail.LIMITS, processor=8))
         assert isinstance(error, BuildError), error
         self.assertTrue(error.learner)
-        self.assertIn("CPU time limit exceeded", error.text)
+        self.assertIn("used too much processor time", error.text)
 
     @unittest.skipUnless(jail.namespaces_work(), "this machine has no namespaces for the jail")
     def test_a_limit_that_the_solution_hits_too(self) -> None:
@@ -330,10 +349,14 @@ class Limited(JailCase):
             program = build_vmm(2, module=self.folder / "hypercall.c")
         self.assertEqual(program.read_bytes(), b"\x7fELF")
 
-    def test_a_wall_clock_timeout_is_the_machines_fault(self) -> None:
+    def test_a_wall_clock_timeout_is_the_machines_fault_if_the_solution_has_it_too(self) -> None:
+        built = Result(Ending.EXIT, 0, files={"vmm": b"\x7fELF", "unit-hypercall": b""})
         for ending in (Ending.TIMEOUT, Ending.NO_OUTPUT, Ending.MACHINE):
             with mock.patch.object(jailed_make, "run_jailed", return_value=Result(ending)):
                 self.assertIsInstance(self.stopped_by(), CannotGrade)
+        stopped = Result(Ending.TIMEOUT)
+        with mock.patch.object(jailed_make, "run_jailed", side_effect=[stopped, built, stopped]):
+            self.assertIsInstance(self.stopped_by(), BuildError)
 
 
 class Packing(JailCase):

@@ -2,9 +2,11 @@
 
 The contract is that of the page "Advanced Autograding" in foundation50/classroom50's wiki: this is started in
 the checkout, with kit.tar.gz and lab beside it; exit status 0 when it has graded, whatever the score; any
-other is an infrastructure error, and there is no result.json then.
+other is an infrastructure error, and there is no result.json then. All of the checkout is the student's, so
+only result.json is written there, last, in the place of whatever the student has under this name.
 """
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,8 +15,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = Path.cwd()
-GRADED, REFUSED = 0, 1
+RESULT = CHECKOUT / "result.json"
 
+if RESULT.is_dir() and not RESULT.is_symlink():
+    shutil.rmtree(RESULT)
+elif RESULT.is_symlink() or RESULT.exists():
+    RESULT.unlink()
 with tempfile.TemporaryDirectory(prefix="mini-kvm-") as name:
     with tarfile.open(HERE / "kit.tar.gz") as archive:
         archive.extractall(name)  # made by `make adapters`
@@ -26,6 +32,9 @@ with tempfile.TemporaryDirectory(prefix="mini-kvm-") as name:
     lab = (HERE / "lab").read_text().strip()
     command = [python, "-m", "grader.classroom.adapters.submission", "--lab", lab,
                "--submission", str(CHECKOUT), "--results", str(results),
-               "--classroom50", str(CHECKOUT / "result.json")]
+               "--classroom50", str(results / "result.json")]
     status = subprocess.run(command, cwd=kit).returncode
-sys.exit(0 if status in (GRADED, REFUSED) else status)
+    if status == 0:
+        with open(RESULT, "x") as target:  # "x" follows no link
+            target.write((results / "result.json").read_text())
+sys.exit(status)
