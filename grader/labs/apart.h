@@ -246,8 +246,18 @@ BOTH static inline void call_see(void *object, size_t bytes)
         memcpy(object, copy, bytes);
 }
 
+/* Gives it, too, and what the module's process has must then be the same. */
+BOTH static inline void call_keep(const void *object, size_t bytes, const char *what)
+{
+    const uint8_t *copy = call_name(object, bytes);
+
+    ck_assert_msg(!copy || call_phase != CALL_SEES || memcmp(object, copy, bytes) == 0,
+                  "%s has changed, and it is not this function's to change", what);
+}
+
 #define GIVE(object) call_give(&(object), sizeof(object))
 #define SEE(object)  call_see(&(object), sizeof(object))
+#define KEEP(object) call_keep(&(object), sizeof(object), #object)
 
 /* The loop over a call's phases: its objects are named twice, before the call and after it. */
 BOTH static inline void call_begin(void)
@@ -276,7 +286,7 @@ BOTH static inline void see_vm(struct vm *vm)
     struct vmm *before = vm->vmm;
 
     SEE(*vm);
-    vm->vmm = before;
+    ck_assert_msg(vm->vmm == before, "vm->vmm has changed: vm_init has set it for good");
 }
 
 /* All of a vCPU but its pointers: the judge follows none that the module may have written. */
@@ -286,12 +296,12 @@ BOTH static inline void see_vcpu(struct vcpu *vcpu)
 
     if (is_for_both(vcpu))
         return;
-    GIVE(*vcpu->vm);
-    GIVE(*vcpu->guest);
+    KEEP(*vcpu->vm);
+    KEEP(*vcpu->guest);
     call_give(vcpu->guest->image, vcpu->guest->image_bytes);
     SEE(*vcpu);
-    vcpu->vm = before.vm;
-    vcpu->guest = before.guest;
+    ck_assert_msg(vcpu->vm == before.vm && vcpu->guest == before.guest,
+                  "vcpu->vm or vcpu->guest has changed: vcpu_init has set both for good");
     vcpu->run = before.run;
 }
 

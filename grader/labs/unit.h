@@ -54,6 +54,7 @@ struct falsified {
 
 static struct falsified falsified;
 static atomic_uint falsified_calls; /* that have met it, but for `run` */
+static bool errors_made_up;         /* the module has met errors that are no sign of its mistakes */
 static struct call calls[CALLS_MAX];
 static size_t call_count;
 static atomic_uint run_turns;    /* KVM_RUN so far */
@@ -213,9 +214,11 @@ BOTH int ioctl(int fd, unsigned long request, ...)
     } else if (meant && falsified.error) {
         argument_spoil(request, argument);
         falsified_calls++;
+        errors_made_up = true;
         result = failed(falsified.error);
     } else if (meant && falsified.answered) {
         falsified_calls++;
+        errors_made_up = true;
         errno = falsified.stale ? falsified.stale : errno;
         result = falsified.answer;
     } else if (request == KVM_GET_SUPPORTED_CPUID &&
@@ -244,6 +247,7 @@ BOTH static int kvm_or_file_open(int folder, const char *path, int flags, mode_t
         opened_writable = (flags & (O_ACCMODE | O_CREAT)) == O_RDWR;
         if (falsified.open_error) {
             falsified_calls++;
+            errors_made_up = true;
             return (int)failed(falsified.open_error);
         }
     }
@@ -272,6 +276,7 @@ BOTH static void *memory_map(void *address, size_t bytes, int rights, int flags,
 {
     if (falsified.mmap_error) {
         falsified_calls++;
+        errors_made_up = true;
         errno = falsified.mmap_error;
         return MAP_FAILED;
     }
@@ -573,8 +578,18 @@ static inline void check_call_named(const char *what, unsigned long request)
 /* A file for what a test's module prints to standard output: lab 2's. */
 static PRIVATE int print_fd = -1;
 
+/* For the grader, which has hints for the kernel's words (grader/core/judge.py). */
+BOTH static void made_up_report(void)
+{
+    static const char words[] = "# errors were made up\n";
+
+    if (errors_made_up && !is_module)
+        syscall(SYS_write, STDOUT_FILENO, words, sizeof words - 1);
+}
+
 static inline void test_begin(void)
 {
+    atexit(made_up_report); /* a test that fails ends at once */
     apart_begin(&print_fd, 1);
 }
 

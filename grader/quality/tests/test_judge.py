@@ -86,6 +86,16 @@ class UniversalChecks(FakeCase):
             says_hello(plan)
             self.assertEqual("CR3" in judge(plan.test, plan.planned, [result]).hint, named)
 
+    def test_an_error_that_the_test_made_up_is_no_sign(self) -> None:
+        def body(plan: Plan) -> None:
+            plan.unit("x", "fails")
+        for mark, named in (("", True), ("# errors were made up\n", False)):
+            stdout = f"1..1\nnot ok 1 - x.c:fails:fails: wrong\n{mark}".encode()
+            result = Result(Ending.EXIT, 0, stdout, b"vmm: KVM_CREATE_VCPU: Inappropriate ioctl for device\n")
+            plan = Plan(lab_of(body).tests[0], 7, FakePrograms(self.folder, ""))
+            body(plan)
+            self.assertEqual("Which descriptor" in judge(plan.test, plan.planned, [result]).hint, named)
+
     def test_leaves_a_child_that_holds_the_pipe(self) -> None:
         self.failed("echo hello; sleep 1000 & exit 0", "left 1 process behind")
         self.failed("echo hello; sleep 1000 & sleep 1000 & exit 0", "left 2 processes behind")

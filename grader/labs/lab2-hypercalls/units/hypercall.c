@@ -8,9 +8,9 @@
 #define NOWHERE    0x40000000 /* past the RAM of every test */
 
 MODULE(struct io_access, io_decode, (struct kvm_run * run), (run))
-MODULE(uint32_t, io_operand, (const struct io_access *io, uint32_t index), (io, index), GIVE(*io))
+MODULE(uint32_t, io_operand, (const struct io_access *io, uint32_t index), (io, index), KEEP(*io))
 MODULE_VOID(io_answer, (const struct io_access *io, uint32_t index, uint32_t value),
-            (io, index, value), GIVE(*io))
+            (io, index, value), KEEP(*io))
 MODULE(int, vcpu_registers, (struct vcpu * vcpu, struct kvm_regs *regs), (vcpu, regs),
        see_vcpu(vcpu), SEE(*regs))
 

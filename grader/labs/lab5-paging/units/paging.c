@@ -12,12 +12,12 @@
 /* Where a space is, the judge knows; what of it is used, the module says. */
 BOTH static void see_space(struct address_space *space)
 {
-    GIVE(*space);
+    call_keep(space, offsetof(struct address_space, next_table), "space->memory, base or bytes");
     SEE(space->next_table);
 }
 
 MODULE(uint64_t, descriptor_encode, (const struct descriptor *descriptor), (descriptor),
-       GIVE(*descriptor))
+       KEEP(*descriptor))
 MODULE(struct kvm_segment, segment_load, (const uint64_t *gdt, uint16_t selector), (gdt, selector),
        call_give(gdt, GDT_ENTRIES * sizeof *gdt))
 MODULE_VOID(gdt_build, (struct address_space * space), (space), see_space(space))
@@ -27,7 +27,7 @@ MODULE(int, page_map, (struct address_space * space, uint32_t virt, uint32_t phy
 MODULE_VOID(paging_state,
             (const struct address_space *space, uint32_t entry, uint32_t stack,
              struct kvm_sregs *sregs, struct kvm_regs *regs),
-            (space, entry, stack, sregs, regs), GIVE(*space), SEE(*sregs), SEE(*regs))
+            (space, entry, stack, sregs, regs), KEEP(*space), SEE(*sregs), SEE(*regs))
 MODULE(struct page_walk, page_walk,
        (const uint8_t *ram, size_t ram_bytes, uint32_t cr3, uint32_t cr4, uint32_t virt),
        (ram, ram_bytes, cr3, cr4, virt), see_text(&result.reason))

@@ -5,7 +5,7 @@
 #include "../../unit.h"
 #include "lab8.h"
 
-MODULE(int, bus_add, (struct bus * bus, const struct bus_range *range), (bus, range), GIVE(*range))
+MODULE(int, bus_add, (struct bus * bus, const struct bus_range *range), (bus, range), KEEP(*range))
 MODULE(uint64_t, bus_read,
        (const struct bus *bus, enum bus_space space, uint64_t address, unsigned size),
        (bus, space, address, size))

@@ -18,7 +18,7 @@
 /* Where a space is, the judge knows; what of it is used, the module says. */
 BOTH static void see_space(struct address_space *space)
 {
-    GIVE(*space);
+    call_keep(space, offsetof(struct address_space, next_table), "space->memory, base or bytes");
     SEE(space->next_table);
 }
 
@@ -29,10 +29,10 @@ MODULE(enum step, platform_halt, (struct vcpu * vcpu), (vcpu))
 MODULE(const char *, bzimage_check,
        (const uint8_t *file, size_t file_bytes, size_t memory_bytes, struct setup_header *header),
        (file, file_bytes, memory_bytes, header), SEE(*header), see_text(&result))
-MODULE(size_t, bzimage_setup_bytes, (const struct setup_header *header), (header), GIVE(*header))
+MODULE(size_t, bzimage_setup_bytes, (const struct setup_header *header), (header), KEEP(*header))
 MODULE(uint64_t, initrd_place,
        (const struct setup_header *header, size_t memory_bytes, size_t initrd_bytes),
-       (header, memory_bytes, initrd_bytes), GIVE(*header))
+       (header, memory_bytes, initrd_bytes), KEEP(*header))
 MODULE(int, linux_load, (struct vcpu * vcpu, struct address_space *space), (vcpu, space),
        see_vcpu(vcpu), see_space(space))
 MODULE_VOID(linux_state,
@@ -42,7 +42,7 @@ MODULE(int, linux_enter, (struct vcpu * vcpu, struct address_space *space), (vcp
        see_vcpu(vcpu), see_space(space))
 MODULE(enum step, linux_io, (struct vcpu * vcpu), (vcpu))
 MODULE(enum step, linux_mmio, (struct vcpu * vcpu), (vcpu))
-MODULE(int, bus_add, (struct bus * bus, const struct bus_range *range), (bus, range), GIVE(*range))
+MODULE(int, bus_add, (struct bus * bus, const struct bus_range *range), (bus, range), KEEP(*range))
 MODULE_VOID(pic_write, (void *device, uint64_t port, unsigned size, uint64_t value),
             (device, port, size, value))
 MODULE(uint64_t, pic_read, (void *device, uint64_t port, unsigned size), (device, port, size))
