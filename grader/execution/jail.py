@@ -24,10 +24,10 @@ from grader.execution.worker import Worker, run_all
 
 NOBODY = 65534
 # The wall-clock limits are a last resort. What a build may use is processor time, of all its processes: on a
-# loaded machine it gets that later, but not less of it. A solution's build needs less than a tenth.
-LIMITS = Limits(wall=900, no_output=900, spin=0, processor=40, output=1 << 20, memory=1 << 30, processes=64,
+# loaded machine it gets that later, but not less of it. A solution's build needs about a tenth.
+LIMITS = Limits(wall=900, no_output=900, spin=0, processor=30, output=1 << 20, memory=1 << 30, processes=64,
                 file=16 << 20)
-VM_LIMITS = Limits(wall=900, no_output=900, spin=0, processor=200, output=1 << 20, memory=1 << 29,
+VM_LIMITS = Limits(wall=900, no_output=900, spin=0, processor=120, output=1 << 20, memory=1 << 29,
                    processes=64, file=64 << 20)
 ENTER = ("unshare", "--user", "--map-root-user", "--mount")
 # Only the scratch folder can be written there: make needs a file for its jobs, from version 4.4 on.
