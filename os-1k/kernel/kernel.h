@@ -203,14 +203,16 @@ struct process *process_foreground(void);
 /*
  * 6.4 Prepares the kernel stack of a new process, so that the first context_switch to it enters
  * the program at `entry` in ring 3, with its ESP at `stack`, interrupts on, and 0 in the other
- * general registers. The kernel stack comes as a page of zeros.
+ * general registers. The kernel stack comes as a page of zeros; where on it the trap_frame lies does
+ * not matter.
  */
 void process_frame(struct process *process, uint32_t entry, uint32_t stack);
 
 /*
  * 6.4 Goes on with `next`, which is not `current`, where it once called context_switch; returns
- * when another process switches back to the one that called. The processor takes TSS.esp0 only out
- * of ring 3, so idle, which has no kernel stack, may have any.
+ * when another process switches back to the one that called. TSS.esp0 becomes the end of the kernel
+ * stack of `next`. The processor takes it only out of ring 3, so idle, which has no kernel stack,
+ * may have any.
  */
 void context_switch(struct process *next);
 
@@ -226,7 +228,7 @@ void process_block(const void *reason);
 /* 6.5 Makes every process ready that is blocked for `reason`. */
 void process_wake(const void *reason);
 
-/* 6.5 Puts `current` to rest until `count` timer interrupts have come; callers give 1 or more. */
+/* 6.5 Puts `current` to rest until `count` timer interrupts have come: 1 to INT32_MAX of them. */
 void process_sleep(uint32_t count);
 
 /* 6.5 One timer interrupt: counts it, for `current` as well, and wakes processes that are due. */

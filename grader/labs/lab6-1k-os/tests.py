@@ -30,6 +30,7 @@ NOT_FOUND = -3                  # ERROR_NOT_FOUND
 UNSET = -99                     # a status that process_wait has not set
 PLACES = 15                     # of the table of processes, without idle's
 UNUSED, READY, BLOCKED, SLEEPING, ENDED = range(5)
+LONGEST_SEEN = 100              # ticks of the longest sleep
 EVEN, ODD = 5, 6                # wait for the one reason or for the other
 STATES = {READY: "ready", BLOCKED: "blocked", SLEEPING: "sleeping", ENDED: "ended"}
 
@@ -405,13 +406,19 @@ def tick(plan: Plan) -> None:
               (2 ** 31 - plan.values.randint(5, 19), plan.values.randint(20, 50)),
               (plan.values.getrandbits(32), plan.values.randint(40000, 70000))]
     plan.values.shuffle(sleeps)
+    longest = plan.values.getrandbits(32)
     resting = {blocked: BLOCKED, ended: ENDED}
-    states = " ".join(f"{pid} {STATES[resting.get(place, READY)]}" for place, pid in enumerate(pids)
-                      if place != unused)
-    _kernel_unit(plan, "sleep", (blocked + 1, ended + 1, unused + 1,
-                                 *(number for sleep in sleeps for number in sleep), *pids),
-                 *(f"tick {start + count & 0xffffffff:#x}, slept: {states}" for start, count in sleeps),
-                 f"idle: {sum(count for _, count in sleeps)} ticks", f"pid {pids[blocked]}: ticks 1")
+
+    def states(others: int) -> str:
+        return " ".join(f"{pid} {STATES[resting.get(place, others)]}" for place, pid in enumerate(pids)
+                        if place != unused)
+    times = (number for sleep in (*sleeps, (longest, 2 ** 31 - 1)) for number in sleep)
+    used = sum(count for _, count in sleeps) + LONGEST_SEEN
+    _kernel_unit(plan, "sleep", (blocked + 1, ended + 1, unused + 1, *times, *pids),
+                 *(f"tick {start + count & 0xffffffff:#x}, slept: {states(READY)}"
+                   for start, count in sleeps),
+                 f"tick {longest + LONGEST_SEEN & 0xffffffff:#x}, slept: {states(SLEEPING)}",
+                 f"idle: {used} ticks", f"pid {pids[blocked]}: ticks 1")
 
 
 @lab.test("6.5", "runs three processes in turn", points=2,
@@ -492,7 +499,8 @@ def keyboard(plan: Plan) -> None:
 @lab.test("6.6", "ends a process", points=3,
           hint="Who must learn that a process has ended? Its parent: process_end sets state and status, and "
                "wakes the parent, which waits for its own struct process. The children go to the shell; if "
-               "it inherits one that has ended, wake it as well.")
+               "it inherits one that has ended, wake it as well. process_end only changes the table: it "
+               "returns even for `current`.")
 def end(plan: Plan) -> None:
     parent, one, two, stranger, *children = plan.values.sample(range(2, 999), PLACES - 1)
     status = _signed(plan.values.getrandbits(32))
@@ -507,12 +515,15 @@ def end(plan: Plan) -> None:
              for pid, _, state in family if state != UNUSED]
     both = [(pid, BLOCKED if pid == parent else ENDED if pid == two else state) for pid, state in after]
     numbers = (number for member in family for number in member)
-    _kernel_unit(plan, "end", (one, two, status & 0xffffffff, *numbers),
+    all_three = [(pid, ENDED if pid == parent else state) for pid, state in both]
+    _kernel_unit(plan, "end", (one, two, status & 0xffffffff, parent, *numbers),
                  *(f"pid {pid}, parent {SHELL_PID if above == one else above}, "
                    f"status {status if pid == one else 0}" for pid, above, state in family
                    if state != UNUSED),
                  "one has ended: " + " ".join(f"{pid} {STATES[state]}" for pid, state in after),
-                 "both have ended: " + " ".join(f"{pid} {STATES[state]}" for pid, state in both))
+                 "both have ended: " + " ".join(f"{pid} {STATES[state]}" for pid, state in both),
+                 "the parent has ended itself: "
+                 + " ".join(f"{pid} {STATES[state]}" for pid, state in all_three))
 
 
 def _signed(number: int) -> int:
@@ -522,7 +533,8 @@ def _signed(number: int) -> int:
 @lab.test("6.6", "finds an ended child", points=2,
           hint="Which three cases are there? A child has ended: release it, return its pid and set its "
                "status. There are children but none has ended: block, or return 0 with WAIT_NO_HANG. There "
-               "is no such child: ERROR_NOT_FOUND, even with WAIT_NO_HANG.")
+               "is no such child: ERROR_NOT_FOUND, even with WAIT_NO_HANG. WAIT_NO_HANG is one bit of the "
+               "flags: others may be set as well.")
 def wait(plan: Plan) -> None:
     parent, first, second, stranger, third = plan.values.sample(range(2, 999), 5)
     statuses = [plan.values.getrandbits(31), -plan.values.randint(100, 2 ** 31),
@@ -530,10 +542,10 @@ def wait(plan: Plan) -> None:
     plan.values.shuffle(statuses)
     second_place, first_place = sorted(plan.values.sample(range(1, PLACES), 2))     # the third has the last
     other_places = plan.values.sample(sorted({*range(1, PLACES)} - {first_place, second_place}), 2)
-    waits = ((0, UNSET), *[(NOT_FOUND, UNSET)] * 3, (first, statuses[0]), (0, UNSET),
+    waits = ((0, UNSET), *[(NOT_FOUND, UNSET)] * 3, (first, statuses[0]), *[(0, UNSET)] * 2,
              (second, statuses[1]), (third, statuses[2]), (NOT_FOUND, UNSET), (NOT_FOUND, UNSET))
     facts = [f"wait: {got}, status {status}" for got, status in waits]
-    facts.insert(6, f"pid {parent} is blocked, its reason is itself")
+    facts.insert(7, f"pid {parent} is blocked, its reason is itself")
     _kernel_unit(plan, "wait", (parent, first, second, stranger,
                                 *(each & 0xffffffff for each in statuses[:2]),
                                 2 ** 32 - plan.values.randint(2, 999), plan.values.randint(5, 20),
@@ -550,8 +562,8 @@ def release(plan: Plan) -> None:
     pages = {slot << 10 | plan.values.getrandbits(10) for slot in slots}
     pages |= {slot << 10 | entry for slot in (0, slots[2], 511) for entry in (0, 1023)}     # a table's ends
     tables = {page >> 10 for page in pages}
-    _kernel_unit(plan, "release", (len(pages), *(page << 12 for page in pages)),
-                 f"{len(pages) + len(tables) + 2} pages came back")
+    _kernel_unit(plan, "release", (len(pages), *(page << 12 for page in pages), plan.values.number()),
+                 f"{len(pages) + len(tables) + 2} pages came back", "0 pages are lost")
 
 
 @lab.test("6.6", "waits for the right child", points=3,

@@ -38,6 +38,16 @@ static PRIVATE Elf32_Phdr large_segments[HEADERS_MAX];
 static uint8_t memory[LARGE_MEMORY];
 static uint32_t entry, end;
 
+#define RAM_MAX (2ul << 30) /* of --mem: too large for an int */
+
+static PRIVATE uint8_t *large_ram; /* RAM_MAX bytes, of which pages are taken when they are used */
+
+/* Before the test's two processes: both have it. */
+__attribute__((constructor)) static void large_ram_map(void)
+{
+    large_ram = map_shared(RAM_MAX);
+}
+
 /* In the code, but not at its very beginning. */
 static void entry_make(void)
 {
@@ -117,6 +127,18 @@ static const char *load_cut(size_t bytes)
 static const char *load(void)
 {
     return load_cut(sizeof file);
+}
+
+/* Into as much memory as --mem can give: its end is, in the higher half, that of all addresses. */
+static const char *load_in_large_ram(void)
+{
+    return elf_load(copy_at_end(&file, sizeof file), sizeof file, large_ram, RAM_MAX, &entry, &end);
+}
+
+/* Where a segment begins that ends where that memory does; 0 on a host that does not have it. */
+static uint32_t last_place(const Elf32_Phdr *segment)
+{
+    return large_ram == MAP_FAILED ? 0 : (uint32_t)RAM_MAX - segment->p_memsz;
 }
 
 /* None, one or two right files between wrong ones; then a file that a test makes wrong. */
@@ -268,6 +290,14 @@ START_TEST(zeros)
                       "at 0x%x",
                       end, highest);
     }
+    file_make();
+    if (!last_place(data))
+        return;
+    segment_move(data, last_place(data));
+    const char *wrong = load_in_large_ram();
+    ck_assert_msg(!wrong && end == RAM_MAX,
+                  "a segment ends where the memory does, at 0x%lx: %s, and *end is 0x%x", RAM_MAX,
+                  wrong ? wrong : "it was loaded", end);
 }
 END_TEST
 
@@ -318,16 +348,18 @@ START_TEST(wrong_files)
 }
 END_TEST
 
-/* More than the file has: just so, right in fewer bits, or with sums that wrap around. */
-static uint32_t too_far(uint32_t right)
+/* An offset beyond the file: just so, right in fewer bits, or with sums that wrap around. */
+static uint32_t too_far(uint32_t right, uint32_t bytes)
 {
-    switch (unit_random() % 4) {
+    switch (unit_random() % 5) {
     case 0:
         return sizeof file + unit_random() % 64;
     case 1:
         return right + (1u << (11 + unit_random() % 21));
     case 2:
         return 0u - 1 - unit_random() % sizeof file.data_bytes;
+    case 3:
+        return 0u - bytes; /* their sum is just 0 in 32 bits */
     default:
         return sizeof file + unit_random() % (UINT32_MAX - sizeof file);
     }
@@ -345,7 +377,7 @@ START_TEST(cut_files)
         Elf32_Phdr *segment = unit_random() % 2 ? code : data;
         switch (i % 4) {
         case 0:
-            file.header.e_phoff = too_far(file.header.e_phoff);
+            file.header.e_phoff = too_far(file.header.e_phoff, sizeof file.segments);
             ck_assert_msg(load(), "e_phoff = 0x%x was not refused", file.header.e_phoff);
             break;
         case 1:
@@ -354,7 +386,7 @@ START_TEST(cut_files)
                           file.header.e_phnum);
             break;
         case 2:
-            segment->p_offset = too_far(segment->p_offset);
+            segment->p_offset = too_far(segment->p_offset, segment->p_filesz);
             if (segment->p_offset > sizeof file && unit_random() % 4 == 0)
                 segment->p_filesz = 0;
             ck_assert_msg(load(), "p_offset = 0x%x with p_filesz = 0x%x was not refused",
@@ -415,13 +447,15 @@ START_TEST(wrong_places)
             segment_move(segment, LOAD_MIN + (1u << (19 + unit_random() % 13)));
             break;
         case WRAPS:
-            segment_move(segment, 0u - 1 - unit_random() % bytes);
+            segment_move(segment, unit_random() % 2 ? 0u - 1 - unit_random() % bytes : 0u - bytes);
             break;
         case LONG:
             segment->p_memsz += 1u << (16 + unit_random() % 16);
             break;
         case LONG_WRAPS:
-            segment->p_memsz = 0u - segment->p_paddr + unit_random() % segment->p_paddr;
+            segment->p_memsz = 0u - segment->p_paddr;
+            if (unit_random() % 2)
+                segment->p_memsz += unit_random() % segment->p_paddr;
             break;
         case SHORT:
             segment->p_memsz = 2 + unit_random() % (segment->p_filesz - 2);
@@ -445,6 +479,13 @@ START_TEST(wrong_places)
         ck_assert_msg(!load_bytes(&file, sizeof file, large_memory),
                       "a segment at 0x%x was refused in memory of 0x%zx bytes", segment->p_paddr,
                       large_memory);
+        if (!last_place(data))
+            continue;
+        segment_move(data, last_place(data));
+        const char *wrong = load_in_large_ram();
+        ck_assert_msg(!wrong,
+                      "a segment that ends exactly at the memory's end, 0x%lx, was refused: %s",
+                      RAM_MAX, wrong);
     }
 }
 END_TEST
@@ -488,27 +529,34 @@ START_TEST(overlap)
 {
     for (int i = 0; i < 120; i++) {
         files_between();
-        Elf32_Phdr *a = unit_random() % 2 ? code : data, *b = a == code ? data : code;
-        segment_move(a, 0x38000 + unit_random() % 0x1000);
+        /* At the end of all addresses the data are last: there a sum of theirs may be 0. */
+        const bool is_last = i % 4 == 3 && last_place(data);
+        Elf32_Phdr *a = is_last || unit_random() % 2 ? data : code, *b = a == code ? data : code;
+        segment_move(a, is_last ? last_place(a) : 0x38000 + unit_random() % 0x1000);
         b->p_memsz = 2 + any_up_to(2 * a->p_memsz);
         if (b->p_filesz > b->p_memsz)
             b->p_filesz = b->p_memsz;
         /* From the last place before `a` to the first one after it. */
         const uint32_t places = a->p_memsz + b->p_memsz;
-        const uint32_t place = i % 3 ? any_up_to(places) : 1 + any_up_to(places - 2);
+        const uint32_t place = is_last ? any_up_to(a->p_memsz - 1)
+                               : i % 3 ? any_up_to(places)
+                                       : 1 + any_up_to(places - 2);
         segment_move(b, a->p_paddr - b->p_memsz + place);
+        a->p_vaddr -= unit_random() % 2 * HIGHER_HALF;
+        b->p_vaddr -= unit_random() % 2 * HIGHER_HALF;
+        entry_make();
         const Elf32_Phdr first = file.segments[0], last = file.segments[2];
         if (unit_random() % 2) {
             file.segments[0] = last;
             file.segments[2] = first;
         }
-        const char *wrong = load();
+        const char *wrong = is_last ? load_in_large_ram() : load();
         const bool apart = place == 0 || place == places;
         ck_assert_msg(apart == !wrong,
-                      "a segment at 0x%x (p_filesz 0x%x, p_memsz 0x%x) and one at 0x%x (p_filesz "
-                      "0x%x, p_memsz 0x%x) %s",
-                      first.p_paddr, first.p_filesz, first.p_memsz, last.p_paddr, last.p_filesz,
-                      last.p_memsz,
+                      "a segment at 0x%x (p_vaddr 0x%x, p_filesz 0x%x, p_memsz 0x%x) and one at "
+                      "0x%x (p_vaddr 0x%x, p_filesz 0x%x, p_memsz 0x%x) %s",
+                      first.p_paddr, first.p_vaddr, first.p_filesz, first.p_memsz, last.p_paddr,
+                      last.p_vaddr, last.p_filesz, last.p_memsz,
                       apart ? "are adjacent: refused" : "overlap in memory: not refused");
     }
 }
@@ -523,12 +571,16 @@ START_TEST(wrong_entry)
     for (int i = 0; i < CASES; i++) {
         files_between();
         code->p_memsz += 0x100;
+        Elf32_Phdr *tried = order[i] / 8 < 4 ? data : code;
+        const bool is_last = last_place(tried) && unit_random() % 2;
+        if (is_last)
+            segment_move(tried, last_place(tried));
         code->p_flags = PF_X | (unit_random() & (PF_R | PF_W));
         data->p_flags = (uint32_t)order[i] % 8;
         code->p_vaddr = code->p_paddr + unit_random() % 2 * HIGHER_HALF;
         data->p_vaddr = data->p_paddr + unit_random() % 2 * HIGHER_HALF;
         entry_make();
-        const Elf32_Phdr segment = order[i] / 8 < 4 ? *data : *code;
+        const Elf32_Phdr segment = *tried;
         const uint32_t first = segment.p_vaddr, behind = first + segment.p_memsz;
         const uint32_t inside[] = {first, behind - 1, first + unit_random() % segment.p_memsz},
                        outside[] = {first - 1, behind, file.header.e_entry ^ HIGHER_HALF, 0};
@@ -539,7 +591,7 @@ START_TEST(wrong_entry)
             *code = *data;
             *data = lower;
         }
-        const char *wrong = load();
+        const char *wrong = is_last ? load_in_large_ram() : load();
         ck_assert_msg((is_inside && segment.p_flags & PF_X) == !wrong,
                       "a segment with p_flags 0x%x is from 0x%x up to 0x%x in memory: the entry "
                       "point 0x%x was %srefused",
@@ -615,21 +667,11 @@ THERE(int, status_of_prepare, (bool starved), (starved), see_vcpu(&vcpu))
     return WIFEXITED(ended) ? WEXITSTATUS(ended) : -1;
 }
 
-#define RAM_MAX (2ul << 30) /* of --mem: too large for an int */
-
 /* As --mem may be: from 1M to 2G. Few of these bytes are used. */
 static size_t ram_size(int round)
 {
     return round % 4 == 1 ? RAM_MAX
                           : PAGE_BYTES * (256 + unit_random() % (RAM_MAX / PAGE_BYTES - 255));
-}
-
-static PRIVATE uint8_t *large_ram; /* RAM_MAX bytes, of which pages are taken when they are used */
-
-/* Before the test's two processes: both have it. */
-__attribute__((constructor)) static void large_ram_map(void)
-{
-    large_ram = map_shared(RAM_MAX);
 }
 
 /* The guest gets RAM of this size, with nothing from before where kernel and archive will be. */
@@ -789,12 +831,26 @@ START_TEST(archive_place)
 }
 END_TEST
 
+/* Every other time: all that the guest has is moved up to the end of as much RAM as there can be.
+ */
+static void at_end_of_large_ram(void)
+{
+    const uint32_t up = (uint32_t)(RAM_MAX - vm.ram_bytes);
+
+    if (unit_random() % 2)
+        return;
+    large_ram_give(RAM_MAX);
+    if (vm.ram_bytes == RAM_MAX)
+        segment_move(data, data->p_paddr + up);
+}
+
 /* An archive with so many bytes more than there is room for, or less. */
 static void room_check(int fd, int32_t over)
 {
     start_guest();
     /* The kernel ends anywhere in half of the memory, but at no page boundary. */
     data->p_memsz = (sizeof file.data_bytes + unit_random() % 0x80000) | 1;
+    at_end_of_large_ram();
     uint32_t room = (uint32_t)vm.ram_bytes - archive_home(), bytes = room + (uint32_t)over;
     archive_write(fd, bytes);
     vmm.options.initrd = archive_path;
@@ -823,6 +879,7 @@ static void no_room_check(int fd)
 {
     start_guest();
     data->p_memsz = (uint32_t)vm.ram_bytes - data->p_paddr - unit_random() % PAGE_BYTES;
+    at_end_of_large_ram();
     archive_write(fd, 1 + unit_random() % ARCHIVE_BYTES);
     vmm.options.initrd = archive_path;
     int status = prepare_apart();
