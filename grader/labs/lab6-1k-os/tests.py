@@ -180,8 +180,8 @@ def overlap(plan: Plan) -> None:
 
 @lab.test("6.1", "rejects an entry point outside the code", points=2,
           hint="Which addresses may e_entry have? It must be in a PT_LOAD segment with PF_X, which is, from "
-               "p_vaddr on, p_memsz long. It may end where the 32-bit addresses do: the sum of both is then 0 "
-               "in 32 bits.")
+               "p_vaddr on, p_memsz long. It may end where the 32-bit addresses do: the sum of both is then "
+               "0 in 32 bits.")
 def wrong_entry(plan: Plan) -> None:
     _loader_unit(plan, "wrong_entry")
 

@@ -204,7 +204,7 @@ void __wrap_page_free(void *page)
     freed[freed_pages++ % FREED_MAX] = words;
 }
 
-/* Makes them free, after nobody has written to them. */
+/* Makes them free. Each must still hold the words that it was given. */
 static void freed_return(void)
 {
     for (unsigned page = 0; page < freed_pages; page++)
