@@ -203,8 +203,8 @@ struct process *process_foreground(void);
 /*
  * 6.4 Prepares the kernel stack of a new process, so that the first context_switch to it enters
  * the program at `entry` in ring 3, with its ESP at `stack`, interrupts on, and 0 in the other
- * general registers. The kernel stack comes as a page of zeros; where on it the trap_frame lies does
- * not matter.
+ * general registers. The kernel stack comes as a page of zeros; the trap_frame may be anywhere on
+ * it.
  */
 void process_frame(struct process *process, uint32_t entry, uint32_t stack);
 
