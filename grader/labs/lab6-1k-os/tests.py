@@ -76,6 +76,9 @@ def _boot_kernel(plan: Plan, *lines: str, tick: str = SLOW_TICK) -> tuple[Planne
 def _kernel_unit(plan: Plan, case: str, given: Sequence[int], *facts: str) -> None:
     """One test of units/sched.c: the numbers that it is given, and the lines that it must print."""
     run = plan.kernel_unit(case, given, facts, limits=UNIT)
+    run.symptom(lambda o: "schedule gave the processor" in o.stdout,
+                "Which processes may schedule choose? Only one that is PROCESS_READY, whatever the other states "
+                "are; and idle, if no other is ready.")
     run.symptom(lambda o: o.hung, plan.test.hint)
 
 

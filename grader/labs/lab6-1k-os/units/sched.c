@@ -816,7 +816,6 @@ static void turn_wait(void)
         "process_wait returned the child that has ended, pid %d, and did not release it: its place "
         "in the table is %s, and %u of its 2 pages came back",
         FIRST, first->state == PROCESS_UNUSED ? "unused, as it must be" : "still in use", back);
-    freed_return();
     got = wait_print(WAIT_ANY, WAIT_NO_HANG, &status);
     CHECK(got == 0,
           "pid %d and %d are left and have not ended: wait(WAIT_ANY, WAIT_NO_HANG) is %d, not 0",
