@@ -77,8 +77,8 @@ def _kernel_unit(plan: Plan, case: str, given: Sequence[int], *facts: str) -> No
     """One test of units/sched.c: the numbers that it is given, and the lines that it must print."""
     run = plan.kernel_unit(case, given, facts, limits=UNIT)
     run.symptom(lambda o: "schedule gave the processor" in o.stdout,
-                "Which processes may schedule choose? Only one that is PROCESS_READY, whatever the other states "
-                "are; and idle, if no other is ready.")
+                "Which processes may schedule choose? Only those that are PROCESS_READY; and idle, if no "
+                "other is ready.")
     run.symptom(lambda o: o.hung, plan.test.hint)
 
 

@@ -483,8 +483,9 @@ START_TEST(wrong_places)
         segment_move(data, last_place(data));
         const char *wrong = load_in_large_ram();
         ck_assert_msg(!wrong,
-                      "a segment that ends exactly at the memory's end, 0x%lx, was refused: %s",
-                      RAM_MAX, wrong);
+                      "a segment at 0x%x, which ends exactly at the memory's end, was refused in "
+                      "memory of 0x%lx bytes: %s",
+                      data->p_paddr, RAM_MAX, wrong);
     }
 }
 END_TEST
