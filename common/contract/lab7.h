@@ -1,6 +1,6 @@
 /*
  * lab7.h - what long_mode.c of lab 7 provides: 64-bit guests, with four-level paging and a CPUID of
- * their own.
+ * their own. Each of these functions may run on the threads of several vCPUs at a time.
  */
 #pragma once
 
@@ -12,8 +12,9 @@
  * virt is canonical, phys an offset into the space; flags are 0, or PAGE_PRESENT with any of
  * PAGE_WRITABLE, PAGE_USER, PAGE_NX. The PML4 is at DIRECTORY_OFFSET, other tables are taken from
  * space->next_table on. A 2 MB page that maps `virt` is split into a table first. Every other
- * page keeps its mapping and its rights. 0; ENOMEM, with no mapping changed: no table left;
- * EINVAL, with nothing changed: an address that is not such a page, even with flags 0.
+ * page keeps its mapping and its rights, which are those three. 0; ENOMEM, with no mapping changed:
+ * no table left; EINVAL, with nothing changed: an address that is not such a page, even with flags
+ * 0.
  */
 int long_page_map(struct address_space *space, uint64_t virt, uint32_t phys, uint64_t flags);
 
@@ -24,7 +25,10 @@ int long_page_map(struct address_space *space, uint64_t virt, uint32_t phys, uin
  */
 void long_tables_build(struct address_space *space);
 
-/* 7.2 Writes the GDT at GDT_OFFSET: null, 64-bit kernel code, kernel data, and four zeros. */
+/*
+ * 7.2 Writes the GDT at GDT_OFFSET: null, 64-bit kernel code, kernel data, and four zeros. D/B of
+ * data may be 0 or 1, here and in 7.3: 64-bit code ignores it.
+ */
 void long_gdt_build(struct address_space *space);
 
 /*
@@ -36,9 +40,9 @@ void long_mode_state(const struct address_space *space, uint64_t entry, uint64_t
                      struct kvm_sregs *sregs, struct kvm_regs *regs);
 
 /*
- * 7.3 What a guest needs for ring 3: adds user data, user code and the TSS descriptor to the GDT
- * in memory, clears the TSS at TSS_OFFSET, and in `sregs` loads TR, as that descriptor says, and
- * enables SYSCALL. Nothing else changes.
+ * 7.3 What a guest needs for ring 3: writes user data, user code and the TSS descriptor into the
+ * GDT in memory, whatever their entries hold, clears the TSS at TSS_OFFSET, and in `sregs`, which
+ * may be any state, loads TR, as that descriptor says, and enables SYSCALL. Nothing else changes.
  */
 void long_rings_add(struct address_space *space, struct kvm_sregs *sregs);
 

@@ -64,6 +64,7 @@ static bool opened_writable;     /* /dev/kvm, by its latest open; not created */
 static unsigned cpuid_wanted;    /* with fewer entries KVM_GET_SUPPORTED_CPUID also returns E2BIG */
 static bool cpuid_too_small;     /* KVM_GET_SUPPORTED_CPUID's table: KVM would write past its end */
 static bool cpuid_varied; /* the two CPUID calls are of another machine each time: see cpuid_vary */
+static bool cpuid_full;   /* of one with as many leaves as the table has entries: see cpuid_fill */
 
 /* What KVM_GET_SUPPORTED_CPUID gave the module last, and what the module gave a vCPU. */
 struct cpuid_entries {
@@ -196,6 +197,18 @@ BOTH static void cpuid_vary(struct kvm_cpuid2 *table)
     }
 }
 
+#define CPUID_MAX 256u /* entries of a vCPU's table: KVM has room for no more */
+
+/* KVM's table has so many entries, or all that a vCPU can have, and no hypervisor leaf. */
+BOTH static void cpuid_fill(struct kvm_cpuid2 *table, uint32_t count)
+{
+    count = count < CPUID_MAX ? count : CPUID_MAX;
+    for (uint32_t i = 0; i < count; i++)
+        if (i >= table->nent || table->entries[i].function >> 28 == 4)
+            table->entries[i] = (struct kvm_cpuid_entry2){.function = 0x80010000 + i};
+    table->nent = count;
+}
+
 BOTH int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
@@ -227,11 +240,15 @@ BOTH int ioctl(int fd, unsigned long request, ...)
     } else if (request == KVM_GET_SUPPORTED_CPUID && !cpuid_fits(argument)) {
         cpuid_too_small = true;
         result = 0;
-    } else if (request == KVM_SET_CPUID2 && cpuid_varied) {
-        result = 0;
+    } else if (request == KVM_SET_CPUID2 && (cpuid_varied || cpuid_full)) {
+        result = ((const struct kvm_cpuid2 *)argument)->nent > CPUID_MAX ? failed(E2BIG) : 0;
     } else {
+        const uint32_t room =
+            request == KVM_GET_SUPPORTED_CPUID ? ((const struct kvm_cpuid2 *)argument)->nent : 0;
         result = syscall(SYS_ioctl, fd, request, argument);
-        if (request == KVM_GET_SUPPORTED_CPUID && cpuid_varied && result >= 0)
+        if (room > 0 && cpuid_full && result >= 0)
+            cpuid_fill(argument, room);
+        if (room > 0 && cpuid_varied && result >= 0)
             cpuid_vary(argument);
     }
     int error = errno;

@@ -536,21 +536,28 @@ static void split_far(void)
 
 START_TEST(split)
 {
-    enum { PARTS = SPACE_BYTES / MEDIUM_PAGE_BYTES };
-    struct address_space space = space_at(BASE, SPACE_BYTES);
-    const int unmapped = (int)(unit_random() % PARTS);
-    int rights[PARTS]; /* each combination once */
+    enum { PARTS = SPACE_BYTES / MEDIUM_PAGE_BYTES, COMBINATIONS = 8 };
+    struct address_space space;
+    const int unmapped = (int)(unit_random() % COMBINATIONS);
+    int rights[COMBINATIONS]; /* each once */
     char when[80];
 
-    long_tables_build(&space);
-    shuffle(rights, PARTS);
-    for (int i = 0; i < PARTS; i++) {
+    shuffle(rights, COMBINATIONS);
+    for (int i = 0; i < COMBINATIONS; i++) {
+        if (i % PARTS == 0) {
+            space = space_at(BASE, SPACE_BYTES);
+            long_tables_build(&space);
+        }
         const uint64_t half = unit_random() % 2 ? HIGHER_HALF_64 : 0,
-                       part = (uint64_t)i * MEDIUM_PAGE_BYTES,
+                       part = (uint64_t)i % PARTS * MEDIUM_PAGE_BYTES,
                        in_large = random_page(MEDIUM_PAGE_BYTES), virt = half + part + in_large;
         const uint64_t before = PAGE_PRESENT | (rights[i] & 1 ? PAGE_WRITABLE : 0) |
                                 (rights[i] & 2 ? PAGE_USER : 0) | (rights[i] & 4 ? PAGE_NX : 0);
-        const uint64_t flags = i == unmapped ? 0 : PAGE_PRESENT | (random64() & RIGHTS);
+        /* One of the two pages has PAGE_NX: no entry above them can have it for both. */
+        const uint64_t flags = i == unmapped
+                                   ? 0
+                                   : PAGE_PRESENT | (random64() & (PAGE_WRITABLE | PAGE_USER)) |
+                                         (before & PAGE_NX ? 0 : PAGE_NX);
         const uint32_t phys = (uint32_t)random_page(SPACE_BYTES);
         uint64_t large = part;
         if (before != KERNEL) { /* what long_tables_build does not write: the split keeps it */
@@ -1104,13 +1111,20 @@ static void check_tss(const struct address_space *space)
                   tr->unusable, (unsigned long long)low, (int)(low >> 40 & 15));
 }
 
-START_TEST(rings)
+/* long_rings_add to what 7.2 leaves, or to other entries and another state. */
+static void check_rings(bool other)
 {
     static PRIVATE uint8_t kept[TABLES_END];
     const uint32_t added = SELECTOR_KERNEL_DATA + 8; /* entries from here on */
     struct address_space space;
 
     start_long(&space);
+    if (other) {
+        for (uint32_t at = 0; at < GDT_BYTES; at += 8)
+            poke(space.base + GDT_OFFSET + at, random64());
+        sregs_make();
+        sregs.efer = random64() & ~(uint64_t)EFER_SCE;
+    }
     const uint64_t kernel_code = gdt_entry(&space, SELECTOR_KERNEL_CODE);
     const struct kvm_sregs before = sregs;
     memcpy(kept, space.memory, sizeof kept);
@@ -1146,9 +1160,10 @@ START_TEST(rings)
         "register the base has all 64 bits",
         sregs.tr.selector, sregs.tr.base, sregs.tr.limit, SELECTOR_TSS,
         (unsigned long long)(HIGHER_HALF_64 + TSS_OFFSET));
-    ck_assert_msg(sregs.efer == (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE),
-                  "EFER is 0x%llx: SYSCALL needs SCE (bit 0), and LME, LMA and NXE stay",
-                  sregs.efer);
+    ck_assert_msg(sregs.efer == (before.efer | EFER_SCE),
+                  "EFER came in as 0x%llx and is 0x%llx: SYSCALL needs SCE (bit 0), and every "
+                  "other bit stays",
+                  before.efer, sregs.efer);
     check_tss(&space);
     ck_assert_msg(rest_equal(&before, &sregs), "long_rings_add has changed something else in "
                                                "`sregs` than TR and EFER");
@@ -1156,6 +1171,13 @@ START_TEST(rings)
     memset(kept + TSS_OFFSET, 0, 104);
     ck_assert_msg(memcmp(kept, space.memory, sizeof kept) == 0,
                   "long_rings_add has changed memory outside of the four entries and the TSS");
+}
+
+START_TEST(rings)
+{
+    check_rings(false);
+    for (int round = 0; round < 8; round++)
+        check_rings(true);
 }
 END_TEST
 
@@ -1389,7 +1411,7 @@ START_TEST(no_room)
 END_TEST
 
 /* The vCPU was given the table of cpuid_show, and all of it. */
-static void check_given(int apic_id)
+static void check_given(int apic_id, const char *what)
 {
     const uint32_t supported = cpuid_supported.count;
 
@@ -1403,16 +1425,16 @@ static void check_given(int apic_id)
     ck_assert_msg(cpuid_set.count == table.head.nent &&
                       memcmp(cpuid_set.entries, table.entries,
                              table.head.nent * sizeof table.entries[0]) == 0,
-                  "vcpu_show_cpuid gives the vCPU %u entries, and cpuid_show makes %u of those "
+                  "%svcpu_show_cpuid gives the vCPU %u entries, and cpuid_show makes %u of those "
                   "that KVM supports, or others: pass on what cpuid_show leaves in the table",
-                  cpuid_set.count, table.head.nent);
+                  what, cpuid_set.count, table.head.nent);
 }
 
 /* As in lab 1: as many entries as a server's processor has, and some more. */
 enum { CPUID_OF_LARGE_PROCESSORS = 128 };
 
-/* Where nothing fails the vCPU has its table. */
-static void check_shown(struct vcpu *vcpu)
+/* KVM has the vCPU's CPUID, with its APIC id. */
+static void check_has_cpuid(const struct vcpu *vcpu, const char *function)
 {
     static struct {
         struct kvm_cpuid2 head;
@@ -1420,6 +1442,25 @@ static void check_shown(struct vcpu *vcpu)
     } shown;
     unsigned signatures = 0;
 
+    shown.head.nent = sizeof shown.entries / sizeof shown.entries[0];
+    ck_assert(kernel(vcpu->fd, KVM_GET_CPUID2, &shown) == 0);
+    for (uint32_t i = 0; i < shown.head.nent; i++) {
+        const struct kvm_cpuid_entry2 *leaf = &shown.entries[i];
+        signatures += leaf->function == CPUID_SIGNATURE && leaf->ebx == CPUID_SIGNATURE_EBX;
+        ck_assert_msg(leaf->function != 0x1 || leaf->ebx >> 24 == (uint32_t)vcpu->index,
+                      "vcpu->index is %d, %s returns 0, and the vCPU's CPUID has the APIC id %u in "
+                      "leaf 1",
+                      vcpu->index, function, leaf->ebx >> 24);
+    }
+    ck_assert_msg(signatures == 1,
+                  "%s returns 0, and leaf 0x40000000 with the signature is %u times in the vCPU's "
+                  "CPUID instead of once",
+                  function, signatures);
+}
+
+/* Where nothing fails the vCPU has its table. */
+static void check_shown(struct vcpu *vcpu)
+{
     vcpu->index = (int)(unit_random() % 16);
     falsified = (struct falsified){0};
     cpuid_wanted = CPUID_OF_LARGE_PROCESSORS;
@@ -1433,21 +1474,8 @@ static void check_shown(struct vcpu *vcpu)
                   "entries than the table has room for: give it %d or more",
                   CPUID_OF_LARGE_PROCESSORS);
     check_works("vcpu_show_cpuid", status);
-    shown.head.nent = sizeof shown.entries / sizeof shown.entries[0];
-    ck_assert(kernel(vcpu->fd, KVM_GET_CPUID2, &shown) == 0);
-    for (uint32_t i = 0; i < shown.head.nent; i++) {
-        const struct kvm_cpuid_entry2 *leaf = &shown.entries[i];
-        signatures += leaf->function == CPUID_SIGNATURE && leaf->ebx == CPUID_SIGNATURE_EBX;
-        ck_assert_msg(leaf->function != 0x1 || leaf->ebx >> 24 == (uint32_t)vcpu->index,
-                      "vcpu->index is %d, vcpu_show_cpuid returns 0, and the vCPU's CPUID has the "
-                      "APIC id %u in leaf 1",
-                      vcpu->index, leaf->ebx >> 24);
-    }
-    ck_assert_msg(signatures == 1,
-                  "vcpu_show_cpuid returns 0, and leaf 0x40000000 with the signature is %u times "
-                  "in the vCPU's CPUID instead of once",
-                  signatures);
-    check_given(vcpu->index);
+    check_has_cpuid(vcpu, "vcpu_show_cpuid");
+    check_given(vcpu->index, "");
 }
 
 THERE(size_t, heap_used, (void), ())
@@ -1479,6 +1507,60 @@ static void check_freed(struct vcpu *vcpu, unsigned long request, const char *na
                   "after %d calls of vcpu_show_cpuid (%s) %zu bytes more are allocated: free the "
                   "table on every way out",
                   ROUNDS, name, kept);
+}
+
+/* KVM uses all of the table's entries, so that the signature has no room. */
+static void check_full(struct vcpu *vcpu)
+{
+    bool signature_set = false;
+
+    falsified = (struct falsified){0};
+    cpuid_full = true;
+    cpuid_set.count = 0;
+    listen_start();
+    const int status = vcpu_show_cpuid(vcpu);
+    listen_end();
+    for (uint32_t i = 0; i < cpuid_set.count; i++)
+        signature_set |= cpuid_set.entries[i].function == CPUID_SIGNATURE;
+    ck_assert_msg(status == STATUS_NO_KVM || (status == 0 && signature_set),
+                  "KVM_GET_SUPPORTED_CPUID fills the whole table, and vcpu_show_cpuid returns %d "
+                  "with no signature in the vCPU's table: where cpuid_show returns false, return "
+                  "STATUS_NO_KVM",
+                  status);
+    ck_assert_msg(status == 0 || said[0] != '\0',
+                  "the signature has no room, and vcpu_show_cpuid said nothing: fail() says it");
+    check_freed(vcpu, 0, "KVM fills the table, and the signature has no room");
+    cpuid_full = false;
+}
+
+static struct vm other_vm;
+static struct vcpu other;
+
+/* The other vCPU's thread. */
+BOTH static void other_is_shown(void)
+{
+    vcpu_show_cpuid(&other);
+}
+
+/* Its table is another one. */
+static void check_shown_at_once(struct vcpu *vcpu)
+{
+    static const unsigned long moments[] = {AFTER(KVM_GET_SUPPORTED_CPUID), KVM_SET_CPUID2};
+
+    falsified = (struct falsified){0};
+    cpuid_varied = true;
+    start_created(&other_vm, &other);
+    for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
+        vcpu->index = (int)(unit_random() % 16);
+        other.index = vcpu->index ^ 1;
+        meanwhile = other_is_shown;
+        meanwhile_at = moments[i];
+        check_works("vcpu_show_cpuid", vcpu_show_cpuid(vcpu));
+        check_given(vcpu->index,
+                    "while vcpu_show_cpuid was at work, another vCPU's thread called it, and ");
+    }
+    meanwhile = NULL;
+    cpuid_varied = false;
 }
 
 START_TEST(cpuid_failure)
@@ -1516,6 +1598,9 @@ START_TEST(cpuid_failure)
     check_freed(&vcpu, 0, "all was well");
     for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++)
         check_freed(&vcpu, ioctls[i].request, ioctls[i].name);
+    check_full(&vcpu);
+    check_shown(&vcpu);
+    check_shown_at_once(&vcpu);
 }
 END_TEST
 
@@ -1982,6 +2067,25 @@ static void entry_choose(void)
     file.header.e_entry = segment->p_vaddr;
 }
 
+enum { WIDE_PADDR, WIDE_FILESZ, WIDE_MEMSZ, WIDE_SIZES, WIDE_FIELDS };
+
+/* A field is right in its lower 32 bits, and only there. */
+static void check_wide(unsigned field)
+{
+    const uint64_t bit = 1ull << (32 + unit_random() % 32);
+    Elf64_Phdr *segment = &file.segments[unit_random() % 2 * 2];
+
+    segment->p_paddr |= field == WIDE_PADDR ? bit : 0;
+    segment->p_filesz |= field == WIDE_FILESZ || field == WIDE_SIZES ? bit : 0;
+    segment->p_memsz |= field == WIDE_MEMSZ || field == WIDE_SIZES ? bit : 0;
+    entry_choose();
+    ck_assert_msg(load(),
+                  "a segment with p_paddr 0x%llx, p_filesz 0x%llx and p_memsz 0x%llx, in a file of "
+                  "%zu bytes and memory of 0x%x, was not refused: all 64 bits count",
+                  (unsigned long long)segment->p_paddr, (unsigned long long)segment->p_filesz,
+                  (unsigned long long)segment->p_memsz, sizeof file, MEMORY_BYTES);
+}
+
 START_TEST(wrong_places)
 {
     static const uint64_t places[] = {0x1000,           LOAD_MIN - 0x1000, MEMORY_BYTES - 0x40,
@@ -1998,8 +2102,11 @@ START_TEST(wrong_places)
         DESCENDING = OVERLAP + 4,
         MEMORY_SHORT,
         MEMORY_FULL,
+        LOWEST,
+        BELOW,
         TOP,
-        CASES
+        WIDE, /* a bit above 31 */
+        CASES = WIDE + WIDE_FIELDS * 8
     };
     int order[2 * CASES];
 
@@ -2062,6 +2169,18 @@ START_TEST(wrong_places)
                           "a segment that ends one byte after the memory was not refused");
         } else if (n == TOP) {
             check_top();
+        } else if (n >= WIDE) {
+            check_wide((unsigned)(n - WIDE) % WIDE_FIELDS);
+        } else if (n == LOWEST) {
+            segment_move(code, LOAD_MIN);
+            entry_choose();
+            check_right("a file with a segment at LOAD_MIN, the lowest address that a segment may "
+                        "have,");
+        } else if (n == BELOW) {
+            segment_move(code, LOAD_MIN - 1 - unit_random() % code->p_memsz);
+            entry_choose();
+            ck_assert_msg(load(), "a segment at 0x%llx, below LOAD_MIN, was not refused",
+                          (unsigned long long)code->p_paddr);
         } else {
             check_right_in("a segment that ends exactly at the memory's end", end);
         }
@@ -2201,6 +2320,41 @@ static void check_entered(struct vcpu *vcpu, struct address_space *space)
     ck_assert_msg(sregs.efer == (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE),
                   "EFER is 0x%llx: long_mode_state and long_rings_add were not both called",
                   sregs.efer);
+    check_has_cpuid(vcpu, "long_mode_enter");
+}
+
+static struct address_space other_space;
+
+/* The other vCPU's thread. */
+BOTH static void other_enters(void)
+{
+    long_mode_enter(&other, &other_space, HIGHER_HALF_64 + LOAD_MIN);
+}
+
+/* Two guests of one VM: while one is put into its start state, so is the other. */
+static void check_entered_at_once(struct vm *vm, struct vcpu *vcpu)
+{
+    static const unsigned long moments[] = {AFTER(KVM_GET_SUPPORTED_CPUID), AFTER(KVM_SET_CPUID2),
+                                            AFTER(KVM_GET_SREGS), KVM_SET_SREGS, KVM_SET_REGS};
+
+    other_vm = *vm;
+    vcpu_init(&other, 1, 1, &other_vm, &guest);
+    other.fd = (int)kernel(vm->fd, KVM_CREATE_VCPU, (void *)1ul);
+    ck_assert_msg(other.fd >= 0, "the grader's own vCPU could not be created: see make doctor");
+    vcpu->index = 0;
+    for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
+        struct address_space space = space_at(0, SLOT_BYTES);
+        other_space = space_at(SLOT_BYTES, SLOT_BYTES);
+        meanwhile = other_enters;
+        meanwhile_at = moments[i];
+        check_entered(vcpu, &space);
+        ck_assert_msg(sregs.cr3 == space.base + DIRECTORY_OFFSET,
+                      "while long_mode_enter was at work, another vCPU's thread called it for a "
+                      "guest whose memory starts at 0x%x, and CR3 is 0x%llx instead of 0x%x: use "
+                      "no static variable",
+                      other_space.base, sregs.cr3, space.base + DIRECTORY_OFFSET);
+    }
+    meanwhile = NULL;
 }
 
 START_TEST(boot_information)
@@ -2216,7 +2370,7 @@ START_TEST(boot_information)
         const uint32_t tick_ms = 11 + unit_random() % 80;
         vmm.options.tick_ms = tick_ms;
         vmm.options.ram_bytes = 2 * vm.ram_bytes; /* the space is what counts */
-        vcpu.index = (int)(unit_random() % VCPUS_MAX);
+        vcpu.index = (vcpu.index + 1 + (int)(unit_random() % (VCPUS_MAX - 1))) % VCPUS_MAX;
         check_entered(&vcpu, &space);
         const uint64_t stack_at = regs.rsp - HIGHER_HALF_64;
         ck_assert_msg(stack_at >= BOOT_INFO_OFFSET + PAGE_BYTES && stack_at <= LOAD_MIN &&
@@ -2238,6 +2392,7 @@ START_TEST(boot_information)
         check_written(&space);
         check_together(&vcpu, &space);
     }
+    check_entered_at_once(&vm, &vcpu);
 }
 END_TEST
 
@@ -2570,6 +2725,9 @@ START_TEST(walks_reserved)
     for (int i = 0; i < 2 * CASES; i++) {
         const int n = order[i] % CASES;
         const uint64_t virt = random_canonical();
+        uint64_t efer = EFER;
+        unsigned broken = 0; /* the entry's depth */
+        char reserved[RESULT_BYTES];
         struct long_walk found;
         walks_between();
         if (n == PML4_LARGE) {
@@ -2589,6 +2747,7 @@ START_TEST(walks_reserved)
                      last == 1 ? "1 GB" : "2 MB");
             found = walk(virt);
             check_nowhere(found, virt, what, last + 1);
+            broken = last;
         } else { /* PAGE_NX at each depth of a page of each size, without EFER.NXE and with it */
             const unsigned last = n - NX < 2   ? 1
                                   : n - NX < 5 ? 2
@@ -2612,11 +2771,22 @@ START_TEST(walks_reserved)
                      depth_names[depth]);
             found = walk_with(NO_NXE, virt);
             check_nowhere(found, virt, what, depth + 1);
+            efer = NO_NXE;
+            broken = depth;
         }
         ck_assert_msg(strcmp(absent, found.reason) != 0,
                       "a reserved bit is set, and the reason is \"%s\", as for an entry that is "
                       "not present",
                       absent);
+        reason_keep(reserved, found);
+        *walk_entry(virt, broken) &= ~(uint64_t)PAGE_PRESENT;
+        snprintf(what, sizeof what, "the %s entry, 0x%llx, is not present", depth_names[broken],
+                 (unsigned long long)*walk_entry(virt, broken));
+        found = walk_with(efer, virt);
+        check_nowhere(found, virt, what, broken + 1);
+        ck_assert_msg(strcmp(reserved, found.reason) != 0,
+                      "%s, and the reason is \"%s\": the other bits of such an entry mean nothing",
+                      what, reserved);
     }
     const uint64_t virt = random_canonical();
     check_mapped(virt, 3, rights);
