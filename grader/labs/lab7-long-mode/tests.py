@@ -280,7 +280,9 @@ def wrong_files(plan: Plan) -> None:
 @lab.test("7.5", "rejects segments and entry points that are in the wrong place", points=2,
           hint="Which physical addresses may a segment have, and which virtual ones lead to it? From "
                "LOAD_MIN on, from the end of the segment before on, up to memory_bytes; the same address, "
-               "or HIGHER_HALF_64 above it. The entry point is in a segment with PF_X.")
+               "or HIGHER_HALF_64 above it. All 64 bits of each field count: in fewer bits a wrong segment "
+               "passes for a right one, and is then copied out of bounds. The entry point is in a segment "
+               "with PF_X.")
 def wrong_places(plan: Plan) -> None:
     plan.unit("long_mode", "wrong_places")
     plan.unit("long_mode", "wrong_entry")
@@ -610,6 +612,7 @@ _AT_ONCE_BY_TSS = ("The guest crashed before its first exit, although its code i
                    "processor takes a stack from the TSS. The guest has loaded TR again (`ltr`), so where "
                    "does the TSS descriptor in the GDT lead? Its upper 8 bytes hold bits 32 to 63 of the "
                    "base.")
+_RIP_BELOW_IMAGES = r"KVM_EXIT_SHUTDOWN rip=0x([0-9a-f]{1,4}|[12][0-9a-f]{4})\b"    # LOAD_MIN is 0x30000
 
 
 def _symptoms(run: Planned, at_once: str = _AT_ONCE) -> None:
@@ -626,6 +629,9 @@ def _symptoms(run: Planned, at_once: str = _AT_ONCE) -> None:
                 "Is the code segment one of 64-bit code? CS.L is 0: the processor uses only 32 bits of RIP, "
                 "and the page walk in the post-mortem is of that address. See DESCRIPTOR_LONG in exercise "
                 "7.2.")
+    run.symptom(lambda o: died_at_once(o) and o.said(_RIP_BELOW_IMAGES),
+                "The guest crashed before its first exit, and its RIP is not in the image: 0xfff0 is that of "
+                "a reset. Is RIP the entry point, and does KVM_SET_REGS set the general registers?")
     run.symptom(lambda o: died_at_once(o) and o.said(": not mapped: "),
                 "The guest crashed before its first exit: its first instruction is not mapped. The page "
                 "walk in the post-mortem shows at which level.")
