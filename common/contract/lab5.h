@@ -1,5 +1,6 @@
 /*
  * lab5.h - what paging.c of lab 5 provides: 32-bit protected mode with paging, and the page walk.
+ * Each of these functions may run on the threads of several vCPUs at a time.
  */
 #pragma once
 

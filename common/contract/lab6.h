@@ -1,4 +1,7 @@
-/* lab6.h - what boot.c of lab 6 provides: the kernel of an operating system, loaded and started. */
+/*
+ * lab6.h - what boot.c of lab 6 provides: the kernel of an operating system, loaded and started.
+ * Each of these functions may run on the threads of several vCPUs at a time.
+ */
 #pragma once
 
 #include "boot_info.h"

@@ -808,33 +808,56 @@ static struct address_space start_space(struct vm *vm, struct vcpu *vcpu)
         .memory = vm->ram, .bytes = (uint32_t)vm->ram_bytes, .next_table = TABLES_OFFSET};
 }
 
+static struct vm other_vm;
+static struct vcpu other;
+static struct address_space other_space;
+
+/* The other vCPU's thread. */
+BOTH static void other_enters(void)
+{
+    paging_enter(&other, &other_space, HIGHER_HALF + PAGE_BYTES, HIGHER_HALF, 0);
+}
+
 /* Two vCPUs of one VM, of which the first alone starts the machine: their APIC bases differ. */
 START_TEST(ebx)
 {
+    static const unsigned long moments[] = {AFTER(KVM_GET_SREGS), KVM_SET_SREGS, KVM_SET_REGS};
+    enum { ALONE = 10, MOMENTS = sizeof moments / sizeof moments[0] };
     struct vm vm;
     struct vcpu vcpus[2];
     struct address_space space = start_space(&vm, &vcpus[0]);
 
     vcpu_init(&vcpus[1], 1, 1, &vm, &guest);
     vcpus[1].fd = (int)kernel(vm.fd, KVM_CREATE_VCPU, (void *)1ul);
-    for (int i = 0; i < 10; i++) {
-        struct vcpu *vcpu = &vcpus[i < 2 ? (unsigned)i : unit_random() % 2];
+    for (int i = 0; i < ALONE + 2 * MOMENTS; i++) {
+        const unsigned which = i < 2 ? (unsigned)i : unit_random() % 2;
+        struct vcpu *vcpu = &vcpus[which];
         const uint32_t given = unit_random();
+        const char *when = "";
         struct kvm_sregs kept;
 
+        if (i >= ALONE) {
+            when = "while paging_enter was at work, another vCPU's thread called it, and ";
+            other_vm = vm;
+            other = vcpus[1 - which];
+            other.vm = &other_vm;
+            other_space = space;
+            meanwhile = other_enters;
+            meanwhile_at = moments[i % MOMENTS];
+        }
         ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &kept) == 0);
         int status = paging_enter(vcpu, &space, HIGHER_HALF, HIGHER_HALF, given);
         ck_assert_msg(status == 0, "paging_enter returns %d instead of 0", status);
         ck_assert(kernel(vcpu->fd, KVM_GET_REGS, &regs) == 0 &&
                   kernel(vcpu->fd, KVM_GET_SREGS, &sregs) == 0);
         ck_assert_msg(regs.rbx == given,
-                      "the vCPU's RBX is 0x%llx instead of 0x%x, which paging_enter has as `ebx`: "
-                      "an ELF guest finds its boot information by it",
-                      regs.rbx, given);
+                      "%sthe vCPU's RBX is 0x%llx instead of 0x%x, which paging_enter has as "
+                      "`ebx`: an ELF guest finds its boot information by it",
+                      when, regs.rbx, given);
         ck_assert_msg(sregs.apic_base == kept.apic_base,
-                      "vCPU %td of two had APIC base 0x%llx, and has 0x%llx after paging_enter: it "
-                      "keeps what KVM_GET_SREGS has just returned for this vCPU",
-                      vcpu - vcpus, kept.apic_base, sregs.apic_base);
+                      "%svCPU %td of two had APIC base 0x%llx, and has 0x%llx after paging_enter: "
+                      "it keeps what KVM_GET_SREGS has just returned for this vCPU",
+                      when, vcpu - vcpus, kept.apic_base, sregs.apic_base);
     }
 }
 END_TEST
