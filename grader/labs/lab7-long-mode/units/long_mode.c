@@ -2344,7 +2344,8 @@ static void check_entered_at_once(struct vm *vm, struct vcpu *vcpu)
     vcpu->index = 0;
     for (size_t i = 0; i < sizeof moments / sizeof moments[0]; i++) {
         struct address_space space = space_at(0, SLOT_BYTES);
-        other_space = space_at(SLOT_BYTES, SLOT_BYTES);
+        other_space = space_at(SLOT_BYTES, SLOT_BYTES - MEDIUM_PAGE_BYTES);
+        struct boot_info info;
         meanwhile = other_enters;
         meanwhile_at = moments[i];
         check_entered(vcpu, &space);
@@ -2353,6 +2354,12 @@ static void check_entered_at_once(struct vm *vm, struct vcpu *vcpu)
                       "guest whose memory starts at 0x%x, and CR3 is 0x%llx instead of 0x%x: use "
                       "no static variable",
                       other_space.base, sregs.cr3, space.base + DIRECTORY_OFFSET);
+        memcpy(&info, space.memory + BOOT_INFO_OFFSET, sizeof info);
+        ck_assert_msg(info.memory_bytes == space.bytes,
+                      "while long_mode_enter was at work, another vCPU's thread called it for a "
+                      "guest of 0x%x bytes, and memory_bytes is 0x%x instead of 0x%x: use no "
+                      "static variable",
+                      other_space.bytes, info.memory_bytes, space.bytes);
     }
     meanwhile = NULL;
 }
@@ -2915,6 +2922,8 @@ BOTH static bool string_translate(uint64_t linear, uint64_t *phys)
 
 BOTH static void string_keep(struct vcpu *vcpu, const char *bytes, size_t count)
 {
+    if (in_meanwhile)
+        return;
     if (written_bytes + count <= sizeof written)
         memcpy(written + written_bytes, bytes, count);
     written_bytes += count;
@@ -2987,21 +2996,40 @@ static void check_string_empty(struct vcpu *vcpu, uint64_t offset)
     check_string(vcpu, offset, 0, 0, "which is empty");
 }
 
+/* The other vCPU's thread. */
+BOTH static void other_writes(void)
+{
+    long_mode_io(&other);
+}
+
+/* The same WRITE, and while it is at work another vCPU's, of the string's first bytes. */
+static void check_string_at_once(struct vcpu *vcpu, uint64_t offset, uint64_t bytes)
+{
+    struct kvm_regs state = {.rsi = string_virt, .rcx = 1 + unit_random() % 16, .rflags = 2};
+
+    ck_assert(kernel(other.fd, KVM_SET_REGS, &state) == 0);
+    meanwhile = other_writes;
+    meanwhile_at = unit_random() % 2 ? AT_TRANSLATE : AFTER(KVM_GET_REGS);
+    check_string(vcpu, offset, bytes, bytes, "in RAM, while another vCPU's thread does a WRITE");
+    meanwhile = NULL;
+}
+
 /* Between strings that are right: such that leave RAM, and lengths that need all 64 bits. */
 START_TEST(strings)
 {
-    enum { RIGHT = 40, CUT = RIGHT + 40, LONG = CUT + 32, CASES = LONG + 8 };
+    enum { RIGHT = 40, CUT = RIGHT + 40, LONG = CUT + 32, EMPTY = LONG + 8, CASES = EMPTY + 16 };
     struct stage changed = stage;
     struct vm vm;
     struct vcpu vcpu;
     int order[CASES];
 
+    start_write(&other_vm, &other);
     start_write(&vm, &vcpu);
     changed.console_write = string_keep;
     stage_set(&changed);
     translate_instead = string_translate;
-    vm.ram = ram;
-    vm.ram_bytes = STRING_RAM;
+    vm.ram = other_vm.ram = ram;
+    vm.ram_bytes = other_vm.ram_bytes = STRING_RAM;
     random_fill(ram, STRING_RAM + PAGE_BYTES);
     shuffle(order, CASES);
     for (int i = 0; i < CASES; i++) {
@@ -3015,8 +3043,10 @@ START_TEST(strings)
         else if (order[i] < LONG)
             check_string(&vcpu, offset, bytes | 1ull << (32 + order[i] - CUT), room,
                          "more than what is mapped");
-        else
+        else if (order[i] < EMPTY)
             check_string_empty(&vcpu, offset);
+        else
+            check_string_at_once(&vcpu, offset, bytes);
     }
 }
 END_TEST
