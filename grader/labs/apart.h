@@ -305,6 +305,12 @@ BOTH static inline void see_vcpu(struct vcpu *vcpu)
     vcpu->run = before.run;
 }
 
+/* Where an address space is, the judge knows; what of it is used, the module says. */
+#define SEE_SPACE(space)                                                                           \
+    (call_keep((space), offsetof(struct address_space, next_table),                                \
+               "space->memory, base or bytes"),                                                    \
+     SEE((space)->next_table))
+
 #define TEXTS 16 /* that the judge has at a time */
 
 BOTH static inline void text_there(const uint64_t *arguments, void *result)

@@ -133,7 +133,7 @@ class RunnerTests:
             (do("fork", limits=SLOW), Ending.PROCESSES, 0))
 
     def test_processor_time_is_that_of_all_processes(self) -> None:
-        """Of ended ones, too: each of these takes little and prints something."""
+        """Of ended ones as well: each of these takes little and prints something."""
         script = "while :; do (i=0; while [ $i -lt 5000 ]; do i=$((i+1)); done); echo 1; done"
         limits = replace(SLOW, spin=1, processor=1)
         self.check_all((Run(("/bin/sh", "-c", script), limits=limits), Ending.PROCESSOR, 0))

@@ -9,21 +9,14 @@
 
 #define GDT_ENTRIES 8192 /* of the GDT that segment_load is given: all that a selector can name */
 
-/* Where a space is, the judge knows; what of it is used, the module says. */
-BOTH static void see_space(struct address_space *space)
-{
-    call_keep(space, offsetof(struct address_space, next_table), "space->memory, base or bytes");
-    SEE(space->next_table);
-}
-
 MODULE(uint64_t, descriptor_encode, (const struct descriptor *descriptor), (descriptor),
        KEEP(*descriptor))
 MODULE(struct kvm_segment, segment_load, (const uint64_t *gdt, uint16_t selector), (gdt, selector),
        call_give(gdt, GDT_ENTRIES * sizeof *gdt))
-MODULE_VOID(gdt_build, (struct address_space * space), (space), see_space(space))
-MODULE_VOID(directory_build, (struct address_space * space), (space), see_space(space))
+MODULE_VOID(gdt_build, (struct address_space * space), (space), SEE_SPACE(space))
+MODULE_VOID(directory_build, (struct address_space * space), (space), SEE_SPACE(space))
 MODULE(int, page_map, (struct address_space * space, uint32_t virt, uint32_t phys, uint32_t flags),
-       (space, virt, phys, flags), see_space(space))
+       (space, virt, phys, flags), SEE_SPACE(space))
 MODULE_VOID(paging_state,
             (const struct address_space *space, uint32_t entry, uint32_t stack,
              struct kvm_sregs *sregs, struct kvm_regs *regs),
@@ -36,7 +29,7 @@ MODULE(int, space_open, (struct vcpu * vcpu, struct address_space *space), (vcpu
 MODULE(int, paging_enter,
        (struct vcpu * vcpu, struct address_space *space, uint32_t entry, uint32_t stack,
         uint32_t ebx),
-       (vcpu, space, entry, stack, ebx), see_vcpu(vcpu), see_space(space))
+       (vcpu, space, entry, stack, ebx), see_vcpu(vcpu), SEE_SPACE(space))
 
 #define SPACE_BYTES 0x1000000u  /* of most address spaces here: 16 MB */
 #define BASE        0x400000u   /* and where they start in their VM's RAM */

@@ -9,24 +9,17 @@
 
 #include "debug/entry_state.h"
 
-/* Where a space is, the judge knows; what of it is used, the module says. */
-BOTH static void see_space(struct address_space *space)
-{
-    GIVE(*space);
-    SEE(space->next_table);
-}
-
-MODULE_VOID(long_tables_build, (struct address_space * space), (space), see_space(space))
+MODULE_VOID(long_tables_build, (struct address_space * space), (space), SEE_SPACE(space))
 MODULE(int, long_page_map,
        (struct address_space * space, uint64_t virt, uint32_t phys, uint64_t flags),
-       (space, virt, phys, flags), see_space(space))
-MODULE_VOID(long_gdt_build, (struct address_space * space), (space), see_space(space))
+       (space, virt, phys, flags), SEE_SPACE(space))
+MODULE_VOID(long_gdt_build, (struct address_space * space), (space), SEE_SPACE(space))
 MODULE_VOID(long_mode_state,
             (const struct address_space *space, uint64_t entry, uint64_t stack,
              struct kvm_sregs *sregs, struct kvm_regs *regs),
-            (space, entry, stack, sregs, regs), GIVE(*space), SEE(*sregs), SEE(*regs))
+            (space, entry, stack, sregs, regs), KEEP(*space), SEE(*sregs), SEE(*regs))
 MODULE_VOID(long_rings_add, (struct address_space * space, struct kvm_sregs *sregs), (space, sregs),
-            see_space(space), SEE(*sregs))
+            SEE_SPACE(space), SEE(*sregs))
 MODULE(bool, cpuid_show, (struct kvm_cpuid2 * cpuid, uint32_t entries_max, uint32_t apic_id),
        (cpuid, entries_max, apic_id))
 MODULE(int, vcpu_show_cpuid, (struct vcpu * vcpu), (vcpu), see_vcpu(vcpu))
@@ -34,7 +27,7 @@ MODULE(const char *, elf64_load,
        (const uint8_t *bytes, size_t byte_count, uint8_t *to, size_t to_bytes, uint64_t *first),
        (bytes, byte_count, to, to_bytes, first), see_text(&result))
 MODULE(int, long_mode_enter, (struct vcpu * vcpu, struct address_space *space, uint64_t entry),
-       (vcpu, space, entry), see_vcpu(vcpu), see_space(space))
+       (vcpu, space, entry), see_vcpu(vcpu), SEE_SPACE(space))
 MODULE(struct long_walk, long_walk,
        (const uint8_t *ram, size_t ram_bytes, uint64_t cr3, uint64_t efer, uint64_t virt),
        (ram, ram_bytes, cr3, efer, virt), see_text(&result.reason))

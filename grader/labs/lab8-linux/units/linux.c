@@ -15,13 +15,6 @@
 
 #include "debug/entry_state.h"
 
-/* Where a space is, the judge knows; what of it is used, the module says. */
-BOTH static void see_space(struct address_space *space)
-{
-    call_keep(space, offsetof(struct address_space, next_table), "space->memory, base or bytes");
-    SEE(space->next_table);
-}
-
 MODULE(int, platform_start, (struct platform * platform, struct vcpu *vcpu), (platform, vcpu))
 MODULE_VOID(platform_stop, (struct platform * platform), (platform))
 MODULE(enum step, platform_deliver, (struct vcpu * vcpu), (vcpu))
@@ -34,12 +27,12 @@ MODULE(uint64_t, initrd_place,
        (const struct setup_header *header, size_t memory_bytes, size_t initrd_bytes),
        (header, memory_bytes, initrd_bytes), KEEP(*header))
 MODULE(int, linux_load, (struct vcpu * vcpu, struct address_space *space), (vcpu, space),
-       see_vcpu(vcpu), see_space(space))
+       see_vcpu(vcpu), SEE_SPACE(space))
 MODULE_VOID(linux_state,
             (struct address_space * space, struct kvm_sregs *sregs, struct kvm_regs *regs),
-            (space, sregs, regs), see_space(space), SEE(*sregs), SEE(*regs))
+            (space, sregs, regs), SEE_SPACE(space), SEE(*sregs), SEE(*regs))
 MODULE(int, linux_enter, (struct vcpu * vcpu, struct address_space *space), (vcpu, space),
-       see_vcpu(vcpu), see_space(space))
+       see_vcpu(vcpu), SEE_SPACE(space))
 MODULE(enum step, linux_io, (struct vcpu * vcpu), (vcpu))
 MODULE(enum step, linux_mmio, (struct vcpu * vcpu), (vcpu))
 MODULE(int, bus_add, (struct bus * bus, const struct bus_range *range), (bus, range), KEEP(*range))
