@@ -105,15 +105,15 @@ programs: $(PROGRAMS)
 ARCHIVED := $(PROGRAMS) $(wildcard os-1k/files/*)
 
 $(OS_OUT)/archive.tar: $(ARCHIVED) $(OS_OUT)/archived
-	@tar --create --format=ustar --owner=0 --group=0 --mtime=@0 --mode=0644 --file $@ \
-	    --transform 's,.*/,,' $(ARCHIVED)
+	@$(call tidy,$@.new) tar --create --format=ustar --owner=0 --group=0 --mtime=@0 --mode=0644 \
+	    --transform 's,.*/,,' --file $@.new $(ARCHIVED) && mv $@.new $@
 
 # Changes when a file is added or removed: one that is gone is newer than nothing.
 $(eval $(call text-rule,$(OS_OUT)/archived,$(ARCHIVED)))
 
 # The archive has the programs without their symbols, which only gdb reads.
 $(PROGRAMS): $(OS_OUT)/user/%: $(OS_OUT)/user/%.elf
-	@objcopy --strip-all $< $@
+	@$(call tidy,$@.new) objcopy --strip-all $< $@.new && mv $@.new $@
 
 $(PROGRAMS:%=%.elf): $(OS_OUT)/user/%.elf: $(OS_OUT)/user/%.o $(USER_PARTS) os-1k/user/program.ld
 	@$(STEP)$(OS_LINK) -T os-1k/user/program.ld $(filter %.o %.a,$^) -o $@
