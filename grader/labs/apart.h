@@ -246,7 +246,7 @@ BOTH static inline void call_see(void *object, size_t bytes)
         memcpy(object, copy, bytes);
 }
 
-/* Gives it, too, and what the module's process has must then be the same. */
+/* Also gives it; what the module's process has must then be the same. */
 BOTH static inline void call_keep(const void *object, size_t bytes, const char *what)
 {
     const uint8_t *copy = call_name(object, bytes);

@@ -54,7 +54,7 @@ struct falsified {
 
 static struct falsified falsified;
 static atomic_uint falsified_calls; /* that have met it, but for `run` */
-static bool errors_made_up;         /* the module has met errors that are no sign of its mistakes */
+static bool errors_made_up;         /* the module has met errors that it did not cause */
 static struct call calls[CALLS_MAX];
 static size_t call_count;
 static atomic_uint run_turns;    /* KVM_RUN so far */
