@@ -802,13 +802,13 @@ static struct address_space start_space(struct vm *vm, struct vcpu *vcpu)
 }
 
 static struct vm other_vm;
-static struct vcpu other;
+static struct vcpu other_vcpu;
 static struct address_space other_space;
 
 /* The other vCPU's thread. */
 BOTH static void other_enters(void)
 {
-    paging_enter(&other, &other_space, HIGHER_HALF + PAGE_BYTES, HIGHER_HALF, 0);
+    paging_enter(&other_vcpu, &other_space, HIGHER_HALF + PAGE_BYTES, HIGHER_HALF, 0);
 }
 
 /* Two vCPUs of one VM, of which the first alone starts the machine: their APIC bases differ. */
@@ -832,8 +832,8 @@ START_TEST(ebx)
         if (i >= ALONE) {
             when = "while paging_enter was at work, another vCPU's thread called it, and ";
             other_vm = vm;
-            other = vcpus[1 - which];
-            other.vm = &other_vm;
+            other_vcpu = vcpus[1 - which];
+            other_vcpu.vm = &other_vm;
             other_space = space;
             meanwhile = other_enters;
             meanwhile_at = moments[i % MOMENTS];

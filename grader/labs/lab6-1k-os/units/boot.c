@@ -845,8 +845,7 @@ static void large_ram_try(int fd)
     takes_large_ram = vm.ram_bytes == RAM_MAX && prepare_apart() != STATUS_GUEST_FILE;
 }
 
-/* Every other time: all that the guest has is moved up to the end of as much RAM as there can be.
- */
+/* Every other time: all that the guest has is moved to the end of as much RAM as there can be. */
 static void at_end_of_large_ram(void)
 {
     const uint32_t up = (uint32_t)(RAM_MAX - vm.ram_bytes);
