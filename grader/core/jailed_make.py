@@ -49,7 +49,8 @@ def jailed_make(lab: int, wanted: Sequence[Wanted], learner: Mapping[str, bytes]
     """Makes what the kit has made with its solution, all in one jail. `learner`: the strange files, by the
     names that the Makefile has for them; `control`: the solution's. Raises JailedError, and CannotGrade if
     the sources are not at fault: after a failure, the control must build here and now, and the strange files
-    must fail once more. A build's messages don't count: the sources can write them."""
+    must fail once more, unless they took too much processor time. A build's messages don't count: the sources
+    can write them."""
     command = " && ".join(one.command() for one in wanted)
     programs = [_own_folder() / one.twin.relative_to(ROOT) for one in wanted]
     made_of = (command, cc, *learner.items())
