@@ -104,7 +104,8 @@ def main() -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lab", type=int, choices=LABS, required=True)
     parser.add_argument("--submission", type=Path, required=True, help="the file or folder submitted")
-    parser.add_argument("--results", type=Path, required=True, help="folder for results.json")
+    parser.add_argument("--results", type=Path, required=True,
+                        help="folder for results.json; what is in it is removed")
     parser.add_argument("--autolab", action="store_true", help="end with Autolab's line of scores")
     parser.add_argument("--classroom50", type=Path, metavar="FILE", help="write Classroom 50's result.json")
     arguments = parser.parse_args()

@@ -131,6 +131,23 @@ class Classroom50(Case):
             target.unlink()
 
 
+class Autolab(Case):
+    def test_the_results_have_a_folder_of_their_own(self) -> None:
+        """A grading empties the folder of its results."""
+        kit = self.folder / "kit"
+        (kit / "grader").mkdir(parents=True)
+        python = kit / "python"
+        python.write_text('#!/bin/sh\ntest -d "$8" && rm -r "$8" && test -e "$6" && echo scores\n')
+        python.chmod(0o755)
+        (kit / "grader" / "setup.sh").write_text('echo "$PWD/python"\n')
+        bundle = adapters.autolab(2, kit, self.folder / "bundle")
+        (bundle / "handin.tar.gz").write_text("")
+        done = subprocess.run(["make", "-f", "autograde-Makefile"], cwd=bundle, env=clean_environment(),
+                              text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual((done.returncode, done.stdout), (0, "scores\n"))
+        self.assertTrue((bundle / "autograde.tar").exists())
+
+
 class Editors(unittest.TestCase):
     def test_each_c_file_has_a_command_that_compiles_it(self) -> None:
         found = {str(entry["file"]): entry for entry in compile_commands.commands()}
