@@ -80,6 +80,7 @@ struct mailbox {
 static FIXED bool is_module;           /* this is the module's process */
 static FIXED int side_channel;         /* to the other one */
 static PRIVATE pid_t module_process;   /* of the judge */
+static FIXED int module_pidfd;         /* readable once the module's process has ended */
 static PRIVATE uint32_t random_key[4]; /* of the judge's numbers */
 static FIXED struct mailbox *mailbox;
 static FIXED uint8_t *arena;
@@ -161,21 +162,27 @@ BOTH _Noreturn static inline void module_ended(void)
     _exit(WEXITSTATUS(status));
 }
 
-/* Waits for the end of the module's call, or of its process, and hears what is said meanwhile. */
+/*
+ * Waits for the end of the module's call, or of its process, and hears what is said meanwhile. The
+ * channel alone would not do: a process that the module has started keeps it open.
+ */
 BOTH static inline void call_wait(void)
 {
     struct pollfd ends[] = {{.fd = side_channel, .events = POLLIN},
-                            {.fd = said_pipe, .events = POLLIN}};
+                            {.fd = said_pipe, .events = POLLIN},
+                            {.fd = module_pidfd, .events = POLLIN}};
 
-    while (!ends[0].revents) {
+    while (!ends[0].revents && !ends[2].revents) {
         ends[0].revents = ends[1].revents = 0;
-        syscall(SYS_poll, ends, 2L, -1L);
+        syscall(SYS_poll, ends, 3L, -1L);
         if (ends[1].revents & POLLIN)
             said_hear();
         else if (ends[1].revents)
             ends[1].fd = -1; /* the module has closed its standard error */
     }
     said_hear();
+    if (!ends[0].revents)
+        module_ended();
 }
 
 BOTH static inline void call_send(call_there *call, const uint64_t *arguments)
@@ -563,6 +570,7 @@ static inline void apart_begin(const int *kept, int count)
     }
     syscall(SYS_close, errors[1]);
     said_pipe = errors[0];
+    module_pidfd = (int)syscall(SYS_pidfd_open, module_process, 0L); /* poll ignores a -1 */
     testing = true;
     memory_protect(module_code_start, module_code_end, PROT_NONE);
     memory_protect(unit_fixed_start, unit_fixed_end, PROT_READ);

@@ -2,7 +2,8 @@
 
 A test program is a Check program in common/tests/, named after the lab whose VMM it is linked with
 (lab3_console.c), a unittest file in grader/quality/tests/, or one of the 1K OS's programs that os-1k/os.mk
-builds. One program more than there are processors runs at a time, because they often wait. A program that
+builds. One program more than there are processors runs at a time, because they often wait; the last ones may
+do several things at a time (grader/quality/spare.py). A program that
 crashes, hangs or runs no test counts as a failed test. Problems of the suite itself, such as a full disk, are
 reported separately, not as failures. The last line is `N passed, N failed`, with `, N skipped` if there are
 any.
@@ -25,6 +26,7 @@ import tempfile
 import threading
 import time
 import unittest
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,6 +40,7 @@ from grader.execution.kvm_probe import KINDS, probe_kvm
 from grader.execution.labvm import snapshot
 from grader.execution.runs import CannotGrade
 from grader.execution.tool import on_terminal, run_command
+from grader.quality import spare
 
 PASSED, FAILED, COULD_NOT_RUN = 0, 1, 3
 
@@ -109,6 +112,10 @@ _starting = threading.Lock()
 _stopping = False
 
 
+# The pipe of free places, while programs run.
+_places: tuple[int, ...] = ()
+
+
 def started(command: list[str], environment: dict[str, str], output: IO[str]) -> subprocess.Popen[bytes]:
     """A program in a group of its own."""
     with _starting:
@@ -116,7 +123,7 @@ def started(command: list[str], environment: dict[str, str], output: IO[str]) ->
             raise Stopped
         process = subprocess.Popen(command, cwd=ROOT, env={**clean_environment(), **environment},
                                    stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                   start_new_session=True)
+                                   start_new_session=True, pass_fds=_places)
         _groups.add(process.pid)
         return process
 
@@ -223,7 +230,8 @@ def run_unittests(module: str) -> Outcome:
     """Runs a unittest file in its own process, with this program's --module mode."""
     report = BUILD / "tests" / f"{module}-{os.getpid()}.json"
     report.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "grader.quality.suite", "--module", module, "--report", str(report)]
+    command = [sys.executable, "-m", "grader.quality.suite", "--module", module, "--report", str(report),
+               "--places", *map(str, _places)]
     status, output = execute(command, {})
     if not report.exists():
         if status == HUNG:
@@ -426,14 +434,32 @@ def carry_out(run: Run, display: Display) -> None:
     display.ended(run)
 
 
+def with_places(runs: list[Run], display: Display) -> None:
+    """Runs the programs. A place for which none is left goes to those that still run."""
+    global _places
+    waiting = deque(runs)
+    _places = os.pipe()
+
+    def serve() -> None:
+        for run in spare.take(waiting):
+            carry_out(run, display)
+        os.write(_places[1], b".")
+
+    places = (os.cpu_count() or 1) + 1
+    with ThreadPoolExecutor(places) as pool:
+        for served in [pool.submit(serve) for _ in range(places)]:
+            served.result()
+    for end in _places:
+        os.close(end)
+    _places = ()
+
+
 def run_all(chosen: list[Program]) -> int:
     """Runs the programs; prints each as it ends, the slowest, failures and totals; returns a status."""
     runs = [Run(program) for program in chosen]
     display = Display(runs)
     threading.Thread(target=display.follow, daemon=True).start()
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
-        for run in runs:
-            pool.submit(carry_out, run, display)
+    with_places(runs, display)
     display.close()
     outcomes = [run.outcome for run in runs if run.outcome]
     print(f"\nThe slowest of {len(runs)} programs:" if len(runs) > SLOWEST else "\nTime:")
@@ -460,8 +486,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make test", description="Runs every test of the kit itself.")
     parser.add_argument("--module", help="run the tests of one module in this process")
     parser.add_argument("--report", type=Path, help="with --module: where to write the counts")
+    parser.add_argument("--places", type=int, nargs="*", help="with --module: the pipe of free places")
     parser.add_argument("words", nargs="*", help="run only programs whose names contain one of these words")
     arguments = parser.parse_args()
+    if arguments.places:
+        spare.use(arguments.places)
     if arguments.module:
         return run_module(arguments.module, arguments.report)
     chosen = [program for program in programs()

@@ -103,6 +103,7 @@ class Outcome:
 
     tests: int = 0
     seconds: float = 0.0
+    hung: int = 0        # runs that were stopped because they did not end
     managed: list[str] = field(default_factory=list)
 
 
@@ -156,6 +157,7 @@ def try_cheat(cheat: Cheat, backend: str, whole: bool = False) -> Outcome:
     before, began = _kit(), time.monotonic()
     report = grade(lab, choice, lambda needs: pick_backend(backend, tuple(needs)))
     outcome.seconds = time.monotonic() - began
+    outcome.hung = sum(result.hung for graded in report.graded for result in graded.results)
     for verdict in report.verdicts:
         if verdict.points:
             outcome.managed.append(f"it passed {verdict.test.id}")

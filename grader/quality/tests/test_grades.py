@@ -8,15 +8,15 @@ import re
 import subprocess
 import sys
 import unittest
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from grader import labs
 from grader.course import BUILD, LABS, ROOT
 from grader.core.exercises import skeleton
+from grader.quality import spare
 
 FULL_SCORE, LESS, CANNOT_GRADE = 0, 1, 3  # exit statuses of `grader grade`
-# Gradings at a time, each with one lab VM: a second one for the same lab would have to warm up as well.
+# Gradings at a time, each with one lab VM.
 AT_ONCE = 2
 
 
@@ -44,12 +44,11 @@ class Grades(unittest.TestCase):
     def full_score(self, name: str, *options: str, first: int = 1) -> None:
         """The solutions of all labs from `first` on have all points."""
         numbers = [lab for lab in labs.NUMBERS if lab >= first]
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            graded = pool.map(lambda lab: self.grade(lab, name, "--solution", *options), numbers)
-            for lab, (status, score, said) in zip(numbers, graded):
-                with self.subTest(lab=lab):
-                    self.require(lab, status, said)
-                    self.assertEqual((status, score), (FULL_SCORE, 100), said)
+        graded = spare.each(lambda lab: self.grade(lab, name, "--solution", *options), numbers, AT_ONCE)
+        for lab, (status, score, said) in zip(numbers, graded):
+            with self.subTest(lab=lab):
+                self.require(lab, status, said)
+                self.assertEqual((status, score), (FULL_SCORE, 100), said)
 
     def test_solutions_with_gcc(self) -> None:
         self.full_score("gcc", "--cc", "gcc")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 from typing import IO
@@ -16,7 +19,7 @@ from unittest import mock
 
 from grader.core.building import BuildError
 from grader.course import BUILD, ROOT
-from grader.quality import suite
+from grader.quality import spare, suite
 from grader.quality.suite import (COULD_NOT_RUN, FAILED, PASSED, Outcome, Program, counted, run_all,
                                   run_check, run_unittests)
 
@@ -122,10 +125,62 @@ class Running(unittest.TestCase):
         self.assertIn(f"status {-signal.SIGABRT}", outcome.trouble)
 
 
+class Places(unittest.TestCase):
+    """How many things run at a time."""
+
+    def setUp(self) -> None:
+        self.pipe = os.pipe()
+        for end in self.pipe:
+            self.addCleanup(os.close, end)
+        self.now = self.most = 0
+        self.changed = threading.Condition()
+
+    def busy(self, wanted: int) -> int:
+        """Ends when `wanted` of these have been busy at the same time; never waits for one."""
+        with self.changed:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most >= wanted, 60 if wanted > 1 else 0)
+            self.now -= 1
+        return wanted
+
+    def test_a_program_without_a_free_place_does_one_thing_at_a_time(self) -> None:
+        with mock.patch.object(spare, "_pipe", self.pipe):
+            self.assertEqual(spare.each(self.busy, [1, 1, 1], at_once=3), [1, 1, 1])
+        self.assertEqual(self.most, 1)
+        os.write(self.pipe[1], b"..")       # ends the threads that still wait for a place
+
+    def test_it_uses_places_that_become_free_and_gives_them_back(self) -> None:
+        os.write(self.pipe[1], b".")
+        with mock.patch.object(spare, "_pipe", self.pipe):
+            self.assertEqual(spare.each(self.busy, [2, 2, 2], at_once=2), [2, 2, 2])
+            self.assertEqual((self.most, os.read(self.pipe[0], 2)), (2, b"."))
+
+    def test_alone_it_has_all_places(self) -> None:
+        self.assertEqual(spare.each(self.busy, [3, 3, 3], at_once=3), [3, 3, 3])
+
+    def test_what_goes_wrong_is_raised(self) -> None:
+        with self.assertRaises(ZeroDivisionError):
+            spare.each(lambda number: 1 // number, [1, 0, 1], at_once=2)
+
+    def test_the_last_program_has_all_places(self) -> None:
+        free: list[bytes] = []
+
+        def last() -> Outcome:
+            while len(free) < (os.cpu_count() or 1) and select.select([suite._places[0]], [], [], 60)[0]:
+                free.append(os.read(suite._places[0], 1))
+            return Outcome(1)
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            run_all([Program("suite-sample", last)])
+        self.assertEqual(len(free), os.cpu_count())
+
+
 # Stops itself once as many programs run as may at once; the others wait.
 STOPPED = """
 import os, signal, threading
-from grader.quality import suite
+from grader.quality import spare, suite
 
 def stop_when_busy():
     while len(suite._groups) <= (os.cpu_count() or 1):
