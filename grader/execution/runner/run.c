@@ -189,6 +189,13 @@ static void time_check(struct run *run)
         stop(run, "no-output");
 }
 
+static void limits_check(struct run *run)
+{
+    usage_check(run);
+    hang_check(run);
+    time_check(run);
+}
+
 /* Kill the remaining processes. In a PID namespace they die with the supervisor; without one the
  * orphans become our children. */
 static void kill_all(struct run *run, enum isolation isolation)
@@ -288,9 +295,8 @@ bool run_execute(int channel, struct job *job, const struct supervisor_options *
     if (run_start(&run, options, scratch)) {
         while (!run.ending && !run.relay.host_gone) {
             wait_and_serve(&run);
-            usage_check(&run);
-            hang_check(&run);
-            time_check(&run);
+            if (!run.ending)
+                limits_check(&run);
         }
         kill_all(&run, options->isolation);
         restored = endpoints_restored(&run.relay.endpoints);
