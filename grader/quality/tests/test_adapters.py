@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import unittest
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 from unittest import mock
 
+from grader import labs
 from grader.classroom.adapters import __main__ as adapters
 from grader.classroom.adapters.submission import classroom50
 from grader.commands import compile_commands
 from grader.core.building import clean_environment
+from grader.core.version import tracked_files
 from grader.course import BUILD, LABS, ROOT
+from grader.execution.labvm import snapshot
+from grader.execution.runs import CannotGrade
 from grader.report import actions
 
 RESULTS: dict[str, Any] = {"score": 6, "tests": [
@@ -146,6 +153,66 @@ class Autolab(Case):
                               text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.assertEqual((done.returncode, done.stdout), (0, "scores\n"))
         self.assertTrue((bundle / "autograde.tar").exists())
+
+
+class Bundles(unittest.TestCase):
+    """What is uploaded grades a solution as the service would run it: nothing stands in for the kit."""
+
+    LAB = 1
+
+    folder: Path
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if not tracked_files():
+            raise unittest.SkipTest("not a clone: git can't list the kit's files")
+        try:
+            snapshot.start().close()
+        except CannotGrade as error:
+            raise unittest.SkipTest(str(error)) from error
+        (BUILD / "tests").mkdir(parents=True, exist_ok=True)
+        cls.folder = Path(mkdtemp(dir=BUILD / "tests"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
+        adapters.stage_kit(cls.folder / "kit")
+
+    def submission(self, name: str) -> Path:
+        """A folder with the lab's solution."""
+        place = self.folder / name
+        place.mkdir(parents=True)
+        for path in LABS[self.LAB].solution_files():
+            shutil.copy(path, place)
+        return place
+
+    def execute(self, command: list[str], folder: Path, **more: str) -> str:
+        """What it printed on standard output."""
+        done = subprocess.run(command, cwd=folder, env={**clean_environment(), **more}, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+    def test_gradescope(self) -> None:
+        place = self.folder / "gradescope"
+        self.submission("gradescope/submission")
+        (place / "results").mkdir()
+        bundle = adapters.gradescope(self.LAB, self.folder / "kit", place / "bundle.zip")
+        with zipfile.ZipFile(bundle) as archive:
+            archive.extractall(place / "source")
+        self.execute(["sh", "source/run_autograder"], place, AUTOGRADER=str(place))
+        results = json.loads((place / "results" / "results.json").read_text())
+        self.assertEqual((results["score"], len(results["tests"])), (100, len(labs.load(self.LAB).tests)))
+
+    def test_autolab(self) -> None:
+        bundle = adapters.autolab(self.LAB, self.folder / "kit", self.folder / "autolab")
+        with tarfile.open(bundle / "handin.tar.gz", "w:gz") as archive:
+            archive.add(self.submission("handin"), ".")
+        said = self.execute(["make", "-f", "autograde-Makefile"], bundle)
+        self.assertEqual(json.loads(said.splitlines()[-1]), {"scores": {f"lab{self.LAB}": 100}})
+
+    def test_classroom50(self) -> None:
+        bundle = adapters.classroom50(self.LAB, self.folder / "kit", self.folder / "classroom50")
+        checkout = self.submission("checkout")
+        self.execute([sys.executable, str(bundle / "autograder.py")], checkout, **ENVIRONMENT)
+        self.assertEqual(json.loads((checkout / "result.json").read_text())["score"], 100)
 
 
 class Editors(unittest.TestCase):
