@@ -285,18 +285,16 @@ def _reporting(report: Report, plans: Sequence[Plan], on_test: Callable[[Report]
     """A callback for each run's result, which calls `on_test` when that completes a test."""
     results: dict[int, Result] = {}
     first = list(accumulate((len(plan.planned) for plan in plans), initial=0))
-
-    def so_far(plan: Plan, start: int) -> Graded:
-        mine = [results[place] for place in range(start, start + len(plan.planned)) if place in results]
-        if len(mine) < len(plan.planned):
-            return Graded(Verdict(plan.test, Kind.FAILED, mismatch=Mismatch("not run: time was up")))
-        return Graded(judge(plan.test, plan.planned, mine), plan.planned, mine)
+    graded = [Graded(Verdict(plan.test, Kind.FAILED, mismatch=Mismatch("not run: time was up")))
+              for plan in plans]
 
     def take(place: int, result: Result) -> None:
         results[place] = result
-        plan = bisect_right(first, place) - 1
-        if all(other in results for other in range(first[plan], first[plan + 1])):
-            on_test(replace(report, graded=[so_far(*pair) for pair in zip(plans, first)]))
+        number = bisect_right(first, place) - 1
+        places = range(first[number], first[number + 1])
+        if all(other in results for other in places):
+            graded[number], = _judged([plans[number]], [results[other] for other in places])
+            on_test(replace(report, graded=[*graded]))
 
     return take
 

@@ -22,10 +22,17 @@ _REGISTER_LINE = re.compile(r"^vcpu(\d): (\w+=[0-9a-f]+ .*)$", re.M)
 _WHERE = re.compile(r"^vmm: (vcpu\d is at .*)$", re.M)
 _SANITIZER = re.compile(r"(?:ERROR|WARNING): (?:Address|Leak|Thread|Memory)Sanitizer:?.*|"
                         r"^.*runtime error: .*", re.M)
-# The search for a pattern may take as many steps as the square of a line's length, and a hostile module
-# could print a line of a megabyte.
+# Patterns are searched in so much: a hostile module could print a megabyte in each run, and a search may take
+# as many steps as the square of a line's length. A solution prints 75 KB at most.
+END_MAX = 1 << 16                    # characters at the start, and at the end
 LINE_MAX = 500
 _LONG_LINE = re.compile(rf"(.{{{LINE_MAX}}}).+")
+
+
+def _bounded(text: str) -> str:
+    if len(text) > 2 * END_MAX:
+        text = f"{text[:END_MAX]}\n{text[-END_MAX:]}"
+    return _LONG_LINE.sub(r"\1", text)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Outcome:
     def __init__(self, result: Result) -> None:
         self.result = result
         self.stdout = result.stdout.decode("latin-1")  # one character per byte, without loss
-        self.stderr = _LONG_LINE.sub(r"\1", result.stderr.decode("utf-8", "replace"))
+        self.stderr = _bounded(result.stderr.decode("utf-8", "replace"))
         self.status = result.status
 
     @property

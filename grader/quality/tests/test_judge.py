@@ -250,6 +250,12 @@ class Outcomes(unittest.TestCase):
         outcome = Outcome(Result(Ending.EXIT, stdout=bytes(range(256)), stderr=b"\xff"))
         self.assertEqual([ord(c) for c in outcome.stdout], list(range(256)))
 
+    def test_of_a_flood_both_ends_are_searched(self) -> None:
+        text = "first\n" + "flood\n" * (1 << 18) + "last\n"
+        outcome = Outcome(Result(Ending.OUTPUT, stderr=text.encode()))
+        self.assertTrue(outcome.said("^first$") and outcome.said("^last$"))
+        self.assertLess(len(outcome.stderr), 150_000)
+
     def test_nothing_that_a_module_prints_stops_the_judge(self) -> None:
         parts = ["vmm: exercise 1.1 is not written yet: a, line ", "vcpu0: cs=8 base=0 limit=0 dpl=",
                  "ff", "9" * 5000,

@@ -20,14 +20,14 @@ from grader.core import grading
 from grader.core.building import BuildError
 from grader.core.framework import Body
 from grader.core.grading import BuiltPrograms, Choice, Graded, Report, grade, path_text
-from grader.core.judge import Kind, Verdict
+from grader.core.judge import Kind, Verdict, judge
 from grader.core.plan import Plan
 from grader.course import ROOT, Lab
 from grader.report.files import autolab, gradescope, junit, write_files
 from grader.report.text import report_lines, save
 from grader.execution.runs import CannotGrade, Limits
 from grader.core.readable import beside, errors_first, visible
-from grader.quality.tests.fakes import SHORT, FakeCase, host
+from grader.quality.tests.fakes import SHORT, FakeCase, FakePrograms, host, lab_of
 
 
 def good(plan: Plan) -> None:
@@ -122,6 +122,18 @@ class Texts(FakeCase):
                 done = subprocess.run([sys.executable, "-c", code, first, again, self.folder / "source.c"],
                                       cwd=ROOT, stderr=subprocess.PIPE, text=True)
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_a_report_that_grows_judges_each_test_once(self) -> None:
+        bodies: tuple[Body, ...] = (good, bad, good, bad)
+        grown: list[Report] = []
+        choice = Choice(7, folder=self.folder / "results", jobs=1)
+        with mock.patch("grader.core.grading.judge", wraps=judge) as judged:
+            report = grade(lab_of(*bodies), choice, host, FakePrograms(self.folder, SCRIPT),
+                           grown.append)
+        self.assertEqual(judged.call_count, 2 * len(bodies))     # once, and once in the end
+        kinds = [[verdict.kind for verdict in one.verdicts] for one in grown]
+        self.assertEqual(kinds[0], [Kind.OK] + [Kind.FAILED] * 3)
+        self.assertEqual(kinds[-1], [verdict.kind for verdict in report.verdicts])
 
     def test_a_modules_name_is_printable(self) -> None:
         choice = Choice(1, module=Path("/x/ev\udcc2\udc9bil\u202e.c"))
