@@ -1,5 +1,6 @@
 """`make cheats`: grades every hostile module, and checks that none gains a point, harms the grader, or
-outlives it. Those in this folder attack the grader; those that constant.py generates do nothing right.
+outlives it. Those in this folder attack the grader; those that constant.py generates do nothing right, or
+nothing of one exercise.
 
     python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
 
@@ -46,7 +47,7 @@ from grader.core.jailed_make import JAILED
 from grader.core.judge import Kind
 from grader.core.plan import Plan
 from grader.execution.tool import run_command
-from grader.quality.cheats.constant import constant_modules
+from grader.quality.cheats.constant import constant_modules, without_answers
 from grader.report.files import gradescope
 from grader.execution.runs import CannotGrade, Limits
 from grader.core.values import new_seed_for_strangers
@@ -91,6 +92,7 @@ class Cheat:
     target: str
     text: str
     generated: bool = False
+    exercise: str = ""       # only its tests must fail; or those of all exercises
 
     @property
     def kind(self) -> str:
@@ -121,6 +123,13 @@ def generated(numbers: Sequence[int] = labs.NUMBERS) -> list[Cheat]:
             for name, text in constant_modules(lab_of(target), _file(target)).items()]
 
 
+def incomplete(numbers: Sequence[int] = labs.NUMBERS) -> list[Cheat]:
+    """The solutions of these labs, each time without one exercise."""
+    return [Cheat(f"without_{exercise}", target, text, generated=True, exercise=exercise)
+            for target in FEW if lab_of(target) in numbers
+            for exercise, text in without_answers(lab_of(target), _file(target)).items()]
+
+
 def _file(target: str) -> str:
     """The learner's file that a cheat stands for."""
     files = LABS[lab_of(target)].files
@@ -146,7 +155,8 @@ def try_cheat(cheat: Cheat, backend: str, whole: bool = False) -> Outcome:
     if cheat.name in SLOW:
         few = FEW[cheat.target][1:2]
     few = ALONE.get(cheat.name, few)
-    tests = [test for test in lab.tests if not few or test.id in few]
+    tests = [test for test in lab.tests
+             if (not few or test.id in few) and cheat.exercise in ("", test.exercise)]
     hasty = cheat.generated or "8.6-linux" in few     # whose patience is for a boot of Linux
     lab = Lab(lab.number, lab.title, lab.needs, [*map(_hasty, tests)] if hasty else tests)
     outcome.tests = len(lab.tests)
@@ -268,8 +278,8 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="all tests of the lab")
     arguments = parser.parse_args()
     numbers = [arguments.lab] if arguments.lab else labs.NUMBERS
-    chosen = [cheat for cheat in [*cheats(), *generated()] if arguments.only in ("", cheat.name)
-              and lab_of(cheat.target) in numbers]
+    chosen = [cheat for cheat in [*cheats(), *generated(), *incomplete()]
+              if arguments.only in ("", cheat.name) and lab_of(cheat.target) in numbers]
     print(f"modules to grade: {len(chosen)}", flush=True)
     held: Counter[str] = Counter()
     for cheat in chosen:

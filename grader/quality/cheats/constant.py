@@ -1,5 +1,6 @@
 """Generated modules that do nothing but return a constant, or report a failure with one status: a test of a
-refusal must not pass because a module refuses everything."""
+refusal must not pass because a module refuses everything. And solutions without the answers of one exercise:
+its tests must not pass because of what the other exercises do."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from grader.core.exercises import skeleton
+from grader.core.exercises import exercises, skeleton
 from grader.course import LABS, ROOT
 
 _FUNCTION = re.compile(r"^(?P<static>static )?(?!static )(?P<type>\w[\w ]*?(?: \*|(?= )))"
@@ -23,11 +24,26 @@ def constant_modules(lab: int, file: str) -> dict[str, str]:
     the contract does nothing else, and the skeleton with it as every answer."""
     path = next(path for path in LABS[lab].solution_files() if path.name == file)
     texts: dict[str, str] = {}
+    empty = skeleton(path.read_text(), path.name)
     for constant in _constants(path):
         for name, whole in (("contract", True), ("answers", False)):
-            text = _module(path, constant, whole)
+            text = _module(empty, constant, whole)
             if text not in texts.values():
                 texts[f"{name}_{constant}"] = text
+    return texts
+
+
+def without_answers(lab: int, file: str) -> dict[str, str]:
+    """Texts of one of a lab's files, by exercise: the solution, but it returns 0 before that exercise's
+    answers. Not for exercises of which the lab's other file has answers: those remain."""
+    paths = {path.name: exercises(path) for path in LABS[lab].solution_files()}
+    path = next(path for path in LABS[lab].solution_files() if path.name == file)
+    others = {exercise for name, found in paths.items() if name != file for exercise in found}
+    texts: dict[str, str] = {}
+    for exercise in sorted({*paths[file]} - others):
+        mark, todo = f"/* answer {exercise} */\n", f'TODO("{exercise}");\n'
+        text = skeleton(path.read_text().replace(mark, mark + todo), path.name, paths[file])
+        texts[exercise] = _module(text, "0", whole=False)
     return texts
 
 
@@ -40,15 +56,16 @@ def _constants(solution: Path) -> list[str]:
     return ["0", "1", "-1", *sorted(words)]
 
 
-def _module(solution: Path, constant: str, whole: bool) -> str:
-    """What a solution provides to the program are its functions that are not static."""
+def _module(text: str, constant: str, whole: bool) -> str:
+    """The text with this constant returned: by all that it provides to the program, its functions that are
+    not static; or in the place of each TODO."""
     def changed(function: re.Match[str]) -> str:
         returned = _returns(function["type"], constant)
         replaced = whole and not function["static"]
         body = f"    {returned}\n" if replaced else _TODO.sub(lambda _: returned, function["body"])
         return f"{function['static'] or ''}{function['type']}{function['rest']}{body}}}"
 
-    return _FUNCTION.sub(changed, skeleton(solution.read_text(), solution.name))
+    return _FUNCTION.sub(changed, text)
 
 
 def _returns(returned: str, constant: str) -> str:
