@@ -239,6 +239,7 @@ def halt_never_missed(plan: Plan) -> None:
           hint="Which vCPUs get a tick? Each guest counts its own: timer_expired (4.1) must raise the "
                "vector on every vCPU of every VM.")
 def ticks(plan: Plan) -> None:
+    _halt_stays(plan)
     for count, args in ((1, ()), (VCPUS, ()), (2, ("--isolate",))):
         steps, last = [plan.values.randint(2, 999) for _ in range(count)], plan.values.randint(3, 9)
         run = plan.boot(*(plan.guest("ticks", TICKS=last, STEP=step) for step in steps), args=args,
@@ -272,6 +273,7 @@ def sti_hlt(plan: Plan) -> None:
                "a queue makes the handler run many times afterwards.")
 def missed_ticks(plan: Plan) -> None:
     plan.unit("interrupts", "late_ticks")
+    _halt_stays(plan)
     text = plan.values.text()
     guest = plan.guest("merge", TEXT=text, MASKED=plan.values.randint(250, 350))
     run = plan.boot(guest, guest, args=[TICK], hold_stdin=True, limits=PATIENT)
@@ -548,6 +550,14 @@ def _symptoms(run: Planned, awake: str = _AWAKE) -> None:
 def _halted(outcome: Outcome) -> int:
     """How many vCPUs sleep in HLT."""
     return sum("the last: KVM_EXIT_HLT" in line for line in outcome.where)
+
+
+def _halt_stays(plan: Plan) -> None:
+    """These guests look again after each HLT: an interrupt_halt that only returns would do for them."""
+    plan.unit("interrupts", "halt_stays").symptom(
+        lambda o: "although no interrupt was pending" in o.stdout,
+        "What ends a halted vCPU's sleep? An interrupt that is pending, or the VMM's stop. Until then "
+        "interrupt_halt must not return.")
 
 
 def _unit(plan: Plan, case: str) -> Planned:

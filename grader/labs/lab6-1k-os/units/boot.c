@@ -614,18 +614,24 @@ static PRIVATE uint8_t archive[ARCHIVE_MAX];
 static PRIVATE unsigned tick_ms; /* --tick-ms */
 static size_t heap_grown;        /* while the latest boot_prepare ran */
 
-/* A small VM and our file as its guest; its RAM is shared with processes that are forked off. */
-static void start_guest(void)
+/* Our file, and an option, for the VM that was just made. */
+static void guest_make(void)
 {
     file_make();
-    start_empty(&vm, &vcpu);
-    vm.ram_bytes = PAGE_BYTES * (256 + unit_random() % 64);
-    vm.ram = memory_for_both(vm.ram_bytes);
     memset(vm.ram + BOOT_INFO_OFFSET, FILL, sizeof(struct boot_info));
     guest.kind = GUEST_ELF;
     guest.image = (uint8_t *)&file;
     guest.image_bytes = sizeof file;
     vmm.options.tick_ms = tick_ms = 1 + unit_random() % 1000;
+}
+
+/* A small VM with that guest; its RAM is shared with processes that are forked off. */
+static void start_guest(void)
+{
+    start_empty(&vm, &vcpu);
+    vm.ram_bytes = PAGE_BYTES * (256 + unit_random() % 64);
+    vm.ram = memory_for_both(vm.ram_bytes);
+    guest_make();
 }
 
 /* So that an uninitialised structure does not happen to hold zeros. */
@@ -1007,21 +1013,26 @@ START_TEST(start_state)
 }
 END_TEST
 
-/* Another kernel, another archive, at last none: no guest has anything of the one before. */
+/*
+ * Another kernel, another archive, at last none: no guest has anything of the one before. Each is
+ * started in a VM of its own.
+ */
 START_TEST(guests_in_turn)
 {
     static const uint32_t archives[] = {5000, 300, 9000, 0};
+    struct kvm_regs regs;
     int fd = archive_open();
 
     for (size_t i = 0; i < sizeof archives / sizeof archives[0]; i++) {
-        start_guest();
+        start_created(&vm, &vcpu);
+        guest_make();
         data->p_memsz = sizeof file.data_bytes + 0x1000 * ((uint32_t)i % 3);
         ck_assert_msg(fd >= 0 && ftruncate(fd, archives[i]) == 0,
                       "the unit program can't write its archive");
         vmm.options.initrd = archives[i] > 0 ? archive_path : NULL;
-        listen_start();
-        boot_prepare(&vcpu); /* this vCPU has no KVM: paging_enter fails at the end */
-        listen_end();
+        int status = boot_prepare(&vcpu);
+        ck_assert_msg(status == 0, "guest %zu, started after others: boot_prepare returns %d",
+                      i + 1, status);
         struct boot_info info = info_found();
         uint32_t place = archives[i] > 0 ? archive_home() : 0;
         ck_assert_msg(info.archive_start == place && info.archive_bytes == archives[i],
@@ -1031,6 +1042,12 @@ START_TEST(guests_in_turn)
         ck_assert_msg(info.tick_ms == tick_ms,
                       "guest %zu, started after others: tick_ms is %u, with --tick-ms=%u", i + 1,
                       info.tick_ms, tick_ms);
+        ck_assert_msg(kernel(vcpu.fd, KVM_GET_REGS, &regs) == 0,
+                      "the grader can't read the registers");
+        ck_assert_msg(regs.rip == file.header.e_entry && regs.rbx == BOOT_INFO_OFFSET,
+                      "guest %zu, started after others: EIP is 0x%llx and EBX 0x%llx, instead of "
+                      "its e_entry, 0x%x, and BOOT_INFO_OFFSET",
+                      i + 1, regs.rip, regs.rbx, file.header.e_entry);
     }
     unlink(archive_path);
 }
