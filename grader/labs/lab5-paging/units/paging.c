@@ -36,7 +36,7 @@ MODULE(int, paging_enter,
 #define MEMORY_MAX  HIGHER_HALF /* 2 GB: the largest --mem; only its tables are really there */
 #define RIGHTS      (PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER)
 
-static uint8_t ram[BASE + SPACE_BYTES + PAGE_BYTES];
+static _Alignas(PAGE_BYTES) uint8_t ram[BASE + SPACE_BYTES + PAGE_BYTES];
 static PRIVATE uint8_t before[TABLES_END + PAGE_BYTES]; /* of a space's memory */
 
 static struct address_space space_at(uint32_t base, uint32_t bytes)
@@ -54,6 +54,64 @@ static void check_kept(const struct address_space *space, uint32_t start, uint32
         if (space->memory[i] != before[i])
             ck_abort_msg("%s: the byte at offset 0x%x is changed, which must stay as it is", what,
                          i);
+}
+
+/*
+ * The module's first access to a page that is held waits until another vCPU's thread has acted. A
+ * module that keeps in a static variable what belongs to one call mixes the two up.
+ */
+#define AT_ACCESS 2ul /* meanwhile_at */
+
+static uint8_t *held;
+static struct sigaction before_held;
+static struct address_space other_space; /* the other vCPU's */
+
+BOTH static void page_open(void)
+{
+    mprotect(held, PAGE_BYTES, PROT_READ | PROT_WRITE);
+    sigaction(SIGSEGV, &before_held, NULL);
+}
+
+BOTH static void page_accessed(int number, siginfo_t *info, void *context)
+{
+    const uint8_t *place = info->si_addr;
+
+    (void)number, (void)context;
+    page_open(); /* the access is made again, and another fault is the module's own */
+    if (place >= held && place < held + PAGE_BYTES)
+        meanwhile_run(AT_ACCESS);
+}
+
+THERE_VOID(page_close, (void), ())
+{
+    struct sigaction action = {.sa_sigaction = page_accessed, .sa_flags = SA_SIGINFO};
+
+    sigaction(SIGSEGV, &action, &before_held);
+    mprotect(held, PAGE_BYTES, PROT_NONE);
+}
+
+THERE_VOID(page_open_again, (void), ())
+{
+    page_open();
+}
+
+static void page_hold(uint8_t *page, void (*other)(void))
+{
+    held = page;
+    meanwhile = other;
+    meanwhile_at = AT_ACCESS;
+    page_close();
+}
+
+/* The module must have accessed the page. */
+static void page_release(const char *function, const char *what)
+{
+    const bool accessed = !meanwhile;
+
+    if (!accessed)
+        page_open_again();
+    meanwhile = NULL;
+    ck_assert_msg(accessed, "%s did not access %s", function, what);
 }
 
 static uint32_t random_page(uint32_t bytes)
@@ -174,13 +232,24 @@ static void check_segment(const char *name, const struct kvm_segment *segment, u
                   name, pages, raw_limit(raw), segment->limit);
     ck_assert_msg(segment->g == pages, "%s: G is %d in the descriptor and %d in the register", name,
                   pages, segment->g);
-    ck_assert_msg(is_type(segment->type, raw) && segment->s == (raw >> 44 & 1) &&
-                      segment->dpl == (raw >> 45 & 3) && segment->present == (raw >> 47 & 1) &&
-                      segment->avl == (raw >> 52 & 1) && segment->l == (raw >> 53 & 1) &&
-                      segment->db == (raw >> 54 & 1),
-                  "%s: descriptor 0x%016llx gives type=%u S=%u DPL=%u P=%u AVL=%u L=%u D/B=%u",
-                  name, (unsigned long long)raw, segment->type, segment->s, segment->dpl,
-                  segment->present, segment->avl, segment->l, segment->db);
+    ck_assert_msg(is_type(segment->type, raw),
+                  "%s: descriptor 0x%016llx gives type %u instead of %u (bits 40-43)", name,
+                  (unsigned long long)raw, segment->type, (unsigned)(raw >> 40 & 15));
+    const struct {
+        const char *name;
+        unsigned is, expected;
+    } fields[] = {
+        {"S (bit 44)", segment->s, raw >> 44 & 1},
+        {"DPL (bits 45-46)", segment->dpl, raw >> 45 & 3},
+        {"P (bit 47)", segment->present, raw >> 47 & 1},
+        {"AVL (bit 52)", segment->avl, raw >> 52 & 1},
+        {"L (bit 53)", segment->l, raw >> 53 & 1},
+        {"D/B (bit 54)", segment->db, raw >> 54 & 1},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        ck_assert_msg(fields[i].is == fields[i].expected,
+                      "%s: descriptor 0x%016llx gives %s = %u instead of %u", name,
+                      (unsigned long long)raw, fields[i].name, fields[i].is, fields[i].expected);
     ck_assert_msg(!segment->unusable || !segment->present,
                   "%s: a segment that was loaded is not `unusable`", name);
 }
@@ -267,7 +336,7 @@ static uint32_t entry_at(const struct address_space *space, uint32_t phys)
     ck_assert_msg(phys >= space->base && phys - space->base <= space->bytes - 4,
                   "a directory entry leads to a page table at 0x%x, outside of the guest's memory",
                   phys);
-    memcpy(&entry, ram + phys, sizeof entry);
+    memcpy(&entry, space->memory + (phys - space->base), sizeof entry);
     return entry;
 }
 
@@ -368,6 +437,15 @@ END_TEST
 
 #define REGIONS 8 /* of 4 MB */
 
+/* What page_map returned, in words. */
+static const char *error_name(int error)
+{
+    static char text[24];
+
+    snprintf(text, sizeof text, "%d", error);
+    return error == EINVAL ? "EINVAL" : error == ENOMEM ? "ENOMEM" : text;
+}
+
 /* page_map of one page, and what became of it. */
 static void map_one(struct address_space *space, uint32_t virt, uint32_t phys, uint32_t flags,
                     const char *where)
@@ -381,8 +459,8 @@ static void map_one(struct address_space *space, uint32_t virt, uint32_t phys, u
                                      : "read-only, kernel",
              where);
     int error = page_map(space, virt, phys, flags);
-    ck_assert_msg(error == 0, "page_map(0x%x, 0x%x, 0x%x), %s, returns %d instead of 0", virt, phys,
-                  flags, where, error);
+    ck_assert_msg(error == 0, "page_map(0x%x, 0x%x, 0x%x), %s, returns %s instead of 0", virt, phys,
+                  flags, where, error_name(error));
     check_page(space, virt, phys, flags, when);
 }
 
@@ -431,48 +509,66 @@ START_TEST(map)
 }
 END_TEST
 
-START_TEST(split)
+/* Which page of the 4 MB is mapped or unmapped, and to where. */
+enum { PAGE_FIRST, PAGE_LAST, PAGE_ANY, PLACES };
+enum { TO_4_MB, TO_WHERE_IT_IS, TO_ANY, TO_NOWHERE, TARGETS };
+
+/* In a new space, page_map of one page in a 4 MB page with these rights. */
+static void split_check(int place, int target, uint32_t rights)
 {
     struct address_space space = space_at(BASE, SPACE_BYTES);
     const uint32_t kernel = PAGE_PRESENT | PAGE_WRITABLE;
-
-    static const struct {
-        uint32_t before, flags; /* rights of the 4 MB; of the page that is mapped in them */
-    } steps[] = {{PAGE_PRESENT | PAGE_WRITABLE, PAGE_PRESENT | PAGE_USER},
-                 {PAGE_PRESENT | PAGE_USER, PAGE_PRESENT | PAGE_WRITABLE},
-                 {PAGE_PRESENT, 0}};
-    char when[80];
+    const uint32_t flags = target == TO_NOWHERE ? 0 : rights ^ (PAGE_WRITABLE | PAGE_USER);
+    const uint32_t half = unit_random() % 2 ? HIGHER_HALF : 0;
+    const uint32_t large = unit_random() % (SPACE_BYTES / LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES;
+    const uint32_t directory_entry =
+        space.base + DIRECTORY_OFFSET + (half + large) / LARGE_PAGE_BYTES * 4;
+    const uint32_t in_large = place == PAGE_FIRST  ? 0
+                              : place == PAGE_LAST ? LARGE_PAGE_BYTES - PAGE_BYTES
+                                                   : random_page(LARGE_PAGE_BYTES);
+    const uint32_t virt = half + large + in_large;
+    uint32_t frame = large, phys = random_page(SPACE_BYTES);
+    char when[120];
 
     directory_build(&space);
-    for (uint32_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
-        uint32_t half = unit_random() % 2 ? HIGHER_HALF : 0, large = i * LARGE_PAGE_BYTES;
-        uint32_t in_large = random_page(LARGE_PAGE_BYTES);
-        uint32_t virt = half + large + in_large, phys = random_page(SPACE_BYTES);
-        uint32_t directory_entry =
-            space.base + DIRECTORY_OFFSET + (half + large) / LARGE_PAGE_BYTES * 4;
-        uint32_t frame = large;
-        if (i > 0) { /* other 4 MB, with other rights, than directory_build maps: both are kept */
-            frame = unit_random() % (SPACE_BYTES / LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES;
-            poke(directory_entry, (space.base + frame) | PAGE_LARGE | steps[i].before);
-        }
-        snprintf(when, sizeof when, "after page 0x%x of a 4 MB page was %smapped", virt,
-                 steps[i].flags ? "" : "un");
-        ck_assert_msg(page_map(&space, virt, phys, steps[i].flags) == 0,
-                      "page_map of 0x%x, in a 4 MB page, does not return 0", virt);
-        for (uint32_t page = 0; page < LARGE_PAGE_BYTES; page += PAGE_BYTES)
-            if (page == in_large)
-                check_page(&space, virt, phys, steps[i].flags, when);
-            else
-                check_page(&space, half + large + page, frame + page, steps[i].before, when);
-        uint32_t index = in_large / PAGE_BYTES ^ 1;
-        uint32_t other =
-            entry_at(&space, (entry_at(&space, directory_entry) & ~0xfffu) + index * 4);
-        ck_assert_msg(!(other & PAGE_LARGE),
-                      "%s: table[%u] = 0x%x has bit 7: PAGE_LARGE in the directory's entry, PAT in "
-                      "a table's",
-                      when, index, other);
-        check_page(&space, (HIGHER_HALF - half) + large + in_large, large + in_large, kernel,
-                   "the same 4 MB in the other half");
+    if (rights != kernel) { /* other 4 MB, with other rights, than directory_build maps */
+        frame = unit_random() % (SPACE_BYTES / LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES;
+        poke(directory_entry, (space.base + frame) | PAGE_LARGE | rights);
+    }
+    if (target == TO_4_MB)
+        phys = unit_random() % (SPACE_BYTES / LARGE_PAGE_BYTES) * LARGE_PAGE_BYTES;
+    else if (target == TO_WHERE_IT_IS)
+        phys = frame + in_large;
+    snprintf(when, sizeof when, "after page_map(0x%x, 0x%x, 0x%x) in a 4 MB page", virt, phys,
+             flags);
+    ck_assert_msg(page_map(&space, virt, phys, flags) == 0,
+                  "page_map of 0x%x, in a 4 MB page, does not return 0", virt);
+    for (uint32_t page = 0; page < LARGE_PAGE_BYTES; page += PAGE_BYTES)
+        if (page == in_large)
+            check_page(&space, virt, phys, flags, when);
+        else
+            check_page(&space, half + large + page, frame + page, rights, when);
+    const uint32_t index = in_large / PAGE_BYTES ^ 1;
+    const uint32_t other =
+        entry_at(&space, (entry_at(&space, directory_entry) & ~0xfffu) + index * 4);
+    ck_assert_msg(!(other & PAGE_LARGE),
+                  "%s: table[%u] = 0x%x has bit 7: PAGE_LARGE in the directory's entry, PAT in "
+                  "a table's",
+                  when, index, other);
+    check_page(&space, (HIGHER_HALF - half) + large + in_large, large + in_large, kernel,
+               "the same 4 MB in the other half");
+}
+
+START_TEST(split)
+{
+    static const uint32_t rights[] = {PAGE_PRESENT | PAGE_WRITABLE, PAGE_PRESENT | PAGE_USER,
+                                      PAGE_PRESENT, PAGE_PRESENT | PAGE_WRITABLE | PAGE_USER};
+    int order[PLACES * TARGETS];
+
+    shuffle(order, PLACES * TARGETS);
+    for (int i = 0; i < PLACES * TARGETS; i++) {
+        const int place = order[i] % PLACES, target = order[i] / PLACES;
+        split_check(place, target, rights[(place + target) % 4]);
     }
 }
 END_TEST
@@ -503,6 +599,20 @@ START_TEST(two_spaces)
 }
 END_TEST
 
+/* page_map must not refuse this page; its rights are 5.3-map's. */
+static void check_accepted(struct address_space *space, uint32_t virt, uint32_t phys,
+                           const char *what)
+{
+    const int error = page_map(space, virt, phys, PAGE_PRESENT);
+
+    ck_assert_msg(error == 0, "page_map(0x%x, 0x%x, 0x1), %s, returns %s instead of 0", virt, phys,
+                  what, error_name(error));
+    const struct found found = translate(space, virt);
+    ck_assert_msg(found.mapped && found.phys == space->base + phys,
+                  "page_map(0x%x, 0x%x, 0x1), %s, returns 0, and the page is not there: %s", virt,
+                  phys, what, found.entries);
+}
+
 /* page_map must refuse this and change nothing. */
 static void check_refusal(struct address_space *space, uint32_t virt, uint32_t phys, uint32_t flags,
                           int expected, const char *why)
@@ -514,8 +624,8 @@ static void check_refusal(struct address_space *space, uint32_t virt, uint32_t p
              flags == 0 ? ", and flags 0 do not change that" : "");
     memcpy(before, space->memory, sizeof before);
     const int error = page_map(space, virt, phys, flags);
-    ck_assert_msg(error == expected, "%s: page_map returns %d instead of %s", what, error,
-                  expected == EINVAL ? "EINVAL" : "ENOMEM");
+    ck_assert_msg(error == expected, "%s: page_map returns %s instead of %s", what,
+                  error_name(error), expected == EINVAL ? "EINVAL" : "ENOMEM");
     check_kept(space, 0, sizeof before, what);
     ck_assert_msg(space->next_table == next_table,
                   "%s: page_map refuses it, and has changed next_table from 0x%x to 0x%x all the "
@@ -532,8 +642,8 @@ START_TEST(refused)
     int order[2 * KINDS];
 
     directory_build(&space);
-    map_one(&space, regions[1] + random_page(LARGE_PAGE_BYTES), random_page(SPACE_BYTES),
-            PAGE_PRESENT, "a page that it must not refuse");
+    check_accepted(&space, regions[1] + random_page(LARGE_PAGE_BYTES), random_page(SPACE_BYTES),
+                   "a page that it must not refuse");
     shuffle(order, 2 * KINDS);
     for (int i = 0; i < 2 * KINDS; i++) {
         const int kind = order[i] % KINDS;
@@ -560,11 +670,11 @@ START_TEST(refused)
         check_refusal(&space, virt, phys, flags, EINVAL, why);
         space.next_table = next_table;
         for (unsigned right = unit_random() % 3; right > 0; right--)
-            map_one(&space, regions[1] + random_page(LARGE_PAGE_BYTES), random_page(SPACE_BYTES),
-                    PAGE_PRESENT, "a page that it must not refuse");
+            check_accepted(&space, regions[1] + random_page(LARGE_PAGE_BYTES),
+                           random_page(SPACE_BYTES), "a page that it must not refuse");
     }
-    map_one(&space, regions[0] + random_page(LARGE_PAGE_BYTES), SPACE_BYTES - PAGE_BYTES,
-            PAGE_PRESENT, "the last page of the guest's memory");
+    check_accepted(&space, regions[0] + random_page(LARGE_PAGE_BYTES), SPACE_BYTES - PAGE_BYTES,
+                   "the last page of the guest's memory");
 
     space = space_at(0, MEMORY_MAX);
     directory_build(&space);
@@ -637,21 +747,17 @@ static PRIVATE uint32_t entry, stack;
 
 static PRIVATE struct kvm_sregs came_in; /* `sregs` as paging_state got it */
 
-/*
- * A vCPU as after reset, or one in which what paging_state has to set holds random numbers. Of CR0
- * only bits that reset sets, or that paging_state sets.
- */
+/* A vCPU as after reset, or one with random numbers. */
 static struct kvm_sregs sregs_make(bool after_reset)
 {
-    const struct kvm_sregs reset = entry_reset_state();
-    struct kvm_sregs made = reset;
+    struct kvm_sregs made = entry_reset_state();
 
     if (!after_reset) {
         random_fill(&made, sizeof made);
-        made.cr0 = (unit_random() & 0xe0010031) | CR0_ET;
-        made.cr2 = reset.cr2;
-        made.cr8 = reset.cr8;
-        memcpy(made.interrupt_bitmap, reset.interrupt_bitmap, sizeof made.interrupt_bitmap);
+        made.cr0 = unit_random() | CR0_ET;
+        made.cr2 = unit_random() | 1;
+        made.cr8 = 1 + unit_random() % 15;
+        made.interrupt_bitmap[unit_random() % 4] |= 1ull << unit_random() % 64;
     }
     made.apic_base = (unit_random() & 0xfffff000) | 0x900;
     return made;
@@ -708,11 +814,16 @@ static void check_system_registers(const struct address_space *space)
         "the APIC base is 0x%llx and came in as 0x%llx: paging_state changes what KVM gave, "
         "and leaves the fields alone that it does not know",
         sregs.apic_base, came_in.apic_base);
-    ck_assert_msg(sregs.cr2 == came_in.cr2 && sregs.cr8 == came_in.cr8 &&
-                      memcmp(sregs.interrupt_bitmap, came_in.interrupt_bitmap,
-                             sizeof sregs.interrupt_bitmap) == 0,
-                  "CR2, CR8 or the interrupt bitmap is not as it came in: paging_state leaves the "
-                  "fields alone that the handout's table does not name");
+    static const char others[] =
+        "paging_state leaves the fields alone that the handout's table does not name";
+    ck_assert_msg(sregs.cr2 == came_in.cr2, "CR2 is 0x%llx and came in as 0x%llx: %s", sregs.cr2,
+                  came_in.cr2, others);
+    ck_assert_msg(sregs.cr8 == came_in.cr8, "CR8 is %llu and came in as %llu: %s", sregs.cr8,
+                  came_in.cr8, others);
+    for (int i = 0; i < 4; i++)
+        ck_assert_msg(sregs.interrupt_bitmap[i] == came_in.interrupt_bitmap[i],
+                      "interrupt_bitmap[%d] is 0x%llx and came in as 0x%llx: %s", i,
+                      sregs.interrupt_bitmap[i], came_in.interrupt_bitmap[i], others);
 }
 
 START_TEST(state)
@@ -735,35 +846,56 @@ START_TEST(state)
 }
 END_TEST
 
-START_TEST(descriptors_loaded)
+/* `loaded` must have the segment registers that the processor loads from this GDT. */
+static void check_segments(const struct kvm_sregs *loaded, const uint64_t *table, const char *how)
 {
-    struct address_space space;
-
-    start_paging(&space, false);
-    /* In memory is another GDT than gdt_build's: what paging_state loads, it has to read there. */
-    uint64_t table[6] = {0};
-    for (int i = 1; i < 6; i++)
-        table[i] = raw_random() & ~(3ull << 52); /* AVL and L are 5.1-load's */
-    memcpy(space.memory + GDT_OFFSET, table, sizeof table);
-    sregs = sregs_make(false);
-    paging_state(&space, entry, stack, &sregs, &regs);
     const struct {
         const char *name;
         const struct kvm_segment *segment;
         uint16_t selector;
     } segments[] = {
-        {"CS", &sregs.cs, SELECTOR_KERNEL_CODE}, {"SS", &sregs.ss, SELECTOR_KERNEL_DATA},
-        {"DS", &sregs.ds, SELECTOR_KERNEL_DATA}, {"ES", &sregs.es, SELECTOR_KERNEL_DATA},
-        {"FS", &sregs.fs, SELECTOR_KERNEL_DATA}, {"GS", &sregs.gs, SELECTOR_KERNEL_DATA},
-        {"TR", &sregs.tr, SELECTOR_TSS},
+        {"CS", &loaded->cs, SELECTOR_KERNEL_CODE}, {"SS", &loaded->ss, SELECTOR_KERNEL_DATA},
+        {"DS", &loaded->ds, SELECTOR_KERNEL_DATA}, {"ES", &loaded->es, SELECTOR_KERNEL_DATA},
+        {"FS", &loaded->fs, SELECTOR_KERNEL_DATA}, {"GS", &loaded->gs, SELECTOR_KERNEL_DATA},
+        {"TR", &loaded->tr, SELECTOR_TSS},
     };
-    char name[40];
+    char name[160];
 
     for (size_t i = 0; i < sizeof segments / sizeof segments[0]; i++) {
-        snprintf(name, sizeof name, "%s, loaded from the GDT in memory", segments[i].name);
+        snprintf(name, sizeof name, "%s%s, loaded from the GDT in memory", how, segments[i].name);
         check_segment(name, segments[i].segment, segments[i].selector,
                       table[segments[i].selector >> 3]);
     }
+}
+
+/* Another GDT than gdt_build's: what paging_state loads, it has to read there. */
+static void gdt_random(const struct address_space *space, uint64_t table[6])
+{
+    table[0] = 0;
+    for (int i = 1; i < 6; i++)
+        table[i] = raw_random() & ~(3ull << 52); /* AVL and L are 5.1-load's */
+    memcpy(space->memory + GDT_OFFSET, table, 6 * sizeof *table);
+}
+
+/* The other vCPU's thread. */
+BOTH static void other_computes(void)
+{
+    struct kvm_sregs other_sregs = {0};
+    struct kvm_regs other_regs;
+
+    paging_state(&other_space, HIGHER_HALF, HIGHER_HALF, &other_sregs, &other_regs);
+}
+
+START_TEST(descriptors_loaded)
+{
+    struct address_space space;
+    uint64_t table[6], other_table[6];
+
+    start_paging(&space, false);
+    gdt_random(&space, table);
+    sregs = sregs_make(false);
+    paging_state(&space, entry, stack, &sregs, &regs);
+    check_segments(&sregs, table, "");
     struct found gdt_found = translate(&space, (uint32_t)sregs.gdt.base);
     ck_assert_msg(gdt_found.mapped && gdt_found.phys == space.base + GDT_OFFSET,
                   "GDTR's base 0x%llx is a linear address, and the GDT is not there",
@@ -775,17 +907,44 @@ START_TEST(descriptors_loaded)
         sregs.gdt.base, HIGHER_HALF + GDT_OFFSET);
     ck_assert_msg(sregs.gdt.limit == 6 * 8 - 1,
                   "GDTR's limit is 0x%x instead of 0x2f: the last valid byte", sregs.gdt.limit);
+
+    struct kvm_sregs *const in_page = memory_for_both(PAGE_BYTES);
+    other_space = (struct address_space){.memory = ram, .bytes = BASE};
+    gdt_random(&other_space, other_table);
+    *in_page = sregs_make(false);
+    page_hold((uint8_t *)in_page, other_computes);
+    paging_state(&space, entry, stack, in_page, &regs);
+    page_release("paging_state", "`sregs`");
+    check_segments(in_page, table,
+                   "while paging_state was at work, another vCPU's thread called it: ");
 }
 END_TEST
+
+/* This must be a state of protected mode with paging: until then nothing else about it counts. */
+static void check_paging(const struct address_space *space, const char *when)
+{
+    ck_assert_msg((sregs.cr0 & CR0_PE) && (sregs.cr0 & CR0_PG),
+                  "%sCR0 is 0x%llx: PE (bit 0) and PG (bit 31) are not both 1, so the vCPU is not "
+                  "in protected mode with paging",
+                  when, sregs.cr0);
+    ck_assert_msg(sregs.cr3 == space->base + DIRECTORY_OFFSET,
+                  "%sCR3 is 0x%llx instead of 0x%x, the directory of this guest", when, sregs.cr3,
+                  space->base + DIRECTORY_OFFSET);
+}
 
 START_TEST(entry_checks)
 {
     struct address_space space;
+    uint64_t table[6];
 
     start_paging(&space, true);
     const char *fault = entry_state_fault(&sregs, &regs);
     ck_assert_msg(
         !fault, "AMD's processors forgive it, Intel's refuse the entry with this state: %s", fault);
+    /* The rules are also kept by states of other modes. */
+    check_paging(&space, "");
+    memcpy(table, space.memory + GDT_OFFSET, sizeof table);
+    check_segments(&sregs, table, "");
     ck_assert_msg(sregs.ldt.unusable,
                   "LDTR is still usable, as after reset, and there is no LDT: mark it `unusable`");
     ck_assert_msg(sregs.ldt.type == TYPE_LDT, "LDTR's type is %u instead of TYPE_LDT (2)",
@@ -803,7 +962,6 @@ static struct address_space start_space(struct vm *vm, struct vcpu *vcpu)
 
 static struct vm other_vm;
 static struct vcpu other_vcpu;
-static struct address_space other_space;
 
 /* The other vCPU's thread. */
 BOTH static void other_enters(void)
@@ -819,15 +977,17 @@ START_TEST(ebx)
     struct vm vm;
     struct vcpu vcpus[2];
     struct address_space space = start_space(&vm, &vcpus[0]);
+    struct kvm_sregs created[2];
 
     vcpu_init(&vcpus[1], 1, 1, &vm, &guest);
     vcpus[1].fd = (int)kernel(vm.fd, KVM_CREATE_VCPU, (void *)1ul);
+    for (int i = 0; i < 2; i++)
+        ck_assert(kernel(vcpus[i].fd, KVM_GET_SREGS, &created[i]) == 0);
     for (int i = 0; i < ALONE + 2 * MOMENTS; i++) {
         const unsigned which = i < 2 ? (unsigned)i : unit_random() % 2;
         struct vcpu *vcpu = &vcpus[which];
         const uint32_t given = unit_random();
         const char *when = "";
-        struct kvm_sregs kept;
 
         if (i >= ALONE) {
             when = "while paging_enter was at work, another vCPU's thread called it, and ";
@@ -838,19 +998,24 @@ START_TEST(ebx)
             meanwhile = other_enters;
             meanwhile_at = moments[i % MOMENTS];
         }
-        ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &kept) == 0);
+        ck_assert(kernel(vcpu->fd, KVM_SET_SREGS, &created[which]) == 0); /* in real mode again */
         int status = paging_enter(vcpu, &space, HIGHER_HALF, HIGHER_HALF, given);
         ck_assert_msg(status == 0, "paging_enter returns %d instead of 0", status);
         ck_assert(kernel(vcpu->fd, KVM_GET_REGS, &regs) == 0 &&
                   kernel(vcpu->fd, KVM_GET_SREGS, &sregs) == 0);
+        check_paging(&space, "after paging_enter, which sets the state with KVM_SET_SREGS, ");
+        ck_assert_msg(sregs.cs.selector == SELECTOR_KERNEL_CODE,
+                      "after paging_enter the vCPU's CS is 0x%x instead of SELECTOR_KERNEL_CODE, "
+                      "0x%x",
+                      sregs.cs.selector, SELECTOR_KERNEL_CODE);
         ck_assert_msg(regs.rbx == given,
                       "%sthe vCPU's RBX is 0x%llx instead of 0x%x, which paging_enter has as "
                       "`ebx`: an ELF guest finds its boot information by it",
                       when, regs.rbx, given);
-        ck_assert_msg(sregs.apic_base == kept.apic_base,
+        ck_assert_msg(sregs.apic_base == created[which].apic_base,
                       "%svCPU %td of two had APIC base 0x%llx, and has 0x%llx after paging_enter: "
                       "it keeps what KVM_GET_SREGS has just returned for this vCPU",
-                      when, vcpu - vcpus, kept.apic_base, sregs.apic_base);
+                      when, vcpu - vcpus, created[which].apic_base, sregs.apic_base);
     }
 }
 END_TEST
@@ -906,13 +1071,18 @@ START_TEST(enter_failure)
     check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
     vmm.options.mapping_count = 1;
     vmm.options.mappings[0] = (struct page_mapping){0x40000000, space.bytes, PAGE_PRESENT};
-    listen_start();
-    const int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
-    listen_end();
-    ck_assert_msg(status == STATUS_USAGE,
-                  "--map names a page outside the guest's memory, map_options returns "
-                  "STATUS_USAGE, and paging_enter returns %d",
-                  status);
+    vmm.guest_count = VCPUS_MAX;
+    for (int guest_index = 0; guest_index < VCPUS_MAX; guest_index++) {
+        vcpu.id = vcpu.index = guest_index;
+        listen_start();
+        const int status = paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0);
+        listen_end();
+        ck_assert_msg(status == STATUS_USAGE,
+                      "--map names a page outside the guest's memory, map_options returns "
+                      "STATUS_USAGE, and paging_enter returns %d for guest %d of %d: the pages of "
+                      "--map are every guest's",
+                      status, guest_index, VCPUS_MAX);
+    }
 }
 END_TEST
 
@@ -939,6 +1109,19 @@ static void walk_places(void)
     walk_cr4_bits = unit_random() & CR4_IGNORED;
 }
 
+/* Where a walk ended, in words. */
+static const char *walk_words(const struct page_walk *found)
+{
+    static char text[RESULT_BYTES];
+
+    if (found->mapped)
+        snprintf(text, sizeof text, "0x%llx", (unsigned long long)found->phys);
+    else
+        snprintf(text, sizeof text, "no page (its reason: %.200s)",
+                 found->reason ? found->reason : "none");
+    return text;
+}
+
 static struct page_walk walk_from(uint32_t start, uint32_t cr4, uint32_t virt)
 {
     return page_walk(ram, WALK_RAM, start | walk_cr3_bits, cr4 | walk_cr4_bits, virt);
@@ -952,6 +1135,40 @@ static struct page_walk walk(uint32_t directory_entry, uint32_t table_entry, uin
     poke(walk_directory + (virt >> 22) * 4, directory_entry);
     poke(walk_table + (virt >> 12 & 1023) * 4, table_entry);
     return walk_from(walk_directory, cr4, virt);
+}
+
+#define OTHER_RAM 0x10000u /* of the other vCPU's VM */
+
+static uint8_t other_ram[OTHER_RAM];
+static uint32_t other_virt;
+
+/* The other vCPU's thread. */
+BOTH static void other_walks(void)
+{
+    page_walk(other_ram, OTHER_RAM, 0, CR4_PSE, other_virt);
+}
+
+/* A walk during which another vCPU's thread makes its own, before an access to this page. */
+static void walk_with_other(uint32_t held_page)
+{
+    const uint32_t virt = unit_random(), page = unit_random() | PAGE_PRESENT;
+    const uint32_t table = walk_table | (unit_random() & IGNORED) | PAGE_PRESENT | PAGE_WRITABLE;
+
+    random_fill(other_ram, sizeof other_ram);
+    other_virt = unit_random();
+    memset(ram, (int)(unit_random() | 1), WALK_RAM);
+    poke(walk_directory + (virt >> 22) * 4, table);
+    poke(walk_table + (virt >> 12 & 1023) * 4, page);
+    page_hold(ram + held_page, other_walks);
+    const struct page_walk found = walk_from(walk_directory, CR4_PSE, virt);
+    page_release("page_walk", held_page == walk_table ? "the page table" : "the page directory");
+    ck_assert_msg(found.mapped && found.phys == ((page & 0xfffff000) | virt % PAGE_BYTES) &&
+                      found.directory_entry == table && found.table_entry == page &&
+                      found.writable == !!(page & PAGE_WRITABLE) && !found.user,
+                  "while page_walk was at work, another vCPU's thread called it: page_walk of 0x%x "
+                  "returns the entries 0x%x and 0x%x instead of 0x%x and 0x%x, or not their page "
+                  "and rights. No static variable may have a part of the result",
+                  virt, found.directory_entry, found.table_entry, table, page);
 }
 
 START_TEST(walks)
@@ -969,12 +1186,13 @@ START_TEST(walks)
         const uint32_t table = walk_table | upper | PAGE_PRESENT | (unit_random() & IGNORED);
         const uint32_t page = frame | lower | PAGE_PRESENT | (unit_random() & IGNORED_OF_PAGE);
         struct page_walk found = walk(table, page, CR4_PSE, virt);
-        ck_assert_msg(found.mapped, "page_walk finds no page for 0x%x, and there is one", virt);
-        ck_assert_msg(found.phys == (frame | virt % PAGE_BYTES),
-                      "page_walk of 0x%x finds 0x%llx instead of 0x%x: the frame is bits 12 to 31 "
-                      "of the entry 0x%x, the offset bits 0 to 11 of the address; CR3 is 0x%x",
-                      virt, (unsigned long long)found.phys, frame | virt % PAGE_BYTES, page,
-                      walk_directory | walk_cr3_bits);
+        ck_assert_msg(
+            found.mapped && found.phys == (frame | virt % PAGE_BYTES),
+            "page_walk of 0x%x finds %s instead of 0x%x: the directory entry is 0x%x; the "
+            "frame is bits 12 to 31 of the table entry 0x%x, the offset bits 0 to 11 of "
+            "the address; CR3 is 0x%x",
+            virt, walk_words(&found), frame | virt % PAGE_BYTES, table, page,
+            walk_directory | walk_cr3_bits);
         ck_assert_msg(found.writable == !!(granted & PAGE_WRITABLE) &&
                           found.user == !!(granted & PAGE_USER),
                       "directory entry %s %s, table entry %s %s: page_walk finds %s, %s. A right "
@@ -985,6 +1203,10 @@ START_TEST(walks)
         ck_assert_msg(found.directory_entry == table && found.table_entry == page,
                       "page_walk returns the entries 0x%x and 0x%x instead of 0x%x and 0x%x",
                       found.directory_entry, found.table_entry, table, page);
+    }
+    for (int i = 0; i < 10; i++) {
+        walk_places();
+        walk_with_other(i % 2 ? walk_table : walk_directory);
     }
 }
 END_TEST
@@ -999,10 +1221,10 @@ START_TEST(walks_large)
         uint32_t large = frame | low | PAGE_LARGE | PAGE_PRESENT;
         struct page_walk found = walk(large, unit_random(), CR4_PSE, virt);
         ck_assert_msg(found.mapped && found.phys == (frame | virt % LARGE_PAGE_BYTES),
-                      "0x%x is in a 4 MB page, its directory entry is 0x%x: page_walk finds 0x%llx "
+                      "0x%x is in a 4 MB page, its directory entry is 0x%x: page_walk finds %s "
                       "instead of 0x%x; the frame is bits 22 to 31 of the entry alone, the offset "
                       "bits 0 to 21 of the address. CR4 has other bits beside CR4.PSE",
-                      virt, large, (unsigned long long)found.phys, frame | virt % LARGE_PAGE_BYTES);
+                      virt, large, walk_words(&found), frame | virt % LARGE_PAGE_BYTES);
         ck_assert_msg(found.writable == !!(large & PAGE_WRITABLE) &&
                           found.user == !!(large & PAGE_USER),
                       "a 4 MB page has its rights in the directory entry");
@@ -1013,10 +1235,18 @@ START_TEST(walks_large)
         large = walk_table | (unit_random() & 0xfff) | PAGE_LARGE | PAGE_PRESENT;
         const uint32_t page = unit_random() | PAGE_PRESENT;
         found = walk(large, page, 0, virt);
+        const uint32_t phys = (page & 0xfffff000) | virt % PAGE_BYTES;
         ck_assert_msg(
-            found.mapped && found.phys == ((page & 0xfffff000) | virt % PAGE_BYTES),
-            "CR4.PSE is 0: then the processor ignores PAGE_LARGE, and the entry points to a page "
-            "table");
+            found.directory_entry == large && found.table_entry == page,
+            "CR4.PSE is 0: then the processor ignores PAGE_LARGE, and the directory entry "
+            "0x%x of 0x%x points to a page table; page_walk returns the entries 0x%x and "
+            "0x%x instead of 0x%x and 0x%x",
+            large, virt, found.directory_entry, found.table_entry, large, page);
+        ck_assert_msg(found.mapped && found.phys == phys,
+                      "CR4.PSE is 0, and page_walk of 0x%x has read the right entries, 0x%x and "
+                      "0x%x, but finds %s instead of 0x%x: the frame is bits 12 to 31 of the table "
+                      "entry, whose bit 7 is not PAGE_LARGE",
+                      virt, large, page, walk_words(&found), phys);
     }
 }
 END_TEST
@@ -1078,7 +1308,10 @@ static void walk_check(int kind, uint32_t virt, char *reason)
     if (kind == MAPPED) {
         uint64_t phys = (table_entry & 0xfffff000) | virt % PAGE_BYTES;
         ck_assert_msg(found.mapped && found.phys == phys,
-                      "page_walk finds no page for 0x%x, or not the one that is there", virt);
+                      "page_walk of 0x%x finds %s instead of 0x%llx: CR3 is 0x%x, the directory "
+                      "entry 0x%x and the table entry 0x%x",
+                      virt, walk_words(&found), (unsigned long long)phys,
+                      walk_directory | walk_cr3_bits, directory_entry, table_entry);
         return;
     }
     ck_assert_msg(!found.mapped, "%s, and page_walk finds a page", what);
