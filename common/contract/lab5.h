@@ -18,8 +18,8 @@ struct descriptor {
 };
 
 /*
- * 5.1 The 8 bytes in memory. A limit of over 1 MB, from 0x100000 on, is stored in pages (G); its
- * low 12 bits are then all 1.
+ * 5.1 The 8 bytes in memory. A limit of up to 0xfffff is stored in bytes, a greater one in pages
+ * (G). The caller gives no greater limit whose low 12 bits are not all 1: the first is 0x100fff.
  */
 uint64_t descriptor_encode(const struct descriptor *descriptor);
 
@@ -30,7 +30,7 @@ struct kvm_segment segment_load(const uint64_t *gdt, uint16_t selector);
 struct address_space {
     uint8_t *memory;     /* host address of its part of RAM */
     uint32_t base;       /* guest-physical address of that part: a multiple of LARGE_PAGE_BYTES */
-    uint32_t bytes;      /* its size */
+    uint32_t bytes;      /* its size: a multiple of PAGE_BYTES */
     uint32_t next_table; /* offset of the first unused page table, TABLES_OFFSET to TABLES_END */
 };
 
@@ -39,7 +39,8 @@ void gdt_build(struct address_space *space);
 
 /*
  * 5.2 Writes the page directory: all of the space, including a last part of less than 4 MB, at 0
- * and at HIGHER_HALF in 4 MB pages; every other entry is 0.
+ * and at HIGHER_HALF in 4 MB pages; every other entry is 0. It changes nothing before
+ * DIRECTORY_OFFSET, and nothing from TABLES_END on.
  */
 void directory_build(struct address_space *space);
 
