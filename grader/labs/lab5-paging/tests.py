@@ -417,8 +417,8 @@ def apart(plan: Plan) -> None:
         maps = [f"--map={0x40000000 + i * PAGE:#x}:{FREE + i * PAGE:#x}" for i in range(2)]
         run = plan.boot(*guests, args=[PAGING, f"--mem={count * 4}M", *maps])
         run.symptom(lambda o: o.status == STATUS_USAGE,
-                    f"The VMM has refused the guests, and its RAM is enough: {count} times 4 MB. A guest's part "
-                    "may end exactly where RAM ends; space_open refuses only a part that ends after it.")
+                    f"The VMM has refused the guests, and its RAM is enough: {count} times 4 MB. A guest's "
+                    "part may end exactly where RAM ends; space_open refuses only a part that ends after it.")
         run.symptom(lambda o: any(f"vcpu{vcpu}: {_hex(marks[0] + 8)}" in o.stdout
                                   for vcpu in range(1, 4)),
                     "Another guest prints what vcpu0 should print: they share one page directory. Do CR3 "
