@@ -1056,15 +1056,6 @@ START_TEST(enter_failure)
     int order[IOCTLS * UNIT_ERRORS];
 
     check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
-    shuffle(order, IOCTLS * UNIT_ERRORS);
-    for (int i = 0; i < IOCTLS * UNIT_ERRORS; i++) {
-        const int which = order[i] % IOCTLS;
-        check_enter_fails(&vcpu, &space, ioctls[which].request, unit_errors[order[i] / IOCTLS],
-                          ioctls[which].name);
-        if (unit_random() % 4 == 0)
-            check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
-    }
-    check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
     vmm.options.mapping_count = 1;
     vmm.options.mappings[0] = (struct page_mapping){0x40000000, space.bytes, PAGE_PRESENT};
     vmm.guest_count = VCPUS_MAX;
@@ -1079,6 +1070,18 @@ START_TEST(enter_failure)
                       "--map are every guest's",
                       status, guest_index, VCPUS_MAX);
     }
+    vcpu.id = vcpu.index = 0;
+    vmm.guest_count = 1;
+    vmm.options.mapping_count = 0;
+    shuffle(order, IOCTLS * UNIT_ERRORS);
+    for (int i = 0; i < IOCTLS * UNIT_ERRORS; i++) {
+        const int which = order[i] % IOCTLS;
+        check_enter_fails(&vcpu, &space, ioctls[which].request, unit_errors[order[i] / IOCTLS],
+                          ioctls[which].name);
+        if (unit_random() % 4 == 0)
+            check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
+    }
+    check_works("paging_enter", paging_enter(&vcpu, &space, HIGHER_HALF, HIGHER_HALF, 0));
 }
 END_TEST
 
