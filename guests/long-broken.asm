@@ -38,11 +38,12 @@ down:                       ; RDI: a table, physical; all of memory is mapped fr
     dec r8d
     jmp down
 found:
-    mov rax, CLEAR
-    not rax
-    and [rdi], rax
+    mov rdx, [rdi]
+    mov rax, ~(CLEAR)
+    and rdx, rax
     mov rax, SET
-    or [rdi], rax
+    or rdx, rax
+    mov [rdi], rdx          ; in one write: the code that runs needs the entry
     mov rax, cr3
     mov cr3, rax            ; forgets what the processor has cached
     mov bl, 0

@@ -873,6 +873,16 @@ static struct kvm_segment segment_make(void)
                                 .avl = unit_random() % 2};
 }
 
+/* All that a processor has of CR0 and EFER: SVM's and AMD's own bits of EFER among them. */
+#define CR0_KNOWN  0xe005003full
+#define EFER_KNOWN 0xfd01ull
+
+/* A register of these bits as it may come in: often all of them are 1. */
+static uint64_t bits_make(uint64_t known)
+{
+    return unit_random() % 2 ? known : random64() & known;
+}
+
 /* The state comes in with other values than those of the reset. */
 static void sregs_make(void)
 {
@@ -890,9 +900,9 @@ static void sregs_make(void)
         sregs.interrupt_bitmap[i] = random64();
     sregs.gdt.limit = (uint16_t)unit_random();
     sregs.idt.limit = 0xffff;
-    sregs.cr0 ^= unit_random() & (CR0_PE | CR0_WP);
-    sregs.cr4 = CR4_PSE | (unit_random() & 0x3ff);
-    sregs.efer = EFER_SCE | (unit_random() & EFER_NXE);
+    sregs.cr0 = bits_make(CR0_KNOWN);
+    sregs.cr4 = bits_make(ENTRY_CR4_KNOWN);
+    sregs.efer = bits_make(EFER_KNOWN);
     sregs.ldt.type ^= sregs.ldt.type == TYPE_LDT;
     sregs.cr8 = unit_random() % 16;
     sregs.apic_base = (uint64_t)unit_random() << 32 | APIC_BASE;
@@ -917,7 +927,7 @@ static void start_long(struct address_space *space)
         poke(space->base + GDT_OFFSET + at, random64());
     sregs_make();
     sregs_before = sregs;
-    memset(&regs, 0xa5, sizeof regs);
+    random_fill(&regs, sizeof regs);
     memcpy(before, space->memory, sizeof before);
     long_mode_state(space, entry, stack, &sregs, &regs);
     kept_before = memcmp(before, space->memory, sizeof before) == 0;
@@ -934,7 +944,8 @@ static bool segments_equal(struct kvm_segment one, struct kvm_segment other)
            one.avl == other.avl && one.unusable == other.unusable;
 }
 
-START_TEST(state)
+/* long_mode_state with what came in at random. */
+static void check_state(void)
 {
     struct address_space space;
 
@@ -946,14 +957,17 @@ START_TEST(state)
     ck_assert_msg(!(sregs.cr0 & (CR0_CD | CR0_NW)),
                   "CR0.CD or NW is still 1, as after reset: no caches");
     ck_assert_msg(sregs.cr0 == (CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_PE),
-                  "CR0 is 0x%llx: PE, ET, NE, WP and PG are 1, all else is 0", sregs.cr0);
+                  "CR0 came in as 0x%llx and is 0x%llx: PE, ET, NE, WP and PG are 1, all else is 0",
+                  sregs_before.cr0, sregs.cr0);
     ck_assert_msg(sregs.cr4 & CR4_PAE, "CR4.PAE (bit 5) is 0: long mode needs it");
     ck_assert_msg(sregs.cr4 & CR4_OSFXSR,
                   "CR4.OSFXSR (bit 9) is 0: the first SSE instruction is an invalid opcode");
     ck_assert_msg(sregs.cr4 & CR4_OSXMMEXCPT,
                   "CR4.OSXMMEXCPT (bit 10) is 0: an SSE exception is an invalid opcode");
     ck_assert_msg(sregs.cr4 == (CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT),
-                  "CR4 is 0x%llx: PAE, OSFXSR and OSXMMEXCPT are 1, all else is 0", sregs.cr4);
+                  "CR4 came in as 0x%llx and is 0x%llx: PAE, OSFXSR and OSXMMEXCPT are 1, all else "
+                  "is 0",
+                  sregs_before.cr4, sregs.cr4);
     ck_assert_msg(sregs.efer & EFER_LME && sregs.efer & EFER_LMA,
                   "EFER is 0x%llx: LME (bit 8) enables long mode, and LMA (bit 10) says that it is "
                   "active; the processor sets LMA with CR0.PG, here you do",
@@ -964,7 +978,8 @@ START_TEST(state)
                   "memory",
                   sregs.cr3, space.base + DIRECTORY_OFFSET);
     ck_assert_msg(sregs.efer == (EFER_LME | EFER_LMA | EFER_NXE),
-                  "EFER is 0x%llx: LME, LMA and NXE are 1, all else is 0", sregs.efer);
+                  "EFER came in as 0x%llx and is 0x%llx: LME, LMA and NXE are 1, all else is 0",
+                  sregs_before.efer, sregs.efer);
     ck_assert_msg(sregs.idt.limit == 0,
                   "IDTR's limit is 0x%x, as after reset, instead of 0: there is no IDT yet",
                   sregs.idt.limit);
@@ -995,14 +1010,18 @@ START_TEST(state)
     ck_assert_msg(kept_before, "long_mode_state has changed the guest's memory: it only computes "
                                "the state, and the GDT is that in memory");
 }
+
+START_TEST(state)
+{
+    for (int round = 0; round < 10; round++)
+        check_state();
+}
 END_TEST
 
-/* The register is what the descriptor in memory says: SDM vol. 3, figure 3-8. */
-static void check_loaded(const struct address_space *space, const char *name,
-                         const struct kvm_segment *segment, uint16_t selector)
+/* What a segment register holds once this descriptor is loaded: SDM vol. 3, figure 3-8. */
+static struct kvm_segment segment_of(uint64_t raw, uint16_t selector)
 {
-    const uint64_t raw = gdt_entry(space, selector);
-    const struct kvm_segment right = {
+    return (struct kvm_segment){
         .base = (raw >> 16 & 0xffffff) | raw >> 56 << 24,
         .limit = (uint32_t)((raw & 0xffff) | (raw >> 48 & 15) << 16) << 12 | 0xfff, /* G is 1 */
         .selector = selector,
@@ -1015,6 +1034,14 @@ static void check_loaded(const struct address_space *space, const char *name,
         .g = raw >> 55 & 1,
         .avl = raw >> 52 & 1,
     };
+}
+
+/* The register is what the descriptor in memory says. */
+static void check_loaded(const struct address_space *space, const char *name,
+                         const struct kvm_segment *segment, uint16_t selector)
+{
+    const uint64_t raw = gdt_entry(space, selector);
+    const struct kvm_segment right = segment_of(raw, selector);
 
     ck_assert_msg(segment->selector == selector, "%s has selector 0x%x instead of 0x%x", name,
                   segment->selector, selector);
@@ -1174,12 +1201,51 @@ START_TEST(rings)
 }
 END_TEST
 
+/*
+ * The entry checks accept many states, real mode among them; this is the one that they are to be
+ * about. Of a segment counts what they ask for, so AVL does not.
+ */
+static void check_in_long_mode(const struct address_space *space)
+{
+    static const char *const names[] = {"CS", "SS", "DS", "ES", "FS", "GS"};
+    const struct kvm_segment *const segments[] = {&sregs.cs, &sregs.ss, &sregs.ds,
+                                                  &sregs.es, &sregs.fs, &sregs.gs};
+    const struct kvm_segment *tr = &sregs.tr;
+
+    ck_assert_msg(sregs.cr0 & CR0_PE && sregs.cr0 & CR0_PG && sregs.cr4 & CR4_PAE &&
+                      sregs.efer & EFER_LME && sregs.efer & EFER_LMA,
+                  "CR0 is 0x%llx, CR4 0x%llx, EFER 0x%llx, which is not long mode: that needs "
+                  "CR0.PE and PG, CR4.PAE, EFER.LME and LMA",
+                  sregs.cr0, sregs.cr4, sregs.efer);
+    ck_assert_msg(sregs.cr3 == space->base + DIRECTORY_OFFSET,
+                  "CR3 is 0x%llx instead of the PML4's address, 0x%x", sregs.cr3,
+                  space->base + DIRECTORY_OFFSET);
+    check_flat(space, SELECTOR_KERNEL_CODE, true, "kernel code");
+    check_flat(space, SELECTOR_KERNEL_DATA, false, "kernel data");
+    for (size_t i = 0; i < sizeof segments / sizeof segments[0]; i++) {
+        const uint16_t selector = i ? SELECTOR_KERNEL_DATA : SELECTOR_KERNEL_CODE;
+        struct kvm_segment right = segment_of(gdt_entry(space, selector), selector);
+        right.avl = segments[i]->avl;
+        ck_assert_msg(segments_equal(*segments[i], right),
+                      "%s has selector 0x%x, base 0x%llx, limit 0x%x, type %u, unusable %u, which "
+                      "is not the GDT's descriptor of selector 0x%x: load it from there",
+                      names[i], segments[i]->selector, segments[i]->base, segments[i]->limit,
+                      segments[i]->type, segments[i]->unusable, selector);
+    }
+    ck_assert_msg(gdt_entry(space, SELECTOR_TSS) >> 47 & 1 && tr->selector == SELECTOR_TSS &&
+                      (uint32_t)tr->base == (uint32_t)(HIGHER_HALF_64 + TSS_OFFSET),
+                  "TR has selector 0x%x and base 0x%llx, and its descriptor in the GDT is "
+                  "0x%016llx: long_rings_add writes that of the TSS, and loads TR with it",
+                  tr->selector, tr->base, (unsigned long long)gdt_entry(space, SELECTOR_TSS));
+}
+
 START_TEST(entry_checks)
 {
     struct address_space space;
 
     start_long(&space);
     long_rings_add(&space, &sregs);
+    check_in_long_mode(&space);
     const char *fault = entry_state_fault(&sregs, &regs);
     ck_assert_msg(
         !fault, "AMD's processors forgive it, Intel's refuse the entry with this state: %s", fault);
