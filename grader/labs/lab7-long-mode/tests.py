@@ -605,7 +605,7 @@ def post_mortem(plan: Plan) -> None:
         run.exits(STATUS_CRASHED)
         run.says(rf"^  page walk of 0x{virtual // PAGE:x}[0-9a-f]{{3}}: .*{index[level]} = "
                  f"{entry:016x}: {found}",
-                 what=f"the page walk of the guest's code, with the entry that the guest wrote, {entry:016x}, "
+                 what=f"the page walk of the guest's code, with its new entry {entry:016x}, "
                       "and what is wrong")
 
 

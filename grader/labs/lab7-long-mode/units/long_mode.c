@@ -2,10 +2,11 @@
  * long_mode.c - lab 7's module function by function. No guest runs here: what the module writes
  * into memory is read as a processor would read it. Only what sets a vCPU's state needs KVM.
  */
-#include <elf.h>
-
-#include "../../unit.h"
+#define _GNU_SOURCE /* RTLD_NEXT */
+#include "../../locks.h"
 #include "lab7.h"
+
+#include <elf.h>
 
 #include "debug/entry_state.h"
 
@@ -155,6 +156,27 @@ static void check_page(const struct address_space *space, uint64_t virt, uint64_
         ck_abort_msg("%s: address 0x%llx is %s instead of %s: %s (a right needs every level)", when,
                      address, rights_text(found.rights), rights_text(flags),
                      entries_text(&found, found.level));
+}
+
+/* ------------------------------------------------------------------ two vCPUs at once */
+
+/* After so many of the module's instructions another vCPU's thread makes a call: `meanwhile`. */
+#define AT_STEP 2ul
+static unsigned step_wanted, steps_done;
+
+BOTH static void step_count(int signal, siginfo_t *info, void *context)
+{
+    if (steps_done++ == step_wanted)
+        meanwhile_run(AT_STEP);
+}
+
+/* Before a call that makes `what` meanwhile; the first one, of NULL, counts the instructions. */
+static void between_steps(void (*what)(void))
+{
+    step_wanted = what && steps_done > 0 ? unit_random() % steps_done : 0;
+    steps_done = 0;
+    meanwhile = what;
+    meanwhile_at = AT_STEP;
 }
 
 /* ------------------------------------------------------------------ all that is mapped */
@@ -527,6 +549,40 @@ static void split_far(void)
     }
 }
 
+/*
+ * The first and the last page of a 2 MB page, mapped and unmapped in turns, to where a 2 MB page
+ * could lead, to the end of one, and to where the page leads already.
+ */
+static void split_at_ends(void)
+{
+    enum { FIRST_OF_2MB, LAST_OF_2MB, SAME, PLACES, CASES = 8 * PLACES };
+    const uint32_t bytes = CASES / 2 * MEDIUM_PAGE_BYTES;
+    struct address_space space;
+    int order[CASES];
+
+    shuffle(order, CASES);
+    for (int i = 0; i < CASES; i++) {
+        const bool last = order[i] & 1, high = order[i] & 2, mapped = order[i] & 4;
+        const int place = order[i] / 8;
+        const uint64_t in_large = last ? MEDIUM_PAGE_BYTES - PAGE_BYTES : 0,
+                       same = i % (CASES / 2) * MEDIUM_PAGE_BYTES + in_large,
+                       virt = (high ? HIGHER_HALF_64 : 0) + same,
+                       flags = PAGE_PRESENT | (random64() & RIGHTS);
+        const uint32_t large = unit_random() % (CASES / 2) * MEDIUM_PAGE_BYTES,
+                       phys = place == FIRST_OF_2MB  ? large
+                              : place == LAST_OF_2MB ? large + MEDIUM_PAGE_BYTES - PAGE_BYTES
+                                                     : (uint32_t)same;
+        const char *where = last ? "the last page of a 2 MB page" : "the first page of a 2 MB page";
+        if (i % (CASES / 2) == 0) {
+            space = space_at(0, bytes);
+            long_tables_build(&space);
+        }
+        map_one_of(&space, false, virt, phys, mapped ? flags : 0, where);
+        map_one_of(&space, false, virt, phys, mapped ? 0 : flags,
+                   mapped ? "which has just been mapped" : "which has just been unmapped");
+    }
+}
+
 START_TEST(split)
 {
     enum { PARTS = SPACE_BYTES / MEDIUM_PAGE_BYTES, COMBINATIONS = 8 };
@@ -579,9 +635,54 @@ START_TEST(split)
         check_all(&space, when);
     }
     check_only_tables(&space, "after long_tables_build, and pages in 2 MB pages were mapped");
+    split_at_ends();
     split_far();
 }
 END_TEST
+
+static struct {
+    struct address_space space;
+    uint64_t virt;
+} mapping, other_mapping;
+
+#define MAPPED_PHYS 0x200000u /* what both map */
+
+/* The other vCPU's thread. */
+BOTH static void other_maps(void)
+{
+    long_page_map(&other_mapping.space, other_mapping.virt, MAPPED_PHYS, PAGE_PRESENT);
+}
+
+THERE(int, map_in_steps, (void), ())
+{
+    steps_begin(step_count);
+    const int error = long_page_map(&mapping.space, mapping.virt, MAPPED_PHYS, PAGE_PRESENT);
+    steps_end();
+    return error;
+}
+
+/* While a page is mapped for one of two guests, another vCPU's thread maps one for the other. */
+static void check_mapped_at_once(void)
+{
+    static const char when[] = "after pages of two guests were mapped by two threads at a time: "
+                               "use no static variable";
+
+    for (int round = 0; round < 13; round++) {
+        mapping.space = space_at(0, SLOT_BYTES);
+        other_mapping.space = space_at(BASE, SLOT_BYTES);
+        mapping.virt = FAR + random_page(1 << 30);
+        other_mapping.virt = HIGHER_HALF_64 - (1 << 30) + random_page(1 << 30);
+        long_tables_build(&mapping.space);
+        long_tables_build(&other_mapping.space);
+        between_steps(round ? other_maps : NULL);
+        const int error = map_in_steps();
+        ck_assert_msg(error == 0, "long_page_map(0x%llx) returns %d instead of 0, %s",
+                      (unsigned long long)mapping.virt, error, when);
+        check_page(&mapping.space, mapping.virt, MAPPED_PHYS, PAGE_PRESENT, when);
+        if (round)
+            check_page(&other_mapping.space, other_mapping.virt, MAPPED_PHYS, PAGE_PRESENT, when);
+    }
+}
 
 /* Two guests of one VM, their pages mapped in turns: nothing may be kept from one to the other. */
 START_TEST(two_spaces)
@@ -615,6 +716,7 @@ START_TEST(two_spaces)
                        i == 0
                            ? "the first of two guests, after pages were mapped for both in turns"
                            : "the second of two guests, after pages were mapped for both in turns");
+    check_mapped_at_once();
 }
 END_TEST
 
@@ -850,7 +952,7 @@ static PRIVATE struct kvm_sregs sregs_before; /* as KVM would return them */
 static PRIVATE uint64_t entry, stack;
 static PRIVATE bool kept_before; /* long_mode_state has not changed memory */
 
-#define APIC_BASE 0xfee00900u  /* as after reset: enabled, of the first processor */
+#define APIC_BITS 0x900        /* of the APIC base, as after reset: enabled, first processor */
 #define AVAILABLE (1ull << 52) /* of a descriptor: AVL, which means nothing to the processor */
 
 static uint64_t random_linear(void)
@@ -874,8 +976,10 @@ static struct kvm_segment segment_make(void)
 }
 
 /* All that a processor has of CR0 and EFER: SVM's and AMD's own bits of EFER among them. */
-#define CR0_KNOWN  0xe005003full
-#define EFER_KNOWN 0xfd01ull
+#define CR0_KNOWN     0xe005003full
+#define CR0_MINOR     0x4000eull /* MP, EM, TS, AM: of no use to the mode */
+#define EFER_KNOWN    0xfd01ull
+#define FLAGS_OF_CODE 0x244ed5ull /* that any code may set: IF, DF, NT and AC among them */
 
 /* A register of these bits as it may come in: often all of them are 1. */
 static uint64_t bits_make(uint64_t known)
@@ -905,7 +1009,7 @@ static void sregs_make(void)
     sregs.efer = bits_make(EFER_KNOWN);
     sregs.ldt.type ^= sregs.ldt.type == TYPE_LDT;
     sregs.cr8 = unit_random() % 16;
-    sregs.apic_base = (uint64_t)unit_random() << 32 | APIC_BASE;
+    sregs.apic_base = (random64() & LONG_FRAME) | bits_make(APIC_BITS);
 }
 
 /*
@@ -2346,12 +2450,27 @@ static void check_together(struct vcpu *vcpu, struct address_space *space)
     ck_assert_msg(memcmp(page_then, space->memory + GDT_OFFSET, PAGE_BYTES) == 0,
                   "after long_mode_enter GDT and TSS are not as long_gdt_build and long_rings_add "
                   "together make them");
-    ck_assert_msg(sregs.cr3 == then.cr3 && tables_equal(sregs.gdt, then.gdt) &&
-                      tables_equal(sregs.idt, then.idt) && sregs.tr.base == then.tr.base &&
-                      sregs.tr.selector == then.tr.selector &&
-                      sregs.cs.selector == then.cs.selector && sregs.cr4 == then.cr4,
-                  "after long_mode_enter CR3, CR4, GDTR, IDTR, TR or CS is not as long_mode_state "
-                  "and long_rings_add together make it");
+    ck_assert_msg(
+        sregs.cr3 == then.cr3 && tables_equal(sregs.gdt, then.gdt) &&
+            tables_equal(sregs.idt, then.idt) && sregs.tr.base == then.tr.base &&
+            sregs.tr.selector == then.tr.selector && sregs.cs.selector == then.cs.selector &&
+            sregs.cr4 == then.cr4 && sregs.cr0 == then.cr0,
+        "after long_mode_enter CR0, CR3, CR4, GDTR, IDTR, TR or CS is not as long_mode_state "
+        "and long_rings_add together make it");
+}
+
+/* The vCPU comes with such registers as it never has after reset. */
+static void registers_disturb(struct vcpu *vcpu)
+{
+    random_fill(&regs, sizeof regs);
+    regs.rflags = FLAGS_ALWAYS_ONE | bits_make(FLAGS_OF_CODE);
+    ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &sregs_before) == 0);
+    sregs_before.cr0 |= bits_make(CR0_MINOR);
+    sregs_before.cr2 = random64();
+    sregs_before.cr8 = unit_random() % 16;
+    ck_assert(kernel(vcpu->fd, KVM_SET_SREGS, &sregs_before) == 0);
+    ck_assert(kernel(vcpu->fd, KVM_SET_REGS, &regs) == 0);
+    ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &sregs_before) == 0);
 }
 
 /* A random entry point, and where nothing fails the vCPU's registers say so. */
@@ -2360,6 +2479,7 @@ static void check_entered(struct vcpu *vcpu, struct address_space *space)
     entry = HIGHER_HALF_64 + LOAD_DEFAULT + unit_random() % 0x10000;
     *space = space_at(space->base, space->bytes);
     falsified = (struct falsified){0};
+    registers_disturb(vcpu);
     check_works("long_mode_enter", long_mode_enter(vcpu, space, entry));
     ck_assert(kernel(vcpu->fd, KVM_GET_REGS, &regs) == 0);
     ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &sregs) == 0);
@@ -2379,6 +2499,13 @@ static void check_entered(struct vcpu *vcpu, struct address_space *space)
     ck_assert_msg(sregs.efer == (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE),
                   "EFER is 0x%llx: long_mode_state and long_rings_add were not both called",
                   sregs.efer);
+    ck_assert_msg(sregs.cr2 == sregs_before.cr2 && sregs.cr8 == sregs_before.cr8 &&
+                      sregs.apic_base == (sregs_before.apic_base & ~(uint64_t)APIC_BASE_ENABLE),
+                  "after long_mode_enter CR2 is 0x%llx, CR8 0x%llx and the APIC base 0x%llx; "
+                  "KVM_GET_SREGS returned 0x%llx, 0x%llx and 0x%llx, of which only "
+                  "APIC_BASE_ENABLE changes",
+                  sregs.cr2, sregs.cr8, sregs.apic_base, sregs_before.cr2, sregs_before.cr8,
+                  sregs_before.apic_base);
     check_has_cpuid(vcpu, "long_mode_enter");
 }
 
@@ -2654,6 +2781,48 @@ static void walks_between(void)
         check_mapped(random_canonical(), 3, rights);
 }
 
+static struct {
+    uint64_t bytes, cr3, virt, other_virt;
+} stepped;
+
+/* The other vCPU's thread. */
+BOTH static void other_walks(void)
+{
+    long_walk(ram, stepped.bytes, stepped.cr3, EFER, stepped.other_virt);
+}
+
+THERE(struct long_walk, walk_in_steps, (void), (), see_text(&result.reason))
+{
+    steps_begin(step_count);
+    const struct long_walk found = long_walk(ram, stepped.bytes, stepped.cr3, EFER, stepped.virt);
+    steps_end();
+    return found;
+}
+
+/* While one thread walks, so does another, for an address that is not mapped. */
+static void check_walked_at_once(void)
+{
+    uint64_t rights[4];
+
+    for (int round = 0; round < 25; round++) {
+        const uint64_t virt = random_canonical(), phys = page_make(virt, 3, rights);
+        stepped.bytes = walk_bytes;
+        stepped.cr3 = walk_tables[0];
+        stepped.virt = virt;
+        stepped.other_virt = virt ^ 1ull << (12 + unit_random() % 35); /* at any level */
+        between_steps(round ? other_walks : NULL);
+        const struct long_walk found = walk_in_steps();
+        ck_assert_msg(found.mapped && found.levels == 4 && found.phys == phys,
+                      "while long_walk of 0x%llx was at work, another thread called it for 0x%llx, "
+                      "and it finds 0x%llx (mapped: %d, levels: %u) instead of 0x%llx (1, 4): use "
+                      "no static variable",
+                      (unsigned long long)virt, (unsigned long long)stepped.other_virt,
+                      (unsigned long long)found.phys, found.mapped, found.levels,
+                      (unsigned long long)phys);
+        check_walk(found, virt, 3, phys, rights);
+    }
+}
+
 START_TEST(walks)
 {
     uint64_t rights[4];
@@ -2662,6 +2831,7 @@ START_TEST(walks)
         const uint64_t virt = random_canonical(), phys = page_make(virt, 3, rights);
         check_walk(walk(virt), virt, 3, phys, rights);
     }
+    check_walked_at_once();
 }
 END_TEST
 
