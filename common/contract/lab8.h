@@ -117,7 +117,10 @@ struct pic {
     struct pic_chip master, slave;
 };
 
-/* 8.3 ICW1 to ICW4, OCW1 to OCW3 (non-specific and specific EOI), IRR, ISR, IMR. */
+/*
+ * 8.3 ICW1 to ICW4, OCW1 to OCW3 (non-specific and specific EOI), IRR, ISR, IMR. The odd port reads
+ * as IMR at all times, so as 0 during the initialisation.
+ */
 uint64_t pic_read(void *device, uint64_t port, unsigned size);
 void pic_write(void *device, uint64_t port, unsigned size, uint64_t value);
 
@@ -162,7 +165,9 @@ struct pit {
  * 8.3 The ports of the counters and of the control register, and PIT_GATE: GATE_BITS as written,
  * and GATE_OUTPUT, counter 2's output. A new count starts at once. A closed gate stops counter 2:
  * it reads as its count, and its output is that before a count; opened, it starts from its count.
- * Between the bytes of a new count the old one may go on or stop. Not modelled: modes 1 and 5, BCD,
+ * Between the bytes of a new count the old one may go on or stop. After a latch command all of the
+ * latched value is read next; with ACCESS_BOTH its low byte comes first, whatever was read before.
+ * A latch command for a counter that is latched changes nothing. Not modelled: modes 1 and 5, BCD,
  * the read-back command, what an odd count reads as in mode 3, and the low pulse of the output in
  * modes 2 and 4, which is too short to be seen: GATE_OUTPUT may leave it out.
  */
@@ -213,8 +218,9 @@ void platform_stop(struct platform *platform);
 /*
  * 8.3 before_entry. The vectors of lab 4 are news for Linux's devices, not interrupts: TIMER_VECTOR
  * of the timer, KEYBOARD_VECTOR of the input. Clears both in vcpu->pending and has the devices
- * look. Then, if the guest can take an interrupt and the 8259s ask for one, acknowledges and
- * injects it. While they ask for more, request_interrupt_window is set. Takes vcpu->lock.
+ * look: the serial port at least after KEYBOARD_VECTOR, the PIT at least after TIMER_VECTOR. Then,
+ * if the guest can take an interrupt and the 8259s ask for one, acknowledges and injects it. While
+ * they ask for more, request_interrupt_window is set. Takes vcpu->lock.
  */
 enum step platform_deliver(struct vcpu *vcpu);
 

@@ -452,12 +452,14 @@ static void control_write(struct pit *pit, uint8_t value)
 
     if (number == 3)
         return;
-    if (access != ACCESS_LATCH) /* 6 and 7 are modes 2 and 3 */
+    if (access != ACCESS_LATCH) { /* 6 and 7 are modes 2 and 3 */
         *counter = (struct pit_counter){.mode = (uint8_t)(mode > 5 ? mode - 4 : mode),
                                         .access = (uint8_t)access};
-    else if (!counter->latched)
+    } else if (!counter->latched) {
         counter->latch = counter_value(pit, number);
-    counter->latched = access == ACCESS_LATCH;
+        counter->latched = true;
+        counter->read_high = false;
+    }
     /* end 8.3 */
 }
 

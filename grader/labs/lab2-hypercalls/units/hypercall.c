@@ -21,7 +21,7 @@ static const uint8_t sizes[] = {1, 2, 4};
 #define FAR_OFFSET 0x10000 /* more than 16 bits */
 union io_page {
     struct kvm_run run;
-    uint8_t bytes[FAR_OFFSET + 3 * PAGE_BYTES];
+    uint8_t bytes[FAR_OFFSET + 20 * PAGE_BYTES];
 };
 static union io_page page, other_page; /* of the vCPU in question; of another one */
 static PRIVATE union io_page made;     /* `page` as the judge has made it */
@@ -65,14 +65,15 @@ START_TEST(decode)
 }
 END_TEST
 
-/* More than a byte counts; all of size 4 fit into a page. */
-enum { OPERANDS = 700 };
+/* Of size 4 they have more bytes than 16 bits can count. */
+enum { OPERANDS = 17000 };
 
 START_TEST(operands)
 {
-    const uint32_t places[] = {0,           1,   2,   127, 128,
-                               254,         255, 256, 257, 258 + unit_random() % (OPERANDS - 260),
-                               OPERANDS - 1};
+    const uint32_t places[] = {
+        0,           1,           2,   127, 128,
+        254,         255,         256, 257, 258 + unit_random() % (OPERANDS - 260),
+        0x10000 / 4, OPERANDS - 1};
 
     for (size_t i = 0; i < sizeof sizes; i++) {
         const uint8_t size = sizes[i];
@@ -97,8 +98,10 @@ END_TEST
 
 START_TEST(answers)
 {
-    const uint32_t places[] = {
-        0, 1, 2, 127, 128, 255, 256, 257, 258 + unit_random() % (OPERANDS - 260), OPERANDS - 1};
+    const uint32_t places[] = {0,           1,           2,
+                               127,         128,         255,
+                               256,         257,         258 + unit_random() % (OPERANDS - 260),
+                               0x10000 / 4, OPERANDS - 1};
     enum { PLACES = sizeof places / sizeof places[0] };
     int order[PLACES * sizeof sizes];
 
@@ -509,11 +512,12 @@ START_TEST(vcpus_apart)
         meanwhile = other_calls;
         meanwhile_at = moments[i];
         run_hypercall(&vcpu);
-        ck_assert_msg(console_bytes == 0x100 && memcmp(console, random_ram + 0x20f80, 0x100) == 0,
+        const bool own = memcmp(console, random_ram + 0x20f80, 0x100) == 0;
+        ck_assert_msg(console_bytes == 0x100 && own,
                       "while a WRITE of 256 bytes was served, another vCPU's thread made one, and "
-                      "of the first %zu bytes were printed, or others than its own: what belongs "
-                      "to a call must be in local variables, not in static ones",
-                      console_bytes);
+                      "of the first %zu bytes were printed%s: what belongs to a call must be in "
+                      "local variables, not in static ones",
+                      console_bytes, console_bytes == 0x100 ? ", but not its own" : "");
     }
     memset(make_io(true, HYPERCALL_PORT, 1, 3), number, 3);
     console_bytes = 0;
@@ -541,9 +545,13 @@ static void check_on_stage(const char *what, const char *expected, size_t bytes)
     ck_assert_msg(console_bytes != 0 && printed_bytes == 0,
                   "of %s of %zu bytes %zu went to stage.console_write, and %zu to standard output",
                   what, bytes, console_bytes, printed_bytes);
-    ck_assert_msg(console_bytes == bytes && memcmp(console, expected, bytes) == 0,
-                  "%s has %zu bytes, and stage.console_write got %zu bytes, or others than its own",
-                  what, bytes, console_bytes);
+    ck_assert_msg(console_bytes == bytes, "%s has %zu bytes, and stage.console_write got %zu", what,
+                  bytes, console_bytes);
+    for (size_t i = 0; i < bytes; i++)
+        ck_assert_msg(console[i] == expected[i],
+                      "%s has %zu bytes, and byte %zu of what stage.console_write got is 0x%02x "
+                      "instead of 0x%02x",
+                      what, bytes, i, (uint8_t)console[i], (uint8_t)expected[i]);
     console_bytes = 0;
 }
 
@@ -601,6 +609,22 @@ static uint32_t read_answer(struct vcpu *vcpu)
     return answer;
 }
 
+static uint64_t beyond_at, beyond_bytes; /* of a string that can't be read, from RAM's start on */
+
+/* The VMM's own would end it, without a word about the guest's call. */
+BOTH static void console_try(struct vcpu *vcpu, const char *bytes, size_t count)
+{
+    for (size_t done = 0; done < count;) {
+        const ssize_t written = write(STDOUT_FILENO, bytes + done, count - done);
+        if (written < 0) {
+            beyond_at = (uintptr_t)bytes - (uintptr_t)vcpu->vm->ram;
+            beyond_bytes = count;
+            longjmp(too_much, 1);
+        }
+        done += (size_t)written;
+    }
+}
+
 /* What must end the guest does so, by vcpu_crash; what that printed stays in `said`. */
 static void check_refused(struct vcpu *vcpu, const char *what)
 {
@@ -608,6 +632,11 @@ static void check_refused(struct vcpu *vcpu, const char *what)
     listen_hold();
     enum step step = run_hypercall(vcpu);
     listen_end();
+    ck_assert_msg(
+        beyond_bytes == 0,
+        "%s, and stage.console_write got 0x%llx bytes from RAM's start + 0x%llx on, which "
+        "can't be read: RAM has 0x%zx bytes",
+        what, (unsigned long long)beyond_bytes, (unsigned long long)beyond_at, vcpu->vm->ram_bytes);
     ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED, "%s, and the guest went on",
                   what);
     static const char before[] = "(guest) crashed: ";
@@ -822,6 +851,45 @@ static void write_far(struct vcpu *vcpu)
     write_round(vcpu);
 }
 
+static uint32_t mapped_first, mapped_end; /* the linear addresses that translate_part finds */
+
+BOTH static bool translate_part(uint64_t linear, uint64_t *phys)
+{
+    *phys = linear ^ PAGE_BYTES;
+    return linear >= mapped_first && linear < mapped_end;
+}
+
+/* Only the pages of the string are mapped; of a string without characters, none. */
+static void write_mapped(struct vcpu *vcpu)
+{
+    translate_instead = translate_part;
+    for (unsigned i = 0; i < 12; i++) {
+        const bool code_32 = i % 2;
+        const uint32_t pages = i / 2 % 3, page_number = 16 + unit_random() % 200,
+                       end = (page_number + pages) * PAGE_BYTES,
+                       bytes =
+                           pages ? (pages - 1) * PAGE_BYTES + 1 + unit_random() % PAGE_BYTES : 0,
+                       start = end - bytes, base = (start - unit_random() % 0x1000) & ~15u,
+                       upper = code_32 ? 0 : unit_random() << 16;
+        char what[160];
+        mapped_first = page_number * PAGE_BYTES;
+        mapped_end = end;
+        snprintf(
+            what, sizeof what,
+            pages ? "%u-bit code, vcpu_translate finds the pages of the string and no other: it "
+                    "ends with the last byte of a page"
+                  : "%u-bit code, vcpu_translate finds no page, and the string has no characters: "
+                    "so none is outside",
+            code_32 ? 32 : 16);
+        make_write(vcpu,
+                   (struct write_state){code_32 ? CR0_PE : 0, code_32, base, upper | (start - base),
+                                        upper | bytes},
+                   0);
+        check_write(vcpu, what, start, bytes);
+    }
+    translate_instead = NULL;
+}
+
 START_TEST(write_pages)
 {
     struct vm vm;
@@ -854,6 +922,7 @@ START_TEST(write_pages)
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, NOWHERE, 0}, 0);
     check_write(&vcpu, "no bytes, so any address is right", NOWHERE, 0);
     write_far(&vcpu);
+    write_mapped(&vcpu);
 }
 END_TEST
 
@@ -867,6 +936,17 @@ BOTH static void page_is_translated(void)
         meanwhile = page_is_translated;
         meanwhile_at = AT_TRANSLATE;
     }
+}
+
+/* A WRITE in this state ends the guest. */
+static void check_write_refused(struct vcpu *vcpu, struct write_state state, const char *what)
+{
+    char call[400];
+
+    make_write(vcpu, state, 0);
+    snprintf(call, sizeof call, "%s (DS's base 0x%x, ESI 0x%x, ECX 0x%x)", what, state.ds_base,
+             state.esi, state.ecx);
+    check_refused(vcpu, call);
 }
 
 /* Lengths that are negative if they are taken for numbers with a sign, or whose sum overflows. */
@@ -885,11 +965,10 @@ static void write_long_outside(struct vcpu *vcpu)
                  "32-bit code made a WRITE with ECX = 0x%x (a length has no sign, and all of ECX "
                  "counts), most of it past RAM",
                  bytes);
-        make_write(
+        check_write_refused(
             vcpu,
             (struct write_state){CR0_PE, true, 0, (uint32_t)vcpu->vm->ram_bytes - to_end, bytes},
-            0);
-        check_refused(vcpu, what);
+            what);
     }
 }
 
@@ -913,8 +992,7 @@ static void write_far_outside(struct vcpu *vcpu)
                  "past RAM",
                  (unsigned long long)(linear ^ PAGE_BYTES) + far_away);
         translate_instead = translate_far;
-        make_write(vcpu, (struct write_state){CR0_PE, true, 0, linear, 20}, 0);
-        check_refused(vcpu, what);
+        check_write_refused(vcpu, (struct write_state){CR0_PE, true, 0, linear, 20}, what);
         translate_instead = NULL;
         make_write(vcpu, (struct write_state){CR0_PE, true, 0, linear, 20}, 0);
         check_serves(vcpu, "a WRITE whose bytes are all in RAM");
@@ -928,6 +1006,9 @@ START_TEST(write_outside)
     const uint32_t inside = 1 + unit_random() % 100, outside = 1 + unit_random() % 100;
 
     start_created(&vm, &vcpu);
+    struct stage changed = stage;
+    changed.console_write = console_try;
+    stage_set(&changed);
     memset(vm.ram, 'x', vm.ram_bytes);
     const uint32_t end = (uint32_t)vm.ram_bytes, last_page = end - PAGE_BYTES;
     make_write(&vcpu, (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside}, 0);
@@ -936,38 +1017,36 @@ START_TEST(write_outside)
                   "a WRITE of %u bytes ends with the last byte of RAM, and was refused: all of it "
                   "is there",
                   inside);
-    make_write(&vcpu,
-               (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside + outside}, 0);
-    check_refused(&vcpu, "a WRITE began in RAM and ended past it, in the VMM's own memory");
+    check_write_refused(
+        &vcpu, (struct write_state){0, false, last_page, PAGE_BYTES - inside, inside + outside},
+        "a WRITE began in RAM and ended past it, in the VMM's own memory");
     make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, 0x10000 + inside}, 0);
     step = run_hypercall(&vcpu);
     ck_assert_msg(step == STEP_RUN && printed_bytes == 0x10000 + inside,
                   "32-bit code made a WRITE of %u bytes (all of ECX counts), all of it in RAM, and "
                   "%zu were printed",
                   0x10000 + inside, printed_bytes);
-    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, end - PAGE_BYTES, 0x10000 + inside}, 0);
-    check_refused(&vcpu,
-                  "32-bit code made a WRITE of over 64 KB (all of ECX counts) that ended past "
-                  "RAM");
-    make_write(&vcpu, (struct write_state){0, false, 0xffff0, 0x10 + outside, inside}, 0);
-    check_refused(&vcpu, "16-bit code made a WRITE at 1 MB, where RAM ends: DS's base plus SI is "
-                         "not cut to 20 bits");
-    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside}, 0);
-    check_refused(&vcpu, "a WRITE ended with the last byte of 4 GB, far past RAM");
+    check_write_refused(
+        &vcpu, (struct write_state){CR0_PE, true, 0, end - PAGE_BYTES, 0x10000 + inside},
+        "32-bit code made a WRITE of over 64 KB (all of ECX counts) that ended past "
+        "RAM");
+    check_write_refused(&vcpu, (struct write_state){0, false, 0xffff0, 0x10 + outside, inside},
+                        "16-bit code made a WRITE at 1 MB, where RAM ends: DS's base plus SI is "
+                        "not cut to 20 bits");
+    check_write_refused(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside},
+                        "a WRITE ended with the last byte of 4 GB, far past RAM");
     write_long_outside(&vcpu);
     write_far_outside(&vcpu);
     pages_left = 2 + unit_random() % 4; /* one of them now */
     page_is_translated();
-    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, 5 * PAGE_BYTES + inside},
-               0);
-    check_refused(&vcpu,
-                  "vcpu_translate returned true for a WRITE's first page, and then false, because "
-                  "a later page is not mapped");
+    check_write_refused(
+        &vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, 5 * PAGE_BYTES + inside},
+        "vcpu_translate returned true for a WRITE's first page, and then false, because "
+        "a later page is not mapped");
     meanwhile = NULL;
     pages_missing = true;
-    make_write(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, inside}, 0);
-    check_refused(&vcpu,
-                  "vcpu_translate returned false, because a page of the WRITE is not mapped");
+    check_write_refused(&vcpu, (struct write_state){CR0_PE, true, 0, PAGE_BYTES, inside},
+                        "vcpu_translate returned false, because a page of the WRITE is not mapped");
 }
 END_TEST
 

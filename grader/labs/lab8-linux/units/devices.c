@@ -1216,6 +1216,7 @@ static void check_incomplete(unsigned port, unsigned irq, bool needs_icw4)
                    count = needs_icw4 ? 3 : 2, place = unit_random() % count;
     char when[160];
 
+    pic_out(port + 1, 0xff); /* ICW1 clears it */
     pic_out(port, ICW1 | needs_icw4);
     for (unsigned i = 0; i < count; i++) {
         snprintf(
@@ -1229,6 +1230,11 @@ static void check_incomplete(unsigned port, unsigned irq, bool needs_icw4)
             check_asserted(false, when);
             pic_acknowledge(&pic); /* spurious: takes nothing */
         }
+        const unsigned mask = pic_in(port + 1);
+        ck_assert_msg(mask == 0,
+                      "ICW1 to ICW%u were written, and the odd port reads as 0x%02x: it reads as "
+                      "the mask at all times, and ICW1 has cleared that",
+                      i + 1, mask);
         pic_out(port + 1, icws[i]);
     }
     check_vector(irq, when);
@@ -1334,6 +1340,165 @@ START_TEST(pic_init)
 }
 END_TEST
 
+enum fall_state {
+    FALL_IDLE,
+    FALL_ITSELF,
+    FALL_EARLIER,
+    FALL_LATER,
+    FALL_MASKED,
+    FALL_AUTOMATIC,
+    FALL_ICW2,
+    FALL_ICW3,
+    FALL_ICW4,
+    FALL_STATES
+};
+
+static const char *const fall_states[FALL_STATES] = {
+    "nothing was in service",
+    "its own interrupt was in service",
+    "an earlier input was in service",
+    "a later input was in service",
+    "it was masked",
+    "the chip had automatic EOI",
+    "the chip was waiting for ICW2",
+    "the chip was waiting for ICW3",
+    "the chip was waiting for ICW4",
+};
+
+/* Up to the ICW that the state waits for, or all four. */
+static void init_to(unsigned port, enum fall_state state, unsigned icw4)
+{
+    const unsigned icws[] = {port == PIC_MASTER ? base : slave_base,
+                             port == PIC_MASTER ? 1 << PIC_CASCADE : PIC_CASCADE, icw4};
+
+    pic_out(port, ICW1 | ICW1_ICW4);
+    for (unsigned i = 0; i < 3 && state != FALL_ICW2 + i; i++)
+        pic_out(port + 1, icws[i]);
+}
+
+/* The ICWs that the state had been waiting for. */
+static void init_rest(unsigned port, enum fall_state state)
+{
+    const unsigned icws[] = {port == PIC_MASTER ? base : slave_base,
+                             port == PIC_MASTER ? 1 << PIC_CASCADE : PIC_CASCADE, 1};
+
+    for (unsigned i = state - FALL_ICW2; i < 3; i++)
+        pic_out(port + 1, icws[i]);
+}
+
+/* A line rises and falls before the processor takes it; the one beside it rises, and stays. */
+static void check_fall(unsigned first, enum fall_state state)
+{
+    const unsigned port = first < 8 ? PIC_MASTER : PIC_SLAVE, irq = first + 4 + unit_random() % 2,
+                   beside = first + 6, mask = 1 << 6 | (state == FALL_MASKED ? 1u << irq % 8 : 0),
+                   served = state == FALL_ITSELF    ? irq
+                            : state == FALL_EARLIER ? first + unit_random() % 2
+                            : state == FALL_LATER   ? first + 7
+                                                    : 16;
+    const unsigned in_service = served < 16 ? 1u << served % 8 : 0;
+    char when[160];
+
+    start_pic();
+    if (state == FALL_AUTOMATIC || state >= FALL_ICW2)
+        init_to(port, state, 1 | ICW4_AUTOMATIC);
+    if (served < 16) {
+        line_pulse(served);
+        check_vector(served, "a line rose");
+        line_set(served, false);
+    }
+    if (state < FALL_ICW2)
+        pic_out(port + 1, mask);
+    line_set(irq, true);
+    line_set(beside, true);
+    snprintf(when, sizeof when, "IRQ %u's line rose while %s, and IRQ %u's rose, too", irq,
+             fall_states[state], beside);
+    if (state < FALL_ICW2)
+        check_chip(port, 1u << irq % 8 | 1u << 6, in_service, when);
+    line_set(irq, false);
+    snprintf(when, sizeof when,
+             "IRQ %u's line rose while %s, and fell before the processor took it: that withdraws "
+             "it, and nothing else",
+             irq, fall_states[state]);
+    if (state >= FALL_ICW2) {
+        init_rest(port, state);
+        pic_out(port + 1, mask);
+    }
+    check_chip(port, 1u << 6, in_service, when);
+    if (served < 16)
+        end_of_interrupt(served);
+    pic_out(port + 1, 1 << 6);
+    check_asserted(false, when);
+    check_chip(port, 1u << 6, 0, when);
+    line_set(irq, true);
+    check_vector(irq, "the line that had fallen rose again");
+}
+
+static const char *const slave_ways[] = {"that line fell", "the slave masked it",
+                                         "the slave was initialized"};
+
+/* The slave's output falls before the master's request of input 2 is taken. */
+static void check_output_falls(enum fall_state state, unsigned way)
+{
+    const unsigned irq = 8 + unit_random() % 7, served = state == FALL_EARLIER ? unit_random() % 2
+                                                         : state == FALL_LATER
+                                                             ? 3 + unit_random() % 5
+                                                             : 16;
+    unsigned in_service = served < 16 ? 1u << served : 0;
+    char when[160];
+
+    start_pic();
+    if (served < 16) {
+        line_pulse(served);
+        check_vector(served, "a line rose");
+    }
+    if (state == FALL_ITSELF) {
+        line_pulse(15);
+        check_vector(15, "a line rose");
+        pic_out(PIC_SLAVE, OCW2_EOI);
+        in_service = 1 << PIC_CASCADE;
+    }
+    if (state == FALL_MASKED)
+        pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
+    if (state == FALL_AUTOMATIC || state >= FALL_ICW2)
+        init_to(PIC_MASTER, state, 1 | ICW4_AUTOMATIC);
+    line_set(irq, true);
+    snprintf(when, sizeof when, "input 2 of the master rose, for IRQ %u, while %s", irq,
+             fall_states[state]);
+    if (state < FALL_ICW2)
+        check_chip(PIC_MASTER, 1 << PIC_CASCADE, in_service, when);
+    if (way == 0)
+        line_set(irq, false);
+    else if (way == 1)
+        pic_out(PIC_SLAVE + 1, 1u << (irq - 8));
+    else
+        chip_init(PIC_SLAVE, slave_base, PIC_CASCADE, 1);
+    snprintf(when, sizeof when,
+             "input 2 of the master rose, for IRQ %u, while %s; then %s, and so the slave's output "
+             "fell",
+             irq, fall_states[state], slave_ways[way]);
+    if (state >= FALL_ICW2)
+        init_rest(PIC_MASTER, state);
+    check_chip(PIC_MASTER, 0, in_service, when);
+    pic_out(PIC_MASTER, OCW2_EOI);
+    pic_out(PIC_MASTER + 1, 0);
+    check_asserted(false, when);
+    pic_out(PIC_SLAVE + 1, 0);
+    line_pulse(irq);
+    check_vector(irq, "the slave's line rose again");
+}
+
+static void check_falls(void)
+{
+    enum { WAYS = sizeof slave_ways / sizeof slave_ways[0] };
+
+    for (unsigned state = 0; state < FALL_STATES; state++) {
+        check_fall(0, state);
+        check_fall(8, state);
+        for (unsigned way = 0; way < WAYS; way++)
+            check_output_falls(state, way);
+    }
+}
+
 START_TEST(pic_lines)
 {
     const unsigned irqs[] = {0, 7, 8, 15, 3 + unit_random() % 4, 9 + unit_random() % 6};
@@ -1391,6 +1556,7 @@ START_TEST(pic_lines)
         pic_out(port + 1, 0);
         check_asserted(false, "a masked line rose and fell, then the mask was removed");
     }
+    check_falls();
 }
 END_TEST
 
@@ -1770,6 +1936,51 @@ static void check_count(unsigned number, unsigned wanted, unsigned step, const c
                   wanted & 0xffff);
 }
 
+/* A control word for this counter, and a count: as many bytes as the access has. */
+static void access_start(unsigned number, unsigned access, unsigned mode, unsigned count)
+{
+    pit_control(number, access, mode);
+    if (access != ACCESS_HIGH)
+        pit_out(PIT_PORT + number, count & 0xff);
+    if (access != ACCESS_LOW)
+        pit_out(PIT_PORT + number, count >> 8 & 0xff);
+}
+
+/* The bits of a value that this access shows. */
+static unsigned access_bits(unsigned access)
+{
+    return access == ACCESS_LOW ? 0xff : access == ACCESS_HIGH ? 0xff00 : 0xffff;
+}
+
+static const char *access_name(unsigned access)
+{
+    return access == ACCESS_LOW    ? "ACCESS_LOW"
+           : access == ACCESS_HIGH ? "ACCESS_HIGH"
+                                   : "ACCESS_BOTH";
+}
+
+/* All that this access shows of the counter, with a read of each byte. */
+static unsigned access_read(unsigned number, unsigned access)
+{
+    unsigned value = 0;
+
+    if (access != ACCESS_HIGH)
+        value = pit_in(PIT_PORT + number) & 0xff;
+    if (access != ACCESS_LOW)
+        value |= (pit_in(PIT_PORT + number) & 0xff) << 8;
+    return value;
+}
+
+static void check_seen(unsigned got, unsigned wanted, unsigned access, const char *when)
+{
+    const unsigned bits = access_bits(access), apart = (got - wanted) & bits,
+                   slack = access == ACCESS_HIGH ? 0 : SLACK;
+
+    ck_assert_msg(apart <= slack || ((wanted - got) & bits) <= slack,
+                  "%s, %s: the counter reads as 0x%04x instead of 0x%04x", access_name(access),
+                  when, got, wanted & bits);
+}
+
 START_TEST(pit_counts)
 {
     static const unsigned modes[] = {0, 2, 3, 4, 6, 7}; /* the last two are 2 and 3 as well */
@@ -1808,6 +2019,35 @@ START_TEST(pit_counts)
     }
 }
 END_TEST
+
+/* A count of 0 is 0x10000, with each access, and with a closed gate. */
+static void check_zero_counts(void)
+{
+    static const unsigned modes[] = {0, 2, 3, 4};
+
+    for (unsigned i = 0; i < 3 * 4 * 3; i++) {
+        const unsigned number = i % 3, mode = modes[i / 3 % 4], access = ACCESS_LOW + i / 12,
+                       step = mode == 3 ? 2 : 1, part = 0x80 + (unit_random() % 0x70 << 8);
+        char when[100];
+        start_pit();
+        pit_out(PIT_GATE, 0);
+        access_start(number, access, mode, 0);
+        if (number == 2) {
+            pit.now += ns_of(part);
+            snprintf(when, sizeof when, "mode %u, count 0, which means 0x10000, the gate is closed",
+                     mode);
+            check_seen(access_read(number, access), 0, access, when);
+            pit_out(PIT_GATE, GATE_OPEN);
+        }
+        pit.now += ns_of(part);
+        snprintf(when, sizeof when, "mode %u, count 0, which means 0x10000, after %u pulses", mode,
+                 part);
+        pit_control(number, ACCESS_LATCH, 0);
+        const unsigned got = access_read(number, access);
+        if (access != ACCESS_HIGH || step == 1) /* else it is next to a carry */
+            check_seen(got, 0x10000 - part * step, access, when);
+    }
+}
 
 /* Of a wider access at these ports the low byte counts; of a read the others are 0. */
 static void check_wide_counts(void)
@@ -1905,8 +2145,75 @@ START_TEST(pit_access)
     ck_assert_msg(pit_read(&pit, PIT_PORT + 1, 4) <= 0xff,
                   "a read of 4 bytes at a counter's port does not return one byte and zeros");
     check_wide_counts();
+    check_zero_counts();
 }
 END_TEST
+
+/* Starts the counter; what it reads as then has a low byte far from a carry to the high one. */
+static unsigned start_seen(unsigned number, unsigned access)
+{
+    const unsigned count = (1 + unit_random() % 0xffff) & access_bits(access),
+                   seen = (unit_random() & 0xff00) | 0x80;
+
+    start_pit();
+    pit_out(PIT_GATE, GATE_OPEN);
+    for (unsigned each = 0; each < 3; each++)
+        access_start(each, access, 0, each == number ? count : unit_random());
+    pit.now += ns_of((count - seen) & 0xffff);
+    return seen;
+}
+
+#define APART 0x1140u /* pulses: both bytes are others then, and far from a carry */
+
+/* A latched value is kept until all of it was read; then the counter is. */
+static void check_latch_ends(unsigned number, unsigned access)
+{
+    const unsigned seen = start_seen(number, access);
+
+    pit_control(number, ACCESS_LATCH, 0);
+    pit.now += ns_of(APART);
+    check_seen(access_read(number, access), seen, access,
+               "latched, and read later: it is the latched value");
+    check_seen(access_read(number, access), seen - APART, access,
+               "all of a latched value was read, so the latch has ended");
+    pit_control(number, ACCESS_LATCH, 0);
+    pit.now += ns_of(APART);
+    pit_control(number, ACCESS_LATCH, 0);
+    pit.now += ns_of(APART);
+    check_seen(access_read(number, access), seen - APART, access,
+               "latched again, and once more before that was read: the later one is ignored");
+    check_seen(access_read(number, access), seen - 3 * APART, access,
+               "all of the second latched value was read, so the latch has ended");
+}
+
+/* A latch command comes after so many bytes: reading begins with the low byte. */
+static void check_latch_order(unsigned number, unsigned before)
+{
+    const unsigned seen = start_seen(number, ACCESS_BOTH);
+    char when[160];
+
+    for (unsigned i = 0; i < before; i++)
+        pit_in(PIT_PORT + number);
+    pit_control(number, ACCESS_LATCH, 0);
+    pit.now += ns_of(APART);
+    snprintf(when, sizeof when,
+             "%u bytes were read, then came a latch command: both bytes of the latched value are "
+             "read next, the low one first",
+             before);
+    check_seen(both_bytes(number), seen, ACCESS_BOTH, when);
+    snprintf(when, sizeof when,
+             "%u bytes were read, then a latched value: after its high byte comes a low one, of "
+             "the current value",
+             before);
+    check_seen(both_bytes(number), seen - APART, ACCESS_BOTH, when);
+    pit_control(number, ACCESS_LATCH, 0);
+    const unsigned low = pit_in(PIT_PORT + number);
+    pit_control(number, ACCESS_LATCH, 0);
+    pit.now += ns_of(APART);
+    check_seen(low | pit_in(PIT_PORT + number) << 8, seen - APART, ACCESS_BOTH,
+               "a second latch command came between the bytes of a latched value: it is ignored, "
+               "and the high byte is next");
+}
 
 /* What may happen to a latched counter before the value is read. */
 static const char *const latch_events[] = {"a new count was written",
@@ -1939,30 +2246,24 @@ static void latch_event(unsigned event, unsigned number)
         pit_out(PIT_CONTROL, number << 6 | ACCESS_LATCH << 4 | (unit_random() & 15));
 }
 
-/* A latched value is kept until all of it was read; only a control word ends it before. */
-static void check_latch_stays(void)
+/* Only a control word ends a latch before all of its value was read. */
+static void check_latch_stays(unsigned access)
 {
+    char when[160];
+
     for (unsigned i = 0; i < 3 * LATCH_EVENTS; i++) {
-        const unsigned number = i % 3, event = i / 3, count = (unsigned)ANY_COUNT;
-        start_pit();
-        pit_out(PIT_GATE, GATE_OPEN);
-        for (unsigned each = 0; each < 3; each++)
-            pit_start(each, 0, count);
-        const unsigned passed = 100 + unit_random() % 1000, wanted = count - passed;
-        pit.now += ns_of(passed);
+        const unsigned number = i % 3, event = i / 3, seen = start_seen(number, access);
         pit_control(number, ACCESS_LATCH, 0);
-        pit.now += ns_of(500);
-        const bool between = unit_random() % 2;
-        unsigned low = between ? pit_in(PIT_PORT + number) : 0;
+        pit.now += ns_of(APART);
+        const bool between = access == ACCESS_BOTH && unit_random() % 2;
+        const unsigned low = between ? pit_in(PIT_PORT + number) : 0;
         latch_event(event, number);
-        if (!between)
-            low = pit_in(PIT_PORT + number);
-        const unsigned got = low | pit_in(PIT_PORT + number) << 8;
-        ck_assert_msg(got + SLACK >= wanted && got <= wanted + SLACK,
-                      "counter %u was latched, then %s%s: it reads 0x%04x instead of the latched "
-                      "value, 0x%04x",
-                      number, latch_events[event],
-                      between ? " between the reads of its two bytes" : "", got, wanted);
+        const unsigned got =
+            between ? low | pit_in(PIT_PORT + number) << 8 : access_read(number, access);
+        snprintf(when, sizeof when,
+                 "counter %u was latched, then %s%s, so that it still reads as the latched value",
+                 number, latch_events[event], between ? " between the reads of its two bytes" : "");
+        check_seen(got, seen, access, when);
     }
 }
 
@@ -2020,7 +2321,13 @@ START_TEST(pit_latch)
                   "ACCESS_HIGH: the one byte of a latched value was read; then the counter reads "
                   "0x%02x instead of 0x30",
                   got);
-    check_latch_stays();
+    for (unsigned access = ACCESS_LOW; access <= ACCESS_BOTH; access++) {
+        for (unsigned number = 0; number < 3; number++)
+            check_latch_ends(number, access);
+        check_latch_stays(access);
+    }
+    for (unsigned i = 0; i < 12; i++)
+        check_latch_order(i % 3, i / 3);
 }
 END_TEST
 
@@ -2061,12 +2368,38 @@ static uint64_t rises_in(unsigned mode, unsigned count)
     return pit.next - pit.now;
 }
 
+/* Counts of one byte: the other one is 0, and a count of 0 is 0x10000. */
+static void check_byte_rises(void)
+{
+    char when[100];
+
+    for (unsigned i = 0; i < 4 * 2 * 2; i++) {
+        const unsigned mode = i % 4 ? 1 + i % 4 : 0, access = i / 4 % 2 ? ACCESS_HIGH : ACCESS_LOW,
+                       byte = i / 8 ? 20 + unit_random() % 200 : 0,
+                       count = !byte                   ? 0x10000
+                               : access == ACCESS_HIGH ? byte << 8
+                                                       : byte;
+        start_pit();
+        pit_control(0, access, mode);
+        pit_out(PIT_PORT, byte);
+        snprintf(when, sizeof when, "%s, mode %u: the one byte 0x%02x is the count 0x%x",
+                 access_name(access), mode, byte, count);
+        check_rise(pit.now + ns_of(count), when);
+        if (mode == 2 || mode == 3)
+            check_rise(pit.now + ns_of(count), when);
+        else
+            ck_assert_msg(pit.next == PIT_NEVER,
+                          "%s: after its one rise pit->next is not PIT_NEVER", when);
+    }
+}
+
 START_TEST(pit_rises)
 {
     static const unsigned modes[] = {0, 2, 3, 4, 6, 7};
     char when[80];
 
-    for (unsigned i = 0; i < 8; i++) {
+    check_byte_rises();
+    for (unsigned i = 0; i < 12; i++) {
         const unsigned mode = modes[i % 6], count = i >= 6 ? 0x10000 : (unsigned)ANY_COUNT;
         start_pit();
         snprintf(when, sizeof when, "mode %u, count 0x%x", mode, count);
@@ -2083,14 +2416,6 @@ START_TEST(pit_rises)
                           when);
             pit_count(0, count);
             check_rise(pit.now + ns_of(count), "a new count starts it again");
-            const unsigned byte = i == 0 ? 0 : 20 + unit_random() % 200;
-            const unsigned low = byte ? byte : 0x10000, high = byte ? byte << 8 : 0x10000;
-            pit_control(0, ACCESS_LOW, mode);
-            pit_out(PIT_PORT, byte);
-            check_rise(pit.now + ns_of(low), "ACCESS_LOW: the high byte of the count is 0");
-            pit_control(0, ACCESS_HIGH, mode);
-            pit_out(PIT_PORT, byte);
-            check_rise(pit.now + ns_of(high), "ACCESS_HIGH: the low byte of the count is 0");
             continue;
         }
         check_rise(start + ns_of(2ull * count), when);
@@ -2222,6 +2547,29 @@ static void check_half(unsigned count)
                   count, high, looks, wanted);
 }
 
+/* A count of 0, with each access: counter 2's output is that of 0x10000. */
+static void check_output_of_zero(void)
+{
+    static const unsigned modes[] = {0, 2, 3, 4};
+
+    for (unsigned i = 0; i < 4 * 3; i++) {
+        const unsigned mode = modes[i % 4], access = ACCESS_LOW + i / 4;
+        start_pit();
+        pit_out(PIT_GATE, GATE_OPEN);
+        access_start(2, access, mode, 0);
+        const uint64_t start = pit.now;
+        for (unsigned eighth = 1; eighth < 24; eighth += 2) {
+            pit.now = start + ns_of((uint64_t)0x10000 * eighth / 8);
+            const bool wanted = mode == 0 ? eighth > 8 : mode != 3 || eighth % 8 < 4;
+            ck_assert_msg(output() == wanted,
+                          "%s, mode %u, count 0, which means 0x10000: after 0x%x pulses the output "
+                          "is %s instead of %s",
+                          access_name(access), mode, 0x10000 * eighth / 8, wanted ? "low" : "high",
+                          wanted ? "high" : "low");
+        }
+    }
+}
+
 START_TEST(pit_gate)
 {
     for (int i = 0; i < 4; i++) {
@@ -2307,6 +2655,7 @@ START_TEST(pit_gate)
     }
     for (int i = 0; i < 6; i++)
         check_half(i == 0 ? 3 : 2 + unit_random() % 12);
+    check_output_of_zero();
 }
 END_TEST
 

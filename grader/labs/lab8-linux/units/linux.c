@@ -1750,11 +1750,20 @@ START_TEST(delivers_again)
     pic_set_line(&platform.pic, 3, false);
     pic_set_line(&platform.pic, 3, true);
     falsified = (struct falsified){.request = KVM_INTERRUPT, .error = ENXIO};
+    const uint64_t counted = vcpu->interrupts;
     listen_start();
     enum step step = platform_deliver(vcpu);
     listen_end();
     ck_assert_msg(step == STEP_END && vcpu->status == STATUS_CRASHED,
                   "KVM_INTERRUPT failed, and the vCPU goes on; it must end by vcpu_crash");
+    ck_assert_msg(vcpu->interrupts == counted,
+                  "KVM_INTERRUPT failed, so nothing was injected, and vcpu->interrupts went from "
+                  "%llu to %llu: it counts what was",
+                  (unsigned long long)counted, (unsigned long long)vcpu->interrupts);
+    ck_assert_msg(said_number(BASE + 3) && strstr(said, strerror(ENXIO)),
+                  "KVM_INTERRUPT of vector 0x%x failed, and the message of vcpu_crash does not "
+                  "contain the vector and the reason (%s): \"%.200s\"",
+                  BASE + 3, strerror(ENXIO), said);
     check_unlocked("after a failed KVM_INTERRUPT platform_deliver");
 }
 END_TEST
