@@ -11,7 +11,7 @@ struct io_access {
     uint16_t port;
     uint8_t size;   /* bytes of one operand: 1, 2 or 4 */
     uint32_t count; /* operands, one after the other: more than 1 for `rep` */
-    uint8_t *data;  /* size * count bytes, in the mapping of *run, unaligned */
+    uint8_t *data;  /* size * count bytes, maybe over 64 KB, in the mapping of *run, unaligned */
 };
 
 /* 2.1 Decodes the KVM_EXIT_IO in `run`. */
@@ -28,6 +28,7 @@ int vcpu_registers(struct vcpu *vcpu, struct kvm_regs *regs);
 
 /*
  * 2.2 - 2.5 The handler of KVM_EXIT_IO: serves each operand of the access as a call (abi.h), writes
- * a string's bytes to stage.console_write, and ends the guest at any other port or call.
+ * a string's bytes to stage.console_write, and ends the guest at any other port or call. A WRITE of
+ * no bytes is right at any address, even at one that vcpu_translate would not find.
  */
 enum step hypercall_io(struct vcpu *vcpu);
