@@ -661,26 +661,25 @@ THERE(int, map_in_steps, (void), ())
     return error;
 }
 
-/* While a page is mapped for one of two guests, another vCPU's thread maps one for the other. */
+/* While a 2 MB page of one guest is split, another vCPU's thread splits one of another guest. */
 static void check_mapped_at_once(void)
 {
-    static const char when[] = "after pages of two guests were mapped by two threads at a time: "
-                               "use no static variable";
-
     for (int round = 0; round < 13; round++) {
         mapping.space = space_at(0, SLOT_BYTES);
         other_mapping.space = space_at(BASE, SLOT_BYTES);
-        mapping.virt = FAR + random_page(1 << 30);
-        other_mapping.virt = HIGHER_HALF_64 - (1 << 30) + random_page(1 << 30);
+        mapping.virt = HIGHER_HALF_64 + random_page(SLOT_BYTES);
+        other_mapping.virt = HIGHER_HALF_64 + random_page(SLOT_BYTES);
         long_tables_build(&mapping.space);
         long_tables_build(&other_mapping.space);
+        all_read(&mapping.space, &all_before, mapping.virt, false);
         between_steps(round ? other_maps : NULL);
         const int error = map_in_steps();
-        ck_assert_msg(error == 0, "long_page_map(0x%llx) returns %d instead of 0, %s",
-                      (unsigned long long)mapping.virt, error, when);
-        check_page(&mapping.space, mapping.virt, MAPPED_PHYS, PAGE_PRESENT, when);
-        if (round)
-            check_page(&other_mapping.space, other_mapping.virt, MAPPED_PHYS, PAGE_PRESENT, when);
+        ck_assert_msg(error == 0, "long_page_map(0x%llx) returns %d instead of 0",
+                      (unsigned long long)mapping.virt, error);
+        check_page(&mapping.space, mapping.virt, MAPPED_PHYS, PAGE_PRESENT,
+                   "after long_page_map, while another thread called it for another guest");
+        check_all(&mapping.space, "after long_page_map, while another thread called it for another "
+                                  "guest: use no static variable");
     }
 }
 
@@ -2812,10 +2811,13 @@ static void check_walked_at_once(void)
         stepped.other_virt = virt ^ 1ull << (12 + unit_random() % 35); /* at any level */
         between_steps(round ? other_walks : NULL);
         const struct long_walk found = walk_in_steps();
-        ck_assert_msg(found.mapped && found.levels == 4 && found.phys == phys,
+        bool as_read = true;
+        for (unsigned depth = 0; depth < 4; depth++)
+            as_read = as_read && found.entries[depth] == *walk_entry(virt, depth);
+        ck_assert_msg(found.mapped && found.levels == 4 && found.phys == phys && as_read,
                       "while long_walk of 0x%llx was at work, another thread called it for 0x%llx, "
-                      "and it finds 0x%llx (mapped: %d, levels: %u) instead of 0x%llx (1, 4): use "
-                      "no static variable",
+                      "and it finds 0x%llx (mapped: %d, levels: %u) instead of 0x%llx (1, 4), or "
+                      "entries that are not those of the tables: use no static variable",
                       (unsigned long long)virt, (unsigned long long)stepped.other_virt,
                       (unsigned long long)found.phys, found.mapped, found.levels,
                       (unsigned long long)phys);
