@@ -2261,8 +2261,8 @@ static void check_latch_stays(unsigned access)
         const unsigned got =
             between ? low | pit_in(PIT_PORT + number) << 8 : access_read(number, access);
         snprintf(when, sizeof when,
-                 "counter %u was latched, then %s%s, so that it still reads as the latched value",
-                 number, latch_events[event], between ? " between the reads of its two bytes" : "");
+                 "counter %u was latched, then %s%s (it has to read as the latched value)", number,
+                 latch_events[event], between ? " between the reads of its two bytes" : "");
         check_seen(got, seen, access, when);
     }
 }
