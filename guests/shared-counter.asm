@@ -1,6 +1,6 @@
 ; shared-counter - each of VCPUS vCPUs adds STEP to one number in shared memory, TURNS times. The
 ; last one to finish prints the sum, or with QUIET only leaves it in EBP. No addition may be lost:
-; `lock` makes each one atomic.
+; `lock` makes each one atomic. With TOGETHER none begins before all of them run.
 %include "abi.inc"
 bits 16
 org 0
@@ -21,6 +21,12 @@ SHARED equ 0x3f00           ; segment at the end of window 0, which is unused
     mov es, ax
     mov cx, TURNS
     xor ebp, ebp
+%ifdef TOGETHER
+    lock inc word [es:6]
+wait_for_all:
+    cmp word [es:6], VCPUS
+    jb wait_for_all
+%endif
 add:
     mov eax, STEP
     lock xadd [es:0], eax

@@ -131,8 +131,11 @@ def ping_pong(plan: Plan) -> None:
           hint="How many VMs are there without --isolate? One, with one RAM: all vCPUs are created in it.")
 def shared_counter(plan: Plan) -> None:
     steps, turns = [plan.values.number(20) for _ in range(VCPUS)], 200
-    run = plan.boot(*(plan.guest("shared-counter", STEP=step, TURNS=turns, VCPUS=VCPUS, QUIET=None)
-                      for step in steps), args=["--regs"])
+    run = plan.boot(*(plan.guest("shared-counter", STEP=step, TURNS=turns, VCPUS=VCPUS, QUIET=None,
+                                 TOGETHER=None) for step in steps), args=["--regs"])
+    run.symptom(lambda o: o.hung,
+                "Each guest waits until all of them run. Does each vCPU have its own thread, and are all of "
+                "these started before you wait for the first?")
     run.exits(0)
     run.must(_all_registers, hint=_NO_REGISTERS)
     run.must(_one_sum(sum(steps) * turns & 0xffffffff))
@@ -160,14 +163,15 @@ def worst_status(plan: Plan) -> None:
                "worst status, 70, reports the crash.")
 def one_crashes(plan: Plan) -> None:
     dying, living = plan.guest("port"), plan.guest("echo")
-    run = plan.boot(dying, living, args=["--regs"], hold_stdin=True,
-                    steps=(Step(after=b"crashed", stream="stderr", close=True),))
-    run.symptom(lambda o: o.status == 0 and o.said("crashed"),
-                "A guest crashed, and the status is 0, that of the other one. Which vCPU's status does "
-                "run_all return? It must be the highest of all.")
-    run.exits(STATUS_CRASHED)
-    run.registers(1, rdx=HYPERCALL_PORT, rbx=0)
-    _common_symptoms(run)
+    for place, guests in ((1, (dying, living)), (0, (living, dying))):
+        run = plan.boot(*guests, args=["--regs"], hold_stdin=True,
+                        steps=(Step(after=b"crashed", stream="stderr", close=True),))
+        run.symptom(lambda o: o.status == 0 and o.said("crashed"),
+                    "A guest crashed, and the status is 0, that of the other one. Which vCPU's status does "
+                    "run_all return? It must be the highest of all.")
+        run.exits(STATUS_CRASHED)
+        run.registers(place, rdx=HYPERCALL_PORT, rbx=0)
+        _common_symptoms(run)
 
 
 # ---------------------------------------------------------------- 3.3 the console
@@ -442,10 +446,12 @@ def control_c(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 3.5 isolation
 
-@lab.test("3.5", "lets a guest access its neighbour's window in one VM", points=4,
-          hint="How many VMs are there without --isolate? One, and all guests share its RAM.")
+@lab.test("3.5", "lets a guest access its neighbour's window only in one VM", points=4,
+          hint="How many VMs are there? Without --isolate one, and all guests share its RAM; with it, each "
+               "guest has its own.")
 def intruder(plan: Plan) -> None:
-    _intrusion(plan, isolate=False)
+    for isolate in (False, True):
+        _intrusion(plan, isolate)
 
 
 @lab.test("3.5", "keeps guests apart with --isolate", points=4,

@@ -192,6 +192,7 @@ static struct end {
     const char *words; /* that it prints before, or NULL */
     enum vcpu_state state_in_run;
     bool own_thread;
+    bool beside;       /* on another thread than that of vcpus_run */
     atomic_uint told;  /* calls of vcpu_ended */
     bool told_early;   /* when its state was not VCPU_ENDED */
     atomic_uint turns; /* KVM_RUN so far */
@@ -278,6 +279,7 @@ BOTH static void note_vcpu(struct vcpu *vcpu)
     if (kernel(vcpu->fd, KVM_GET_REGS, &regs) != 0)
         return;
     end_of(vcpu)->entered = true;
+    end_of(vcpu)->beside = gettid() != getpid();
     end_of(vcpu)->number = (uint16_t)regs.rsi;
 }
 
@@ -309,6 +311,14 @@ static void check_ran(int id)
                   "vcpus_run returned, and vcpu%d has not executed its guest's first instruction: "
                   "after it SI is 0x%x, and it is 0x%x",
                   id, numbers[id], ends[id].number);
+}
+
+static void check_beside(int id)
+{
+    check_entered(id);
+    ck_assert_msg(ends[id].beside,
+                  "vcpu%d ran on the thread that called vcpus_run: each vCPU has its own thread",
+                  id);
 }
 
 BOTH static int end_in_run(struct vcpu *vcpu, int how)
@@ -423,6 +433,8 @@ START_TEST(highest)
                       "four vCPUs end with the statuses %d, %d, %d and %d, and vcpus_run returns "
                       "%d instead of the highest",
                       statuses[0], statuses[1], statuses[2], statuses[3], status);
+        for (int id = 0; id < VCPUS_MAX; id++)
+            check_beside(id);
     }
 }
 END_TEST
@@ -478,6 +490,7 @@ START_TEST(end_signalled_last)
     listen_end();
     check_works("vcpus_run", status);
     check_ran(0);
+    check_beside(0);
     ck_assert_msg(said[0] != '\0', "vcpus_run returned, and --regs printed nothing: the guest did "
                                    "not run, or vcpu_ended was not called");
     ck_assert_msg(
@@ -1061,7 +1074,7 @@ BOTH static bool is_kick(pthread_t thread)
 
 BOTH int pthread_kill(pthread_t thread, int signal)
 {
-    const bool kick = is_kick(thread);
+    const bool kick = signal != 0 && is_kick(thread); /* 0: nothing is sent */
 
     if (kick && kick_signal == SIGNAL_COUNTED) {
         kick_signals++;
@@ -1195,16 +1208,26 @@ BOTH static int kicked_in_guest(struct kvm_run *run, unsigned turn)
     return end_in_run(vcpu, BY_HALT);
 }
 
-/* Not every kick is a stop: what is new may also be an interrupt. */
-START_TEST(kick_alone)
+/*
+ * Not every kick is a stop: what is new may also be an interrupt. By whatever means a module kicks,
+ * this is what a kick does. Returns what vcpus_run returns.
+ */
+static int run_kicked(void)
 {
     start_guests(1, halt, sizeof halt);
     falsified.run = kick_for_nothing;
-    vcpus_run(&vmm);
+    run_turns = 0;
+    int status = vcpus_run(&vmm);
     check_entered(0);
     ck_assert_msg(run_turns > 1,
                   "a vCPU is kicked just before KVM_RUN, without a stop, and KVM_RUN runs the "
                   "guest: it must return at once, so that the vCPU checks what it has to do");
+    return status;
+}
+
+START_TEST(kick_alone)
+{
+    run_kicked();
     run_turns = 0;
     start_guests(1, marks, sizeof marks);
     falsified.run = kicked_in_guest;
@@ -1447,6 +1470,7 @@ THERE(bool, stop_is_seen, (bool was_kicked), (was_kicked))
 
 START_TEST(check_order)
 {
+    run_kicked();
     check_kick_acts();
     const bool must_clear = kick_flag(); /* another kind of kick has nothing there to clear */
 
@@ -1478,13 +1502,7 @@ END_TEST
 
 START_TEST(kick_taken_back)
 {
-    check_kick_acts();
-    kicked = NULL;
-    kick_signal = SIGNAL_SENT;
-    start_guests(1, halt, sizeof halt);
-    falsified.run = kick_for_nothing;
-    int status = vcpus_run(&vmm);
-    check_entered(0);
+    int status = run_kicked();
     ck_assert_msg(
         run_turns < TURNS_MAX,
         "one kick, and from then on KVM_RUN returns at once for ever: vcpu_check_stop must "
