@@ -19,14 +19,15 @@ SHARED equ 0x3f00           ; segment at the end of window 0, which is unused
 
     mov ax, SHARED
     mov es, ax
-    mov cx, TURNS
-    xor ebp, ebp
 %ifdef TOGETHER
-    lock inc word [es:6]
+    lock inc word [es:8]
 wait_for_all:
-    cmp word [es:6], VCPUS
+    pause                   ; a hint to the processor: a waiting loop
+    cmp word [es:8], VCPUS
     jb wait_for_all
 %endif
+    mov cx, TURNS
+    xor ebp, ebp
 add:
     mov eax, STEP
     lock xadd [es:0], eax

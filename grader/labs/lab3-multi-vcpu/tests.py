@@ -24,6 +24,9 @@ STATUS_SIGNAL = 128
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NO_REGISTERS = ("--regs prints each vCPU's registers when its thread calls vcpu_ended. Is it called, after "
                  "vcpu_run?")
+_NOT_OUT_OF_RUN = ("A vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not return. Does "
+                   "vcpu_kick signal the thread at every kick? From lab 4 on a kick also announces an "
+                   "interrupt, and stop_signal stays 0. (If tests of 3.2 fail, fix these first.)")
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -128,14 +131,18 @@ def ping_pong(plan: Plan) -> None:
 
 
 @lab.test("3.2", "shares memory between vCPUs", points=4,
-          hint="How many VMs are there without --isolate? One, with one RAM: all vCPUs are created in it.")
+          hint="How many VMs are there without --isolate? One, with one RAM: all vCPUs are created in it "
+               "and run at the same time.")
 def shared_counter(plan: Plan) -> None:
     steps, turns = [plan.values.number(20) for _ in range(VCPUS)], 200
     run = plan.boot(*(plan.guest("shared-counter", STEP=step, TURNS=turns, VCPUS=VCPUS, QUIET=None,
                                  TOGETHER=None) for step in steps), args=["--regs"])
-    run.symptom(lambda o: o.hung,
-                "Each guest waits until all of them run. Does each vCPU have its own thread, and are all of "
-                "these started before you wait for the first?")
+    run.symptom(lambda o: o.hung and bool(o.where) and len(_vcpus(o)) < VCPUS,
+                "Four guests wait until all of them run, and some don't. Does each vCPU have its own thread, "
+                "and are all started before you wait for the first?")
+    run.symptom(lambda o: o.hung and len(_vcpus(o)) == VCPUS,
+                "Four guests run and wait for each other forever: none sees what the others write. Without "
+                "--isolate all are in one VM.")
     run.exits(0)
     run.must(_all_registers, hint=_NO_REGISTERS)
     run.must(_one_sum(sum(steps) * turns & 0xffffffff))
@@ -163,14 +170,17 @@ def worst_status(plan: Plan) -> None:
                "worst status, 70, reports the crash.")
 def one_crashes(plan: Plan) -> None:
     dying, living = plan.guest("port"), plan.guest("echo")
-    for place, guests in ((1, (dying, living)), (0, (living, dying))):
+    for guests in ((dying, living), (living, dying)):      # the living one waits until the other has crashed
         run = plan.boot(*guests, args=["--regs"], hold_stdin=True,
                         steps=(Step(after=b"crashed", stream="stderr", close=True),))
         run.symptom(lambda o: o.status == 0 and o.said("crashed"),
                     "A guest crashed, and the status is 0, that of the other one. Which vCPU's status does "
                     "run_all return? It must be the highest of all.")
+        run.symptom(lambda o: o.hung and o.result.steps_done == 0 and not o.said("crashed"),
+                    "One guest waits for input, and the other, which is to crash, never ran. Does each vCPU "
+                    "have its own thread, and are all started before you wait for the first?")
         run.exits(STATUS_CRASHED)
-        run.registers(place, rdx=HYPERCALL_PORT, rbx=0)
+        run.registers(guests.index(living), rdx=HYPERCALL_PORT, rbx=0)
         _common_symptoms(run)
 
 
@@ -304,10 +314,8 @@ def kick(plan: Plan) -> None:
                  "What does a second kick find, before the vCPU has seen the first? immediate_exit is a byte "
                  "that is set or not: store 1 in it, whatever was there before.")
     alone = _unit_of_runs(plan, "kick_alone")
-    alone.symptom(lambda o: o.hung,
-                  "A vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not return. Does "
-                  "vcpu_kick signal the thread at every kick? From lab 4 on a kick also announces an "
-                  "interrupt, and stop_signal stays 0. (If tests of 3.2 fail, fix these first.)")
+    alone.symptom(lambda o: o.hung, _NOT_OUT_OF_RUN)
+    alone.symptom(lambda o: "and KVM_RUN did not return" in o.stdout, _NOT_OUT_OF_RUN)
     alone.symptom(lambda o: "just before KVM_RUN, without a stop" in o.stdout,
                   "When does vcpu_kick set immediate_exit? At every kick of a running vCPU: it may also "
                   "announce an interrupt, from lab 4 on, and stop_signal stays 0 then.")
@@ -328,7 +336,10 @@ def kick_order(plan: Plan) -> None:
           hint="What if a stop arrives between the two steps of vcpu_check_stop? Clear the kick first, then "
                "read stop_signal: in the reverse order that stop is lost.")
 def check_order(plan: Plan) -> None:
-    unit = plan.unit("vcpus", "check_order")
+    unit = _unit_of_runs(plan, "check_order")
+    unit.symptom(lambda o: "and KVM_RUN runs the guest" in o.stdout,
+                 "vcpu_check_stop does not clear run->immediate_exit, and vcpu_kick does not set it. What "
+                 "makes KVM_RUN return then, if the kick comes just before it?")
     unit.symptom(lambda o: "nothing kicked it" in o.stdout,
                  "What if the stop comes before the vCPU's thread has set its state to running? vcpu_kick "
                  "does nothing then: vcpu_check_stop must read stop_signal even if the vCPU was not kicked.")
@@ -344,7 +355,8 @@ def check_order(plan: Plan) -> None:
                "vcpu->lock keeps it running: hold the lock from the check of vcpu->state until the signal "
                "is sent.")
 def kick_state(plan: Plan) -> None:
-    plan.unit("vcpus", "kick_state")
+    unit = _unit_of_runs(plan, "kick_state")
+    unit.symptom(lambda o: o.hung or "and KVM_RUN did not return" in o.stdout, _NOT_OUT_OF_RUN)
 
 
 @lab.test("3.4", "wakes a sleeping vCPU", points=1,
@@ -446,12 +458,12 @@ def control_c(plan: Plan) -> None:
 
 # ---------------------------------------------------------------- 3.5 isolation
 
-@lab.test("3.5", "lets a guest access its neighbour's window only in one VM", points=4,
-          hint="How many VMs are there? Without --isolate one, and all guests share its RAM; with it, each "
-               "guest has its own.")
+@lab.test("3.5", "lets a guest access its neighbour's window in one VM only", points=4,
+          hint="How many VMs are there without --isolate, and how many with it? One, whose RAM all guests "
+               "share; with it as many as there are guests.")
 def intruder(plan: Plan) -> None:
-    for isolate in (False, True):
-        _intrusion(plan, isolate)
+    _intrusion(plan, isolate=False)
+    _intrusion(plan, isolate=True)
 
 
 @lab.test("3.5", "keeps guests apart with --isolate", points=4,
@@ -522,6 +534,9 @@ def _unit_of_runs(plan: Plan, case: str) -> Planned:
                  "ended, and before vcpu_ended: the devices read it there.")
     unit.symptom(lambda o: f"Early exit with return value {STATUS_CRASHED}" in o.stdout,
                  "What does a crash end? Only the guest's own vCPU: its thread ends, and not the program.")
+    unit.symptom(lambda o: "a thread of its own" in o.stdout,
+                 "Which thread runs a vCPU? One of its own: run_all starts a thread for each vCPU, and the "
+                 "main thread only waits.")
     unit.symptom(lambda o: "vcpu_ended was not called" in o.stdout,
                  "When does the vCPU's thread call vcpu_ended? Once, after vcpu_run, however the guest "
                  "ended.")

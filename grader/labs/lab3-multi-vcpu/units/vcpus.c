@@ -192,12 +192,13 @@ static struct end {
     const char *words; /* that it prints before, or NULL */
     enum vcpu_state state_in_run;
     bool own_thread;
-    bool beside;       /* on another thread than that of vcpus_run */
     atomic_uint told;  /* calls of vcpu_ended */
     bool told_early;   /* when its state was not VCPU_ENDED */
     atomic_uint turns; /* KVM_RUN so far */
     bool entered;      /* KVM_RUN was called for a vCPU that KVM knows */
     uint16_t number;   /* that its guest had then */
+    pid_t thread;      /* that called it; 0: that of vcpus_run */
+    pthread_t to_join; /* the same */
 } ends[VCPUS_MAX];
 
 /* What vcpus_run is to run: so many guests of this code. */
@@ -209,6 +210,7 @@ static void start_guests(int count, const uint8_t *code, size_t bytes)
         numbers[i] = (uint16_t)(1 + unit_random() % UINT16_MAX);
         ends[i].entered = false;
         ends[i].number = 0;
+        ends[i].thread = 0;
         codes[i][0] = 0xbe;
         memcpy(codes[i] + 1, &numbers[i], sizeof numbers[i]);
         memcpy(codes[i] + NUMBER_BYTES, code, bytes);
@@ -279,8 +281,9 @@ BOTH static void note_vcpu(struct vcpu *vcpu)
     if (kernel(vcpu->fd, KVM_GET_REGS, &regs) != 0)
         return;
     end_of(vcpu)->entered = true;
-    end_of(vcpu)->beside = gettid() != getpid();
     end_of(vcpu)->number = (uint16_t)regs.rsi;
+    end_of(vcpu)->thread = gettid() == getpid() ? 0 : gettid();
+    end_of(vcpu)->to_join = pthread_self();
 }
 
 /* KVM_RUN as it is; its error. */
@@ -313,12 +316,21 @@ static void check_ran(int id)
                   id, numbers[id], ends[id].number);
 }
 
-static void check_beside(int id)
+/* Each of so many vCPUs ran on a thread of its own. */
+static void check_threads(int count)
 {
-    check_entered(id);
-    ck_assert_msg(ends[id].beside,
-                  "vcpu%d ran on the thread that called vcpus_run: each vCPU has its own thread",
-                  id);
+    for (int id = 0; id < count; id++) {
+        check_entered(id);
+        ck_assert_msg(ends[id].thread != 0,
+                      "KVM_RUN of vcpu%d was called on the thread that called vcpus_run: each vCPU "
+                      "needs a thread of its own",
+                      id);
+        for (int other = 0; other < id; other++)
+            ck_assert_msg(ends[id].thread != ends[other].thread,
+                          "vcpu%d and vcpu%d ran on the same thread: each vCPU needs a thread of "
+                          "its own",
+                          other, id);
+    }
 }
 
 BOTH static int end_in_run(struct vcpu *vcpu, int how)
@@ -429,12 +441,11 @@ START_TEST(highest)
             ends[id] = (struct end){.how = BY_ITSELF, .status = statuses[id]};
         }
         int status = run_to_ends();
+        check_threads(VCPUS_MAX);
         ck_assert_msg(status == worst,
                       "four vCPUs end with the statuses %d, %d, %d and %d, and vcpus_run returns "
                       "%d instead of the highest",
                       statuses[0], statuses[1], statuses[2], statuses[3], status);
-        for (int id = 0; id < VCPUS_MAX; id++)
-            check_beside(id);
     }
 }
 END_TEST
@@ -442,6 +453,7 @@ END_TEST
 /* The state when a vCPU's end is signalled: set by write, below. */
 static atomic_bool watching_end;
 static bool signalled, signalled_too_early;
+static bool end_noticed;   /* its thread has signalled it, or was joined */
 static atomic_int leaving; /* threads that signal their end, or have done so, and still run */
 
 #define JOINS_MAX 16
@@ -456,6 +468,7 @@ BOTH int pthread_join(pthread_t thread, void **result)
          none = 0)
         place = (place + 1) % JOINS_MAX;
     int error = REAL_OF_THREADS(pthread_join)(thread, result);
+    end_noticed |= error == 0 && ends[0].entered && pthread_equal(thread, ends[0].to_join);
     atomic_store(&joined[place], 0); /* the next thread may have the same pthread_t */
     return error;
 }
@@ -474,6 +487,7 @@ BOTH static void end_is_told(void)
 
     syscall(SYS_ioctl, STDERR_FILENO, FIONREAD, &unread); /* vcpu_ended has printed --regs there */
     signalled = true;
+    end_noticed |= run_fd > 0; /* of this thread */
     signalled_too_early = (unread == 0 && !atomic_load(&heard)) || vmm.vcpus[0].state != VCPU_ENDED;
 }
 
@@ -490,7 +504,10 @@ START_TEST(end_signalled_last)
     listen_end();
     check_works("vcpus_run", status);
     check_ran(0);
-    check_beside(0);
+    check_threads(1);
+    ck_assert_msg(end_noticed,
+                  "vcpus_run returned, and the vCPU's thread had not signalled its end, nor was it "
+                  "joined: its last step is a write to ended_fd, and run_all joins it");
     ck_assert_msg(said[0] != '\0', "vcpus_run returned, and --regs printed nothing: the guest did "
                                    "not run, or vcpu_ended was not called");
     ck_assert_msg(
@@ -1059,7 +1076,7 @@ static enum {
     SIGNAL_THEN_ENTRY, /* the vCPU's own thread enters the guest before the kick goes on */
     SIGNAL_COUNTED,    /* nothing */
 } kick_signal;
-static unsigned kick_signals;
+static unsigned kick_signals;      /* but for 0, which pthread_kill does not send */
 static struct vcpu *kicked;        /* whose signal is meant; NULL: any vCPU's */
 static unsigned signals_to_nobody; /* to `kicked`, when its thread had ended */
 
@@ -1074,10 +1091,10 @@ BOTH static bool is_kick(pthread_t thread)
 
 BOTH int pthread_kill(pthread_t thread, int signal)
 {
-    const bool kick = signal != 0 && is_kick(thread); /* 0: nothing is sent */
+    const bool kick = is_kick(thread);
 
     if (kick && kick_signal == SIGNAL_COUNTED) {
-        kick_signals++;
+        kick_signals += signal != 0;
         signals_to_nobody += kicked->state != VCPU_RUNNING;
         return 0;
     }
@@ -1167,57 +1184,74 @@ THERE(int, kick_that_clears, (void), ())
 
 #define TURNS_MAX 50 /* of a vCPU that a kick made leave once */
 
+static bool flag_by_kick; /* immediate_exit was set after it */
+
 /* A kick without a reason to stop; then the guest runs to its HLT. */
 BOTH static int kick_for_nothing(struct kvm_run *run, unsigned turn)
 {
     struct vcpu *vcpu = &vmm.vcpus[0];
 
-    if (turn == 0)
+    if (turn == 0) {
         vcpu_kick(vcpu);
+        flag_by_kick = vcpu->run->immediate_exit != 0;
+    }
     if (turn < TURNS_MAX)
         return run_really(vcpu);
     vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
     return 0;
 }
 
-#define MARK_AT 0x100 /* in the guest's window */
+#define MARK_AT 0x100 /* in the guest's window; the next byte ends it */
 
 static const uint8_t marks[] = {0xc6, 0x06, 0x00, 0x01, 0x01, /* mov byte [MARK_AT], 1 */
-                                0xeb, 0xfe};                  /* jmp $ */
+                                0x80, 0x3e, 0x01, 0x01, 0x00, /* cmp byte [MARK_AT + 1], 0 */
+                                0x74, 0xf9,                   /* je to the cmp */
+                                0xf4};                        /* hlt */
 
-/* Kicks vcpu0 once its guest runs, when KVM_RUN has looked at immediate_exit already. */
+static atomic_bool left_guest; /* KVM_RUN has returned */
+
+/*
+ * Kicks vcpu0 once its guest runs, when KVM_RUN has looked at immediate_exit already. If that does
+ * nothing, the guest is ended.
+ */
 BOTH static void *kick_in_guest(void *argument)
 {
-    while (!__atomic_load_n(&vmm.vms[0].ram[MARK_AT], __ATOMIC_SEQ_CST))
+    uint8_t *mark = &vmm.vms[0].ram[MARK_AT];
+
+    while (!__atomic_load_n(mark, __ATOMIC_SEQ_CST) && !atomic_load(&left_guest))
         poll(NULL, 0, 1);
     vcpu_kick(&vmm.vcpus[0]);
+    for (int ms = 0; !atomic_load(&left_guest) && ms < WAIT_MS; ms++)
+        poll(NULL, 0, 1);
+    __atomic_store_n(mark + 1, 1, __ATOMIC_SEQ_CST);
     return NULL;
 }
 
-/* The same while the guest runs. */
+/* A kick without a reason to stop while the guest runs. */
 BOTH static int kicked_in_guest(struct kvm_run *run, unsigned turn)
 {
-    static pthread_t kicker;
-    struct vcpu *vcpu = &vmm.vcpus[0];
+    struct vcpu *vcpu = vcpu_in_run();
+    pthread_t kicker;
 
-    if (turn == 0) {
-        pthread_create(&kicker, NULL, kick_in_guest, NULL);
-        return run_really(vcpu);
-    }
+    if (turn > 0)
+        return end_in_run(vcpu, BY_HALT);
+    atomic_store(&left_guest, false);
+    pthread_create(&kicker, NULL, kick_in_guest, NULL);
+    const int error = run_really(vcpu);
+    atomic_store(&left_guest, true);
     pthread_join(kicker, NULL);
-    return end_in_run(vcpu, BY_HALT);
+    return error;
 }
 
-/*
- * Not every kick is a stop: what is new may also be an interrupt. By whatever means a module kicks,
- * this is what a kick does. Returns what vcpus_run returns.
- */
-static int run_kicked(void)
+/* vcpus_run of one vCPU that is kicked just before KVM_RUN; its status. */
+static int run_kicked_before(void)
 {
+    kicked = NULL;
+    kick_signal = SIGNAL_SENT;
+    run_turns = 0;
     start_guests(1, halt, sizeof halt);
     falsified.run = kick_for_nothing;
-    run_turns = 0;
-    int status = vcpus_run(&vmm);
+    const int status = vcpus_run(&vmm);
     check_entered(0);
     ck_assert_msg(run_turns > 1,
                   "a vCPU is kicked just before KVM_RUN, without a stop, and KVM_RUN runs the "
@@ -1225,18 +1259,26 @@ static int run_kicked(void)
     return status;
 }
 
-START_TEST(kick_alone)
+/* The same of one that is kicked while its guest runs. */
+static void check_kick_in_guest(void)
 {
-    run_kicked();
+    kicked = NULL;
+    kick_signal = SIGNAL_SENT;
     run_turns = 0;
     start_guests(1, marks, sizeof marks);
     falsified.run = kicked_in_guest;
     vcpus_run(&vmm);
     check_ran(0);
     ck_assert_msg(run_turns > 1,
-                  "a vCPU was kicked while its guest ran, and KVM_RUN was called "
-                  "%u times",
-                  run_turns);
+                  "a vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not "
+                  "return: vcpu_kick must signal the vCPU's thread");
+}
+
+/* Not every kick is a stop: what is new may also be an interrupt. */
+START_TEST(kick_alone)
+{
+    run_kicked_before();
+    check_kick_in_guest();
 }
 END_TEST
 
@@ -1264,7 +1306,21 @@ static void check_kick_acts(void)
     start_kicked(VCPU_RUNNING);
     vcpu_kick(&kicked_vcpu);
     ck_assert_msg(kick_signals != 0 || kick_flag(),
-                  "a vCPU whose state is VCPU_RUNNING was kicked, and vcpu_kick did nothing");
+                  "a vCPU whose state is VCPU_RUNNING was kicked, and vcpu_kick neither set "
+                  "immediate_exit nor sent a signal");
+}
+
+/* vcpu_check_stop clears nothing: right only if the kick is of another kind, which works. */
+static void check_other_kick(void)
+{
+    ck_assert_msg(!kick_flag(),
+                  "vcpu_check_stop of a vCPU that was kicked does not clear run->immediate_exit: "
+                  "there is no order to judge");
+    run_kicked_before();
+    ck_assert_msg(!flag_by_kick && run_turns < TURNS_MAX,
+                  "vcpu_check_stop of a vCPU that was kicked does not clear what makes KVM_RUN "
+                  "return: there is no order to judge");
+    check_kick_in_guest();
 }
 
 #define KICK_GAPS_MAX 8
@@ -1281,7 +1337,7 @@ START_TEST(kick_state)
         start_kicked(states[i].state);
         vcpu_kick(&kicked_vcpu);
         check_unlocked("vcpu_kick");
-        ck_assert_msg(kick_signals == 0,
+        ck_assert_msg(signals_to_nobody == 0,
                       "a vCPU whose state is %s was kicked, and vcpu_kick signalled its thread: "
                       "there is none, or it is gone",
                       states[i].name);
@@ -1291,6 +1347,8 @@ START_TEST(kick_state)
                       states[i].name);
     }
     check_kick_acts();
+    check_unlocked("vcpu_kick");
+    check_kick_in_guest();
     for (unsigned number = 0; has_gap && number < KICK_GAPS_MAX; number++) {
         start_kicked(VCPU_RUNNING);
         has_gap = kick_with_end(number);
@@ -1313,6 +1371,7 @@ BOTH static void nothing_happens(void)
 BOTH static void note_wake(void)
 {
     woken_without_lock |= waking && gaps_seen == 0;
+    end_noticed |= run_fd > 0 && vmm.vcpus[0].state == VCPU_ENDED;
 }
 
 BOTH int pthread_cond_signal(pthread_cond_t *condition)
@@ -1470,16 +1529,13 @@ THERE(bool, stop_is_seen, (bool was_kicked), (was_kicked))
 
 START_TEST(check_order)
 {
-    run_kicked();
     check_kick_acts();
-    const bool must_clear = kick_flag(); /* another kind of kick has nothing there to clear */
-
     ck_assert_msg(!run_is_changed(),
                   "vcpu_check_stop of a vCPU that was kicked, and must not stop, changes more of "
                   "kvm_run than immediate_exit, or ends the vCPU");
-    ck_assert_msg(!must_clear || !kick_left,
-                  "vcpu_check_stop of a vCPU that was kicked does not clear run->immediate_exit: "
-                  "there is no order to judge");
+    const bool must_clear = !kick_left; /* another kind of kick has nothing there to clear */
+    if (!must_clear)
+        check_other_kick();
     ck_assert_msg(stop_is_seen(true),
                   "a stop and its kick came before vcpu_check_stop, and the vCPU was not ended");
     ck_assert_msg(stop_is_seen(false),
@@ -1502,7 +1558,7 @@ END_TEST
 
 START_TEST(kick_taken_back)
 {
-    int status = run_kicked();
+    int status = run_kicked_before();
     ck_assert_msg(
         run_turns < TURNS_MAX,
         "one kick, and from then on KVM_RUN returns at once for ever: vcpu_check_stop must "
