@@ -87,7 +87,7 @@ THIRD_ARGUMENT = (
     "KVM_GET_VCPU_MMAP_SIZE take 0: if it is missing, the kernel gets whatever the register holds, and "
     "answers EINVAL.")
 
-_MADE_UP = "# errors were made up\n"     # grader/labs/unit.h
+_MADE_UP = "# errors were made up\n"     # grader/labs/apart.h
 
 # What the kernel's words mean, whatever the test is about.
 _ERRORS = (

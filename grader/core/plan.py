@@ -24,7 +24,8 @@ Guest = Union[Path, str]
 SANITIZER_ENVIRONMENT = {
     "ASAN_OPTIONS": "exitcode=99:abort_on_error=0:detect_stack_use_after_return=0",
     "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=99",
-    # A program that ends waits for races of threads that still run, by default for a second.
+    # A program that ends waits for races of threads that still run, by default for a second. A unit test's
+    # signal handler may start a thread: what it interrupts is the module's code, which holds no lock of libc.
     "TSAN_OPTIONS": "exitcode=99:die_after_fork=0:report_signal_unsafe=0:atexit_sleep_ms=100",
 }
 # The search for leaks when a program ends takes a third of a unit program's time. It finds none of the

@@ -54,7 +54,6 @@ struct falsified {
 
 static struct falsified falsified;
 static atomic_uint falsified_calls; /* that have met it, but for `run` */
-static bool errors_made_up;         /* the module has met errors that it did not cause */
 static struct call calls[CALLS_MAX];
 static size_t call_count;
 static atomic_uint run_turns;    /* KVM_RUN so far */
@@ -595,18 +594,8 @@ static inline void check_call_named(const char *what, unsigned long request)
 /* A file for what a test's module prints to standard output: lab 2's. */
 static PRIVATE int print_fd = -1;
 
-/* For the grader, which has hints for the kernel's words (grader/core/judge.py). */
-BOTH static void made_up_report(void)
-{
-    static const char words[] = "# errors were made up\n";
-
-    if (errors_made_up && !is_module)
-        syscall(SYS_write, STDOUT_FILENO, words, sizeof words - 1);
-}
-
 static inline void test_begin(void)
 {
-    atexit(made_up_report); /* a test that fails ends at once */
     apart_begin(&print_fd, 1);
 }
 

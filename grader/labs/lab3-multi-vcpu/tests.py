@@ -314,8 +314,7 @@ def kick(plan: Plan) -> None:
                  "What does a second kick find, before the vCPU has seen the first? immediate_exit is a byte "
                  "that is set or not: store 1 in it, whatever was there before.")
     alone = _unit_of_runs(plan, "kick_alone")
-    alone.symptom(lambda o: o.hung, _NOT_OUT_OF_RUN)
-    alone.symptom(lambda o: "and KVM_RUN did not return" in o.stdout, _NOT_OUT_OF_RUN)
+    alone.symptom(_not_out_of_run, _NOT_OUT_OF_RUN)
     alone.symptom(lambda o: "just before KVM_RUN, without a stop" in o.stdout,
                   "When does vcpu_kick set immediate_exit? At every kick of a running vCPU: it may also "
                   "announce an interrupt, from lab 4 on, and stop_signal stays 0 then.")
@@ -356,7 +355,7 @@ def check_order(plan: Plan) -> None:
                "is sent.")
 def kick_state(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "kick_state")
-    unit.symptom(lambda o: o.hung or "and KVM_RUN did not return" in o.stdout, _NOT_OUT_OF_RUN)
+    unit.symptom(_not_out_of_run, _NOT_OUT_OF_RUN)
 
 
 @lab.test("3.4", "wakes a sleeping vCPU", points=1,
@@ -522,6 +521,10 @@ def _intrusion(plan: Plan, isolate: bool) -> None:
 
 
 # ---------------------------------------------------------------- conditions of this lab
+
+def _not_out_of_run(outcome: Outcome) -> bool:
+    return outcome.hung or "and KVM_RUN did not return" in outcome.stdout
+
 
 def _unit_of_runs(plan: Plan, case: str) -> Planned:
     """A unit test that calls vcpus_run, which waits forever if no end is signalled."""

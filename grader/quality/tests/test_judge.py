@@ -10,9 +10,11 @@ from unittest import mock
 from grader import labs
 from grader.core.building import build_guests, build_vmm
 from grader.core.expectations import kernel_panic
+from grader.core.grading import Choice, grade
 from grader.core.judge import Kind, judge
 from grader.core.outcome import Outcome, Todo
 from grader.core.plan import Plan
+from grader.course import LABS
 from grader.execution.backends import pick_backend
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run, Step
 from grader.quality.tests.fakes import SHORT, FakeCase, FakePrograms, lab_of
@@ -241,6 +243,21 @@ class UnitPrograms(FakeCase):
 
     def test_a_unit_program_that_fails_by_itself(self) -> None:
         self.assertEqual(self.kind("exit 2"), Kind.CANNOT)
+
+
+class MadeUp(FakeCase):
+    def test_a_unit_test_that_fails_says_that_errors_were_made_up(self) -> None:
+        [solution] = LABS[1].solution_files()
+        module = self.folder / solution.name
+        module.write_text(solution.read_text().replace("STATUS_NO_KVM", "STATUS_USAGE"))
+        choice = Choice(7, module=module, wanted="1.2-vm-failures", folder=self.folder / "results")
+        try:
+            report = grade(labs.load(1), choice, lambda needs: pick_backend("auto", tuple(needs)))
+        except CannotGrade as error:
+            self.skipTest(error.reason)
+        [graded] = report.graded
+        self.assertEqual(graded.verdict.kind, Kind.FAILED)
+        self.assertIn(b"# errors were made up\n", graded.results[graded.verdict.failed or 0].stdout)
 
 
 class Outcomes(unittest.TestCase):

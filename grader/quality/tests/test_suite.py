@@ -180,7 +180,7 @@ class Places(unittest.TestCase):
 # Stops itself once as many programs run as may at once; the others wait.
 STOPPED = """
 import os, signal, threading
-from grader.quality import spare, suite
+from grader.quality import suite
 
 def stop_when_busy():
     while len(suite._groups) <= (os.cpu_count() or 1):

@@ -76,7 +76,6 @@ BOTH static void page_accessed(int number, siginfo_t *info, void *context)
 {
     const uint8_t *place = info->si_addr;
 
-    (void)number, (void)context;
     page_open(); /* the access is made again, and another fault is the module's own */
     if (place >= held && place < held + PAGE_BYTES)
         meanwhile_run(AT_ACCESS);

@@ -1365,25 +1365,22 @@ static const char *const fall_states[FALL_STATES] = {
     "the chip was waiting for ICW4",
 };
 
-/* Up to the ICW that the state waits for, or all four. */
-static void init_to(unsigned port, enum fall_state state, unsigned icw4)
+/* The ICWs from that which `from` waits for up to that which `to` waits for; or all that are left.
+ */
+static void init_between(unsigned port, enum fall_state from, enum fall_state to, unsigned icw4)
 {
     const unsigned icws[] = {port == PIC_MASTER ? base : slave_base,
                              port == PIC_MASTER ? 1 << PIC_CASCADE : PIC_CASCADE, icw4};
 
-    pic_out(port, ICW1 | ICW1_ICW4);
-    for (unsigned i = 0; i < 3 && state != FALL_ICW2 + i; i++)
+    for (unsigned i = from - FALL_ICW2; i < 3 && to != FALL_ICW2 + i; i++)
         pic_out(port + 1, icws[i]);
 }
 
-/* The ICWs that the state had been waiting for. */
-static void init_rest(unsigned port, enum fall_state state)
+/* Up to the ICW that the state waits for, or all of them, with automatic EOI. */
+static void init_to(unsigned port, enum fall_state state)
 {
-    const unsigned icws[] = {port == PIC_MASTER ? base : slave_base,
-                             port == PIC_MASTER ? 1 << PIC_CASCADE : PIC_CASCADE, 1};
-
-    for (unsigned i = state - FALL_ICW2; i < 3; i++)
-        pic_out(port + 1, icws[i]);
+    pic_out(port, ICW1 | ICW1_ICW4);
+    init_between(port, FALL_ICW2, state, 1 | ICW4_AUTOMATIC);
 }
 
 /* A line rises and falls before the processor takes it; the one beside it rises, and stays. */
@@ -1400,7 +1397,7 @@ static void check_fall(unsigned first, enum fall_state state)
 
     start_pic();
     if (state == FALL_AUTOMATIC || state >= FALL_ICW2)
-        init_to(port, state, 1 | ICW4_AUTOMATIC);
+        init_to(port, state);
     if (served < 16) {
         line_pulse(served);
         check_vector(served, "a line rose");
@@ -1420,7 +1417,7 @@ static void check_fall(unsigned first, enum fall_state state)
              "it, and nothing else",
              irq, fall_states[state]);
     if (state >= FALL_ICW2) {
-        init_rest(port, state);
+        init_between(port, state, FALL_STATES, 1);
         pic_out(port + 1, mask);
     }
     check_chip(port, 1u << 6, in_service, when);
@@ -1460,7 +1457,7 @@ static void check_output_falls(enum fall_state state, unsigned way)
     if (state == FALL_MASKED)
         pic_out(PIC_MASTER + 1, 1 << PIC_CASCADE);
     if (state == FALL_AUTOMATIC || state >= FALL_ICW2)
-        init_to(PIC_MASTER, state, 1 | ICW4_AUTOMATIC);
+        init_to(PIC_MASTER, state);
     line_set(irq, true);
     snprintf(when, sizeof when, "input 2 of the master rose, for IRQ %u, while %s", irq,
              fall_states[state]);
@@ -1477,7 +1474,7 @@ static void check_output_falls(enum fall_state state, unsigned way)
              "fell",
              irq, fall_states[state], slave_ways[way]);
     if (state >= FALL_ICW2)
-        init_rest(PIC_MASTER, state);
+        init_between(PIC_MASTER, state, FALL_STATES, 1);
     check_chip(PIC_MASTER, 0, in_service, when);
     pic_out(PIC_MASTER, OCW2_EOI);
     pic_out(PIC_MASTER + 1, 0);
