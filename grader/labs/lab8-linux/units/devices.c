@@ -1365,8 +1365,7 @@ static const char *const fall_states[FALL_STATES] = {
     "the chip was waiting for ICW4",
 };
 
-/* The ICWs from that which `from` waits for up to that which `to` waits for; or all that are left.
- */
+/* The ICWs from that of state `from` up to that of state `to`, or all that are left. */
 static void init_between(unsigned port, enum fall_state from, enum fall_state to, unsigned icw4)
 {
     const unsigned icws[] = {port == PIC_MASTER ? base : slave_base,
