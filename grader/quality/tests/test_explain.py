@@ -156,7 +156,7 @@ class Machines(unittest.TestCase):
         kernel = folder / "kernel64.bin"
         symbols = subprocess.run(["nm", str(kernel)], stdout=subprocess.PIPE, text=True, check=True).stdout
         idt, = re.findall(r"(?m)^(\w+)\w{3} b idt$", symbols)
-        for guest, options, words in ((folder / "long-broken.bin", (), "; and [rdi], rax"),
+        for guest, options, words in ((folder / "long-broken.bin", (), "; mov [rdi], rdx"),
                                       (kernel, (f"--unmap=0x{idt}000",), "; kernel64: kernel_main+")):
             self.assertIn(words, self.explain(vmm, *options, guest, kind="longmode"))
 
