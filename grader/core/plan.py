@@ -143,9 +143,9 @@ class Plan:
         planned.must(expect.kernel_unit_passes(case, [code.line(fact) for fact in facts]))
         return planned
 
-    def unit(self, source: str, case: str, **keywords: Any) -> Planned:
-        """One test case of units/SOURCE.c, linked with the learner's module."""
-        planned = self._add((str(self._programs.unit(source)),), **keywords)
+    def unit(self, source: str, case: str, kvm: bool = False, **keywords: Any) -> Planned:
+        """One test case of units/SOURCE.c, linked with the learner's module. `kvm`: it opens /dev/kvm."""
+        planned = self._add((str(self._programs.unit(source)),), kvm=kvm, **keywords)
         environment = {**planned.run.env, **UNIT_SANITIZER_ENVIRONMENT, "CK_RUN_CASE": case,
                        "CK_TAP_LOG_FILE_NAME": "-", "CK_VERBOSITY": "silent", "TEMP": ".",
                        "UNIT_SEED": f"{self.values.getrandbits(128):032x}"}

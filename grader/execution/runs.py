@@ -121,6 +121,7 @@ class Run:
     limits: Limits = Limits()
     files: tuple[str, ...] = ()         # files it opens that are not in argv; packed for the lab VM
     outputs: tuple[str, ...] = ()       # files of the scratch folder to return in Result.files
+    kvm: bool = True                    # it opens /dev/kvm
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@
 #define RESULT_BYTES  256           /* of what a function returns, or of a text */
 #define ARGUMENTS     6             /* that are in registers */
 #define BOTH_BYTES    (256ul << 20) /* of addresses: a page is taken when it is used */
+#define PAGE_USED     (3ull << 62)  /* in memory or swapped: admin-guide/mm/pagemap.rst */
 #define HOLE_BYTES    (256 * 1024)  /* of the stack: more than a test's own objects take */
 #define FD_MAX        256           /* of those that a test's process has from Check */
 
@@ -461,24 +462,42 @@ static inline void *map_shared(size_t bytes)
                            MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1L, 0L);
 }
 
+/* Whether each page of a program's .bss was used: one that was not is all zeros. */
+static inline void pages_used(const uint8_t *start, uint64_t *pages, size_t count)
+{
+    const int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY);
+    const long offset = (long)((uintptr_t)start / PAGE_BYTES * sizeof pages[0]);
+
+    if (syscall(SYS_pread64, fd, pages, count * sizeof pages[0], offset) !=
+        (long)(count * sizeof pages[0]))
+        memset(pages, 0xff, count * sizeof pages[0]); /* no /proc: all of them, perhaps */
+    syscall(SYS_close, fd);
+}
+
 /*
  * What is there stays, but is shared with processes that are forked off. Word by word: between the
  * variables may be what the address sanitizer forbids to read.
  */
-__attribute__((no_sanitize("address"))) static inline void memory_share(uint8_t *start,
-                                                                        const uint8_t *end)
+__attribute__((no_sanitize("address"))) static inline void
+memory_share(uint8_t *start, const uint8_t *end, bool is_bss)
 {
-    const size_t bytes = (size_t)(end - start);
+    const size_t words_each = PAGE_BYTES / sizeof(uint64_t);
+    const size_t bytes = (size_t)(end - start), count = bytes / PAGE_BYTES;
     const uint64_t *words = (const uint64_t *)(uintptr_t)start;
     uint64_t *copy = bytes ? map_shared(bytes) : NULL;
+    uint64_t *used = bytes ? map_shared(count * sizeof *used) : NULL;
 
     if (!copy)
         return;
+    memset(used, 0xff, count * sizeof *used);
+    if (is_bss)
+        pages_used(start, used, count);
     for (size_t i = 0; i < bytes / sizeof *words; i++)
-        if (words[i] != 0) /* pages of zeros stay untouched */
+        if (used[i / words_each] & PAGE_USED && words[i] != 0)
             copy[i] = words[i];
     if (syscall(SYS_mremap, copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, start) < 0)
         ck_abort_msg("the unit program can't share its variables");
+    syscall(SYS_munmap, used, count * sizeof *used);
 }
 
 static inline void memory_protect(uint8_t *start, const uint8_t *end, long rights)
@@ -566,8 +585,8 @@ static inline void apart_begin(const int *kept, int count)
 {
     int ends[2], errors[2];
 
-    memory_share(unit_data_start, unit_data_end);
-    memory_share(unit_bss_start, unit_bss_end);
+    memory_share(unit_data_start, unit_data_end, false);
+    memory_share(unit_bss_start, unit_bss_end, true);
     mailbox = map_shared(sizeof *mailbox);
     arena = arena_next = map_shared(BOTH_BYTES + PAGE_BYTES);
     memory_protect(arena + BOTH_BYTES, arena + BOTH_BYTES + PAGE_BYTES, PROT_NONE);

@@ -32,7 +32,7 @@ def pick_backend(name: str, needs: Sequence[str] = ()) -> Backend:
         return KvmBackend(why, needs)
     if name == "kvm":
         raise CannotGrade(against, "BACKEND=vm" + (f"; or: {probe.fix()}" if probe.fix() else ""))
-    return VmBackend(f"vm: the lab VM; {against}")
+    return VmBackend(f"vm: the lab VM; {against}", whole=False)
 
 
 class Picker:

@@ -22,14 +22,14 @@ lab = Lab(1, "real-mode boot", needs=("real",))
           hint="Which file does kvm_open open, for what kind of access, and where must its descriptor go? "
                "It returns 0 only if every check succeeds.")
 def opens(plan: Plan) -> None:
-    plan.unit("vm", "opens").symptom(lambda o: o.said(r"version -1\b"), THIRD_ARGUMENT)
+    plan.unit("vm", "opens", kvm=True).symptom(lambda o: o.said(r"version -1\b"), THIRD_ARGUMENT)
 
 
 @lab.test("1.1", "rejects any other API version", points=4,
           hint="What does your code do if KVM_GET_API_VERSION returns something other than KVM_API_VERSION "
                "(12)? kvm_open must then fail with STATUS_NO_KVM.")
 def version(plan: Plan) -> None:
-    plan.unit("vm", "version")
+    plan.unit("vm", "version", kvm=True)
 
 
 @lab.test("1.1", "rejects a KVM that lacks a required capability", points=3,
@@ -37,14 +37,14 @@ def version(plan: Plan) -> None:
                "one (api.rst 4.4)? 0 means missing, any number over 0 available. Check each capability that "
                "the VMM needs; if one is missing, fail with STATUS_NO_KVM and name it.")
 def capabilities(plan: Plan) -> None:
-    plan.unit("vm", "capabilities")
+    plan.unit("vm", "capabilities", kvm=True)
 
 
 @lab.test("1.1", "reports why /dev/kvm can't be opened", points=3,
           hint="How does open report that it failed, and why? It returns -1 and sets errno: the message "
                "must name the call, and contain the reason, as strerror describes it.")
 def no_device(plan: Plan) -> None:
-    plan.unit("vm", "no_device")
+    plan.unit("vm", "no_device", kvm=True)
 
 
 # ---------------------------------------------------------------- 1.2 the VM and its RAM
@@ -55,7 +55,7 @@ def no_device(plan: Plan) -> None:
                "starts, memory_size its length. Keep the VM's descriptor and the RAM in *vm.")
 def ram(plan: Plan) -> None:
     # RAM may be a memory file, and one of the sizes is 2 GB.
-    unit = plan.unit("vm", "maps_ram", limits=Limits(file=2 << 30))
+    unit = plan.unit("vm", "maps_ram", kvm=True, limits=Limits(file=2 << 30))
     unit.symptom(lambda o: o.said("USER_MEMORY_REGION.*Invalid argument"),
                  "KVM refused the memory region with EINVAL. Its userspace_addr, guest_phys_addr and "
                  "memory_size must be multiples of the page size (4096): memory from malloc or calloc is "
@@ -67,7 +67,7 @@ def ram(plan: Plan) -> None:
                "KVM_SET_TSS_ADDR takes the address itself, KVM_SET_IDENTITY_MAP_ADDR a pointer. Make both "
                "before the first vCPU.")
 def addresses(plan: Plan) -> None:
-    plan.unit("vm", "addresses").symptom(
+    plan.unit("vm", "addresses", kvm=True).symptom(
         lambda o: "vm_create failed at something else" in o.stdout,
         "The addresses are not the cause: vm_create fails before it sets them. See its message and the test "
         "of the RAM.")
@@ -78,7 +78,7 @@ def addresses(plan: Plan) -> None:
                "and mmap (-1, MAP_FAILED); the message has the call's name and the reason (strerror). Store "
                "each thing in *vm as soon as you have it: vm_destroy releases what it finds there.")
 def vm_failures(plan: Plan) -> None:
-    plan.unit("vm", "vm_failures")
+    plan.unit("vm", "vm_failures", kvm=True)
 
 
 # ---------------------------------------------------------------- 1.3 the vCPU
@@ -88,8 +88,8 @@ def vm_failures(plan: Plan) -> None:
                "vcpu->index. KVM_GET_VCPU_MMAP_SIZE is a call on /dev/kvm and returns the size of the "
                "mapping. Map with MAP_SHARED, or KVM does not see what you write.")
 def vcpu(plan: Plan) -> None:
-    plan.unit("vm", "creates_vcpu")
-    plan.unit("vm", "synced").symptom(
+    plan.unit("vm", "creates_vcpu", kvm=True)
+    plan.unit("vm", "synced", kvm=True).symptom(
         lambda o: "kvm_valid_regs" in o.stdout,
         "Which register sets does KVM_CHECK_EXTENSION return for KVM_CAP_SYNC_REGS? Request in "
         "kvm_valid_regs only those of your two sets that are in that mask. A result below 0 is an error, "
@@ -101,8 +101,8 @@ def vcpu(plan: Plan) -> None:
                "KVM_GET_SUPPORTED_CPUID fills it, up to nent entries after the structure; KVM_SET_CPUID2 "
                "passes it to each vCPU, unchanged. Free it on every path.")
 def cpuid(plan: Plan) -> None:
-    plan.unit("vm", "cpuid")
-    plan.unit("vm", "cpuid_freed")
+    plan.unit("vm", "cpuid", kvm=True)
+    plan.unit("vm", "cpuid_freed", kvm=True)
 
 
 @lab.test("1.3", "reports a failure to create the vCPU", points=4,
@@ -111,7 +111,7 @@ def cpuid(plan: Plan) -> None:
                "(strerror). Store each thing in *vcpu as soon as you have it: vcpu_destroy releases what it "
                "finds there.")
 def vcpu_failures(plan: Plan) -> None:
-    plan.unit("vm", "vcpu_failures")
+    plan.unit("vm", "vcpu_failures", kvm=True)
 
 
 # ---------------------------------------------------------------- 1.4 the real-mode state
@@ -128,7 +128,7 @@ def state(plan: Plan) -> None:
                "special registers keep every field that you don't change. Check KVM_GET_SREGS, "
                "KVM_SET_SREGS and KVM_SET_REGS.")
 def state_set(plan: Plan) -> None:
-    plan.unit("vm", "state_set")
+    plan.unit("vm", "state_set", kvm=True)
 
 
 # ---------------------------------------------------------------- 1.5 the run loop
@@ -137,7 +137,7 @@ def state_set(plan: Plan) -> None:
           hint="What does vcpu_exit return at KVM_EXIT_HLT? HLT ends the vCPU with status 0, which "
                "vcpu_end sets. The guest's results are in its final registers.")
 def hlt(plan: Plan) -> None:
-    plan.unit("vm", "hlt")
+    plan.unit("vm", "hlt", kvm=True)
     numbers = [plan.values.number() for _ in range(plan.values.randint(5, 40))]
     sums = {"rax": sum(numbers) & 0xffffffff, "rbx": 0, "rcx": len(numbers), "rdx": numbers[-1]}
     for number in numbers:
@@ -167,14 +167,14 @@ def segments(plan: Plan) -> None:
                "error nor an exit, so don't use *run. Start the loop's next round from the top. "
                "KVM_EXIT_INTR means the same.")
 def interrupted(plan: Plan) -> None:
-    plan.unit("vm", "interrupted")
+    plan.unit("vm", "interrupted", kvm=True)
 
 
 @lab.test("1.5", "ends the guest when KVM_RUN fails", points=2,
           hint="After which error of KVM_RUN may the loop continue? EINTR is the one error to continue "
                "after. Any other ends the guest by vcpu_crash, with the reason from errno.")
 def run_error(plan: Plan) -> None:
-    _status_returned(plan.unit("vm", "run_error"))
+    _status_returned(plan.unit("vm", "run_error", kvm=True))
 
 
 @lab.test("1.5", "calls stage_before_entry before each entry", points=3,
@@ -182,14 +182,14 @@ def run_error(plan: Plan) -> None:
                "handler? Later labs stop a vCPU and inject interrupts there. Enter the guest only if it "
                "returns STEP_RUN.")
 def before_entry(plan: Plan) -> None:
-    _status_returned(plan.unit("vm", "before_entry"))
+    _status_returned(plan.unit("vm", "before_entry", kvm=True))
 
 
 @lab.test("1.5", "honours the results of later labs' exit handlers", points=1,
           hint="What does exit_dispatch return, and what do you do with it? Only STEP_UNHANDLED leaves the "
                "exit to you. Return a handler's STEP_RUN or STEP_END unchanged.")
 def handlers(plan: Plan) -> None:
-    _status_returned(plan.unit("vm", "handlers"))
+    _status_returned(plan.unit("vm", "handlers", kvm=True))
 
 
 @lab.test("1.5", "reports the port or address of an unknown access", points=2,
@@ -197,21 +197,21 @@ def handlers(plan: Plan) -> None:
                "must name the port; at KVM_EXIT_MMIO it must give the address, and say whether the guest "
                "read or wrote. Your own message must say it: the line `exit:` is the kit's.")
 def accesses(plan: Plan) -> None:
-    _status_returned(plan.unit("vm", "accesses"))
+    _status_returned(plan.unit("vm", "accesses", kvm=True))
 
 
 @lab.test("1.5", "reports the VM-entry failure reason", points=3,
           hint="Where does kvm_run give the reason of a failed entry, and in which base is it readable? In "
                "hardware_entry_failure_reason, 64 bits wide; print it in hexadecimal.")
 def fail_entry(plan: Plan) -> None:
-    _status_returned(plan.unit("vm", "fail_entry"))
+    _status_returned(plan.unit("vm", "fail_entry", kvm=True))
 
 
 @lab.test("1.5", "reports the suberror and data of an internal error", points=3,
           hint="Which fields of run->internal are valid, and how long can their text get? suberror, and the "
                "first ndata words of data, which has room for 16. A word has up to 16 hexadecimal digits.")
 def internal_error(plan: Plan) -> None:
-    _status_returned(plan.unit("vm", "internal_error"))
+    _status_returned(plan.unit("vm", "internal_error", kvm=True))
 
 
 @lab.test("1.5", "rejects every other exit reason", points=3,
@@ -219,7 +219,7 @@ def internal_error(plan: Plan) -> None:
                "vcpu_crash, and name the reason (exit_name): a guest whose exit is ignored hangs, or fails "
                "later without a message.")
 def other_reasons(plan: Plan) -> None:
-    _status_returned(plan.unit("vm", "other_reasons"))
+    _status_returned(plan.unit("vm", "other_reasons", kvm=True))
 
 
 @lab.test("1.5", "runs a guest that uses all of its RAM", points=3,
@@ -263,21 +263,21 @@ def crashes(plan: Plan) -> None:
           hint="What did each function of 1.1 to 1.3 open or map? munmap kvm_run (all of its mapping) and "
                "the RAM; close the vCPU, the VM and /dev/kvm.")
 def given_back(plan: Plan) -> None:
-    plan.unit("vm", "given_back")
+    plan.unit("vm", "given_back", kvm=True)
 
 
 @lab.test("1.6", "allows a second call of the destroy functions", points=2,
           hint="What do the fields hold after the first call? After munmap and close, set each field to the "
                "value for \"nothing there\": -1 for a descriptor, NULL for a pointer.")
 def twice(plan: Plan) -> None:
-    plan.unit("vm", "twice")
+    plan.unit("vm", "twice", kvm=True)
 
 
 @lab.test("1.6", "cleans up after a failed creation", points=2,
           hint="What do the fields hold if creation failed half-way? -1 and NULL mean that this part was "
                "never created: check before each close and munmap.")
 def half_way(plan: Plan) -> None:
-    plan.unit("vm", "half_way")
+    plan.unit("vm", "half_way", kvm=True)
 
 
 def _before_the_guest(run: Planned) -> None:

@@ -127,7 +127,7 @@ def classics(plan: Plan) -> None:
           hint="Has KVM copied the registers into kvm_run (api.rst 6.74)? The bits of kvm_valid_regs show "
                "it. If it has not, read them with KVM_GET_REGS.")
 def registers(plan: Plan) -> None:
-    plan.unit("hypercall", "registers").symptom(
+    plan.unit("hypercall", "registers", kvm=True).symptom(
         lambda o: ", with KVM_SYNC_X86_REGS" in o.stdout,
         "Which registers has KVM copied into kvm_run (api.rst 6.74)? All of struct kvm_regs, as "
         "KVM_GET_REGS would read them: pass on each one, and not only those that the calls use.")
@@ -137,21 +137,21 @@ def registers(plan: Plan) -> None:
           hint="What happens if KVM_GET_REGS fails? vcpu_registers reports it with fail and returns "
                "STATUS_CRASHED; its caller must end the vCPU (vcpu_end) with that status.")
 def registers_failed(plan: Plan) -> None:
-    plan.unit("hypercall", "registers_failed")
+    plan.unit("hypercall", "registers_failed", kvm=True)
 
 
 @lab.test("2.2", "prints through stage.console_write", points=2,
           hint="Where does the character go? Everything that a guest prints goes through "
                "stage.console_write: lab 3 installs another function there.")
 def console_stage(plan: Plan) -> None:
-    plan.unit("hypercall", "console_stage")
+    plan.unit("hypercall", "console_stage", kvm=True)
 
 
 @lab.test("2.2", "handles each call of an exit, up to EXIT", points=2,
           hint="How many operands can one exit have, and which type counts them? io.count is 32 bits wide. "
                "If one operand returns STEP_END, don't handle those after it.")
 def each_operand(plan: Plan) -> None:
-    plan.unit("hypercall", "each_operand")
+    plan.unit("hypercall", "each_operand", kvm=True)
 
 
 # ---------------------------------------------------------------- 2.3 GETCHAR
@@ -215,7 +215,7 @@ def uncalled_read(plan: Plan) -> None:
                 "set, a read is the guest's error: end the guest.",
                 "The guest called GETCHAR once and read twice, and both reads were answered: the first "
                 "answer must clear vcpu->getchar_called.")
-    unit = plan.unit("hypercall", "uncalled_read")
+    unit = plan.unit("hypercall", "uncalled_read", kvm=True)
     unit.symptom(lambda o: _went_on(o) and "had not called" in o.stdout, answered[0])
     unit.symptom(lambda o: _went_on(o) and "after one GETCHAR" in o.stdout, answered[1])
     for calls, ignored in enumerate(answered):
@@ -226,7 +226,7 @@ def uncalled_read(plan: Plan) -> None:
           hint="What does the OUT do, and what the IN? The OUT only sets vcpu->getchar_called, of the vCPU "
                "that makes the call; the IN takes one character from stage.getchar.")
 def getchar_steps(plan: Plan) -> None:
-    unit = plan.unit("hypercall", "getchar_steps")
+    unit = plan.unit("hypercall", "getchar_steps", kvm=True)
     unit.symptom(lambda o: "two calls of GETCHAR" in o.stdout or "the read got" in o.stdout,
                  "What do two calls of GETCHAR before one IN leave? The same as one: "
                  "vcpu->getchar_called is set. The character is taken at the IN.")
@@ -271,14 +271,14 @@ def backwards(plan: Plan) -> None:
           hint="Where do the bytes of strings go? Everything that a guest prints goes through "
                "stage.console_write: lab 3 installs another function there.")
 def strings_stage(plan: Plan) -> None:
-    plan.unit("hypercall", "strings_stage")
+    plan.unit("hypercall", "strings_stage", kvm=True)
 
 
 @lab.test("2.4", "prints every character of an exit with a count", points=2,
           hint="How many characters does one exit have? See io.count: they follow each other in the data, "
                "and a 0 among them is a character like any other.")
 def string_count(plan: Plan) -> None:
-    plan.unit("hypercall", "string_count")
+    plan.unit("hypercall", "string_count", kvm=True)
 
 
 @lab.test("2.4", "prints a WRITE in one exit, across pages", points=4,
@@ -305,7 +305,7 @@ def write(plan: Plan) -> None:
                "(sregs.ds.base) plus that. What vcpu_translate returns is valid only up to the end of its "
                "page.")
 def write_pages(plan: Plan) -> None:
-    unit = plan.unit("hypercall", "write_pages")
+    unit = plan.unit("hypercall", "write_pages", kvm=True)
     unit.symptom(lambda o: "a length has no sign" in o.stdout, _LENGTH)
     unit.symptom(lambda o: "a linear address has 32 bits" in o.stdout,
                  "How wide is the sum of DS's base and ESI, and the address of each later part? A linear "
@@ -318,7 +318,7 @@ def write_pages(plan: Plan) -> None:
                "If not, end the guest by vcpu_crash: otherwise it reads the VMM's memory. A string may end "
                "at the last byte of RAM.")
 def write_outside(plan: Plan) -> None:
-    unit = plan.unit("hypercall", "write_outside")
+    unit = plan.unit("hypercall", "write_outside", kvm=True)
     unit.symptom(lambda o: "a length has no sign" in o.stdout, _LENGTH)
     unit.symptom(lambda o: "not cut to 20 bits" in o.stdout,
                  "How wide is a linear address? It has 32 bits, even in 16-bit code: DS's base plus SI may "
@@ -333,14 +333,14 @@ def write_outside(plan: Plan) -> None:
                "KVM_GET_SREGS it knows neither DS nor CS: end the guest by vcpu_crash, with the reason from "
                "errno.")
 def write_failed(plan: Plan) -> None:
-    plan.unit("hypercall", "write_failed")
+    plan.unit("hypercall", "write_failed", kvm=True)
 
 
 @lab.test("2.4", "shares no state between the calls of different vCPUs", points=1,
           hint="In lab 3 up to four threads run this handler at once: which of its variables do they share? "
                "A static variable exists once for all threads; a local one belongs to the call.")
 def vcpus_apart(plan: Plan) -> None:
-    plan.unit("hypercall", "vcpus_apart")
+    plan.unit("hypercall", "vcpus_apart", kvm=True)
 
 
 # ---------------------------------------------------------------- 2.5 unknown accesses
@@ -353,7 +353,7 @@ def unknown_call(plan: Plan) -> None:
     cut = ("How much of the operand is the call's number? All of it: a number whose low byte is that of a "
            "call is still a different number, and unknown. " + _IGNORED)
     first_unknown = 4
-    unit = plan.unit("hypercall", "unknown_calls")
+    unit = plan.unit("hypercall", "unknown_calls", kvm=True)
     unit.symptom(lambda o: _went_on(o) and "low byte alone" in o.stdout, cut)
     unit.symptom(_went_on, _IGNORED)
     unit.symptom(_without_rip, _RIP)
@@ -368,12 +368,12 @@ def unknown_call(plan: Plan) -> None:
           hint="What does your code do with a port other than HYPERCALL_PORT and STRING_PORT? End the guest "
                "by vcpu_crash, with the port and the guest's RIP in the message.")
 def unknown_port(plan: Plan) -> None:
-    unit = plan.unit("hypercall", "unknown_unread")
+    unit = plan.unit("hypercall", "unknown_unread", kvm=True)
     unit.symptom(lambda o: "KVM_GET_REGS failed" in o.stdout,
                  "Which register does the message about an unknown call or port need, and what if it can't "
                  "be read? When vcpu_registers fails, not even RIP is known: end the vCPU (vcpu_end) with "
                  "the status that it returned.")
-    unit = plan.unit("hypercall", "unknown_ports")
+    unit = plan.unit("hypercall", "unknown_ports", kvm=True)
     unit.symptom(_went_on, _IGNORED)
     unit.symptom(_without_rip, _RIP)
     for width, port in ((8, HYPERCALL_PORT - 1), (8, STRING_PORT + 1),
@@ -388,7 +388,7 @@ def unknown_read(plan: Plan) -> None:
     answered = ("The guest continued after the read: only HYPERCALL_PORT can be read. A guest can write "
                 "strings to the string port, but a read from it is unknown. Does the handler return "
                 "vcpu_crash's result?")
-    unit = plan.unit("hypercall", "unknown_reads")
+    unit = plan.unit("hypercall", "unknown_reads", kvm=True)
     unit.symptom(_went_on, answered)
     unit.symptom(_without_rip, _RIP)
     for width, port in ((16, plan.values.randint(0x510, 0xfff0)), (8, STRING_PORT)):
@@ -398,7 +398,7 @@ def unknown_read(plan: Plan) -> None:
 @lab.test("2.5", "rejects wide accesses to the string port", points=2,
           hint="How wide is a character? One byte: an access of 2 or 4 bytes to STRING_PORT is unknown.")
 def unknown_size(plan: Plan) -> None:
-    plan.unit("hypercall", "unknown_sizes").symptom(_went_on, _IGNORED)
+    plan.unit("hypercall", "unknown_sizes", kvm=True).symptom(_went_on, _IGNORED)
     for width in (16, 32):
         _dies(plan, STRING_PORT, WIDTH=width, PORT=STRING_PORT)
 

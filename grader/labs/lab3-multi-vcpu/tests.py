@@ -42,7 +42,7 @@ def bases(plan: Plan) -> None:
           hint="Where in RAM does the guest's image go, and with which base does its vCPU start? Both are "
                "the base of the window for the guest's place on the command line, vcpu->id.")
 def prepare(plan: Plan) -> None:
-    plan.unit("vcpus", "prepare")
+    plan.unit("vcpus", "prepare", kvm=True)
 
 
 @lab.test("3.1", "starts each vCPU with all segments in its window", points=5,
@@ -64,15 +64,15 @@ def windows(plan: Plan) -> None:
           hint="Which of the calls in window_prepare can fail? ram_write and vcpu_set_real_mode: if one "
                "does, window_prepare must return its status, not 0.")
 def prepare_fails(plan: Plan) -> None:
-    plan.unit("vcpus", "prepare_fails")
+    plan.unit("vcpus", "prepare_fails", kvm=True)
 
 
 @lab.test("3.1", "rejects a guest larger than its window", points=5,
           hint="What does an image larger than WINDOW_BYTES overwrite? The next window: fail with "
                "STATUS_GUEST_FILE, and name the file.")
 def too_large(plan: Plan) -> None:
-    plan.unit("vcpus", "full_window")
-    plan.unit("vcpus", "too_large")
+    plan.unit("vcpus", "full_window", kvm=True)
+    plan.unit("vcpus", "too_large", kvm=True)
     halt = b"\xf4"
     fits = plan.file("fits.bin", halt * WINDOW_BYTES)
     large = plan.file("large.bin", halt * (WINDOW_BYTES + 1))
@@ -528,7 +528,7 @@ def _not_out_of_run(outcome: Outcome) -> bool:
 
 def _unit_of_runs(plan: Plan, case: str) -> Planned:
     """A unit test that calls vcpus_run, which waits forever if no end is signalled."""
-    unit = plan.unit("vcpus", case)
+    unit = plan.unit("vcpus", case, kvm=True)
     unit.symptom(lambda o: "an eventfd takes 8 bytes" in o.stdout,
                  "What does a vCPU's thread do last? It must write the number 1 to ended_fd, as 8 bytes "
                  "(uint64_t).")

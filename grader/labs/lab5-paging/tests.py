@@ -151,7 +151,7 @@ def entry_checks(plan: Plan) -> None:
                "for this vCPU, as paging_state changes it, goes back with KVM_SET_SREGS. Only paging_enter "
                "knows `ebx`: it must be in RBX before KVM_SET_REGS.")
 def ebx(plan: Plan) -> None:
-    plan.unit("paging", "ebx")
+    plan.unit("paging", "ebx", kvm=True)
 
 
 @lab.test("5.4", "reports a failure to set the start state", points=2,
@@ -159,7 +159,7 @@ def ebx(plan: Plan) -> None:
                "fail with STATUS_NO_KVM and a message that names the call. map_options can fail as well: "
                "then return its status.")
 def enter_failure(plan: Plan) -> None:
-    plan.unit("paging", "enter_failure")
+    plan.unit("paging", "enter_failure", kvm=True)
 
 
 @lab.test("5.4", "starts a guest in the higher half", points=4,

@@ -257,14 +257,14 @@ def _mentions(name: str) -> Condition:
                "half, which grows down into memory that nothing else uses; the address of the boot "
                "information (BOOT_INFO_OFFSET). boot_prepare returns the status of paging_enter.")
 def start_state(plan: Plan) -> None:
-    plan.unit("boot", "start_state")
+    plan.unit("boot", "start_state", kvm=True)
 
 
 @lab.test("6.3", "starts one guest after another", points=2,
           hint="What does boot.c remember when it starts the next guest? Kernel, archive and boot "
                "information are the guest's own: a static variable still holds those of the previous guest.")
 def guests_in_turn(plan: Plan) -> None:
-    plan.unit("boot", "guests_in_turn")
+    plan.unit("boot", "guests_in_turn", kvm=True)
 
 
 @lab.test("6.3", "boots to the shell", points=2,

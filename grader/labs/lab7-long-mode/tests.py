@@ -225,7 +225,7 @@ def signature(plan: Plan) -> None:
                "way out.")
 def cpuid_failure(plan: Plan) -> None:
     plan.unit("long_mode", "no_room")
-    plan.unit("long_mode", "cpuid_failure")
+    plan.unit("long_mode", "cpuid_failure", kvm=True)
 
 
 @lab.test("7.4", "lets guests read what they are shown", points=5,
@@ -301,8 +301,8 @@ def wrong_places(plan: Plan) -> None:
                "BOOT_INFO_OFFSET; memory_bytes is the space's size, tick_ms comes from the options; without "
                "an archive its fields are 0. If a step fails, return its status.")
 def boot_information(plan: Plan) -> None:
-    plan.unit("long_mode", "boot_information")
-    plan.unit("long_mode", "enter_failure")
+    plan.unit("long_mode", "boot_information", kvm=True)
+    plan.unit("long_mode", "enter_failure", kvm=True)
 
 
 @lab.test("7.5", "starts a guest in the higher half", points=2,
@@ -534,8 +534,8 @@ def string_pages(plan: Plan) -> None:
     run.exits(0)
     _symptoms(run)
     _strings_outside(plan, virtual, _maps([(virtual, pages[0], "w")]))
-    plan.unit("long_mode", "write_unread")
-    plan.unit("long_mode", "strings")
+    plan.unit("long_mode", "write_unread", kvm=True)
+    plan.unit("long_mode", "strings", kvm=True)
     seed, length, word = values.getrandbits(16), values.randint(100, 2000), values.text()
     real = plan.boot(plan.guest("write", SEED=seed, LENGTH=length))     # as before
     real.prints(letters(seed, length) + "\n")

@@ -711,8 +711,8 @@ def start_state(plan: Plan) -> None:
           hint="Which calls can fail, and how do they say so? KVM_GET_MSRS and KVM_SET_MSRS return a "
                "number. What becomes of the other bits of IA32_MISC_ENABLE?")
 def enters(plan: Plan) -> None:
-    plan.unit("linux", "enter")
-    plan.unit("linux", "enter_failure")
+    plan.unit("linux", "enter", kvm=True)
+    plan.unit("linux", "enter_failure", kvm=True)
 
 
 @lab.test("8.5", "starts a kernel in this state", points=3,

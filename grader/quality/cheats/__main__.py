@@ -2,7 +2,7 @@
 outlives it. Those in this folder attack the grader; those that constant.py generates do nothing right, or
 nothing of one exercise.
 
-    python3 -m grader.quality.cheats [--lab N] [--backend vm] [--only NAME] [--whole]
+    python3 -m grader.quality.cheats [--lab N] [--backend kvm] [--only NAME] [--whole]
 
 The header that a module includes says what it attacks: lab1.h to lab5.h, lab6_boot.h, lab6_sched.h, lab7.h,
 lab8_devices.h, lab8_linux.h; or lab.h: the first file of each lab. Without --whole only a few tests of that
@@ -274,7 +274,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make cheats", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lab", type=int, help="only cheats for this lab")
-    parser.add_argument("--backend", default="auto", help="auto, kvm or vm")
+    parser.add_argument("--backend", default="vm", help="kvm or vm")
     parser.add_argument("--only", default="", metavar="NAME", help="just this one")
     parser.add_argument("--whole", action="store_true", help="all tests of the lab")
     arguments = parser.parse_args()

@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 from grader.execution import kvm_probe
-from grader.execution.backends import pick_backend, vm
+from grader.execution.backends import Backend, pick_backend, vm
 from grader.execution.worker import Worker, WorkerDied, _order, _Pool, run_all
 from grader.execution.connection import Connection
 from grader.execution.kvm_probe import Probe
@@ -62,9 +62,39 @@ class Picking(unittest.TestCase):
 
     def test_a_few_runs_share_a_vm(self) -> None:
         for count, vms in ((1, 1), (vm.RUNS_EACH, 1), (vm.RUNS_EACH + 1, 2), (10 * vm.RUNS_EACH, 4)):
-            with mock.patch.object(vm, "run_all") as run_all:
+            with mock.patch.object(vm, "run_all", return_value=[Result(Ending.EXIT)] * count) as run_all:
                 vm.VmBackend().run([Run(("program",))] * count, jobs=4)
             self.assertEqual(run_all.call_args.args[2], vms, f"{count} runs")
+
+    def places(self, backend: Backend) -> list[str]:
+        """Where the back end executes three runs, of which the second needs no KVM."""
+        class Place:
+            used = 0.0
+
+            def __init__(self, name: str) -> None:
+                self._name = name
+
+            def execute(self, run: Run) -> Result:
+                return Result(Ending.EXIT, stdout=f"{run.argv[0]} {self._name}".encode())
+
+            def close(self) -> None:
+                pass
+
+        runs = [Run(("a",)), Run(("b",), kvm=False), Run(("c",))]
+        seen: dict[int, Result] = {}
+        with mock.patch.object(vm, "HostWorker", lambda: Place("host")), \
+                mock.patch.object(vm, "VmWorker", lambda: Place("vm")):
+            results = backend.run(runs, on_result=seen.__setitem__)
+        self.assertEqual([seen[place] for place in range(3)], results)
+        return [result.stdout.decode() for result in results]
+
+    def test_what_needs_no_kvm_runs_on_the_host_unless_it_may_be_a_strangers(self) -> None:
+        with _with_probe(f"open {errno.ENOENT}", {}):
+            auto, wanted = pick_backend("auto", ("real",)), pick_backend("vm", ("real",))
+        self.assertEqual(self.places(auto), ["a vm", "b host", "c vm"])
+        self.assertEqual(self.places(wanted), ["a vm", "b vm", "c vm"])
+        with mock.patch("platform.machine", lambda: "aarch64"), _with_probe(f"open {errno.ENOENT}", {}):
+            self.assertEqual(self.places(pick_backend("auto", ("real",))), ["a vm", "b vm", "c vm"])
 
 
 class Probing(unittest.TestCase):

@@ -39,10 +39,13 @@ MODULE(int, paging_enter,
 static _Alignas(PAGE_BYTES) uint8_t ram[BASE + SPACE_BYTES + PAGE_BYTES];
 static PRIVATE uint8_t before[TABLES_END + PAGE_BYTES]; /* of a space's memory */
 
+/* Memory is not always zero: not where the tables are, and not where they would be without `base`.
+ */
 static struct address_space space_at(uint32_t base, uint32_t bytes)
 {
-    memset(ram, (int)(unit_random() | 1), sizeof ram); /* memory is not always zero */
-    memcpy(before, ram + base, sizeof before);
+    memset(before, (int)(unit_random() | 1), sizeof before);
+    memcpy(ram, before, sizeof before);
+    memcpy(ram + base, before, sizeof before);
     return (struct address_space){
         .memory = ram + base, .base = base, .bytes = bytes, .next_table = TABLES_OFFSET};
 }
