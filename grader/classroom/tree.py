@@ -1,11 +1,12 @@
 """A clean tree: a copy of the kit in which one submission after the other is graded.
 
 Nothing of a submission gets into it but the lab's files and headers beside them. The kit's own objects are
-built once.
+built once: what the original has built for all labs is copied with its times, so make does not build it again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 import uuid
@@ -13,8 +14,14 @@ import uuid
 from grader.classroom.claims import Claims
 from grader.course import ROOT, Lab
 
-PARTS = ("Makefile", "common", "guests", "os-1k", "grader", "solutions")
+PARTS = ("Makefile", "common", "guests", "os-1k", "grader", "solutions", "build/objects/gcc", "build/grader")
 REMOVALS = 50
+
+
+def _copy(source: str, target: str) -> None:
+    """Copies a file with its times, unless it is gone: another make's unfinished one."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source, target)
 
 
 class Tree:
@@ -29,9 +36,10 @@ class Tree:
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-            else:
-                shutil.copy(source, folder / part)
+                shutil.copytree(source, folder / part, copy_function=_copy,
+                                ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            elif source.exists():
+                shutil.copy2(source, folder / part)
 
     def put(self, files: dict[str, bytes]) -> None:
         """The learner's files instead of those before."""

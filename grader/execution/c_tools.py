@@ -31,9 +31,14 @@ def install_command(*packages: str) -> str:
                           check=True).stdout.strip()
 
 
+def is_x86_64() -> bool:
+    """Whether this machine executes what runs in the lab VM."""
+    return platform.machine() == "x86_64"
+
+
 def compiler(for_lab_vm: bool) -> str:
     """The C compiler; for the lab VM, one that produces x86-64 programs on any host."""
-    if for_lab_vm and platform.machine() not in ("x86_64", "AMD64"):
+    if for_lab_vm and not is_x86_64():
         names, packages = ["x86_64-linux-gnu-gcc"], ("gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross")
     else:
         names, packages = [os.environ.get("CC", "cc"), "gcc", "clang"], ("gcc", "libc6-dev")
@@ -59,7 +64,7 @@ def locked(path: Path, wait: str = "") -> Iterator[None]:
 
 def c_tool(name: str, sources: Path, for_lab_vm: bool = False) -> Path:
     """build/grader/NAME, recompiled if its sources (a .c file or a folder) are newer."""
-    output = BUILD / (f"{name}-vm" if for_lab_vm else name)
+    output = BUILD / (f"{name}-vm" if for_lab_vm and not is_x86_64() else name)
     files: list[Path] = sorted(sources.glob("*.[ch]")) if sources.is_dir() else [sources]
     try:
         with locked(BUILD / ".lock"):

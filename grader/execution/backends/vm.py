@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Sequence
 from math import ceil
 
 from grader.execution.backends.kvm import HostWorker
 from grader.execution.budget import Account
+from grader.execution.c_tools import is_x86_64
 from grader.execution.labvm.session import PORT_FD
 from grader.execution.labvm.worker import VmWorker
 from grader.execution.runs import Result, Run
@@ -26,7 +26,7 @@ class VmBackend:
     def __init__(self, why: str = "", whole: bool = True) -> None:
         """`whole`: all runs are for the lab VM, as it must be for a stranger's programs."""
         self.why = why
-        self._whole = whole or platform.machine() != "x86_64"
+        self._whole = whole or not is_x86_64()
 
     def run(self, runs: Sequence[Run], jobs: int = 1, on_result: OnResult | None = None,
             account: Account | None = None) -> list[Result]:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Gradescope runs this once, as root, when it builds the autograder's image: everything that needs the
-# network is fetched here, and the lab VM is booted once, so that gradings start from its snapshot.
+# network is fetched here, the lab VM is booted once, so that gradings start from its snapshot, and what all
+# gradings share is compiled.
 set -e
 cd "${AUTOGRADER:-/autograder}/source"
 chmod 700 .
@@ -10,3 +11,4 @@ sh kit/grader/setup.sh build grade vm
 cd kit
 python=$(sh grader/setup.sh --python)
 "$python" -m grader.execution.labvm run -- /bin/true
+make vmm LAB="$(cat ../lab)" SOLUTION=1
