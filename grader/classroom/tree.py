@@ -1,7 +1,7 @@
 """A clean tree: a copy of the kit in which one submission after the other is graded.
 
 Nothing of a submission gets into it but the lab's files and headers beside them. The kit's own objects are
-built once: what the original has built for all labs is copied with its times, so make does not build it again.
+built once: what the original has built for all labs is copied with its times, so make won't build it again.
 """
 
 from __future__ import annotations
