@@ -14,6 +14,7 @@ from grader.classroom.record import GRADED, MACHINE, REFUSED, Record
 from grader.classroom.scores import most_failed, spread
 from grader.core.readable import file_name, printable
 from grader.core.version import kit_version
+from grader.core.whole_file import write_whole
 from grader.course import Lab
 
 _STYLE = """
@@ -42,9 +43,7 @@ def write_page(lab: Lab, seed: int, records: Sequence[Record], path: Path, note:
         f"<small>Kit {escape(kit_version())}, seed {seed}, "
         f"{time.strftime('%Y-%m-%d %H:%M')}</small></p>",
         *_not_graded(records), *_spread(graded), *_tests(graded), *_table(graded), "</html>"]
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "\n".join(parts) + "\n")
 
 
 def _summary(records: Sequence[Record], graded: Sequence[Record]) -> str:

@@ -24,7 +24,9 @@ from grader.core.version import kit_version
 from grader.course import Lab
 from grader.execution.runs import CannotGrade
 
-TIMEOUT = 3600.0    # seconds for all tests of a lab: each run has far narrower limits of its own
+# Seconds for all tests of a lab: the last resort, because it is no score. What a submission can use up is its
+# budget (grader/execution/budget.py), and where that takes longer, the solution takes over 20 minutes.
+TIMEOUT = 4 * 3600.0
 OVERLOAD = 3.0      # runnable processes per processor: from there on a lack of time is the machine's fault
 FULL_SCORE, LESS = 0, 1
 
@@ -170,7 +172,7 @@ def _overloaded() -> bool:
 
 
 def _last_words(report: Path, status: int) -> str:
-    """Why the grader could not grade, from the end of what it said."""
-    lines = [line.strip() for line in report.read_text(errors="replace").splitlines() if line.strip()]
-    told = [line for line in lines if "cannot grade" in line] or lines[-1:]
-    return (told[-1] if told else "the grader said nothing")[:300] + f" (exit status {status})"
+    """Why the grader could not grade, from the end of what it said. What a submission printed is indented."""
+    lines = [line.rstrip() for line in report.read_text(errors="replace").splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("cannot grade: ")] or lines[-1:]
+    return (told[-1].strip() if told else "the grader said nothing")[:300] + f" (exit status {status})"

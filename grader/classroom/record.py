@@ -6,9 +6,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from grader.core.whole_file import write_whole
 
 GRADED, REFUSED, MACHINE = "graded", "refused", "machine"
 
@@ -39,9 +40,7 @@ class Record:
     def save(self, folder: Path) -> None:
         """Writes it whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "record.json.partial"
-        partial.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-        os.replace(partial, folder / "record.json")
+        write_whole(folder / "record.json", json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
 
 def load(folder: Path) -> Record | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from grader.classroom.record import GRADED, Record
 from grader.core.readable import printable
+from grader.core.whole_file import write_whole
 
 # Where a spreadsheet would begin a formula, whatever separator it expects; a cell may be in quotes.
 _FORMULA = re.compile(r"(^|[,;|])([\s\"']*)(?=[-=+@\uff1d\uff0b\uff0d\uff20])")
@@ -17,18 +19,18 @@ _FORMULA = re.compile(r"(^|[,;|])([\s\"']*)(?=[-=+@\uff1d\uff0b\uff0d\uff20])")
 def write_csv(records: Sequence[Record], path: Path) -> None:
     """One line per submission: name, status, score, points of each test, reason."""
     tests = list(dict.fromkeys(test.name for record in records for test in record.tests))
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8-sig") as file:    # Excel wants the mark of UTF-8
-        table = csv.writer(file, quoting=csv.QUOTE_ALL)
-        table.writerow(["name", "status", "score", "possible", "kit", "reason",
-                        *(name.partition(":")[0] for name in tests)])
-        for record in records:
-            points = {test.name: test.score for test in record.tests}
-            graded = record.status == GRADED
-            table.writerow([_plain(record.name), record.status, record.score if graded else "",
-                            record.possible if graded else "", _plain(record.kit), _plain(record.reason),
-                            *(points.get(name, "") for name in tests)])
-    partial.replace(path)
+    text = io.StringIO()
+    table = csv.writer(text, quoting=csv.QUOTE_ALL)
+    table.writerow(["name", "status", "score", "possible", "kit", "reason",
+                    *(name.partition(":")[0] for name in tests)])
+    for record in records:
+        points = {test.name: test.score for test in record.tests}
+        graded = record.status == GRADED
+        table.writerow([_plain(record.name), record.status, record.score if graded else "",
+                        record.possible if graded else "", _plain(record.kit), _plain(record.reason),
+                        *(points.get(name, "") for name in tests)])
+    # Excel wants the mark of UTF-8, and csv has written the ends of the lines.
+    write_whole(path, text.getvalue(), encoding="utf-8-sig", newline="")
 
 
 def _plain(text: str) -> str:

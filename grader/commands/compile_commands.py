@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 from grader.core.building import make_text
+from grader.core.whole_file import write_whole
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import c_tools
 from grader.execution.tool import run_command
@@ -32,9 +33,7 @@ def commands() -> list[dict[str, object]]:
 def main() -> None:
     path = BUILD / "compile_commands.json"
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(commands(), indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(commands(), indent=1) + "\n")
     print(path.relative_to(ROOT))
 
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 from grader.core.grading import Graded, Report
 from grader.core.judge import Kind
 from grader.core.readable import printable, printable_lines
+from grader.core.whole_file import write_whole
 from grader.report.text import failure_lines
 
 _GRADESCOPE_STATUS = {Kind.OK: "passed"}
@@ -25,9 +26,7 @@ def write_files(report: Report) -> None:
 def write_results(report: Report) -> None:
     """Only results.json, replaced atomically."""
     report.folder.mkdir(parents=True, exist_ok=True)
-    partial = report.folder / "results.json.partial"
-    partial.write_text(json.dumps(gradescope(report), indent=2) + "\n")
-    partial.replace(report.folder / "results.json")
+    write_whole(report.folder / "results.json", json.dumps(gradescope(report), indent=2) + "\n")
 
 
 def gradescope(report: Report) -> dict[str, object]:

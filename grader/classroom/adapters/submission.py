@@ -35,6 +35,7 @@ from grader.classroom.tree import Tree
 from grader.course import LABS
 from grader.core.readable import printable
 from grader.core.values import new_seed_for_strangers
+from grader.core.whole_file import write_whole
 from grader.execution.tool import run_command
 from grader.report.actions import as_text
 
@@ -44,9 +45,7 @@ OUTPUT_MAX = 2000      # characters about one test
 
 def write(path: Path, results: dict[str, object]) -> None:
     """results.json, whole at any moment."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(results, indent=2) + "\n")
 
 
 def without_runs(lab: int, why: str) -> dict[str, object]:

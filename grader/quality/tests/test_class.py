@@ -14,6 +14,7 @@ import sys
 import time
 import unittest
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,10 +22,12 @@ from unittest import mock
 
 from grader.core.building import clean_environment
 from grader.core.readable import MARKS_MAX, file_name, printable, printable_lines
+from grader.core.whole_file import write_whole
 from grader.classroom.claims import STALE_SECONDS, Claims
 from grader.classroom.class_page import write_page
 from grader.classroom.grade_class import grade_class
-from grader.classroom.grade_one import Processes, Settings, finished, grade_one, not_graded
+from grader.classroom.grade_one import (Processes, Settings, _last_words, finished, grade_one,
+                                        not_graded)
 from grader.classroom.record import GRADED, MACHINE, REFUSED, Record, TestScore, load
 from grader.classroom.scores import most_failed, spread, write_csv
 from grader.classroom.submissions import DESCRIPTION, Submission, read
@@ -130,6 +133,26 @@ class Telling(FolderCase):
         for text in ("", "{", "[]", '{"tests": [1]}', *map(json.dumps, wrong)):
             (self.folder / "record.json").write_text(text)
             self.assertIsNone(load(self.folder), text)
+
+    def test_several_graders_write_one_file(self) -> None:
+        path, texts = self.folder / "page.html", [letter * 100_000 for letter in "abcd"]
+
+        def write(text: str) -> None:
+            for _ in range(100):
+                write_whole(path, text)
+                self.assertIn(path.read_text(), texts)
+
+        with ThreadPoolExecutor(len(texts)) as pool:
+            self.assertEqual([*pool.map(write, texts)], [None] * len(texts))
+        self.assertEqual([*self.folder.iterdir()], [path])
+
+    def test_no_submission_says_why_it_could_not_be_graded(self) -> None:
+        report = self.folder / "report.txt"
+        forged = "    cannot grade: a sentence of the module's\n"
+        report.write_text(f"cannot grade: the disk is full\n{forged}end\n")
+        self.assertEqual(_last_words(report, 3), "cannot grade: the disk is full (exit status 3)")
+        report.write_text(f"{forged}Traceback\n")
+        self.assertEqual(_last_words(report, 1), "Traceback (exit status 1)")
 
 
 class OneOfMany(FolderCase):

@@ -239,6 +239,8 @@ class UnitPrograms(FakeCase):
 
     def test_no_test_at_all(self) -> None:
         self.assertEqual(self.kind("echo 1..0"), Kind.FAILED)
+        self.assertEqual(self.kind(f"echo 'ok 1 - a.c:case:test: Passed'; echo 1..{'9' * 5000}"), Kind.FAILED)
+        self.assertEqual(self.kind(f"echo 'ok {'9' * 5000} - a.c:case:test: Passed'; echo 1..1"), Kind.FAILED)
         self.assertEqual(self.kind("exit 0"), Kind.FAILED)
 
     def test_a_unit_program_that_fails_by_itself(self) -> None:
