@@ -6,11 +6,12 @@ import importlib.util
 import json
 import re
 import subprocess
+import sys
 import unittest
 from pathlib import Path
 from typing import Any
 
-from grader.core.building import clean_environment
+from grader.core.building import ADDR_NO_RANDOMIZE, clean_environment
 from grader.course import LABS, ROOT
 
 DEVCONTAINER = ROOT / ".devcontainer/devcontainer.json"
@@ -82,6 +83,23 @@ class Environments(unittest.TestCase):
 
     def test_the_container_has_the_compiler_of_the_handouts(self) -> None:
         self.assertIn("gcc", DOCKERFILE.read_text().split())
+
+
+class Addresses(unittest.TestCase):
+    def personality(self, sanitize: str) -> int:
+        """personality(2) of a program that is started once a VMM has been built."""
+        script = ("import subprocess; from grader.core.building import build_vmm; "
+                  f"build_vmm(1, solution=True, sanitize={sanitize!r}); "
+                  "subprocess.run(['cat', '/proc/self/personality'], check=True)")
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=clean_environment(), text=True,
+                              check=True, stdout=subprocess.PIPE)
+        return int(done.stdout, 16)
+
+    def test_none_is_random_for_a_thread_sanitizer(self) -> None:
+        if subprocess.run(["setarch", "-R", "true"]).returncode != 0:
+            self.skipTest("no program can get fixed addresses here")
+        self.assertTrue(self.personality("thread") & ADDR_NO_RANDOMIZE)
+        self.assertFalse(self.personality("") & ADDR_NO_RANDOMIZE)
 
 
 if __name__ == "__main__":
