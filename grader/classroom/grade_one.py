@@ -24,8 +24,8 @@ from grader.core.version import kit_version
 from grader.course import Lab
 from grader.execution.runs import CannotGrade
 
-# Seconds for all tests of a lab: the last resort, because it is no score. What a submission can use up is its
-# budget (grader/execution/budget.py), and where that takes longer, the solution takes over 20 minutes.
+# Seconds for all tests of a lab: the last resort, because it gives no score. What a submission can use up is
+# its budget (grader/execution/budget.py); where that takes longer, the solution takes over 20 minutes.
 TIMEOUT = 4 * 3600.0
 OVERLOAD = 3.0      # runnable processes per processor: from there on a lack of time is the machine's fault
 FULL_SCORE, LESS = 0, 1
