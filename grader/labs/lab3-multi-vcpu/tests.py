@@ -540,6 +540,7 @@ def _unit_of_runs(plan: Plan, case: str) -> Planned:
     unit.symptom(lambda o: "a thread of its own" in o.stdout,
                  "Which thread runs a vCPU? One of its own: run_all starts a thread for each vCPU, and the "
                  "main thread only waits.")
+    unit.symptom(lambda o: "and KVM_RUN did not return" in o.stdout, _NOT_OUT_OF_RUN)
     unit.symptom(lambda o: "vcpu_ended was not called" in o.stdout,
                  "When does the vCPU's thread call vcpu_ended? Once, after vcpu_run, however the guest "
                  "ended.")

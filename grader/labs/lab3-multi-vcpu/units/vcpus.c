@@ -565,6 +565,7 @@ START_TEST(no_thread)
         check_works("vcpus_run", vcpus_run(&vmm));
         for (int id = 0; id < VCPUS_MAX; id++)
             check_ran(id);
+        check_threads(VCPUS_MAX);
         start_guests(VCPUS_MAX, endless, sizeof endless);
         threads_left = started;
         threads_failing = i == 0 ? VCPUS_MAX : 1;
@@ -1072,26 +1073,49 @@ END_TEST
 /* What comes of the signal that vcpu_kick sends; any other pthread_kill is the module's affair. */
 static enum {
     SIGNAL_SENT,
-    SIGNAL_SLOW,       /* a moment in which the vCPU can look at what was set */
     SIGNAL_THEN_ENTRY, /* the vCPU's own thread enters the guest before the kick goes on */
     SIGNAL_COUNTED,    /* nothing */
 } kick_signal;
-static unsigned kick_signals;      /* but for 0, which pthread_kill does not send */
-static struct vcpu *kicked;        /* whose signal is meant; NULL: any vCPU's */
-static unsigned signals_to_nobody; /* to `kicked`, when its thread had ended */
+static unsigned kick_signals;             /* but for 0, which pthread_kill does not send */
+static struct vcpu *kicked;               /* whose signal is meant; NULL: any vCPU's */
+static unsigned signals_to_nobody;        /* to `kicked`, when its thread had ended */
+static atomic_uint kicks_seen[VCPUS_MAX]; /* those signals of each of the VMM's vCPUs */
+static atomic_bool kick_without_stop;     /* stop_signal was 0 at one of them */
 
-BOTH static bool is_kick(pthread_t thread)
+/* The running vCPU of the VMM whose thread this is; -1: none. */
+BOTH static int vcpu_of_thread(pthread_t thread)
 {
-    for (int i = 0; i < VCPUS_MAX; i++)
-        if (!kicked && vmm.vcpus[i].state == VCPU_RUNNING &&
-            pthread_equal(thread, vmm.vcpus[i].thread))
-            return true;
-    return kicked && pthread_equal(thread, kicked->thread);
+    for (int id = 0; id < VCPUS_MAX; id++)
+        if (vmm.vcpus[id].state == VCPU_RUNNING && pthread_equal(thread, vmm.vcpus[id].thread))
+            return id;
+    return -1;
+}
+
+BOTH static bool is_kick(pthread_t thread, int signal)
+{
+    if (kicked)
+        return pthread_equal(thread, kicked->thread);
+    const int id = vcpu_of_thread(thread);
+    if (id >= 0 && signal != 0) {
+        atomic_fetch_add(&kicks_seen[id], 1);
+        if (atomic_load(&vmm.stop_signal) == 0)
+            atomic_store(&kick_without_stop, true);
+    }
+    return id >= 0;
+}
+
+/* No such signal, no kick: then a test of what comes before it has nothing to judge. */
+static void check_kick_seen(int id, const char *when)
+{
+    ck_assert_msg(atomic_load(&kicks_seen[id]) != 0,
+                  "%s, and vcpu%d was not kicked: no signal was sent to its thread, so there is "
+                  "no order to judge. vcpu_kick sends it by pthread_kill",
+                  when, id);
 }
 
 BOTH int pthread_kill(pthread_t thread, int signal)
 {
-    const bool kick = is_kick(thread);
+    const bool kick = is_kick(thread, signal);
 
     if (kick && kick_signal == SIGNAL_COUNTED) {
         kick_signals += signal != 0;
@@ -1099,9 +1123,7 @@ BOTH int pthread_kill(pthread_t thread, int signal)
         return 0;
     }
     int result = REAL(pthread_kill)(thread, signal);
-    if (kick && kick_signal == SIGNAL_SLOW)
-        poll(NULL, 0, 300);
-    else if (kick && kick_signal == SIGNAL_THEN_ENTRY && pthread_equal(thread, pthread_self()))
+    if (kick && kick_signal == SIGNAL_THEN_ENTRY && pthread_equal(thread, pthread_self()))
         kernel(vmm.vcpus[0].fd, KVM_RUN, NULL);
     return result;
 }
@@ -1117,19 +1139,6 @@ BOTH static int kick_before_run(struct kvm_run *run, unsigned turn)
     }
     return run_really(vcpu);
 }
-
-START_TEST(kick_order)
-{
-    start_guests(1, endless, sizeof endless);
-    falsified.run = kick_before_run;
-    kick_signal = SIGNAL_THEN_ENTRY;
-    int status = vcpus_run(&vmm);
-    check_entered(0);
-    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM,
-                  "a vCPU stopped by SIGTERM gives status %d instead of %d", status,
-                  STATUS_SIGNAL + SIGTERM);
-}
-END_TEST
 
 static struct vm kicked_vm;
 static struct vcpu kicked_vcpu;
@@ -1210,20 +1219,39 @@ static const uint8_t marks[] = {0xc6, 0x06, 0x00, 0x01, 0x01, /* mov byte [MARK_
 
 static atomic_bool left_guest; /* KVM_RUN has returned */
 
-/*
- * Kicks vcpu0 once its guest runs, when KVM_RUN has looked at immediate_exit already. If that does
- * nothing, the guest is ended.
- */
+/* The mark of this vCPU's guest: once it is there, KVM_RUN has looked at immediate_exit. */
+BOTH static uint8_t *mark_of(const struct vcpu *vcpu)
+{
+    return vcpu->vm->ram + (size_t)vcpu->id * WINDOW_BYTES + MARK_AT;
+}
+
+BOTH static void await_mark(const struct vcpu *vcpu)
+{
+    while (!__atomic_load_n(mark_of(vcpu), __ATOMIC_SEQ_CST) && !atomic_load(&left_guest))
+        poll(NULL, 0, 1);
+}
+
+#define GUEST_SECONDS 2 /* of CPU time: a guest that still runs after them was not interrupted */
+
+BOTH static bool time_used_up(time_t since)
+{
+    struct timespec used;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return used.tv_sec - since > GUEST_SECONDS;
+}
+
+/* Kicks vcpu0 once its guest runs. If that does nothing, the guest is ended. */
 BOTH static void *kick_in_guest(void *argument)
 {
-    uint8_t *mark = &vmm.vms[0].ram[MARK_AT];
+    struct timespec start;
 
-    while (!__atomic_load_n(mark, __ATOMIC_SEQ_CST) && !atomic_load(&left_guest))
-        poll(NULL, 0, 1);
+    await_mark(&vmm.vcpus[0]);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
     vcpu_kick(&vmm.vcpus[0]);
-    for (int ms = 0; !atomic_load(&left_guest) && ms < WAIT_MS; ms++)
+    for (int ms = 0; !atomic_load(&left_guest) && ms < WAIT_MS && !time_used_up(start.tv_sec); ms++)
         poll(NULL, 0, 1);
-    __atomic_store_n(mark + 1, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(mark_of(&vmm.vcpus[0]) + 1, 1, __ATOMIC_SEQ_CST);
     return NULL;
 }
 
@@ -1252,14 +1280,17 @@ static int run_kicked_before(void)
     start_guests(1, halt, sizeof halt);
     falsified.run = kick_for_nothing;
     const int status = vcpus_run(&vmm);
-    check_entered(0);
+    check_threads(1);
     ck_assert_msg(run_turns > 1,
                   "a vCPU is kicked just before KVM_RUN, without a stop, and KVM_RUN runs the "
                   "guest: it must return at once, so that the vCPU checks what it has to do");
     return status;
 }
 
-/* The same of one that is kicked while its guest runs. */
+/*
+ * The same of one that is kicked while its guest runs. Before each test of an order: a module
+ * without kicks, or without threads, has none.
+ */
 static void check_kick_in_guest(void)
 {
     kicked = NULL;
@@ -1269,6 +1300,7 @@ static void check_kick_in_guest(void)
     falsified.run = kicked_in_guest;
     vcpus_run(&vmm);
     check_ran(0);
+    check_threads(1);
     ck_assert_msg(run_turns > 1,
                   "a vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not "
                   "return: vcpu_kick must signal the vCPU's thread");
@@ -1282,15 +1314,32 @@ START_TEST(kick_alone)
 }
 END_TEST
 
-START_TEST(kick)
+/* vcpus_run of one vCPU that a stop kicks just before KVM_RUN. */
+static void check_stop_before_run(void)
 {
     start_guests(1, endless, sizeof endless);
     falsified.run = kick_before_run;
     int status = vcpus_run(&vmm);
-    check_entered(0);
+    check_threads(1);
     ck_assert_msg(status == STATUS_SIGNAL + SIGTERM,
                   "a vCPU stopped by SIGTERM gives status %d instead of %d", status,
                   STATUS_SIGNAL + SIGTERM);
+}
+
+START_TEST(kick_order)
+{
+    check_kick_in_guest();
+    atomic_store(&kicks_seen[0], 0);
+    kick_signal = SIGNAL_THEN_ENTRY;
+    run_turns = 0;
+    check_stop_before_run();
+    check_kick_seen(0, "a stop came just before KVM_RUN");
+}
+END_TEST
+
+START_TEST(kick)
+{
+    check_stop_before_run();
     start_kicked(VCPU_RUNNING);
     const int cleared_by = kick_that_clears();
     ck_assert_msg(cleared_by == 0,
@@ -1558,6 +1607,7 @@ END_TEST
 
 START_TEST(kick_taken_back)
 {
+    check_kick_in_guest();
     int status = run_kicked_before();
     ck_assert_msg(
         run_turns < TURNS_MAX,
@@ -1568,25 +1618,56 @@ START_TEST(kick_taken_back)
 }
 END_TEST
 
-/* A person ends the VMM while the guest runs. */
-BOTH static int stopped_by_signal(struct kvm_run *run, unsigned turn)
+/* A person ends the VMM once all guests run. */
+BOTH static void *stop_in_guests(void *argument)
 {
-    if (turn == 0)
-        kill(getpid(), SIGTERM);
-    return run_really(&vmm.vcpus[0]);
+    for (int id = 0; id < vmm.guest_count; id++)
+        await_mark(&vmm.vcpus[id]);
+    kill(getpid(), SIGTERM);
+    return NULL;
+}
+
+/* The guests run until they are kicked: their vCPUs have looked for a stop already. */
+BOTH static int stopped_in_guest(struct kvm_run *run, unsigned turn)
+{
+    struct vcpu *vcpu = vcpu_in_run();
+    const bool starts_person = end_of(vcpu)->turns++ == 0 && vcpu == &vmm.vcpus[0];
+    pthread_t person;
+
+    if (atomic_load(&kick_without_stop))
+        return end_in_run(vcpu, BY_HALT); /* it has missed the stop, and would run forever */
+    if (starts_person)
+        pthread_create(&person, NULL, stop_in_guests, NULL);
+    const int error = run_really(vcpu);
+    atomic_store(&left_guest, true);
+    if (starts_person)
+        pthread_join(person, NULL);
+    return error;
+}
+
+/* vcpus_run of so many guests, which SIGTERM stops by kicks. */
+static void check_stop_in_guests(int count)
+{
+    start_guests(count, marks, sizeof marks);
+    falsified.run = stopped_in_guest;
+    int status = vcpus_run(&vmm);
+    check_threads(count);
+    for (int id = 0; id < count; id++) {
+        check_ran(id);
+        check_kick_seen(id, "SIGTERM came while the guest ran");
+    }
+    ck_assert_msg(!atomic_load(&kick_without_stop),
+                  "SIGTERM came, and when a vCPU was kicked, vmm->stop_signal was still 0: set "
+                  "stop_signal first, then kick");
+    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
+                  status, STATUS_SIGNAL + SIGTERM);
 }
 
 START_TEST(stop_order)
 {
     ends_watch();
-    start_guests(1, endless, sizeof endless);
-    falsified.run = stopped_by_signal;
-    kick_signal = SIGNAL_SLOW;
-    int status = vcpus_run(&vmm);
-    check_entered(0);
+    check_stop_in_guests(1);
     check_end(0, "the VMM stopped");
-    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
-                  status, STATUS_SIGNAL + SIGTERM);
 }
 END_TEST
 
@@ -1616,6 +1697,7 @@ BOTH static int act_around_stop(struct kvm_run *run, unsigned turn)
     const enum role role = roles[vcpu - vmm.vcpus];
     const unsigned turns = end_of(vcpu)->turns++;
 
+    note_vcpu(vcpu);
     if (role == ENDS_BEFORE)
         return end_in_run(vcpu, BY_ITSELF);
     for (int ms = 0; !stop_may_come() && ms < WAIT_MS; ms++)
@@ -1655,6 +1737,7 @@ START_TEST(own_status)
             ends_first = now[id] == ENDS_BEFORE ? id : ends_first;
         }
         const int status = run_to_ends();
+        check_threads(VCPUS_MAX);
         ck_assert_msg(status == worst,
                       "SIGTERM stops the VMM while its guests end, and vcpus_run returns %d "
                       "instead of %d, the highest of their statuses",
@@ -1699,26 +1782,10 @@ START_TEST(own_vms)
 }
 END_TEST
 
-/* A person ends the VMM while the guest of the second VM runs, and goes on running until it is
- * kicked: it has looked for a stop already. */
-BOTH static int second_stopped_by_signal(struct kvm_run *run, unsigned turn)
-{
-    static atomic_bool sent;
-
-    if (run_fd == vmm.vcpus[1].fd && !atomic_exchange(&sent, true))
-        kill(getpid(), SIGTERM);
-    return run_really(vcpu_in_run());
-}
-
 START_TEST(stop_isolated)
 {
-    start_guests(2, endless, sizeof endless);
     vmm.options.isolate = true;
-    falsified.run = second_stopped_by_signal;
-    int status = vcpus_run(&vmm);
-    check_entered(1); /* vcpu0 may see the stop before */
-    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM, "SIGTERM gives status %d instead of %d",
-                  status, STATUS_SIGNAL + SIGTERM);
+    check_stop_in_guests(2);
 }
 END_TEST
 
