@@ -1,5 +1,6 @@
 ; echo - reads characters until the end of input and prints each one, changed by KEY. WIDTH is the
-; width of its GETCHAR and of the read after it: 8, 16 or 32 bits.
+; width of its GETCHAR and of the read after it: 8, 16 or 32 bits. With QUIET it prints nothing, and leaves
+; in EBP what it computes: FACTOR times the number before, plus the changed character.
 ;
 ; An 8-bit read can't hold GETCHAR_NOTHING and GETCHAR_END in addition to 256 characters: it gets their
 ; low bytes, 0xff and 0xfe.
@@ -13,6 +14,9 @@ org 0
 %ifndef KEY
 %define KEY 0               ; exclusive or: 0 changes nothing
 %endif
+%ifndef FACTOR
+%define FACTOR 31
+%endif
 
 %if WIDTH == 8
     %define answer al
@@ -25,6 +29,9 @@ org 0
     %define ANSWER_MASK 0xffffffff
 %endif
 
+%ifdef QUIET
+    xor ebp, ebp
+%endif
 next:
     mov dx, HYPERCALL_PORT
     mov eax, HC_GETCHAR
@@ -37,7 +44,13 @@ next:
 
     mov bl, al
     xor bl, KEY
+%ifdef QUIET
+    movzx ebx, bl
+    imul ebp, ebp, FACTOR
+    add ebp, ebx
+%else
     call print_char
+%endif
     jmp next
 end:
     mov bl, 0

@@ -24,6 +24,8 @@ STATUS_SIGNAL = 128
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NO_REGISTERS = ("--regs prints each vCPU's registers when its thread calls vcpu_ended. Is it called, after "
                  "vcpu_run?")
+_NOT_TO_ITS_END = ("EBP is what the living guest computes from the input that comes after the crash. Does "
+                   "that guest run on, to the end of its input, and does its thread call vcpu_ended then?")
 _NOT_OUT_OF_RUN = ("A vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not return. Does "
                    "vcpu_kick signal the thread at every kick? From lab 4 on a kick also announces an "
                    "interrupt, and stop_signal stays 0. (If tests of 3.2 fail, fix these first.)")
@@ -169,10 +171,15 @@ def worst_status(plan: Plan) -> None:
           hint="What does a crash end? Only the guest's own vCPU. The others run to their end, and the "
                "worst status, 70, reports the crash.")
 def one_crashes(plan: Plan) -> None:
-    dying, living = plan.guest("port"), plan.guest("echo")
-    for guests in ((dying, living), (living, dying)):      # the living one waits until the other has crashed
+    for place in range(2):      # of the living one, which waits for input; that comes after the crash
+        port, word = plan.values.randrange(0x600, 0xf000), plan.values.word(8)
+        key, factor, number = plan.values.randint(1, 15), plan.values.number(20), 0
+        for letter in word:
+            number = (number * factor + (ord(letter) ^ key)) & 0xffffffff
+        guests = [plan.guest("port", PORT=port)]
+        guests.insert(place, plan.guest("echo", KEY=key, FACTOR=factor, QUIET=None))
         run = plan.boot(*guests, args=["--regs"], hold_stdin=True,
-                        steps=(Step(after=b"crashed", stream="stderr", close=True),))
+                        steps=(Step(after=b"crashed", stream="stderr", send=word.encode()), Step(close=True)))
         run.symptom(lambda o: o.status == 0 and o.said("crashed"),
                     "A guest crashed, and the status is 0, that of the other one. Which vCPU's status does "
                     "run_all return? It must be the highest of all.")
@@ -180,7 +187,8 @@ def one_crashes(plan: Plan) -> None:
                     "One guest waits for input, and the other, which is to crash, never ran. Does each vCPU "
                     "have its own thread, and are all started before you wait for the first?")
         run.exits(STATUS_CRASHED)
-        run.registers(guests.index(living), rdx=HYPERCALL_PORT, rbx=0)
+        run.says(rf"0x0*{port:x}\b", what=f"the port that the crashed guest used, 0x{port:x}")
+        run.registers(place, rbp=number, rdx=HYPERCALL_PORT, hint=_NOT_TO_ITS_END)
         _common_symptoms(run)
 
 

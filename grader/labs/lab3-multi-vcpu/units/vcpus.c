@@ -1231,25 +1231,23 @@ BOTH static void await_mark(const struct vcpu *vcpu)
         poll(NULL, 0, 1);
 }
 
-#define GUEST_SECONDS 2 /* of CPU time: a guest that still runs after them was not interrupted */
+#define GUEST_MS 2000 /* of CPU time: a guest that still runs after them was not interrupted */
 
-BOTH static bool time_used_up(time_t since)
+BOTH static long cpu_ms(void)
 {
     struct timespec used;
 
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
-    return used.tv_sec - since > GUEST_SECONDS;
+    return used.tv_sec * 1000 + used.tv_nsec / 1000000;
 }
 
 /* Kicks vcpu0 once its guest runs. If that does nothing, the guest is ended. */
 BOTH static void *kick_in_guest(void *argument)
 {
-    struct timespec start;
-
     await_mark(&vmm.vcpus[0]);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
+    const long end = cpu_ms() + GUEST_MS;
     vcpu_kick(&vmm.vcpus[0]);
-    for (int ms = 0; !atomic_load(&left_guest) && ms < WAIT_MS && !time_used_up(start.tv_sec); ms++)
+    for (int ms = 0; !atomic_load(&left_guest) && ms < WAIT_MS && cpu_ms() < end; ms++)
         poll(NULL, 0, 1);
     __atomic_store_n(mark_of(&vmm.vcpus[0]) + 1, 1, __ATOMIC_SEQ_CST);
     return NULL;
