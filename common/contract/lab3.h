@@ -32,8 +32,9 @@ void console_finish(struct vcpu *vcpu);
 /*
  * 3.4 Makes the vCPU, from any thread, check what it has to do, at a stop or for another reason:
  * takes it out of KVM_RUN and out of its sleep on vcpu->wake, even if it is just about to enter
- * either, or has not seen an earlier kick. Set the flag that it must see before the call. Takes
- * vcpu->lock; does nothing unless vcpu->state is VCPU_RUNNING.
+ * either, or has not seen an earlier kick. Set the flag that it must see before the call. Each kick
+ * sends vcpu->thread a signal (pthread_kill). Takes vcpu->lock; does nothing unless vcpu->state is
+ * VCPU_RUNNING.
  */
 void vcpu_kick(struct vcpu *vcpu);
 
