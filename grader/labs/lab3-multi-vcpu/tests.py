@@ -26,6 +26,8 @@ _NO_REGISTERS = ("--regs prints each vCPU's registers when its thread calls vcpu
                  "vcpu_run?")
 _NOT_TO_ITS_END = ("EBP is what the living guest computes from the input that comes after the crash. Does "
                    "that guest run on, to the end of its input, and does its thread call vcpu_ended then?")
+_ENDED_BEFORE = ("The signal comes once each guest has printed its text: without that there is nothing to stop. "
+                 "Does each guest run, and is its whole line printed?")
 _NOT_OUT_OF_RUN = ("A vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not return. Does "
                    "vcpu_kick signal the thread at every kick? From lab 4 on a kick also announces an "
                    "interrupt, and stop_signal stays 0. (If tests of 3.2 fail, fix these first.)")
@@ -305,6 +307,8 @@ def stop(plan: Plan) -> None:
         begun = Step(after=text.encode(), send=b"x")   # of no meaning to them: what counts is that all print
         run = plan.boot(*(plan.guest("endless", TEXT=text) for _ in range(guests)), hold_stdin=True,
                         steps=(*[begun] * (guests - 1), Step(after=text.encode(), signal=number)))
+        run.prints_lines([f"vcpu{vcpu}: {text}" for vcpu in range(guests)] if guests > 1 else [text],
+                         hint=_ENDED_BEFORE)
         run.exits(STATUS_SIGNAL + number)
         _stop_symptoms(run)
 
@@ -458,6 +462,7 @@ def control_c(plan: Plan) -> None:
     text = plan.values.text()
     run = plan.boot(plan.guest("endless", TEXT=text), terminal=Terminal(),
                     steps=(Step(after=text.encode(), send=b"\x03"),))
+    run.must(_printed(text), hint=_ENDED_BEFORE)
     run.exits(STATUS_SIGNAL + signal.SIGINT)
     run.must(_terminal_restored)
     _stop_symptoms(run)
@@ -601,6 +606,15 @@ def _coloured(lines: list[str], coloured: bool) -> Condition:
         if coloured and not all(line.endswith(texts) for line in printed.splitlines()):
             return Mismatch("the colour does not end after the name: the guest's text is coloured as well")
         return None
+    return condition
+
+
+def _printed(text: str) -> Condition:
+    """This text is on standard output, whatever a terminal has put around it."""
+    def condition(outcome: Outcome) -> Mismatch | None:
+        if text in outcome.stdout:
+            return None
+        return Mismatch("the guest's text was not printed", text + "\n", outcome.stdout)
     return condition
 
 

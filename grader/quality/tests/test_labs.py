@@ -8,6 +8,7 @@ import subprocess
 import unittest
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FunctionType
 
 from grader import labs
 from grader.course import BUILD, LABS, ROOT
@@ -45,6 +46,13 @@ class NoPrograms:
         return path
 
 
+def facts(value: object) -> object:
+    """What a condition compares with, as far as its closure shows it."""
+    if not isinstance(value, FunctionType):
+        return repr(value)
+    return value.__name__, value.__defaults__, [facts(cell.cell_contents) for cell in value.__closure__ or ()]
+
+
 class Size(unittest.TestCase):
     """A learner can write and understand it all."""
 
@@ -76,6 +84,20 @@ class Declarations(unittest.TestCase):
                 test.body(plan)
                 self.assertTrue(plan.planned, test.id)
                 self.assertTrue(all(planned.expectations for planned in plan.planned), test.id)
+
+    def test_what_guests_must_do_differs_from_seed_to_seed(self) -> None:
+        """Else a module could print it, whatever the guests are. Unit programs draw their own values."""
+        write_constants()
+        for test in self.all_tests():
+            plans = []
+            for seed in (1, 2):
+                with TemporaryDirectory(dir=BUILD) as folder:
+                    plans.append(Plan(test, seed, NoPrograms(Path(folder))))
+                    test.body(plans[-1])
+            if not any(planned.white_box for planned in plans[0].planned):
+                one, other = ([[facts(expected.condition) for expected in planned.expectations]
+                               for planned in plan.planned] for plan in plans)
+                self.assertNotEqual(one, other, f"{test.id}: all that it expects can be foreseen")
 
 
 class Seeds(unittest.TestCase):
