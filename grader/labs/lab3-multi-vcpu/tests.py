@@ -26,8 +26,8 @@ _NO_REGISTERS = ("--regs prints each vCPU's registers when its thread calls vcpu
                  "vcpu_run?")
 _NOT_TO_ITS_END = ("EBP is what the living guest computes from the input that comes after the crash. Does "
                    "that guest run on, to the end of its input, and does its thread call vcpu_ended then?")
-_ENDED_BEFORE = ("The signal comes once each guest has printed its text: without that there is nothing to stop. "
-                 "Does each guest run, and is its whole line printed?")
+_ENDED_BEFORE = ("The signal comes once each guest has printed its text: without that there is nothing to "
+                 "stop. Does each guest run, and is its whole line printed?")
 _NOT_OUT_OF_RUN = ("A vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not return. Does "
                    "vcpu_kick signal the thread at every kick? From lab 4 on a kick also announces an "
                    "interrupt, and stop_signal stays 0. (If tests of 3.2 fail, fix these first.)")
