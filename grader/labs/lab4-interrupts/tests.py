@@ -288,6 +288,7 @@ def missed_ticks(plan: Plan) -> None:
                "returns at once, again and again.")
 def idle(plan: Plan) -> None:
     plan.unit("interrupts", "halt_waits")
+    plan.unit("interrupts", "devices_sleep")
     _idle(plan, hold_stdin=True, keys=0)
 
 

@@ -1,6 +1,6 @@
 /* interrupts.c - lab 4's module function by function. No guest runs here, and no KVM is needed. */
 #define _GNU_SOURCE /* posix_openpt, RTLD_NEXT */
-#include "../../locks.h"
+#include "../../threads.h"
 #include "lab4.h"
 
 #include <poll.h>
@@ -28,6 +28,8 @@ MODULE(int, vcpu_run, (struct vcpu * vcpu), (vcpu))
 #define TIMER    0x1u /* bits of vcpu->pending */
 #define KEYBOARD 0x2u
 #define PATIENCE 4000 /* ms until something that should happen at once counts as lost */
+
+#define NO_TICK_MS 3600000 /* a period so long that no tick comes by itself */
 
 static struct vm vm;
 static union {
@@ -1482,6 +1484,40 @@ START_TEST(halt_waits)
 }
 END_TEST
 
+/* The timer expires now; false: it is of another kind than timerfd. */
+THERE(bool, timer_expires, (void), ())
+{
+    const struct itimerspec soon = {.it_value.tv_nsec = 1};
+
+    return timer_fd >= 0 && syscall(SYS_timerfd_settime, timer_fd, 0, &soon, NULL) == 0;
+}
+
+/* So much has been done, and nothing more happens. */
+static void check_devices_sleep(const char *when)
+{
+    ck_assert_msg(threads_sleep(),
+                  "%s, then nothing happens, and the devices' thread does not sleep: poll must "
+                  "wait without a time limit (-1), and only for what is then read. A thread that "
+                  "looks again and again, with short sleeps or without, uses processor time for "
+                  "nothing",
+                  when);
+}
+
+START_TEST(devices_sleep)
+{
+    input_open();
+    start(1);
+    vmm.options.tick_ms = NO_TICK_MS;
+    threads_begin();
+    check_starts(NO_TICK_MS);
+    const bool has_timerfd = timer_expires();
+    ck_assert_msg(!has_timerfd || comes(&vmm.vcpus[0], TIMER),
+                  "the timer has expired, and vector 0x20 is not pending");
+    check_devices_sleep(has_timerfd ? "the timer has expired, and vector 0x20 was raised"
+                                    : "devices_start has returned");
+}
+END_TEST
+
 static void check_halt_stops(int id, const char *when)
 {
     ck_assert_msg(halt_returns(id),
@@ -1794,6 +1830,8 @@ THERE_VOID(raises_watch, (void), ())
 
 static void devices_begin(void)
 {
+    vmm.options.tick_ms = NO_TICK_MS;
+    threads_begin();
     raises_watch();
     listen_start();
     int status = devices_start(&vmm);
@@ -1944,6 +1982,7 @@ START_TEST(keyboard)
                       "a key was typed, %d earlier ones wait, and vector 0x21 is not pending", key);
         take(vcpu, KEYBOARD);
     }
+    check_devices_sleep("keys were typed, and are in the ring");
 }
 END_TEST
 
@@ -2061,6 +2100,7 @@ START_TEST(full_ring)
                   "%d bytes were typed and none taken: %d are left in the input instead of %d. No "
                   "more may be read than the ring has room for",
                   count, left, count - RING_BYTES);
+    check_devices_sleep("the ring is full, and more bytes wait in the input");
     for (int i = 0; i < count; i++) {
         int byte = next_byte(vcpu);
         if (i < 4)
@@ -2112,6 +2152,7 @@ START_TEST(end_of_input)
             !(pending_of(vcpu) & KEYBOARD),
             "each GETCHAR at the end of input raises 0x21 again: an interrupt without end");
     }
+    check_devices_sleep("the input has ended, and was reported");
 }
 END_TEST
 
@@ -2906,6 +2947,7 @@ int main(void)
     unit_add(suite, "halt_pending", halt_pending);
     unit_add(suite, "halt_wakes", halt_wakes);
     unit_add(suite, "halt_waits", halt_waits);
+    unit_add(suite, "devices_sleep", devices_sleep);
     unit_add(suite, "halt_stops", halt_stops);
     unit_add(suite, "halt_never_missed", halt_never_missed);
     unit_add(suite, "ring", ring_of_bytes);

@@ -1,0 +1,137 @@
+/*
+ * threads.h - what the unit programs ask about the threads that a module has started: whether they
+ * sleep while nothing happens. It does not depend on the machine's speed: who sleeps is not woken,
+ * however long it takes, and who runs, or waits for a processor, does not sleep.
+ */
+#pragma once
+
+#include "locks.h"
+
+#include <dirent.h>
+#include <stdio.h>
+
+#define TASKS       "/proc/self/task"
+#define THREADS_MAX 64
+#define LOOK_MS     20   /* between two looks at the threads */
+#define SETTLE_MS   4000 /* until a thread that goes on has done more than what came last */
+#define SPIN_MS     2000 /* of processor time: far more than that takes */
+
+/* A thread as it was at the latest look. */
+struct thread_seen {
+    int id;
+    unsigned long switches; /* how often another thread had its processor */
+    double since;           /* ms: it has slept all the time from then on */
+};
+
+static struct thread_seen threads_seen[THREADS_MAX];
+static int threads_before[THREADS_MAX]; /* the test's own, and perhaps a sanitizer's */
+static size_t threads_before_count;
+
+BOTH static void *thread_nothing(void *argument)
+{
+    return argument;
+}
+
+BOTH static double clock_in_ms(clockid_t clock)
+{
+    struct timespec time;
+
+    syscall(SYS_clock_gettime, clock, &time);
+    return (double)time.tv_sec * 1e3 + (double)time.tv_nsec / 1e6;
+}
+
+/* The module has started no thread yet. A sanitizer starts its own with the first thread. */
+THERE_VOID(threads_begin, (void), ())
+{
+    pthread_t first;
+
+    pthread_create(&first, NULL, thread_nothing, NULL);
+    pthread_join(first, NULL);
+    DIR *tasks = opendir(TASKS);
+    threads_before_count = 0;
+    for (struct dirent *task; tasks && (task = readdir(tasks));)
+        if (threads_before_count < THREADS_MAX)
+            threads_before[threads_before_count++] = atoi(task->d_name);
+    if (tasks)
+        closedir(tasks);
+}
+
+BOTH static bool is_the_modules(int id)
+{
+    for (size_t i = 0; i < threads_before_count; i++)
+        if (threads_before[i] == id)
+            return false;
+    return true;
+}
+
+/* Whether the thread runs, or waits for a processor; *switches is left as it is if it has ended. */
+BOTH static bool thread_runs(int id, unsigned long *switches)
+{
+    char path[40], line[80], state = 'S';
+    unsigned long own = 0, forced = 0;
+
+    snprintf(path, sizeof path, TASKS "/%d/status", id);
+    FILE *status = fopen(path, "r");
+    if (!status)
+        return false;
+    while (fgets(line, sizeof line, status)) {
+        sscanf(line, "State: %c", &state);
+        sscanf(line, "voluntary_ctxt_switches: %lu", &own);
+        sscanf(line, "nonvoluntary_ctxt_switches: %lu", &forced);
+    }
+    fclose(status);
+    *switches = own + forced;
+    return state == 'R';
+}
+
+/* One look at a thread; since when it has slept. */
+BOTH static double thread_look(int id)
+{
+    const double now_ms = clock_in_ms(CLOCK_MONOTONIC);
+    struct thread_seen *seen = threads_seen;
+
+    while (seen < threads_seen + THREADS_MAX - 1 && seen->id != 0 && seen->id != id)
+        seen++;
+    unsigned long switches = seen->switches;
+    const bool runs = thread_runs(id, &switches);
+    if (runs || seen->id != id || switches != seen->switches)
+        *seen = (struct thread_seen){id, switches, now_ms};
+    return seen->since;
+}
+
+/* Whether all of the module's threads have slept from this time on. */
+BOTH static bool threads_slept(double from)
+{
+    DIR *tasks = opendir(TASKS);
+    bool all = true;
+
+    for (struct dirent *task; tasks && (task = readdir(tasks));) {
+        const int id = atoi(task->d_name);
+        if (id > 0 && is_the_modules(id))
+            all &= thread_look(id) <= from;
+    }
+    if (tasks)
+        closedir(tasks);
+    return all;
+}
+
+/*
+ * Whether the module's threads, after what came last, go to sleep, and sleep for so long that none
+ * has a time limit that ends soon.
+ */
+THERE(bool, threads_sleep, (void), ())
+{
+    const double start_ms = clock_in_ms(CLOCK_MONOTONIC),
+                 used_ms = clock_in_ms(CLOCK_PROCESS_CPUTIME_ID);
+    double now_ms = start_ms;
+    bool sleep = false;
+
+    memset(threads_seen, 0, sizeof threads_seen);
+    while (!sleep && now_ms - start_ms < SETTLE_MS &&
+           clock_in_ms(CLOCK_PROCESS_CPUTIME_ID) - used_ms < SPIN_MS) {
+        poll(NULL, 0, LOOK_MS);
+        now_ms = clock_in_ms(CLOCK_MONOTONIC);
+        sleep = threads_slept(now_ms - FAR_MS);
+    }
+    return sleep;
+}
