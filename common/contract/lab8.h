@@ -209,8 +209,9 @@ struct platform {
 /*
  * 8.3 Puts the devices on the bus and connects the serial port: it receives from stage.getchar and
  * sends to stage.console_write. Starts the timer's thread, which raises TIMER_VECTOR on the vCPU
- * when the PIT's output rises. 0 or STATUS_NO_KVM; the VMM ends then, so what was opened may stay
- * open.
+ * when the PIT's output rises, and sleeps until then. 0 or STATUS_NO_KVM; the VMM ends then, so
+ * what was opened may stay open. When platform_stop returns, the thread has ended and the timer is
+ * closed.
  */
 int platform_start(struct platform *platform, struct vcpu *vcpu);
 void platform_stop(struct platform *platform);

@@ -99,20 +99,32 @@ BOTH static double thread_look(int id)
     return seen->since;
 }
 
-/* Whether all of the module's threads have slept from this time on. */
-BOTH static bool threads_slept(double from)
+/* The module's threads: how many there are, and how many have slept from this time on. */
+struct threads_now {
+    unsigned count, asleep;
+};
+
+BOTH static struct threads_now threads_look(double from)
 {
+    struct threads_now now = {0, 0};
     DIR *tasks = opendir(TASKS);
-    bool all = true;
 
     for (struct dirent *task; tasks && (task = readdir(tasks));) {
         const int id = atoi(task->d_name);
-        if (id > 0 && is_the_modules(id))
-            all &= thread_look(id) <= from;
+        if (id <= 0 || !is_the_modules(id))
+            continue;
+        now.count++;
+        now.asleep += thread_look(id) <= from;
     }
     if (tasks)
         closedir(tasks);
-    return all;
+    return now;
+}
+
+/* How many threads of the module there are. One that was joined may take a moment to vanish. */
+THERE(unsigned, threads_left, (void), ())
+{
+    return threads_look(0).count;
 }
 
 /*
@@ -131,7 +143,8 @@ THERE(bool, threads_sleep, (void), ())
            clock_in_ms(CLOCK_PROCESS_CPUTIME_ID) - used_ms < SPIN_MS) {
         poll(NULL, 0, LOOK_MS);
         now_ms = clock_in_ms(CLOCK_MONOTONIC);
-        sleep = threads_slept(now_ms - FAR_MS);
+        const struct threads_now now = threads_look(now_ms - FAR_MS);
+        sleep = now.asleep == now.count;
     }
     return sleep;
 }

@@ -3,10 +3,9 @@
  * show it: hand-made files and headers, what an exit carries, what happens when a call fails.
  */
 #define _GNU_SOURCE /* RTLD_NEXT */
-#include "../../locks.h"
+#include "../../threads.h"
 #include "lab8.h"
 
-#include <dirent.h>
 #include <malloc.h>
 #include <poll.h>
 #include <sys/param.h>
@@ -1289,11 +1288,75 @@ BOTH int timerfd_create(int clock, int flags)
                         : (int)syscall(SYS_timerfd_create, clock, flags);
 }
 
+/*
+ * Threads that are counted as long as they have not ended: those that pthread_create starts, and
+ * who takes the vCPU's lock. One that was joined has ended; only its task may take a moment to
+ * vanish.
+ */
+static bool threads_counted;
+static atomic_uint threads_running;
+static pthread_key_t thread_key;
+
+struct thread_start {
+    void *(*start)(void *);
+    void *argument;
+};
+
+BOTH static void thread_ended(void *number)
+{
+    atomic_fetch_sub(&threads_running, 1);
+}
+
+BOTH static void *thread_run(void *what)
+{
+    const struct thread_start begin = *(struct thread_start *)what;
+
+    free(what);
+    pthread_setspecific(thread_key, &threads_running);
+    return begin.start(begin.argument);
+}
+
+BOTH static int thread_count(pthread_t *thread, const pthread_attr_t *attributes,
+                             void *(*start)(void *), void *argument)
+{
+    struct thread_start *begin = malloc(sizeof *begin);
+
+    if (!begin)
+        return EAGAIN;
+    *begin = (struct thread_start){start, argument};
+    atomic_fetch_add(&threads_running, 1);
+    int error = REAL_OF_THREADS(pthread_create)(thread, attributes, thread_run, begin);
+    if (error != 0) {
+        free(begin);
+        thread_ended(NULL);
+    }
+    return error;
+}
+
 BOTH int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                         void *argument)
 {
-    return threads_error ? threads_error
-                         : REAL_OF_THREADS(pthread_create)(thread, attributes, start, argument);
+    if (threads_error)
+        return threads_error;
+    if (threads_counted)
+        return thread_count(thread, attributes, start, argument);
+    return REAL_OF_THREADS(pthread_create)(thread, attributes, start, argument);
+}
+
+BOTH static void thread_note(const pthread_mutex_t *lock)
+{
+    if (lock != &vmm.vcpus[0].lock || syscall(SYS_gettid) == getpid() ||
+        pthread_getspecific(thread_key))
+        return;
+    pthread_setspecific(thread_key, &threads_running);
+    atomic_fetch_add(&threads_running, 1);
+}
+
+THERE_VOID(threads_count, (void), ())
+{
+    pthread_key_create(&thread_key, thread_ended);
+    threads_counted = true;
+    after_lock = thread_note;
 }
 
 /* Kicks don't interrupt anything here. */
@@ -1302,14 +1365,13 @@ BOTH int pthread_kill(pthread_t thread, int signal)
     return 0;
 }
 
-#define TASKS       "/proc/self/task"
 #define DESCRIPTORS "/proc/self/fd"
 #define STARTS      8
 
-/* How many threads, or descriptors, the module's process has. */
-THERE(unsigned, entries_of, (const char *folder), (folder))
+/* How many descriptors the module's process has. */
+THERE(unsigned, descriptors_open, (void), ())
 {
-    DIR *open_folder = opendir(folder);
+    DIR *open_folder = opendir(DESCRIPTORS);
     unsigned count = 0;
 
     while (open_folder && readdir(open_folder))
@@ -1319,12 +1381,12 @@ THERE(unsigned, entries_of, (const char *folder), (folder))
     return count;
 }
 
-/* Whether there are at most so many threads: one that was joined may take a moment to vanish. */
-static bool threads_fall_to(unsigned most)
+/* Whether all threads of the module vanish. */
+static bool threads_vanish(void)
 {
-    for (int ms = 0; ms < PATIENCE && entries_of(TASKS) > most; ms++)
+    for (int ms = 0; ms < PATIENCE && threads_left() > 0; ms++)
         poll(NULL, 0, 1);
-    return entries_of(TASKS) <= most;
+    return threads_left() == 0;
 }
 
 static PRIVATE struct platform *platform_known; /* as platform_start has made it known */
@@ -1359,20 +1421,73 @@ static void check_started(const struct vcpu *vcpu)
     ck_assert_msg(platform.vcpu == vcpu, "platform_start does not set platform->vcpu");
 }
 
+THERE(uint32_t, pending_of, (struct vcpu * vcpu), (vcpu))
+{
+    pthread_mutex_lock(&vcpu->lock);
+    uint32_t pending = vcpu->pending;
+    pthread_mutex_unlock(&vcpu->lock);
+    return pending;
+}
+
+THERE_VOID(pending_clear, (struct vcpu * vcpu), (vcpu))
+{
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->pending = 0;
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
+/* The timer expires now; false: there is no such timer. */
+THERE(bool, timer_expires, (int fd), (fd))
+{
+    const struct itimerspec soon = {.it_value.tv_nsec = 1};
+
+    return syscall(SYS_timerfd_settime, fd, 0, &soon, NULL) == 0;
+}
+
+/* What the thread is for: only then is it worth something that it ends. */
+static void check_timer_raises(struct vcpu *vcpu)
+{
+    ck_assert_msg(!(pending_of(vcpu) & TIMER),
+                  "the timer has not expired, and TIMER_VECTOR is pending");
+    ck_assert_msg(timer_expires(platform.timer_fd),
+                  "after platform_start timer_fd is %d, and that is not a timer: timerfd_create",
+                  platform.timer_fd);
+    for (int ms = 0; ms < PATIENCE && !(pending_of(vcpu) & TIMER); ms++)
+        poll(NULL, 0, 1);
+    ck_assert_msg(pending_of(vcpu) & TIMER,
+                  "the timer has expired, and its thread does not raise TIMER_VECTOR: "
+                  "interrupt_raise, each time that the read of timer_fd succeeds");
+    pending_clear(vcpu);
+}
+
 START_TEST(start_and_stop)
 {
-    const unsigned tasks = entries_of(TASKS), descriptors = entries_of(DESCRIPTORS);
+    threads_begin();
+    threads_count();
+    const unsigned descriptors = descriptors_open();
 
     for (int i = 0; i < STARTS; i++) {
-        check_started(start_platform());
-        ck_assert_msg(entries_of(TASKS) > tasks, "platform_start does not start a thread");
+        struct vcpu *vcpu = start_platform();
+        check_started(vcpu);
+        ck_assert_msg(threads_left() > 0, "platform_start does not start a thread");
+        for (unsigned times = 1 + unit_random() % 3; times > 0; times--)
+            check_timer_raises(vcpu);
+        ck_assert_msg(i > 0 || threads_sleep(),
+                      "the timer has expired, TIMER_VECTOR was raised, then nothing happens, and "
+                      "the timer's thread does not sleep: it must wait in a read that blocks. A "
+                      "thread that looks again and again, with short sleeps or without, uses "
+                      "processor time for nothing");
+        ck_assert_msg(!(pending_of(vcpu) & TIMER),
+                      "the timer has expired once, and TIMER_VECTOR is raised again");
         platform_stop(&platform);
-        ck_assert_msg(entries_of(DESCRIPTORS) == descriptors,
-                      "platform_stop leaves a descriptor open");
+        const unsigned running = atomic_load(&threads_running);
+        ck_assert_msg(running == 0,
+                      "platform_stop returned, and the timer's thread still runs: it would use a "
+                      "platform that is gone. Wake the thread, then pthread_join");
+        ck_assert_msg(descriptors_open() == descriptors, "platform_stop leaves a descriptor open");
     }
-    /* A sanitizer may have a thread of its own. */
-    ck_assert_msg(threads_fall_to(tasks + 1),
-                  "platform_stop returned, and the timer's thread still runs");
+    ck_assert_msg(threads_vanish(),
+                  "platform_stop returned, and a thread of platform_start still runs");
 }
 END_TEST
 
