@@ -13,14 +13,15 @@
 #define TASKS       "/proc/self/task"
 #define THREADS_MAX 64
 #define LOOK_MS     20   /* between two looks at the threads */
+#define SLEEP_MS    900  /* who sleeps so long has no time limit of less than a second */
 #define SETTLE_MS   4000 /* until a thread that goes on has done more than what came last */
 #define SPIN_MS     2000 /* of processor time: far more than that takes */
 
 /* A thread as it was at the latest look. */
 struct thread_seen {
     int id;
-    unsigned long switches; /* how often another thread had its processor */
-    double since;           /* ms: it has slept all the time from then on */
+    unsigned long switches; /* how often it has stopped to run */
+    double since;           /* ms: it has slept from then on */
 };
 
 static struct thread_seen threads_seen[THREADS_MAX];
@@ -128,13 +129,13 @@ THERE(unsigned, threads_left, (void), ())
 }
 
 /*
- * Whether the module's threads, after what came last, go to sleep, and sleep for so long that none
- * has a time limit that ends soon.
+ * Whether the module's threads, once they have done what came last, go to sleep, and none wakes
+ * again soon.
  */
 THERE(bool, threads_sleep, (void), ())
 {
-    const double start_ms = clock_in_ms(CLOCK_MONOTONIC),
-                 used_ms = clock_in_ms(CLOCK_PROCESS_CPUTIME_ID);
+    const double start_ms = clock_in_ms(CLOCK_MONOTONIC);
+    const double used_ms = clock_in_ms(CLOCK_PROCESS_CPUTIME_ID);
     double now_ms = start_ms;
     bool sleep = false;
 
@@ -143,7 +144,7 @@ THERE(bool, threads_sleep, (void), ())
            clock_in_ms(CLOCK_PROCESS_CPUTIME_ID) - used_ms < SPIN_MS) {
         poll(NULL, 0, LOOK_MS);
         now_ms = clock_in_ms(CLOCK_MONOTONIC);
-        const struct threads_now now = threads_look(now_ms - FAR_MS);
+        const struct threads_now now = threads_look(now_ms - SLEEP_MS);
         sleep = now.asleep == now.count;
     }
     return sleep;
