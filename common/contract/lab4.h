@@ -59,7 +59,7 @@ void keyboard_pass_on(struct vcpu *vcpu);
 
 /*
  * 4.1, 4.5, 4.6 Start and stop timer, keyboard and the devices' thread. While nothing happens that
- * thread sleeps, and does not poll either. 0 or STATUS_NO_KVM.
+ * thread sleeps, without polling. 0 or STATUS_NO_KVM.
  *
  * Between the two, and until the program ends in any way, a terminal on standard input hands over
  * each key at once, unechoed, as the byte that it sends, whatever its settings (man 3 termios)
