@@ -12,7 +12,7 @@
 
 #define TASKS       "/proc/self/task"
 #define THREADS_MAX 64
-#define LOOK_MS     20   /* between two looks at the threads */
+#define LOOK_MS     20   /* from one look to the next */
 #define SLEEP_MS    900  /* who sleeps so long has no time limit of less than a second */
 #define SETTLE_MS   4000 /* until a thread that goes on has done more than what came last */
 #define SPIN_MS     2000 /* of processor time: far more than that takes */

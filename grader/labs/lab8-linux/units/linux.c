@@ -2012,6 +2012,9 @@ START_TEST(halts)
     halt_sleeps(3);
     ck_assert_msg(!atomic_load(&halt_returned),
                   "news of the timer came, the PIT does not count, and platform_halt returned");
+    ck_assert_msg(atomic_load(&sleeps) >= 3,
+                  "news of the timer came, the PIT does not count, and the halted vCPU does not "
+                  "sleep again: interrupt_halt does that, each time");
     stop_there(vcpu);
     halt_sleeps(UINT32_MAX);
     ck_assert_msg(atomic_load(&halt_returned),
