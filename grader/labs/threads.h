@@ -12,10 +12,10 @@
 
 #define TASKS       "/proc/self/task"
 #define THREADS_MAX 64
-#define LOOK_MS     20   /* from one look to the next */
-#define SLEEP_MS    900  /* who sleeps so long has no time limit of less than a second */
-#define SETTLE_MS   4000 /* until a thread that goes on has done more than what came last */
-#define SPIN_MS     2000 /* of processor time: far more than that takes */
+#define LOOK_MS     20   /* between two looks at the threads */
+#define SLEEP_MS    300  /* who has slept so long does not look again and again */
+#define WAKES_MAX   50   /* of all threads: far more than what came last takes */
+#define SPIN_MS     2000 /* of processor time: the same */
 
 /* A thread as it was at the latest look. */
 struct thread_seen {
@@ -85,8 +85,8 @@ BOTH static bool thread_runs(int id, unsigned long *switches)
     return state == 'R';
 }
 
-/* One look at a thread; since when it has slept. */
-BOTH static double thread_look(int id)
+/* One look at a thread. */
+BOTH static const struct thread_seen *thread_look(int id)
 {
     const double now_ms = clock_in_ms(CLOCK_MONOTONIC);
     struct thread_seen *seen = threads_seen;
@@ -97,25 +97,29 @@ BOTH static double thread_look(int id)
     const bool runs = thread_runs(id, &switches);
     if (runs || seen->id != id || switches != seen->switches)
         *seen = (struct thread_seen){id, switches, now_ms};
-    return seen->since;
+    return seen;
 }
 
-/* The module's threads: how many there are, and how many have slept from this time on. */
+/* The module's threads: how many there are, how many have slept from this time on, and how often
+ * all of them have stopped to run. */
 struct threads_now {
     unsigned count, asleep;
+    unsigned long switches;
 };
 
 BOTH static struct threads_now threads_look(double from)
 {
-    struct threads_now now = {0, 0};
+    struct threads_now now = {0, 0, 0};
     DIR *tasks = opendir(TASKS);
 
     for (struct dirent *task; tasks && (task = readdir(tasks));) {
         const int id = atoi(task->d_name);
         if (id <= 0 || !is_the_modules(id))
             continue;
+        const struct thread_seen *seen = thread_look(id);
         now.count++;
-        now.asleep += thread_look(id) <= from;
+        now.asleep += seen->since <= from;
+        now.switches += seen->switches;
     }
     if (tasks)
         closedir(tasks);
@@ -130,22 +134,21 @@ THERE(unsigned, threads_left, (void), ())
 
 /*
  * Whether the module's threads, once they have done what came last, go to sleep, and none wakes
- * again soon.
+ * again soon. One that is kept from running may take any time for that.
  */
 THERE(bool, threads_sleep, (void), ())
 {
-    const double start_ms = clock_in_ms(CLOCK_MONOTONIC);
     const double used_ms = clock_in_ms(CLOCK_PROCESS_CPUTIME_ID);
-    double now_ms = start_ms;
-    bool sleep = false;
 
     memset(threads_seen, 0, sizeof threads_seen);
-    while (!sleep && now_ms - start_ms < SETTLE_MS &&
-           clock_in_ms(CLOCK_PROCESS_CPUTIME_ID) - used_ms < SPIN_MS) {
+    const unsigned long switches = threads_look(0).switches;
+    for (;;) {
         poll(NULL, 0, LOOK_MS);
-        now_ms = clock_in_ms(CLOCK_MONOTONIC);
-        const struct threads_now now = threads_look(now_ms - SLEEP_MS);
-        sleep = now.asleep == now.count;
+        const struct threads_now now = threads_look(clock_in_ms(CLOCK_MONOTONIC) - SLEEP_MS);
+        if (now.asleep == now.count)
+            return true;
+        if (now.switches > switches + WAKES_MAX ||
+            clock_in_ms(CLOCK_PROCESS_CPUTIME_ID) - used_ms > SPIN_MS)
+            return false;
     }
-    return sleep;
 }
