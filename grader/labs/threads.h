@@ -12,7 +12,7 @@
 
 #define TASKS       "/proc/self/task"
 #define THREADS_MAX 64
-#define LOOK_MS     20   /* between two looks at the threads */
+#define LOOK_MS     20   /* between two checks of the threads */
 #define SLEEP_MS    300  /* who has slept so long does not look again and again */
 #define WAKES_MAX   50   /* of all threads: far more than what came last takes */
 #define SPIN_MS     2000 /* of processor time: the same */
