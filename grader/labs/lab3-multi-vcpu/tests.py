@@ -24,8 +24,9 @@ STATUS_SIGNAL = 128
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NO_REGISTERS = ("--regs prints each vCPU's registers when its thread calls vcpu_ended. Is it called, after "
                  "vcpu_run?")
-_NOT_TO_ITS_END = ("EBP is what the living guest computes from the input that comes after the crash. Does "
-                   "that guest run on, to the end of its input, and does its thread call vcpu_ended then?")
+_NOT_TO_ITS_END = ("What does a crash end? Only the guest's own vCPU: the others run to their end, and their threads "
+                   "call vcpu_ended. EBP is what the living guest computes from the input that comes after the "
+                   "crash.")
 _ENDED_BEFORE = ("The signal comes once each guest has printed its text: without that there is nothing to "
                  "stop. Does each guest run, and is its whole line printed?")
 _NOT_OUT_OF_RUN = ("A vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not return. Does "
@@ -180,8 +181,9 @@ def one_crashes(plan: Plan) -> None:
             number = (number * factor + (ord(letter) ^ key)) & 0xffffffff
         guests = [plan.guest("port", PORT=port)]
         guests.insert(place, plan.guest("echo", KEY=key, FACTOR=factor, QUIET=None))
+        reported = f"vcpu{1 - place}: cr0=".encode()        # the last line of the report on the crash
         run = plan.boot(*guests, args=["--regs"], hold_stdin=True,
-                        steps=(Step(after=b"crashed", stream="stderr", send=word.encode()), Step(close=True)))
+                        steps=(Step(after=reported, stream="stderr", send=word.encode()), Step(close=True)))
         run.symptom(lambda o: o.status == 0 and o.said("crashed"),
                     "A guest crashed, and the status is 0, that of the other one. Which vCPU's status does "
                     "run_all return? It must be the highest of all.")
