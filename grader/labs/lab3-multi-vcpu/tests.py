@@ -24,9 +24,9 @@ STATUS_SIGNAL = 128
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NO_REGISTERS = ("--regs prints each vCPU's registers when its thread calls vcpu_ended. Is it called, after "
                  "vcpu_run?")
-_NOT_TO_ITS_END = ("What does a crash end? Only the guest's own vCPU: the others run to their end, and their threads "
-                   "call vcpu_ended. EBP is what the living guest computes from the input that comes after the "
-                   "crash.")
+_NOT_TO_ITS_END = ("What does a crash end? Only the guest's own vCPU: the others run to their end, and their "
+                   "threads call vcpu_ended. EBP is what the living guest computes from the input that comes "
+                   "after the crash.")
 _ENDED_BEFORE = ("The signal comes once each guest has printed its text: without that there is nothing to "
                  "stop. Does each guest run, and is its whole line printed?")
 _NOT_OUT_OF_RUN = ("A vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not return. Does "
