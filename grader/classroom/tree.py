@@ -14,7 +14,7 @@ import uuid
 from grader.classroom.claims import Claims
 from grader.course import ROOT, Lab
 
-PARTS = ("Makefile", "common", "guests", "os-1k", "grader", "solutions", "build/objects/gcc", "build/grader")
+PARTS = ("Makefile", "common", "guests", "os-1k", "grader", "solutions", "build/objects", "build/grader")
 REMOVALS = 50
 
 

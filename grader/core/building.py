@@ -174,8 +174,6 @@ def _check_learner_file(path: Path) -> None:
 
 def _variables(lab: int, solution: bool, source: str, module: Path | None, sanitize: str, cc: str,
                out: Path | None) -> dict[str, str]:
-    if "thread" in (sanitize or os.environ.get("SANITIZE", "")):
-        _fix_addresses()
     variables = {"LAB": str(lab)}
     if solution:
         variables["SOLUTION"] = "1"
@@ -246,7 +244,9 @@ def learner_labs(source: str, lab: int) -> list[int]:
 
 
 def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]) -> Path:
-    """Builds a target that prints its file's path last."""
+    """Builds a target that prints its file's path last; what it is, this thread can execute."""
+    if "thread" in variables.get("SANITIZE", os.environ.get("SANITIZE", "")):
+        _fix_addresses()
     if _jailed and learner_targets:
         return _make_in_jail(target, variables)
     return ROOT / _make(target, variables, learner_targets).splitlines()[-1]

@@ -39,7 +39,7 @@ MODULE(int, paging_enter,
 static _Alignas(PAGE_BYTES) uint8_t ram[BASE + SPACE_BYTES + PAGE_BYTES];
 static PRIVATE uint8_t before[TABLES_END + PAGE_BYTES]; /* of a space's memory */
 
-/* Memory is not always zero: not where the tables are, and not where they would be without `base`.
+/* Memory is not always zero, neither where the tables are nor where they would be without `base`.
  */
 static struct address_space space_at(uint32_t base, uint32_t bytes)
 {
