@@ -124,6 +124,7 @@ vmm-flags: need-lab
 # `make unit LAB=4 UNIT=file.c` links a Check program with the same objects, except those of the program itself.
 PROGRAM_OBJECTS := $(SHARED)/common/core/main.o $(SHARED)/common/debug/library_calls.o
 UNIT_PROGRAM := $(OUT)/unit-$(basename $(notdir $(UNIT)))
+UNIT_OBJECT  := $(SHARED)/$(UNIT:.c=.o)
 
 .PHONY: unit
 unit: need-lab $(UNIT_PROGRAM)
@@ -138,10 +139,11 @@ UNIT_FLAGS := $(if $(filter thread,$(SANITIZE)),-fno-sanitize=thread)
 UNIT_LINK := $(UNIT_WRAPS:%=-Wl$(comma)--wrap=%) $(UNIT_SCRIPT:%=-Wl$(comma)-T$(comma)%)
 
 ifdef UNIT
-$(UNIT_PROGRAM).o: $(UNIT) $(OUT)/flags
-	@$(STEP)$(CC) $(VMM_FLAGS) $(UNIT_FLAGS) $$(pkg-config --cflags check) -MMD -MP -c $< -o $@
+-include $(UNIT_OBJECT:.o=.d)
 
-$(UNIT_PROGRAM): $(UNIT_PROGRAM).o $(UNIT_SCRIPT) $(filter-out $(PROGRAM_OBJECTS),$(OBJECTS))
+$(UNIT_OBJECT): private VMM_FLAGS += $(UNIT_FLAGS) $(shell pkg-config --cflags check)
+
+$(UNIT_PROGRAM): $(UNIT_OBJECT) $(UNIT_SCRIPT) $(filter-out $(PROGRAM_OBJECTS),$(OBJECTS))
 	@$(STEP)$(call tidy,$@.new) $(CC) $(VMM_FLAGS) $(LINK_FLAGS) $(UNIT_LINK) $(filter %.o,$^) -o $@.new \
 	    $$(pkg-config --libs check) && mv $@.new $@
 endif

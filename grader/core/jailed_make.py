@@ -127,9 +127,11 @@ def _kit(lab: int, built: Path, shared: Path) -> Files:
     """The kit without this lab's solution, sources or objects, and without what was linked with it."""
     folder = LABS[lab].folder
     paths = [path for pattern in SOURCES for path in ROOT.glob(pattern)]
-    paths += (ROOT / "grader/labs" / folder / "units").glob("*")
+    units = Path("grader/labs") / folder / "units"
+    paths += (ROOT / units).glob("*")
     paths += [path for path in (ROOT / "solutions").glob("*/*.o") if path.parent.name != folder]
-    paths += [path for path in shared.rglob("*") if path.parent.name != folder and _is_object(path)]
+    paths += [path for path in shared.rglob("*") if _is_object(path) and path.parent.name != folder
+              and (path.parent.name != units.name or path.is_relative_to(shared / units))]
     # These names also stand for what was linked with the solution.
     paths += [path for path in built.rglob("*") if _is_object(path) and not re.match(
         rf"lab{lab}\b|sched\b|kernel.*-symbols", path.name)]
