@@ -8,7 +8,8 @@ uint32_t window_base(int id);
 
 /*
  * 3.1 Loads a real-mode guest into the window of its vcpu->id and starts it there. 0,
- * STATUS_GUEST_FILE (the image does not fit into its window, or into RAM) or STATUS_NO_KVM.
+ * STATUS_GUEST_FILE (the image does not fit into its window, or into RAM, which is unchanged then)
+ * or STATUS_NO_KVM.
  */
 int window_prepare(struct vcpu *vcpu);
 

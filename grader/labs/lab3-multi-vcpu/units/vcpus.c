@@ -92,6 +92,7 @@ END_TEST
 static void check_too_large(struct vcpu *vcpu, size_t bytes)
 {
     start_image(bytes);
+    memset(vcpu->vm->ram, 0, vcpu->vm->ram_bytes);
     listen_start();
     int status = window_prepare(vcpu);
     listen_end();
@@ -103,6 +104,12 @@ static void check_too_large(struct vcpu *vcpu, size_t bytes)
                   "an image of %zu bytes is larger than WINDOW_BYTES, and the message does not "
                   "name its file, guest->path",
                   bytes);
+    for (uint64_t at = 0; at < vcpu->vm->ram_bytes; at++)
+        ck_assert_msg(vcpu->vm->ram[at] == 0,
+                      "an image of %zu bytes is larger than the window of vcpu%d, window_prepare "
+                      "rejects it, and has written to RAM all the same, at 0x%llx: check its size "
+                      "first",
+                      bytes, vcpu->id, (unsigned long long)at);
     start_image(1 + unit_random() % WINDOW_BYTES);
     check_works("window_prepare", window_prepare(vcpu));
 }
@@ -524,12 +531,37 @@ static int threads_left = -1; /* so many can be created; -1: any number */
 static int threads_failing;   /* so many can't, from then on; after them any number can again */
 static int thread_error;      /* of these */
 
+static bool threads_late; /* they start when the VMM stops already */
+static atomic_uint late_count;
+static struct {
+    void *(*start)(void *);
+    void *argument;
+} late[VCPUS_MAX];
+
+BOTH static void *start_late(void *argument)
+{
+    const uintptr_t number = (uintptr_t)argument;
+
+    if (number == 0)
+        kill(getpid(), SIGTERM);
+    for (int ms = 0; atomic_load(&vmm.stop_signal) == 0 && ms < WAIT_MS; ms++)
+        poll(NULL, 0, 1);
+    return late[number].start(late[number].argument);
+}
+
 BOTH int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                         void *argument)
 {
     if (threads_left == 0 && threads_failing-- > 0)
         return thread_error;
     threads_left -= threads_left >= 0;
+    const uintptr_t number = threads_late ? atomic_fetch_add(&late_count, 1) : VCPUS_MAX;
+    if (number < VCPUS_MAX) {
+        late[number].start = start;
+        late[number].argument = argument;
+        start = start_late;
+        argument = (void *)number;
+    }
     return REAL_OF_THREADS(pthread_create)(thread, attributes, start, argument);
 }
 
@@ -1344,6 +1376,14 @@ START_TEST(kick)
                   "a vCPU is kicked %d times before it looks, and run->immediate_exit is 0 again: "
                   "no kick may take another one back",
                   cleared_by);
+    const unsigned times = 2 + unit_random() % 8;
+    start_kicked(VCPU_RUNNING);
+    for (unsigned i = 0; i < times; i++)
+        vcpu_kick(&kicked_vcpu);
+    ck_assert_msg(kick_signals >= times,
+                  "a vCPU is kicked %u times before it looks, and its thread gets %u signals: each "
+                  "kick sends one",
+                  times, kick_signals);
 }
 END_TEST
 
@@ -1709,6 +1749,31 @@ BOTH static int act_around_stop(struct kvm_run *run, unsigned turn)
     return end_in_run(vcpu, role == STOPS ? BY_ITSELF : BY_CRASH);
 }
 
+BOTH static int end_in_guest(struct kvm_run *run, unsigned turn)
+{
+    return end_in_run(vcpu_in_run(), BY_ITSELF);
+}
+
+/* The threads of these vCPUs start when the VMM stops: none of them has been kicked. */
+static void check_late_threads(void)
+{
+    falsified.run = end_in_guest;
+    atomic_store(&vmm.stop_signal, 0);
+    for (int id = 0; id < VCPUS_MAX; id++)
+        ends[id] = (struct end){.status = 1};
+    threads_late = true;
+    const int status = run_to_ends();
+    threads_late = false;
+    for (int id = 0; id < VCPUS_MAX; id++)
+        ck_assert_msg(vmm.vcpus[id].status == STATUS_SIGNAL + SIGTERM,
+                      "vcpu%d's thread starts when SIGTERM has stopped the VMM, and its status is "
+                      "%d instead of %d: vcpu_run begins with a look at stop_signal, and it alone "
+                      "gives the status",
+                      id, vmm.vcpus[id].status, STATUS_SIGNAL + SIGTERM);
+    ck_assert_msg(status == STATUS_SIGNAL + SIGTERM,
+                  "SIGTERM stops the VMM before its guests run, and vcpus_run returns %d", status);
+}
+
 START_TEST(own_status)
 {
     static const char *const names[] = {
@@ -1747,6 +1812,7 @@ START_TEST(own_status)
                           vmm.vcpus[id].status, expected[role]);
         }
     }
+    check_late_threads();
 }
 END_TEST
 
