@@ -14,7 +14,7 @@
  * space->next_table on. A 2 MB page that maps `virt` is split into a table first. Every other
  * page keeps its mapping and its rights, which are those three. 0; ENOMEM, with no mapping changed:
  * no table left; EINVAL, with nothing changed: an address that is not such a page, even with flags
- * 0.
+ * 0. Where nothing is mapped, flags 0 may take tables or do without.
  */
 int long_page_map(struct address_space *space, uint64_t virt, uint32_t phys, uint64_t flags);
 

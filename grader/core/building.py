@@ -25,8 +25,8 @@ _NOT_INHERITED = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "LAB", "S
                   "SEED", "FORCE", "UNIT_WRAPS", "UNIT_SCRIPT", "SCHED", "SCHED_FLAGS", "SCHED_GIVES",
                   "OS_OUT", "PROGRAM_DIR")
 
-# The VMM's functions that the graded unit programs replace (grader/labs/unit.h).
-UNIT_WRAPS = ("stage_before_entry", "vcpu_translate")
+# The functions that the graded unit programs replace, the VMM's and the C library's (grader/labs/unit.h).
+UNIT_WRAPS = ("stage_before_entry", "vcpu_translate", "malloc", "calloc", "realloc")
 
 # The linker script of such a program: see grader/labs/apart.h.
 UNIT_SCRIPT = ROOT / "grader/labs/unit.ld"

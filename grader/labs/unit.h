@@ -370,6 +370,41 @@ BOTH bool __wrap_vcpu_translate(struct vcpu *vcpu, uint64_t linear, uint64_t *ph
     return !pages_missing;
 }
 
+/* And of these of the C library: with this set, the host has no memory for the module. */
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__real_realloc(void *memory, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_realloc(void *memory, size_t bytes);
+
+static bool no_memory;
+static unsigned memory_refused; /* so many calls */
+
+BOTH static inline bool memory_is_refused(void)
+{
+    const bool refused = is_module && no_memory;
+
+    memory_refused += refused;
+    errno = refused ? ENOMEM : errno;
+    return refused;
+}
+
+BOTH void *__wrap_malloc(size_t bytes)
+{
+    return memory_is_refused() ? NULL : __real_malloc(bytes);
+}
+
+BOTH void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return memory_is_refused() ? NULL : __real_calloc(count, bytes);
+}
+
+BOTH void *__wrap_realloc(void *memory, size_t bytes)
+{
+    return memory_is_refused() ? NULL : __real_realloc(memory, bytes);
+}
+
 /* Other functions in the stage's table, as later labs have them; it is constant for the module. */
 THERE_VOID(stage_set, (const struct stage *changed), (changed), GIVE(*changed))
 {

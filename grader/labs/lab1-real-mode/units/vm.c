@@ -888,6 +888,31 @@ static void check_small_run(struct vm *vm, int index, int bytes)
     ck_assert_msg(said_number((uint64_t)bytes), "%s, and the message lacks that number", what);
 }
 
+/* The CPUID table is the only memory that vcpu_create may ask for; it may do without. */
+static void check_no_memory(void)
+{
+    struct vm vm;
+    struct vcpu vcpu;
+
+    start_vm(&vm, &vcpu);
+    vary(&vcpu);
+    call_count = 0;
+    const unsigned mapped = mappings_read().kvm_runs;
+    memory_refused = 0;
+    no_memory = true;
+    const int status = create_failing(&vcpu, (struct falsified){0});
+    no_memory = false;
+    check_vcpu_kept(&vcpu, mapped, "the host has no memory");
+    ck_assert_msg(status == (memory_refused ? STATUS_NO_KVM : 0),
+                  "malloc and calloc return NULL, which they did %u times, and vcpu_create returns "
+                  "%d",
+                  memory_refused, status);
+    ck_assert_msg(status == 0 || said[0] != '\0',
+                  "calloc returned NULL, and nothing was said about it: fail() says it");
+    vcpu_drop(&vcpu);
+    vm_drop(&vm);
+}
+
 START_TEST(vcpu_failures)
 {
     const int small[] = {0, 1, (int)(2 + unit_random() % (sizeof(struct kvm_run) - 2)),
@@ -897,6 +922,7 @@ START_TEST(vcpu_failures)
     struct vcpu vcpu;
     int order[FAILURES];
 
+    check_no_memory();
     shuffle(order, FAILURES);
     for (int i = 0; i < FAILURES; i++) {
         if (i % VCPUS_MAX == 0) {

@@ -813,11 +813,13 @@ static void few_left(void)
     static const struct {
         uint64_t virt;
         unsigned needs; /* tables */
-    } pages[] = {{0x201000, 1},
-                 {HIGHER_HALF_64 + 0x401000, 1},
-                 {0x40000000, 2},
-                 {FAR, 3},
-                 {0xffff800000000000, 3}};
+        unsigned flags;
+    } pages[] = {{0x201000, 1, PAGE_PRESENT},
+                 {HIGHER_HALF_64 + 0x401000, 1, PAGE_PRESENT | PAGE_USER},
+                 {0x202000, 1, 0}, /* to unmap a page of a larger one takes a table, too */
+                 {0x40000000, 2, PAGE_PRESENT | PAGE_USER},
+                 {FAR, 3, PAGE_PRESENT | PAGE_USER},
+                 {0xffff800000000000, 3, PAGE_PRESENT}};
     enum { PAGES = sizeof pages / sizeof pages[0], LEFT = 5, CASES = PAGES * LEFT };
     struct address_space space = space_at(BASE, SPACE_BYTES);
     int order[CASES];
@@ -827,20 +829,21 @@ static void few_left(void)
     for (int i = 0; i < CASES; i++) {
         const unsigned left = (unsigned)order[i] % LEFT, needs = pages[order[i] / LEFT].needs;
         const uint64_t virt = pages[order[i] / LEFT].virt;
+        const unsigned flags = pages[order[i] / LEFT].flags;
         memset(space.memory, 0xa5, TABLES_END);
         space.next_table = TABLES_OFFSET;
         long_tables_build(&space);
         all_read(&space, &all_before, NO_PAGE, false);
         space.next_table = TABLES_END - left * PAGE_BYTES;
-        const int error = long_page_map(&space, virt, 0x600000, PAGE_PRESENT | PAGE_USER);
-        snprintf(when, sizeof when, "%u tables are left, long_page_map(0x%llx) needs %u", left,
-                 (unsigned long long)virt, needs);
+        const int error = long_page_map(&space, virt, 0x600000, flags);
+        snprintf(when, sizeof when, "%u tables are left, long_page_map(0x%llx, ..., 0x%x) needs %u",
+                 left, (unsigned long long)virt, flags, needs);
         ck_assert_msg(error == (left < needs ? ENOMEM : 0), "%s and returns %d", when, error);
         check_untouched(BASE + TABLES_END, BASE + TABLES_END + PAGE_BYTES, when);
         if (left < needs)
             check_all(&space, when);
         else
-            check_page(&space, virt, 0x600000, PAGE_PRESENT | PAGE_USER, when);
+            check_page(&space, virt, flags ? 0x600000 : 0, flags, when);
     }
 }
 
@@ -1730,6 +1733,24 @@ static void check_shown_at_once(struct vcpu *vcpu)
     cpuid_varied = false;
 }
 
+/* The table is the only memory that vcpu_show_cpuid may ask for; it may do without. */
+static void check_no_memory(struct vcpu *vcpu)
+{
+    falsified = (struct falsified){0};
+    memory_refused = 0;
+    no_memory = true;
+    listen_start();
+    const int status = vcpu_show_cpuid(vcpu);
+    listen_end();
+    no_memory = false;
+    ck_assert_msg(status == (memory_refused ? STATUS_NO_KVM : 0),
+                  "malloc and calloc return NULL, which they did %u times, and vcpu_show_cpuid "
+                  "returns %d",
+                  memory_refused, status);
+    ck_assert_msg(status == 0 || said[0] != '\0',
+                  "calloc returned NULL, and vcpu_show_cpuid said nothing: fail() says it");
+}
+
 START_TEST(cpuid_failure)
 {
     static const struct {
@@ -1761,6 +1782,8 @@ START_TEST(cpuid_failure)
         for (uint32_t rights = unit_random() % 3; rights > 0; rights--)
             check_shown(&vcpu);
     }
+    check_shown(&vcpu);
+    check_no_memory(&vcpu);
     check_shown(&vcpu);
     check_freed(&vcpu, 0, "all was well");
     for (size_t i = 0; i < sizeof ioctls / sizeof ioctls[0]; i++)
