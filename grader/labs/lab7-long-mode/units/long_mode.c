@@ -1237,7 +1237,8 @@ static void check_tss(const struct address_space *space)
                       tr->l == 0 && tr->db == 0 && tr->g == 0 && tr->avl == (low >> 52 & 1) &&
                       !tr->unusable,
                   "TR has type %u, S %u, DPL %u, P %u, L %u, D/B %u, G %u, AVL %u, unusable %u, "
-                  "and the descriptor in memory is 0x%016llx, of type %d: load TR from there",
+                  "and the descriptor in memory is 0x%016llx, of type %d: TR is loaded from there, "
+                  "and both are of a busy TSS, type 11",
                   tr->type, tr->s, tr->dpl, tr->present, tr->l, tr->db, tr->g, tr->avl,
                   tr->unusable, (unsigned long long)low, (int)(low >> 40 & 15));
 }
@@ -1516,7 +1517,8 @@ static void check_signature(void)
     unsigned count;
     const struct kvm_cpuid_entry2 *leaf = leaf_find(CPUID_SIGNATURE, 0, &count);
 
-    ck_assert_msg(leaf && count == 1, "leaf 0x40000000 is there %u times instead of once", count);
+    ck_assert_msg(leaf && count == 1, "leaf 0x40000000, index 0, is there %u times instead of once",
+                  count);
     ck_assert_msg(leaf->ebx == CPUID_SIGNATURE_EBX && leaf->ecx == CPUID_SIGNATURE_ECX &&
                       leaf->edx == CPUID_SIGNATURE_EDX,
                   "leaf 0x40000000 has EBX 0x%x, ECX 0x%x, EDX 0x%x: not the signature of abi.h",
