@@ -22,6 +22,8 @@ from grader.execution.runs import Limits
 
 lab = Lab(6, "the 1K OS", needs=("paging32",))
 
+# Bytes of RAM, and about where the kernel ends in it.
+RAM_MIN, KERNEL_END = 4 << 20, 0x10a000
 # What units/sched.c prints, as the kernel's headers have it: FLAGS are IF and the bit that is always one.
 PROGRAM_MIN, STACK_TOP = 0x00400000, 0x7ffff000
 FLAGS = 0x202
@@ -64,11 +66,19 @@ def _boot_vmm(plan: Plan, *lines: str, args: Sequence[str] = (), files: dict[str
     return run, code
 
 
-def _boot_kernel(plan: Plan, *lines: str, tick: str = SLOW_TICK) -> tuple[Planned, LineCode]:
-    """The finished VMM with the learner's kernel, and the code of its programs' lines."""
+def _boot_kernel(plan: Plan, *lines: str, tick: str = SLOW_TICK, pages_free: int = 0,
+                 ) -> tuple[Planned, LineCode]:
+    """The finished VMM with the learner's kernel, and the code of its programs' lines. `pages_free`: about so
+    many at the start, because the archive takes up the rest of 4 MB; or 0: as many as there are."""
     code = LineCode(plan.values, USER)
-    archive = plan.file("archive.tar", archive_with(code=code))
-    run = plan.boot_kernel(args=[f"--initrd={archive}", tick], stdin=_script(*lines), limits=SESSION)
+    content = archive_with(code=code)
+    args = [tick]
+    if pages_free:
+        others = bytes(RAM_MIN - KERNEL_END - len(content) - (pages_free << 12))
+        content = archive_with({"others": others}, code)
+        args.append(f"--mem={RAM_MIN >> 20}M")
+    archive = plan.file(f"archive-{pages_free}.tar", content)
+    run = plan.boot_kernel(args=[f"--initrd={archive}", *args], stdin=_script(*lines), limits=SESSION)
     _kernel_symptoms(run)
     return run, code
 
@@ -588,11 +598,14 @@ def family(plan: Plan) -> None:
           hint="What does a process own? Its pages, their page tables, the directory and the kernel stack; "
                "not the kernel's part of the directory.")
 def pages(plan: Plan) -> None:
-    count = plan.values.randint(100, 150)
-    run, code = _boot_kernel(plan, f"stress {count}", "full-table", "stress 20")
+    count = plan.values.randint(150, 200)
+    # The kernel only says how many pages are free. Here a page less per program is more than there are.
+    run, code = _boot_kernel(plan, f"stress {count}", pages_free=80)
+    run.must(_answers(code.line(f"{count} programs, 0 pages lost")))
+    run.exits(0)
+    run, code = _boot_kernel(plan, "full-table", "stress 20")
     run.must(_answers(*map(code.line, (
-        f"{count} programs, 0 pages lost", "13 programs more, then: too many processes",
-        "0 left, 0 pages lost", "20 programs, 0 pages lost"))))
+        "13 programs more, then: too many processes", "0 left, 0 pages lost", "20 programs, 0 pages lost"))))
     run.exits(0)
 
 
