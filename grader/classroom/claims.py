@@ -51,9 +51,8 @@ class Claims:
                 self._held.add(path)
                 return True
             except FileExistsError:
-                if not self.is_stale(name):
+                if not self.remove_stale(name):
                     return False
-                self.remove(name)
         return False
 
     def holds(self, name: str) -> bool:
@@ -80,7 +79,10 @@ class Claims:
     def is_stale(self, name: str) -> bool:
         """Whether no process works on it any more. A name that is not claimed is also stale."""
         path = self._path(name)
-        found = _parsed(_content(path))
+        return self._is_stale(path, _content(path))
+
+    def _is_stale(self, path: Path, content: str) -> bool:
+        found = _parsed(content)
         ours = json.loads(self._me)
         if all(found.get(key) == ours[key] for key in ("boot", "namespace")):
             try:
@@ -93,18 +95,19 @@ class Claims:
             except FileNotFoundError:
                 return True
 
-    def remove(self, name: str) -> None:
-        """Removes a stale claim. One that has taken its place meanwhile is put back."""
+    def remove_stale(self, name: str) -> bool:
+        """Removes the claim if it is stale. One that has taken its place meanwhile is put back."""
         path, aside = self._path(name), self.folder / f".stale-{uuid.uuid4().hex}"
-        before = _content(path)
-        try:
+        judged = _content(path)
+        if not self._is_stale(path, judged):
+            return False
+        with contextlib.suppress(FileNotFoundError):
             path.rename(aside)
-        except FileNotFoundError:
-            return
-        if _content(aside) == before:
-            aside.unlink()
-        else:
-            aside.rename(path)
+            if _content(aside) == judged:
+                aside.unlink()
+            else:
+                aside.rename(path)
+        return True
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"

@@ -69,4 +69,4 @@ def remove_stale(claims: Claims) -> None:
     for folder in claims.folder.iterdir():
         if folder.is_dir() and claims.is_stale(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
-            claims.remove(folder.name)
+            claims.remove_stale(folder.name)

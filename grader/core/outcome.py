@@ -16,7 +16,7 @@ STATUS_TODO = 77
 
 # The VMM prints it on standard error; lab 6's kernel prints it on its console and has its own status.
 STATUS_KERNEL_TODO = 63
-_TODO = re.compile(r"^(?:vmm|1K OS): exercise (\d\.\d) is not written yet: ([^\x00-\x1f\x7f]+), "
+_TODO = re.compile(r"^(?:vmm|1K OS): exercise (\d\.\d) is not written yet: ([\w/.+~@-]{1,255}\.c), "
                    r"line (\d{1,6})\.$", re.M)
 _REGISTER_LINE = re.compile(r"^vcpu(\d): (\w+=[0-9a-f]+ .*)$", re.M)
 _WHERE = re.compile(r"^vmm: (vcpu\d is at .*)$", re.M)

@@ -27,6 +27,8 @@ _NO_REGISTERS = ("--regs prints each vCPU's registers when its thread calls vcpu
 _NOT_TO_ITS_END = ("What does a crash end? Only the guest's own vCPU: the others run to their end, and their "
                    "threads call vcpu_ended. EBP is what the living guest computes from the input that comes "
                    "after the crash.")
+_STOPPED = ("What does a stop end? Each vCPU, in vcpu_check_stop: its thread comes out of KVM_RUN and calls "
+            "vcpu_ended, which prints the registers for --regs. The VMM ends after that.")
 _ENDED_BEFORE = ("The signal comes once each guest has printed its text: without that there is nothing to "
                  "stop. Does each guest run, and is its whole line printed?")
 _NOT_OUT_OF_RUN = ("A vCPU was kicked while its guest ran, without a stop, and KVM_RUN did not return. Does "
@@ -149,7 +151,7 @@ def shared_counter(plan: Plan) -> None:
                 "Four guests run and wait for each other forever: none sees what the others write. Without "
                 "--isolate all are in one VM.")
     run.exits(0)
-    run.must(_all_registers, hint=_NO_REGISTERS)
+    run.must(_registers_of(VCPUS), hint=_NO_REGISTERS)
     run.must(_one_sum(sum(steps) * turns & 0xffffffff))
     _common_symptoms(run)
 
@@ -307,11 +309,13 @@ def stop(plan: Plan) -> None:
     for number, guests in zip(_STOPS, (1, VCPUS, 1, 2)):
         text = plan.values.text()
         begun = Step(after=text.encode(), send=b"x")   # of no meaning to them: what counts is that all print
-        run = plan.boot(*(plan.guest("endless", TEXT=text) for _ in range(guests)), hold_stdin=True,
+        run = plan.boot(*(plan.guest("endless", TEXT=text) for _ in range(guests)), args=["--regs"],
+                        hold_stdin=True,
                         steps=(*[begun] * (guests - 1), Step(after=text.encode(), signal=number)))
         run.prints_lines([f"vcpu{vcpu}: {text}" for vcpu in range(guests)] if guests > 1 else [text],
                          hint=_ENDED_BEFORE)
         run.exits(STATUS_SIGNAL + number)
+        run.must(_registers_of(guests), hint=_STOPPED)
         _stop_symptoms(run)
 
 
@@ -450,10 +454,11 @@ def stop_unfinished(plan: Plan) -> None:
     addend = plan.values.number(31)
     unfinished_guest = plan.guest("unfinished", FIRST=first, TEXT=text, LOOP=None)
     then = plan.guest("ping-pong", ME=1, FACTOR=1, ADDEND=addend, ROUNDS=1)   # waits for the other
-    run = plan.boot(unfinished_guest, then, hold_stdin=True,
+    run = plan.boot(unfinished_guest, then, args=["--regs"], hold_stdin=True,
                     steps=(Step(after=f"vcpu1: {addend}\n".encode(), signal=signal.SIGTERM),))
     run.prints_lines([f"vcpu0: {first}", f"vcpu0: {text}", f"vcpu1: {addend}"])
     run.exits(STATUS_SIGNAL + signal.SIGTERM)
+    run.must(_registers_of(2), hint=_STOPPED)
     _stop_symptoms(run)
 
 
@@ -462,10 +467,11 @@ def stop_unfinished(plan: Plan) -> None:
                "ends, the terminal must be as before.")
 def control_c(plan: Plan) -> None:
     text = plan.values.text()
-    run = plan.boot(plan.guest("endless", TEXT=text), terminal=Terminal(),
+    run = plan.boot(plan.guest("endless", TEXT=text), args=["--regs"], terminal=Terminal(),
                     steps=(Step(after=text.encode(), send=b"\x03"),))
     run.must(_printed(text), hint=_ENDED_BEFORE)
     run.exits(STATUS_SIGNAL + signal.SIGINT)
+    run.must(_registers_of(1), hint=_STOPPED)
     run.must(_terminal_restored)
     _stop_symptoms(run)
 
@@ -562,10 +568,12 @@ def _unit_of_runs(plan: Plan, case: str) -> Planned:
     return unit
 
 
-def _all_registers(outcome: Outcome) -> Mismatch | None:
-    """--regs printed those of every vCPU."""
-    missing = [f"vcpu{vcpu}" for vcpu in range(VCPUS) if vcpu not in outcome.registers]
-    return Mismatch("--regs printed no registers of " + ", ".join(missing)) if missing else None
+def _registers_of(vcpus: int) -> Condition:
+    """--regs printed those of so many vCPUs: each has left its guest."""
+    def condition(outcome: Outcome) -> Mismatch | None:
+        missing = [f"vcpu{vcpu}" for vcpu in range(vcpus) if vcpu not in outcome.registers]
+        return Mismatch("--regs printed no registers of " + ", ".join(missing)) if missing else None
+    return condition
 
 
 def _one_sum(total: int) -> Condition:

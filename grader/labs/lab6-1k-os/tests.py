@@ -33,6 +33,7 @@ UNSET = -99                     # a status that process_wait has not set
 PLACES = 15                     # of the table of processes, without idle's
 UNUSED, READY, BLOCKED, SLEEPING, ENDED = range(5)
 LONGEST_SEEN = 100              # ticks of the longest sleep
+HALTS_MIN = 8                   # of 30 or more: where the host is late, a tick comes before the HLT
 EVEN, ODD = 5, 6                # wait for the one reason or for the other
 STATES = {READY: "ready", BLOCKED: "blocked", SLEEPING: "sleeping", ENDED: "ended"}
 
@@ -67,12 +68,12 @@ def _boot_vmm(plan: Plan, *lines: str, args: Sequence[str] = (), files: dict[str
 
 
 def _boot_kernel(plan: Plan, *lines: str, tick: str = SLOW_TICK, pages_free: int = 0,
-                 ) -> tuple[Planned, LineCode]:
+                 args: Sequence[str] = ()) -> tuple[Planned, LineCode]:
     """The finished VMM with the learner's kernel, and the code of its programs' lines. `pages_free`: about so
     many at the start, because the archive takes up the rest of 4 MB; or 0: as many as there are."""
     code = LineCode(plan.values, USER)
     content = archive_with(code=code)
-    args = [tick]
+    args = [tick, *args]
     if pages_free:
         others = bytes(RAM_MIN - KERNEL_END - len(content) - (pages_free << 12))
         content = archive_with({"others": others}, code)
@@ -117,6 +118,16 @@ def _shows_all(*parts: str) -> Condition:
                                 outcome.stdout)
         return None
     return condition
+
+
+def _halts(outcome: Outcome) -> Mismatch | None:
+    """The processor halts while all processes sleep: the VMM counts that, not the kernel."""
+    found = re.search(r"^vcpu0: status .*; KVM_EXIT_HLT (\d+)", outcome.stderr, re.M)
+    count = int(found[1]) if found else 0
+    if count >= HALTS_MIN:
+        return None
+    return Mismatch(f"all processes slept for 30 ticks or more, and the guest executed HLT {count} times: "
+                    "while no process is ready, schedule chooses idle, which halts")
 
 
 # ---------------------------------------------------------------- 6.1 load an ELF file
@@ -473,7 +484,8 @@ def preemption(plan: Plan) -> None:
     run, code = _boot_kernel(plan, "race", f"say {word}")
     look = "".join(map(code.line, ("idle leaves them the time", "0 gets on", "1 gets on", "2 gets on")))
     run.must(_answers(look, look, code.line("the race is over"), f"\n{code.line(word)}{PROMPT}"))
-    run.must(_shows_all(*(code.line(f"spinning {number}") for number in range(3))))
+    for text in ("spinning {}", "{} has taken turns"):
+        run.must(_shows_all(*(code.line(text.format(number)) for number in range(3))))
     run.exits(0)
 
 
@@ -482,9 +494,10 @@ def preemption(plan: Plan) -> None:
                "counts first, then compares, even after the count has wrapped around.")
 def sleepers(plan: Plan) -> None:
     times = plan.values.sample(range(500, 2001, 500), 4)
-    run, code = _boot_kernel(plan, "naps " + " ".join(map(str, times)))
+    run, code = _boot_kernel(plan, "naps " + " ".join(map(str, times)), args=["--stats"])
     slept = "".join(code.line(f"slept {time}") for time in sorted(times))
     run.must(_answers(f"\n{slept}{code.line('all are awake')}{PROMPT}"))
+    run.must(_halts)
     run.exits(0)
 
 
@@ -492,8 +505,9 @@ def sleepers(plan: Plan) -> None:
           hint="Which processes may be chosen? One that is blocked or asleep never is. Idle is chosen when "
                "no other is ready, and the tick is counted for current, whichever that is.")
 def waiting(plan: Plan) -> None:
-    run, code = _boot_kernel(plan, "quiet")
+    run, code = _boot_kernel(plan, "quiet", args=["--stats"])
     run.must(_answers(*map(code.line, ("slept long enough", "cost nothing", "idle ran"))))
+    run.must(_halts)
     run.exits(0)
 
 

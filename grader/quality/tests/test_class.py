@@ -240,7 +240,7 @@ class SharedFolder(FolderCase):
         path = self.foreign("anna", boot="b")
         before = path.read_text()
         with mock.patch("grader.classroom.claims._content", side_effect=["stale", before]):
-            self.claims.remove("anna")
+            self.claims.remove_stale("anna")
         self.assertEqual(path.read_text(), before)
 
     def test_ours_is_renewed(self) -> None:
