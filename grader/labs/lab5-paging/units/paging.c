@@ -1125,7 +1125,19 @@ static const char *walk_words(const struct page_walk *found)
 
 static struct page_walk walk_from(uint32_t start, uint32_t cr4, uint32_t virt)
 {
-    return page_walk(ram, WALK_RAM, start | walk_cr3_bits, cr4 | walk_cr4_bits, virt);
+    const uint32_t cr3 = start | walk_cr3_bits;
+    char reason[RESULT_BYTES] = "";
+    struct page_walk found = page_walk(ram, WALK_RAM, cr3, cr4 | walk_cr4_bits, virt);
+
+    if (found.mapped || !found.reason)
+        return found;
+    snprintf(reason, sizeof reason, "%s", found.reason);
+    found = page_walk(ram, WALK_RAM, cr3, cr4 | walk_cr4_bits, virt);
+    ck_assert_msg(!found.mapped && found.reason && strcmp(found.reason, reason) == 0,
+                  "page_walk's reason for the same walk is \"%s\", and then \"%s\": it says what "
+                  "was found, which is the same",
+                  reason, walk_words(&found));
+    return found;
 }
 
 /* page_walk of `virt`, whose directory entry and table entry are these. */

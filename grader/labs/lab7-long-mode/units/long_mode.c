@@ -2707,6 +2707,15 @@ static struct long_walk walk_from(uint64_t cr3, uint64_t efer, uint64_t virt)
     struct long_walk found = long_walk(ram, walk_bytes, cr3, efer, virt);
     ck_assert_msg(memcmp(walk_before, ram, sizeof walk_before) == 0,
                   "long_walk has changed RAM: it only reads");
+    if (found.mapped || !found.reason)
+        return found;
+    char reason[RESULT_BYTES];
+    snprintf(reason, sizeof reason, "%s", found.reason);
+    found = long_walk(ram, walk_bytes, cr3, efer, virt);
+    ck_assert_msg(!found.mapped && found.reason && strcmp(found.reason, reason) == 0,
+                  "long_walk's reason for the same walk is \"%s\", and then \"%s\": it says what "
+                  "was found, which is the same",
+                  reason, found.mapped || !found.reason ? "(none)" : found.reason);
     return found;
 }
 
