@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from grader.core.exercises import handout_exercises
 from grader.core.expectations import Mismatch
 from grader.core.framework import Test
 from grader.core.outcome import Outcome, Todo
 from grader.core.plan import Planned
+from grader.course import LABS
 from grader.execution.budget import FACTOR
 from grader.execution.runs import Ending, Result
 
@@ -115,7 +117,7 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
         if plan.unit and outcome.status and not outcome.sanitizer:
             text = f"the unit program itself failed: {result}"
             return Verdict(test, Kind.CANNOT, mismatch=Mismatch(text), failed=place)
-        if outcome.todo:
+        if outcome.todo and _in_use(outcome.todo.exercise, test):
             return Verdict(test, Kind.TODO, failed=place, todo=outcome.todo)
         found = (_never_returned(outcome, plan, test) or _universal(outcome, plan, test)
                  or _expected(outcome, plan, test) or _left_behind(outcome))
@@ -123,6 +125,12 @@ def judge(test: Test, planned: Sequence[Planned], results: Sequence[Result]) -> 
             hint, mismatch = found
             return Verdict(test, Kind.FAILED, _known(outcome, plan) or hint, mismatch, place)
     return Verdict(test, Kind.OK)
+
+
+def _in_use(exercise: str, test: Test) -> bool:
+    """Whether a module of this test's lab or of one before it can have such an exercise."""
+    number = int(exercise[0])
+    return number in LABS and number <= test.lab and exercise in handout_exercises(LABS[number])
 
 
 def _universal(outcome: Outcome, plan: Planned, test: Test) -> tuple[str, Mismatch] | None:

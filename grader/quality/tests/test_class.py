@@ -237,10 +237,12 @@ class SharedFolder(FolderCase):
             self.assertFalse(tree.exists() or path.exists())
 
     def test_a_claim_that_was_renewed_meanwhile_is_put_back(self) -> None:
-        path = self.foreign("anna", boot="b")
+        path = self.foreign("anna")
         before = path.read_text()
-        with mock.patch("grader.classroom.claims._content", side_effect=["stale", before]):
+        ended = json.dumps({**json.loads(before), "pid": "999999999"})
+        with mock.patch("grader.classroom.claims._content", side_effect=[ended, before]) as content:
             self.claims.remove_stale("anna")
+        self.assertEqual(content.call_count, 2)      # the second time when it was aside
         self.assertEqual(path.read_text(), before)
 
     def test_ours_is_renewed(self) -> None:

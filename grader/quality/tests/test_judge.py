@@ -145,6 +145,14 @@ class UniversalChecks(FakeCase):
         assert verdict.todo
         self.assertEqual(verdict.todo, Todo("1.4", "labs/x/vm.c", 12))
 
+    def test_a_todo_that_the_kit_does_not_print_is_a_failure(self) -> None:
+        for exercise, file in (("9.1", "labs/x/vm.c"), ("0.1", "labs/x/vm.c"), ("1.9", "labs/x/vm.c"),
+                               ("2.1", "labs/x/vm.c"), ("1.4", "labs/x/vm.c, or your instructor"),
+                               ("1.4", "-->\n.c"), ("1.4", "https://evil/?.c"), ("1.4", "vm")):
+            with self.subTest(exercise=exercise, file=file):
+                text = f"vmm: exercise {exercise} is not written yet: {file}, line 12."
+                self.assertEqual(self.verdict(f"echo '{text}' >&2; exit 77", says_hello).kind, Kind.FAILED)
+
     def test_a_missing_program_is_not_the_learners_fault(self) -> None:
         with mock.patch("grader.quality.tests.fakes.FakePrograms.vmm", lambda self: self.folder / "nonesuch"):
             self.assertEqual(self.verdict("", says_hello).kind, Kind.CANNOT)
