@@ -478,6 +478,18 @@ static inline int unit_error(void)
     return unit_errors[unit_random() % UNIT_ERRORS];
 }
 
+/* A call that met `what` failed with this error: the message has it as the reason, and no other. */
+static inline void check_reason(const char *what, int error)
+{
+    ck_assert_msg(strstr(said, strerror(error)) || strstr(said, strerrorname_np(error)),
+                  "%s, and the message does not contain the reason, \"%s\": strerror", what,
+                  strerror(error));
+    for (int i = 0; i < UNIT_ERRORS; i++)
+        ck_assert_msg(unit_errors[i] == error || !strstr(said, strerror(unit_errors[i])),
+                      "%s, with \"%s\", and the message has \"%s\"", what, strerror(error),
+                      strerror(unit_errors[i]));
+}
+
 /* Their seed comes from the grader. No process that is forked off finds it in its environment. */
 static inline void unit_random_begin(void)
 {
@@ -606,22 +618,41 @@ static const struct {
     {KVM_SET_REGS, "SET_REGS"},
 };
 
-/* A message may name a call in words; if it names requests of KVM, the failed one is among them. */
+/* The message has this word, and not only in the name of a capability: KVM_CAP_SET_TSS_ADDR. */
+static inline bool names_call(const char *word)
+{
+    for (const char *at = said; (at = strstr(at, word)); at++)
+        if (at - said < 4 || strncmp(at - 4, "CAP_", 4) != 0)
+            return true;
+    return false;
+}
+
+/*
+ * A message may name a call in words; if it names requests of KVM, the failed one is among them,
+ * with at most one that has to do with it.
+ */
 static inline void check_call_named(const char *what, unsigned long request)
 {
     const char *other = NULL;
+    bool named = false;
+    int others = 0;
 
     for (size_t i = 0; i < sizeof call_words / sizeof call_words[0]; i++) {
         const char *word = call_words[i].word;
-        if (!strstr(said, word))
+        if (!names_call(word))
             continue;
-        if (call_words[i].request == request)
-            return;
-        if (_IOC_TYPE(call_words[i].request) == KVMIO)
-            other = word;
+        named |= call_words[i].request == request;
+        if (call_words[i].request == request || _IOC_TYPE(call_words[i].request) != KVMIO)
+            continue;
+        other = word;
+        others += strchr(word, '_') && strncmp(word, "KVM_", 4) != 0;
     }
-    ck_assert_msg(!other, "%s, and the message names another call, %s%s: name the one that failed",
-                  what, strncmp(other, "KVM_", 4) == 0 ? "" : "KVM_", other);
+    ck_assert_msg(named || !other,
+                  "%s, and the message names another call, %s%s: name the one that failed", what,
+                  strncmp(other, "KVM_", 4) == 0 ? "" : "KVM_", other);
+    ck_assert_msg(others <= 1,
+                  "%s, and the message names %d other calls, too, as KVM_%s: which of them failed?",
+                  what, others, other);
 }
 
 /* ------------------------------------------------------------------ the program */

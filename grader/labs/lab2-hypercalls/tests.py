@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from grader.core import random_code
@@ -63,7 +64,7 @@ def status_cut(plan: Plan) -> None:
     for status in (64, plan.values.randint(65, 127), plan.values.randint(128, 255)):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
         run.exits(63)
-        run.says(rf"\b(?:{_number(status)})\b", what=f"the status that the guest gave, {status}")
+        run.must(_names_status(status))
         _common_symptoms(run)
     for status in (0, plan.values.randint(1, 62), STATUS_GUEST_MAX):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
@@ -430,6 +431,19 @@ def _reports_nothing(status: int) -> Condition:
     return condition
 
 
+def _names_status(status: int) -> Condition:
+    """A message names this status of a guest, and is no list of all that there are."""
+    def condition(outcome: Outcome) -> Mismatch | None:
+        if not outcome.said(rf"\b(?:{_number(status)})\b"):
+            return Mismatch(f"standard error does not mention the status that the guest gave, {status}")
+        named = {number for number in map(int, re.findall(r"\b\d{2,3}\b", outcome.stderr))
+                 if STATUS_GUEST_MAX < number < 256}
+        if len(named) > 8:
+            return Mismatch(f"the guest gave the status {status}, and standard error mentions {len(named)}")
+        return None
+    return condition
+
+
 def _number(number: int) -> str:
     """A pattern of the number, decimal or hexadecimal."""
     return rf"{number}|(?:0x)?0*{number:x}"
@@ -472,7 +486,7 @@ def _computed(plan: Plan, letters: int = 12, large: bool = False, **defines: Non
     status = _prints_computed(run, value, code, [0] * letters)
     if large:
         status |= STATUS_GUEST_MAX + 1
-        run.says(rf"\b(?:{_number(status)})\b", what=f"the status that the guest gave, {status}")
+        run.must(_names_status(status))
     run.exits(min(status, STATUS_GUEST_MAX), _COMPUTED_STATUS if letters else "")
     _common_symptoms(run)
 

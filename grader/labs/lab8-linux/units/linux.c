@@ -1493,6 +1493,7 @@ END_TEST
 
 static void check_start_fails(const char *call, int error)
 {
+    char what[64];
     struct vcpu *vcpu = start_vcpu();
 
     memset(&platform, 0, sizeof platform);
@@ -1502,9 +1503,8 @@ static void check_start_fails(const char *call, int error)
     ck_assert_msg(status == STATUS_NO_KVM,
                   "%s failed, and platform_start returns %d instead of STATUS_NO_KVM", call,
                   status);
-    ck_assert_msg(strstr(said, strerror(error)),
-                  "%s failed, and the message does not contain the reason (%s)", call,
-                  strerror(error));
+    snprintf(what, sizeof what, "%s failed", call);
+    check_reason(what, error);
 }
 
 START_TEST(start_failure)
@@ -1875,10 +1875,11 @@ START_TEST(delivers_again)
                   "KVM_INTERRUPT failed, so nothing was injected, and vcpu->interrupts went from "
                   "%llu to %llu: it counts what was",
                   (unsigned long long)counted, (unsigned long long)vcpu->interrupts);
-    ck_assert_msg(said_number(BASE + 3) && strstr(said, strerror(ENXIO)),
+    ck_assert_msg(said_number(BASE + 3),
                   "KVM_INTERRUPT of vector 0x%x failed, and the message of vcpu_crash does not "
-                  "contain the vector and the reason (%s): \"%.200s\"",
-                  BASE + 3, strerror(ENXIO), said);
+                  "contain the vector: \"%.200s\"",
+                  BASE + 3, said);
+    check_reason("KVM_INTERRUPT failed", ENXIO);
     check_unlocked("after a failed KVM_INTERRUPT platform_deliver");
 }
 END_TEST
