@@ -140,9 +140,11 @@ def merges(plan: Plan) -> None:
           hint="What gets a vCPU out of a loop that makes no exit? Only a kick. --trace shows whether "
                "interrupts are injected.")
 def busy(plan: Plan) -> None:
+    _raises(plan)
     guests = [(plan.values.randint(5, 20), plan.values.randint(2, 999)) for _ in range(2)]
     run = plan.boot(*(plan.guest("ticks", TICKS=ticks, STEP=step, BUSY=None) for ticks, step in guests),
-                    hold_stdin=True)
+                    args=["--tick-ms=20"], hold_stdin=True)
+    run.must(_not_early(max(ticks for ticks, _ in guests), 20))
     run.prints_lines([f"vcpu{vcpu}: {step * tick}" for vcpu, (ticks, step) in enumerate(guests)
                       for tick in range(1, ticks + 1)])
     run.exits(0)
@@ -153,9 +155,10 @@ def busy(plan: Plan) -> None:
           hint="How do you notice that the guest has enabled interrupts for a moment? Only by the window: "
                "KVM reports that moment if you requested it.")
 def window(plan: Plan) -> None:
-    text = plan.values.text()
-    run = plan.boot(plan.guest("window", TEXT=text, TICKS=plan.values.randint(10, 30)), args=[TICK],
-                    hold_stdin=True)
+    _raises(plan)
+    text, ticks_counted = plan.values.text(), plan.values.randint(10, 30)
+    run = plan.boot(plan.guest("window", TEXT=text, TICKS=ticks_counted), args=[TICK], hold_stdin=True)
+    run.must(_not_early(ticks_counted, 1))
     run.symptom(lambda o: "with IF = 0" in o.stdout,
                 "A handler ran while the guest had its interrupts disabled. KVM_INTERRUPT does not check "
                 "IF: some processors deliver the interrupt anyway, Intel's fail the entry. Do you check "
@@ -171,6 +174,7 @@ def window(plan: Plan) -> None:
           hint="Which registers do you change when you inject? None: KVM_INTERRUPT does everything. Leave "
                "RIP, RFLAGS and the stack unchanged. If the guest crashes, make explain shows where.")
 def preserve(plan: Plan) -> None:
+    _raises(plan)
     text = plan.values.text()
     guest = plan.guest("preserve", TEXT=text, VALUE=plan.values.number(31), TICKS=plan.values.randint(20, 40))
     run = plan.boot(guest, args=[TICK], hold_stdin=True)
@@ -184,6 +188,7 @@ def preserve(plan: Plan) -> None:
                "which lab 1's run loop handles. Count each injection in vcpu->interrupts: the post-mortem "
                "reads it.")
 def no_handler(plan: Plan) -> None:
+    _raises(plan)
     step = plan.values.randint(2, 999)
     handled = plan.boot(plan.guest("ticks", TICKS=1, STEP=step, BUSY=None), hold_stdin=True)
     handled.prints(f"{step}\n", hint="Does a guest that has an interrupt handler get its first tick?")
@@ -257,12 +262,14 @@ def ticks(plan: Plan) -> None:
           hint="When may the guest continue after `sti` and `hlt`? When an interrupt has arrived, and only "
                "then.")
 def sti_hlt(plan: Plan) -> None:
+    _halt_stays(plan)
     first_number = plan.values.number(20)
     run = plan.boot(plan.guest("sti-hlt", ROUNDS=1000, FIRST=first_number), args=[TICK], hold_stdin=True,
                     limits=PATIENT)
     run.symptom(lambda o: o.status == 0 and not o.stdout.endswith(f".{first_number}\n"),
                 "The guest continued after HLT although no interrupt had arrived: HLT must wait until one "
                 "is pending.")
+    run.must(_not_early(1000, 1))
     run.prints("." * 10 + f"{first_number}\n")
     run.exits(0)
     _symptoms(run)
@@ -379,6 +386,7 @@ def owner(plan: Plan) -> None:
           hint="Does each byte, even the last, have its own interrupt? The guest makes one GETCHAR for "
                "each, and does not wait for more.")
 def typing(plan: Plan) -> None:
+    _unit(plan, "keyboard")
     key, status = plan.values.randint(1, 15), plan.values.randint(1, 63)
     words = [plan.values.word(plan.values.randint(1, 9)) for _ in range(3)]
     changed = ["".join(chr(ord(c) ^ key) for c in word) for word in words]
@@ -396,6 +404,7 @@ def typing(plan: Plan) -> None:
           hint="Where does a byte stay that does not fit into the ring? Unread, in the input. Every byte "
                "arrives once and in order.")
 def bulk(plan: Plan) -> None:
+    _unit(plan, "full_ring")
     variants: list[tuple[int, dict[str, None]]] = [(600, {}), (2100, {"DRAIN": None})]
     for least, drain in variants:
         key, data = plan.values.getrandbits(8), plan.values.randbytes(plan.values.randint(least, least + 300))
@@ -486,15 +495,18 @@ def _idle(plan: Plan, hold_stdin: bool, keys: int) -> None:
     run.prints(f"{number + keys}\n",
                hint=f"The input {'has not ended' if hold_stdin else 'ends at once'}: the guest counts its "
                     f"keyboard interrupts, and {keys} would be right.")
-
-    def not_early(outcome: Outcome) -> Mismatch | None:
-        if outcome.result.wall < (ticks_waited - 0.5) * IDLE_TICK_MS / 1000:
-            return Mismatch(f"{ticks_waited} ticks of {IDLE_TICK_MS} ms each came within "
-                            f"{outcome.result.wall:.1f} s: was the timer read, and do both of its times "
-                            "come from tick_ms (4.1)?")
-        return None
-    run.must(not_early)
+    run.must(_not_early(ticks_waited, IDLE_TICK_MS))
     _symptoms(run)
+
+
+def _not_early(count: int, tick_ms: int) -> Condition:
+    """A guest that ends with its tick of this number has run for so many periods at least."""
+    def condition(outcome: Outcome) -> Mismatch | None:
+        if outcome.result.wall < (count - 0.5) * tick_ms / 1000:
+            return Mismatch(f"{count} ticks of {tick_ms} ms each came within {outcome.result.wall:.2f} s: "
+                            "was the timer read, and do both of its times come from tick_ms (4.1)?")
+        return None
+    return condition
 
 
 def _shows(text: str) -> Condition:
@@ -559,6 +571,11 @@ def _halt_stays(plan: Plan) -> None:
         lambda o: "although no interrupt was pending" in o.stdout,
         "What ends a halted vCPU's sleep? An interrupt that is pending, or the VMM's stop. Until then "
         "interrupt_halt must not return.")
+
+
+def _raises(plan: Plan) -> None:
+    """What these guests see of an interrupt could also come of one injected whenever it is possible."""
+    plan.unit("interrupts", "raise_kicks")
 
 
 def _unit(plan: Plan, case: str) -> Planned:
