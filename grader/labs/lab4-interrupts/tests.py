@@ -262,7 +262,6 @@ def ticks(plan: Plan) -> None:
           hint="When may the guest continue after `sti` and `hlt`? When an interrupt has arrived, and only "
                "then.")
 def sti_hlt(plan: Plan) -> None:
-    _halt_stays(plan)
     first_number = plan.values.number(20)
     run = plan.boot(plan.guest("sti-hlt", ROUNDS=1000, FIRST=first_number), args=[TICK], hold_stdin=True,
                     limits=PATIENT)
@@ -386,7 +385,7 @@ def owner(plan: Plan) -> None:
           hint="Does each byte, even the last, have its own interrupt? The guest makes one GETCHAR for "
                "each, and does not wait for more.")
 def typing(plan: Plan) -> None:
-    _unit(plan, "keyboard")
+    plan.unit("interrupts", "ring")
     key, status = plan.values.randint(1, 15), plan.values.randint(1, 63)
     words = [plan.values.word(plan.values.randint(1, 9)) for _ in range(3)]
     changed = ["".join(chr(ord(c) ^ key) for c in word) for word in words]
@@ -404,7 +403,7 @@ def typing(plan: Plan) -> None:
           hint="Where does a byte stay that does not fit into the ring? Unread, in the input. Every byte "
                "arrives once and in order.")
 def bulk(plan: Plan) -> None:
-    _unit(plan, "full_ring")
+    plan.unit("interrupts", "ring")
     variants: list[tuple[int, dict[str, None]]] = [(600, {}), (2100, {"DRAIN": None})]
     for least, drain in variants:
         key, data = plan.values.getrandbits(8), plan.values.randbytes(plan.values.randint(least, least + 300))
