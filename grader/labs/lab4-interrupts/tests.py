@@ -385,7 +385,7 @@ def owner(plan: Plan) -> None:
           hint="Does each byte, even the last, have its own interrupt? The guest makes one GETCHAR for "
                "each, and does not wait for more.")
 def typing(plan: Plan) -> None:
-    plan.unit("interrupts", "ring")
+    _raises(plan)
     key, status = plan.values.randint(1, 15), plan.values.randint(1, 63)
     words = [plan.values.word(plan.values.randint(1, 9)) for _ in range(3)]
     changed = ["".join(chr(ord(c) ^ key) for c in word) for word in words]
@@ -403,7 +403,7 @@ def typing(plan: Plan) -> None:
           hint="Where does a byte stay that does not fit into the ring? Unread, in the input. Every byte "
                "arrives once and in order.")
 def bulk(plan: Plan) -> None:
-    plan.unit("interrupts", "ring")
+    _raises(plan)
     variants: list[tuple[int, dict[str, None]]] = [(600, {}), (2100, {"DRAIN": None})]
     for least, drain in variants:
         key, data = plan.values.getrandbits(8), plan.values.randbytes(plan.values.randint(least, least + 300))
@@ -574,7 +574,7 @@ def _halt_stays(plan: Plan) -> None:
 
 def _raises(plan: Plan) -> None:
     """What these guests see of an interrupt could also come of one injected whenever it is possible."""
-    plan.unit("interrupts", "raise_kicks")
+    plan.unit("interrupts", "only_raised")
 
 
 def _unit(plan: Plan, case: str) -> Planned:

@@ -1212,6 +1212,25 @@ START_TEST(raised_again)
 }
 END_TEST
 
+/* Whatever else is right: what is injected is what was raised. */
+START_TEST(only_raised)
+{
+    struct vcpu *vcpu = start_running();
+
+    exit_was((unsigned)vcpu->id, random_reason(), true, true);
+    for (unsigned i = 0; i < 8; i++)
+        interrupt_deliver(vcpu);
+    ck_assert_msg(interrupts_injected() == 0,
+                  "nothing was raised, and interrupt_deliver calls KVM_INTERRUPT: it delivers what "
+                  "is pending");
+    interrupt_raise(vcpu, TIMER_VECTOR);
+    interrupt_deliver(vcpu);
+    ck_assert_msg(interrupts_injected() > 0,
+                  "interrupt_raise of the timer's vector, and interrupt_deliver injects nothing, "
+                  "though the guest can take it");
+}
+END_TEST
+
 START_TEST(merges)
 {
     struct vcpu *vcpu = start_running();
@@ -2933,6 +2952,7 @@ int main(void)
     unit_add(suite, "raise_kicks", raise_kicks);
     unit_add(suite, "raised_late", raised_late);
     unit_add(suite, "raised_again", raised_again);
+    unit_add(suite, "only_raised", only_raised);
     unit_add(suite, "merges", merges);
     unit_add(suite, "late_ticks", late_ticks);
     unit_add(suite, "halt_ends", halt_ends);
