@@ -432,7 +432,7 @@ def _reports_nothing(status: int) -> Condition:
 
 
 def _names_status(status: int) -> Condition:
-    """A message names this status of a guest, and is no list of all that there are."""
+    """A message names this status of a guest; it does not list all that there are."""
     def condition(outcome: Outcome) -> Mismatch | None:
         if not outcome.said(rf"\b(?:{_number(status)})\b"):
             return Mismatch(f"standard error does not mention the status that the guest gave, {status}")

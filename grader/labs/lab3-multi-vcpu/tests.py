@@ -27,7 +27,7 @@ _NO_REGISTERS = ("--regs prints each vCPU's registers when its thread calls vcpu
 _NOT_TO_ITS_END = ("What does a crash end? Only the guest's own vCPU: the others run to their end, and their "
                    "threads call vcpu_ended. EBP is what the living guest computes from the input that comes "
                    "after the crash.")
-_STOPPED = ("What does a stop end? Each vCPU, in vcpu_check_stop: its thread comes out of KVM_RUN and calls "
+_STOPPED = ("What does a stop end? Each vCPU, in vcpu_check_stop: its thread returns from KVM_RUN and calls "
             "vcpu_ended, which prints the registers for --regs. The VMM ends after that.")
 _ENDED_BEFORE = ("The signal comes once each guest has printed its text: without that there is nothing to "
                  "stop. Does each guest run, and is its whole line printed?")

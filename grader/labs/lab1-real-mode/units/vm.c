@@ -269,7 +269,7 @@ START_TEST(capabilities)
         ck_assert_msg(strstr(said, needed[i].name), "%s, and the message does not name it", what);
         for (size_t j = 0; j < sizeof needed / sizeof needed[0]; j++)
             ck_assert_msg(i == j || !strstr(said, needed[j].name),
-                          "%s, and the message names %s, too, which is there", what,
+                          "%s, and the message also names %s, which is there", what,
                           needed[j].name);
 
         device.answer = -1;
@@ -1775,7 +1775,7 @@ static unsigned reasons_said(void)
 
     for (uint32_t reason = 0; reason < EXIT_REASONS_MAX; reason++) {
         const char *name = exit_name(reason);
-        count += strcasestr(said, strncmp(name, "KVM_EXIT_", 9) == 0 ? name + 9 : name) != NULL;
+        count += strcasestr(said, strncmp(name, "KVM_EXIT_", 9) == 0 ? name + 9 : name) ? 1 : 0;
     }
     return count;
 }

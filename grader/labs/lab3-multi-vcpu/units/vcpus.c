@@ -1748,12 +1748,9 @@ BOTH static void start_late(const pthread_mutex_t *lock)
     }
 }
 
-THERE(int, run_late, (void), ())
+THERE_VOID(late_watch, (bool on), (on))
 {
-    after_lock = start_late;
-    const int status = run_to_ends();
-    after_lock = NULL;
-    return status;
+    after_lock = on ? start_late : NULL;
 }
 
 static void check_late_threads(void)
@@ -1762,7 +1759,9 @@ static void check_late_threads(void)
     atomic_store(&vmm.stop_signal, 0);
     for (int id = 0; id < VCPUS_MAX; id++)
         ends[id] = (struct end){.status = 1};
-    const int status = run_late();
+    late_watch(true);
+    const int status = run_to_ends();
+    late_watch(false);
     for (int id = 0; id < VCPUS_MAX; id++)
         ck_assert_msg(!atomic_load(&late_seen[id]) ||
                           vmm.vcpus[id].status == STATUS_SIGNAL + SIGTERM,
