@@ -11,8 +11,8 @@
 ;    80          REP OUTSB of value bytes of TEXT to the port
 ;    81          REP INSB of value bytes from the port. Prints them as one number, at most 8
 ;    82          value times OUT of '.' to the port
-;    83          value bytes from the serial port, changed by KEY, in HLT while there is none; EOI after each
-;                interrupt. Prints them
+;    83          value bytes from the serial port, changed by KEY: those that are there after each interrupt, which
+;                it waits for in HLT and answers with EOI. Prints them
 ;    96          EXIT with status value
 %include "linux.inc"
 
@@ -170,26 +170,28 @@ fill:
     jnz .next
     jmp next_command
 receive:
+    mov dword [rel vector], 0
+    sti
+    hlt
+    cli
+    cmp dword [rel vector], 0
+    je receive              ; no interrupt, no byte
+    mov al, EOI
+    out PIC, al
+.next:
     test r14d, r14d
     jz .end
     mov dx, LSR
     in al, dx
     test al, 1
-    jz .wait
+    jz receive
     mov dx, UART
     in al, dx
     mov bl, al
     xor bl, KEY
     call print_char
     dec r14d
-    jmp receive
-.wait:
-    sti
-    hlt
-    cli
-    mov al, EOI
-    out PIC, al
-    jmp receive
+    jmp .next
 .end:
     call print_newline
     jmp next_command

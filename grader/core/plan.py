@@ -156,6 +156,6 @@ class Plan:
 
     def _add(self, argv: tuple[str, ...], **keywords: Any) -> Planned:
         keywords.setdefault("env", {**plain_environment(), **SANITIZER_ENVIRONMENT})
-        planned = Planned(Run(argv, **keywords))
+        planned = Planned(Run(argv, kvm_devices=False, **keywords))
         self.planned.append(planned)
         return planned

@@ -122,6 +122,7 @@ class Run:
     files: tuple[str, ...] = ()         # files it opens that are not in argv; packed for the lab VM
     outputs: tuple[str, ...] = ()       # files of the scratch folder to return in Result.files
     kvm: bool = True                    # it opens /dev/kvm
+    kvm_devices: bool = True            # KVM may emulate an interrupt controller and a timer for it
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def encode(run: Run) -> list[Record]:
     records += [("cwd", os.fsencode(run.cwd))] if run.cwd else []
     records += [("stdin", run.stdin)] if run.stdin else []
     records += [("hold", b"")] if run.hold_stdin else []
+    records += [] if run.kvm_devices else [("no-kvm-devices", b"")]
     if run.terminal:
         term = run.terminal
         records.append(("terminal", f"{term.rows} {term.columns} {term.fds}".encode()))

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -150,28 +151,65 @@ static bool become_user(uid_t user)
            setresuid(user, user, user) == 0;
 }
 
-void isolation_forbid_calls(bool sockets)
+/* A filter of system calls, whose last two instructions allow and deny. */
+struct filter {
+    struct sock_filter code[40];
+    uint8_t count, deny; /* the instructions so far; the last one's place */
+};
+
+static void filter_load(struct filter *filter, size_t offset)
+{
+    filter->code[filter->count++] =
+        (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
+}
+
+/* If the test of what was loaded is true, `on_true` places forward, else `on_false`; 0: the next.
+ */
+static void filter_jump(struct filter *filter, uint16_t test, uint32_t value, uint8_t on_true,
+                        uint8_t on_false)
+{
+    filter->code[filter->count++] =
+        (struct sock_filter)BPF_JUMP(BPF_JMP | test | BPF_K, value, on_true, on_false);
+}
+
+static uint8_t filter_deny(const struct filter *filter)
+{
+    return (uint8_t)(filter->deny - filter->count - 1);
+}
+
+void isolation_forbid_calls(bool sockets, bool kvm_devices)
 {
     static const uint32_t calls[] = {/* what they make outlives its process */
                                      SYS_add_key, SYS_request_key, SYS_keyctl, SYS_semget,
                                      SYS_msgget, SYS_shmget, SYS_mq_open,
                                      /* and with sockets: io_uring creates them as well */
                                      SYS_socket, SYS_io_uring_setup};
-    enum { ALL = sizeof calls / sizeof *calls, WITHOUT_SOCKETS = ALL - 2, FIRST = 4 };
-    uint8_t count = sockets ? ALL : WITHOUT_SOCKETS;
-    struct sock_filter code[FIRST + ALL + 2] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 0, (uint8_t)(count + 3)),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_CALLS, (uint8_t)(count + 1), 0),
-    };
-    struct sock_filter *next = code + FIRST;
-    for (uint8_t i = 0; i < count; i++)
-        *next++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[i],
-                                               (uint8_t)(count - i), 0);
-    *next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    *next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
-    struct sock_fprog program = {.len = (unsigned short)(next - code), .filter = code};
+    enum { ALL = sizeof calls / sizeof *calls, WITHOUT_SOCKETS = ALL - 2 };
+    /* KVM_CREATE_IRQCHIP, CREATE_PIT, CREATE_PIT2, ENABLE_CAP (a split IRQ chip), CREATE_DEVICE */
+    static const uint32_t requests[] = {0x60, 0x64, 0x77, 0xa3, 0xe0};
+    enum { REQUESTS = sizeof requests / sizeof *requests, KVM_TYPE = 0xae };
+    const int count = sockets ? ALL : WITHOUT_SOCKETS;
+    struct filter filter = {.deny = (uint8_t)(5 + count + (kvm_devices ? 3 + REQUESTS : 0))};
+
+    filter_load(&filter, offsetof(struct seccomp_data, arch));
+    filter_jump(&filter, BPF_JEQ, NATIVE_ARCH, 0, filter_deny(&filter));
+    filter_load(&filter, offsetof(struct seccomp_data, nr));
+    filter_jump(&filter, BPF_JGE, X32_CALLS, filter_deny(&filter), 0);
+    for (int i = 0; i < count; i++)
+        filter_jump(&filter, BPF_JEQ, calls[i], filter_deny(&filter), 0);
+    if (kvm_devices) {
+        filter_jump(&filter, BPF_JEQ, SYS_ioctl, 0, 2 + REQUESTS);
+        filter_load(&filter, offsetof(struct seccomp_data, args[1]));
+        filter.code[filter.count++] =
+            (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, _IOC(0, 0xff, 0xff, 0));
+        for (int i = 0; i < REQUESTS; i++)
+            filter_jump(&filter, BPF_JEQ, _IOC(0, KVM_TYPE, requests[i], 0), filter_deny(&filter),
+                        0);
+    }
+    filter.code[filter.count++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    filter.code[filter.count++] =
+        (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
+    struct sock_fprog program = {.len = filter.count, .filter = filter.code};
     syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
 }
 

@@ -19,6 +19,7 @@ bool isolation_drop_rights(uid_t user, bool override);
 /* After that: system calls that reach the user's keyring fail with ENOSYS, because it outlives a
  * run and that user's next run could read it; so do those for System V IPC and message queues,
  * whose memory no process has mapped and no limit counts; and those of other ABIs. With `sockets`
- * also those that create sockets: no network, no service of this machine. On a kernel without
- * seccomp filters it does nothing. */
-void isolation_forbid_calls(bool sockets);
+ * also those that create sockets: no network, no service of this machine. With `kvm_devices` also
+ * those by which KVM emulates an interrupt controller or a timer: the labs are about these. On a
+ * kernel without seccomp filters it does nothing. */
+void isolation_forbid_calls(bool sockets, bool kvm_devices);

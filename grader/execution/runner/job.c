@@ -93,6 +93,8 @@ bool job_add(struct job *job, struct record *record)
         return (job->directory = take(record));
     if (record_is(record, "hold"))
         return job->hold_input = true;
+    if (record_is(record, "no-kvm-devices"))
+        return job->no_kvm_devices = true;
     if (record_is(record, "live"))
         return job->live = true;
     if (record_is(record, "port"))

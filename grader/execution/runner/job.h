@@ -37,7 +37,8 @@ struct job {
     char *input;
     size_t input_length;
     bool hold_input;
-    bool live; /* interactive: input arrives as records while it runs */
+    bool live;           /* interactive: input arrives as records while it runs */
+    bool no_kvm_devices; /* KVM emulates no interrupt controller and no timer for it */
     struct step *steps;
     size_t step_count;
     int port;         /* a device that the program gets as descriptor PORT_FD; 0: none */

@@ -68,7 +68,7 @@ static void program_become(const struct job *job, const struct supervisor_option
     if (!isolation_drop_rights(options->user, options->override) ||
         chdir(job->directory ? job->directory : scratch) != 0)
         return;
-    isolation_forbid_calls(!job->live);
+    isolation_forbid_calls(!job->live, job->no_kvm_devices);
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     for (int fd = 0; fd < 3; fd++)
         if (dup2(stdio[fd], fd) < 0)

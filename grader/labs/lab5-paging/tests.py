@@ -26,6 +26,7 @@ TABLES = 0x3000, 0x20000        # where page tables may be
 PRESENT, LARGE = 1, 1 << 7
 STATUS_USAGE = 64
 STATUS_STRAY = 62               # of guests/protected.inc
+STATUS_NOT_PAGED = 61           # the same
 PAGING = "--mode=paging"
 
 
@@ -439,6 +440,9 @@ def _symptoms(run: Planned) -> None:
     def died_at_once(outcome: Outcome) -> bool:
         return outcome.said("KVM_EXIT_SHUTDOWN") and outcome.said("What follows is from the start")
 
+    run.symptom(lambda o: o.status == STATUS_NOT_PAGED,
+                "The guest ran without paging. Does paging_enter set CR0.PG, and does CR3 have the "
+                "directory's address?")
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
                 "The processor rejected the start state: check each segment's type, S, P, DPL, G and "
                 "limit, and CR0. Test 5.4-entry-checks names the field.")
