@@ -34,6 +34,9 @@ mark:
 next:
     mov edi, [virtual + ebp * 4]
     mov eax, [edi + OFFSET]
+    call walk
+    cmp eax, [HIGHER_HALF + ecx + OFFSET]
+    jne elsewhere
     call print_hex
 %if ADDEND
     add dword [edi + OFFSET], ADDEND
@@ -56,6 +59,32 @@ again:
 %endif
     mov bl, 0
     jmp exit
+
+elsewhere:                  ; no table leads to it
+    mov bl, STATUS_NOT_PAGED
+    jmp exit
+
+; walk: ECX becomes the physical address of the page at EDI, by the directory and its table. Changes EBX.
+walk:
+    mov ecx, cr3
+    and ecx, 0xfffff000
+    mov ebx, edi
+    shr ebx, 22
+    mov ecx, [HIGHER_HALF + ecx + ebx * 4]
+    mov ebx, edi
+    test cl, 0x80           ; a page of 4 MB
+    jnz .large
+    shr ebx, 12
+    and ebx, 0x3ff
+    and ecx, 0xfffff000
+    mov ecx, [HIGHER_HALF + ecx + ebx * 4]
+    and ecx, 0xfffff000
+    ret
+.large:
+    and ecx, 0xffc00000
+    and ebx, 0x3ff000
+    or ecx, ebx
+    ret
 
 %include "protected.inc"
 
