@@ -78,6 +78,7 @@ ALONE = {"release_by_count": ("6.6-release",),
          "status_only": ("3.2-end-signalled-last", "3.4-kick", "3.4-kick-order", "3.4-check-order",
                          "3.4-kick-taken-back", "3.4-stop-order", "3.5-own-vms", "3.5-stop-isolated"),
          "said_todo": ("4.1-expired",),
+         "memory_slots": ("5.4-high", "5.4-halves", "5.4-permutation", "5.4-devices", "5.5-string-pages"),
          "fixed_clock": ("4.1-period", "4.1-timer-failure", "4.1-expired", "4.5-ring-guarded")}
 TIME_MAX = 300.0     # seconds for a run under any load; its limits are a tenth of that
 SPIN_MAX = 1.0       # seconds of processor time without output, for modules whose guests often never end
