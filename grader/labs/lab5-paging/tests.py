@@ -441,8 +441,8 @@ def _symptoms(run: Planned) -> None:
         return outcome.said("KVM_EXIT_SHUTDOWN") and outcome.said("What follows is from the start")
 
     run.symptom(lambda o: o.status == STATUS_NOT_PAGED,
-                "The guest ran, and no table leads to where it ran, or to what it read. Does paging_enter set "
-                "CR0.PG, and CR3 to the directory's address? Do the directory's entries lead to the "
+                "The guest ran, and no table leads to where it ran, or to what it read. Does paging_enter "
+                "set CR0.PG, and CR3 to the directory's address? Do the directory's entries lead to the "
                 "physical addresses, and those of --map to tables?")
     run.symptom(lambda o: o.said("FAIL_ENTRY"),
                 "The processor rejected the start state: check each segment's type, S, P, DPL, G and "
