@@ -47,10 +47,11 @@ void directory_build(struct address_space *space);
 /*
  * 5.3 Maps one page, or with flags 0 unmaps it; virt and phys are multiples of PAGE_BYTES, phys an
  * offset into the space; flags are 0, or PAGE_PRESENT with any of PAGE_WRITABLE, PAGE_USER. Where a
- * 4 MB page maps it, that is split into a table first, its other pages kept. Where a page is mapped already, the new one takes its place. 0; EINVAL: not
- * page-aligned, or phys outside the space, even with flags 0; ENOMEM: no table left. EINVAL comes
- * first. A page that is refused changes nothing: no memory, and not next_table. Where nothing is
- * mapped, flags 0 may take a table or do without.
+ * 4 MB page maps it, that is split into a table first, its other pages kept. Where a page is mapped
+ * already, the new one takes its place. 0; EINVAL: not page-aligned, or phys outside the space,
+ * even with flags 0; ENOMEM: no table left. EINVAL comes first. A page that is refused changes
+ * nothing: no memory, and not next_table. Where nothing is mapped, flags 0 may take a table or do
+ * without.
  */
 int page_map(struct address_space *space, uint32_t virt, uint32_t phys, uint32_t flags);
 
