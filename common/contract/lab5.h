@@ -30,7 +30,7 @@ struct kvm_segment segment_load(const uint64_t *gdt, uint16_t selector);
 struct address_space {
     uint8_t *memory;     /* host address of its part of RAM */
     uint32_t base;       /* guest-physical address of that part: a multiple of LARGE_PAGE_BYTES */
-    uint32_t bytes;      /* its size: a multiple of PAGE_BYTES */
+    uint32_t bytes;      /* its size: a multiple of PAGE_BYTES, at most HIGHER_HALF */
     uint32_t next_table; /* offset of the first unused page table, TABLES_OFFSET to TABLES_END */
 };
 
