@@ -490,6 +490,17 @@ static inline void check_reason(const char *what, int error)
                       strerror(unit_errors[i]));
 }
 
+/* What a function returns, and says, where malloc and calloc return NULL: it may do without them.
+ */
+static inline void check_memory_refused(const char *function, int status)
+{
+    ck_assert_msg(status == (memory_refused ? STATUS_NO_KVM : 0),
+                  "malloc and calloc return NULL, which they did %u times, and %s returns %d",
+                  memory_refused, function, status);
+    ck_assert_msg(status == 0 || said[0] != '\0',
+                  "calloc returned NULL, and %s said nothing: fail() says it", function);
+}
+
 /* Their seed comes from the grader. No process that is forked off finds it in its environment. */
 static inline void unit_random_begin(void)
 {

@@ -163,8 +163,7 @@ static void filter_load(struct filter *filter, size_t offset)
         (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
 }
 
-/* If the test of what was loaded is true, `on_true` places forward, else `on_false`; 0: the next.
- */
+/* So many places forward if the test of what was loaded is true, and if it is not; 0: the next. */
 static void filter_jump(struct filter *filter, uint16_t test, uint32_t value, uint8_t on_true,
                         uint8_t on_false)
 {

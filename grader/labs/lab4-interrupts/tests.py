@@ -22,6 +22,7 @@ STATUS_SIGNAL = 128
 TICK = "--tick-ms=1"
 LONG_TICK = "--tick-ms=1000"
 IDLE_TICK_MS = 400
+BUSY_TICK_MS = 20
 PATIENT = Limits(wall=150, no_output=40)    # for guests that need thousands of exits, on a loaded machine
 
 
@@ -143,8 +144,8 @@ def busy(plan: Plan) -> None:
     _raises(plan)
     guests = [(plan.values.randint(5, 20), plan.values.randint(2, 999)) for _ in range(2)]
     run = plan.boot(*(plan.guest("ticks", TICKS=ticks, STEP=step, BUSY=None) for ticks, step in guests),
-                    args=["--tick-ms=20"], hold_stdin=True)
-    run.must(_not_early(max(ticks for ticks, _ in guests), 20))
+                    args=[f"--tick-ms={BUSY_TICK_MS}"], hold_stdin=True)
+    run.must(_not_early(max(ticks for ticks, _ in guests), BUSY_TICK_MS))
     run.prints_lines([f"vcpu{vcpu}: {step * tick}" for vcpu, (ticks, step) in enumerate(guests)
                       for tick in range(1, ticks + 1)])
     run.exits(0)

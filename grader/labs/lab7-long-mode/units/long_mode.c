@@ -1745,12 +1745,7 @@ static void check_no_memory(struct vcpu *vcpu)
     const int status = vcpu_show_cpuid(vcpu);
     listen_end();
     no_memory = false;
-    ck_assert_msg(status == (memory_refused ? STATUS_NO_KVM : 0),
-                  "malloc and calloc return NULL, which they did %u times, and vcpu_show_cpuid "
-                  "returns %d",
-                  memory_refused, status);
-    ck_assert_msg(status == 0 || said[0] != '\0',
-                  "calloc returned NULL, and vcpu_show_cpuid said nothing: fail() says it");
+    check_memory_refused("vcpu_show_cpuid", status);
 }
 
 START_TEST(cpuid_failure)
