@@ -35,14 +35,12 @@ def constant_modules(lab: int, file: str) -> dict[str, str]:
 
 def without_answers(lab: int, file: str) -> dict[str, str]:
     """Texts of one of a lab's files, by exercise: the solution, but it returns 0 before that exercise's
-    answers. Not for exercises of which the lab's other file has answers: those remain."""
-    paths = {path.name: exercises(path) for path in LABS[lab].solution_files()}
+    answers in this file."""
     path = next(path for path in LABS[lab].solution_files() if path.name == file)
-    others = {exercise for name, found in paths.items() if name != file for exercise in found}
     texts: dict[str, str] = {}
-    for exercise in sorted({*paths[file]} - others):
+    for exercise in exercises(path):
         mark, todo = f"/* answer {exercise} */\n", f'TODO("{exercise}");\n'
-        text = skeleton(path.read_text().replace(mark, mark + todo), path.name, paths[file])
+        text = skeleton(path.read_text().replace(mark, mark + todo), path.name, exercises(path))
         texts[exercise] = _module(text, "0", whole=False)
     return texts
 
