@@ -32,7 +32,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -120,22 +120,26 @@ def cheats() -> list[Cheat]:
 
 
 def generated(numbers: Sequence[int] = labs.NUMBERS) -> list[Cheat]:
-    """The modules that do nothing right, for each file of these labs. Lab 8's files are parts of one module:
-    a test of one of its exercises may need only the other file, which is then the solution's."""
-    return [Cheat(name, target, text, generated=True) for target in FEW
-            if lab_of(target) in numbers and lab_of(target) != 8
-            for name, text in constant_modules(lab_of(target), _file(target)).items()]
+    """The modules that do nothing right, for each file of these labs."""
+    return _paired(Cheat(name, target, text, generated=True) for target in FEW if lab_of(target) in numbers
+                   for name, text in constant_modules(lab_of(target), _file(target)).items())
 
 
 def incomplete(numbers: Sequence[int] = labs.NUMBERS) -> list[Cheat]:
-    """The solutions of these labs, each time without one exercise. Its answers may be in both of a lab's
-    files; as only one file can be replaced, there are two modules then."""
-    found: dict[str, Cheat] = {}
-    for target in FEW:
-        for exercise, text in without_answers(lab_of(target), _file(target)).items():
-            found[exercise] = Cheat(f"without_{exercise}", target, text, generated=True, exercise=exercise,
-                                    other=found.get(exercise))
-    return [cheat for cheat in found.values() if lab_of(cheat.target) in numbers]
+    """The solutions of these labs, each time without one exercise."""
+    return _paired(Cheat(f"without_{exercise}", target, text, generated=True, exercise=exercise)
+                   for target in FEW if lab_of(target) in numbers
+                   for exercise, text in without_answers(lab_of(target), _file(target)).items())
+
+
+def _paired(modules: Iterable[Cheat]) -> list[Cheat]:
+    """Lab 8's files are parts of one module, and only one can be replaced at a time: two of the same name
+    become one."""
+    found: dict[tuple[str, str], Cheat] = {}
+    for cheat in modules:
+        key = (cheat.name, "" if lab_of(cheat.target) == 8 else cheat.target)
+        found[key] = replace(cheat, other=found.get(key))
+    return list(found.values())
 
 
 def _file(target: str) -> str:
