@@ -167,9 +167,11 @@ struct pit {
  * it reads as its count, and its output is that before a count; opened, it starts from its count.
  * Between the bytes of a new count the old one may go on or stop. After a latch command all of the
  * latched value is read next; with ACCESS_BOTH its low byte comes first, whatever was read before.
- * A latch command for a counter that is latched changes nothing. Not modelled: modes 1 and 5, BCD,
- * the read-back command, what an odd count reads as in mode 3, and the low pulse of the output in
- * modes 2 and 4, which is too short to be seen: GATE_OUTPUT may leave it out.
+ * A latch command for a counter that is latched changes nothing. No counter is used before its
+ * first control word. A new count or control word may make counter 0 forget a rise that pit_expired
+ * has not reported. Not modelled: modes 1 and 5, BCD, the read-back command, what an odd count reads
+ * as in mode 3, and the low pulse of the output in modes 2 and 4, which is too short to be seen:
+ * GATE_OUTPUT may leave it out.
  */
 uint64_t pit_read(void *device, uint64_t port, unsigned size);
 void pit_write(void *device, uint64_t port, unsigned size, uint64_t value);
@@ -262,7 +264,7 @@ enum step platform_halt(struct vcpu *vcpu);
  * later, a 64-bit entry point, which is in the file, loaded high; neither truncated nor too large
  * for `memory_bytes`, to where it unpacks itself included. Sets *header to the file's; what the
  * file's shorter header does not have is 0. To the checks it may be 0 or what the file has there.
- * NULL, or what is wrong in words.
+ * NULL, or in words what is wrong; of several faults, any.
  */
 const char *bzimage_check(const uint8_t *file, size_t file_bytes, size_t memory_bytes,
                           struct setup_header *header);

@@ -172,7 +172,7 @@ int program_load(uint32_t *directory, const struct file *file, const char *argum
 #define SHELL_PID     1
 
 struct process {
-    int pid, parent;
+    int pid, parent; /* idle's are both IDLE_PID */
     enum process_state state;
     char name[PROCESS_NAME_MAX];
     uint32_t *directory;   /* its address space */
@@ -244,8 +244,8 @@ void process_end(struct process *process, int status);
 
 /*
  * 6.6 Waits until the child `pid` (or WAIT_ANY) of `current` has ended, releases it, sets its
- * status and returns its pid; ERROR_NOT_FOUND: no such child. With WAIT_NO_HANG among the flags: 0,
- * not yet.
+ * status, which is not NULL, and returns its pid; ERROR_NOT_FOUND: no such child. With WAIT_NO_HANG
+ * among the flags: 0, not yet.
  */
 int process_wait(int pid, uint32_t flags, int *status);
 
