@@ -169,9 +169,9 @@ struct pit {
  * latched value is read next; with ACCESS_BOTH its low byte comes first, whatever was read before.
  * A latch command for a counter that is latched changes nothing. No counter is used before its
  * first control word. A new count or control word may make counter 0 forget a rise that pit_expired
- * has not reported. Not modelled: modes 1 and 5, BCD, the read-back command, what an odd count reads
- * as in mode 3, and the low pulse of the output in modes 2 and 4, which is too short to be seen:
- * GATE_OUTPUT may leave it out.
+ * has not reported. Not modelled: modes 1 and 5, BCD, the read-back command, what an odd count
+ * reads as in mode 3, and the low pulse of the output in modes 2 and 4, which is too short to be
+ * seen: GATE_OUTPUT may leave it out.
  */
 uint64_t pit_read(void *device, uint64_t port, unsigned size);
 void pit_write(void *device, uint64_t port, unsigned size, uint64_t value);
