@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from grader.core.jailed_make import JailedError, Wanted, jailed_make
@@ -263,10 +264,9 @@ def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
     family += [] if asked in family else [asked]
     wanted = []
     for name, values in family:
-        shared = values if kernel else {"OUT": f"build/vmm/lab{lab.number}", **values}
-        twin = _make_file(name, shared if kernel else {**shared, "SOLUTION": "1"}, set())
-        sched = {"SCHED": f"labs/{lab.folder}/{lab.kernel}"} if kernel else {}
-        wanted.append(Wanted(name, {**shared, **sched}, twin))
+        twin = _make_file(name, values if kernel else {**values, "SOLUTION": "1"}, set())
+        own = {"SCHED": f"labs/{lab.folder}/{lab.kernel}"} if kernel else {"OUT": _relative(twin.parent)}
+        wanted.append(Wanted(name, {**values, **own}, twin))
     strange: dict[str, bytes] = {}
     for number in learner_labs(variables.get("FROM", ""), lab.number):
         for path in LABS[number].learner_modules():
@@ -321,7 +321,7 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
     words = [f"{name}={value}" for name, value in variables.items()]
     command = ["make", f"-j{os.cpu_count() or 1}", target, *words]
     try:
-        with locked(BUILD / "locks" / re.sub(r"[^\w.=+-]", "_", "-".join([target, *words]))[-200:]):
+        with locked(_lock(target, variables)):
             with Progress(f"building {_NAMES.get(target, target).format(**variables)}") as progress:
                 status, output, errors = _run_make([*command, "PROGRESS=1"], environment, progress)
     except OSError as error:
@@ -340,6 +340,17 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
     programs = [f"{folder}/{Path(path).stem}.c" for path in failed if Path(path).parent.name == "user"]
     raise BuildError(text, bool(failed) and all(Path(path).name in learner_targets for path in failed),
                      programs[0] if programs and len(programs) == len(failed) else "")
+
+
+def _lock(target: str, variables: Mapping[str, str]) -> Path:
+    """One for all builds that write to the same folder."""
+    if target in ("kernel", "kernel-unit", "archive"):
+        folder = variables.get("OS_OUT", "os-1k")
+    else:   # as VARIANT in common/vmm.mk
+        names = ("LAB", "SOLUTION", "FROM", "MODULE", "CC", "SANITIZE")
+        chosen = [f"{name}={variables[name]}" for name in names if name in variables]
+        folder = variables.get("OUT") or "-".join(chosen) or target
+    return BUILD / "locks" / re.sub(r"[^\w.=+-]", "_", folder)[-200:]
 
 
 def _run_make(command: list[str], environment: dict[str, str], progress: Progress) -> tuple[int, str, str]:

@@ -282,7 +282,7 @@ def left_processes(lab: int) -> list[str]:
             program = os.readlink(place / "exe")
         except OSError:
             continue
-        if program.startswith(f"{JAILED}/") and f"/lab{lab}/" in program:
+        if program.startswith(f"{JAILED}/") and f"/lab{lab}-" in program:
             found.append(f"{place.name} ({program})")
     return found
 

@@ -41,7 +41,7 @@ class Cheats(unittest.TestCase):
             self.skipTest(error.reason)
 
     def test_what_is_left_is_found(self) -> None:
-        program = JAILED / "test/build/vmm/lab3/sleep"
+        program = JAILED / "test/build/vmm/lab3-solution/sleep"
         program.parent.mkdir(parents=True, exist_ok=True)
         self.addCleanup(shutil.rmtree, JAILED / "test")
         shutil.copy("/bin/sleep", program)

@@ -24,7 +24,7 @@ from grader.core.strange_files import FILE_MAX, HEADERS_MAX
 from grader.course import BUILD, LABS, ROOT
 from grader.execution import jail
 from grader.execution.jail import run_jailed
-from grader.execution.labvm.pack import files_needed, pack_like
+from grader.execution.labvm.pack import files_needed, pack_like, twin_of
 from grader.execution.runs import CannotGrade, Ending, Result, Run
 from grader.execution.toolchain import toolchain_files
 
@@ -110,6 +110,25 @@ class Building(JailCase):
         self.assertNotEqual(bytes.fromhex(done.stdout.decode()), before)
         self.assertEqual(program.read_bytes(), before)
 
+    def test_the_kits_own_program_is_in_no_folder_of_learners(self) -> None:
+        # Somebody may work on the lab in the same clone while a class is graded.
+        program = self.build(SOLUTION)
+        before = Path(twin_of(str(program))).read_bytes()
+        with mock.patch.object(building, "_jailed", False):
+            build_vmm(2, cc="gcc")
+        self.assertEqual(Path(twin_of(str(program))).read_bytes(), before)
+
+    def test_builds_that_write_to_one_folder_wait_for_each_other(self) -> None:
+        same: list[list[tuple[str, dict[str, str]]]] = [
+            [("vmm", {"LAB": "2"}), ("unit", {"LAB": "2", "UNIT": "a.c", "UNIT_WRAPS": "malloc"})],
+            [("vmm", {"LAB": "2", "OUT": "x"}), ("vmm", {"LAB": "2", "OUT": "x", "SANITIZE": "thread"})],
+            [("kernel", {}), ("archive", {}), ("kernel", {"SCHED": "sched.c"})],
+            [("kernel", {"OS_OUT": "x/y"}), ("kernel-unit", {"OS_OUT": "x/y", "KERNEL_UNIT": "a.c"})],
+            [("vmm", {"LAB": "2", "SOLUTION": "1"})], [("guests", {})]]
+        locks = [{building._lock(target, variables) for target, variables in builds} for builds in same]
+        self.assertEqual([len(each) for each in locks], [1] * len(same))
+        self.assertEqual(len(set().union(*locks)), len(same))
+
     def test_one_jail_makes_all_programs_of_the_same_files(self) -> None:
         one, other = f"{SOLUTION}\nint of_one;\n", f"{SOLUTION}\nint of_another;\n"
         with mock.patch.object(jailed_make, "run_jailed", side_effect=run_jailed) as jails:
@@ -173,7 +192,7 @@ class Building(JailCase):
 
     def test_this_labs_solution_is_not_inside(self) -> None:
         with mock.patch.object(building, "_jailed", False):
-            built = build_vmm(2, solution=True, out=BUILD / "vmm/lab2").parent
+            built = build_vmm(2, solution=True).parent
         inside = _kit(2, built, _shared_objects("gcc", ""))
         self.assertIn("build/objects/gcc/solutions/lab1-real-mode/vm.o", inside)
         linked = ("lab2.o", "lab2-whole.o", "lab2.sum", "vmm", "unit-hypercall")
@@ -191,16 +210,16 @@ class Building(JailCase):
     def test_only_what_this_build_needs_is_inside(self) -> None:
         for sanitize in ("", "address,undefined"):
             with mock.patch.object(building, "_jailed", False):
-                built = build_vmm(2, solution=True, out=BUILD / "vmm/lab2", sanitize=sanitize).parent
+                built = build_vmm(2, solution=True, sanitize=sanitize).parent
             inside = _kit(2, built, _shared_objects("gcc", sanitize))
             folders = {name.split("/")[2] for name in inside if name.startswith("build/objects/")}
             self.assertEqual(folders, {"gcc-address+undefined" if sanitize else "gcc"})
 
     def test_only_the_strange_file_is_compiled_inside(self) -> None:
         self.build(SOLUTION)
-        files = _kit(2, BUILD / "vmm/lab2", _shared_objects("", ""))
+        files = _kit(2, BUILD / "vmm/lab2-solution", _shared_objects("", ""))
         files = {**files, f"labs/{LAB.folder}/{LAB.files[0]}": (SOLUTION.encode(), 0.0)}
-        made = run_jailed('make vmm LAB=2 OUT=build/vmm/lab2 PROGRESS=1', files, {})
+        made = run_jailed('make vmm LAB=2 OUT=build/vmm/lab2-solution PROGRESS=1', files, {})
         steps = re.findall(r"^: (\S+)", made.stdout.decode(), re.M)
         self.assertEqual(steps, ["lab2-hypercall.o", "vmm"])
 
