@@ -15,14 +15,14 @@ int kvm_open(struct vm *vm);
 /*
  * 1.2 Creates the VM as vm->fd, with the two addresses that Intel's processors need, and
  * `ram_bytes` of zeroed RAM at guest-physical address 0, in slot 0 alone. 0 or STATUS_NO_KVM; what
- * there is after a failure is in `vm`, for vm_destroy.
+ * was created before a failure is in `vm`, for vm_destroy.
  */
 int vm_create(struct vm *vm, size_t ram_bytes);
 
 /*
  * 1.3 Creates vCPU number vcpu->index of vcpu->vm, maps its kvm_run, and gives it the CPUID that
  * KVM supports. If KVM can hand registers over with each exit, it may be asked to. 0 or
- * STATUS_NO_KVM; what there is after a failure is in `vcpu`, for vcpu_destroy.
+ * STATUS_NO_KVM; what was created before a failure is in `vcpu`, for vcpu_destroy.
  */
 int vcpu_create(struct vcpu *vcpu);
 

@@ -44,8 +44,8 @@ GET_PERSONALITY, ADDR_NO_RANDOMIZE = 0xffffffff, 0x0040000
 STEP_MARK = ": "
 
 # Targets in words.
-_NAMES = {"vmm": "the VMM of lab {LAB}", "unit": "the unit tests of lab {LAB}", "guests": "the guests",
-          "kernel": "the kernel of the 1K OS", "archive": "the programs of the 1K OS",
+_NAMES = {"vmm": "the VMM of lab {LAB}", "unit": "the unit tests of lab {LAB}: {UNIT}",
+          "guests": "the guests", "kernel": "the kernel of the 1K OS", "archive": "the programs of the 1K OS",
           "kernel-unit": "the unit tests of the scheduler"}
 
 
@@ -322,7 +322,7 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
     command = ["make", f"-j{os.cpu_count() or 1}", target, *words]
     try:
         with locked(_lock(target, variables)):
-            with Progress(f"building {_NAMES.get(target, target).format(**variables)}") as progress:
+            with Progress(f"building {_in_words(target, variables)}") as progress:
                 status, output, errors = _run_make([*command, "PROGRESS=1"], environment, progress)
     except OSError as error:
         raise place.cause(error) or error
@@ -340,6 +340,11 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
     programs = [f"{folder}/{Path(path).stem}.c" for path in failed if Path(path).parent.name == "user"]
     raise BuildError(text, bool(failed) and all(Path(path).name in learner_targets for path in failed),
                      programs[0] if programs and len(programs) == len(failed) else "")
+
+
+def _in_words(target: str, variables: Mapping[str, str]) -> str:
+    words = _NAMES.get(target, target)
+    return words.format(**{**variables, "UNIT": Path(variables.get("UNIT", "")).name})
 
 
 def _lock(target: str, variables: Mapping[str, str]) -> Path:

@@ -482,7 +482,7 @@ def halts(plan: Plan) -> None:
     _symptoms(run, _HALT_STOPS)
 
 
-@lab.test("8.3", "works the serial port's interrupt line out again at each entry", points=2,
+@lab.test("8.3", "computes the serial port's interrupt line at each entry", points=2,
           hint="When can IRQ 4's line change? The guest writes IER, reads IIR, or sends a byte, and none of "
                "these calls the 8259. At which place do you learn of all of them before the guest goes on? "
                "The 8259 sees an edge each time the line rises.")
