@@ -1,17 +1,13 @@
 ; words.asm - process 1 of a graded boot of Linux: prints its arguments, which are the words after `--` on the
 ; kernel's command line, then each line that it reads from the serial port, until one begins with a full stop.
 ; Each line that it prints ends with a number that LINE_CODE, random for each run, computes in ring 3 from the
-; line's characters and what CPUID shows there: see grader/core/line_code.py. Then it ends: with STATUS by
-; HC_EXIT, or with EXIT_CODE as a process, and the kernel panics.
-%include "abi.inc"
+; line's characters and what CPUID shows there: see grader/core/line_code.py. Then it reboots the machine; with
+; EXIT_CODE it ends, and the kernel panics.
 bits 64
 org 0x400000
 
 %ifndef LINE_CODE
 %define LINE_CODE 0xc3
-%endif
-%ifndef EXIT_CODE
-%define EXIT_CODE 1
 %endif
 SYS_READ equ 0
 SYS_WRITE equ 1
@@ -19,7 +15,7 @@ SYS_OPEN equ 2
 SYS_IOCTL equ 16
 SYS_DUP2 equ 33
 SYS_MOUNT equ 165
-SYS_IOPERM equ 173
+SYS_REBOOT equ 169
 SYS_EXIT_GROUP equ 231
 TCSBRK equ 0x5409           ; with 1: waits until all output is sent
 LINE_MAX equ 200
@@ -92,19 +88,15 @@ end:
     mov edx, 1
     mov eax, SYS_IOCTL
     syscall
-%ifdef STATUS
-    mov edi, HYPERCALL_PORT
-    mov esi, 4
-    mov edx, 1
-    mov eax, SYS_IOPERM
-    syscall
-    mov ebx, STATUS
-    mov eax, HC_EXIT
-    mov edx, HYPERCALL_PORT
-    out dx, eax
-%endif
+%ifdef EXIT_CODE
     mov edi, EXIT_CODE
     mov eax, SYS_EXIT_GROUP
+%else
+    mov edi, 0xfee1dead     ; man 2 reboot
+    mov esi, 672274793
+    mov edx, 0x01234567     ; LINUX_REBOOT_CMD_RESTART
+    mov eax, SYS_REBOOT
+%endif
     syscall
 
 ; duplicate: makes descriptor R12D also ESI.
