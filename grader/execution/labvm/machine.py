@@ -147,6 +147,11 @@ class Machine:
                 self._messages = self._log.read().decode("utf-8", "replace").splitlines()
             return self._messages
 
+    def last_messages(self, count: int) -> list[str]:
+        """The last messages, and before them why QEMU stopped: it prints all registers after that."""
+        messages = self.console()
+        return [*(line for line in messages[:-count] if line.startswith("qemu")), *messages[-count:]]
+
     def close(self) -> None:
         """End QEMU. May be called twice, from any thread."""
         self.channel.close()

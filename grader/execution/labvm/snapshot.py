@@ -126,7 +126,7 @@ class Snapshot:
         except BaseException as error:
             machine.close()
             if isinstance(error, WorkerDied):
-                raise WorkerDied("\n".join([str(error), *machine.console()[-5:]])) from error
+                raise WorkerDied("\n".join([str(error), *machine.last_messages(5)])) from error
             raise
 
 
@@ -151,7 +151,7 @@ def _make(cache: Path, kernel: Kernel, init: Path, runner: Path, target: Path) -
             machine.save(partial.state)
         except WorkerDied as death:
             machine.close()
-            raise CannotGrade("\n  ".join([f"the lab VM does not boot: {death}", *machine.console()[-8:]]),
+            raise CannotGrade("\n  ".join([f"the lab VM does not boot: {death}", *machine.last_messages(8)]),
                               "run `make doctor`; `make clean-cache` resets it") from death
         finally:
             machine.close()

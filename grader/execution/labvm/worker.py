@@ -40,7 +40,7 @@ class VmWorker:
             self.send_files(run)
             return self.channel.execute(run)
         except WorkerDied as death:
-            raise WorkerDied("\n".join([str(death), *self._machine.console()[-12:]])) from death
+            raise WorkerDied("\n".join([str(death), *self._machine.last_messages(12)])) from death
         finally:
             self.used += self._machine.own_time() - began
 

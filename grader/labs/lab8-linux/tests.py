@@ -821,8 +821,8 @@ def linux(plan: Plan) -> None:
     options = f"--cmdline={_command_line()} tsc_early_khz=2000000 -- {' '.join(words)}"
     run = _linux(plan, args=[options], steps=steps, LINE_CODE=list(code.image))
     run.must(_shows(lines))
-    run.exits(0, hint="Linux was asked to reboot when its process had printed all its lines. With reboot=k it "
-                      "writes KEYBOARD_RESET to the keyboard controller: what does your code do then?")
+    run.exits(0, hint="When its process had printed all its lines, Linux was asked to reboot. With reboot=k "
+                      "it writes KEYBOARD_RESET to the keyboard controller: what does your code do then?")
     _symptoms(run)
 
 

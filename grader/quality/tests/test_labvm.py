@@ -443,8 +443,12 @@ class Cache(unittest.TestCase):
 
     def test_a_program_that_crashes_the_vm_costs_the_others_nothing(self) -> None:
         before = (self.made() / "done.json").read_text()
-        with mock.patch.object(Connection, "execute", side_effect=WorkerDied("gone")):
-            self.assertEqual(VmBackend().run([Run((PROGRAM, "exit", "3"))])[0].ending, Ending.MACHINE)
+        printed = ["qemu: fatal: why", *(f"R{number}=0" for number in range(40))]
+        with mock.patch.object(Connection, "execute", side_effect=WorkerDied("gone")), \
+                mock.patch.object(Machine, "console", return_value=printed):
+            result, = VmBackend().run([Run((PROGRAM, "exit", "3"))])
+        self.assertEqual(result.ending, Ending.MACHINE)
+        self.assertIn("gone\nqemu: fatal: why\nR28=0\n", result.diagnosis)
         self.assertEqual((self.made() / "done.json").read_text(), before)
 
     def test_two_at_once_make_one(self) -> None:
