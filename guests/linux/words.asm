@@ -17,6 +17,9 @@ SYS_DUP2 equ 33
 SYS_MOUNT equ 165
 SYS_REBOOT equ 169
 SYS_EXIT_GROUP equ 231
+LINUX_REBOOT_MAGIC1 equ 0xfee1dead      ; man 2 reboot
+LINUX_REBOOT_MAGIC2 equ 0x28121969
+LINUX_REBOOT_CMD_RESTART equ 0x01234567
 TCSBRK equ 0x5409           ; with 1: waits until all output is sent
 LINE_MAX equ 200
 
@@ -92,9 +95,9 @@ end:
     mov edi, EXIT_CODE
     mov eax, SYS_EXIT_GROUP
 %else
-    mov edi, 0xfee1dead     ; man 2 reboot
-    mov esi, 672274793
-    mov edx, 0x01234567     ; LINUX_REBOOT_CMD_RESTART
+    mov edi, LINUX_REBOOT_MAGIC1
+    mov esi, LINUX_REBOOT_MAGIC2
+    mov edx, LINUX_REBOOT_CMD_RESTART
     mov eax, SYS_REBOOT
 %endif
     syscall
