@@ -820,9 +820,12 @@ def linux(plan: Plan) -> None:
     # Any frequency: time is not measured here.
     options = f"--cmdline={_command_line()} tsc_early_khz=2000000 -- {' '.join(words)}"
     run = _linux(plan, args=[options], steps=steps, LINE_CODE=list(code.image))
-    run.must(_shows(lines))
-    run.exits(0, hint="When its process had printed all its lines, Linux was asked to reboot. With reboot=k "
-                      "it writes KEYBOARD_RESET to the keyboard controller: what does your code do then?")
+    shown = _shows(lines)
+    reset = ("When its process had printed all its lines, Linux was asked to reboot. With reboot=k it writes "
+             "KEYBOARD_RESET to the keyboard controller: what does your code do then?")
+    run.must(shown)
+    run.exits(0, hint=reset)
+    run.symptom(lambda o: o.hung and shown(o) is None, reset)
     _symptoms(run)
 
 
