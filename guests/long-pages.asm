@@ -1,6 +1,7 @@
 ; long-pages - writes a number to each of the physical PAGES (MARK, MARK + 1, ...) through the higher half.
 ; Then it reads through the addresses VIRTUAL, which --map has mapped: it prints the value at OFFSET there,
-; adds ADDEND through the same address, and prints the values again through the higher half.
+; adds ADDEND through the same address, and prints the values again through the higher half. A number that
+; no table leads to ends it: memory can be at two physical addresses.
 %include "long.inc"
 
 %ifndef PAGES
@@ -35,6 +36,7 @@ mark:
 next:
     mov rdi, [rbp]
     mov rax, [rdi + OFFSET]
+    call walk
     call print_hex
     call print_newline
     mov rax, ADDEND
@@ -56,6 +58,37 @@ again:
     jb again
     mov bl, 0
     jmp exit
+
+; walk: the number RAX was read at RDI. If it is that of a page, the tables must lead there, by four entries.
+; Changes RBX, RCX, RDX, RSI and R14.
+walk:
+    mov rbx, rax
+    mov rcx, MARK
+    sub rbx, rcx
+    cmp rbx, (virtual - pages) / 8
+    jae .end                ; another number, which is printed
+    lea rsi, [rel pages]
+    mov rsi, [rsi + rbx * 8]
+    mov r14, 0x000ffffffffff000     ; an entry's physical address
+    mov rdx, cr3
+    mov ecx, 39             ; where the index of this level begins in an address
+.level:
+    and rdx, r14
+    mov rbx, rdi
+    shr rbx, cl
+    and ebx, 511
+    lea rdx, [rdx + rbx * 8]
+    mov rbx, HIGHER_HALF_64
+    mov rdx, [rdx + rbx]
+    sub ecx, 9
+    cmp ecx, 12
+    jae .level
+    and rdx, r14
+    cmp rdx, rsi
+    mov bl, STATUS_NOT_PAGED
+    jne exit
+.end:
+    ret
 
     align 8
 pages: dq PAGES

@@ -1,6 +1,7 @@
 ; pages - writes a number to each of the physical PAGES (MARK, MARK + 1, ...) through the higher half. Then
 ; it reads through the addresses VIRTUAL, which --map has mapped: it prints the value at OFFSET there, adds
-; ADDEND through the same address, and prints the value again through the higher half.
+; ADDEND through the same address, and prints the value again through the higher half. A number that no
+; table leads to ends it: memory can be at two physical addresses.
 %include "abi.inc"
 bits 32
 org HIGHER_HALF + LOAD_DEFAULT
@@ -35,8 +36,6 @@ next:
     mov edi, [virtual + ebp * 4]
     mov eax, [edi + OFFSET]
     call walk
-    cmp eax, [HIGHER_HALF + ecx + OFFSET]
-    jne elsewhere
     call print_hex
 %if ADDEND
     add dword [edi + OFFSET], ADDEND
@@ -60,30 +59,30 @@ again:
     mov bl, 0
     jmp exit
 
-elsewhere:                  ; no table leads to it
-    mov bl, STATUS_NOT_PAGED
-    jmp exit
-
-; walk: ECX becomes the physical address of the page at EDI, by the directory and its table. Changes EBX.
+; walk: the number EAX was read at EDI. If it is that of a page, the directory and its table must lead there.
+; Changes EBX and ECX.
 walk:
+    mov ebx, eax
+    sub ebx, MARK
+    cmp ebx, (virtual - pages) / 4
+    jae .end                ; another number, which is printed
+    push dword [pages + ebx * 4]
     mov ecx, cr3
-    and ecx, 0xfffff000
     mov ebx, edi
     shr ebx, 22
+    and ecx, 0xfffff000     ; an entry's physical address
     mov ecx, [HIGHER_HALF + ecx + ebx * 4]
     mov ebx, edi
-    test cl, 0x80           ; a page of 4 MB
-    jnz .large
     shr ebx, 12
-    and ebx, 0x3ff
+    and ebx, 1023
     and ecx, 0xfffff000
     mov ecx, [HIGHER_HALF + ecx + ebx * 4]
     and ecx, 0xfffff000
-    ret
-.large:
-    and ecx, 0xffc00000
-    and ebx, 0x3ff000
-    or ecx, ebx
+    pop ebx
+    cmp ecx, ebx
+    mov bl, STATUS_NOT_PAGED
+    jne exit
+.end:
     ret
 
 %include "protected.inc"

@@ -91,7 +91,7 @@ _ERRORS = (
     (r"^vmm: .*Function not implemented",
      "Did you ask KVM for its own interrupt controller or timer (KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2)? A "
      "graded run refuses these: KVM would do the work of labs 4 and 8, and handle HLT itself, without an "
-     "exit."),
+     "exit. It allows what is about memory, processors and their state."),
     (r"(?:KVM_RUN|KVM_CREATE_VM|KVM_GET_API_VERSION|KVM_GET_VCPU_MMAP_SIZE)\b.*Invalid argument",
      THIRD_ARGUMENT),
     (r"Inappropriate ioctl for device",

@@ -122,7 +122,7 @@ class Run:
     files: tuple[str, ...] = ()         # files it opens that are not in argv; packed for the lab VM
     outputs: tuple[str, ...] = ()       # files of the scratch folder to return in Result.files
     kvm: bool = True                    # it opens /dev/kvm
-    kvm_devices: bool = True            # KVM may emulate an interrupt controller and a timer for it
+    kvm_devices: bool = True            # or it may ask KVM only for memory and processors
 
 
 @dataclass(frozen=True)

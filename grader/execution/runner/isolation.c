@@ -7,6 +7,7 @@
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/kvm.h>
 #include <linux/mount.h>
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
@@ -153,14 +154,18 @@ static bool become_user(uid_t user)
 
 /* A filter of system calls, whose last two instructions allow and deny. */
 struct filter {
-    struct sock_filter code[40];
+    struct sock_filter code[80];
     uint8_t count, deny; /* the instructions so far; the last one's place */
 };
 
+static void filter_add(struct filter *filter, uint16_t code, uint32_t value)
+{
+    filter->code[filter->count++] = (struct sock_filter)BPF_STMT(code, value);
+}
+
 static void filter_load(struct filter *filter, size_t offset)
 {
-    filter->code[filter->count++] =
-        (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
+    filter_add(filter, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
 }
 
 /* So many places forward if the test of what was loaded is true, and if it is not; 0: the next. */
@@ -176,7 +181,84 @@ static uint8_t filter_deny(const struct filter *filter)
     return (uint8_t)(filter->deny - filter->count - 1);
 }
 
-void isolation_forbid_calls(bool sockets, bool kvm_devices)
+static uint8_t filter_allow(const struct filter *filter)
+{
+    return (uint8_t)(filter_deny(filter) - 1);
+}
+
+/* What a VMM of the labs may ask of KVM: versions and limits, a VM with memory and vCPUs, to run
+ * them, the processor's state, and what only observes. Nothing by which KVM emulates a device. */
+static const uint32_t kvm_requests[] = {
+    KVM_GET_API_VERSION,
+    KVM_CHECK_EXTENSION,
+    KVM_GET_VCPU_MMAP_SIZE,
+    KVM_CREATE_VM,
+    KVM_SET_USER_MEMORY_REGION,
+    KVM_GET_DIRTY_LOG,
+    KVM_IOEVENTFD,
+    KVM_CREATE_VCPU,
+    KVM_RUN,
+    KVM_SET_SIGNAL_MASK,
+    KVM_SET_GUEST_DEBUG,
+    KVM_GET_STATS_FD,
+    KVM_GET_MP_STATE,
+    KVM_SET_MP_STATE,
+#ifdef __x86_64__
+    KVM_SET_TSS_ADDR,
+    KVM_SET_IDENTITY_MAP_ADDR,
+    KVM_GET_SUPPORTED_CPUID,
+    KVM_GET_EMULATED_CPUID,
+    KVM_SET_CPUID,
+    KVM_SET_CPUID2,
+    KVM_GET_CPUID2,
+    KVM_GET_MSR_INDEX_LIST,
+    KVM_GET_MSR_FEATURE_INDEX_LIST,
+    KVM_GET_MSRS,
+    KVM_SET_MSRS,
+    KVM_GET_REGS,
+    KVM_SET_REGS,
+    KVM_GET_SREGS,
+    KVM_SET_SREGS,
+    KVM_GET_SREGS2,
+    KVM_SET_SREGS2,
+    KVM_GET_FPU,
+    KVM_SET_FPU,
+    KVM_GET_XSAVE,
+    KVM_SET_XSAVE,
+    KVM_GET_XCRS,
+    KVM_SET_XCRS,
+    KVM_GET_DEBUGREGS,
+    KVM_SET_DEBUGREGS,
+    KVM_GET_VCPU_EVENTS,
+    KVM_SET_VCPU_EVENTS,
+    KVM_GET_TSC_KHZ,
+    KVM_SET_TSC_KHZ,
+    KVM_TRANSLATE,
+    KVM_INTERRUPT,
+    KVM_NMI,
+#endif
+};
+enum {
+    KVM_REQUESTS = sizeof kvm_requests / sizeof *kvm_requests,
+    KVM_REQUESTS_CODE = KVM_REQUESTS + 6,
+};
+
+/* An ioctl whose request is of KVM's type must be one of these. */
+static void filter_kvm_requests(struct filter *filter)
+{
+    const size_t request = offsetof(struct seccomp_data, args[1]);
+
+    filter_jump(filter, BPF_JEQ, SYS_ioctl, 0, filter_allow(filter));
+    filter_load(filter, request);
+    filter_add(filter, BPF_ALU | BPF_AND | BPF_K, _IOC(0, 0xff, 0, 0));
+    filter_jump(filter, BPF_JEQ, _IOC(0, KVMIO, 0, 0), 0, filter_allow(filter));
+    filter_load(filter, request);
+    for (int i = 0; i < KVM_REQUESTS; i++)
+        filter_jump(filter, BPF_JEQ, kvm_requests[i], filter_allow(filter), 0);
+    filter_add(filter, BPF_JMP | BPF_JA, filter_deny(filter));
+}
+
+bool isolation_forbid_calls(bool sockets, bool kvm_devices)
 {
     static const uint32_t calls[] = {/* what they make outlives its process */
                                      SYS_add_key, SYS_request_key, SYS_keyctl, SYS_semget,
@@ -184,11 +266,8 @@ void isolation_forbid_calls(bool sockets, bool kvm_devices)
                                      /* and with sockets: io_uring creates them as well */
                                      SYS_socket, SYS_io_uring_setup};
     enum { ALL = sizeof calls / sizeof *calls, WITHOUT_SOCKETS = ALL - 2 };
-    /* KVM_CREATE_IRQCHIP, CREATE_PIT, CREATE_PIT2, ENABLE_CAP (a split IRQ chip), CREATE_DEVICE */
-    static const uint32_t requests[] = {0x60, 0x64, 0x77, 0xa3, 0xe0};
-    enum { REQUESTS = sizeof requests / sizeof *requests, KVM_TYPE = 0xae };
     const int count = sockets ? ALL : WITHOUT_SOCKETS;
-    struct filter filter = {.deny = (uint8_t)(5 + count + (kvm_devices ? 3 + REQUESTS : 0))};
+    struct filter filter = {.deny = (uint8_t)(5 + count + (kvm_devices ? KVM_REQUESTS_CODE : 0))};
 
     filter_load(&filter, offsetof(struct seccomp_data, arch));
     filter_jump(&filter, BPF_JEQ, NATIVE_ARCH, 0, filter_deny(&filter));
@@ -196,20 +275,13 @@ void isolation_forbid_calls(bool sockets, bool kvm_devices)
     filter_jump(&filter, BPF_JGE, X32_CALLS, filter_deny(&filter), 0);
     for (int i = 0; i < count; i++)
         filter_jump(&filter, BPF_JEQ, calls[i], filter_deny(&filter), 0);
-    if (kvm_devices) {
-        filter_jump(&filter, BPF_JEQ, SYS_ioctl, 0, 2 + REQUESTS);
-        filter_load(&filter, offsetof(struct seccomp_data, args[1]));
-        filter.code[filter.count++] =
-            (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, _IOC(0, 0xff, 0xff, 0));
-        for (int i = 0; i < REQUESTS; i++)
-            filter_jump(&filter, BPF_JEQ, _IOC(0, KVM_TYPE, requests[i], 0), filter_deny(&filter),
-                        0);
-    }
-    filter.code[filter.count++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    filter.code[filter.count++] =
-        (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
+    if (kvm_devices)
+        filter_kvm_requests(&filter);
+    filter_add(&filter, BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    filter_add(&filter, BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
     struct sock_fprog program = {.len = filter.count, .filter = filter.code};
-    syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+                   &program) == 0;
 }
 
 bool isolation_drop_rights(uid_t user, bool override)

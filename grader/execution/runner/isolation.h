@@ -20,6 +20,7 @@ bool isolation_drop_rights(uid_t user, bool override);
  * run and that user's next run could read it; so do those for System V IPC and message queues,
  * whose memory no process has mapped and no limit counts; and those of other ABIs. With `sockets`
  * also those that create sockets: no network, no service of this machine. With `kvm_devices` also
- * those by which KVM emulates an interrupt controller or a timer: the labs are about these. On a
- * kernel without seccomp filters it does nothing. */
-void isolation_forbid_calls(bool sockets, bool kvm_devices);
+ * all requests of KVM but those for a VM's memory and its processors' state: KVM could emulate
+ * interrupt controllers and timers, which the labs are about. Returns false, with errno, if the
+ * kernel has no seccomp filters. */
+bool isolation_forbid_calls(bool sockets, bool kvm_devices);

@@ -38,7 +38,7 @@ struct job {
     size_t input_length;
     bool hold_input;
     bool live;           /* interactive: input arrives as records while it runs */
-    bool no_kvm_devices; /* KVM emulates no interrupt controller and no timer for it */
+    bool no_kvm_devices; /* it may ask KVM only for memory and processors */
     struct step *steps;
     size_t step_count;
     int port;         /* a device that the program gets as descriptor PORT_FD; 0: none */

@@ -66,9 +66,9 @@ static void program_become(const struct job *job, const struct supervisor_option
         limit(RLIMIT_NPROC, processes_on_machine() + THREADS_EACH * job->limits.processes);
     setpriority(PRIO_PROCESS, 0, options->priority);
     if (!isolation_drop_rights(options->user, options->override) ||
-        chdir(job->directory ? job->directory : scratch) != 0)
+        chdir(job->directory ? job->directory : scratch) != 0 ||
+        !isolation_forbid_calls(!job->live, job->no_kvm_devices))
         return;
-    isolation_forbid_calls(!job->live, job->no_kvm_devices);
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     for (int fd = 0; fd < 3; fd++)
         if (dup2(stdio[fd], fd) < 0)

@@ -28,6 +28,7 @@ FREE = 0x200000                 # from here to the end of RAM no guest of this l
 BOOT_WORDS = 0x18 << 32 | 0x534f4b31    # of struct boot_info: magic and size
 STATUS_USAGE = 64
 STATUS_STRAY = 62               # of guests/long-print.inc
+STATUS_NOT_PAGED = 61           # the same
 MASK = (1 << 64) - 1
 USER_DATA, USER_CODE = 0x1b, 0x23
 PAGE_FAULT, PROTECTION_FAULT = 14, 13
@@ -643,6 +644,9 @@ def _symptoms(run: Planned, at_once: str = _AT_ONCE) -> None:
                 "The guest crashed before its first exit: its first instruction is not mapped. The page "
                 "walk in the post-mortem shows at which level.")
     run.symptom(died_at_once, at_once)
+    run.symptom(lambda o: o.status == STATUS_NOT_PAGED,
+                "The guest found a page's number where no entries of 4 KB pages lead to that page. Does "
+                "--map write the last table's entry? The guest reads the tables itself.")
     run.symptom(lambda o: o.status == STATUS_STRAY,
                 "The guest got an exception that it did not expect. Which descriptor is wrong: the kernel "
                 "code segment of its gates, or the TSS? An SSE instruction needs CR4.OSFXSR.")

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -187,12 +188,27 @@ static void connect_somewhere(void)
     printf("%s\n", ring < 0 ? strerror(errno) : "a ring");
 }
 
-/* KVM_CREATE_IRQCHIP, CREATE_PIT, CREATE_PIT2, ENABLE_CAP, CREATE_DEVICE; KVM_CREATE_VM; another
- * device's. */
+/* First those by which KVM emulates devices, two that KVM does not know yet, and one that it knows
+ * by another size; then those of a VMM, one of which differs from KVM_ENABLE_CAP in its size alone;
+ * then another device's. */
 static void ask_for_devices(void)
 {
-    static const unsigned long requests[] = {0xae60,     0xae64, 0x4040ae77, 0x4068aea3,
-                                             0xc00caee0, 0xae01, 0x5460};
+    static const unsigned long requests[] = {KVM_CREATE_IRQCHIP,
+                                             _IO(KVMIO, 0x64) /* KVM_CREATE_PIT */,
+                                             KVM_CREATE_PIT2,
+                                             KVM_ENABLE_CAP,
+                                             KVM_CREATE_DEVICE,
+                                             KVM_XEN_HVM_CONFIG,
+                                             KVM_IRQFD,
+                                             _IO(KVMIO, 0xff),
+                                             _IOW(KVMIO, 0xfe, long),
+                                             _IOW(KVMIO, 0x80, long) /* nearly KVM_RUN */,
+                                             KVM_CREATE_VM,
+                                             KVM_RUN,
+                                             KVM_SET_SREGS,
+                                             KVM_GET_TSC_KHZ,
+                                             KVM_SET_MSRS,
+                                             0x5460};
     for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
         printf("%s\n", ioctl(STDIN_FILENO, requests[i], NULL) < 0 ? strerror(errno) : "done");
 }

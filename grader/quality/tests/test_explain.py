@@ -69,10 +69,11 @@ wait_for_the_first:
     call print_newline
     cmp dword [es:2], 0
     je wait_for_the_first
-    mov ecx, 3000000
-wait_a_little:
-    dec ecx
-    jnz wait_a_little
+    mov eax, [es:2]
+    add eax, 1000               ; changes, however fast this machine is
+wait_for_changes:
+    cmp [es:2], eax
+    jb wait_for_changes
     mov word [es:6], 1
     lidt [nothing]
     mov eax, cr0
