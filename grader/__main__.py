@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from grader.core.blame import blame_lines
 from grader.core.building import learner_source, use_jail
 from grader.core.framework import Lab
 from grader.core.grading import Choice, Report
+from grader.core.readable import printable
 from grader.execution.tool import run_command
 from grader.report.recording import grade_and_keep
 from grader.report.files import autolab
@@ -32,8 +32,8 @@ FULL_SCORE, LESS, USAGE, CANNOT_GRADE = 0, 1, 2, 3
 
 def module_path(text: str) -> Path:
     """The value of MODULE=, which may be a stranger's name. Raises ArgumentTypeError."""
-    if any(unicodedata.category(character) == "Cc" for character in text):
-        raise argparse.ArgumentTypeError("the file's name has control characters: rename it")
+    if printable(text, len(text)) != text:
+        raise argparse.ArgumentTypeError("the file's name has characters that can't be seen: rename it")
     return Path(text)
 
 
@@ -64,7 +64,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     command.add_argument("--autolab", action="store_true", help="print Autolab's line of scores last")
 
     parsed = parser.parse_args(arguments)
-    if parsed.command == "grade" and parsed.jailed and parsed.backend in ("auto", ""):
+    if parsed.command == "grade" and parsed.jailed:
+        if parsed.backend == "kvm":
+            parser.error("another's module runs in the lab VM, never on this machine: leave out BACKEND=kvm")
+        if parsed.sanitize:
+            parser.error("another's module is graded without sanitizers, with which it could have code that "
+                         "runs before the tests: leave out SANITIZE")
         parsed.backend = "vm"
     if parsed.seed is None:
         strange = parsed.command == "grade" and parsed.jailed

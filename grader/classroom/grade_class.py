@@ -225,6 +225,10 @@ def main() -> int:
     if not arguments.submissions.is_dir() or str(arguments.submissions) == "":
         print("Say where the submissions are: make grade-class LAB=3 SUBMISSIONS=folder", file=sys.stderr)
         return 2
+    if os.environ.get("SANITIZE"):
+        print("A class is graded without sanitizers, with which a submission could have code that runs "
+              "before the tests: leave out SANITIZE", file=sys.stderr)
+        return 2
     submissions = find(arguments.submissions)
     if arguments.list:
         print("\n".join(file_name(submission.name) for submission in submissions))

@@ -44,7 +44,8 @@ class Settings:
         return self.reports / file_name(submission.name)
 
     def key(self, contents: Contents) -> str:
-        return key_of({**contents.files, **contents.headers}, self.lab.number, self.seed, kit_version())
+        return key_of({**contents.files, **contents.headers}, self.lab.number, self.seed, kit_version(),
+                      os.environ.get("CC", ""))
 
 
 class Processes:

@@ -26,18 +26,18 @@ struct table {
     size_t count;
 };
 
-/* Read a "stat" file (proc(5)); the name may contain spaces and brackets, so it ends at the last
- * bracket. */
+/* Read a "stat" file (proc(5)); the name may contain any character, so it ends at the last bracket.
+ */
 static bool stat_read(const char *path, struct process *process)
 {
-    char line[1024];
+    char line[1024] = {0};
     FILE *file = fopen(path, "re");
     if (!file)
         return false;
-    char *text = fgets(line, sizeof line, file);
+    fread(line, 1, sizeof line - 1, file);
     fclose(file);
-    char *open = text ? strchr(line, '(') : NULL;
-    char *close = text ? strrchr(line, ')') : NULL;
+    char *open = strchr(line, '(');
+    char *close = strrchr(line, ')');
     if (!open || !close)
         return false;
     *close = '\0';

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -255,6 +256,9 @@ int main(int argc, char **argv)
     } else if (!strcmp(action, "print")) {
         for (;;)
             say("0123456789abcdefghijklmnopqrstuvwxyz\n");
+    } else if (!strcmp(action, "memory-unnamed")) {
+        prctl(PR_SET_NAME, "a\nb) R");
+        memory_fill();
     } else if (!strcmp(action, "spin-in-child") && fork() > 0) {
         wait(NULL);
     } else if (!strncmp(action, "spin", 4)) {

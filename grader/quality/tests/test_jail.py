@@ -4,6 +4,7 @@ and only the files that are asked for leave it."""
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -11,12 +12,13 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from unittest import mock
 
-from grader.__main__ import parse
+from grader.__main__ import module_path, parse
 from grader.core import building, jailed_make
 from grader.core.building import BuildError, build_kernel_unit, build_unit, build_vmm
 from grader.core.jailed_make import JailedError, _kit, _shared_objects
@@ -313,9 +315,21 @@ class Strangers(JailCase):
             build_vmm(2, module=module)
         self.assertIn("more than 100 headers", caught.exception.reason)
 
-    def test_it_runs_in_the_lab_vm_unless_said_otherwise(self) -> None:
-        for given, backend in (("auto", "vm"), ("vm", "vm"), ("kvm", "kvm")):
-            self.assertEqual(parse(["grade", "--lab", "2", "--jailed", "--backend", given]).backend, backend)
+    def test_it_runs_in_the_lab_vm_and_nowhere_else(self) -> None:
+        given = ["grade", "--lab", "2", "--jailed"]
+        for backend in ("auto", "vm", ""):
+            self.assertEqual(parse([*given, "--backend", backend]).backend, "vm")
+        for refused, why in ((["--backend", "kvm"], "leave out BACKEND=kvm"),
+                             (["--sanitize", "address"], "leave out SANITIZE")):
+            with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as said:
+                parse([*given, *refused])
+            self.assertIn(why, said.getvalue())
+
+    def test_a_name_that_can_not_be_shown_is_refused(self) -> None:
+        for name in ("a\x1b.c", "a\udc9b.c", "a\u202e.c", "a\u2028.c"):
+            with self.assertRaises(ArgumentTypeError):
+                module_path(name)
+        self.assertEqual(module_path("José/vm.c"), Path("José/vm.c"))
 
     def test_with_earlier_modules_that_are_the_learners(self) -> None:
         (self.folder / "hypercall.c").write_text(SOLUTION)

@@ -86,7 +86,7 @@ class RunnerTests:
         self.check(set(result.stdout.splitlines()) == {b"Function not implemented"}, result)
 
     def test_no_device_that_kvm_emulates(self) -> None:
-        """Where a run is graded: the labs are about these. What a VMM needs, and others' requests, are made."""
+        """Where a run is graded: the labs are about these. What a VMM needs and others' requests are made."""
         for refused, devices in ((0, True), (10, False)):
             result = self.run_one(do("ask-for-devices", kvm_devices=devices))
             self.check(result.stdout.splitlines() == [b"Function not implemented"] * refused
@@ -137,6 +137,7 @@ class RunnerTests:
             (do("print", limits=Limits(wall=2, spin=0.5, output=10 ** 10)), Ending.TIMEOUT, 0),
             (do("print", limits=Limits(wall=0.5, output=10 ** 10)), Ending.TIMEOUT, 0),
             (do("memory", limits=replace(SLOW, memory=100 * MIB)), Ending.MEMORY, 0),
+            (do("memory-unnamed", limits=replace(SLOW, memory=100 * MIB)), Ending.MEMORY, 0),
             (do("fork", limits=SLOW), Ending.PROCESSES, 0))
 
     def test_processor_time_is_that_of_all_processes(self) -> None:
