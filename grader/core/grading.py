@@ -232,7 +232,7 @@ def grade(lab: Lab, choice: Choice, pick: Pick, programs: Programs | None = None
             backend = pick(needs)
             report.graded = _judged(plans, run_patiently(backend, runs, choice.jobs, on_result))
         if strange:
-            report.graded = [_checked(backend, graded) for graded in report.graded]
+            report.graded = _checked(backend, report.graded, choice.jobs)
     report.seconds = time.monotonic() - start
     return report
 
@@ -242,19 +242,23 @@ def _solution_run(run: Run) -> Run:
     return replace(run, argv=tuple(map(twin_of, run.argv)))
 
 
-def _checked(backend: Backend, graded: Graded) -> Graded:
+def _checked(backend: Backend, graded: Sequence[Graded], jobs: int) -> list[Graded]:
     """A stranger's program may end its run in a way that is the machine's fault with any other: it is that
-    only if the solution's run also fails, here and now."""
-    verdict = graded.verdict
-    if verdict.kind is not Kind.CANNOT or verdict.failed is None or not verdict.mismatch:
-        return graded
-    planned = graded.planned[verdict.failed]
-    again = judge(verdict.test, [planned], backend.run([_solution_run(planned.run)]))
-    if again.kind is Kind.CANNOT:
-        return graded
-    mismatch = Mismatch(f"{verdict.mismatch.text}; with the solution it works")
-    hint = "What does your code do to other processes, or to files and descriptors that it shares with them?"
-    return replace(graded, verdict=replace(verdict, kind=Kind.FAILED, hint=hint, mismatch=mismatch))
+    only if the solution's run also fails, here and now. All of these run together: one lab VM does for them,
+    and they take no longer than the solution's grading."""
+    blamed = {place: one.planned[one.verdict.failed] for place, one in enumerate(graded)
+              if one.verdict.kind is Kind.CANNOT and one.verdict.failed is not None and one.verdict.mismatch}
+    results = backend.run([_solution_run(planned.run) for planned in blamed.values()], jobs or 1)
+    checked = list(graded)
+    for (place, planned), result in zip(blamed.items(), results):
+        verdict = graded[place].verdict
+        if judge(verdict.test, [planned], [result]).kind is not Kind.CANNOT and verdict.mismatch:
+            mismatch = Mismatch(f"{verdict.mismatch.text}; with the solution it works")
+            hint = ("What does your code do to other processes, or to files and descriptors that it shares "
+                    "with them?")
+            checked[place] = replace(graded[place], verdict=replace(verdict, kind=Kind.FAILED, hint=hint,
+                                                                    mismatch=mismatch))
+    return checked
 
 
 def _budget(backend: Backend, solution: Sequence[Run], jobs: int) -> Budget:

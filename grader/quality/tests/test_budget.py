@@ -138,6 +138,7 @@ class Blame(FakeCase):
     """A unit program that fails as a whole: the machine's fault, or the submission's."""
 
     def verdict_of(self, solution_works: bool) -> Verdict:
+        """The first test's of three; `groups` becomes the number of runs that were started together."""
         def body(plan: Plan) -> None:
             plan.unit("any", "case")
 
@@ -150,9 +151,11 @@ class Blame(FakeCase):
             return fine if run.argv[0] == str(twin) and solution_works else Result(Ending.EXIT, 2)
 
         backend = FakeBackend()
-        with mock.patch.object(FakeWorker, "execute", execute):
-            report = grade(lab_of(body), Choice(7, folder=self.folder / "results"), lambda _: backend,
-                           programs)
+        with mock.patch.object(FakeWorker, "execute", execute), \
+                mock.patch.object(backend, "run", wraps=backend.run) as run_all_of:
+            report = grade(lab_of(body, body, body), Choice(7, folder=self.folder / "results"),
+                           lambda _: backend, programs)
+        self.groups = [len(call.args[0]) for call in run_all_of.call_args_list]
         return report.verdicts[0]
 
     def test_the_solutions_works(self) -> None:
@@ -160,6 +163,10 @@ class Blame(FakeCase):
         self.assertEqual(verdict.kind, Kind.FAILED)
         self.assertIn("the unit program itself failed: exit status 2; with the solution it works",
                       verdict.text)
+
+    def test_one_lab_vm_does_for_all_that_is_checked(self) -> None:
+        self.verdict_of(True)
+        self.assertEqual(self.groups[-1], 3)
 
     def test_the_solutions_fails_too(self) -> None:
         self.assertEqual(self.verdict_of(False).kind, Kind.CANNOT)
