@@ -16,7 +16,7 @@ from pathlib import Path
 from grader import labs
 from grader.execution.backends import Picker
 from grader.core.blame import blame_lines
-from grader.core.building import learner_source, use_jail
+from grader.core.building import NO_SANITIZERS, learner_source, use_jail
 from grader.core.framework import Lab
 from grader.core.grading import Choice, Report
 from grader.core.readable import printable
@@ -68,8 +68,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if parsed.backend == "kvm":
             parser.error("another's module runs in the lab VM, never on this machine: leave out BACKEND=kvm")
         if parsed.sanitize:
-            parser.error("another's module is graded without sanitizers, with which it could have code that "
-                         "runs before the tests: leave out SANITIZE")
+            parser.error(NO_SANITIZERS)
         parsed.backend = "vm"
     if parsed.seed is None:
         strange = parsed.command == "grade" and parsed.jailed

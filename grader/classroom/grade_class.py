@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from grader.core.building import NO_SANITIZERS
 from grader.execution.backends import pick_backend
 from grader.classroom.class_page import write_page
 from grader.classroom.claims import Claims
@@ -226,9 +227,7 @@ def main() -> int:
         print("Say where the submissions are: make grade-class LAB=3 SUBMISSIONS=folder", file=sys.stderr)
         return 2
     if os.environ.get("SANITIZE"):
-        print("A class is graded without sanitizers, with which a submission could have code that runs "
-              "before the tests: leave out SANITIZE", file=sys.stderr)
-        return 2
+        parser.error(NO_SANITIZERS)
     submissions = find(arguments.submissions)
     if arguments.list:
         print("\n".join(file_name(submission.name) for submission in submissions))

@@ -50,6 +50,8 @@ _NAMES = {"vmm": "the VMM of lab {LAB}", "unit": "the unit tests of lab {LAB}: {
 
 
 _jailed = False
+NO_SANITIZERS = ("another's module is graded without sanitizers, with which it could have code that runs "
+                 "before the tests: leave out SANITIZE")
 
 
 def use_jail() -> None:

@@ -26,15 +26,15 @@ struct table {
     size_t count;
 };
 
-/* Read a "stat" file (proc(5)); the name may contain any character, so it ends at the last bracket.
- */
+/* Read a "stat" file (proc(5)). Its name may contain any character, a newline as well: it ends at
+ * the last bracket. */
 static bool stat_read(const char *path, struct process *process)
 {
-    char line[1024] = {0};
+    char line[1024];
     FILE *file = fopen(path, "re");
     if (!file)
         return false;
-    fread(line, 1, sizeof line - 1, file);
+    line[fread(line, 1, sizeof line - 1, file)] = '\0';
     fclose(file);
     char *open = strchr(line, '(');
     char *close = strrchr(line, ')');

@@ -190,7 +190,7 @@ static void connect_somewhere(void)
 }
 
 /* First those by which KVM emulates devices, two that KVM does not know yet, and one that it knows
- * by another size; then those of a VMM, one of which differs from KVM_ENABLE_CAP in its size alone;
+ * by another size; then those of a VMM, one of which, KVM_GET_TSC_KHZ, has KVM_ENABLE_CAP's number;
  * then another device's. */
 static void ask_for_devices(void)
 {
