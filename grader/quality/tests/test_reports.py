@@ -138,10 +138,10 @@ class Texts(FakeCase):
     def test_a_modules_name_is_printable(self) -> None:
         choice = Choice(1, module=Path("/x/ev\udcc2\udc9bil\u202e.c"))
         self.assertIn("MODULE='/x/ev\\xc2\\x9bil\\u202e.c'", choice.command(2, "2.1"))
-        for name in ("ev\x1bcil.c", "a\nb.c", "\x9b2J.c"):
+        for name in ("ev\x1bcil.c", "a\nb.c", "\x9b2J.c", "a\u202eb.c"):
             with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()) as said:
                 command.parse(["grade", "--lab", "2", "--module", name])
-            self.assertIn("the file's name has control characters", said.getvalue())
+            self.assertIn("characters that can't be seen", said.getvalue())
 
     def test_score_and_next_exercise(self) -> None:
         lines = self.lines(good, bad)
