@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from grader.course import BUILD, LABS, ROOT
-from grader.quality.machines import ROWS, summary
+from grader.quality.machines import ROWS, main, summary
 
 # Enters a throw-away copy of this machine's own root.
 ENTERS = """
@@ -89,6 +92,12 @@ class Report(unittest.TestCase):
         self.assertIn("unknown row debian99", done.stdout)
         for name in ROWS:
             self.assertIn(name, done.stdout)
+
+    def test_a_missing_tool_is_no_failure_of_a_row(self) -> None:
+        with mock.patch("os.geteuid", return_value=0), mock.patch("shutil.which", return_value=None), \
+                contextlib.redirect_stderr(io.StringIO()) as said:
+            self.assertEqual(main(["debian13"]), 2)
+        self.assertIn("apt-get install debootstrap", said.getvalue())
 
 
 if __name__ == "__main__":
