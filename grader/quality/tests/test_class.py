@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from unittest import mock
 
-from grader.core.building import clean_environment
+from grader.core.building import NO_SANITIZERS, clean_environment
 from grader.core.readable import MARKS_MAX, file_name, printable, printable_lines
 from grader.core.whole_file import write_whole
 from grader.classroom.claims import STALE_SECONDS, Claims
@@ -282,9 +282,10 @@ class Class(FolderCase):
         return [sys.executable, "-m", "grader.classroom.grade_class", "--lab", "2", "--submissions",
                 str(self.folder / "in"), "--out", str(self.folder / "out"), *words]
 
-    def grade(self, *words: str) -> tuple[int, str]:
-        done = subprocess.run(self.command(*words), cwd=ROOT, env=clean_environment(), text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def grade(self, *words: str, **variables: str) -> tuple[int, str]:
+        done = subprocess.run(self.command(*words), cwd=ROOT, env={**clean_environment(), **variables},
+                              text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
         if done.returncode == CANNOT_GRADE:
             self.skipTest(done.stdout.strip().splitlines()[-1])
         return done.returncode, done.stdout
@@ -370,6 +371,9 @@ class Class(FolderCase):
         (self.folder / "in" / "anna.c").write_text("")
         self.assertEqual(self.grade("--only", "bert")[0], 2)
         self.assertEqual(self.grade("--list"), (0, "anna\n"))
+        status, said = self.grade(SANITIZE="address")
+        self.assertEqual(status, 2)
+        self.assertIn(NO_SANITIZERS, " ".join(said.split()))
 
     def test_what_is_left_out_is_reported(self) -> None:
         place = self.folder / "in"
