@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from grader import labs
+from grader.course import LABS
 from grader.execution.backends import Picker
 from grader.core.blame import blame_lines
 from grader.core.building import NO_SANITIZERS, learner_source, use_jail
@@ -77,6 +78,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if not parsed.test[:1].isdigit() or int(parsed.test[0]) not in labs.NUMBERS or parsed.module:
             parser.error("name the lab: --lab N")
         parsed.lab = int(parsed.test[0])
+    if parsed.command == "grade" and parsed.module:
+        files = LABS[parsed.lab].files
+        if len(files) > 1 and parsed.module.name not in files:
+            parser.error(f"lab {parsed.lab} has two files: a module's name must be {' or '.join(files)}")
     return parsed
 
 

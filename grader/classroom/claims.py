@@ -22,12 +22,18 @@ RENEW_SECONDS = 15.0
 STALE_SECONDS = 180.0     # more than a network file system keeps a file's time in its cache
 
 
-def _process(pid: str) -> dict[str, Any]:
-    """What tells a process from all others, ever: its number alone is used again, and by other machines."""
-    stat = Path("/proc", pid, "stat").read_text(errors="replace")
+def _started(pid: str) -> str:
+    """When a process started. Raises OSError or IndexError: it has ended."""
+    return Path("/proc", pid, "stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+
+
+def _me() -> dict[str, str]:
+    """What tells this process from all others, ever: its number is used again, and on other machines."""
+    # Where /proc is that of another container, our number is another process's there.
+    ours = os.readlink("/proc/self") == str(os.getpid())
     return {"host": socket.gethostname(), "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-            "namespace": os.readlink("/proc/self/ns/pid"), "pid": pid,
-            "start": stat.rpartition(")")[2].split()[19]}
+            "namespace": os.readlink("/proc/self/ns/pid") if ours else uuid.uuid4().hex,
+            "pid": str(os.getpid()), "start": _started("self")}
 
 
 class Claims:
@@ -36,7 +42,7 @@ class Claims:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._me = json.dumps({**_process(str(os.getpid())), "id": uuid.uuid4().hex})
+        self._me = json.dumps({**_me(), "id": uuid.uuid4().hex})
         self._held: set[Path] = set()
         self._over = threading.Event()
         threading.Thread(target=self._renew_on, daemon=True).start()
@@ -86,7 +92,7 @@ class Claims:
         ours = json.loads(self._me)
         if all(found.get(key) == ours[key] for key in ("boot", "namespace")):
             try:
-                return bool(_process(str(found["pid"]))["start"] != found["start"])
+                return bool(_started(str(found["pid"])) != found["start"])
             except (OSError, KeyError, IndexError):
                 return True
         with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".now-") as now:

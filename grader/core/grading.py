@@ -61,9 +61,9 @@ class Choice:
     jobs: int = 0                    # concurrent runs; 0: one per processor, up to JOBS_MAX
 
     def replaced(self, lab: int) -> int:
-        """Which of the lab's files MODULE= stands for: the one that has its name, or the first."""
-        stems = [Path(name).stem for name in LABS[lab].files]
-        return stems.index(self.module.stem) if self.module and self.module.stem in stems else 0
+        """Which of the lab's files MODULE= stands for: the one that has its name, or the only one."""
+        files = LABS[lab].files
+        return files.index(self.module.name) if self.module and len(files) > 1 else 0
 
     def tests(self, lab: Lab) -> list[Test]:
         """The chosen tests. With MODULE=, only those of the file that it stands for: the solution answers the

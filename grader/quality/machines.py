@@ -211,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("make machines mounts file systems: run it as root", file=sys.stderr)
         return 2
     if not shutil.which("debootstrap"):
-        print("make machines creates its roots with debootstrap: apt-get install debootstrap", file=sys.stderr)
+        print("make machines makes its roots with debootstrap: apt-get install debootstrap", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     LOGS.mkdir(parents=True, exist_ok=True)

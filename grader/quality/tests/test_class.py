@@ -236,6 +236,21 @@ class SharedFolder(FolderCase):
             remove_stale(self.claims)
             self.assertFalse(tree.exists() or path.exists())
 
+    def test_a_container_that_sees_another_ones_processes(self) -> None:
+        # Its number is that of no process, or of one that has nothing to do with it: only the age tells.
+        for number in (999999999, os.getppid()):
+            with self.subTest(number=number), mock.patch("os.getpid", return_value=number):
+                inside = Claims(self.folder / "claims")
+                inside.close()
+                self.assertTrue(inside.take("anna"))
+                path = self.folder / "claims" / "anna.claim"
+                for claims in (Claims(self.folder / "claims"), self.claims):
+                    self.assertFalse(claims.is_stale("anna"))
+                os.utime(path, (0, path.stat().st_mtime - STALE_SECONDS - 60))
+                for claims in (Claims(self.folder / "claims"), self.claims):
+                    self.assertTrue(claims.is_stale("anna"))
+                path.unlink()
+
     def test_a_claim_that_was_renewed_meanwhile_is_put_back(self) -> None:
         path = self.foreign("anna")
         before = path.read_text()

@@ -22,7 +22,7 @@ from grader.core.framework import Body
 from grader.core.grading import BuiltPrograms, Choice, Graded, Report, grade, path_text
 from grader.core.judge import Kind, Verdict, judge
 from grader.core.plan import Plan
-from grader.course import ROOT, Lab
+from grader.course import LABS, ROOT, Lab
 from grader.report.files import autolab, gradescope, junit, write_files
 from grader.report.text import report_lines, save
 from grader.execution.runs import CannotGrade, Limits
@@ -221,8 +221,7 @@ class Texts(FakeCase):
 
     def test_one_of_a_labs_two_files_has_its_own_exercises(self) -> None:
         lab = labs.load(6)
-        for name, first, last in (("boot.c", "6.1", "6.3"), ("ann.c", "6.1", "6.3"),
-                                  ("sched.c", "6.4", "6.6")):
+        for name, first, last in (("boot.c", "6.1", "6.3"), ("sched.c", "6.4", "6.6")):
             with self.subTest(name=name):
                 choice = Choice(7, module=self.folder / name)
                 tests = choice.tests(lab)
@@ -234,6 +233,14 @@ class Texts(FakeCase):
                                  f"Score: {points} of {points} (the file's share of the lab's 100)")
         self.assertEqual(replace(choice, wanted="6.1").tests(lab), [])
         self.assertEqual(Choice(7).tests(lab), lab.tests)
+
+    def test_a_file_with_neither_name_is_refused(self) -> None:
+        for lab, name in (("6", "ann.c"), ("6", "SCHED.c"), ("8", "Devices.c"), ("8", "linux.txt")):
+            with self.subTest(name=name), self.assertRaises(SystemExit), \
+                    contextlib.redirect_stderr(io.StringIO()) as said:
+                command.parse(["grade", "--lab", lab, "--module", name])
+            self.assertIn(f"a module's name must be {' or '.join(LABS[int(lab)].files)}", said.getvalue())
+        self.assertEqual(command.parse(["grade", "--lab", "5", "--module", "ann.c"]).module, Path("ann.c"))
 
     def test_only_these_are_graded(self) -> None:
         lab = replace(labs.load(6), tests=[test for test in labs.load(6).tests if test.exercise == "6.4"])
