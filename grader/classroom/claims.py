@@ -90,7 +90,7 @@ class Claims:
     def _is_stale(self, path: Path, content: str) -> bool:
         found = _parsed(content)
         ours = json.loads(self._me)
-        if all(found.get(key) == ours[key] for key in ("boot", "namespace")):
+        if all(found.get(key) == ours[key] for key in ("host", "boot", "namespace")):
             try:
                 return bool(_started(str(found["pid"])) != found["start"])
             except (OSError, KeyError, IndexError):

@@ -160,13 +160,19 @@ def make_text(target: str, variables: dict[str, str]) -> str:
 
 
 def _check_sources(lab: int, solution: bool, source: str, module: Path | None) -> None:
-    """Checks the learner's files that a VMM is built from. Each may be an object file instead."""
-    mine = [] if solution else [path for number in learner_labs(source, lab)
-                                for path in LABS[number].learner_modules()]
+    """Checks the files that a VMM is built from. Each may be an object file instead."""
+    labs = set() if solution else {*learner_labs(source, lab)}
+    mine = [path for number in sorted(labs) for path in LABS[number].learner_modules()]
     if module or not solution:
         mine += [module] if module else LABS[lab].learner_modules()
+        labs.add(lab)
     for path in mine:
         _check_learner_file(path)
+    for number in {*range(1, lab + 1)} - labs:
+        for path in LABS[number].solution_files():
+            if not (path.exists() or path.with_suffix(".o").exists()):
+                raise CannotGrade(f"{_relative(path)} is not here, nor its object",
+                                  "take your own files of earlier labs (FROM=mine), or ask your instructor")
 
 
 def _check_learner_file(path: Path) -> None:
@@ -256,8 +262,8 @@ def _make_file(target: str, variables: dict[str, str], learner_targets: set[str]
 
 
 def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
-    """The same for a stranger's files, together with all else that is graded of them: one jail makes it. The
-    kit's own part is made first, here, with the solution."""
+    """The same for a stranger's files, together with all else that is graded of them. The kit's own part is
+    made first, here, with the solution."""
     kernel = "OS_OUT" in variables
     lab = LABS[6 if kernel else int(variables["LAB"])]
     given = variables.pop("SCHED" if kernel else "MODULE", "")
@@ -269,10 +275,14 @@ def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
         twin = _make_file(name, values if kernel else {**values, "SOLUTION": "1"}, set())
         own = {"SCHED": f"labs/{lab.folder}/{lab.kernel}"} if kernel else {"OUT": _relative(twin.parent)}
         wanted.append(Wanted(name, {**values, **own}, twin))
+    built = wanted[0].twin.parent
     strange: dict[str, bytes] = {}
-    for number in learner_labs(variables.get("FROM", ""), lab.number):
+    objects = {f"labs/{lab.folder}/{lab.kernel}": _relative(built / "kernel/sched-whole.o")} if kernel else {}
+    for number in [] if kernel else [*learner_labs(variables.get("FROM", ""), lab.number), lab.number]:
         for path in LABS[number].learner_modules():
-            strange.update(_with_headers(path))
+            objects[_relative(path)] = _relative(built / _part(number, path.name))
+            if number != lab.number:
+                strange.update(_with_headers(path))
     control = dict(strange)
     names = [lab.kernel] if kernel else lab.modules()
     for name in names:
@@ -286,10 +296,10 @@ def _make_in_jail(target: str, variables: dict[str, str]) -> Path:
         elif len(names) == 1 or Path(given).stem == learner.stem:
             strange.update(_with_headers(ROOT / given, _relative(learner)))
         else:   # the solution answers the lab's other exercises, but its source is not for strangers
-            part = wanted[0].twin.parent / _part(lab.number, name)
-            strange[_relative(learner.with_suffix(".o"))] = part.read_bytes()
+            strange[_relative(learner.with_suffix(".o"))] = (built / _part(lab.number, name)).read_bytes()
     try:
-        programs = jailed_make(lab.number, wanted, strange, control, clean_environment().get("CC", ""))
+        programs = jailed_make(lab.number, wanted, strange, control, objects,
+                               clean_environment().get("CC", ""))
     except JailedError as error:
         raise BuildError(str(error), learner=True) from error
     return programs[family.index(asked)]

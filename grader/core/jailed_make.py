@@ -1,4 +1,6 @@
-"""The Makefile at work on a stranger's files: in a jail, with the kit's own objects made before.
+"""The Makefile at work on a stranger's files, in two jails. In the first one they are compiled, beside the
+headers that they may include and nothing else: `#include` and `.incbin` can take in whatever is there. In the
+second one the objects are linked with the kit's own, made before.
 
 The results are programs, as bytes that this machine only stores: they are never read here, let alone run.
 The lab VM gets each with the libraries of the kit's own program of that kind.
@@ -12,7 +14,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +24,12 @@ from grader.execution.labvm.pack import pack_like
 from grader.execution.runs import CannotGrade, Ending, Result
 
 JAILED = BUILD / "jailed"
-# The kit's sources that a build reads.
+# What a stranger's file is compiled with.
+HEADERS = ("Makefile", "common/vmm.mk", "guests/guests.mk", "os-1k/os.mk", "common/**/*.h", "os-1k/**/*.h",
+           "grader/labs/*/units/inlined.h")
+# The kit's sources that the rest of a build reads.
 SOURCES = ("Makefile", "common/**/*", "guests/guests.mk", "os-1k/**/*", "grader/labs/*.*", "build/abi.inc")
+ELF = b"\x7fELF"
 _LOST = (Ending.MACHINE, Ending.NOT_STARTED)   # no program's own doing
 
 
@@ -40,17 +46,21 @@ class Wanted(NamedTuple):
 
     def command(self) -> str:
         """Makes it, and leaves it in $RESULTS."""
-        words = ["make", "-j2", self.target, *(f"{name}={value}" for name, value in self.variables.items())]
-        return f'{shlex.join(words)} && cp {shlex.quote(str(self.twin.relative_to(ROOT)))} "$RESULTS"'
+        return _made([self.target], self.variables, [str(self.twin.relative_to(ROOT))])
+
+
+def _made(targets: Sequence[str], variables: Mapping[str, str], results: Sequence[str]) -> str:
+    words = ["make", "-j2", *targets, *(f"{name}={value}" for name, value in variables.items())]
+    return f'{shlex.join(words)} && cp {shlex.join(results)} "$RESULTS"'
 
 
 def jailed_make(lab: int, wanted: Sequence[Wanted], learner: Mapping[str, bytes],
-                control: Mapping[str, bytes], cc: str) -> list[Path]:
-    """Makes what the kit has made with its solution, all in one jail. `learner`: the strange files, by the
-    names that the Makefile has for them; `control`: the solution's. Raises JailedError, and CannotGrade if
-    the sources are not at fault: after a failure, the control must build here and now, and the strange files
-    must fail once more, unless they took too much processor time. A build's messages don't count: the sources
-    can write them."""
+                control: Mapping[str, bytes], objects: Mapping[str, str], cc: str) -> list[Path]:
+    """Makes what the kit has made with its solution. `learner`: the strange files, by the names that the
+    Makefile has for them; `control`: the solution's; `objects`: what the Makefile compiles each source to.
+    Raises JailedError, and CannotGrade if the sources are not at fault: after a failure, the control must
+    build here and now, and the strange files must fail once more, unless they took too much processor time. A
+    build's messages don't count: the sources can write them."""
     command = " && ".join(one.command() for one in wanted)
     programs = [_own_folder() / one.twin.relative_to(ROOT) for one in wanted]
     made_of = (command, cc, *learner.items())
@@ -61,12 +71,26 @@ def jailed_make(lab: int, wanted: Sequence[Wanted], learner: Mapping[str, bytes]
     kit = _kit(lab, first.twin.parent, _shared_objects(first.variables.get("CC") or cc,
                                                        first.variables.get("SANITIZE", "")))
 
-    def build(sources: Mapping[str, bytes]) -> Result:
-        files = {**kit, **{name: (content, 0.0) for name, content in sources.items()}}
-        result = run_jailed(command, files, {"CC": cc} if cc else {}, names)
+    def run(text: str, kits: Files, given: Mapping[str, bytes], results: Sequence[str]) -> Result:
+        files = {**kits, **{name: (content, 0.0) for name, content in given.items()}}
+        result = run_jailed(text, files, {"CC": cc} if cc else {}, results)
         if result.ending in _LOST:
             raise _stopped(str(result))
         return result
+
+    def build(sources: Mapping[str, bytes]) -> Result:
+        parts = {name: objects[name] for name in sources if name in objects}
+        linked = {name: content for name, content in sources.items() if name.endswith(".o")}
+        if parts:
+            result = run(_made([*parts.values()], first.variables, [*parts.values()]), _files(HEADERS),
+                         {name: content for name, content in sources.items() if name not in linked},
+                         [Path(part).name for part in parts.values()])
+            for name, part in parts.items():
+                content = result.files.get(Path(part).name, b"")
+                if result.status != 0 or not content.startswith(ELF):   # the linker takes a text for a script
+                    return result
+                linked[str(Path(name).with_suffix(".o"))] = content
+        return run(command, kit, linked, names)
 
     def built(result: Result) -> bool:
         return result.status == 0 and set(names) <= set(result.files)
@@ -124,17 +148,25 @@ def _shared_objects(cc: str, sanitize: str) -> Path:
 
 
 def _kit(lab: int, built: Path, shared: Path) -> Files:
-    """The kit without this lab's solution, sources or objects, and without what was linked with it."""
-    folder = LABS[lab].folder
-    paths = [path for pattern in SOURCES for path in ROOT.glob(pattern)]
-    units = Path("grader/labs") / folder / "units"
-    paths += (ROOT / units).glob("*")
-    paths += [path for path in (ROOT / "solutions").glob("*/*.o") if path.parent.name != folder]
-    paths += [path for path in shared.rglob("*") if _is_object(path) and path.parent.name != folder
+    """The kit without this lab's solution and those of later ones, sources or objects, and without what was
+    linked with them."""
+    hidden = {LABS[number].folder for number in LABS if number >= lab}
+    units = Path("grader/labs") / LABS[lab].folder / "units"
+    paths = [*(ROOT / units).glob("*")]
+    paths += [path for path in (ROOT / "solutions").glob("*/*.o") if path.parent.name not in hidden]
+    paths += [path for path in shared.rglob("*") if _is_object(path) and path.parent.name not in hidden
               and (path.parent.name != units.name or path.is_relative_to(shared / units))]
     # These names also stand for what was linked with the solution.
     paths += [path for path in built.rglob("*") if _is_object(path) and not re.match(
         rf"lab{lab}\b|sched\b|kernel.*-symbols", path.name)]
+    return {**_files(SOURCES), **_contents(paths)}
+
+
+def _files(patterns: Sequence[str]) -> Files:
+    return _contents(path for pattern in patterns for path in ROOT.glob(pattern))
+
+
+def _contents(paths: Iterable[Path]) -> Files:
     return {str(path.relative_to(ROOT)): (path.read_bytes(), path.stat().st_mtime)
             for path in paths if path.is_file()}
 

@@ -5,7 +5,7 @@ BEGIN {
     print "    {0, \"nowhere\"},"
     count = 1
 }
-$2 ~ /^[Tt]$/ && $3 ~ /^[A-Za-z0-9_.]+$/ {
+$1 ~ /^[0-9a-f]+$/ && $2 ~ /^[Tt]$/ && $3 ~ /^[A-Za-z0-9_.]+$/ {
     print "    {0x" $1 ", \"" ($3 == "kernel_text_end" ? "nowhere" : $3) "\"},"
     count++
 }

@@ -187,7 +187,8 @@ static uint8_t filter_allow(const struct filter *filter)
 }
 
 /* What a VMM of the labs may ask of KVM: versions and limits, a VM with memory and vCPUs, to run
- * them, the processor's state, and what only observes. Nothing by which KVM emulates a device. */
+ * them, the processor's state, and what only observes. Nothing by which KVM emulates a device or
+ * walks page tables, and nothing of debuggers: a smaller part of KVM, and of the QEMU below it. */
 static const uint32_t kvm_requests[] = {
     KVM_GET_API_VERSION,
     KVM_CHECK_EXTENSION,
@@ -199,7 +200,6 @@ static const uint32_t kvm_requests[] = {
     KVM_CREATE_VCPU,
     KVM_RUN,
     KVM_SET_SIGNAL_MASK,
-    KVM_SET_GUEST_DEBUG,
     KVM_GET_STATS_FD,
     KVM_GET_MP_STATE,
     KVM_SET_MP_STATE,
@@ -228,14 +228,10 @@ static const uint32_t kvm_requests[] = {
     KVM_GET_XCRS,
     KVM_SET_XCRS,
     KVM_GET_DEBUGREGS,
-    KVM_SET_DEBUGREGS,
     KVM_GET_VCPU_EVENTS,
-    KVM_SET_VCPU_EVENTS,
     KVM_GET_TSC_KHZ,
     KVM_SET_TSC_KHZ,
-    KVM_TRANSLATE,
     KVM_INTERRUPT,
-    KVM_NMI,
 #endif
 };
 enum {

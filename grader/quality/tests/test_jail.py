@@ -131,17 +131,35 @@ class Building(JailCase):
         self.assertEqual([len(each) for each in locks], [1] * len(same))
         self.assertEqual(len(set().union(*locks)), len(same))
 
-    def test_one_jail_makes_all_programs_of_the_same_files(self) -> None:
+    def test_two_jails_make_all_programs_of_the_same_files(self) -> None:
         one, other = f"{SOLUTION}\nint of_one;\n", f"{SOLUTION}\nint of_another;\n"
         with mock.patch.object(jailed_make, "run_jailed", side_effect=run_jailed) as jails:
             program = self.build(one)
             unit = build_unit(2, LAB.unit("hypercall"), module=self.folder / "hypercall.c")
-            self.assertEqual(jails.call_count, 1)
+            self.assertEqual(jails.call_count, 2)
             first = program.read_bytes()
             self.assertNotEqual(unit.read_bytes(), first)
             self.assertNotEqual(self.build(other).read_bytes(), first)
             self.assertEqual(self.build(one).read_bytes(), first)
-            self.assertEqual(jails.call_count, 3)
+            self.assertEqual(jails.call_count, 6)
+
+    def test_a_strange_file_is_compiled_beside_headers_and_nothing_else(self) -> None:
+        self.build(SOLUTION)                 # so that all objects are there
+        for line in (f'#include "grader/labs/{LAB.folder}/units/hypercall.c"',
+                     '#include "common/core/main.c"',
+                     f'__asm__(".incbin \\"build/objects/gcc/solutions/{LABS[1].folder}/vm.o\\"");',
+                     '__asm__(".incbin \\"build/vmm/lab2-solution/lab1.o\\"");'):
+            with self.subTest(line=line):
+                self.assertRegex(self.refused(f"{SOLUTION}\n{line}\n"), "No such file|file not found")
+        kinds = {Path(name).suffix or name for name in jailed_make._files(jailed_make.HEADERS)}
+        self.assertEqual(kinds, {"Makefile", ".mk", ".h"})
+
+    def test_what_is_linked_is_an_object(self) -> None:
+        made = Result(Ending.EXIT, 0, files={"lab2-hypercall.o": b"INPUT(build/abi.inc)"})
+        with mock.patch.object(jailed_make, "run_jailed", return_value=made) as jails, \
+                self.assertRaises(CannotGrade):
+            self.build(f"{SOLUTION}\nint of_a_third;\n")
+        self.assertEqual([call.args[0][:12] for call in jails.call_args_list], ["make -j2 bui"] * 2)
 
     def test_unit_programs_and_kernels(self) -> None:
         module, sched = LABS[6].solution_files()

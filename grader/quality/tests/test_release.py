@@ -60,6 +60,11 @@ class Release(ReleaseCase):
         for target in ("kernel", "archive"):
             done = self.make(target, folder=kit)
             self.assertEqual(done.returncode, 0, done.stdout)
+        shutil.rmtree(kit / "solutions" / LABS[3].folder)
+        done = self.make("vmm", "LAB=3", folder=kit)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        done = self.make("lab4", folder=kit)
+        self.assertIn("vcpus.c is not here, nor its object", done.stdout)
         for words in (("diff", "LAB=2"), ("test",)):
             done = self.make(*words, folder=kit)
             self.assertEqual(done.returncode, 2, done.stdout)

@@ -737,12 +737,18 @@ START_TEST(boot_information)
 }
 END_TEST
 
-static char archive_path[sizeof "archive-XXXXXX"];
+static PRIVATE char archive_path[sizeof "archive-XXXXXX"];
 
 static int archive_open(void)
 {
     strcpy(archive_path, "archive-XXXXXX");
     return mkstemp(archive_path);
+}
+
+/* Its path for the module, which may write there. */
+static const char *path_for_both(void)
+{
+    return strcpy(memory_for_both(sizeof archive_path), archive_path);
 }
 
 /* Other bytes for the archive, and so many of them. */
@@ -773,7 +779,7 @@ START_TEST(no_archive)
     archive_write(fd, ARCHIVE_BYTES);
     for (int with = 1; with >= 0; with--) {
         start_guest();
-        vmm.options.initrd = with ? archive_path : NULL;
+        vmm.options.initrd = with ? path_for_both() : NULL;
         prepare_apart();
         struct boot_info info = info_found();
         ck_assert_msg(info.magic == BOOT_MAGIC && info.size == sizeof info &&
@@ -816,7 +822,7 @@ START_TEST(archive_place)
             data->p_memsz = 0x2000 - data->p_paddr % PAGE_BYTES;
         uint32_t end_of_file = data->p_paddr + data->p_memsz;
         uint32_t place = archive_home();
-        vmm.options.initrd = archive_path;
+        vmm.options.initrd = path_for_both();
         int status = prepare_apart();
         ck_assert_msg(status != STATUS_GUEST_FILE,
                       "the kernel ends at 0x%x in memory of 0x%zx bytes: an archive of %d bytes "
@@ -847,7 +853,7 @@ static void large_ram_try(int fd)
     start_guest();
     large_ram_give(RAM_MAX);
     archive_write(fd, ARCHIVE_BYTES);
-    vmm.options.initrd = archive_path;
+    vmm.options.initrd = path_for_both();
     takes_large_ram = vm.ram_bytes == RAM_MAX && prepare_apart() != STATUS_GUEST_FILE;
 }
 
@@ -871,7 +877,7 @@ static void room_check(int fd, int32_t over)
     at_end_of_large_ram();
     uint32_t room = (uint32_t)vm.ram_bytes - archive_home(), bytes = room + (uint32_t)over;
     archive_write(fd, bytes);
-    vmm.options.initrd = archive_path;
+    vmm.options.initrd = path_for_both();
     int status = prepare_apart();
     if (over > 0) {
         ck_assert_msg(status == STATUS_GUEST_FILE,
@@ -899,7 +905,7 @@ static void no_room_check(int fd)
     data->p_memsz = (uint32_t)vm.ram_bytes - data->p_paddr - unit_random() % PAGE_BYTES;
     at_end_of_large_ram();
     archive_write(fd, 1 + unit_random() % ARCHIVE_BYTES);
-    vmm.options.initrd = archive_path;
+    vmm.options.initrd = path_for_both();
     int status = prepare_apart();
     ck_assert_msg(status == STATUS_GUEST_FILE && strstr(said, "--mem"),
                   "after the kernel there is no page left for the archive: it was not refused with "
@@ -916,7 +922,7 @@ static void no_memory_check(int fd)
 {
     start_guest();
     archive_write(fd, 0x90000 + unit_random() % 0x10000);
-    vmm.options.initrd = archive_path;
+    vmm.options.initrd = path_for_both();
     int status = prepare_apart_with(true);
     ck_assert_msg(status == STATUS_NO_KVM,
                   "the host has no memory to read the archive: boot_prepare returned %d, file_read "
@@ -959,7 +965,7 @@ START_TEST(start_state)
     guest.image = (uint8_t *)&file;
     guest.image_bytes = sizeof file;
     vmm.options.tick_ms = 10;
-    vmm.options.initrd = archive_path;
+    vmm.options.initrd = path_for_both();
     for (uint32_t round = 0; round < 6; round++) {
         file_make();
         code->p_vaddr -= round % 2 * HIGHER_HALF;
@@ -1029,7 +1035,7 @@ START_TEST(guests_in_turn)
         data->p_memsz = sizeof file.data_bytes + 0x1000 * ((uint32_t)i % 3);
         ck_assert_msg(fd >= 0 && ftruncate(fd, archives[i]) == 0,
                       "the unit program can't write its archive");
-        vmm.options.initrd = archives[i] > 0 ? archive_path : NULL;
+        vmm.options.initrd = archives[i] > 0 ? path_for_both() : NULL;
         int status = boot_prepare(&vcpu);
         ck_assert_msg(status == 0, "guest %zu, started after others: boot_prepare returns %d",
                       i + 1, status);
