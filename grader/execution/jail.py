@@ -13,10 +13,10 @@ import io
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from grader.execution.backends.kvm import HostWorker
+from grader.execution.labvm.confine import rooted
 from grader.execution.labvm.worker import VmWorker
 from grader.execution.runs import Limits, Result, Run, plain_environment
 from grader.execution.toolchain import toolchain_files
@@ -56,8 +56,7 @@ def namespaces_work() -> bool:
 
 
 def _in_namespaces(command: str, stdin: bytes, env: Mapping[str, str], results: Sequence[str]) -> Result:
-    script = Path(__file__).with_name("jail.sh").read_text()
-    run = Run((*ENTER, "sh", "-ec", script, "jail", command, *results), stdin=stdin, limits=LIMITS,
+    run = Run((*ENTER, "sh", "-ec", rooted("jail.sh"), "jail", command, *results), stdin=stdin, limits=LIMITS,
               outputs=tuple(results), env={**env, "RESULTS": "/out"})
     return run_all(_host, [run], 1, None)[0]
 

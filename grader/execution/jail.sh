@@ -6,24 +6,8 @@
 mkdir root out
 mount -t tmpfs -o size=192m,nr_inodes=20k,mode=0755 jail root
 mount -t tmpfs -o size=32m,nr_inodes=16,mode=0755 jail out
-mkdir root/usr root/tmp root/kit root/out root/dev root/etc root/etc/alternatives
-mount --rbind /usr root/usr
-links=
-for name in bin lib lib32 lib64 libx32; do
-    if [ -L "/$name" ]; then
-        links="$links /$name"
-    elif [ -d "/$name" ]; then
-        mkdir "root/$name"
-        mount --rbind "/$name" "root/$name"
-    fi
-done
-# shellcheck disable=SC2086 # these names have no spaces
-[ -z "$links" ] || cp -P $links root/
-if [ -d /etc/alternatives ]; then
-    mount --bind /etc/alternatives root/etc/alternatives
-fi
-: > root/dev/null
-mount --bind /dev/null root/dev/null
+fill_root
+mkdir root/tmp root/kit root/out
 mount --bind out root/out
 tar -x -C root/kit
 status=0

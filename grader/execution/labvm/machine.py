@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from grader.execution.labvm.confine import innermost
 from grader.execution.worker import WorkerDied
 from grader.execution.connection import Connection
 from grader.execution.c_tools import SETUP, install_command
@@ -65,30 +67,32 @@ def processor_wait(pid: int) -> float:
 class Machine:
     """A running QEMU. It is killed when the thread that started it ends."""
 
-    def __init__(self, ram: Path, extra: Sequence[str], keep_ram: bool,
-                 debugger: socket.socket | None = None) -> None:
-        """Start QEMU with the file `ram` as RAM; `keep_ram` writes changes back to the file. Who connects to
-        the listening socket `debugger` is connected with the second port."""
-        share = "on" if keep_ram else "off"
+    def __init__(self, ram: str, extra: Sequence[str], before: Sequence[str], share: bool,
+                 given: Sequence[int] = (), debugger: socket.socket | None = None) -> None:
+        """Start QEMU with the file `ram` as RAM; `share` writes changes back to the file. `before`: the words
+        before the command; `given`: its descriptors. Who connects to the listening socket `debugger` is
+        connected with the second port."""
         self._closing = threading.Lock()
         self._messages: list[str] = []
         self._waited = 0.0
         self._log = tempfile.TemporaryFile()
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # both QEMU and the VM's console write to it
         ours, theirs = socket.socketpair()
-        given = [theirs.fileno(), *([debugger.fileno()] if debugger else [])]
+        os.fchmod(self._log.fileno(), 0o666)         # QEMU may be another user, and opens it again
+        descriptors = [*given, theirs.fileno(), *([debugger.fileno()] if debugger else [])]
         with theirs:
             argv = [qemu_path(), *HARDWARE, "-qmp", "stdio",
-                    "-object", f"memory-backend-file,id=ram,size={RAM_MIB}M,mem-path={ram},share={share}",
+                    "-object", f"memory-backend-file,id=ram,size={RAM_MIB}M,mem-path={ram},"
+                    f"share={'on' if share else 'off'}",
                     "-chardev", f"socket,id=channel,fd={theirs.fileno()}",
                     "-chardev", f"socket,id=debugger,fd={debugger.fileno()},server=on,wait=off" if debugger
                     else "null,id=debugger",
-                    "-chardev", "file,id=console,path=/dev/stderr,append=on", "-serial", "chardev:console",
-                    *extra]
+                    "-chardev", "file,id=console,path=/proc/self/fd/2,append=on",
+                    "-serial", "chardev:console", *extra]
             try:
                 self._process = subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", *argv], stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE, stderr=self._log, pass_fds=given,
+                    [*before, *argv], stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE, stderr=self._log, pass_fds=descriptors,
                     start_new_session=True)
             except OSError as error:
                 raise CannotGrade(f"can't start setpriv: {error}",
@@ -129,14 +133,19 @@ class Machine:
                 raise WorkerDied("QEMU could not save its state")
             time.sleep(0.01)
 
-    def load(self, state: Path) -> None:
-        """Resume a saved VM. QEMU must have been started with "-incoming defer"."""
+    def load(self, state: int) -> None:
+        """Resume a VM whose state comes from this descriptor of QEMU's. QEMU must have been started with
+        "-incoming defer"."""
         self.prepare_migration()
-        self.command("migrate-incoming", uri=f"exec:cat {shlex.quote(str(state))}")
+        self.command("migrate-incoming", uri=f"fd:{state}")
+
+    def qemu(self) -> int:
+        """The process that is QEMU."""
+        return innermost(self._process.pid)
 
     def own_time(self) -> float:
         """Seconds on a clock that stands still while the VM waits for a processor."""
-        self._waited = max(self._waited, processor_wait(self._process.pid))
+        self._waited = max(self._waited, processor_wait(self.qemu()))
         return time.monotonic() - self._waited
 
     def console(self) -> list[str]:
@@ -155,7 +164,8 @@ class Machine:
     def close(self) -> None:
         """End QEMU. May be called twice, from any thread."""
         self.channel.close()
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.qemu(), signal.SIGKILL)
         self.console()
         with self._closing:
             self._process.communicate()

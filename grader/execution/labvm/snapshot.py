@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ from grader.execution.worker import WorkerDied
 from grader.course import ROOT
 from grader.execution.c_tools import BUILD, c_tool, locked
 from grader.execution.labvm import initrd
+from grader.execution.labvm.confine import KILLED_WITH_US, SANDBOX, confinement, sealed_copy
 from grader.execution.labvm.kernel import Kernel, find_kernel
 from grader.execution.labvm.machine import HARDWARE, KERNEL_ARGUMENTS, Machine, qemu_path
 from grader.execution.runs import CannotGrade
@@ -113,9 +115,18 @@ class Snapshot:
 
     def restore(self, debugger: socket.socket | None = None) -> Machine:
         """A VM resumed from this snapshot. Raises WorkerDied if that fails."""
-        machine = Machine(self.ram, ["-incoming", "defer"], keep_ram=False, debugger=debugger)
+        ram = sealed_copy(self.ram, f"{self.folder} {self.identity()}")
+        state, end = os.pipe()
+        with subprocess.Popen(["cat", self.state], stdin=subprocess.DEVNULL, stdout=end,
+                              stderr=subprocess.DEVNULL), os.fdopen(state, "rb"):
+            os.close(end)
+            return self._resumed(ram, state, debugger)
+
+    def _resumed(self, ram: int, state: int, debugger: socket.socket | None) -> Machine:
+        machine = Machine(f"/proc/self/fd/{ram}", ["-incoming", "defer", *SANDBOX], confinement(), False,
+                          (ram, state), debugger)
         try:
-            machine.load(self.state)
+            machine.load(state)
             now = time.time()
             machine.channel.send(("clock", f"{int(now)} {int(now % 1 * 1e6)}".encode()), ("hello", b""))
             key, _ = machine.channel.receive(RESTORE_TIMEOUT)
@@ -142,8 +153,9 @@ def _make(cache: Path, kernel: Kernel, init: Path, runner: Path, target: Path) -
         partial.folder.mkdir()
         archive = Path(name) / "initrd"
         archive.write_bytes(initrd.build(init, runner, kernel.module_files()))
-        machine = Machine(partial.ram, ["-kernel", str(kernel.image), "-initrd", str(archive),
-                                        "-append", KERNEL_ARGUMENTS], keep_ram=True)
+        # Nothing but the kernel and the runner runs in it, and it may write its RAM and its state to files.
+        machine = Machine(str(partial.ram), ["-kernel", str(kernel.image), "-initrd", str(archive),
+                                             "-append", KERNEL_ARGUMENTS], KILLED_WITH_US, share=True)
         try:
             key, _ = machine.channel.receive(BOOT_TIMEOUT)
             if key != "ready":

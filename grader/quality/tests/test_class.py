@@ -225,7 +225,8 @@ class SharedFolder(FolderCase):
             self.assertTrue(Claims(self.folder / "claims").take(name))
 
     def test_another_machine_or_container(self) -> None:
-        for changes in ({"boot": "b"}, {"host": "clone"}, {"namespace": "pid:[1]"}, {"boot": "b", "pid": "999999999"}):
+        for changes in ({"boot": "b"}, {"host": "clone"}, {"namespace": "pid:[1]"},
+                        {"boot": "b", "pid": "999999999"}):
             name = "-".join(changes)
             path = self.foreign(name, **changes)
             tree = self.claims.folder / name

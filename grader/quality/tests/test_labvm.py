@@ -20,7 +20,8 @@ from grader.execution.connection import Connection
 from grader.execution.backends.vm import VmBackend
 from grader.course import ROOT
 from grader.execution.c_tools import c_tool
-from grader.execution.labvm import initrd, snapshot
+from grader.execution.labvm import confine, initrd, snapshot
+from grader.execution.labvm.confine import confinement, sealed_copy
 from grader.execution.labvm.kernel import (Kernel, find_kernel, kernel_packages, module_content,
                                            unpacked_kernel)
 from grader.execution.labvm.machine import KERNEL_ARGUMENTS, Machine
@@ -31,13 +32,13 @@ from grader.execution.worker import WorkerDied
 PROGRAM = str(c_tool("test-program", ROOT / "grader/quality/tests/program.c"))
 
 
-def vm_processes(marker: str) -> list[int]:
-    """The QEMUs whose command line contains `marker` (the cache that they use)."""
+def vm_processes(cache: str) -> list[int]:
+    """The QEMUs that were started with this cache."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            line = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            if b"qemu-system" in line.split(b"\0")[0] and marker.encode() in line:
+            if entry.name.isdigit() and "qemu-system" in (entry / "comm").read_text() \
+                    and f"XDG_CACHE_HOME={cache}".encode() in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
     return found
 
@@ -158,6 +159,53 @@ class Programs(unittest.TestCase):
         self.assertEqual((run.ending, run.code), (Ending.EXIT, 7), run)
         self.assertEqual((read.code, read.stdout), (1, b""), read)
         self.assertIn(b"Permission denied", read.stderr)
+
+
+class Confined(unittest.TestCase):
+    def status(self, machine: Machine) -> dict[str, list[str]]:
+        text = Path(f"/proc/{machine.qemu()}/status").read_text()
+        return {name: rest.split() for name, rest in (line.split(":", 1) for line in text.splitlines())}
+
+    def check(self, machine: Machine) -> None:
+        """What holds on every machine."""
+        self.addCleanup(machine.close)
+        found = self.status(machine)
+        self.assertEqual([found[name] for name in ("Name", "NoNewPrivs", "Seccomp")],
+                         [["qemu-system-x86"], ["1"], ["2"]])
+        self.assertNotIn("0", found["Uid"])
+        self.assertEqual({int(found[name][0], 16) for name in ("CapPrm", "CapEff", "CapInh")}, {0})
+
+    def test_what_qemu_can_reach(self) -> None:
+        machine = snapshot.start()
+        self.check(machine)
+        if "unshare" not in confinement():
+            self.skipTest("this machine forbids user namespaces")
+        process = Path(f"/proc/{machine.qemu()}")
+        for kind in ("net", "mnt", "pid", "ipc", "user"):
+            self.assertNotEqual(os.readlink(process / "ns" / kind), os.readlink(f"/proc/self/ns/{kind}"))
+        if os.geteuid() == 0:
+            roots = {path.name for path in (process / "root").iterdir()}
+            self.assertLessEqual(roots, {"usr", "proc", "dev", "etc", "bin", "lib", "lib32", "lib64",
+                                         "libx32"})
+            self.assertEqual([path.name for path in (process / "root/etc").iterdir()], ["alternatives"])
+
+    def test_where_namespaces_are_forbidden(self) -> None:
+        with mock.patch.object(confine, "NAMESPACES", ["false"]), \
+                mock.patch.object(snapshot, "confinement", confine.confinement.__wrapped__):
+            self.check(snapshot.start())
+
+    def test_no_vm_changes_what_the_others_start_from(self) -> None:
+        with tempfile.NamedTemporaryFile() as file:
+            file.seek(5 << 20)
+            file.write(b"x" * 5000)
+            file.truncate(9 << 20)
+            file.flush()
+            copy = sealed_copy(Path(file.name), "one")
+            self.assertEqual(os.pread(copy, 10 << 20, 0), Path(file.name).read_bytes())
+            self.assertEqual(sealed_copy(Path(file.name), "one"), copy)
+            self.assertNotEqual(sealed_copy(Path(file.name), "two"), copy)
+        with open(f"/proc/self/fd/{copy}", "r+b") as again, self.assertRaises(PermissionError):
+            os.pwrite(again.fileno(), b"y", 0)
 
 
 class Modules(unittest.TestCase):
