@@ -272,7 +272,10 @@ def backwards(plan: Plan) -> None:
           hint="Where do the bytes of strings go? Everything that a guest prints goes through "
                "stage.console_write: lab 3 installs another function there.")
 def strings_stage(plan: Plan) -> None:
-    plan.unit("hypercall", "strings_stage", kvm=True)
+    plan.unit("hypercall", "strings_stage", kvm=True).symptom(
+        lambda o: " 0 went to stage.console_write, and 0 to standard output" in o.stdout,
+        "Why does nothing of this string come out? It lies in RAM, in 16-bit code: DS's base plus SI, CX "
+        "bytes. Is the address right, and what does your check of RAM's end say?")
 
 
 @lab.test("2.4", "prints every character of an exit with a count", points=2,
@@ -321,9 +324,10 @@ def write_pages(plan: Plan) -> None:
 def write_outside(plan: Plan) -> None:
     unit = plan.unit("hypercall", "write_outside", kvm=True)
     unit.symptom(lambda o: "a length has no sign" in o.stdout, _LENGTH)
-    unit.symptom(lambda o: "not cut to 20 bits" in o.stdout,
-                 "How wide is a linear address? It has 32 bits, even in 16-bit code: DS's base plus SI may "
-                 "reach past 1 MB, and an 8086's 20 bits are not what this processor has.")
+    unit.symptom(lambda o: "more than 20 bits" in o.stdout,
+                 "Where does that string begin? Where RAM ends: is your check of its end right if no byte of "
+                 "it is in RAM? A difference of unsigned numbers is never below 0. Or is the address cut "
+                 "to 20 bits, as an 8086 does? A linear address has 32 bits, even in 16-bit code.")
     unit.symptom(lambda o: "all 64 bits of *phys count" in o.stdout,
                  "Which type holds the address that vcpu_translate finds? It has 64 bits: one above 4 GB is "
                  "not in RAM, even if its lower half alone would be.")
@@ -369,14 +373,14 @@ def unknown_call(plan: Plan) -> None:
           hint="What does your code do with a port other than HYPERCALL_PORT and STRING_PORT? End the guest "
                "by vcpu_crash, with the port and the guest's RIP in the message.")
 def unknown_port(plan: Plan) -> None:
+    unit = plan.unit("hypercall", "unknown_ports", kvm=True)
+    unit.symptom(_went_on, _IGNORED)
+    unit.symptom(_without_rip, _RIP)
     unit = plan.unit("hypercall", "unknown_unread", kvm=True)
     unit.symptom(lambda o: "KVM_GET_REGS failed" in o.stdout,
                  "Which register does the message about an unknown call or port need, and what if it can't "
                  "be read? When vcpu_registers fails, not even RIP is known: end the vCPU (vcpu_end) with "
                  "the status that it returned.")
-    unit = plan.unit("hypercall", "unknown_ports", kvm=True)
-    unit.symptom(_went_on, _IGNORED)
-    unit.symptom(_without_rip, _RIP)
     for width, port in ((8, HYPERCALL_PORT - 1), (8, STRING_PORT + 1),
                         (32, plan.values.randint(0x510, 0xfff0))):
         _dies(plan, port, WIDTH=width, PORT=port, NUMBER=1)

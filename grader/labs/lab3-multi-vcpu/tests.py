@@ -230,6 +230,9 @@ def lines(plan: Plan) -> None:
     unit.symptom(lambda o: "pieces of two are mixed" in o.stdout,
                  "At which places does your module print? At a newline, and when vcpu->line is full: a "
                  "piece of a long line needs the same lock as a whole line.")
+    unit.symptom(lambda o: "do not fit into vcpu->line: of" in o.stdout,
+                 "What becomes of a character that finds vcpu->line full? First what is there is printed, "
+                 "then that character begins the buffer again: none is lost or written twice.")
     unit.symptom(lambda o: "is printed again" in o.stdout,
                  "What is in vcpu->line after a line has been printed? The next line must begin with an "
                  "empty buffer, whether a newline, a full buffer or console_finish ended the line before.")
@@ -328,6 +331,9 @@ def kick(plan: Plan) -> None:
                  "The kick was lost: the vCPU checked for a stop, then the stop and the signal arrived, "
                  "then the vCPU entered KVM_RUN, where it stays forever. vcpu_kick must also set "
                  "run->immediate_exit. (If tests of 3.2 fail, fix these first.)")
+    unit.symptom(lambda o: "stopped by SIGTERM gives status" in o.stdout,
+                 "With which status does a vCPU end that sees a stop? vcpu_check_stop ends it by vcpu_end, "
+                 "with STATUS_SIGNAL plus the signal's number.")
     unit.symptom(lambda o: "is 0 again" in o.stdout,
                  "What does a second kick find, before the vCPU has seen the first? immediate_exit is a byte "
                  "that is set or not: store 1 in it, whatever was there before.")
@@ -396,8 +402,10 @@ def no_thread(plan: Plan) -> None:
     unit = _unit_of_runs(plan, "no_thread")
     unit.symptom(lambda o: o.hung,
                  "A pthread_create failed, and run_all never returned. Check what pthread_create "
-                 "returns each time: a later success must not hide a failure. Stop the running vCPUs with "
-                 "stop_all, and let wait_for_all wait for as many as were started, not for guest_count.")
+                 "returns each time: the number of the error, above 0; a later success must not hide a "
+                 "failure. Stop the running vCPUs with stop_all, and let wait_for_all wait for as many as "
+                 "were started, not for guest_count. (If other tests of 3.4 fail, fix these first: a lock "
+                 "may not be released.)")
 
 
 @lab.test("3.4", "sets the stop flag before kicking", points=2,

@@ -189,9 +189,9 @@ static void connect_somewhere(void)
     printf("%s\n", ring < 0 ? strerror(errno) : "a ring");
 }
 
-/* First those by which KVM emulates devices, two that KVM does not know yet, and one that it knows
- * by another size; then those of a VMM, one of which, KVM_GET_TSC_KHZ, has KVM_ENABLE_CAP's number;
- * then another device's. */
+/* First those by which KVM emulates devices, two of debuggers, two that KVM does not know yet, and
+ * one that it knows by another size; then those of a VMM, one of which, KVM_GET_TSC_KHZ, has
+ * KVM_ENABLE_CAP's number; then another device's. */
 static void ask_for_devices(void)
 {
     static const unsigned long requests[] = {KVM_CREATE_IRQCHIP,
@@ -201,6 +201,8 @@ static void ask_for_devices(void)
                                              KVM_CREATE_DEVICE,
                                              KVM_XEN_HVM_CONFIG,
                                              KVM_IRQFD,
+                                             KVM_TRANSLATE,
+                                             KVM_SET_GUEST_DEBUG,
                                              _IO(KVMIO, 0xff),
                                              _IOW(KVMIO, 0xfe, long),
                                              _IOW(KVMIO, 0x80, long) /* nearly KVM_RUN */,

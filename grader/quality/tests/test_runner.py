@@ -87,10 +87,10 @@ class RunnerTests:
 
     def test_no_device_that_kvm_emulates(self) -> None:
         """Where a run is graded: the labs are about these. What a VMM needs and others' requests are made."""
-        for refused, devices in ((0, True), (10, False)):
+        for refused, devices in ((0, True), (12, False)):
             result = self.run_one(do("ask-for-devices", kvm_devices=devices))
             self.check(result.stdout.splitlines() == [b"Function not implemented"] * refused
-                       + [b"Inappropriate ioctl for device"] * (16 - refused), result)
+                       + [b"Inappropriate ioctl for device"] * (18 - refused), result)
 
     def test_input_ends(self) -> None:
         self.check(self.run_one(do("copy")).status == 0, self.run_one(do("copy")))

@@ -363,8 +363,10 @@ START_TEST(console_stage)
                       "lab 3 has a function of its own",
                       character);
         ck_assert_msg(console_bytes == 1 && (uint8_t)console[0] == character,
-                      "stage.console_write got something else than BL, one character, 0x%02x",
-                      character);
+                      "stage.console_write got %zu characters, the first of them 0x%02x, instead "
+                      "of one, BL, 0x%02x%s",
+                      console_bytes, console_bytes ? (uint8_t)console[0] : 0, character,
+                      character ? "" : " (a 0 is a character like any other)");
     }
 }
 END_TEST
@@ -590,8 +592,11 @@ END_TEST
 /* The guest calls GETCHAR. */
 static void call_getchar(struct vcpu *vcpu)
 {
+    const bool again = vcpu->getchar_called;
+
     make_io(true, HYPERCALL_PORT, 1, 1)[0] = HC_GETCHAR;
-    ck_assert_msg(run_hypercall(vcpu) == STEP_RUN, "after GETCHAR the vCPU does not run on");
+    ck_assert_msg(run_hypercall(vcpu) == STEP_RUN, "after GETCHAR%s the vCPU does not run on",
+                  again ? ", called again before a read," : "");
 }
 
 /* The guest reads the answer; 0: it died. */
@@ -767,6 +772,7 @@ START_TEST(string_count)
     for (int i = 0; i < STRINGS; i++) {
         const uint32_t count = order[i] == 0       ? 1
                                : order[i] == 2     ? PAGE_BYTES + 1 + unit_random() % PAGE_BYTES
+                               : order[i] == 4     ? 0x10000 + 1 + unit_random() % PAGE_BYTES
                                : order[i] % 2 != 0 ? 2 + unit_random() % 255
                                                    : 257 + unit_random() % 1000;
         uint8_t *data = make_io(true, STRING_PORT, 1, count),
@@ -999,6 +1005,20 @@ static void write_far_outside(struct vcpu *vcpu)
     }
 }
 
+/* RAM ends where vm->ram_bytes says. */
+static void write_smaller_ram(struct vcpu *vcpu)
+{
+    const size_t all = vcpu->vm->ram_bytes;
+    const uint32_t end = (32 + unit_random() % 100) * PAGE_BYTES, bytes = 1 + unit_random() % 200;
+
+    vcpu->vm->ram_bytes = end;
+    make_write(vcpu, (struct write_state){CR0_PE, true, 0, end - bytes, bytes}, 0);
+    check_serves(vcpu, "a WRITE whose bytes are the last ones of RAM");
+    check_write_refused(vcpu, (struct write_state){CR0_PE, true, 0, end - bytes, bytes + 1},
+                        "a WRITE ended one byte past RAM, which has vm->ram_bytes bytes");
+    vcpu->vm->ram_bytes = all;
+}
+
 START_TEST(write_outside)
 {
     struct vm vm;
@@ -1031,10 +1051,11 @@ START_TEST(write_outside)
         "32-bit code made a WRITE of over 64 KB (all of ECX counts) that ended past "
         "RAM");
     check_write_refused(&vcpu, (struct write_state){0, false, 0xffff0, 0x10 + outside, inside},
-                        "16-bit code made a WRITE at 1 MB, where RAM ends: DS's base plus SI is "
-                        "not cut to 20 bits");
+                        "16-bit code made a WRITE at 1 MB, where RAM ends (DS's base plus SI has "
+                        "more than 20 bits)");
     check_write_refused(&vcpu, (struct write_state){CR0_PE, true, 0, 0u - inside, inside},
                         "a WRITE ended with the last byte of 4 GB, far past RAM");
+    write_smaller_ram(&vcpu);
     write_long_outside(&vcpu);
     write_far_outside(&vcpu);
     pages_left = 2 + unit_random() % 4; /* one of them now */

@@ -201,6 +201,7 @@ static struct end {
     bool own_thread;
     atomic_uint told;  /* calls of vcpu_ended */
     bool told_early;   /* when its state was not VCPU_ENDED */
+    bool locked[3];    /* the state was set to this while vcpu->lock was held */
     atomic_uint turns; /* KVM_RUN so far */
     bool entered;      /* KVM_RUN was called for a vCPU that KVM knows */
     uint16_t number;   /* that its guest had then */
@@ -388,6 +389,31 @@ static int run_to_ends(void)
     return status;
 }
 
+static enum vcpu_state state_before[VCPUS_MAX]; /* when its lock was taken */
+
+/* Called with a lock that has just been taken, or is about to be released. */
+BOTH static void state_at_lock(const pthread_mutex_t *lock)
+{
+    for (int id = 0; id < VCPUS_MAX; id++)
+        if (lock == &vmm.vcpus[id].lock)
+            state_before[id] = vmm.vcpus[id].state;
+}
+
+BOTH static void state_at_unlock(const pthread_mutex_t *lock)
+{
+    for (int id = 0; id < VCPUS_MAX; id++) {
+        const enum vcpu_state state = vmm.vcpus[id].state;
+        if (lock == &vmm.vcpus[id].lock && state != state_before[id] && state <= VCPU_ENDED)
+            ends[id].locked[state] = true;
+    }
+}
+
+THERE_VOID(states_watch, (void), ())
+{
+    after_lock = state_at_lock;
+    before_unlock = state_at_unlock;
+}
+
 static void check_state(int id, const char *why)
 {
     check_entered(id);
@@ -399,6 +425,11 @@ static void check_state(int id, const char *why)
                   "vcpu%d has ended, because %s, and its state is not VCPU_ENDED: a kick would "
                   "signal a thread that is gone. vcpu_set_state comes after vcpu_run, too",
                   id, why);
+    for (enum vcpu_state state = VCPU_RUNNING; state <= VCPU_ENDED; state++)
+        ck_assert_msg(ends[id].locked[state],
+                      "vcpu%d's state became %s while nobody held vcpu->lock: a kick looks at the "
+                      "state under that lock, and may signal a thread that ends meanwhile",
+                      id, state == VCPU_RUNNING ? "VCPU_RUNNING" : "VCPU_ENDED");
     check_end(id, why);
 }
 
@@ -407,6 +438,7 @@ START_TEST(state)
     int order[ENDS];
 
     ends_watch();
+    states_watch();
     start_guests(VCPUS_MAX, halt, sizeof halt);
     falsified.run = end_as_told;
     all_meet = true;
