@@ -14,7 +14,7 @@ from unittest import mock
 
 from grader import labs
 from grader.core import building
-from grader.core.grading import Choice, grade
+from grader.core.grading import Choice, _run_apart, grade
 from grader.core.judge import Kind, Verdict
 from grader.core.plan import Plan
 from grader.course import LABS, ROOT
@@ -23,7 +23,7 @@ from grader.execution.backends.kvm import KvmBackend
 from grader.execution.backends.vm import VmBackend
 from grader.execution.budget import FACTOR, FREE_SECONDS, Account, Budget
 from grader.execution.c_tools import c_tool
-from grader.execution.labvm import machine
+from grader.execution.labvm import machine, pack
 from grader.execution.labvm.machine import processor_wait
 from grader.execution.labvm.pack import pack_like
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
@@ -240,6 +240,25 @@ static void nap(void)
         self.assertNotEqual(endings[0], Ending.BUDGET, endings)
         self.assertFalse(report.cannot)
         self.assertLess(report.score, report.possible)
+
+    def test_its_programs_and_the_kits_own_run_in_different_vms(self) -> None:
+        def run(runs: Sequence[Run], jobs: int, on_result: OnResult, account: None) -> list[Result]:
+            batches.append([one.argv for one in runs])
+            results = [Result(Ending.EXIT, stdout=one.argv[1].encode()) for one in runs]
+            for number, result in enumerate(results):
+                on_result(number, result)
+            return results
+
+        batches: list[list[tuple[str, ...]]] = []
+        told: list[tuple[int, bytes]] = []
+        backend = mock.Mock(run=run)
+        backend.name = "fake"
+        runs = [Run((name, str(number))) for number, name in enumerate(("/a/vmm", "/kit/vmm", "/a/vmm"))]
+        with mock.patch.dict(pack._TWINS, {"/a/vmm": "/kit/vmm"}):
+            results = _run_apart(backend, runs, 1, lambda place, one: told.append((place, one.stdout)), None)
+        self.assertEqual(batches, [[("/a/vmm", "0"), ("/a/vmm", "2")], [("/kit/vmm", "1")]])
+        self.assertEqual([result.stdout for result in results], [b"0", b"1", b"2"])
+        self.assertEqual(sorted(told), [(0, b"0"), (1, b"1"), (2, b"2")])
 
 
 if __name__ == "__main__":
