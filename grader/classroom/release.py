@@ -62,14 +62,14 @@ def without_dead_links(text: str, place: str, released: set[str]) -> str:
     return re.sub(r"(?<!!)\[([^]]+)\]\(([^)\s]+)\)", link, text)
 
 
-def stage(folder: Path, version: str) -> None:
-    """Lays out the release in `folder`."""
+def stage(folder: Path, version: str, last: int = max(LABS)) -> None:
+    """Lays out the release in `folder`, with the objects of the solutions up to lab `last`."""
     with Progress("packing the kit") as progress:
         progress.step()
-        _stage(folder, version, progress)
+        _stage(folder, version, last, progress)
 
 
-def _stage(folder: Path, version: str, progress: Progress) -> None:
+def _stage(folder: Path, version: str, last: int, progress: Progress) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     released = released_files()
     for name in released:
@@ -88,7 +88,8 @@ def _stage(folder: Path, version: str, progress: Progress) -> None:
             learner = folder / target.relative_to(ROOT)
             learner.parent.mkdir(parents=True, exist_ok=True)
             learner.write_text(skeleton(solution.read_text(), solution.name))
-        write_objects(lab.number, folder)
+        if lab.number <= last:
+            write_objects(lab.number, folder)
 
 
 def write_objects(lab: int, folder: Path) -> None:

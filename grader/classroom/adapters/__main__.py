@@ -3,7 +3,8 @@
     build/adapters/gradescope-lab3.zip     Gradescope: Configure Autograder, Zip file upload
     build/adapters/autolab-lab3/           Autolab: autograde-Makefile and autograde.tar
     build/adapters/classroom50-lab3/       Classroom 50: CLASSROOM/autograders/ASSIGNMENT/ in the classroom50
-                                           repository, whose pages are public
+                                           repository, whose pages are public: so is the object of
+                                           this lab's solution, which is in the kit
     build/adapters/github-lab3.yml         GitHub Actions: .github/workflows/ of a template with the kit
     grader/classroom/adapters/slurm/       Slurm and GNU parallel need no bundle: `make grade-class`
 
@@ -31,9 +32,9 @@ from grader.execution.tool import run_command
 FOLDER = Path(__file__).resolve().parent
 
 
-def stage_kit(folder: Path) -> None:
-    """The kit that an autograder's container gets."""
-    stage(folder, kit_version())
+def stage_kit(folder: Path, lab: int) -> None:
+    """The kit that an autograder's container gets: no solution of a later lab, as students may read it."""
+    stage(folder, kit_version(), lab)
     add_autograder(folder)
 
 
@@ -84,7 +85,7 @@ def main() -> int:
         print("The bundles are made from a clone with its history.", file=sys.stderr)
         return 2
     kit = out / "kit"
-    stage_kit(kit)
+    stage_kit(kit, lab)
     made = [gradescope(lab, kit, out / f"gradescope-lab{lab}.zip"),
             autolab(lab, kit, out / f"autolab-lab{lab}"),
             classroom50(lab, kit, out / f"classroom50-lab{lab}"),

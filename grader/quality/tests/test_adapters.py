@@ -173,7 +173,7 @@ class Bundles(unittest.TestCase):
         (BUILD / "tests").mkdir(parents=True, exist_ok=True)
         cls.folder = Path(mkdtemp(dir=BUILD / "tests"))
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
-        adapters.stage_kit(cls.folder / "kit")
+        adapters.stage_kit(cls.folder / "kit", cls.LAB)
 
     def submission(self, name: str) -> Path:
         """A folder with the lab's solution."""
@@ -200,6 +200,10 @@ class Bundles(unittest.TestCase):
         self.execute(["sh", "source/run_autograder"], place, AUTOGRADER=str(place))
         results = json.loads((place / "results" / "results.json").read_text())
         self.assertEqual((results["score"], len(results["tests"])), (100, len(labs.load(self.LAB).tests)))
+
+    def test_the_kit_has_no_solution_of_a_later_lab(self) -> None:
+        objects = (self.folder / "kit" / "solutions").glob("*/*.o")
+        self.assertEqual({path.parent.name for path in objects}, {LABS[self.LAB].folder})
 
     def test_autolab(self) -> None:
         bundle = adapters.autolab(self.LAB, self.folder / "kit", self.folder / "autolab")
