@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -339,6 +340,8 @@ def _make(target: str, variables: dict[str, str], learner_targets: set[str]) -> 
     except OSError as error:
         raise place.cause(error) or error
     if status == 0:
+        if learner_targets:      # its warnings: the kit's own parts have none
+            print(re.sub(r"^make: .*\n?", "", errors, flags=re.M), end="", file=sys.stderr, flush=True)
         return errors + output
     stopped = place.stopped(errors)
     fault = place.fault() if stopped or _MACHINES_WORDS.search(errors) else None

@@ -274,7 +274,7 @@ def backwards(plan: Plan) -> None:
 def strings_stage(plan: Plan) -> None:
     plan.unit("hypercall", "strings_stage", kvm=True).symptom(
         lambda o: " 0 went to stage.console_write, and 0 to standard output" in o.stdout,
-        "Why does nothing of this string come out? It lies in RAM, in 16-bit code: DS's base plus SI, CX "
+        "Why is nothing of this string printed? It lies in RAM, in 16-bit code: DS's base plus SI, CX "
         "bytes. Is the address right, and what does your check of RAM's end say?")
 
 

@@ -238,7 +238,7 @@ class SharedFolder(FolderCase):
             self.assertFalse(tree.exists() or path.exists())
 
     def test_a_container_that_sees_another_ones_processes(self) -> None:
-        # Its number is that of no process, or of one that has nothing to do with it: only the age tells.
+        # Its number is that of no process, or of one that has nothing to do with it: only the age says more.
         for number in (999999999, os.getppid()):
             with self.subTest(number=number), mock.patch("os.getpid", return_value=number):
                 inside = Claims(self.folder / "claims")

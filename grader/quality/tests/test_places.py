@@ -286,6 +286,15 @@ class Sources(unittest.TestCase):
             build_vmm(1, module=Path("/nonesuch/vm.c"))
         self.assertEqual(caught.exception.text, "/nonesuch/vm.c is missing")
 
+    def test_a_build_that_succeeds_shows_the_compilers_warnings(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as said:
+            module = Path(folder) / "vm.c"
+            for more, expected in (("static int of_mine(void) { return 1; }", True), ("", False)):
+                module.write_text(f"{LABS[1].solution_files()[0].read_text()}{more}\n")
+                said.truncate(said.seek(0))
+                build_vmm(1, module=module, out=Path(folder) / "out")
+                self.assertEqual("vm.c" in said.getvalue() and "of_mine" in said.getvalue(), expected)
+
 
 class People(unittest.TestCase):
     def test_a_user_without_a_name(self) -> None:

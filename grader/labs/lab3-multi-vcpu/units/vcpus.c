@@ -427,7 +427,7 @@ static void check_state(int id, const char *why)
                   id, why);
     for (enum vcpu_state state = VCPU_RUNNING; state <= VCPU_ENDED; state++)
         ck_assert_msg(ends[id].locked[state],
-                      "vcpu%d's state became %s while nobody held vcpu->lock: a kick looks at the "
+                      "vcpu%d's state became %s while nobody held vcpu->lock: a kick reads the "
                       "state under that lock, and may signal a thread that ends meanwhile",
                       id, state == VCPU_RUNNING ? "VCPU_RUNNING" : "VCPU_ENDED");
     check_end(id, why);
