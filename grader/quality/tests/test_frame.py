@@ -91,11 +91,10 @@ class Building(unittest.TestCase):
                 self.build("vmm", LAB=str(lab.number), CC=compiler, SOLUTION=solution)
 
     def test_graded_unit_programs_compile_without_a_warning(self) -> None:
-        units = {1: "vm", 2: "hypercall", 3: "vcpus", 4: "interrupts", 5: "paging", 6: "boot"}
-        for lab, compiler in product(units, ("gcc", "clang")):
-            with self.subTest(lab=lab, compiler=compiler):
-                self.build("unit", LAB=str(lab), SOLUTION="1", CC=compiler,
-                           **unit_variables(lab, LABS[lab].unit(units[lab])))
+        units = [(lab.number, lab.unit(Path(name).stem)) for lab in LABS.values() for name in lab.modules()]
+        for (lab, unit), compiler in product(units, ("gcc", "clang")):
+            with self.subTest(unit=unit.name, compiler=compiler):
+                self.build("unit", LAB=str(lab), SOLUTION="1", CC=compiler, **unit_variables(lab, unit))
 
     def test_the_graders_own_programs_compile_without_a_warning(self) -> None:
         grader = ROOT / "grader"

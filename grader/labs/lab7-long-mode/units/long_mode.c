@@ -568,7 +568,7 @@ static void split_at_ends(void)
         const bool last = order[i] & 1, high = order[i] & 2, mapped = order[i] & 4;
         const int place = order[i] / 8;
         const uint64_t in_large = last ? MEDIUM_PAGE_BYTES - PAGE_BYTES : 0,
-                       same = i % (CASES / 2) * MEDIUM_PAGE_BYTES + in_large,
+                       same = (uint64_t)i % (CASES / 2) * MEDIUM_PAGE_BYTES + in_large,
                        virt = (high ? HIGHER_HALF_64 : 0) + same,
                        flags = PAGE_PRESENT | (random64() & RIGHTS);
         const uint32_t large = unit_random() % (CASES / 2) * MEDIUM_PAGE_BYTES,
@@ -603,8 +603,8 @@ START_TEST(split)
         const uint64_t half = unit_random() % 2 ? HIGHER_HALF_64 : 0,
                        part = (uint64_t)i % PARTS * MEDIUM_PAGE_BYTES,
                        in_large = random_page(MEDIUM_PAGE_BYTES), virt = half + part + in_large;
-        const uint64_t before = PAGE_PRESENT | (rights[i] & 1 ? PAGE_WRITABLE : 0) |
-                                (rights[i] & 2 ? PAGE_USER : 0) | (rights[i] & 4 ? PAGE_NX : 0);
+        const uint64_t before = PAGE_PRESENT | (rights[i] & 1 ? PAGE_WRITABLE : 0u) |
+                                (rights[i] & 2 ? PAGE_USER : 0u) | (rights[i] & 4 ? PAGE_NX : 0);
         /* One of the two pages has PAGE_NX: no entry above them can have it for both. */
         const uint64_t flags = i == unmapped
                                    ? 0
@@ -850,21 +850,23 @@ static void few_left(void)
 START_TEST(exhausted)
 {
     struct address_space space = space_at(BASE, SPACE_BYTES);
-    const uint32_t tables = (TABLES_END - TABLES_OFFSET) / PAGE_BYTES;
+    const uint32_t tables_max = (TABLES_END - TABLES_OFFSET) / PAGE_BYTES;
     uint32_t count = 0;
     int error = 0;
 
     long_tables_build(&space);
     memset(space.memory + TABLES_END, 0xcc, PAGE_BYTES);
-    while (count <= tables && (error = long_page_map(&space, 0x40000000 + count * MEDIUM_PAGE_BYTES,
-                                                     0x200000, PAGE_PRESENT)) == 0)
+    while (count <= tables_max &&
+           (error = long_page_map(&space, 0x40000000 + count * MEDIUM_PAGE_BYTES, 0x200000,
+                                  PAGE_PRESENT)) == 0)
         count++;
     ck_assert_msg(
         error == ENOMEM,
         "%u pages, each of which needs a page table of its own, were mapped, and the area "
         "up to TABLES_END has room for %u tables; then long_page_map must return ENOMEM",
-        count, tables);
-    ck_assert_msg(count >= tables - 6, "only %u of %u page tables could be used", count, tables);
+        count, tables_max);
+    ck_assert_msg(count >= tables_max - 6, "only %u of %u page tables could be used", count,
+                  tables_max);
     for (uint32_t i = 0; i < PAGE_BYTES; i++)
         if (space.memory[TABLES_END + i] != 0xcc)
             ck_abort_msg("memory past TABLES_END was written: long_page_map must not use it");
@@ -1320,8 +1322,8 @@ END_TEST
 static void check_in_long_mode(const struct address_space *space)
 {
     static const char *const names[] = {"CS", "SS", "DS", "ES", "FS", "GS"};
-    const struct kvm_segment *const segments[] = {&sregs.cs, &sregs.ss, &sregs.ds,
-                                                  &sregs.es, &sregs.fs, &sregs.gs};
+    const struct kvm_segment *const all[] = {&sregs.cs, &sregs.ss, &sregs.ds,
+                                             &sregs.es, &sregs.fs, &sregs.gs};
     const struct kvm_segment *tr = &sregs.tr;
 
     ck_assert_msg(sregs.cr0 & CR0_PE && sregs.cr0 & CR0_PG && sregs.cr4 & CR4_PAE &&
@@ -1334,15 +1336,15 @@ static void check_in_long_mode(const struct address_space *space)
                   space->base + DIRECTORY_OFFSET);
     check_flat(space, SELECTOR_KERNEL_CODE, true, "kernel code");
     check_flat(space, SELECTOR_KERNEL_DATA, false, "kernel data");
-    for (size_t i = 0; i < sizeof segments / sizeof segments[0]; i++) {
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         const uint16_t selector = i ? SELECTOR_KERNEL_DATA : SELECTOR_KERNEL_CODE;
         struct kvm_segment right = segment_of(gdt_entry(space, selector), selector);
-        right.avl = segments[i]->avl;
-        ck_assert_msg(segments_equal(*segments[i], right),
+        right.avl = all[i]->avl;
+        ck_assert_msg(segments_equal(*all[i], right),
                       "%s has selector 0x%x, base 0x%llx, limit 0x%x, type %u, unusable %u, which "
                       "is not the GDT's descriptor of selector 0x%x: load it from there",
-                      names[i], segments[i]->selector, segments[i]->base, segments[i]->limit,
-                      segments[i]->type, segments[i]->unusable, selector);
+                      names[i], all[i]->selector, all[i]->base, all[i]->limit, all[i]->type,
+                      all[i]->unusable, selector);
     }
     ck_assert_msg(gdt_entry(space, SELECTOR_TSS) >> 47 & 1 && tr->selector == SELECTOR_TSS &&
                       (uint32_t)tr->base == (uint32_t)(HIGHER_HALF_64 + TSS_OFFSET),
@@ -1377,9 +1379,9 @@ END_TEST
 
 #define TABLE_MAX 256
 
-/* A table like KVM's; both processes have it. */
+/* A table like KVM's (struct kvm_cpuid2); both processes have it. */
 static struct {
-    struct kvm_cpuid2 head;
+    uint32_t nent, padding;
     struct kvm_cpuid_entry2 entries[TABLE_MAX];
 } table;
 
@@ -1427,7 +1429,7 @@ static void table_make(uint32_t hypervisor)
         leaf_make(made_hypervisor < 4 ? first[i % 4] : 0x40000000 + (unit_random() & 0xfffffff), 0,
                   0);
     memset(&table, 0, sizeof table);
-    table.head.nent = made_count;
+    table.nent = made_count;
     shuffle(order, (int)made_count);
     for (uint32_t i = 0; i < made_count; i++)
         table.entries[i] = made[order[i]];
@@ -1438,7 +1440,7 @@ static const struct kvm_cpuid_entry2 *leaf_find(uint32_t function, uint32_t inde
     const struct kvm_cpuid_entry2 *found = NULL;
 
     *count = 0;
-    for (uint32_t i = 0; i < table.head.nent && i < TABLE_MAX; i++)
+    for (uint32_t i = 0; i < table.nent && i < TABLE_MAX; i++)
         if (table.entries[i].function == function && table.entries[i].index == index) {
             found = &table.entries[i];
             ++*count;
@@ -1528,14 +1530,14 @@ static void check_signature(void)
                   "only one",
                   leaf->eax);
     ck_assert_msg(leaf->flags == 0 && leaf->index == 0, "leaf 0x40000000: flags and index are 0");
-    for (uint32_t i = 0; i < table.head.nent && i < TABLE_MAX; i++)
+    for (uint32_t i = 0; i < table.nent && i < TABLE_MAX; i++)
         ck_assert_msg(!IS_HYPERVISOR(table.entries[i].function) ||
                           table.entries[i].function == CPUID_SIGNATURE,
                       "KVM's leaf 0x%x is still there: it offers what this VMM does not set up",
                       table.entries[i].function);
-    ck_assert_msg(table.head.nent == made_count - made_hypervisor + 1,
+    ck_assert_msg(table.nent == made_count - made_hypervisor + 1,
                   "the table had %u entries, %u of them hypervisor leaves, and has %u now",
-                  made_count, made_hypervisor, table.head.nent);
+                  made_count, made_hypervisor, table.nent);
 }
 
 START_TEST(signature)
@@ -1589,17 +1591,17 @@ static void check_given(int apic_id, const char *what)
 
     ck_assert(supported <= TABLE_MAX);
     memset(&table, 0, sizeof table);
-    table.head.nent = supported;
+    table.nent = supported;
     memcpy(table.entries, cpuid_supported.entries, supported * sizeof table.entries[0]);
     ck_assert_msg(table_show(TABLE_MAX, (uint32_t)apic_id),
                   "cpuid_show returns false for KVM's table of %u entries, with room for %d",
                   supported, TABLE_MAX);
-    ck_assert_msg(cpuid_set.count == table.head.nent &&
-                      memcmp(cpuid_set.entries, table.entries,
-                             table.head.nent * sizeof table.entries[0]) == 0,
-                  "%svcpu_show_cpuid gives the vCPU %u entries, and cpuid_show makes %u of those "
-                  "that KVM supports, or others: pass on what cpuid_show leaves in the table",
-                  what, cpuid_set.count, table.head.nent);
+    ck_assert_msg(
+        cpuid_set.count == table.nent &&
+            memcmp(cpuid_set.entries, table.entries, table.nent * sizeof table.entries[0]) == 0,
+        "%svcpu_show_cpuid gives the vCPU %u entries, and cpuid_show makes %u of those "
+        "that KVM supports, or others: pass on what cpuid_show leaves in the table",
+        what, cpuid_set.count, table.nent);
 }
 
 /* As in lab 1: as many entries as a server's processor has, and some more. */
@@ -1608,15 +1610,15 @@ enum { CPUID_OF_LARGE_PROCESSORS = 128 };
 /* KVM has the vCPU's CPUID, with its APIC id. */
 static void check_has_cpuid(const struct vcpu *vcpu, const char *function)
 {
-    static struct {
-        struct kvm_cpuid2 head;
+    static struct { /* a struct kvm_cpuid2 */
+        uint32_t nent, padding;
         struct kvm_cpuid_entry2 entries[256];
     } shown;
     unsigned signatures = 0;
 
-    shown.head.nent = sizeof shown.entries / sizeof shown.entries[0];
+    shown.nent = sizeof shown.entries / sizeof shown.entries[0];
     ck_assert(kernel(vcpu->fd, KVM_GET_CPUID2, &shown) == 0);
-    for (uint32_t i = 0; i < shown.head.nent; i++) {
+    for (uint32_t i = 0; i < shown.nent; i++) {
         const struct kvm_cpuid_entry2 *leaf = &shown.entries[i];
         signatures += leaf->function == CPUID_SIGNATURE && leaf->ebx == CPUID_SIGNATURE_EBX;
         ck_assert_msg(leaf->function != 0x1 || leaf->ebx >> 24 == (uint32_t)vcpu->index,
@@ -3213,12 +3215,12 @@ static void string_make(void)
 static void check_string(struct vcpu *vcpu, uint64_t offset, uint64_t bytes, uint64_t right,
                          const char *what)
 {
-    struct kvm_regs state = {.rsi = string_virt + offset, .rcx = bytes, .rflags = 2};
+    struct kvm_regs general = {.rsi = string_virt + offset, .rcx = bytes, .rflags = 2};
     char text[200];
 
-    ck_assert(kernel(vcpu->fd, KVM_SET_REGS, &state) == 0);
-    snprintf(text, sizeof text, "WRITE with RSI 0x%llx and RCX 0x%llx, %s", state.rsi, state.rcx,
-             what);
+    ck_assert(kernel(vcpu->fd, KVM_SET_REGS, &general) == 0);
+    snprintf(text, sizeof text, "WRITE with RSI 0x%llx and RCX 0x%llx, %s", general.rsi,
+             general.rcx, what);
     written_bytes = 0;
     vcpu->status = 0;
     listen_start();
@@ -3270,9 +3272,9 @@ BOTH static void other_writes(void)
 /* The same WRITE, and while it is at work another vCPU's, of the string's first bytes. */
 static void check_string_at_once(struct vcpu *vcpu, uint64_t offset, uint64_t bytes)
 {
-    struct kvm_regs state = {.rsi = string_virt, .rcx = 1 + unit_random() % 16, .rflags = 2};
+    struct kvm_regs general = {.rsi = string_virt, .rcx = 1 + unit_random() % 16, .rflags = 2};
 
-    ck_assert(kernel(other.fd, KVM_SET_REGS, &state) == 0);
+    ck_assert(kernel(other.fd, KVM_SET_REGS, &general) == 0);
     meanwhile = other_writes;
     meanwhile_at = unit_random() % 2 ? AT_TRANSLATE : AFTER(KVM_GET_REGS);
     check_string(vcpu, offset, bytes, bytes, "in RAM, while another vCPU's thread does a WRITE");

@@ -516,7 +516,7 @@ static void check_others_with_dlab(void)
     check_cause(IIR_NONE, "with LCR_DLAB set, IIR has reported that THR is empty");
     check_line(false, "with LCR_DLAB set, IIR has reported that THR is empty");
     out(0, random_byte());
-    out(1, random_byte() & ~IER_TRANSMITTER);
+    out(1, random_byte() & ~(unsigned)IER_TRANSMITTER);
     out(1, random_byte() | IER_TRANSMITTER);
     check_cause(IIR_NONE, "DLL and DLM were written, which are neither THR nor IER");
     out(UART_SCR, scratch);
@@ -850,10 +850,10 @@ static void check_transmitter_stays(void)
         out(UART_IER, IER_TRANSMITTER);
         if (i % 2)
             check_cause(IIR_TRANSMITTER, "IER_TRANSMITTER was set");
-        out(UART_IER, IER_TRANSMITTER | (random_byte() & ~IER_RECEIVED));
+        out(UART_IER, IER_TRANSMITTER | (random_byte() & ~(unsigned)IER_RECEIVED));
         out(UART_IER, IER_TRANSMITTER);
         out(UART_IIR, random_byte());
-        out(UART_LCR, random_byte() & ~LCR_DLAB);
+        out(UART_LCR, random_byte() & ~(unsigned)LCR_DLAB);
         out(UART_SCR, random_byte());
         if (i % 2 == 0)
             check_cause(IIR_TRANSMITTER, "IER_TRANSMITTER was set, then other registers were "
@@ -963,7 +963,7 @@ static void check_overrun_stays(void)
         start_uart();
         out(UART_IIR, fifo ? FCR_ENABLE : 0);
         out(UART_MCR, MCR_LOOPBACK);
-        for (unsigned sent = 0; sent < 2 + fifo * UART_FIFO; sent++)
+        for (int sent = 0; sent < 2 + (int)fifo * UART_FIFO; sent++)
             out(UART_RBR, random_byte());
         if (no_ends[i / 2].is_read)
             in(no_ends[i / 2].number);
@@ -1768,7 +1768,8 @@ static void check_spurious(void)
 {
     for (int i = 0; i < 6; i++) {
         const uint8_t masked = i < 3 ? 0xff : random_byte();
-        uint8_t lines = random_byte() & masked & ~(1u << PIC_CASCADE), slave_lines = random_byte();
+        uint8_t lines = (uint8_t)(random_byte() & masked & ~(1u << PIC_CASCADE)),
+                slave_lines = random_byte();
         unsigned served = 0;
         start_pic();
         if (i % 3 == 2) { /* all inputs but one come after the one in service */
@@ -2049,7 +2050,7 @@ static void check_zero_counts(void)
 static void check_wide_counts(void)
 {
     for (unsigned number = 0; number < 3; number++) {
-        const unsigned count = (unsigned)ANY_COUNT, upper = random_byte() << 8 | 0x100,
+        const unsigned count = (unsigned)ANY_COUNT, upper = (unsigned)random_byte() << 8 | 0x100,
                        port = PIT_PORT + number;
         start_pit();
         pit_out(PIT_GATE, GATE_OPEN);

@@ -911,15 +911,15 @@ START_TEST(state)
 }
 END_TEST
 
-static struct {
-    struct kvm_msrs head;
+static struct { /* a struct kvm_msrs */
+    uint32_t nmsrs, pad;
     struct kvm_msr_entry entry;
 } msr_list;
 
 /* This MSR of the vCPU. */
 static uint64_t misc_enable(struct vcpu *vcpu)
 {
-    msr_list.head.nmsrs = 1;
+    msr_list.nmsrs = 1;
     msr_list.entry.index = MSR_MISC_ENABLE;
     ck_assert(kernel(vcpu->fd, KVM_GET_MSRS, &msr_list) == 1);
     return msr_list.entry.data;
@@ -1807,11 +1807,11 @@ static void check_timer(struct vcpu *vcpu, const char *when)
 static void check_timer_stays(struct vcpu *vcpu)
 {
     const uint64_t next = platform.pit.next;
-    const unsigned calls = timer_calls;
+    const unsigned calls_before = timer_calls;
 
     for (int i = 0; i < 5; i++) {
         deliver(vcpu, i % 2 ? TIMER : 0, true, true);
-        ck_assert_msg(timer_calls == calls || platform.pit.next != next,
+        ck_assert_msg(timer_calls == calls_before || platform.pit.next != next,
                       "pit.next is as before, and platform_deliver calls timerfd_settime, a system "
                       "call: that is needed only when the time has changed");
     }
