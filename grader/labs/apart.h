@@ -102,6 +102,8 @@ BOTH static inline void made_up_report(void)
         syscall(SYS_write, STDOUT_FILENO, words, sizeof words - 1);
 }
 
+static PRIVATE char crash_with[256]; /* what the module meets, should it crash now; may be empty */
+
 /* Ends the module's process, if there is one: none outlives its test. */
 BOTH static inline void apart_end(void)
 {
@@ -168,6 +170,8 @@ BOTH _Noreturn static inline void module_ended(void)
     module_process = 0;
     listen_end();
     if (WIFSIGNALED(status)) {
+        if (crash_with[0])
+            dprintf(STDOUT_FILENO, "# crashed with %s\n", crash_with);
         signal(WTERMSIG(status), SIG_DFL);
         kill(getpid(), WTERMSIG(status));
     }

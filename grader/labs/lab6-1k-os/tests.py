@@ -90,6 +90,10 @@ def _kernel_unit(plan: Plan, case: str, given: Sequence[int], *facts: str) -> No
     run.symptom(lambda o: "schedule gave the processor" in o.stdout,
                 "Which processes may schedule choose? Only those that are PROCESS_READY; and idle, if no "
                 "other is ready.")
+    run.symptom(lambda o: o.hung and plan.test.exercise == "6.5",
+                f"This test is about: {plan.test.hint} A function of sched.c did not come back: does it wait "
+                "in a loop? process_block and process_sleep set the state, then call schedule once. Somebody "
+                "else makes the process ready, and no tick comes while interrupts are off.")
     run.symptom(lambda o: o.hung, plan.test.hint)
 
 

@@ -116,6 +116,7 @@ static const char *load_bytes(const void *bytes, size_t count, size_t memory_byt
     const char *wrong =
         elf_load(copy_at_end(bytes, count), count, memory, memory_bytes, &entry, &end);
     ck_assert_msg(!wrong || wrong[0], "a file was refused, and elf_load does not say why in words");
+    crash_with[0] = '\0';
     return wrong;
 }
 
@@ -127,6 +128,19 @@ static const char *load_cut(size_t bytes)
 static const char *load(void)
 {
     return load_cut(sizeof file);
+}
+
+/* Loads the file's first bytes, which has to be refused; the text says with what. */
+__attribute__((format(printf, 2, 3))) static void load_wrong(size_t bytes, const char *format, ...)
+{
+    char text[sizeof crash_with];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    strcpy(crash_with, text);
+    ck_assert_msg(load_cut(bytes), "a file was not refused that has %s", text);
 }
 
 /* Into as much memory as --mem can give: its end is, in the higher half, that of all addresses. */
@@ -327,7 +341,7 @@ START_TEST(wrong_files)
         files_between();
         if (order[i] == CASES) {
             file.header.e_phnum = 0;
-            ck_assert_msg(load(), "a file without program headers was not refused");
+            load_wrong(sizeof file, "e_phnum = 0");
             continue;
         }
         const size_t bytes = fields[field].bytes;
@@ -341,8 +355,7 @@ START_TEST(wrong_files)
         else
             value += 1 + unit_random() % ((1u << 8 * bytes) - 1);
         memcpy(place, &value, bytes);
-        ck_assert_msg(load(), "a file whose %s is 0x%x was not refused", fields[field].name,
-                      value & ((1u << 8 * bytes) - 1));
+        load_wrong(sizeof file, "%s = 0x%x", fields[field].name, value & ((1u << 8 * bytes) - 1));
     }
 }
 END_TEST
@@ -368,8 +381,7 @@ START_TEST(cut_files)
 {
     for (size_t bytes = 0; bytes < sizeof file; bytes += bytes < 200 ? 1 : 13) {
         files_between();
-        ck_assert_msg(load_cut(bytes), "a file of %zu bytes was cut to %zu and not refused",
-                      sizeof file, bytes);
+        load_wrong(bytes, "only the first %zu of its %zu bytes", bytes, sizeof file);
     }
     for (int i = 0; i < 160; i++) {
         files_between();
@@ -377,24 +389,26 @@ START_TEST(cut_files)
         switch (i % 4) {
         case 0:
             file.header.e_phoff = too_far(file.header.e_phoff, sizeof file.segments);
-            ck_assert_msg(load(), "e_phoff = 0x%x was not refused", file.header.e_phoff);
+            load_wrong(sizeof file, "e_phoff = 0x%x in %zu bytes", file.header.e_phoff,
+                       sizeof file);
             break;
         case 1:
             file.header.e_phnum = (uint16_t)(3 + (1u << (5 + unit_random() % 11)));
-            ck_assert_msg(load(), "%u program headers were not refused: the file has no room",
-                          file.header.e_phnum);
+            load_wrong(sizeof file, "e_phnum = %u, and only %zu bytes from e_phoff on",
+                       file.header.e_phnum, sizeof file - file.header.e_phoff);
             break;
         case 2:
             segment->p_offset = too_far(segment->p_offset, segment->p_filesz);
             if (segment->p_offset > sizeof file && unit_random() % 4 == 0)
                 segment->p_filesz = 0;
-            ck_assert_msg(load(), "p_offset = 0x%x with p_filesz = 0x%x was not refused",
-                          segment->p_offset, segment->p_filesz);
+            load_wrong(sizeof file, "p_offset = 0x%x and p_filesz = 0x%x in %zu bytes",
+                       segment->p_offset, segment->p_filesz, sizeof file);
             break;
         default:
             data->p_filesz += 1u << unit_random() % 32;
             data->p_memsz = data->p_filesz;
-            ck_assert_msg(load(), "p_filesz = 0x%x was not refused", data->p_filesz);
+            load_wrong(sizeof file, "p_offset = 0x%x and p_filesz = 0x%x in %zu bytes",
+                       data->p_offset, data->p_filesz, sizeof file);
         }
     }
 
@@ -406,8 +420,7 @@ START_TEST(cut_files)
     file.header.e_phoff = sizeof file - sizeof table;
     const char *wrong = load();
     ck_assert_msg(!wrong, "a file that ends with its program headers was refused: %s", wrong);
-    ck_assert_msg(load_cut(sizeof file - 1),
-                  "the last byte of the last program header is cut off, and the file not refused");
+    load_wrong(sizeof file - 1, "all but the last byte of the last program header");
 }
 END_TEST
 
@@ -459,14 +472,14 @@ START_TEST(wrong_places)
         case SHORT:
             segment->p_memsz = 2 + unit_random() % (segment->p_filesz - 2);
             entry_make();
-            ck_assert_msg(load(), "p_filesz = 0x%x over p_memsz = 0x%x was not refused",
-                          segment->p_filesz, segment->p_memsz);
+            load_wrong(sizeof file, "p_filesz = 0x%x over p_memsz = 0x%x", segment->p_filesz,
+                       segment->p_memsz);
             continue;
         }
-        ck_assert_msg(load(),
-                      "a segment of 0x%x bytes at 0x%x was not refused: an image may lie from "
-                      "LOAD_MIN, 0x%x, up to the memory's end, here 0x%x",
-                      segment->p_memsz, segment->p_paddr, LOAD_MIN, MEMORY_BYTES);
+        load_wrong(sizeof file,
+                   "p_paddr = 0x%x and p_memsz = 0x%x: a segment may lie from LOAD_MIN, 0x%x, up "
+                   "to the memory's end, here 0x%x",
+                   segment->p_paddr, segment->p_memsz, LOAD_MIN, MEMORY_BYTES);
     }
     for (int i = 0; i < 20; i++) {
         Elf32_Phdr *segment = segment_between();
@@ -516,10 +529,10 @@ START_TEST(wrong_addresses)
         else
             segment->p_vaddr += 1 + unit_random() % (HIGHER_HALF - 1);
         entry_make();
-        ck_assert_msg(load(),
-                      "a segment with p_paddr 0x%x and p_vaddr 0x%x was not refused: what the "
-                      "kernel finds at that virtual address is not the segment",
-                      segment->p_paddr, segment->p_vaddr);
+        load_wrong(sizeof file,
+                   "p_paddr = 0x%x and p_vaddr = 0x%x: what the kernel finds at that virtual "
+                   "address is not the segment",
+                   segment->p_paddr, segment->p_vaddr);
     }
 }
 END_TEST

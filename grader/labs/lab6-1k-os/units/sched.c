@@ -95,6 +95,13 @@ static uint32_t trap_stack(void)
     return ((const uint32_t *)state)[1];
 }
 
+/* CR3 and TSS.esp0 are those of this process. */
+static bool state_is_of(const struct process *process)
+{
+    return loaded_directory() == physical_address(process->directory) &&
+           (process == HOME || trap_stack() == (uint32_t)process->kernel_stack + PAGE_BYTES);
+}
+
 /* All that must be so when a process goes on. */
 static void arrival_check(const struct process *process)
 {
@@ -102,6 +109,11 @@ static void arrival_check(const struct process *process)
           "context_switch left pid %d with ESP at about 0x%x, but its process->stack is 0x%x: save "
           "ESP in the process that is left, whose address is gone once `current` is the next one",
           left->pid, left_at, left->stack);
+    CHECK(current == process || !state_is_of(current),
+          "context_switch went to the stack of pid %d; `current`, CR3 and TSS.esp0 are those of pid "
+          "%d. ESP must be loaded from its process->stack; and EBP be saved with it, because "
+          "functions may take their ESP from EBP when they return",
+          process->pid, current->pid);
     CHECK(current == process, "context_switch went to pid %d, and `current` is pid %d",
           process->pid, current->pid);
     CHECK(loaded_directory() == physical_address(process->directory),
