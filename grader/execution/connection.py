@@ -1,7 +1,12 @@
-"""A worker's connection: records over a socket to a runner, on the host or in the lab VM."""
+"""A worker's connection: records over a socket to a runner, on the host or in the lab VM.
+
+What comes from there is not trusted, because a module may have taken over its lab VM. A strange answer counts
+like none.
+"""
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -9,8 +14,22 @@ from collections.abc import Iterator
 from grader.execution.worker import WorkerDied
 from grader.execution.runs import Record, Result, Run, decode, encode
 
+HEAD_MAX = 64              # bytes of a record's first line
+RECORD_MAX = 64 << 20      # bytes of a record's data: files, and the output of a live run, come in pieces
+SLACK_BYTES = 4 << 20      # of a run's records past what its limits allow
 # Seconds past a run's own wall-clock limit: to start, kill and report it on a loaded machine.
 ANSWER_SLACK = 60.0
+
+
+_HEAD = re.compile(rb"([a-z]{1,20}) ([0-9]{1,9})")
+
+
+def result_of(records: list[Record]) -> Result:
+    """As decode; raises WorkerDied if they are none that a runner sends."""
+    try:
+        return decode(records)
+    except ValueError as error:
+        raise WorkerDied(f"the runner sent what is no result: {error}") from error
 
 
 class Connection:
@@ -46,16 +65,22 @@ class Connection:
             yield record
 
     def _parse(self) -> Record | None:
-        end = self._buffer.find(b"\n")
+        end = self._buffer.find(b"\n", 0, HEAD_MAX)
         if end < 0:
+            if len(self._buffer) >= HEAD_MAX:
+                raise WorkerDied("the runner sent what is no record")
             return None
-        key, _, length = bytes(self._buffer[:end]).partition(b" ")
-        size = int(length)
-        if len(self._buffer) < end + 1 + size:
+        head = _HEAD.fullmatch(self._buffer, 0, end)
+        if not head or int(head[2]) > RECORD_MAX:
+            raise WorkerDied("the runner sent what is no record")
+        behind = end + 1 + int(head[2])
+        if len(self._buffer) < behind:
             return None
-        data = bytes(self._buffer[end + 1:end + 1 + size])
-        del self._buffer[:end + 1 + size]
-        return key.decode(), data
+        data = bytes(self._buffer[end + 1:behind])
+        key = head[1].decode()
+        del head         # while it is there, the buffer can't shrink
+        del self._buffer[:behind]
+        return key, data
 
     def _fill(self, deadline: float | None) -> None:
         try:
@@ -73,12 +98,17 @@ class Connection:
         """Send a run and collect its result."""
         self.send(*encode(run), ("go", b""))
         deadline = time.monotonic() + run.limits.wall + ANSWER_SLACK
+        room = SLACK_BYTES + run.limits.output + run.limits.file * len(run.outputs)
         records: list[Record] = []
         while not records or records[-1][0] != "result":
-            records.append(self.receive(max(0.001, deadline - time.monotonic())))
-            if records[-1][0] == "error":
-                raise WorkerDied(records[-1][1].decode("utf-8", "replace"))
-        return decode(records)
+            key, data = self.receive(max(0.001, deadline - time.monotonic()))
+            if key == "error":
+                raise WorkerDied(data.decode("utf-8", "replace"))
+            room -= HEAD_MAX + len(data)
+            if room < 0:
+                raise WorkerDied("the runner sent more than the run's limits allow")
+            records.append((key, data))
+        return result_of(records)
 
     def close(self) -> None:
         """Close the connection. Safe from another thread: a blocked receive raises WorkerDied."""

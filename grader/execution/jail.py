@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grader.execution.backends.kvm import HostWorker
-from grader.execution.labvm.confine import rooted
+from grader.execution.labvm.confine import own_user, rooted
 from grader.execution.labvm.worker import VmWorker
 from grader.execution.runs import Limits, Result, Run, plain_environment
 from grader.execution.toolchain import toolchain_files
 from grader.execution.worker import Worker, run_all
 
-NOBODY = 65534
 # The wall-clock limits are a last resort. What a build may use is processor time, of all its processes: on a
 # loaded machine it gets that later, but not less of it. A solution's build needs about a tenth.
 LIMITS = Limits(wall=900, no_output=900, spin=0, processor=30, output=1 << 20, memory=1 << 30, processes=64,
@@ -62,7 +60,7 @@ def _in_namespaces(command: str, stdin: bytes, env: Mapping[str, str], results: 
 
 
 def _host() -> Worker:
-    return HostWorker(NOBODY if os.geteuid() == 0 else 0)
+    return HostWorker(own_user())
 
 
 def _packed(files: Files) -> bytes:

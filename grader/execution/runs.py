@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import shutil
 import signal as signals
 from collections.abc import Mapping
@@ -241,8 +242,11 @@ def _encode_step(step: Step) -> list[Record]:
     return records
 
 
+_RESULT = re.compile(r"([a-z-]+) (\d{1,4}) (\d{1,9}\.?\d*) (\d{1,9}\.?\d*) (\d{1,9}) (\d{1,9}) ([-01])")
+
+
 def decode(records: list[Record]) -> Result:
-    """The result of one run, from the runner's records up to `result`."""
+    """The result of one run, from the runner's records up to `result`. Raises ValueError if they are none."""
     out = b"".join(data for key, data in records if key == "stdout")
     err = b"".join(data for key, data in records if key == "stderr")
     diagnosis = b"".join(data for key, data in records if key == "diagnosis").decode("utf-8", "replace")
@@ -254,6 +258,9 @@ def decode(records: list[Record]) -> Result:
     key, last = records[-1]
     if key != "result":
         raise ValueError(f"the runner ended with {key!r}, not with a result")
-    ending, code, wall, cpu, left, steps, term = last.decode().split()
+    found = _RESULT.fullmatch(last.decode())
+    if not found or Ending(found[1]) in (Ending.MACHINE, Ending.BUDGET):
+        raise ValueError(f"a result that no runner sends: {last[:80]!r}")
+    ending, code, wall, cpu, left, steps, term = found.groups()
     return Result(Ending(ending), int(code), out, err, float(wall), float(cpu), int(left), int(steps),
                   None if term == "-" else term == "1", diagnosis, files)

@@ -1,5 +1,6 @@
 """QEMU with as few rights as this machine can take from it, because what runs in a lab VM may find a fault of
-QEMU's: no files but /usr, no network, no other process, no capability, no program to execute.
+QEMU's: no files but /usr, no network, no other process, no capability, no program to execute; and with limits
+(grader/execution/runner/confine.h).
 """
 
 from __future__ import annotations
@@ -7,18 +8,25 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import random
 import subprocess
 import threading
 from pathlib import Path
 
+from grader.execution.c_tools import c_tool
+from grader.execution.runs import CannotGrade
+
 SCRIPTS = Path(__file__).parent.parent
-NOBODY = "65534"
 # QEMU's own filter of system calls (qemu(1), -sandbox).
 SANDBOX = ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
+# Those that Linux keeps for services (systemd.io/UIDS-GIDS).
+USERS = range(61184, 65520)
 KILLED_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]
-AS_NOBODY = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--bounding-set=-all"]
-NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork",
-              "--kill-child"]
+WITHOUT_RIGHTS = [*KILLED_WITH_US, "--bounding-set=-all", "--inh-caps=-all"]
+NAMESPACES = ["unshare", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"]
+USER_NAMESPACE = ["--user", "--map-root-user"]
+# Its environment: nothing of the grader's.
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 CHUNK = 1 << 20
 
 
@@ -27,16 +35,39 @@ def rooted(script: str) -> str:
     return (SCRIPTS / "root.sh").read_text() + (SCRIPTS / script).read_text()
 
 
+def own_user() -> int:
+    """A user for one lab VM or jail alone: another one can't reach its processes or use up its limits. 0, for
+    no other user, if we are not root."""
+    return random.SystemRandom().choice(USERS) if os.geteuid() == 0 else 0
+
+
+def _ways(user: int) -> list[list[str]]:
+    """The words before a command that take its rights, from all of them to few. `user`: own_user()."""
+    runner = str(c_tool("runner", SCRIPTS / "runner"))
+    root = ["sh", "-ec", rooted("labvm/confine.sh"), "confine", *WITHOUT_RIGHTS]
+    if not user:
+        return [[runner, "confine", *KILLED_WITH_US, *NAMESPACES, *USER_NAMESPACE, *root],
+                [runner, "confine", "files", *KILLED_WITH_US]]
+    as_user = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return [[runner, "confine", *KILLED_WITH_US, *NAMESPACES, *root, *as_user],
+            [runner, "confine", *WITHOUT_RIGHTS, *as_user, *NAMESPACES, *USER_NAMESPACE, *root],
+            [runner, "confine", "files", *WITHOUT_RIGHTS, *as_user],
+            [runner, "confine", "files", *KILLED_WITH_US]]
+
+
 @functools.lru_cache(maxsize=None)
-def confinement() -> list[str]:
-    """The words before a command that take its rights: as many as this machine allows."""
-    drop = [*KILLED_WITH_US, *(AS_NOBODY if os.geteuid() == 0 else [])]
-    closed = [*drop, *NAMESPACES, "sh", "-ec", rooted("labvm/confine.sh"), "confine"]
-    for words in (closed, drop):
-        if subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL).returncode == 0:
-            return words
-    return KILLED_WITH_US
+def best_way(program: str) -> int:
+    """The first of these ways that this program starts in here."""
+    for place, words in enumerate(_ways(own_user())):
+        if subprocess.run([*words, program, "--version"], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+            return place
+    raise CannotGrade(f"{program} does not start", "run `make doctor`")
+
+
+def confinement(program: str) -> list[str]:
+    """The words before this program that take its rights: as many as this machine allows."""
+    return _ways(own_user())[best_way(program)]
 
 
 def innermost(pid: int) -> int:
@@ -57,7 +88,7 @@ def sealed_copy(path: Path, identity: str) -> int:
     and is the same for all who ask for the file with this identity."""
     with _copying:
         if identity not in _copies:
-            copy = os.memfd_create("ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            copy = os.memfd_create(str(path)[-200:], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             with open(path, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 os.ftruncate(copy, size)

@@ -16,14 +16,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grader.execution.labvm.confine import innermost
+from grader.execution.labvm.confine import ENVIRONMENT, innermost
 from grader.execution.worker import WorkerDied
 from grader.execution.connection import Connection
 from grader.execution.c_tools import SETUP, install_command
@@ -37,6 +36,7 @@ HARDWARE = [
     "-device", "virtio-serial-pci,max_ports=3", "-device", "virtserialport,chardev=channel,nr=1",
     "-device", "virtserialport,chardev=debugger,nr=2",
 ]
+LOG_PART = 1 << 15                 # bytes of the console's messages that are read at the start and at the end
 DEBUGGER_PORT = "/dev/vport0p2"    # in the VM
 # For a fast boot: no self-tests, no patching for other processors. Creating or closing a KVM VM waits for
 # RCU, which takes several ticks unless it is expedited.
@@ -64,6 +64,15 @@ def processor_wait(pid: int) -> float:
     return max(waits) / 1e9
 
 
+def processor_time(pid: int) -> float:
+    """Seconds that a process's threads have run, all together; 0 if it has ended: stat in proc(5)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Machine:
     """A running QEMU. It is killed when the thread that started it ends."""
 
@@ -74,11 +83,12 @@ class Machine:
         connected with the second port."""
         self._closing = threading.Lock()
         self._messages: list[str] = []
-        self._waited = 0.0
-        self._log = tempfile.TemporaryFile()
+        self._waited = self._ran = self._clock = 0.0
+        self._own = time.monotonic()
+        # In memory, because QEMU, which may be another user and see no files, opens it again.
+        self._log = os.fdopen(os.memfd_create("log"), "r+b", buffering=0)
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # both QEMU and the VM's console write to it
         ours, theirs = socket.socketpair()
-        os.fchmod(self._log.fileno(), 0o666)         # QEMU may be another user, and opens it again
         descriptors = [*given, theirs.fileno(), *([debugger.fileno()] if debugger else [])]
         with theirs:
             argv = [qemu_path(), *HARDWARE, "-qmp", "stdio",
@@ -91,7 +101,7 @@ class Machine:
                     "-serial", "chardev:console", *extra]
             try:
                 self._process = subprocess.Popen(
-                    [*before, *argv], stdin=subprocess.PIPE,
+                    [*before, *argv], env=ENVIRONMENT, stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE, stderr=self._log, pass_fds=descriptors,
                     start_new_session=True)
             except OSError as error:
@@ -144,16 +154,23 @@ class Machine:
         return innermost(self._process.pid)
 
     def own_time(self) -> float:
-        """Seconds on a clock that stands still while the VM waits for a processor."""
-        self._waited = max(self._waited, processor_wait(self.qemu()))
-        return time.monotonic() - self._waited
+        """Seconds on a clock that stands still while the VM waits for a processor. It is no slower than the
+        processor time that the VM takes, because of many threads one waits most of the time."""
+        pid = self.qemu()
+        self._waited = max(self._waited, processor_wait(pid))
+        own, ran = time.monotonic() - self._waited, max(self._ran, processor_time(pid))
+        self._clock += max(own - self._own, ran - self._ran)
+        self._own, self._ran = own, ran
+        return self._clock
 
     def console(self) -> list[str]:
         """The messages of QEMU and the kernel, for an error message."""
         with self._closing:
             if not self._log.closed:
-                self._log.seek(0)
-                self._messages = self._log.read().decode("utf-8", "replace").splitlines()
+                size = os.fstat(self._log.fileno()).st_size
+                parts = [os.pread(self._log.fileno(), LOG_PART, place)
+                         for place in (0, max(LOG_PART, size - LOG_PART))]
+                self._messages = b"".join(parts).decode("utf-8", "replace").splitlines()
             return self._messages
 
     def last_messages(self, count: int) -> list[str]:

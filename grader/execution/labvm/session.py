@@ -20,10 +20,11 @@ import tty
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from grader.execution.connection import result_of
 from grader.execution.worker import WorkerDied
 from grader.execution.labvm.machine import DEBUGGER_PORT
 from grader.execution.labvm.worker import VmWorker
-from grader.execution.runs import (CannotGrade, Ending, Limits, Record, Result, Run, Terminal, decode, encode,
+from grader.execution.runs import (CannotGrade, Ending, Limits, Record, Result, Run, Terminal, encode,
                                    file_part)
 
 CHUNK = 1 << 16
@@ -133,7 +134,7 @@ class _Session:
             elif key in ("stdout", "stderr"):
                 self._print(1 if key == "stdout" else 2, data)
             elif key == "result":
-                self._result = decode([*self._files, (key, data)])
+                self._result = result_of([*self._files, (key, data)])
 
     def _print(self, fd: int, data: bytes) -> None:
         try:

@@ -123,8 +123,8 @@ class Snapshot:
             return self._resumed(ram, state, debugger)
 
     def _resumed(self, ram: int, state: int, debugger: socket.socket | None) -> Machine:
-        machine = Machine(f"/proc/self/fd/{ram}", ["-incoming", "defer", *SANDBOX], confinement(), False,
-                          (ram, state), debugger)
+        machine = Machine(f"/proc/self/fd/{ram}", ["-incoming", "defer", *SANDBOX], confinement(qemu_path()),
+                          False, (ram, state), debugger)
         try:
             machine.load(state)
             now = time.time()

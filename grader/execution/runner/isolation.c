@@ -259,6 +259,8 @@ bool isolation_forbid_calls(bool sockets, bool kvm_devices)
     static const uint32_t calls[] = {/* what they make outlives its process */
                                      SYS_add_key, SYS_request_key, SYS_keyctl, SYS_semget,
                                      SYS_msgget, SYS_shmget, SYS_mq_open,
+                                     /* large parts of the kernel, which no VMM needs */
+                                     SYS_perf_event_open, SYS_userfaultfd, SYS_bpf,
                                      /* and with sockets: io_uring creates them as well */
                                      SYS_socket, SYS_io_uring_setup};
     enum { ALL = sizeof calls / sizeof *calls, WITHOUT_SOCKETS = ALL - 2 };

@@ -18,9 +18,9 @@ bool isolation_drop_rights(uid_t user, bool override);
 
 /* After that: system calls that reach the user's keyring fail with ENOSYS, because it outlives a
  * run and that user's next run could read it; so do those for System V IPC and message queues,
- * whose memory no process has mapped and no limit counts; and those of other ABIs. With `sockets`
- * also those that create sockets: no network, no service of this machine. With `kvm_devices` also
- * all requests of KVM but those for a VM's memory and its processors' state: KVM could emulate
- * interrupt controllers and timers, which the labs are about. Returns false, with errno, if the
- * kernel has no seccomp filters. */
+ * whose memory no process has mapped and no limit counts; those by which a program observes or
+ * extends the kernel; and those of other ABIs. With `sockets` also those that create sockets: no
+ * network, no service of this machine. With `kvm_devices` also all requests of KVM but those for a
+ * VM's memory and its processors' state: KVM could emulate interrupt controllers and timers, which
+ * the labs are about. Returns false, with errno, if the kernel has no seccomp filters. */
 bool isolation_forbid_calls(bool sockets, bool kvm_devices);

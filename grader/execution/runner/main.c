@@ -5,8 +5,11 @@
  * init. Usage: runner [USER]: runs are executed as user number USER, without any capability.
  * Without USER they keep the grading user; if that is root, they get another user who can read
  * root's files.
+ *
+ * Or: runner confine [files] COMMAND...: see confine.h.
  */
 #define _GNU_SOURCE
+#include "confine.h"
 #include "run.h"
 
 #include <errno.h>
@@ -97,6 +100,11 @@ static bool serve(int channel, const struct supervisor_options *options)
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"plain", "namespaces", "user namespaces"};
+
+    if (argc > 2 && strcmp(argv[1], "confine") == 0) {
+        confine(argv + 2);
+        return 1;
+    }
     struct supervisor_options options = {.isolation = isolation_detect()};
     options.user = argc > 1 ? (uid_t)atol(argv[1]) : isolation_user(options.isolation);
     options.override = argc == 1 && geteuid() == 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -256,6 +257,41 @@ class Wire(unittest.TestCase):
         theirs.close()
         self.assertRaises(WorkerDied, connection.receive, 5)
         connection.close()
+
+    def answered(self, answer: bytes) -> Result:
+        """A run's result from a runner that sends this."""
+        ours, theirs = socket.socketpair()
+        connection = Connection(ours)
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                theirs.sendall(answer)
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            run = Run(("/x",), outputs=("o",), limits=Limits(wall=5, output=100, file=100))
+            return connection.execute(run)
+        finally:
+            connection.close()
+            sender.join()
+            theirs.close()
+
+    def test_an_answer_of_a_stranger_is_none(self) -> None:
+        def result(text: bytes) -> bytes:
+            return b"result %d\n%s" % (len(text), text)
+
+        right = b"stdout 2\nab" + result(b"exit 3 1.500000 0.250000 0 0 -")
+        self.assertEqual(self.answered(right).stdout, b"ab")
+        heads = (b"x hello\n", b"x -4\n", b"\xff\xfe 2\nab", b"stdout 9999999999999\n", b"stdout 99999999\n",
+                 b"stdout\n", b"\n", b"x" * 1000, b"stdout " + b"9" * 5000 + b"\n", b"stdout 1_0\n",
+                 b"a 1\nb" * 200000, b"file 8000000\n" + bytes(8000000))
+        results = map(result, (
+            b"won 0 1.0 1.0 0 0 -", b"machine 0 1.0 1.0 0 0 -", b"budget 0 1.0 1.0 0 0 -",
+            b"exit 3 nan 1.0 0 0 -", b"exit 3 inf 1.0 0 0 -", b"exit 3 -1 1.0 0 0 -", b"exit 3", b"",
+            b"exit 99999999999999999999 1.0 1.0 0 0 -", b"exit \xff 1.0 1.0 0 0 -", b"exit 3 1e999 1 0 0 -"))
+        for answer in (*heads, *results):
+            with self.subTest(answer=answer[:80]):
+                self.assertRaises(WorkerDied, self.answered, answer + right)
 
 
 if __name__ == "__main__":

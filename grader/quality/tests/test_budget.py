@@ -23,8 +23,8 @@ from grader.execution.backends.kvm import KvmBackend
 from grader.execution.backends.vm import VmBackend
 from grader.execution.budget import FACTOR, FREE_SECONDS, Account, Budget
 from grader.execution.c_tools import c_tool
-from grader.execution.labvm import machine, pack
-from grader.execution.labvm.machine import processor_wait
+from grader.execution.labvm import machine, pack, snapshot
+from grader.execution.labvm.machine import processor_time, processor_wait
 from grader.execution.labvm.pack import pack_like
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
 from grader.execution.worker import OnResult, WorkerDied, run_all
@@ -196,6 +196,19 @@ class Clock(unittest.TestCase):
             while min(map(processor_wait, pids)) < 0.2:
                 time.sleep(0.05)
         self.assertEqual(processor_wait(pids[0]), 0)
+
+    def test_processor_time_counts_even_if_a_thread_always_waits(self) -> None:
+        try:
+            vm = snapshot.start()
+        except CannotGrade as error:
+            self.skipTest(str(error))
+        self.addCleanup(vm.close)
+        with self.started(BUSY) as pids, mock.patch.object(vm, "qemu", return_value=pids[0]), \
+                mock.patch.object(machine, "processor_wait", lambda _: time.monotonic()):
+            began, used = vm.own_time(), processor_time(pids[0])
+            while processor_time(pids[0]) < used + 0.5:
+                time.sleep(0.05)
+            self.assertGreaterEqual(vm.own_time() - began, 0.4)
 
     def test_idle_waits_in_the_lab_vm_count(self) -> None:
         account = Account()

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -21,10 +21,10 @@ from grader.execution.backends.vm import VmBackend
 from grader.course import ROOT
 from grader.execution.c_tools import c_tool
 from grader.execution.labvm import confine, initrd, snapshot
-from grader.execution.labvm.confine import confinement, sealed_copy
+from grader.execution.labvm.confine import ENVIRONMENT, USERS, own_user, sealed_copy
 from grader.execution.labvm.kernel import (Kernel, find_kernel, kernel_packages, module_content,
                                            unpacked_kernel)
-from grader.execution.labvm.machine import KERNEL_ARGUMENTS, Machine
+from grader.execution.labvm.machine import KERNEL_ARGUMENTS, Machine, processor_time, qemu_path
 from grader.execution.labvm.pack import files_needed
 from grader.execution.runs import CannotGrade, Ending, Limits, Result, Run
 from grader.execution.worker import WorkerDied
@@ -38,21 +38,15 @@ def vm_processes(cache: str) -> list[int]:
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and "qemu-system" in (entry / "comm").read_text() \
-                    and f"XDG_CACHE_HOME={cache}".encode() in (entry / "environ").read_bytes():
+                    and any(cache in os.readlink(fd) for fd in (entry / "fd").iterdir()):
                 found.append(int(entry.name))
     return found
 
 
-def processor_seconds(pid: int) -> float:
-    """The processor time that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def kill_at_work(pid: int, seconds: float) -> None:
     """Kill a lab VM that has just got a run, once it has computed for so long."""
-    began = processor_seconds(pid)
-    while processor_seconds(pid) < began + seconds:
+    began = processor_time(pid)
+    while processor_time(pid) < began + seconds:
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
 
@@ -161,38 +155,97 @@ class Programs(unittest.TestCase):
         self.assertIn(b"Permission denied", read.stderr)
 
 
+# What a program finds in QEMU's place: one line for each thing that it should not reach.
+PROBE = """
+import ctypes, os, resource, sys
+libc = ctypes.CDLL(None, use_errno=True)
+CALLS = {"add_key": 248, "keyctl": 250, "socket": 41, "shmget": 29, "mq_open": 240, "bpf": 321,
+         "perf_event_open": 298, "userfaultfd": 323, "io_uring_setup": 425}
+for name, number in CALLS.items():
+    if libc.syscall(number, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 38:
+        print("it may call", name)
+for path in ("/etc/passwd", "/etc/hostname", "/var/lib/dpkg/status", sys.argv[1]):
+    try:
+        open(path).close()
+        print("it can read", path)
+    except OSError:
+        pass
+for folder in ("/tmp", "/var/tmp", "/dev/shm", os.path.dirname(sys.argv[1])):
+    try:
+        open(f"{folder}/confined-probe", "x").close()
+        print("it can write to", folder)
+    except OSError:
+        pass
+try:
+    os.kill(int(sys.argv[2]), 0)
+    print("it can send signals to another lab VM")
+except OSError:
+    pass
+kept = set(os.environ) - {"PATH", "PWD", "SHLVL", "OLDPWD", "_", "LC_CTYPE"}
+if kept:
+    print("it sees", kept)
+for name in ("RLIMIT_AS", "RLIMIT_FSIZE", "RLIMIT_CORE"):
+    if resource.getrlimit(getattr(resource, name))[1] == resource.RLIM_INFINITY:
+        print(name, "is no limit")
+print("end")
+"""
+
+
 class Confined(unittest.TestCase):
-    def status(self, machine: Machine) -> dict[str, list[str]]:
-        text = Path(f"/proc/{machine.qemu()}/status").read_text()
-        return {name: rest.split() for name, rest in (line.split(":", 1) for line in text.splitlines())}
+    """QEMU's confinement in each way that this machine allows: those of root, or of another user."""
 
-    def check(self, machine: Machine) -> None:
-        """What holds on every machine."""
+    def qemu_in(self, way: int) -> Machine:
+        """A lab VM, confined in this way."""
+        with mock.patch.object(confine, "best_way", return_value=way):
+            machine = snapshot.start()
         self.addCleanup(machine.close)
-        found = self.status(machine)
-        self.assertEqual([found[name] for name in ("Name", "NoNewPrivs", "Seccomp")],
-                         [["qemu-system-x86"], ["1"], ["2"]])
-        self.assertNotIn("0", found["Uid"])
-        self.assertEqual({int(found[name][0], 16) for name in ("CapPrm", "CapEff", "CapInh")}, {0})
+        return machine
 
-    def test_what_qemu_can_reach(self) -> None:
-        machine = snapshot.start()
-        self.check(machine)
-        if "unshare" not in confinement():
-            self.skipTest("this machine forbids user namespaces")
-        process = Path(f"/proc/{machine.qemu()}")
-        for kind in ("net", "mnt", "pid", "ipc", "user"):
-            self.assertNotEqual(os.readlink(process / "ns" / kind), os.readlink(f"/proc/self/ns/{kind}"))
-        if os.geteuid() == 0:
-            roots = {path.name for path in (process / "root").iterdir()}
-            self.assertLessEqual(roots, {"usr", "proc", "dev", "etc", "bin", "lib", "lib32", "lib64",
-                                         "libx32"})
-            self.assertEqual([path.name for path in (process / "root/etc").iterdir()], ["alternatives"])
+    def ways(self) -> Iterator[tuple[int, list[str]]]:
+        """Those that this machine allows."""
+        best = confine.best_way(qemu_path())
+        for way, words in enumerate(confine._ways(own_user())):
+            if way >= best:
+                with self.subTest(way=way):
+                    yield way, words
 
-    def test_where_namespaces_are_forbidden(self) -> None:
-        with mock.patch.object(confine, "NAMESPACES", ["false"]), \
-                mock.patch.object(snapshot, "confinement", confine.confinement.__wrapped__):
-            self.check(snapshot.start())
+    def is_apart(self, words: Sequence[str]) -> bool:
+        """Whether this way gives QEMU another user or sight of no other process."""
+        return "unshare" in words or any("reuid" in word for word in words)
+
+    def test_what_can_be_reached_in_each_way(self) -> None:
+        other = snapshot.start()
+        self.addCleanup(other.close)
+        python = os.path.realpath(sys.executable)
+        with tempfile.TemporaryDirectory() as folder:
+            os.chmod(folder, 0o777)
+            Path(folder, "secret").write_text("for others to read")
+            for _, words in self.ways():
+                done = subprocess.run([*words, python, "-Ic", PROBE, f"{folder}/secret", str(other.qemu())],
+                                      env=ENVIRONMENT, text=True, stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                signals = "" if self.is_apart(words) else "it can send signals to another lab VM\n"
+                self.assertEqual(done.stdout, f"{signals}end\n")
+
+    def test_a_vm_runs_in_each_way(self) -> None:
+        for way, words in self.ways():
+            process = Path(f"/proc/{self.qemu_in(way).qemu()}")
+            lines = (line.split(":", 1) for line in (process / "status").read_text().splitlines())
+            found = {name: rest.split() for name, rest in lines}
+            self.assertEqual([found[name] for name in ("Name", "NoNewPrivs", "Seccomp")],
+                             [["qemu-system-x86"], ["1"], ["2"]])
+            if self.is_apart(words):
+                self.assertEqual({int(found[name][0], 16) for name in ("CapPrm", "CapEff", "CapInh")}, {0})
+            for kind in ("net", "mnt", "pid", "ipc") if "unshare" in words else ():
+                self.assertNotEqual(os.readlink(process / "ns" / kind), os.readlink(f"/proc/self/ns/{kind}"))
+
+    def test_root_gives_each_vm_a_user_of_its_own(self) -> None:
+        if os.geteuid() != 0:
+            self.skipTest("only root can")
+        users = {os.stat(f"/proc/{self.qemu_in(confine.best_way(qemu_path())).qemu()}").st_uid
+                 for _ in range(2)}
+        self.assertEqual(len(users), 2)
+        self.assertLessEqual(users, set(USERS))
 
     def test_no_vm_changes_what_the_others_start_from(self) -> None:
         with tempfile.NamedTemporaryFile() as file:
