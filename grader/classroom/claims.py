@@ -92,9 +92,12 @@ class Claims:
         ours = json.loads(self._me)
         if all(found.get(key) == ours[key] for key in ("host", "boot", "namespace")):
             try:
+                os.kill(int(found["pid"]), 0)
                 return bool(_started(str(found["pid"])) != found["start"])
-            except (OSError, KeyError, IndexError):
+            except (ProcessLookupError, OverflowError, ValueError, KeyError):
                 return True
+            except (OSError, IndexError):
+                pass        # another user's, which a /proc with hidepid does not show
         with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".now-") as now:
             try:
                 return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime > STALE_SECONDS

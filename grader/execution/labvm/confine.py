@@ -24,6 +24,8 @@ USERS = range(61184, 65520)
 KILLED_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]
 WITHOUT_RIGHTS = [*KILLED_WITH_US, "--bounding-set=-all", "--inh-caps=-all"]
 NAMESPACES = ["unshare", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"]
+# Of that user, who is one lab VM's alone.
+THREADS_MAX = ["prlimit", "--nproc=64"]
 USER_NAMESPACE = ["--user", "--map-root-user"]
 # Its environment: nothing of the grader's.
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -48,7 +50,7 @@ def _ways(user: int) -> list[list[str]]:
     if not user:
         return [[runner, "confine", *KILLED_WITH_US, *NAMESPACES, *USER_NAMESPACE, *root],
                 [runner, "confine", "files", *KILLED_WITH_US]]
-    as_user = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    as_user = [f"--reuid={user}", f"--regid={user}", "--clear-groups", *THREADS_MAX]
     return [[runner, "confine", *KILLED_WITH_US, *NAMESPACES, *root, *as_user],
             [runner, "confine", *WITHOUT_RIGHTS, *as_user, *NAMESPACES, *USER_NAMESPACE, *root],
             [runner, "confine", "files", *WITHOUT_RIGHTS, *as_user],

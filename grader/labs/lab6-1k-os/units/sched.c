@@ -109,11 +109,12 @@ static void arrival_check(const struct process *process)
           "context_switch left pid %d with ESP at about 0x%x, but its process->stack is 0x%x: save "
           "ESP in the process that is left, whose address is gone once `current` is the next one",
           left->pid, left_at, left->stack);
-    CHECK(current == process || !state_is_of(current),
-          "context_switch went to the stack of pid %d; `current`, CR3 and TSS.esp0 are those of pid "
-          "%d. ESP must be loaded from its process->stack; and EBP be saved with it, because "
-          "functions may take their ESP from EBP when they return",
-          process->pid, current->pid);
+    CHECK(
+        current == process || !state_is_of(current),
+        "context_switch went to the stack of pid %d; `current`, CR3 and TSS.esp0 are those of pid "
+        "%d. ESP must be loaded from its process->stack; and EBP be saved with it, because "
+        "functions may take their ESP from EBP when they return",
+        process->pid, current->pid);
     CHECK(current == process, "context_switch went to pid %d, and `current` is pid %d",
           process->pid, current->pid);
     CHECK(loaded_directory() == physical_address(process->directory),
