@@ -224,6 +224,13 @@ class SharedFolder(FolderCase):
         for name in ("anna", "bert"):
             self.assertTrue(Claims(self.folder / "claims").take(name))
 
+    def test_a_process_that_proc_hides(self) -> None:      # proc(5), hidepid
+        other = Claims(self.folder / "claims")
+        self.addCleanup(other.close)
+        self.assertTrue(self.claims.take("anna"))
+        with mock.patch("grader.classroom.claims._started", side_effect=FileNotFoundError):
+            self.assertFalse(other.take("anna"))
+
     def test_another_machine_or_container(self) -> None:
         for changes in ({"boot": "b"}, {"host": "clone"}, {"namespace": "pid:[1]"},
                         {"boot": "b", "pid": "999999999"}):
