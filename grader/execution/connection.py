@@ -25,11 +25,11 @@ _HEAD = re.compile(rb"([a-z]{1,20}) ([0-9]{1,9})")
 
 
 def result_of(records: list[Record]) -> Result:
-    """As decode; raises WorkerDied if they are none that a runner sends."""
+    """As decode; raises WorkerDied for what a runner never sends."""
     try:
         return decode(records)
     except ValueError as error:
-        raise WorkerDied(f"the runner sent what is no result: {error}") from error
+        raise WorkerDied(f"the runner sent a strange result: {error}") from error
 
 
 class Connection:
@@ -68,11 +68,11 @@ class Connection:
         end = self._buffer.find(b"\n", 0, HEAD_MAX)
         if end < 0:
             if len(self._buffer) >= HEAD_MAX:
-                raise WorkerDied("the runner sent what is no record")
+                raise WorkerDied("the runner sent a strange record")
             return None
         head = _HEAD.fullmatch(self._buffer, 0, end)
         if not head or int(head[2]) > RECORD_MAX:
-            raise WorkerDied("the runner sent what is no record")
+            raise WorkerDied("the runner sent a strange record")
         behind = end + 1 + int(head[2])
         if len(self._buffer) < behind:
             return None

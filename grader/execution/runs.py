@@ -246,7 +246,7 @@ _RESULT = re.compile(r"([a-z-]+) (\d{1,4}) (\d{1,9}\.?\d*) (\d{1,9}\.?\d*) (\d{1
 
 
 def decode(records: list[Record]) -> Result:
-    """The result of one run, from the runner's records up to `result`. Raises ValueError if they are none."""
+    """The result of one run, from the runner's records up to `result`. Raises ValueError for others."""
     out = b"".join(data for key, data in records if key == "stdout")
     err = b"".join(data for key, data in records if key == "stderr")
     diagnosis = b"".join(data for key, data in records if key == "diagnosis").decode("utf-8", "replace")

@@ -154,8 +154,8 @@ class Machine:
         return innermost(self._process.pid)
 
     def own_time(self) -> float:
-        """Seconds on a clock that stands still while the VM waits for a processor. It is no slower than the
-        processor time that the VM takes, because of many threads one waits most of the time."""
+        """Seconds on a clock that stands still while the VM waits for a processor. It goes on at
+        least with the processor time that the VM takes: of many threads one waits most of the time."""
         pid = self.qemu()
         self._waited = max(self._waited, processor_wait(pid))
         own, ran = time.monotonic() - self._waited, max(self._ran, processor_time(pid))

@@ -186,7 +186,7 @@ if kept:
     print("it sees", kept)
 for name in ("RLIMIT_AS", "RLIMIT_FSIZE", "RLIMIT_CORE", *sys.argv[3:]):
     if not 0 <= resource.getrlimit(getattr(resource, name))[1] < 5 << 30:
-        print(name, "is no limit")
+        print(name, "has no limit")
 print("end")
 """
 
