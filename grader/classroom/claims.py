@@ -92,8 +92,9 @@ class Claims:
         ours = json.loads(self._me)
         if all(found.get(key) == ours[key] for key in ("host", "boot", "namespace")):
             try:
-                os.kill(int(found["pid"]), 0)
-                return bool(_started(str(found["pid"])) != found["start"])
+                pid = str(found["pid"])
+                os.kill(int(pid), 0)
+                return bool(_started(pid) != found["start"])
             except (ProcessLookupError, OverflowError, ValueError, KeyError):
                 return True
             except (OSError, IndexError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import itertools
 import os
 import random
 import subprocess
@@ -19,12 +20,12 @@ from grader.execution.runs import CannotGrade
 SCRIPTS = Path(__file__).parent.parent
 # QEMU's own filter of system calls (qemu(1), -sandbox).
 SANDBOX = ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
-# Those that Linux keeps for services (systemd.io/UIDS-GIDS).
+# Numbers that Linux keeps for services (systemd.io/UIDS-GIDS).
 USERS = range(61184, 65520)
 KILLED_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]
 WITHOUT_RIGHTS = [*KILLED_WITH_US, "--bounding-set=-all", "--inh-caps=-all"]
 NAMESPACES = ["unshare", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child"]
-# Of that user, who is one lab VM's alone.
+# It counts the threads of a user, so it is for a user of QEMU's own.
 THREADS_MAX = ["prlimit", "--nproc=64"]
 USER_NAMESPACE = ["--user", "--map-root-user"]
 # Its environment: nothing of the grader's.
@@ -37,10 +38,14 @@ def rooted(script: str) -> str:
     return (SCRIPTS / "root.sh").read_text() + (SCRIPTS / script).read_text()
 
 
+# In turn, so that no two are the same in one process; another process begins elsewhere.
+_users = itertools.count(random.SystemRandom().randrange(len(USERS)))
+
+
 def own_user() -> int:
     """A user for one lab VM or jail alone: another one can't reach its processes or use up its limits. 0, for
     no other user, if we are not root."""
-    return random.SystemRandom().choice(USERS) if os.geteuid() == 0 else 0
+    return USERS[next(_users) % len(USERS)] if os.geteuid() == 0 else 0
 
 
 def _ways(user: int) -> list[list[str]]:
@@ -60,11 +65,14 @@ def _ways(user: int) -> list[list[str]]:
 @functools.lru_cache(maxsize=None)
 def best_way(program: str) -> int:
     """The first of these ways that this program starts in here."""
+    said = ""
     for place, words in enumerate(_ways(own_user())):
-        if subprocess.run([*words, program, "--version"], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+        tried = subprocess.run([*words, program, "--version"], env=ENVIRONMENT, text=True, errors="replace",
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if tried.returncode == 0:
             return place
-    raise CannotGrade(f"{program} does not start", "run `make doctor`")
+        said = tried.stderr.strip() or f"status {tried.returncode}"
+    raise CannotGrade(f"{program} does not start: {said}", "run `make doctor`")
 
 
 def confinement(program: str) -> list[str]:

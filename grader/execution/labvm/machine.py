@@ -36,7 +36,6 @@ HARDWARE = [
     "-device", "virtio-serial-pci,max_ports=3", "-device", "virtserialport,chardev=channel,nr=1",
     "-device", "virtserialport,chardev=debugger,nr=2",
 ]
-LOG_PART = 1 << 15                 # bytes of the console's messages that are read at the start and at the end
 DEBUGGER_PORT = "/dev/vport0p2"    # in the VM
 # For a fast boot: no self-tests, no patching for other processors. Creating or closing a KVM VM waits for
 # RCU, which takes several ticks unless it is expedited.
@@ -167,10 +166,8 @@ class Machine:
         """The messages of QEMU and the kernel, for an error message."""
         with self._closing:
             if not self._log.closed:
-                size = os.fstat(self._log.fileno()).st_size
-                parts = [os.pread(self._log.fileno(), LOG_PART, place)
-                         for place in (0, max(LOG_PART, size - LOG_PART))]
-                self._messages = b"".join(parts).decode("utf-8", "replace").splitlines()
+                self._log.seek(0)
+                self._messages = self._log.read().decode("utf-8", "replace").splitlines()
             return self._messages
 
     def last_messages(self, count: int) -> list[str]:

@@ -18,11 +18,6 @@
 #define ADDRESSES_MAX ((rlim_t)4 << 30)
 #define FILE_MAX      ((rlim_t)4 << 20) /* bytes: the console's messages */
 
-static bool limit(__rlimit_resource_t resource, rlim_t most)
-{
-    return setrlimit(resource, &(struct rlimit){most, most}) == 0;
-}
-
 static bool allow_below(int rules, const char *path, __u64 access)
 {
     struct landlock_path_beneath_attr below = {access, open(path, O_PATH | O_CLOEXEC)};
@@ -38,9 +33,13 @@ static bool allow_below(int rules, const char *path, __u64 access)
 /* Only what root.sh makes visible: Documentation/userspace-api/landlock.rst. */
 static bool hide_files(void)
 {
+    /* What Landlock's first version knows, and from the third one on truncate(2). */
+    const __u64 first = LANDLOCK_ACCESS_FS_MAKE_SYM * 2 - 1, truncate_file = 1ull << 14;
+    const long version =
+        syscall(SYS_landlock_create_ruleset, NULL, 0L, LANDLOCK_CREATE_RULESET_VERSION);
     static const char *const folders[] = {
         "/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives"};
-    const struct landlock_ruleset_attr all = {LANDLOCK_ACCESS_FS_MAKE_SYM * 2 - 1};
+    const struct landlock_ruleset_attr all = {version < 3 ? first : first | truncate_file};
     const int rules = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof all, 0L);
 
     if (rules < 0)
@@ -59,8 +58,9 @@ void confine(char **command)
 {
     const bool files = command[0] && strcmp(command[0], "files") == 0;
 
-    if (limit(RLIMIT_AS, ADDRESSES_MAX) && limit(RLIMIT_FSIZE, FILE_MAX) && limit(RLIMIT_CORE, 0) &&
-        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && (!files || hide_files())) {
+    if (isolation_limit(RLIMIT_AS, ADDRESSES_MAX) && isolation_limit(RLIMIT_FSIZE, FILE_MAX) &&
+        isolation_limit(RLIMIT_CORE, 0) && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+        (!files || hide_files())) {
         syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL); /* fails where there are none */
         if (isolation_forbid_calls(true, false))
             execvp(command[files], command + files);

@@ -131,6 +131,11 @@ bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes
            mount_tmpfs(scratch, bytes, owner, "0700");
 }
 
+bool isolation_limit(__rlimit_resource_t resource, rlim_t value)
+{
+    return setrlimit(resource, &(struct rlimit){value, value}) == 0;
+}
+
 /* The only capability that a learner's program keeps if the grader is root: in a container the
  * learner's files often belong to another user. */
 static bool keep_only_override(void)

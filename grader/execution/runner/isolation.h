@@ -1,6 +1,8 @@
 /* Namespaces and capabilities: what the program can reach. */
 #pragma once
 
+#include <sys/resource.h>
+
 #include "supervisor.h"
 
 /* As fork, but the child is process 1 of new namespaces unless the isolation is plain, and can't be
@@ -11,6 +13,10 @@ pid_t isolation_fork(enum isolation isolation);
  * devices unusable except for terminals, /dev/kvm and what every program may use.
  * With plain isolation, only change the owner of `scratch`. */
 bool isolation_mount(enum isolation isolation, const char *scratch, size_t bytes, uid_t owner);
+
+/* In the program, before exec: set a limit of setrlimit(2) for good; false, with errno, if that
+ * fails. */
+bool isolation_limit(__rlimit_resource_t resource, rlim_t value);
 
 /* In the program, before exec: drop every capability that booting a guest does not need, and become
  * `user` if not 0. `override` keeps CAP_DAC_OVERRIDE, if we have it. */

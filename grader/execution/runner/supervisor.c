@@ -35,8 +35,7 @@ enum { DESCRIPTORS_MAX = PORT_FD + 1 };
 
 static void limit(__rlimit_resource_t resource, rlim_t value)
 {
-    struct rlimit both = {value, value};
-    if (setrlimit(resource, &both) != 0)
+    if (!isolation_limit(resource, value))
         perror("runner: limit");
 }
 

@@ -220,7 +220,9 @@ class UnitPrograms(FakeCase):
 
     def test_a_crash_and_a_hang_of_the_module_have_hints_of_their_own(self) -> None:
         crash = "echo 'not ok 1 - a.c:case:test: Received signal 11 (Segmentation fault)'; echo 1..1"
-        for script, text, hint in ((crash, "Segmentation fault", "gdb"),
+        for script, text, hint in ((crash, "the module crashed: Segmentation fault", "gdb"),
+                                   (f"echo '# crashed with x = 7'; {crash}",
+                                    "the module crashed with x = 7: Segmentation fault", "gdb"),
                                    ("while :; do :; done", "did not return", "loop"),
                                    ("exec sleep 1000", "did not return", "lock")):
             verdict = self.verdict(script, unit)

@@ -177,6 +177,11 @@ for folder in ("/tmp", "/var/tmp", "/dev/shm", os.path.dirname(sys.argv[1])):
     except OSError:
         pass
 try:
+    os.truncate(sys.argv[1], 0)
+    print("it can cut", sys.argv[1])
+except OSError:
+    pass
+try:
     os.kill(int(sys.argv[2]), 0)
     print("it can send signals to another lab VM")
 except OSError:
@@ -219,10 +224,12 @@ class Confined(unittest.TestCase):
         python = os.path.realpath(sys.executable)
         with tempfile.TemporaryDirectory() as folder:
             os.chmod(folder, 0o777)
-            Path(folder, "secret").write_text("for others to read")
+            secret = Path(folder, "secret")
+            secret.write_text("for others to read and to write")
+            secret.chmod(0o666)
             for _, words in self.ways():
                 threads = ["RLIMIT_NPROC"] if any("reuid" in word for word in words) else []
-                probe = [python, "-Ic", PROBE, f"{folder}/secret", str(other.qemu()), *threads]
+                probe = [python, "-Ic", PROBE, str(secret), str(other.qemu()), *threads]
                 done = subprocess.run([*words, *probe],
                                       env=ENVIRONMENT, text=True, stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
