@@ -206,13 +206,9 @@ class Confined(unittest.TestCase):
         self.addCleanup(machine.close)
         return machine
 
-    def ways(self) -> Iterator[tuple[int, list[str]]]:
+    def ways(self) -> list[tuple[int, list[str]]]:
         """Those that this machine allows."""
-        best = confine.best_way(qemu_path())
-        for way, words in enumerate(confine._ways(own_user())):
-            if way >= best:
-                with self.subTest(way=way):
-                    yield way, words
+        return list(enumerate(confine._ways(own_user())))[confine.best_way(qemu_path()):]
 
     def is_apart(self, words: Sequence[str]) -> bool:
         """Whether this way gives QEMU another user or sight of no other process."""
@@ -227,26 +223,28 @@ class Confined(unittest.TestCase):
             secret = Path(folder, "secret")
             secret.write_text("for others to read and to write")
             secret.chmod(0o666)
-            for _, words in self.ways():
+            for way, words in self.ways():
                 threads = ["RLIMIT_NPROC"] if any("reuid" in word for word in words) else []
                 probe = [python, "-Ic", PROBE, str(secret), str(other.qemu()), *threads]
-                done = subprocess.run([*words, *probe],
-                                      env=ENVIRONMENT, text=True, stdin=subprocess.DEVNULL,
+                done = subprocess.run([*words, *probe], env=ENVIRONMENT, text=True, stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 signals = "" if self.is_apart(words) else "it can send signals to another lab VM\n"
-                self.assertEqual(done.stdout, f"{signals}end\n")
+                with self.subTest(way=way):
+                    self.assertEqual(done.stdout, f"{signals}end\n")
 
     def test_a_vm_runs_in_each_way(self) -> None:
         for way, words in self.ways():
             process = Path(f"/proc/{self.qemu_in(way).qemu()}")
             lines = (line.split(":", 1) for line in (process / "status").read_text().splitlines())
             found = {name: rest.split() for name, rest in lines}
-            self.assertEqual([found[name] for name in ("Name", "NoNewPrivs", "Seccomp")],
-                             [["qemu-system-x86"], ["1"], ["2"]])
-            if self.is_apart(words):
-                self.assertEqual({int(found[name][0], 16) for name in ("CapPrm", "CapEff", "CapInh")}, {0})
-            for kind in ("net", "mnt", "pid", "ipc") if "unshare" in words else ():
-                self.assertNotEqual(os.readlink(process / "ns" / kind), os.readlink(f"/proc/self/ns/{kind}"))
+            with self.subTest(way=way):
+                self.assertEqual([found[name] for name in ("Name", "NoNewPrivs", "Seccomp")],
+                                 [["qemu-system-x86"], ["1"], ["2"]])
+                if self.is_apart(words):
+                    self.assertEqual({int(found[name][0], 16) for name in ("CapPrm", "CapEff", "CapInh")}, {0})
+                for kind in ("net", "mnt", "pid", "ipc") if "unshare" in words else ():
+                    self.assertNotEqual(os.readlink(process / "ns" / kind),
+                                        os.readlink(f"/proc/self/ns/{kind}"))
 
     def test_root_gives_each_vm_a_user_of_its_own(self) -> None:
         if os.geteuid() != 0:
