@@ -15,7 +15,7 @@
 #include "given.h"
 
 #define TRIES     4
-#define REPLAY_NS (60 * (int64_t)SECOND_NS) /* after that it is given up */
+#define REPLAY_NS (30 * (int64_t)SECOND_NS) /* after that it is given up */
 #define HANG_NS   (3 * (int64_t)SECOND_NS)  /* of processor time without I/O or HLT */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -132,7 +132,7 @@ EVENTS = {"KVM_EXIT_SHUTDOWN": shutdown, "hang": hang, "no exit": no_exit, "KVM_
 def report(record: Record, place: Place) -> Iterator[str]:
     """All lines."""
     if not record.same:
-        yield ("The second time it did not come to the same end, or not within a minute. So what follows may "
+        yield ("The second time it did not come to the same end, or not within 30 s. So what follows may "
                "differ from the crash.")
     if record.reason == "hang":
         yield (f"vcpu{record.vcpu} has run for some seconds without I/O and without HLT: it hangs, or "
