@@ -942,6 +942,47 @@ THERE_VOID(deliver_watched, (struct vcpu * vcpu), (vcpu))
     steps_end();
 }
 
+static uint32_t raised_meanwhile;
+static struct vcpu *raised_for;
+
+BOTH static void raise_meanwhile(void)
+{
+    raised_for->pending |= raised_meanwhile;
+}
+
+/* Whether another thread could raise `bit` just before interrupt_deliver had the lock. */
+THERE(bool, deliver_raised, (struct vcpu * vcpu, uint32_t bit), (vcpu, bit))
+{
+    raised_for = vcpu;
+    raised_meanwhile = bit;
+    gaps_begin(&vcpu->lock, 0, raise_meanwhile);
+    interrupt_deliver(vcpu);
+    return gaps_end();
+}
+
+/* The lower of two vectors is injected first, also if it is raised last. */
+static void check_reads_under_the_lock(void)
+{
+    const unsigned id = random_vcpu();
+    const int high = 1 + (int)(unit_random() % 31), low = (int)(unit_random() % (unsigned)high);
+    const uint32_t first = (uint32_t)vector_of(bit_of(low));
+    struct vcpu *vcpu = &vmm.vcpus[id];
+
+    exit_was(id, random_reason(), true, true);
+    deliver(id, bit_of(high) | bit_of(low));
+    if (vector_injected() != first)
+        return; /* another test's matter */
+    call_count = 0;
+    vcpu->pending = bit_of(high);
+    exit_was(id, random_reason(), true, true);
+    if (!deliver_raised(vcpu, bit_of(low)))
+        return;
+    ck_assert_msg(vector_injected() == first && vcpu->pending == bit_of(high),
+                  "another thread raised 0x%x just before interrupt_deliver had vcpu->lock, and "
+                  "0x%x, which is higher, was injected: the set was read without the lock",
+                  first, vector_injected());
+}
+
 #define WATCHED 4 /* vectors, of which the first two are those of the devices */
 
 /* The vectors that are watched, as bits, in a random order. */
@@ -987,6 +1028,7 @@ START_TEST(guards)
                       "while interrupt_deliver injected 0x%x without vcpu->lock another thread "
                       "raised 0x%x, and that is lost: an old copy of the set was written back",
                       vector, (unsigned)vector_of(watch.other));
+        check_reads_under_the_lock();
     }
 }
 END_TEST
