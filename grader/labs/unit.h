@@ -29,6 +29,7 @@
 
 /* A call that the module made. */
 struct call {
+    int fd;
     unsigned long request;
     unsigned long argument;
     long result;
@@ -89,12 +90,12 @@ BOTH static inline const struct call *call_find(unsigned long request)
 
 static _Thread_local bool in_meanwhile; /* this thread's calls are another vCPU's */
 
-BOTH static void call_record(unsigned long request, void *argument, long result)
+BOTH static void call_record(int fd, unsigned long request, void *argument, long result)
 {
     if (call_count == CALLS_MAX || in_meanwhile)
         return;
     struct call *call = &calls[call_count++];
-    *call = (struct call){request, (unsigned long)argument, result, {0}, 0, 0};
+    *call = (struct call){fd, request, (unsigned long)argument, result, {0}, 0, 0};
     if (request == KVM_SET_USER_MEMORY_REGION)
         memcpy(&call->region, argument, sizeof call->region);
     else if (request == KVM_SET_IDENTITY_MAP_ADDR)
@@ -251,7 +252,7 @@ BOTH int ioctl(int fd, unsigned long request, ...)
             cpuid_vary(argument);
     }
     int error = errno;
-    call_record(request, argument, result);
+    call_record(fd, request, argument, result);
     meanwhile_run(AFTER(request));
     errno = error;
     return (int)result;

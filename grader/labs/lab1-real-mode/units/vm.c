@@ -570,6 +570,10 @@ static void check_creates(struct vm *vm, struct vcpu *vcpu, int index)
     ck_assert_msg(descriptors_open() - before == 1,
                   "vcpu_create leaves %d descriptors open: only vcpu->fd is closed later",
                   descriptors_open() - before);
+    const struct call *size = call_find(KVM_GET_VCPU_MMAP_SIZE);
+    ck_assert_msg(size && size->fd == vm->kvm_fd,
+                  "KVM_GET_VCPU_MMAP_SIZE was not asked of /dev/kvm (vm->kvm_fd), which alone "
+                  "answers it");
     const struct call *call = call_find(KVM_CREATE_VCPU);
     ck_assert_msg(call && call->argument == (unsigned long)index,
                   "the vCPU was not created with the number vcpu->index");
@@ -1961,18 +1965,21 @@ START_TEST(twice)
     const int vcpu_fd = vcpu.fd, vm_fd = vm.fd, kvm_fd = vm.kvm_fd;
     void *const run = vcpu.run, *const ram = vm.ram;
     vcpu_destroy(&vcpu);
-    ck_assert_msg(vcpu.fd == -1 && !vcpu.run,
-                  "after vcpu_destroy vcpu->fd is %d instead of -1, or vcpu->run is not NULL: a "
-                  "second call would release it again",
+    ck_assert_msg(vcpu.fd == -1,
+                  "after vcpu_destroy vcpu->fd is %d instead of -1: a second call would close it "
+                  "again",
                   vcpu.fd);
+    ck_assert_msg(!vcpu.run, "after vcpu_destroy vcpu->run is not NULL: a second call would unmap "
+                             "it again");
     ck_assert_msg(!is_open(vcpu_fd) && !is_mapped(run),
                   "vcpu_destroy sets vcpu->fd and vcpu->run, and does not release what they were");
     vm_destroy(&vm);
-    ck_assert_msg(
-        vm.fd == -1 && vm.kvm_fd == -1 && !vm.ram,
-        "after vm_destroy vm->fd is %d and vm->kvm_fd %d instead of -1, or vm->ram is not "
-        "NULL: a second call would release it again",
-        vm.fd, vm.kvm_fd);
+    ck_assert_msg(vm.fd == -1 && vm.kvm_fd == -1,
+                  "after vm_destroy vm->fd is %d and vm->kvm_fd %d instead of -1: a second call "
+                  "would close them again",
+                  vm.fd, vm.kvm_fd);
+    ck_assert_msg(!vm.ram, "after vm_destroy vm->ram is not NULL: a second call would unmap it "
+                           "again");
     ck_assert_msg(!is_open(vm_fd) && !is_open(kvm_fd) && !is_mapped(ram),
                   "vm_destroy sets vm->fd, vm->kvm_fd and vm->ram, and does not release what they "
                   "were");
