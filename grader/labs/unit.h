@@ -108,8 +108,10 @@ BOTH static void call_record(int fd, unsigned long request, void *argument, long
         call->irq = ((const struct kvm_interrupt *)argument)->irq;
 }
 
+/* A failure that the module did not cause. */
 BOTH static long failed(int error)
 {
+    errors_made_up = true;
     errno = error;
     return -1;
 }
@@ -227,7 +229,6 @@ BOTH int ioctl(int fd, unsigned long request, ...)
     } else if (meant && falsified.error) {
         argument_spoil(request, argument);
         falsified_calls++;
-        errors_made_up = true;
         result = failed(falsified.error);
     } else if (meant && falsified.answered) {
         falsified_calls++;
@@ -264,7 +265,6 @@ BOTH static int kvm_or_file_open(int folder, const char *path, int flags, mode_t
         opened_writable = (flags & (O_ACCMODE | O_CREAT)) == O_RDWR;
         if (falsified.open_error) {
             falsified_calls++;
-            errors_made_up = true;
             return (int)failed(falsified.open_error);
         }
     }
@@ -293,8 +293,7 @@ BOTH static void *memory_map(void *address, size_t bytes, int rights, int flags,
 {
     if (falsified.mmap_error) {
         falsified_calls++;
-        errors_made_up = true;
-        errno = falsified.mmap_error;
+        failed(falsified.mmap_error);
         return MAP_FAILED;
     }
     if (flags & MAP_ANONYMOUS) /* as much RAM as a test asks for, on any machine */
@@ -387,7 +386,8 @@ BOTH static inline bool memory_is_refused(void)
     const bool refused = is_module && no_memory;
 
     memory_refused += refused;
-    errno = refused ? ENOMEM : errno;
+    if (refused)
+        failed(ENOMEM);
     return refused;
 }
 

@@ -18,11 +18,11 @@ _PARTICULARS = re.compile(r" \(.*?\)|\b(?:0x[0-9a-f]+|\d+)\b")
 
 
 def failures(graded: Sequence[Graded]) -> list[list[Graded]]:
-    """The failed tests, grouped by cause. Deadlocks come first, because they hide later failures; then tests
-    of single functions, which name the function; then the others."""
+    """The failed tests, grouped by cause. Tests of single functions come first, because they name the
+    function; among the others deadlocks, because they hide later failures."""
     failed = [one for one in graded if one.verdict.kind is Kind.FAILED]
     causes: dict[str, list[Graded]] = {}
-    for one in sorted(failed, key=lambda one: (not _deadlocked(one), not _tests_function(one))):
+    for one in sorted(failed, key=lambda one: (not _tests_function(one), not _deadlocked(one))):
         causes.setdefault(_cause(one), []).append(one)
     return list(causes.values())
 

@@ -172,7 +172,7 @@ class Texts(FakeCase):
         self.assertLess(next(i for i, line in enumerate(lines) if line.startswith("1.3-unit")),
                         next(i for i, line in enumerate(lines) if line.startswith("1.1-bad")))
 
-    def test_a_deadlock_is_reported_first(self) -> None:
+    def test_tests_of_functions_come_first_and_deadlocks_before_other_runs(self) -> None:
         def unit(plan: Plan) -> None:
             plan.unit("any", "case", limits=SHORT)
 
@@ -181,7 +181,7 @@ class Texts(FakeCase):
 
         lines = report_lines(self.grade('[ "$1" != wait ] || read line', unit, bad, deadlock))
         heads = [line.partition(":")[0] for line in lines if line.startswith("1.")]
-        self.assertEqual(heads, ["1.3-deadlock", "1.1-unit", "1.2-bad"])
+        self.assertEqual(heads, ["1.1-unit", "1.3-deadlock", "1.2-bad"])
 
     def test_what_is_not_written_comes_after_what_fails_before_it(self) -> None:
         script = ("case $1 in 1.*) echo \"vmm: exercise $1 is not written yet: labs/vm.c, line 12.\" >&2; "

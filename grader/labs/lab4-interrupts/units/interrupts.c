@@ -1190,10 +1190,13 @@ START_TEST(raised_late)
     ck_assert_msg(run_turns == 2,
                   "an interrupt that is raised after the last check and before KVM_RUN must make "
                   "KVM_RUN return at once (immediate_exit): vcpu_kick sees to that");
-    ck_assert_msg(
-        interrupts_injected() == 1 && vector_injected() == (uint32_t)late_vector,
-        "an interrupt that was raised just before KVM_RUN was injected %u times, not once",
-        interrupts_injected());
+    ck_assert_msg(interrupts_injected() == 1,
+                  "an interrupt was raised just before KVM_RUN, and KVM_INTERRUPT was called %u "
+                  "times instead of once",
+                  interrupts_injected());
+    ck_assert_msg(vector_injected() == (uint32_t)late_vector,
+                  "0x%x was raised just before KVM_RUN, and 0x%x was injected",
+                  (unsigned)late_vector, vector_injected());
 }
 END_TEST
 
