@@ -960,27 +960,27 @@ THERE(bool, deliver_raised, (struct vcpu * vcpu, uint32_t bit), (vcpu, bit))
     return gaps_end();
 }
 
-/* The lower of two vectors is injected first, also if it is raised last. */
+/* The lower of two vectors is injected first, even if it is raised last. */
 static void check_reads_under_the_lock(void)
 {
     const unsigned id = random_vcpu();
     const int high = 1 + (int)(unit_random() % 31), low = (int)(unit_random() % (unsigned)high);
-    const uint32_t first = (uint32_t)vector_of(bit_of(low));
+    const uint32_t lowest = (uint32_t)vector_of(bit_of(low));
     struct vcpu *vcpu = &vmm.vcpus[id];
 
     exit_was(id, random_reason(), true, true);
     deliver(id, bit_of(high) | bit_of(low));
-    if (vector_injected() != first)
+    if (vector_injected() != lowest)
         return; /* another test's matter */
     call_count = 0;
     vcpu->pending = bit_of(high);
     exit_was(id, random_reason(), true, true);
     if (!deliver_raised(vcpu, bit_of(low)))
         return;
-    ck_assert_msg(vector_injected() == first && vcpu->pending == bit_of(high),
+    ck_assert_msg(vector_injected() == lowest && vcpu->pending == bit_of(high),
                   "another thread raised 0x%x just before interrupt_deliver had vcpu->lock, and "
                   "0x%x, which is higher, was injected: the set was read without the lock",
-                  first, vector_injected());
+                  lowest, vector_injected());
 }
 
 #define WATCHED 4 /* vectors, of which the first two are those of the devices */
