@@ -370,7 +370,7 @@ def _with_more_time(run: Run, clock: float = 1.0, spin: float = 1.0) -> Run:
     """The run with its time limits multiplied: wall-clock limits by `clock`, the CPU limit by `spin`."""
     limits = run.limits
     return replace(run, limits=replace(limits, wall=limits.wall * clock, no_output=limits.no_output * clock,
-                                       spin=limits.spin * spin))
+                                       after_steps=limits.after_steps * clock, spin=limits.spin * spin))
 
 
 def path_text(path: Union[Path, str]) -> str:

@@ -58,6 +58,7 @@ class Limits:
 
     wall: float = 30.0            # seconds
     no_output: float = 15.0       # seconds without output, step or end: no progress
+    after_steps: float = 0.0      # the same once all steps are done; 0: no_output, too
     deadlock: float = 3.0         # seconds with all threads asleep and none woken; 0: no limit
     spin: float = 4.0             # seconds of CPU time without output or step
     processor: float = 0.0        # seconds of CPU time of all processes, ended ones included; 0: no limit
@@ -221,9 +222,9 @@ def encode(run: Run) -> list[Record]:
     for step in run.steps:
         records += _encode_step(step)
     records += [("output", os.fsencode(name)) for name in run.outputs]
-    records.append(("limits", (f"{limits.wall:.3f} {limits.no_output:.3f} {limits.deadlock:.3f} "
-                               f"{limits.spin:.3f} {limits.processor:.3f} {limits.output} {limits.memory} "
-                               f"{limits.processes} {limits.file}").encode()))
+    records.append(("limits", (f"{limits.wall:.3f} {limits.no_output:.3f} {limits.after_steps:.3f} "
+                               f"{limits.deadlock:.3f} {limits.spin:.3f} {limits.processor:.3f} "
+                               f"{limits.output} {limits.memory} {limits.processes} {limits.file}").encode()))
     return records
 
 

@@ -107,9 +107,10 @@ bool job_add(struct job *job, struct record *record)
     }
     struct limits *limits = &job->limits;
     return record_is(record, "limits") &&
-           sscanf(record->data, "%lf %lf %lf %lf %lf %zu %zu %zu %zu", &limits->wall,
-                  &limits->no_output, &limits->deadlock, &limits->spin, &limits->processor,
-                  &limits->output, &limits->memory, &limits->processes, &limits->file) == 9;
+           sscanf(record->data, "%lf %lf %lf %lf %lf %lf %zu %zu %zu %zu", &limits->wall,
+                  &limits->no_output, &limits->after_steps, &limits->deadlock, &limits->spin,
+                  &limits->processor, &limits->output, &limits->memory, &limits->processes,
+                  &limits->file) == 10;
 }
 
 static void list_free(struct list *list)

@@ -26,7 +26,7 @@ struct step {
 };
 
 struct limits {
-    double wall, no_output, deadlock, spin, processor; /* seconds; 0: no limit */
+    double wall, no_output, after_steps, deadlock, spin, processor; /* seconds; 0: no limit */
     size_t output, memory, processes, file;
 };
 

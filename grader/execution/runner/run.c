@@ -181,11 +181,14 @@ static void hang_check(struct run *run)
 
 static void time_check(struct run *run)
 {
-    const struct limits *limits = &run->relay.job->limits;
+    const struct job *job = run->relay.job;
+    const struct limits *limits = &job->limits;
+    const bool ending = limits->after_steps > 0 && run->relay.steps_done == job->step_count;
+    const double quiet = ending ? limits->after_steps : limits->no_output;
     double now = clock_now();
     if (limits->wall > 0 && now - run->started > limits->wall)
         stop(run, "timeout");
-    else if (limits->no_output > 0 && now - run->relay.progress > limits->no_output)
+    else if (quiet > 0 && now - run->relay.progress > quiet)
         stop(run, "no-output");
 }
 

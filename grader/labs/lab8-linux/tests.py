@@ -43,8 +43,9 @@ PIC, SLAVE, EOI = 0x20, 0xa0, 0x20
 PIT, PIT_CONTROL, PIT_GATE, GATE_OUTPUT = 0x40, 0x43, 0x61, 0x20
 KEYBOARD, RESET = 0x64, 0xfe
 
-# A boot of Linux takes up to a minute in the lab VM of a loaded machine, and most of it prints nothing.
-LINUX_LIMITS = Limits(wall=300, no_output=200, deadlock=0, spin=250)
+# A boot of Linux takes up to a minute in the lab VM of a loaded machine, and most of it prints nothing. Its
+# end takes a second.
+LINUX_LIMITS = Limits(wall=300, no_output=200, after_steps=40, deadlock=0, spin=250)
 
 
 def _hex(*numbers: int) -> str:
@@ -773,6 +774,9 @@ def panic(plan: Plan) -> None:
         run.says(re.escape(last), what="the line that the guest printed after that")
 
 
+_RESET = "With reboot=k it writes KEYBOARD_RESET to the keyboard controller: what does your code do then?"
+
+
 def _linux(plan: Plan, *, args: Sequence[str], steps: Sequence[Step], **defines: Define) -> Planned:
     """Debian's kernel with guests/linux/words.asm as its only process."""
     program, folder = stat.S_IFREG | 0o755, stat.S_IFDIR | 0o755
@@ -821,8 +825,7 @@ def linux(plan: Plan) -> None:
     options = f"--cmdline={_command_line()} tsc_early_khz=2000000 -- {' '.join(words)}"
     run = _linux(plan, args=[options], steps=steps, LINE_CODE=list(code.image))
     shown = _shows(lines)
-    reset = ("When its process had printed all its lines, Linux was asked to reboot. With reboot=k it writes "
-             "KEYBOARD_RESET to the keyboard controller: what does your code do then?")
+    reset = f"When its process had printed all its lines, Linux was asked to reboot. {_RESET}"
     run.must(shown)
     run.exits(0, hint=reset)
     run.symptom(lambda o: o.hung and shown(o) is None, reset)
@@ -842,6 +845,8 @@ def linux_panic(plan: Plan) -> None:
     run.must(_shows([line]))
     run.exits(STATUS_CRASHED)
     run.says(f"Kernel panic - not syncing: .*exitcode=0x0000{status:02x}00", what="the line of the panic")
+    run.symptom(lambda o: o.hung and "Kernel panic" in o.stdout,
+                f"Linux has panicked, and reboots because of panic=-1. {_RESET}")
     _symptoms(run)
 
 

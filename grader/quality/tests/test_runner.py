@@ -131,6 +131,8 @@ class RunnerTests:
             (do("stubborn", limits=Limits(no_output=30, deadlock=1)), Ending.DEADLOCK, 0),
             (do("stubborn", limits=Limits(no_output=2, deadlock=0)), Ending.NO_OUTPUT, 0),
             (do("naps", limits=Limits(no_output=4, deadlock=1)), Ending.NO_OUTPUT, 0),
+            (do("stubborn", steps=(Step(send=b"x"),), limits=replace(SLOW, after_steps=2, deadlock=0)),
+             Ending.NO_OUTPUT, 0),
             (do("spin", limits=Limits(no_output=2, spin=0)), Ending.NO_OUTPUT, 0),
             (do("spin", limits=Limits(wall=0, no_output=0, spin=1)), Ending.SPIN, 0),
             (do("spin-in-child", limits=Limits(wall=0, no_output=0, spin=1)), Ending.SPIN, 0),
