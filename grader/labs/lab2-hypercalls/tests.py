@@ -65,6 +65,9 @@ def status_cut(plan: Plan) -> None:
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))
         run.exits(63)
         run.must(_names_status(status))
+        run.symptom(lambda o, status=status: o.status == status > 127,
+                    "Which type has the status? A guest may give up to 255: in a type of 8 bits with a sign, "
+                    "128 and more are negative, and seem to be less than any limit.")
         _common_symptoms(run)
     for status in (0, plan.values.randint(1, 62), STATUS_GUEST_MAX):
         run = plan.boot(plan.guest("hello", TEXT="", STATUS=status))

@@ -367,7 +367,7 @@ def check_order(plan: Plan) -> None:
                  "What if the stop comes before the vCPU's thread has set its state to running? vcpu_kick "
                  "does nothing then: vcpu_check_stop must read stop_signal even if the vCPU was not kicked.")
     unit.symptom(
-        lambda o: "plain store" in o.stdout,
+        lambda o: "a store without __ATOMIC_SEQ_CST" in o.stdout,
         "In which order do other threads see your store to immediate_exit and your read of stop_signal? A "
         "processor may read before an earlier store takes effect. An atomic store with __ATOMIC_SEQ_CST "
         "rules that out; a plain one, or one with __ATOMIC_RELEASE, does not.")

@@ -1644,9 +1644,9 @@ START_TEST(check_order)
                       "run->immediate_exit: __atomic_store_n does");
     }
     ck_assert_msg(!cleared || fenced,
-                  "vcpu_check_stop clears run->immediate_exit by a plain store: the processor may "
-                  "read stop_signal before others see that store, and a stop between the two is "
-                  "lost. __ATOMIC_SEQ_CST keeps the two in order");
+                  "vcpu_check_stop clears run->immediate_exit by a store without __ATOMIC_SEQ_CST "
+                  "(a plain one, or __ATOMIC_RELEASE): the processor may read stop_signal before "
+                  "others see that store, and a stop between the two is lost");
 }
 END_TEST
 
