@@ -2499,8 +2499,8 @@ static void registers_disturb(struct vcpu *vcpu)
     ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &sregs_before) == 0);
 }
 
-/* A random entry point, and where nothing fails the vCPU's registers say so. */
-static void check_entered(struct vcpu *vcpu, struct address_space *space)
+/* With a random entry point; `regs` and `sregs` are then the vCPU's. */
+static void enter(struct vcpu *vcpu, struct address_space *space)
 {
     entry = HIGHER_HALF_64 + LOAD_DEFAULT + unit_random() % 0x10000;
     *space = space_at(space->base, space->bytes);
@@ -2509,6 +2509,10 @@ static void check_entered(struct vcpu *vcpu, struct address_space *space)
     check_works("long_mode_enter", long_mode_enter(vcpu, space, entry));
     ck_assert(kernel(vcpu->fd, KVM_GET_REGS, &regs) == 0);
     ck_assert(kernel(vcpu->fd, KVM_GET_SREGS, &sregs) == 0);
+}
+
+static void check_start(struct vcpu *vcpu, const struct address_space *space)
+{
     ck_assert_msg(regs.rip == entry, "RIP is 0x%llx instead of the entry point, 0x%llx", regs.rip,
                   (unsigned long long)entry);
     ck_assert_msg(regs.rdi == BOOT_INFO_OFFSET,
@@ -2533,6 +2537,12 @@ static void check_entered(struct vcpu *vcpu, struct address_space *space)
                   sregs.cr2, sregs.cr8, sregs.apic_base, sregs_before.cr2, sregs_before.cr8,
                   sregs_before.apic_base);
     check_has_cpuid(vcpu, "long_mode_enter");
+}
+
+static void check_entered(struct vcpu *vcpu, struct address_space *space)
+{
+    enter(vcpu, space);
+    check_start(vcpu, space);
 }
 
 static struct address_space other_space;
@@ -2560,12 +2570,14 @@ static void check_entered_at_once(struct vm *vm, struct vcpu *vcpu)
         struct boot_info info;
         meanwhile = other_enters;
         meanwhile_at = moments[i];
-        check_entered(vcpu, &space);
-        ck_assert_msg(sregs.cr3 == space.base + DIRECTORY_OFFSET,
+        enter(vcpu, &space);
+        ck_assert_msg(sregs.cr3 == space.base + DIRECTORY_OFFSET && sregs.cr2 == sregs_before.cr2,
                       "while long_mode_enter was at work, another vCPU's thread called it for a "
-                      "guest whose memory starts at 0x%x, and CR3 is 0x%llx instead of 0x%x: use "
-                      "no static variable",
-                      other_space.base, sregs.cr3, space.base + DIRECTORY_OFFSET);
+                      "guest whose memory starts at 0x%x, and CR3 is 0x%llx instead of 0x%x, or "
+                      "CR2 0x%llx instead of 0x%llx: use no static variable",
+                      other_space.base, sregs.cr3, space.base + DIRECTORY_OFFSET, sregs.cr2,
+                      sregs_before.cr2);
+        check_start(vcpu, &space);
         memcpy(&info, space.memory + BOOT_INFO_OFFSET, sizeof info);
         ck_assert_msg(info.memory_bytes == space.bytes,
                       "while long_mode_enter was at work, another vCPU's thread called it for a "
