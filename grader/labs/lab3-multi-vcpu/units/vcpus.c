@@ -45,10 +45,12 @@ START_TEST(prepare)
     struct vm vm;
     struct vcpu vcpu;
     struct kvm_sregs sregs;
+    int order[VCPUS_MAX];
 
+    shuffle(order, VCPUS_MAX);
     for (int id = 0; id < VCPUS_MAX; id++) {
-        const uint32_t base = (uint32_t)id * WINDOW_BYTES;
-        const size_t bytes = 1 + unit_random() % WINDOW_BYTES;
+        const uint32_t base = (uint32_t)id * WINDOW_BYTES, part = WINDOW_BYTES / VCPUS_MAX;
+        const size_t bytes = (uint32_t)order[id] * part + 1 + unit_random() % part;
         start_created(&vm, &vcpu);
         vcpu.id = id;
         start_image(bytes);
